@@ -1,0 +1,229 @@
+"""The events that a runner may send, as frozen structs: Runfold's contract with the outside.
+
+An event on the wire is one JSON object: the envelope (`type run id at v`) and the further
+fields of its type, all at one level. Here the envelope fields may be left out: the emitter
+fills in `run`, `id` and `at`, and the ledger keeps them in columns of their own, so the same
+structs read and write the *body* (the further fields alone).
+
+Payloads (`inputs`, `outputs`, `metadata`, `trigger.data`) are `msgspec.Raw`: JSON that nothing
+between runner and ledger parses. An empty `Raw` means that the field was not given.
+"""
+
+from datetime import datetime
+from typing import Annotated as Bounded
+from typing import ClassVar, Final, Literal
+
+from msgspec import Meta, Raw, Struct
+
+VERSION: Final = 1
+"""The envelope's `v` that this code writes, and the newest that it understands."""
+
+MAX_EVENT_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 128
+"""How deep a payload may nest; deeper ones would break readers that recurse."""
+MAX_NAME: Final = 200
+"""Characters in a run id, project, workflow, node or any other name that is indexed."""
+
+ABSENT: Final = Raw()
+"""A payload that was not given."""
+
+RunId = Bounded[str, Meta(min_length=1, max_length=MAX_NAME)]
+Name = Bounded[str, Meta(min_length=1, max_length=MAX_NAME)]
+EventId = Bounded[int, Meta(ge=0, le=2**63 - 1)]
+"""Below 2**63, so that it is a PostgreSQL bigint; emitters are numbered with 31 bits."""
+Attempt = Bounded[int, Meta(ge=1, le=32_767)]
+ExitCode = Bounded[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Milliseconds = Bounded[float, Meta(ge=0, le=1e14)]
+Tokens = Bounded[int, Meta(ge=0, le=10**12)]
+Dollars = Bounded[float, Meta(ge=0, le=1e6)]
+Tags = dict[Name, str | int | float | bool | None]
+"""Labels to filter by; a null takes a tag away again."""
+
+RunStatus = Literal["queued", "running", "completed", "failed", "cancelled", "lost"]
+NodeStatus = Literal["pending", "running", "completed", "failed", "skipped", "cancelled"]
+NodeEnd = Literal["completed", "failed", "skipped", "cancelled"]
+
+
+class Trigger(Struct, frozen=True, omit_defaults=True):
+    """What set a run off: `manual`, `schedule`, `webhook`, …, with data of any shape."""
+
+    type: Name
+    data: Raw = ABSENT
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """Tokens, and money in US dollars."""
+
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    cost_usd: Dollars | None = None
+
+
+class Error(Struct, frozen=True, omit_defaults=True):
+    """Why a run or node failed; `node` names the node that a run failed at."""
+
+    type: str | None = None
+    message: str | None = None
+    stack: str | None = None
+    node: str | None = None
+
+
+class PlannedNode(Struct, frozen=True, omit_defaults=True):
+    """A node that is still to come, so that a page can draw it before it starts."""
+
+    node: Name
+    name: Name | None = None
+    node_type: Name | None = None
+    parents: list[Name] = []
+
+
+class Event(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
+    """The envelope that every event has."""
+
+    type: ClassVar[str]
+
+    run: RunId | None = None
+    id: EventId | None = None
+    at: Bounded[datetime, Meta(tz=True)] | None = None
+    v: int = VERSION
+
+
+class _RunBegins(Event, frozen=True, kw_only=True):
+    workflow: Name | None = None
+    project: Name | None = None
+    trigger: Trigger | None = None
+    user: Name | None = None
+    session: Name | None = None
+    tags: Tags | None = None
+    metadata: Raw = ABSENT
+    inputs: Raw = ABSENT
+    parent_run: RunId | None = None
+    attempt: Attempt | None = None
+    nodes: list[PlannedNode] | None = None
+
+
+class Queued(_RunBegins, frozen=True, kw_only=True, tag="queued"):
+    """The run waits for its turn."""
+
+    type: ClassVar[str] = "queued"
+
+
+class Started(_RunBegins, frozen=True, kw_only=True, tag="started"):
+    """The run executes; what it says of the run goes before what `queued` said."""
+
+    type: ClassVar[str] = "started"
+
+
+class NodeStarted(Event, frozen=True, kw_only=True, tag="node_started"):
+    """An attempt at a node began."""
+
+    type: ClassVar[str] = "node_started"
+
+    node: Name
+    name: Name | None = None
+    node_type: Name | None = None
+    attempt: Attempt = 1
+    parents: list[Name] | None = None
+    inputs: Raw = ABSENT
+
+
+class NodeFinished(Event, frozen=True, kw_only=True, tag="node_finished"):
+    """An attempt at a node ended; without `status`, an `error` makes it failed."""
+
+    type: ClassVar[str] = "node_finished"
+
+    node: Name
+    attempt: Attempt = 1
+    status: NodeEnd | None = None
+    outputs: Raw = ABSENT
+    error: Error | None = None
+    usage: Usage | None = None
+    duration_ms: Milliseconds | None = None
+
+
+class Logged(Event, frozen=True, kw_only=True, tag="logged"):
+    """Some output of the run, or of one node."""
+
+    type: ClassVar[str] = "logged"
+
+    node: Name | None = None
+    stream: Literal["stdout", "stderr", "log"] = "log"
+    level: Name | None = None
+    text: str
+
+
+class Annotated(Event, frozen=True, kw_only=True, tag="annotated"):
+    """Late enrichment, also after the end; usage adds to what is known already."""
+
+    type: ClassVar[str] = "annotated"
+
+    tags: Tags | None = None
+    metadata: Raw = ABSENT
+    usage: Usage | None = None
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
+    """A sign of life; the one event that the ledger does not keep."""
+
+    type: ClassVar[str] = "heartbeat"
+
+
+class _RunEnds(Event, frozen=True, kw_only=True):
+    duration_ms: Milliseconds | None = None
+
+
+class Completed(_RunEnds, frozen=True, kw_only=True, tag="completed"):
+    """The run ended well."""
+
+    type: ClassVar[str] = "completed"
+
+    outputs: Raw = ABSENT
+    exit_code: ExitCode | None = None
+    usage: Usage | None = None
+
+
+class Failed(_RunEnds, frozen=True, kw_only=True, tag="failed"):
+    """The run ended with an error."""
+
+    type: ClassVar[str] = "failed"
+
+    error: Error | None = None
+    outputs: Raw = ABSENT
+    exit_code: ExitCode | None = None
+    usage: Usage | None = None
+
+
+class Cancelled(_RunEnds, frozen=True, kw_only=True, tag="cancelled"):
+    """Someone ended the run."""
+
+    type: ClassVar[str] = "cancelled"
+
+    reason: str | None = None
+
+
+AnyEvent = (
+    Queued
+    | Started
+    | NodeStarted
+    | NodeFinished
+    | Logged
+    | Annotated
+    | Heartbeat
+    | Completed
+    | Failed
+    | Cancelled
+)
+
+EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
+    Queued,
+    Started,
+    NodeStarted,
+    NodeFinished,
+    Logged,
+    Annotated,
+    Heartbeat,
+    Completed,
+    Failed,
+    Cancelled,
+)
+"""In the order of their numbers in packed frames and in the ledger: append, never reorder."""

@@ -1,0 +1,213 @@
+"""Frames: one Redis stream entry with one or more events of one shard.
+
+A frame has one field. `events` holds a JSON array of events and can be written by hand.
+`packed` is the SDK's compact form of the same events; `producers/README.md` documents its bytes.
+Reading a frame never fails as a whole for the sake of one event: what cannot be understood comes
+back beside its neighbours, as `BrokenEvent` with the reason and the bytes.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import zstandard
+from msgspec import Raw
+
+from .codec import (
+    MAX_US,
+    MIN_US,
+    TYPE_NUMBERS,
+    TYPES,
+    Envelope,
+    check_body,
+    decode_body,
+    decode_event,
+    encode_event,
+    replace_unstorable,
+)
+from .errors import BrokenEvent, BrokenFrame
+from .events import MAX_NAME, Event
+
+EVENTS_FIELD: Final = b"events"
+PACKED_FIELD: Final = b"packed"
+
+MAX_FRAME_EVENTS: Final = 2**16 - 1
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+"""Uncompressed; a bound on what a hostile frame can make a worker allocate."""
+
+_MAGIC: Final = b"RF"
+_PACKED_VERSION: Final = 1
+_COUNTS: Final = struct.Struct("<HH")
+_RAW_ITEMS: Final = msgspec.json.Decoder(list[Raw])
+
+
+class Frame(NamedTuple):
+    """What one stream entry held."""
+
+    events: list[tuple[Envelope, Event]]
+    broken: list[BrokenEvent]
+
+
+def encode_json_frame(envelopes: Iterable[Envelope]) -> dict[bytes, bytes]:
+    """The fields of a readable frame."""
+    return {EVENTS_FIELD: b"[" + b",".join(map(encode_event, envelopes)) + b"]"}
+
+
+def encode_packed_frame(
+    envelopes: Sequence[Envelope], compressor: zstandard.ZstdCompressor
+) -> dict[bytes, bytes]:
+    """The fields of a compact frame of at most `MAX_FRAME_EVENTS` events."""
+    runs: dict[str, int] = {}
+    run_numbers = [runs.setdefault(envelope.run, len(runs)) for envelope in envelopes]
+    names = [run.encode() for run in runs]
+    n = len(envelopes)
+    parts = [
+        _COUNTS.pack(n, len(names)),
+        struct.pack(f"<{len(names)}H", *map(len, names)),
+        *names,
+        struct.pack(f"<{n}H", *run_numbers),
+        struct.pack(f"<{n}B", *(TYPE_NUMBERS[envelope.type] for envelope in envelopes)),
+        struct.pack(f"<{n}Q", *(envelope.id for envelope in envelopes)),
+        struct.pack(f"<{n}q", *(envelope.at_us for envelope in envelopes)),
+        struct.pack(f"<{n}I", *(len(envelope.body) for envelope in envelopes)),
+        *(envelope.body for envelope in envelopes),
+    ]
+    compressed = compressor.compress(b"".join(parts))
+    return {PACKED_FIELD: _MAGIC + bytes([_PACKED_VERSION]) + compressed}
+
+
+def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
+    """Read a stream entry; raises `BrokenFrame` when no event of it can be told from another."""
+    if PACKED_FIELD in fields:
+        found = _read_packed(fields[PACKED_FIELD])
+    elif EVENTS_FIELD in fields:
+        found = _read_json(fields[EVENTS_FIELD])
+    else:
+        names = ", ".join(repr(name.decode(errors="replace")) for name in fields)
+        raise BrokenFrame(f"no field `events` or `packed`, only {names}")
+    frame = Frame([], [])
+    for item in found:
+        if isinstance(item, BrokenEvent):
+            frame.broken.append(item)
+        else:
+            frame.events.append(item)
+    return frame
+
+
+def _read_json(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
+    for item in _split_array(raw):
+        try:
+            yield decode_event(item)
+        except BrokenEvent as error:
+            error.raw = item
+            yield error
+
+
+def _split_array(raw: bytes) -> list[bytes]:
+    if len(raw) > MAX_FRAME_BYTES:
+        raise BrokenFrame(f"too large: {len(raw)} bytes, at most {MAX_FRAME_BYTES} are allowed")
+    try:
+        items = [bytes(item) for item in _RAW_ITEMS.decode(replace_unstorable(raw))]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        items = _split_leniently(raw)
+    if not items:
+        raise BrokenFrame("an empty array: a frame holds at least one event")
+    return items
+
+
+def _split_leniently(raw: bytes) -> list[bytes]:
+    """Take an array apart of which the parser refuses the whole, so that good neighbours survive.
+
+    Only brackets, commas and strings are looked at; `decode_event` then judges each item.
+    """
+    start = len(raw) - len(raw.lstrip())
+    if raw[start : start + 1] != b"[":
+        raise BrokenFrame(f"not a JSON array: starts with {raw[:20]!r}")
+    items: list[bytes] = []
+    depth, begin = 0, start + 1
+    for token in _TOKENS.finditer(raw, start):
+        depth += _DEPTHS.get(token[0], 0)
+        if depth == 0 or (depth == 1 and token[0] == b","):
+            items.append(raw[begin : token.start()])
+            begin = token.end()
+        if depth == 0:
+            break
+    items.append(raw[begin:])
+    return [item for item in map(bytes.strip, items) if item]
+
+
+_TOKENS: Final = re.compile(rb'[\[\]{},]|"(?:[^"\\]|\\.)*"', re.DOTALL)
+_DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
+    for envelope in _unpack(raw):
+        try:
+            check_body(envelope.body)
+            yield envelope, decode_body(envelope.type, envelope.body)
+        except BrokenEvent as error:
+            error.raw = encode_event(envelope)
+            yield error
+
+
+def _unpack(raw: bytes) -> Iterator[Envelope]:
+    if raw[:2] != _MAGIC:
+        raise BrokenFrame("packed: does not start with 'RF'")
+    if raw[2:3] != bytes([_PACKED_VERSION]):
+        raise BrokenFrame(
+            f"newer version: packed frame {raw[2:3]!r}, this Runfold reads {_PACKED_VERSION}"
+        )
+    try:
+        data = _decompress(raw[3:])
+        n, n_runs = _COUNTS.unpack_from(data)
+        lengths = struct.unpack_from(f"<{n_runs}H", data, _COUNTS.size)
+        at = _COUNTS.size + 2 * n_runs
+        runs = []
+        for length in lengths:
+            runs.append(data[at : at + length].decode())
+            at += length
+        columns = []
+        for code, size in (("H", 2), ("B", 1), ("Q", 8), ("q", 8), ("I", 4)):
+            columns.append(struct.unpack_from(f"<{n}{code}", data, at))
+            at += n * size
+    except (struct.error, UnicodeDecodeError, zstandard.ZstdError) as error:
+        raise BrokenFrame(f"packed: {error}") from error
+    run_numbers, types, ids, times, body_lengths = columns
+    if at + sum(body_lengths) != len(data):
+        raise BrokenFrame("packed: the bodies do not fill the frame")
+    _check_columns(n, runs, run_numbers, types, ids, times)
+    for number, kind, event_id, at_us, length in zip(*columns, strict=True):
+        yield Envelope(TYPES[kind], runs[number], event_id, at_us, data[at : at + length])
+        at += length
+
+
+def _check_columns(
+    n: int,
+    runs: list[str],
+    run_numbers: tuple[int, ...],
+    types: tuple[int, ...],
+    ids: tuple[int, ...],
+    times: tuple[int, ...],
+) -> None:
+    """Only a writer that is not ours gets here; its whole frame is suspect."""
+    if n == 0:
+        raise BrokenFrame("packed: a frame holds at least one event")
+    for what, fine in (
+        ("run ids of 1 to 200 characters", all(1 <= len(run) <= MAX_NAME for run in runs)),
+        ("run ids without U+0000", not any("\0" in run for run in runs)),
+        ("run numbers within the table of runs", max(run_numbers) < len(runs)),
+        ("known types", max(types) < len(TYPES)),
+        ("event ids below 2**63", max(ids) < 2**63),
+        ("times in the years 1 to 9999", min(times) >= MIN_US and max(times) <= MAX_US),
+    ):
+        if not fine:
+            raise BrokenFrame(f"packed: expected {what}")
+
+
+def _decompress(compressed: bytes) -> bytes:
+    size = zstandard.frame_content_size(compressed)
+    if not 0 <= size <= MAX_FRAME_BYTES:
+        raise BrokenFrame(f"packed: {size} bytes uncompressed, at most {MAX_FRAME_BYTES} allowed")
+    return zstandard.ZstdDecompressor().decompress(compressed)

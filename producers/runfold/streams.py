@@ -1,0 +1,66 @@
+"""Where events live in Redis: keys, hashing, connections. Nothing else knows.
+
+A deployment's number of shards is agreed through Redis: the first process to ask writes it,
+every other one reads it, so that producers and workers cannot hash a run to different streams.
+"""
+
+import zlib
+from typing import Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .errors import ShardsDiffer
+
+DEFAULT_SHARDS: Final = 8
+MAX_SHARDS: Final = 1024
+DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
+
+_SHARDS_KEY: Final = "runfold:shards"
+
+
+def stream_key(shard: int) -> str:
+    """The stream of a shard; the braces are a Redis Cluster hash tag."""
+    return f"runfold:{{{shard}}}:events"
+
+
+def changes_channel(shard: int) -> str:
+    """Where a worker says, after its commit, which runs of a shard have changed."""
+    return f"runfold:{{{shard}}}:changes"
+
+
+def shard_of(run_id: str, shards: int) -> int:
+    """CRC-32 (zlib's) of the UTF-8 run id, modulo the number of shards."""
+    return zlib.crc32(run_id.encode()) % shards
+
+
+def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
+    """A client that never sends a command twice: a retried XADD would append twice."""
+    client: redis.Redis = redis.Redis.from_url(
+        url,
+        decode_responses=False,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        health_check_interval=0,
+    )
+    return client
+
+
+def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
+    """The deployment's number of shards; `wanted`, when it is the first to ask.
+
+    Raises `ShardsDiffer` when a number was asked for and another one is in force.
+    """
+    if wanted is not None and not 1 <= wanted <= MAX_SHARDS:
+        raise ShardsDiffer(f"RUNFOLD_SHARDS is {wanted}: choose 1 to {MAX_SHARDS}")
+    client.set(_SHARDS_KEY, wanted or DEFAULT_SHARDS, nx=True)
+    agreed = int(client.get(_SHARDS_KEY) or 0)
+    if wanted is not None and agreed != wanted:
+        raise ShardsDiffer(
+            f"RUNFOLD_SHARDS is {wanted}, but this deployment runs with {agreed} shards "
+            f"(key {_SHARDS_KEY} in Redis): set RUNFOLD_SHARDS={agreed} or leave it unset"
+        )
+    return agreed
