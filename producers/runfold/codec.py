@@ -214,7 +214,7 @@ def _derive_id(content: dict[str, Any]) -> int:
 
 
 def _checked_us(at: datetime) -> int:
-    try:
-        return to_us(at)
-    except OverflowError as error:  # an offset that leads out of the years 1 to 9999
-        raise BrokenEvent(f"at: {at.isoformat()} is out of range") from error
+    at_us = to_us(at)
+    if not MIN_US <= at_us <= MAX_US:  # an offset that leads out of the years 1 to 9999
+        raise BrokenEvent(f"at: {at.isoformat()} is out of range")
+    return at_us
