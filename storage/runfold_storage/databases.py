@@ -1,0 +1,42 @@
+"""Connections to PostgreSQL. No connection lives at module level."""
+
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from .errors import BadParameter, DatabaseUnreachable
+
+_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+def check_url(url: str) -> str:
+    """A URL that libpq takes; raises `BadParameter` naming what is wrong."""
+    try:
+        scheme = make_url(url).drivername
+    except ArgumentError:
+        scheme = ""
+    if scheme not in _SCHEMES:
+        raise BadParameter("database_url", "expected postgresql://user:password@host:port/database")
+    return "postgresql" + url[len(scheme) :]
+
+
+def connect(url: str, **options: Any) -> psycopg.Connection:
+    """A psycopg connection; raises `DatabaseUnreachable` with the server's own words."""
+    try:
+        return psycopg.connect(check_url(url), connect_timeout=10, **options)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnreachable(f"PostgreSQL did not answer: {error}".rstrip()) from error
+
+
+def make_engine(url: str, *, pool_size: int = 5) -> Engine:
+    """An engine for reads: it connects on first use, and replaces connections that broke."""
+    return create_engine(
+        check_url(url).replace("postgresql:", "postgresql+psycopg:", 1),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10},
+    )

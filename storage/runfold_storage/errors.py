@@ -1,0 +1,34 @@
+"""What storage raises. Driver errors are translated where a caller can act on them."""
+
+
+class StorageError(Exception):
+    """Base of everything that `runfold_storage` raises on purpose."""
+
+
+class DatabaseUnreachable(StorageError):
+    """PostgreSQL did not answer; the message has its address and its own words."""
+
+
+class SchemaOutdated(StorageError):
+    """The database has another schema than this code; the message says what to run."""
+
+
+class PositionMoved(StorageError):
+    """A shard's position is not the one that this worker believed in: someone else folds it."""
+
+    def __init__(self, shard: int, position: str) -> None:
+        super().__init__(f"shard {shard} is no longer at {position}: another worker has moved it")
+        self.shard = shard
+
+
+class LedgerKnowsMore(StorageError):
+    """The ledger holds an event that memory took for new; memory has to be loaded again."""
+
+
+class BadParameter(StorageError, ValueError):
+    """A read was asked for something that cannot be; names the parameter and what is allowed."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"{parameter}: {message}")
+        self.parameter = parameter
+        self.reason = message

@@ -1,0 +1,47 @@
+"""A log-scale histogram of durations: percentiles over any span are a merge of rows.
+
+After Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
+relative-error guarantees" (VLDB 2019): bin i holds the values in (γ^(i-1), γ^i] with
+γ = (1+α)/(1-α), and its estimate 2γ^i/(γ+1) is within α of each of them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+RELATIVE_ERROR: Final = 0.01
+
+_GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
+_LOG_GAMMA: Final = math.log(_GAMMA)
+_ZERO_BIN: Final = -1
+
+
+def bin_of(duration_us: int) -> int:
+    """The bin of a duration in microseconds; -1 is the bin of zero."""
+    if duration_us <= 0:
+        return _ZERO_BIN
+    return math.ceil(math.log(duration_us) / _LOG_GAMMA)
+
+
+def value_of(index: int) -> float:
+    """The duration in microseconds that stands for a bin."""
+    if index == _ZERO_BIN:
+        return 0.0
+    return 2 * math.exp(index * _LOG_GAMMA) / (_GAMMA + 1)
+
+
+def percentile(counts: Mapping[int, int], fraction: float) -> float | None:
+    """The duration in microseconds below which this fraction lies, within 1%; None if empty.
+
+    The lower of two neighbours counts, as in PostgreSQL's `percentile_disc`.
+    """
+    total = sum(counts.values())
+    if total <= 0:
+        return None
+    rank = max(math.ceil(fraction * total), 1)
+    reached = 0
+    for index in sorted(counts):
+        reached += counts[index]
+        if reached >= rank:
+            return value_of(index)
+    return None

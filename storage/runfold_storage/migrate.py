@@ -1,0 +1,128 @@
+"""Bring a database to this code's schema, or back: `runfold migrate`.
+
+Migrations run one at a time under an advisory lock, each in a transaction, so that two processes
+that start together do not collide and one that dies halfway leaves a schema that a revision names.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from .databases import connect, make_engine
+from .errors import DatabaseUnreachable, SchemaOutdated
+from .partitions import ensure_weeks, weeks_ahead
+from .tables import metadata
+
+_LOCK: Final = 0x52464D47  # 'RFMG'
+
+
+def migrate(url: str, revision: str = "head") -> str | None:
+    """Move the schema to a revision, `head` or `base`; returns the one that is then in force."""
+    with _locked(url) as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        current = _current(connection)
+        connection.commit()  # Alembic commits only the transactions that it began itself
+        if revision == "head" or current is None or _is_newer(config, revision, current):
+            command.upgrade(config, revision)
+        else:
+            command.downgrade(config, revision)
+        now = _current(connection)
+    if now == head():
+        with connect(url, autocommit=True) as writer:
+            ensure_weeks(writer, [*weeks_ahead(datetime.now(UTC).date()), None])
+    return now
+
+
+def current_revision(url: str) -> str | None:
+    """The revision that the database is at; None for an empty one."""
+    with _connected(url) as connection:
+        return _current(connection)
+
+
+def head() -> str | None:
+    """The revision that this code needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def check_schema(url: str) -> None:
+    """Raise `SchemaOutdated`, saying what to run, unless the database is at `head`."""
+    found = current_revision(url)
+    if found == head():
+        return
+    remedy = "run: runfold migrate"
+    if found is not None and found not in _known_revisions():
+        remedy = "it was migrated by a newer Runfold: upgrade this one"
+    raise SchemaOutdated(f"the database's schema is {found or 'empty'}, not {head()}; {remedy}")
+
+
+def differences(url: str) -> list[Any]:
+    """What Alembic would change to make the database match `tables`; empty when they agree."""
+    with _connected(url) as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_object": is_ours, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, metadata))
+
+
+def is_ours(_item: object, name: str | None, kind: str, reflected: bool, compared: object) -> bool:
+    """Leave out what is only in the database: partitions, and tables of someone else."""
+    return not (kind == "table" and reflected and compared is None and name not in metadata.tables)
+
+
+def _known_revisions() -> set[str]:
+    scripts = ScriptDirectory.from_config(_config())
+    return {script.revision for script in scripts.walk_revisions()}
+
+
+def _is_newer(config: Config, revision: str, current: str) -> bool:
+    if revision == "base":
+        return False
+    scripts = ScriptDirectory.from_config(config)
+    return revision not in {s.revision for s in scripts.iterate_revisions(current, "base")}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    engine = make_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except OperationalError as error:
+        raise DatabaseUnreachable(f"PostgreSQL did not answer: {error.orig}".rstrip()) from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _locked(url: str) -> Iterator[Connection]:
+    with _connected(url) as connection:
+        # A session lock: it has to span several transactions.
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.commit()
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            connection.commit()

@@ -1,0 +1,250 @@
+"""Every table, as it should be. Migrations lead there; a test compares the two.
+
+Keys begin with the shard, which follows from the run id, so that a deployment can distribute
+tables by it. Columns are ordered to avoid padding. An indexed column is one that does not change
+in the life of a run, for a change would end HOT updates; `fillfactor` leaves room for those.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Enum,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from runfold.codec import TYPES
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+RUN_STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
+NODE_STATUSES: Final = ("pending", "running", "completed", "failed", "skipped", "cancelled")
+
+_TIME: Final = DateTime(timezone=True)
+_ROOM_FOR_HOT_UPDATES: Final = {"fillfactor": 80}
+
+
+def _filled(name: str, kind: Any, default: str | None = None) -> Column[Any]:
+    """A column that is never null."""
+    server_default = None if default is None else text(default)
+    return Column(name, kind, nullable=False, server_default=server_default)
+
+
+def _one_of(values: tuple[str, ...]) -> str:
+    return "status IN ({})".format(", ".join(f"'{value}'" for value in values))
+
+
+# The ledger: the source of truth. `body` is the JSON text of all fields but the envelope's.
+# Partitioned by week on the run id, which is time-ordered; see `partitions`.
+events = Table(
+    "events",
+    metadata,
+    _filled("run", Uuid),
+    _filled("id", BigInteger),
+    _filled("at", _TIME),
+    _filled("type", Enum(*TYPES, name="event_type")),
+    _filled("shard", SmallInteger),
+    _filled("body", Text),
+    PrimaryKeyConstraint("shard", "run", "id"),
+    postgresql_partition_by="RANGE (run)",
+)
+
+# One row a run: what lists and watchers need. `given_id` is set for ids of the caller's own.
+runs = Table(
+    "runs",
+    metadata,
+    _filled("run", Uuid),
+    _filled("created_at", _TIME),
+    Column("queued_at", _TIME),
+    Column("started_at", _TIME),
+    Column("finished_at", _TIME),
+    _filled("seen_at", _TIME),
+    Column("duration_us", BigInteger),
+    _filled("input_tokens", BigInteger, "0"),
+    _filled("output_tokens", BigInteger, "0"),
+    _filled("cost_nano_usd", BigInteger, "0"),
+    _filled("feed_seq", BigInteger),
+    _filled("nodes_total", Integer, "0"),
+    _filled("nodes_pending", Integer, "0"),
+    _filled("nodes_running", Integer, "0"),
+    _filled("nodes_completed", Integer, "0"),
+    _filled("nodes_failed", Integer, "0"),
+    _filled("nodes_skipped", Integer, "0"),
+    _filled("nodes_cancelled", Integer, "0"),
+    Column("exit_code", Integer),
+    _filled("shard", SmallInteger),
+    _filled("attempt", SmallInteger, "1"),
+    _filled("status", Text),
+    _filled("project", Text),
+    _filled("workflow", Text),
+    Column("given_id", Text),
+    Column("parent_run", Text),
+    Column("trigger_type", Text),
+    Column("user", Text),
+    Column("session", Text),
+    Column("tags", JSONB),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("error_node", Text),
+    PrimaryKeyConstraint("shard", "run"),
+    CheckConstraint(_one_of(RUN_STATUSES), name="status"),
+    postgresql_with=_ROOM_FOR_HOT_UPDATES,
+)
+Index(None, runs.c.created_at, runs.c.run)
+Index(None, runs.c.project, runs.c.created_at, runs.c.run)
+Index(None, runs.c.workflow, runs.c.created_at, runs.c.run)
+
+# One row an attempt at a node.
+nodes = Table(
+    "nodes",
+    metadata,
+    _filled("run", Uuid),
+    Column("started_at", _TIME),
+    Column("finished_at", _TIME),
+    Column("duration_us", BigInteger),
+    _filled("input_tokens", BigInteger, "0"),
+    _filled("output_tokens", BigInteger, "0"),
+    _filled("cost_nano_usd", BigInteger, "0"),
+    _filled("shard", SmallInteger),
+    _filled("attempt", SmallInteger),
+    _filled("node", Text),
+    _filled("name", Text),
+    _filled("status", Text),
+    Column("node_type", Text),
+    Column("parents", ARRAY(Text)),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    PrimaryKeyConstraint("shard", "run", "node", "attempt"),
+    CheckConstraint(_one_of(NODE_STATUSES), name="status"),
+    postgresql_with=_ROOM_FOR_HOT_UPDATES,
+)
+
+# Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
+# run's first event; `bins` and `bin_counts` are a histogram of durations (see `histogram`).
+stats = Table(
+    "stats",
+    metadata,
+    _filled("hour", _TIME),
+    _filled("n", BigInteger, "0"),
+    _filled("n_timed", BigInteger, "0"),
+    Column("duration_min_us", BigInteger),
+    Column("duration_max_us", BigInteger),
+    _filled("duration_sum_us", Numeric, "0"),
+    _filled("input_tokens", Numeric, "0"),
+    _filled("output_tokens", Numeric, "0"),
+    _filled("cost_nano_usd", Numeric, "0"),
+    _filled("shard", SmallInteger),
+    _filled("project", Text),
+    _filled("workflow", Text),
+    _filled("node", Text),
+    _filled("status", Text),
+    _filled("bins", ARRAY(SmallInteger), "'{}'"),
+    _filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
+    postgresql_with=_ROOM_FOR_HOT_UPDATES,
+)
+
+# How far each shard has come. `position` moves by compare-and-set, `generation` is raised by
+# whoever changes projections behind the worker's back, so that its memory is dropped.
+positions = Table(
+    "positions",
+    metadata,
+    _filled("consumed", BigInteger, "0"),
+    _filled("feed_seq", BigInteger, "0"),
+    _filled("generation", BigInteger, "0"),
+    _filled("updated_at", _TIME, "now()"),
+    Column("folded_at", _TIME),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    _filled("position", Text, "'0-0'"),
+    postgresql_with={"fillfactor": 50},
+)
+
+# Who folds a shard: for efficiency only, `positions` is what makes it exact.
+leases = Table(
+    "leases",
+    metadata,
+    _filled("expires_at", _TIME),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    _filled("owner", Text),
+    postgresql_with={"fillfactor": 50},
+)
+
+# What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _filled("created_at", _TIME, "now()"),
+    _filled("ordinal", Integer),
+    _filled("shard", SmallInteger),
+    _filled("frame", Text),
+    _filled("reason", Text),
+    _filled("raw", LargeBinary),
+    UniqueConstraint("shard", "frame", "ordinal"),
+)
+
+# Runs that were deleted, so that late events do not revive them.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    _filled("run", Uuid),
+    _filled("deleted_at", _TIME, "now()"),
+    _filled("shard", SmallInteger),
+    PrimaryKeyConstraint("shard", "run"),
+)
+
+# Who may call the API; the key itself is never stored.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _filled("created_at", _TIME, "now()"),
+    Column("revoked_at", _TIME),
+    Column("project", Text),
+    _filled("may_write", Boolean, "false"),
+    _filled("name", Text),
+    _filled("key_sha256", LargeBinary),
+    UniqueConstraint("key_sha256"),
+)
+
+# Background work: the truth about it, of which RQ carries only the id.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _filled("created_at", _TIME, "now()"),
+    Column("started_at", _TIME),
+    Column("finished_at", _TIME),
+    _filled("kind", Text),
+    _filled("status", Text, "'queued'"),
+    _filled("arguments", JSONB),
+    Column("progress", JSONB),
+    Column("result", JSONB),
+    CheckConstraint(
+        "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"
+    ),
+)
