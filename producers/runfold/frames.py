@@ -44,10 +44,17 @@ _RAW_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 
 
 class Frame(NamedTuple):
-    """What one stream entry held."""
+    """What one stream entry held, in its order: events, and errors in place of broken ones."""
 
-    events: list[tuple[Envelope, Event]]
-    broken: list[BrokenEvent]
+    items: list[tuple[Envelope, Event] | BrokenEvent]
+
+    @property
+    def events(self) -> list[tuple[Envelope, Event]]:
+        return [item for item in self.items if not isinstance(item, BrokenEvent)]
+
+    @property
+    def broken(self) -> list[BrokenEvent]:
+        return [item for item in self.items if isinstance(item, BrokenEvent)]
 
 
 def encode_json_frame(envelopes: Iterable[Envelope]) -> dict[bytes, bytes]:
@@ -81,19 +88,11 @@ def encode_packed_frame(
 def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
     """Read a stream entry; raises `BrokenFrame` when no event of it can be told from another."""
     if PACKED_FIELD in fields:
-        found = _read_packed(fields[PACKED_FIELD])
-    elif EVENTS_FIELD in fields:
-        found = _read_json(fields[EVENTS_FIELD])
-    else:
-        names = ", ".join(repr(name.decode(errors="replace")) for name in fields)
-        raise BrokenFrame(f"no field `events` or `packed`, only {names}")
-    frame = Frame([], [])
-    for item in found:
-        if isinstance(item, BrokenEvent):
-            frame.broken.append(item)
-        else:
-            frame.events.append(item)
-    return frame
+        return Frame(list(_read_packed(fields[PACKED_FIELD])))
+    if EVENTS_FIELD in fields:
+        return Frame(list(_read_json(fields[EVENTS_FIELD])))
+    names = ", ".join(repr(name.decode(errors="replace")) for name in fields)
+    raise BrokenFrame(f"no field `events` or `packed`, only {names}")
 
 
 def _read_json(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
@@ -143,7 +142,8 @@ _DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
-    for envelope in _unpack(raw):
+    for unpacked in _unpack(raw):
+        envelope = unpacked._replace(body=replace_unstorable(unpacked.body))
         try:
             check_body(envelope.body)
             yield envelope, decode_body(envelope.type, envelope.body)

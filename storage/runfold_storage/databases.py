@@ -1,5 +1,6 @@
 """Connections to PostgreSQL. No connection lives at module level."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import psycopg
@@ -31,12 +32,18 @@ def connect(url: str, **options: Any) -> psycopg.Connection:
         raise DatabaseUnreachable(f"PostgreSQL did not answer: {error}".rstrip()) from error
 
 
-def make_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """An engine for reads: it connects on first use, and replaces connections that broke."""
+def make_engine(
+    url: str, *, pool_size: int = 5, session: Mapping[str, str] | None = None
+) -> Engine:
+    """An engine for reads: it connects on first use, and replaces connections that broke.
+
+    `session`: PostgreSQL settings that each connection starts with.
+    """
+    options = " ".join(f"-c {name}={value}" for name, value in (session or {}).items())
     return create_engine(
         check_url(url).replace("postgresql:", "postgresql+psycopg:", 1),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10},
+        connect_args={"connect_timeout": 10} | ({"options": options} if options else {}),
     )

@@ -25,6 +25,10 @@ class LedgerKnowsMore(StorageError):
     """The ledger holds an event that memory took for new; memory has to be loaded again."""
 
 
+class ReadTooSlow(StorageError):
+    """A read took longer than it may; the message says how to ask for less."""
+
+
 class BadParameter(StorageError, ValueError):
     """A read was asked for something that cannot be; names the parameter and what is allowed."""
 

@@ -1,0 +1,141 @@
+"""The files of a PostgreSQL cluster: made, configured, and cleaned after a crash.
+
+Everything here runs while no server does: the caller holds the folder's lock.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runfold_stack.errors import StackError, start_failure
+from runfold_stack.postgres_settings import WAL_COMPRESSIONS, render
+from runfold_stack.privileges import Identity, command_as, give
+
+SUPERUSER = "runfold"
+PORT = 5432  # names the socket; nothing listens on a network port
+SOCKET = f".s.PGSQL.{PORT}"
+
+# Sorted by bytes, so that no upgrade of libc breaks an index; but with letters
+# beyond ASCII known, for lower() and trigrams. Not every machine has the first.
+_CTYPES = ("C.UTF-8", "en_US.UTF-8", "C")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for PostgreSQL's programs: ours, without what would steer them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return kept | {"LC_ALL": "C"}
+
+
+def major_of(cluster: Path) -> str | None:
+    """Return the version that wrote the cluster, None if there is none yet."""
+    try:
+        return (cluster / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StackError(
+            f"{cluster} cannot be read: {error.strerror}. Choose another data directory, or start "
+            "the servers as the user who owns this one."
+        ) from error
+
+
+def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bool) -> None:
+    """Make a new cluster with `initdb`; all of it, or none after a crash."""
+    fresh = cluster.with_name(f"{cluster.name}.new")
+    failure = ""
+    for ctype in _CTYPES:
+        shutil.rmtree(fresh, ignore_errors=True)
+        command = [
+            str(postgres.with_name("initdb")),
+            *("--pgdata", str(fresh)),
+            *("--username", SUPERUSER),
+            *("--encoding", "UTF8", "--locale", "C", "--lc-ctype", ctype),
+            *("--auth-local", "trust", "--auth-host", "scram-sha-256"),
+            "--data-checksums",
+            *(() if sync else ("--no-sync",)),
+        ]
+        done = _run(command, identity, cluster.parent)
+        if done.returncode == 0:
+            with (fresh / "postgresql.conf").open("a") as conf:
+                conf.write("\ninclude_if_exists = 'runfold.conf'\n# Yours may follow here.\n")
+            fresh.rename(cluster)
+            return
+        failure = done.stdout
+        if "locale" not in failure:
+            break
+    raise start_failure(f"initdb could not make a database cluster in {fresh}.", failure)
+
+
+def configure(
+    cluster: Path, postgres: Path, identity: Identity | None, settings: Mapping[str, str]
+) -> None:
+    """Write our part of the configuration, with what this build can do."""
+    conf = cluster / "runfold.conf"
+    _replace(conf, render(settings), identity)
+    if "wal_compression" in settings:
+        return
+    # Compressing whole-page images saves most of the WAL after a checkpoint. The build's own
+    # option parser is asked: an unknown value in the file would keep the server from starting.
+    for method in WAL_COMPRESSIONS:
+        option = ["-c", f"wal_compression={method}", "-C", "wal_compression"]
+        if _run([str(postgres), "-D", str(cluster), *option], identity, cluster).returncode == 0:
+            _replace(conf, render({**settings, "wal_compression": method}), identity)
+            return
+
+
+def clear_pid_files(cluster: Path, socket_folder: Path) -> None:
+    """Remove what a crash left behind, unless a server that we did not start is using it.
+
+    PostgreSQL takes any live process of its user for the old server if the pid fits, and after
+    a reboot, or in a restarted container, it often does.
+    """
+    try:
+        pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        pid = None
+    if pid is not None and _is_postgres(pid):
+        return
+    for leftover in (
+        cluster / "postmaster.pid",
+        socket_folder / SOCKET,
+        socket_folder / f"{SOCKET}.lock",
+    ):
+        leftover.unlink(missing_ok=True)
+
+
+def _run(
+    command: Sequence[str], identity: Identity | None, folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command_as(identity, command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env=environment(),
+        check=False,
+    )
+
+
+def _replace(path: Path, text: str, identity: Identity | None) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text)
+    give(fresh, identity)
+    fresh.replace(path)
+
+
+def _is_postgres(pid: int) -> bool:
+    # `ps` knows on every system, but slim containers lack it.
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        if Path("/proc/self/comm").exists() or shutil.which("ps") is None:
+            return False
+        name = subprocess.run(
+            ["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout
+    return "postgres" in name

@@ -1,0 +1,127 @@
+"""How WfFormat lays out its JSON: the parts that Runfold uses, with the format's own bounds.
+
+Source: the JSON schema and README of github.com/wfcommons/WfFormat. 1.6 only adds optional
+fields to 1.5. Up to 1.4 the schema was flat (`workflow.tasks` with files and runtimes inside).
+Fields that are not listed here are ignored, as the format asks of its readers.
+"""
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct, field
+
+VERSIONS: Final = ("1.4", "1.5", "1.6")
+"""1.4 is taken if it has the layout below, as some converters write it."""
+
+Text = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+"""At most 30 years: in microseconds that is exact as a float, and so are sums of a few."""
+Number = int | float
+
+
+class _Part(Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """A JSON object of the format: its names in camel case, absent where not given."""
+
+
+class Command(_Part, frozen=True):
+    program: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+class Execution(_Part, frozen=True):
+    """What was measured of one task."""
+
+    id: Text
+    runtime_in_seconds: Seconds
+    executed_at: str | None = None
+    command: Command | None = None
+    core_count: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    avg_cpu: Number | None = field(default=None, name="avgCPU")
+    read_bytes: Number | None = None
+    written_bytes: Number | None = None
+    memory_in_bytes: Number | None = None
+    energy_in_kwh: Number | None = field(default=None, name="energyInKWh")
+    avg_power_in_w: Number | None = None
+    priority: Number | None = None
+    machines: tuple[Text, ...] | None = None
+    machine: Text | None = None
+    """The one machine, in earlier files of 1.5."""
+
+    def machine_names(self) -> tuple[str, ...]:
+        """The machines that the task ran on, each once."""
+        if self.machines is not None:
+            return tuple(dict.fromkeys(self.machines))
+        return () if self.machine is None else (self.machine,)
+
+
+class Specification(_Part, frozen=True):
+    """One task as planned. `children` is ignored: it repeats `parents` from the other end."""
+
+    id: Text
+    parents: tuple[str, ...]
+    name: str = ""
+    input_files: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+
+
+class File(_Part, frozen=True):
+    id: str
+    size_in_bytes: Number
+
+
+class Cpu(_Part, frozen=True):
+    core_count: Annotated[int, Meta(ge=1)] | None = None
+    speed_in_mhz: Number | None = field(default=None, name="speedInMHz")
+    vendor: str | None = None
+
+
+class Machine(_Part, frozen=True):
+    node_name: Text
+    system: str | None = None
+    architecture: str | None = None
+    release: str | None = None
+    memory_in_bytes: Number | None = None
+    cpu: Cpu | None = None
+
+
+class RuntimeSystem(_Part, frozen=True):
+    name: Text
+    version: str | None = None
+    url: str | None = None
+
+
+class Author(_Part, frozen=True):
+    name: str | None = None
+    email: str | None = None
+    institution: str | None = None
+    country: str | None = None
+
+
+class SpecificationPart(_Part, frozen=True):
+    tasks: Annotated[tuple[Specification, ...], Meta(min_length=1)]
+    files: tuple[File, ...] = ()
+
+
+class ExecutionPart(_Part, frozen=True):
+    makespan_in_seconds: Seconds
+    executed_at: str
+    tasks: tuple[Execution, ...]
+    machines: tuple[Machine, ...] = ()
+
+
+class Workflow(_Part, frozen=True):
+    specification: SpecificationPart
+    execution: ExecutionPart | None = None
+    repo: str | None = None
+    run_name: str | None = None
+
+
+class Document(_Part, frozen=True):
+    """A whole file."""
+
+    name: Text
+    schema_version: str
+    workflow: Workflow
+    description: str | None = None
+    created_at: str | None = None
+    author: Author | None = None
+    runtime_system: RuntimeSystem | None = None

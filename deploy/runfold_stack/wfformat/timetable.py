@@ -1,0 +1,125 @@
+"""When each task ran: WfFormat records how long, but need not record when.
+
+The rule is list scheduling. A task starts when its last parent has ended and its machines are
+free for it:
+
+- A machine has as many slots as `machines[].cpu.coreCount` ("number of CPU cores"), and a task
+  takes `coreCount` of them ("number of cores required by the task", which may be fractional),
+  or one where that is not given, for as long as it runs, on each machine that it names. A task
+  that requires more than its machine has takes all of it.
+- A task that names no machine, or one that the file gives no core count for, has no limit.
+- Each machine takes tasks in the order in which they became ready (then in the file's order),
+  and none overtakes another.
+- A task that is planned but did not run takes no time; its children wait for its parents.
+
+The quoted words are from the schema of github.com/wfcommons/WfFormat. What this gives lies
+below the recorded makespan of real files, which includes queueing and data transfer. One slot
+a machine, the other reading of "it has a machine", does not: for montage-chameleon-dss-10d-001
+of WfInstances it gives 36,275 s where 2,172 s were recorded, and the rule above 936 s.
+"""
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+from .graph import Task
+from .instance import Instance
+
+_PARTS: Final = 1000
+"""Slots are counted in thousandths and times in microseconds, so that sums stay exact."""
+
+
+def schedule(instance: Instance) -> dict[str, tuple[float, float]]:
+    """Start and end of each task that ran, in seconds after `executed_at`, in order of start."""
+    times = _Timetable(instance).run()
+    return {task: (start / 1e6, end / 1e6) for task, (start, end) in times.items()}
+
+
+class _Timetable:
+    """Tasks go by their position in the file; a queue holds (ready at, position)."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._tasks = instance.tasks
+        self._free = {
+            machine.node_name: machine.cpu.core_count * _PARTS
+            for machine in instance.machines
+            if machine.cpu is not None and machine.cpu.core_count is not None
+        }
+        self._claims = [_claims(task, self._free) for task in self._tasks]
+        self._queues: dict[str, list[tuple[int, int]]] = {machine: [] for machine in self._free}
+        self._running: list[tuple[int, int]] = []
+        self._times: dict[str, tuple[int, int]] = {}
+        positions = {task.id: position for position, task in enumerate(self._tasks)}
+        self._missing = [len(task.parents) for task in self._tasks]
+        self._children: list[list[int]] = [[] for _ in self._tasks]
+        for position, task in enumerate(self._tasks):
+            for parent in task.parents:
+                self._children[positions[parent]].append(position)
+
+    def run(self) -> dict[str, tuple[int, int]]:
+        self._admit(0, [position for position, count in enumerate(self._missing) if not count])
+        while self._running:
+            now = self._running[0][0]
+            ready: list[int] = []
+            freed: dict[str, None] = {}  # ordered, so that every process gives the same order
+            while self._running and self._running[0][0] == now:
+                _, position = heappop(self._running)
+                for machine, parts in self._claims[position].items():
+                    self._free[machine] += parts
+                    freed[machine] = None
+                for child in self._children[position]:
+                    self._missing[child] -= 1
+                    if not self._missing[child]:
+                        ready.append(child)
+            self._admit(now, sorted(ready), freed)
+        return self._times
+
+    def _admit(self, now: int, ready: list[int], freed: Iterable[str] = ()) -> None:
+        """Queue what became ready, then start whatever now comes first everywhere and fits."""
+        to_check = list(freed)
+        for position in ready:
+            claims = self._claims[position]
+            if not claims:
+                self._start(now, position)
+            for machine in claims:
+                heappush(self._queues[machine], (now, position))
+            to_check.extend(claims)
+        # The oldest waiting task is the first in all of its queues, so nobody waits for ever.
+        while to_check:
+            queue = self._queues[to_check.pop()]
+            while queue:
+                first = queue[0]
+                claims = self._claims[first[1]]
+                if any(
+                    self._queues[machine][0] != first or self._free[machine] < parts
+                    for machine, parts in claims.items()
+                ):
+                    break
+                for machine, parts in claims.items():
+                    heappop(self._queues[machine])
+                    self._free[machine] -= parts
+                if len(claims) > 1:
+                    to_check.extend(claims)
+                self._start(now, first[1])
+
+    def _start(self, now: int, position: int) -> None:
+        task = self._tasks[position]
+        end = now
+        if task.execution is not None:
+            end += round(task.execution.runtime_in_seconds * 1e6)
+            self._times[task.id] = (now, end)
+        heappush(self._running, (end, position))
+
+
+def _claims(task: Task, capacity: dict[str, int]) -> dict[str, int]:
+    """The parts of a slot that the task takes on each of its limited machines."""
+    execution = task.execution
+    if execution is None:
+        return {}
+    cores = 1.0 if execution.core_count is None else execution.core_count
+    parts = max(1, round(cores * _PARTS))
+    return {
+        machine: min(parts, capacity[machine])
+        for machine in execution.machine_names()
+        if machine in capacity
+    }

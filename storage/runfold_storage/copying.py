@@ -1,0 +1,45 @@
+"""COPY in binary form: the fastest way into a table, and exact to the microsecond."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+_EPOCH_2000_US: Final = 946_684_800_000_000
+"""PostgreSQL's timestamps count microseconds from 2000-01-01 UTC."""
+
+
+class CopyColumn(NamedTuple):
+    """A column and the type whose binary form is sent for it.
+
+    `us` takes microseconds since 1970 into a timestamptz, without making a datetime of them;
+    `utf8` takes bytes into a text column.
+    """
+
+    name: str
+    kind: str
+
+
+_SENT_AS: Final = {"us": "int8", "utf8": "bytea"}
+
+
+def copy_rows(
+    connection: psycopg.Connection,
+    table: str,
+    columns: Sequence[CopyColumn],
+    rows: Iterable[Sequence[Any]],
+) -> None:
+    """Append rows, given in the columns' order."""
+    times = [i for i, column in enumerate(columns) if column.kind == "us"]
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        sql.Identifier(table), sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types([_SENT_AS.get(column.kind, column.kind) for column in columns])
+        for row in rows:
+            values = list(row)
+            for i in times:
+                if values[i] is not None:
+                    values[i] -= _EPOCH_2000_US
+            copy.write_row(values)

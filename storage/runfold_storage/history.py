@@ -1,0 +1,212 @@
+"""Reads: runs, their details and events, statistics.
+
+Promises: each answer is one consistent snapshot with a watermark that says how far it goes, each
+has a bounded size and a bounded time, and nothing is ever written. A `History` may be shared by
+threads; it opens no connection before the first read, and a connection that breaks is replaced.
+
+    with History("postgresql://…") as history:
+        page = history.runs(project="acme", status="failed")
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Self
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from runfold.events import MAX_NAME
+from runfold.ids import run_key
+from runfold.streams import shard_of
+
+from .databases import make_engine
+from .errors import DatabaseUnreachable, ReadTooSlow, SchemaOutdated
+from .event_pages import EventPage, EventQuery, make_event_query, read_events
+from .filters import make_run_filter
+from .run_details import RunDetail, read_run
+from .run_lists import make_page, read_runs
+from .statistics import Stats, make_stats_query, read_stats
+from .summaries import RunPage, Watermark
+from .tables import runs
+from .watermarks import count_shards, read_watermark
+from .workflow_lists import WorkflowPage, read_workflows
+
+TIMEOUT_S: Final = 15
+
+
+class History:
+    """The reads of one database.
+
+    Every method raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`,
+    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`.
+    """
+
+    def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
+        session = {
+            "statement_timeout": str(round(timeout_s * 1000)),
+            "timezone": "UTC",
+            "application_name": "runfold-history",
+        }
+        self._engine = make_engine(dsn, pool_size=pool_size, session=session)
+        self._shards = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; the next read would open new ones."""
+        self._engine.dispose()
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        workflow: str | None = None,
+        status: str | Iterable[str] | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        offset: int = 0,
+    ) -> RunPage:
+        """Runs, newest first by their first event; `started_after` ≤ start < `started_before`.
+
+        `cursor` is the `next_cursor` of the page before, with the same filters.
+        """
+        wanted = make_run_filter(
+            project=project,
+            workflow=workflow,
+            status=status,
+            started_after=started_after,
+            started_before=started_before,
+        )
+        page = make_page(wanted, limit, offset, cursor)
+        with self._snapshot() as connection:
+            return read_runs(connection, wanted, page)
+
+    def run(self, run: str) -> RunDetail | None:
+        """One run with its nodes and payloads; None for a run that is not known."""
+        with self._snapshot() as connection:
+            place = self._find(connection, run)
+            return None if place is None else read_run(connection, *place)
+
+    def events(
+        self,
+        run: str,
+        *,
+        after: str | None = None,
+        limit: int = 200,
+        types: str | Iterable[str] | None = None,
+    ) -> EventPage | None:
+        """The run's events by (time, id); `after` is the `next_cursor` of the page before.
+
+        None for a run that is not known.
+        """
+        return self._events(make_event_query(run, types=types, after=after, limit=limit))
+
+    def logs(
+        self, run: str, *, node: str | None = None, after: str | None = None, limit: int = 200
+    ) -> EventPage | None:
+        """The run's `logged` events, of one node if one is given, as `events` returns them.
+
+        A page may hold fewer than `limit`, even none, and still have a `next_cursor`.
+        """
+        query = make_event_query(run, types="logged", node=node, after=after, limit=limit)
+        return self._events(query)
+
+    def stats(
+        self,
+        *,
+        project: str | None = None,
+        workflow: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bucket: str | None = None,
+        group_by: str | None = None,
+    ) -> Stats:
+        """Figures of the runs whose first event lies in `since` ≤ time < `until`.
+
+        Both bounds are widened to whole hours, and returned so. `bucket`: hour, day, week or
+        month, in UTC. `group_by`: workflow, project, status, or node, which counts attempts at
+        nodes instead of runs.
+        """
+        query = make_stats_query(
+            project=project,
+            workflow=workflow,
+            since=since,
+            until=until,
+            bucket=bucket,
+            group_by=group_by,
+        )
+        with self._snapshot() as connection:
+            return read_stats(connection, query)
+
+    def workflows(
+        self, *, project: str | None = None, limit: int = 200, cursor: str | None = None
+    ) -> WorkflowPage:
+        """Every workflow, by name, with the figures of all its runs."""
+        with self._snapshot() as connection:
+            return read_workflows(connection, project=project, limit=limit, cursor=cursor)
+
+    def watermark(self) -> Watermark:
+        """How far the fold has come."""
+        with self._snapshot() as connection:
+            return read_watermark(connection)
+
+    def _events(self, query: EventQuery) -> EventPage | None:
+        with self._snapshot() as connection:
+            place = self._find(connection, query.run)
+            return None if place is None else read_events(connection, *place, query)
+
+    def _find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
+        """The shard and key of a run that exists."""
+        if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
+            return None
+        key = run_key(run)
+        if not self._shards:  # it never changes once a worker has made it known
+            self._shards = count_shards(connection)
+        if not self._shards:
+            return None
+        shard = shard_of(run, self._shards)
+        statement = select(runs.c.run).where(runs.c.shard == shard, runs.c.run == key).limit(1)
+        return None if connection.execute(statement).first() is None else (shard, key)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        """A read-only transaction in which all statements see the same state."""
+        try:
+            with self._engine.connect() as connection:
+                # Counts, pages and watermark come from several statements and must agree.
+                yield connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+        except PoolTimeoutError as error:
+            raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
+        except DBAPIError as error:
+            raise _translated(error) from error
+
+
+def _translated(error: DBAPIError) -> Exception:
+    cause = error.orig
+    if isinstance(cause, psycopg.errors.QueryCanceled):
+        return ReadTooSlow("the read took too long: narrow its filters, or its time range")
+    if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        return SchemaOutdated(
+            f"the database's schema is not this Runfold's; run: runfold migrate ({cause})"
+        )
+    if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnreachable(f"PostgreSQL did not answer: {cause}".rstrip())
+    return error

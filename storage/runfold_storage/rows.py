@@ -1,0 +1,150 @@
+"""Rows on their way into the tables: what a batch of the fold consists of.
+
+Field names are column names. Times are microseconds since the epoch, money is in nano-dollars,
+so that sums are exact.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+
+class LedgerRow(NamedTuple):
+    """One event as the ledger keeps it."""
+
+    run: UUID
+    id: int
+    at_us: int
+    type: str
+    shard: int
+    body: bytes
+
+
+class RunRow(NamedTuple):
+    """The final image of a run; `feed_seq` is given out when the batch is written."""
+
+    shard: int
+    run: UUID
+    given_id: str | None
+    project: str
+    workflow: str
+    status: str
+    attempt: int
+    parent_run: str | None
+    trigger_type: str | None
+    user: str | None
+    session: str | None
+    tags: dict[str, str] | None
+    created_us: int
+    queued_us: int | None
+    started_us: int | None
+    finished_us: int | None
+    seen_us: int
+    duration_us: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    nodes_total: int
+    nodes_pending: int
+    nodes_running: int
+    nodes_completed: int
+    nodes_failed: int
+    nodes_skipped: int
+    nodes_cancelled: int
+    exit_code: int | None
+    error_type: str | None
+    error_message: str | None
+    error_node: str | None
+
+
+class NodeRow(NamedTuple):
+    """The final image of an attempt at a node."""
+
+    shard: int
+    run: UUID
+    node: str
+    attempt: int
+    name: str
+    status: str
+    node_type: str | None
+    parents: list[str] | None
+    started_us: int | None
+    finished_us: int | None
+    duration_us: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    error_type: str | None
+    error_message: str | None
+
+
+class StatsKey(NamedTuple):
+    """One rollup row; `node` is '' for the runs themselves, `hour_us` the start of the hour."""
+
+    workflow: str
+    project: str
+    node: str
+    hour_us: int
+    status: str
+    shard: int
+
+
+@dataclass(slots=True)
+class StatsDifference:
+    """What to add to one rollup row: new minus old.
+
+    `durations` counts, for each duration in microseconds, how often it came minus how often it
+    was taken back; sums and histogram follow from it. A minimum cannot be subtracted from, so
+    where one was taken back (`takes_back`) the row's extremes have to be looked up again.
+    """
+
+    n: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nano_usd: int = 0
+    durations: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def takes_back(self) -> bool:
+        return any(count < 0 for count in self.durations.values())
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.n or self.input_tokens or self.output_tokens or self.cost_nano_usd) or any(
+            self.durations.values()
+        )
+
+
+class DeadLetter(NamedTuple):
+    """What could not be understood: `frame` is a stream entry's id, `ordinal` the place in it."""
+
+    shard: int
+    frame: str
+    ordinal: int
+    reason: str
+    raw: bytes
+
+
+class Advance(NamedTuple):
+    """One shard's step: from the position that the worker believes in to the last frame read."""
+
+    shard: int
+    believed: str
+    generation: int
+    position: str
+    consumed: int
+    feed_seq: int
+    folded_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that one transaction writes."""
+
+    advances: list[Advance]
+    events: list[LedgerRow] = field(default_factory=list)
+    runs: list[tuple[RunRow, int]] = field(default_factory=list)
+    """Each with its `feed_seq`."""
+    nodes: list[NodeRow] = field(default_factory=list)
+    stats: dict[StatsKey, StatsDifference] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)

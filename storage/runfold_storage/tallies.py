@@ -1,0 +1,94 @@
+"""Adding rollup rows up, and what the sums say of durations and usage."""
+
+from collections import Counter
+from typing import Any, Final
+
+from msgspec import Struct
+
+from .histogram import percentile
+from .summaries import UsageTotals, to_ms, usage_of
+
+_PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
+
+
+class DurationFigures(Struct, frozen=True):
+    """Milliseconds of those that have ended and are known to have taken some time."""
+
+    avg: float | None = None
+    min: float | None = None
+    max: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Tally:
+    """Sums over any number of rollup rows."""
+
+    __slots__ = ("amounts", "bins", "counts", "longest_us", "n_timed", "shortest_us", "sum_us")
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.n_timed = 0
+        self.sum_us = 0
+        self.shortest_us: int | None = None
+        self.longest_us: int | None = None
+        self.amounts = [0, 0, 0]
+        self.bins: Counter[int] = Counter()
+
+    def add(self, row: Any) -> None:
+        """One row of sums, all of one status."""
+        self.counts[row.status] += int(row.n)
+        self.n_timed += int(row.n_timed)
+        self.sum_us += int(row.duration_sum_us)
+        self._widen(row.duration_min_us, row.duration_max_us)
+        for i, sum_ in enumerate((row.input_tokens, row.output_tokens, row.cost_nano_usd)):
+            self.amounts[i] += int(sum_)
+
+    def add_bin(self, index: int, count: int) -> None:
+        """One bin of the histogram of durations."""
+        self.bins[index] += count
+
+    def merge(self, other: "Tally") -> None:
+        """Add all that another tally holds."""
+        self.counts.update(other.counts)
+        self.n_timed += other.n_timed
+        self.sum_us += other.sum_us
+        self._widen(other.shortest_us, other.longest_us)
+        for i, amount in enumerate(other.amounts):
+            self.amounts[i] += amount
+        self.bins.update(other.bins)
+
+    def usage(self) -> UsageTotals:
+        """In the contract's units."""
+        return usage_of(*self.amounts)
+
+    def durations(self) -> DurationFigures:
+        """In the contract's units; all null when nothing was timed."""
+        if self.n_timed <= 0:
+            return DurationFigures()
+        percentiles = {name: self._percentile(fraction) for name, fraction in _PERCENTILES}
+        return DurationFigures(
+            avg=round(self.sum_us / self.n_timed) / 1000,
+            min=to_ms(self.shortest_us),
+            max=to_ms(self.longest_us),
+            **percentiles,
+        )
+
+    def _percentile(self, fraction: float) -> float | None:
+        value_us = percentile(self.bins, fraction)
+        if value_us is None:
+            return None
+        # A bin's estimate may lie beyond the values that it stands for.
+        if self.shortest_us is not None:
+            value_us = max(value_us, self.shortest_us)
+        if self.longest_us is not None:
+            value_us = min(value_us, self.longest_us)
+        return round(value_us) / 1000
+
+    def _widen(self, shortest_us: int | None, longest_us: int | None) -> None:
+        if shortest_us is not None and (self.shortest_us is None or shortest_us < self.shortest_us):
+            self.shortest_us = shortest_us
+        if longest_us is not None and (self.longest_us is None or longest_us > self.longest_us):
+            self.longest_us = longest_us

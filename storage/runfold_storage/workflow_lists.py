@@ -1,0 +1,127 @@
+"""Every workflow with what is known of its runs, from the rollups."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, true, tuple_
+
+from .cursors import decode_cursor, encode_cursor
+from .errors import BadParameter
+from .filters import MAX_LIMIT, check_name, check_number
+from .statistics import Figures, figures_of, sum_columns, unnested_bins
+from .summaries import Watermark
+from .tables import runs, stats
+from .tallies import Tally
+from .watermarks import read_watermark
+
+_KEY: Final = msgspec.json.Decoder(tuple[str, str])
+
+
+class WorkflowSummary(Figures, frozen=True, kw_only=True):
+    """A workflow of a project; `last_run_at` is the time of its newest run's first event."""
+
+    workflow: str
+    project: str
+    last_run_at: datetime
+
+
+class WorkflowPage(Struct, frozen=True):
+    """Workflows by name."""
+
+    workflows: list[WorkflowSummary]
+    next_cursor: str | None
+    watermark: Watermark
+
+
+def read_workflows(
+    connection: Connection, *, project: str | None, limit: int, cursor: str | None
+) -> WorkflowPage:
+    """One page, in the order of (workflow, project)."""
+    check_name("project", project)
+    check_number("limit", limit, 1, MAX_LIMIT)
+    question = b"workflows" + msgspec.json.encode(project)
+    conditions: list[ColumnElement[bool]] = [stats.c.node == "", stats.c.n > 0]
+    if project is not None:
+        conditions.append(stats.c.project == project)
+    if cursor is not None:
+        after = _decode_key(decode_cursor(question, cursor))
+        conditions.append(tuple_(stats.c.workflow, stats.c.project) > tuple_(*after))
+    names = connection.execute(_names_statement(conditions, limit)).all()
+    page = names[:limit]
+    tallies = _read_tallies(connection, page)
+    more = len(names) > limit
+    return WorkflowPage(
+        workflows=[
+            WorkflowSummary(
+                **figures_of(tallies[row.workflow, row.project]),
+                workflow=row.workflow,
+                project=row.project,
+                last_run_at=row.newest or row.hour,
+            )
+            for row in page
+        ],
+        next_cursor=encode_cursor(question, _key(page[-1])) if more else None,
+        watermark=read_watermark(connection),
+    )
+
+
+def _names_statement(conditions: list[ColumnElement[bool]], limit: int) -> Select[Any]:
+    """The names, the hour of each one's newest run and, while that run is kept, its time."""
+    key = (stats.c.workflow, stats.c.project)
+    names = (
+        select(*key, func.max(stats.c.hour).label("hour"))
+        .where(*conditions)
+        .group_by(*key)
+        .order_by(*key)
+        .limit(limit + 1)
+        .subquery()
+    )
+    newest = select(func.max(runs.c.created_at)).where(
+        runs.c.workflow == names.c.workflow,
+        runs.c.project == names.c.project,
+        runs.c.created_at >= names.c.hour,
+    )
+    return select(*names.c, newest.scalar_subquery().label("newest")).order_by(
+        names.c.workflow, names.c.project
+    )
+
+
+def _read_tallies(
+    connection: Connection, names: Sequence[Row[Any]]
+) -> dict[tuple[str, str], Tally]:
+    tallies = {(row.workflow, row.project): Tally() for row in names}
+    if not names:
+        return tallies
+    key = (stats.c.workflow, stats.c.project)
+    conditions = [
+        stats.c.node == "",
+        stats.c.n > 0,
+        tuple_(*key).in_(list(tallies)),
+    ]
+    sums = select(*key, stats.c.status, *sum_columns()).where(*conditions)
+    for row in connection.execute(sums.group_by(*key, stats.c.status)):
+        tallies[row.workflow, row.project].add(row)
+    bins = unnested_bins()
+    histograms = (
+        select(*key, bins.c.bin, func.sum(bins.c.n).label("n"))
+        .select_from(stats.join(bins, true()))
+        .where(*conditions)
+        .group_by(*key, bins.c.bin)
+    )
+    for row in connection.execute(histograms):
+        tallies[row.workflow, row.project].add_bin(row.bin, int(row.n))
+    return tallies
+
+
+def _key(row: Row[Any]) -> bytes:
+    return msgspec.json.encode((row.workflow, row.project))
+
+
+def _decode_key(key: bytes) -> tuple[str, str]:
+    try:
+        return _KEY.decode(key)
+    except msgspec.MsgspecError:
+        raise BadParameter("cursor", "not a cursor of a list of workflows") from None

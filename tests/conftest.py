@@ -1,0 +1,104 @@
+"""Private, throw-away servers for the tests: one set a session, empty for each test.
+
+`redis_url` and `database_url` are what most tests want. A test that stops,
+kills or breaks a server makes its own with `make_redis` or `make_postgres`.
+All of them end with the test run, also if it is killed.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from runfold_stack.binaries import find_postgres, find_redis
+from runfold_stack.errors import ProgramNotFoundError
+from runfold_stack.postgres_server import PostgresServer
+from runfold_stack.redis_server import RedisServer
+
+MakeRedis = Callable[..., RedisServer]
+MakePostgres = Callable[..., PostgresServer]
+
+_database_numbers = itertools.count(1)
+
+
+def pytest_report_header() -> list[str]:
+    """Name the servers that the tests will run against."""
+    lines = []
+    for find in (find_redis, find_postgres):
+        try:
+            program = find()
+        except ProgramNotFoundError as error:
+            lines.append(str(error).splitlines()[0])
+        else:
+            lines.append(f"{program.path.name} {program.version} ({program.path})")
+    return lines
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The session's Redis: neither stop nor reconfigure it."""
+    with RedisServer(tmp_path_factory.mktemp("redis"), die_with_parent=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The session's PostgreSQL: neither stop nor reconfigure it."""
+    # Without fsync only the machine's crash could lose data, and the tests are faster.
+    settings = {"fsync": "off"}
+    folder = tmp_path_factory.mktemp("postgres")
+    with PostgresServer(folder, settings=settings, die_with_parent=True) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """A Redis that is empty, in every numbered database."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database of this test's own, empty, dropped afterwards."""
+    name = f"test_{next(_database_numbers)}"
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def make_redis(tmp_path: Path) -> Iterator[MakeRedis]:
+    """Start a Redis of this test's own: `make_redis(data_dir=…, **RedisServer's arguments)`."""
+    made: list[RedisServer] = []
+
+    def make(data_dir: Path | None = None, **arguments: Any) -> RedisServer:
+        folder = data_dir or tmp_path / f"redis{len(made)}"
+        server = RedisServer(folder, die_with_parent=True, **arguments)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def make_postgres(tmp_path: Path) -> Iterator[MakePostgres]:
+    """Start a PostgreSQL of this test's own, as `make_redis` does."""
+    made: list[PostgresServer] = []
+
+    def make(data_dir: Path | None = None, **arguments: Any) -> PostgresServer:
+        folder = data_dir or tmp_path / f"postgres{len(made)}"
+        server = PostgresServer(folder, die_with_parent=True, **arguments)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.stop("immediate")

@@ -1,0 +1,52 @@
+"""Statistics as differences: when a row changes, its rollups get new minus old.
+
+A run counts in the hour of its first event, and its nodes count in the hour of their run, so that
+one row of the rollups always speaks of the same runs. Nodes count under their name.
+"""
+
+from typing import Final, NamedTuple
+
+from runfold_storage.rows import NodeRow, RunRow, StatsDifference, StatsKey
+
+_HOUR_US: Final = 3_600_000_000
+
+Differences = dict[StatsKey, StatsDifference]
+
+
+class Scope(NamedTuple):
+    """What the rollups of a run and of its nodes have in common."""
+
+    workflow: str
+    project: str
+    hour_us: int
+
+
+def scope_of(run: RunRow) -> Scope:
+    """Where a run counts."""
+    return Scope(run.workflow, run.project, run.created_us - run.created_us % _HOUR_US)
+
+
+def add_run(differences: Differences, run: RunRow, sign: int) -> None:
+    """Count a run once more (`sign` 1) or take it out again (-1)."""
+    scope = scope_of(run)
+    key = StatsKey(scope.workflow, scope.project, "", scope.hour_us, run.status, run.shard)
+    _add(differences, key, run, sign)
+
+
+def add_node(differences: Differences, scope: Scope, node: NodeRow, sign: int) -> None:
+    """The same for an attempt at a node."""
+    key = StatsKey(scope.workflow, scope.project, node.name, scope.hour_us, node.status, node.shard)
+    _add(differences, key, node, sign)
+
+
+def _add(differences: Differences, key: StatsKey, row: RunRow | NodeRow, sign: int) -> None:
+    difference = differences.get(key)
+    if difference is None:
+        difference = differences[key] = StatsDifference()
+    difference.n += sign
+    difference.input_tokens += sign * row.input_tokens
+    difference.output_tokens += sign * row.output_tokens
+    difference.cost_nano_usd += sign * row.cost_nano_usd
+    if row.duration_us is not None:
+        durations = difference.durations
+        durations[row.duration_us] = durations.get(row.duration_us, 0) + sign
