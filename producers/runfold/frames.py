@@ -143,10 +143,11 @@ _DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
     for unpacked in _unpack(raw):
-        envelope = unpacked._replace(body=replace_unstorable(unpacked.body))
+        body = replace_unstorable(unpacked.body)
+        envelope = unpacked if body is unpacked.body else unpacked._replace(body=body)
         try:
-            check_body(envelope.body)
-            yield envelope, decode_body(envelope.type, envelope.body)
+            check_body(body)
+            yield envelope, decode_body(envelope.type, body)
         except BrokenEvent as error:
             error.raw = encode_event(envelope)
             yield error

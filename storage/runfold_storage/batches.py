@@ -7,6 +7,7 @@ writers cannot deadlock.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -37,7 +38,7 @@ def write_batch(connection: psycopg.Connection, batch: Batch) -> None:
     """
     advance_positions(connection, batch.advances)
     _write_events(connection, batch.events)
-    _upsert(connection, "runs", _RUNS, _RUNS_KEY, map(_run_values, batch.runs))
+    _upsert(connection, "runs", _RUNS, _RUNS_KEY, map(_run_values, batch.runs), _SEEN_AT)
     _upsert(connection, "nodes", _NODES, _NODES_KEY, batch.nodes)
     _add_stats(connection, batch.stats)
     _write_dead_letters(connection, batch.dead_letters)
@@ -47,7 +48,7 @@ def _columns(**kinds: str) -> tuple[CopyColumn, ...]:
     return tuple(CopyColumn(name, kind) for name, kind in kinds.items())
 
 
-_EVENTS: Final = _columns(run="uuid", id="int8", at="us", type="text", shard="int2", body="utf8")
+EVENT_COLUMNS: Final = _columns(run="uuid", id="int8", at="us", type="text", shard="int2", body="utf8")
 _RUNS_KEY: Final = ("shard", "run")
 _RUNS: Final = _columns(
     shard="int2",
@@ -85,6 +86,8 @@ _RUNS: Final = _columns(
     feed_seq="int8",
 )
 _TAGS: Final = RunRow._fields.index("tags")
+# The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
+_SEEN_AT: Final = {"seen_at": sql.SQL("greatest(runs.seen_at, excluded.seen_at)")}
 _NODES_KEY: Final = ("shard", "run", "node", "attempt")
 _NODES: Final = _columns(
     shard="int2",
@@ -129,7 +132,7 @@ def _write_events(connection: psycopg.Connection, events: Sequence[LedgerRow]) -
     if not events:
         return
     try:
-        copy_rows(connection, "events", _EVENTS, events)
+        copy_rows(connection, "events", EVENT_COLUMNS, events)
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
 
@@ -147,11 +150,17 @@ def _upsert(
     columns: Sequence[CopyColumn],
     key: Sequence[str],
     rows: Iterable[Sequence[Any]],
+    merged: Mapping[str, sql.Composable] = MappingProxyType({}),
 ) -> None:
-    """Write final images, whether the rows are there or not."""
-    changed = [column.name for column in columns if column.name not in key]
+    """Write final images, whether the rows are there or not; `merged` columns look at both."""
+    changed = {
+        column.name: sql.SQL("excluded.{}").format(sql.Identifier(column.name))
+        for column in columns
+        if column.name not in key
+    }
     assignments = sql.SQL(", ").join(
-        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in changed
+        sql.SQL("{} = {}").format(sql.Identifier(name), value)
+        for name, value in (changed | dict(merged)).items()
     )
     _through_temporary_table(connection, table, columns, key, rows, assignments)
 

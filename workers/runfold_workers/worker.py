@@ -5,6 +5,7 @@ frames that are trimmed by its successor and watchers that learn a moment later.
 PostgreSQL is away it waits and tries again for ever, and starts over from the committed positions.
 """
 
+import gc
 import json
 import logging
 import os
@@ -12,7 +13,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +60,10 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop`; returns when the last batch is committed."""
+        with collected_by_hand():
+            self._run()
+
+    def _run(self) -> None:
         delay_s = 0.1
         while not self._stop.is_set():
             started = time.monotonic()
@@ -110,6 +116,22 @@ class Worker:
                 committer.disown(moved.shard)
                 continue
             _publish_and_trim(client, batches)
+            gc.collect(1)
+
+
+@contextmanager
+def collected_by_hand() -> Iterator[None]:
+    """No cyclic garbage collection but after a batch, and then of the young objects.
+
+    Left alone, the collector walks all remembered runs again and again: a third of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _publish_and_trim(client: redis.Redis, batches: Iterable[Batch]) -> None:

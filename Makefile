@@ -1,0 +1,69 @@
+# Everything runs in .venv, which `make` builds by itself; nothing else need be installed
+# but Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := producers storage workers api deploy tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test unit lint format types layers check wheel smoke bench clean
+
+help: ## Show what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Build .venv with Runfold and its tools
+
+demo: $(READY) ## Record a real workflow on embedded servers and look at it
+	@$(BIN)/python -m runfold_stack.demo
+
+up: $(READY) ## Start the whole stack and keep it running
+	@$(BIN)/runfold up
+
+test: $(READY) ## Run all tests, on real servers of their own
+	$(BIN)/pytest
+
+unit: $(READY) ## Run the unit tests alone
+	$(BIN)/pytest tests/unit
+
+lint: $(READY) ## Check style
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(READY) ## Put the code into shape
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+layers: $(READY) ## Check that imports run one way
+	$(BIN)/lint-imports
+
+check: lint types layers test ## All of the above
+
+wheel: $(READY) ## Build the wheel into dist/
+	@rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+smoke: wheel ## Install the wheel into new environments and try it there
+	PYTHON="$(PYTHON)" .ci/smoke bare
+	PYTHON="$(PYTHON)" .ci/smoke whole
+
+bench: $(READY) ## Measure the whole pipeline; BENCH="--quick" for a short one
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
+
+clean: ## Remove what was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Runfold needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "No virtual environment could be made; on Debian: apt-get install python3-venv" >&2; \
+	  rm -rf $(VENV); exit 1; }
+	@echo "Installing Runfold and its tools into $(VENV) (about a minute) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Figures are medians of repeats; ratios are taken within one run."""
