@@ -167,8 +167,11 @@ def check_body(json_text: bytes) -> None:
             json_text.decode()
         except UnicodeDecodeError as error:
             raise BrokenEvent(explain(error)) from error
-    if json_text.count(b"[") + json_text.count(b"{") <= MAX_DEPTH:
-        return
+    if json_text.count(b"[") + json_text.count(b"{") > MAX_DEPTH:
+        _check_depth(json_text)
+
+
+def _check_depth(json_text: bytes) -> None:
     depth = 0
     for token in _BRACKETS.finditer(json_text):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)

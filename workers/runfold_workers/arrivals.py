@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from uuid import UUID
 
 from runfold.codec import Envelope, encode_event
 from runfold.errors import BrokenEvent, BrokenFrame
 from runfold.events import Event
 from runfold.frames import decode_frame
-from runfold.ids import run_key
 from runfold_storage.rows import DeadLetter
 
 
@@ -29,12 +27,11 @@ class Place(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One event, its run's key, and where it stood."""
+    """The events of one frame, each with its ordinal."""
 
-    place: Place
-    key: UUID
-    envelope: Envelope
-    event: Event
+    shard: int
+    frame: str
+    events: list[tuple[int, Envelope, Event]]
 
 
 def take_apart(
@@ -50,13 +47,15 @@ def take_apart(
             raw = b"".join(entry.fields.values())
             dead_letters.append(DeadLetter(entry.shard, entry.id, 0, str(error), raw))
             continue
+        events = []
         for ordinal, item in enumerate(items):
-            place = Place(entry.shard, entry.id, ordinal)
             if isinstance(item, BrokenEvent):
+                place = Place(entry.shard, entry.id, ordinal)
                 dead_letters.append(DeadLetter(*place, str(item), item.raw))
-            elif place in refused:
+            elif refused and (place := Place(entry.shard, entry.id, ordinal)) in refused:
                 dead_letters.append(DeadLetter(*place, refused[place], encode_event(item[0])))
             else:
                 envelope, event = item
-                arrivals.append(Arrival(place, run_key(envelope.run), envelope, event))
+                events.append((ordinal, envelope, event))
+        arrivals.append(Arrival(entry.shard, entry.id, events))
     return arrivals, dead_letters

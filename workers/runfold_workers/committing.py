@@ -94,7 +94,11 @@ class Committer:
 
     def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
-        places = [arrival.place for arrival in take_apart(entries, {})[0]]
+        places = [
+            Place(shard, frame, ordinal)
+            for shard, frame, events in take_apart(entries, {})[0]
+            for ordinal, _, _ in events
+        ]
         refused: dict[Place, str] = {}
         while len(refused) <= len(places):
             try:

@@ -37,21 +37,30 @@ class Folder:
         `refused` names events that the database will not have, and why: dead letters.
         """
         arrivals, dead_letters = take_apart(entries, refused or {})
-        runs = self._memory.recall({(a.place.shard, a.key): a.envelope.run for a in arrivals})
-        touched: dict[tuple[int, object], RememberedRun] = {}
+        runs = self._memory.recall(
+            {
+                (arrival.shard, envelope.run)
+                for arrival in arrivals
+                for _, envelope, _ in arrival.events
+            }
+        )
+        touched: dict[tuple[int, str], RememberedRun] = {}
         ledger: list[LedgerRow] = []
-        for place, key, envelope, event in arrivals:
-            run = runs.get((place.shard, key))
-            if run is None:  # deleted
-                continue
-            if isinstance(event, Heartbeat):
-                run.state.apply(event, envelope.id, envelope.at_us)
-            elif run.state.seen.add(envelope.id):
-                run.state.apply(event, envelope.id, envelope.at_us)
-                ledger.append(to_row(envelope, place.shard, key))
-            else:
-                continue
-            touched[place.shard, key] = run
+        for shard, _, events in arrivals:
+            for _, envelope, event in events:
+                ref = (shard, envelope.run)
+                run = runs.get(ref)
+                if run is None:  # deleted
+                    continue
+                state = run.state
+                if isinstance(event, Heartbeat):
+                    state.apply(event, envelope.id, envelope.at_us)
+                elif state.seen.add(envelope.id):
+                    state.apply(event, envelope.id, envelope.at_us)
+                    ledger.append(to_row(envelope, shard, state.key))
+                else:
+                    continue
+                touched[ref] = run
         changes = _Changes({shard: step.feed_seq for shard, step in positions.items()})
         for run in touched.values():
             changes.settle(run)
@@ -125,9 +134,10 @@ def _advances(
         last[entry.shard] = entry.id
         consumed[entry.shard] = consumed.get(entry.shard, 0) + 1
     newest: dict[int, int] = {}
-    for arrival in arrivals:
-        shard = arrival.place.shard
-        newest[shard] = max(newest.get(shard, arrival.envelope.at_us), arrival.envelope.at_us)
+    for shard, _, events in arrivals:
+        times = [envelope.at_us for _, envelope, _ in events]
+        if times:
+            newest[shard] = max(newest.get(shard, times[0]), *times)
     return [
         Advance(
             shard=shard,

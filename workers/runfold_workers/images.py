@@ -4,7 +4,7 @@ from typing import Final
 
 from runfold_storage.rows import NodeRow, RunRow
 
-from .state import Amounts, Begin, RunState, to_nano_usd
+from .state import NO_AMOUNTS, Amounts, Begin, RunState, to_nano_usd
 
 UNNAMED: Final = "unnamed"
 """The workflow of a run of which no `queued` or `started` has come yet."""
@@ -74,7 +74,7 @@ def node_row(state: RunState, name: str, number: int) -> NodeRow:
     duration_us = finished.duration_us if finished else None
     if duration_us is None and finished and started:
         duration_us = max(finished.stamp[0] - started.stamp[0], 0)
-    amounts = finished.amounts if finished else Amounts()
+    amounts = finished.amounts if finished else NO_AMOUNTS
     error = finished.error if finished else None
     return NodeRow(
         shard=state.shard,

@@ -6,13 +6,13 @@ must be dropped when a batch was not committed.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from runfold.codec import decode_body
 from runfold.events import Event, Logged
-from runfold.ids import is_own_id
+from runfold.ids import is_own_id, run_key
 from runfold_storage.ledger import StoredEvent
 from runfold_storage.rows import NodeRow, RunRow
 
@@ -69,18 +69,22 @@ class Memory:
         self._load = load
         self._max_weight = max_weight
         self._weight = 0
-        self._runs: OrderedDict[RunRef, RememberedRun] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, str], RememberedRun] = OrderedDict()
 
-    def recall(self, run_ids: Mapping[RunRef, str]) -> dict[RunRef, RememberedRun]:
-        """These runs, from memory or folded again from the ledger; deleted ones are left out."""
-        missing = [ref for ref in run_ids if ref not in self._runs]
+    def recall(self, wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], RememberedRun]:
+        """These runs, each by shard and id, from memory or folded again from the ledger.
+
+        Deleted ones are left out.
+        """
+        missing = [each for each in wanted if each not in self._runs]
         if missing:
-            self._refold(missing, run_ids)
+            self._refold(missing)
         recalled = {}
-        for ref in run_ids:
-            if ref in self._runs:
-                self._runs.move_to_end(ref)
-                recalled[ref] = self._runs[ref]
+        for each in wanted:
+            run = self._runs.get(each)
+            if run is not None:
+                self._runs.move_to_end(each)
+                recalled[each] = run
         return recalled
 
     def shrink(self, grown: Iterable[RememberedRun]) -> None:
@@ -97,21 +101,22 @@ class Memory:
         for ref in [ref for ref in self._runs if shard is None or ref[0] == shard]:
             self._weight -= self._runs.pop(ref).counted_weight
 
-    def _refold(self, missing: Sequence[RunRef], run_ids: Mapping[RunRef, str]) -> None:
-        events, tombstones = self._load(missing)
-        found = {}
-        for ref in missing:
+    def _refold(self, missing: Sequence[tuple[int, str]]) -> None:
+        keys = {(shard, run_key(run_id)): run_id for shard, run_id in missing}
+        events, tombstones = self._load(list(keys))
+        found: dict[RunRef, RememberedRun] = {}
+        for ref, run_id in keys.items():
             if ref not in tombstones:
                 shard, key = ref
-                given_id = run_ids[ref] if is_own_id(key) else None
+                given_id = run_id if is_own_id(key) else None
                 found[ref] = RememberedRun(RunState(shard, key, given_id))
         for stored in events:
             run = found.get((stored.shard, stored.run))
             if run is not None and run.state.seen.add(stored.id):
                 run.state.apply(_event(stored), stored.id, stored.at_us)
-        for run in found.values():
+        for ref, run in found.items():
             run.settle()
-        self._runs.update(found)
+            self._runs[ref[0], keys[ref]] = run
 
 
 def _event(stored: StoredEvent) -> Event:

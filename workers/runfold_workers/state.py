@@ -48,6 +48,9 @@ class Amounts(NamedTuple):
     cost_nano_usd: int = 0
 
 
+NO_AMOUNTS: Final = Amounts()
+
+
 class Begin(NamedTuple):
     """What `queued` or `started` said of the run, without payloads."""
 
@@ -85,7 +88,6 @@ class NodeEnd(NamedTuple):
     """What `node_finished` said."""
 
     stamp: Stamp
-    status: str
     error: Error | None
     amounts: Amounts
     duration_us: int | None
@@ -94,32 +96,27 @@ class NodeEnd(NamedTuple):
 class Attempt:
     """One attempt at a node."""
 
-    __slots__ = ("finished", "started")
+    __slots__ = ("finished", "started", "status")
 
     def __init__(self) -> None:
         self.started: NodeStart | None = None
         self.finished: NodeEnd | None = None
-
-    @property
-    def status(self) -> str:
-        if self.finished is not None:
-            return self.finished.status
-        return "pending" if self.started is None else "running"
+        self.status = "pending"
 
 
 class Node:
-    """A node: its plan, if `queued` or `started` told one, and the attempts at it."""
+    """A node: its plan, if `queued` or `started` told one, and the attempts at it.
 
-    __slots__ = ("attempts", "plan")
+    `counted_as` is the status under which the run counts it: that of the last attempt.
+    """
+
+    __slots__ = ("attempts", "counted_as", "last", "plan")
 
     def __init__(self) -> None:
         self.plan: tuple[Stamp, PlannedNode] | None = None
         self.attempts: dict[int, Attempt] = {}
-
-    @property
-    def status(self) -> str:
-        """That of the last attempt."""
-        return self.attempts[max(self.attempts)].status
+        self.last = 0
+        self.counted_as: str | None = None
 
 
 class RunState:
@@ -164,7 +161,8 @@ class RunState:
 
     def apply(self, event: Event, event_id: int, at_us: int) -> None:
         """Take one more event into account."""
-        self.seen_us = max(self.seen_us, at_us)
+        if at_us > self.seen_us:
+            self.seen_us = at_us
         if isinstance(event, Heartbeat):  # not in the ledger, so it must not tell anything else
             return
         if self.created_us is None or at_us < self.created_us:
@@ -201,26 +199,25 @@ class RunState:
         self.begun = True
         node, attempt = self._attempt(event.node, event.attempt)
         if attempt.started is None or stamp < attempt.started.stamp:
-            before = node.status
             attempt.started = NodeStart(stamp, event.name, event.node_type, event.parents)
-            self._changed(event.node, event.attempt, before, node.status)
+            if attempt.finished is None:
+                attempt.status = "running"
+            self._changed(event.node, event.attempt, node)
 
     def _node_finished(self, stamp: Stamp, event: NodeFinished) -> None:
         self.begun = True
         node, attempt = self._attempt(event.node, event.attempt)
         was = attempt.finished
-        if was is not None and was.stamp < stamp:
-            return
-        before = node.status
-        status = event.status or ("completed" if event.error is None else "failed")
-        amounts = _amounts(event.usage)
-        attempt.finished = NodeEnd(
-            stamp, status, _short(event.error), amounts, _to_us(event.duration_ms)
-        )
-        _add(self.node_amounts, amounts)
         if was is not None:
+            if was.stamp < stamp:
+                return
             _add(self.node_amounts, was.amounts, sign=-1)
-        self._changed(event.node, event.attempt, before, node.status)
+        attempt.status = event.status or ("completed" if event.error is None else "failed")
+        amounts = _amounts(event.usage)
+        attempt.finished = NodeEnd(stamp, _short(event.error), amounts, _to_us(event.duration_ms))
+        if amounts is not NO_AMOUNTS:
+            _add(self.node_amounts, amounts)
+        self._changed(event.node, event.attempt, node)
 
     def _end(self, stamp: Stamp, event: Completed | Failed | Cancelled) -> None:
         if self.ended is not None and self.ended.stamp < stamp:
@@ -251,17 +248,21 @@ class RunState:
             node = self.nodes[name] = Node()
         attempt = node.attempts.get(number)
         if attempt is None:
-            before = node.status if node.attempts else None
             attempt = node.attempts[number] = Attempt()
-            self._changed(name, number, before, node.status)
+            if number > node.last:
+                node.last = number
+            self._changed(name, number, node)
         return node, attempt
 
-    def _changed(self, name: str, number: int, before: str | None, after: str) -> None:
+    def _changed(self, name: str, number: int, node: Node) -> None:
         self.changed_nodes.add((name, number))
-        if before != after:
+        status = node.attempts[node.last].status
+        before = node.counted_as
+        if status != before:
             if before is not None:
                 self.node_counts[before] -= 1
-            self.node_counts[after] = self.node_counts.get(after, 0) + 1
+            self.node_counts[status] = self.node_counts.get(status, 0) + 1
+            node.counted_as = status
 
     def _tag(self, stamp: Stamp, tags: Tags | None) -> None:
         for name, value in (tags or {}).items():
@@ -290,7 +291,7 @@ def _add(sums: list[int], amounts: Amounts, sign: int = 1) -> None:
 
 def _amounts(usage: Usage | None) -> Amounts:
     if usage is None:
-        return Amounts()
+        return NO_AMOUNTS
     cost = to_nano_usd(usage.cost_usd or 0)
     return Amounts(usage.input_tokens or 0, usage.output_tokens or 0, cost)
 
