@@ -5,10 +5,11 @@ where its worker believed them to be. So effects are applied once, whoever else 
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import psycopg
+
+from runfold.codec import to_datetime
 
 from .errors import PositionMoved
 from .rows import Advance
@@ -32,6 +33,13 @@ def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
         """,
         (shards,),
     )
+
+
+def count_shards(connection: psycopg.Connection) -> int:
+    """How many shards the deployment has."""
+    row = connection.execute("SELECT count(*) FROM positions").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def load_positions(
@@ -64,7 +72,7 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
                 step.position,
                 step.consumed,
                 step.feed_seq,
-                step.folded_us and datetime.fromtimestamp(step.folded_us / 1e6, UTC),
+                None if step.folded_us is None else to_datetime(step.folded_us),
                 step.shard,
                 step.believed,
                 step.generation,

@@ -17,7 +17,7 @@ from runfold_storage.batches import DATA_ERRORS, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.ledger import load_for_fold, load_tombstones
 from runfold_storage.partitions import ensure_weeks, week_of
-from runfold_storage.positions import Position, load_positions
+from runfold_storage.positions import Position, count_shards, load_positions
 from runfold_storage.rows import Batch
 
 from .arrivals import Place, StreamEntry, take_apart
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 class Committer:
     """Folds and writes the frames of the shards it was given; one to a connection.
 
+    The deployment's shards must be known to the database by then (`ensure_shards`).
     The connection is in autocommit mode, so that nothing but a batch holds a transaction open.
     """
 
@@ -37,7 +38,8 @@ class Committer:
         self, connection: psycopg.Connection, *, max_memory_weight: int = MAX_MEMORY_WEIGHT
     ) -> None:
         self._connection = connection
-        self._folder = Folder(self._load, max_weight=max_memory_weight)
+        shards = count_shards(connection)
+        self._folder = Folder(self._load, shards=shards, max_weight=max_memory_weight)
         self._weeks: set[date | None] = set()
         self.positions: dict[int, Position] = {}
 
@@ -96,7 +98,7 @@ class Committer:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
         places = [
             Place(shard, frame, ordinal)
-            for shard, frame, events in take_apart(entries, {})[0]
+            for shard, frame, events in take_apart(entries)[0]
             for ordinal, _, _ in events
         ]
         refused: dict[Place, str] = {}

@@ -23,7 +23,10 @@ MAX_MEMORY_WEIGHT: Final = 200_000
 class Folder:
     """Folds frames into batches, with the runs of late in memory."""
 
-    def __init__(self, load: Load, *, max_weight: int = MAX_MEMORY_WEIGHT) -> None:
+    def __init__(
+        self, load: Load, *, shards: int | None = None, max_weight: int = MAX_MEMORY_WEIGHT
+    ) -> None:
+        self._shards = shards
         self._memory = Memory(load, max_weight)
 
     def fold(
@@ -36,7 +39,7 @@ class Folder:
 
         `refused` names events that the database will not have, and why: dead letters.
         """
-        arrivals, dead_letters = take_apart(entries, refused or {})
+        arrivals, dead_letters = take_apart(entries, refused or {}, self._shards)
         runs = self._memory.recall(
             {
                 (arrival.shard, envelope.run)
