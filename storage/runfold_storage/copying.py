@@ -30,16 +30,19 @@ def copy_rows(
     columns: Sequence[CopyColumn],
     rows: Iterable[Sequence[Any]],
 ) -> None:
-    """Append rows, given in the columns' order."""
+    """Append rows, given in the columns' order; `psycopg.DataError` for what does not fit."""
     times = [i for i, column in enumerate(columns) if column.kind == "us"]
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(table), sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
     )
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types([_SENT_AS.get(column.kind, column.kind) for column in columns])
-        for row in rows:
-            values = list(row)
-            for i in times:
-                if values[i] is not None:
-                    values[i] -= _EPOCH_2000_US
-            copy.write_row(values)
+    try:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([_SENT_AS.get(column.kind, column.kind) for column in columns])
+            for row in rows:
+                values = list(row)
+                for i in times:
+                    if values[i] is not None:
+                        values[i] -= _EPOCH_2000_US
+                copy.write_row(values)
+    except OverflowError as error:  # psycopg's own, for what the server would refuse as well
+        raise psycopg.DataError(f"{table}: a number is too large for its column") from error

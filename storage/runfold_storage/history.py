@@ -16,7 +16,7 @@ from typing import Final, Self
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -34,7 +34,7 @@ from .statistics import Stats, make_stats_query, read_stats
 from .summaries import RunPage, Watermark
 from .tables import runs
 from .watermarks import count_shards, read_watermark
-from .workflow_lists import WorkflowPage, read_workflows
+from .workflow_lists import WorkflowPage, make_workflow_query, read_workflows
 
 TIMEOUT_S: Final = 15
 
@@ -158,13 +158,20 @@ class History:
         self, *, project: str | None = None, limit: int = 200, cursor: str | None = None
     ) -> WorkflowPage:
         """Every workflow, by name, with the figures of all its runs."""
+        query = make_workflow_query(project=project, limit=limit, cursor=cursor)
         with self._snapshot() as connection:
-            return read_workflows(connection, project=project, limit=limit, cursor=cursor)
+            return read_workflows(connection, query)
 
     def watermark(self) -> Watermark:
         """How far the fold has come."""
         with self._snapshot() as connection:
             return read_watermark(connection)
+
+    def revision(self) -> str | None:
+        """The revision of the database's schema."""
+        with self._snapshot() as connection:
+            found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
+            return found.scalar_one_or_none()
 
     def _events(self, query: EventQuery) -> EventPage | None:
         with self._snapshot() as connection:

@@ -32,8 +32,9 @@ def to_row(envelope: Envelope, shard: int, key: UUID) -> LedgerRow:
     """
     body = envelope.body
     if is_own_id(key):
+        fields = body.strip()[1:-1].strip()
         given = b'{"run":' + msgspec.json.encode(envelope.run)
-        body = given + (b"}" if body == b"{}" else b"," + body[1:])
+        body = given + (b"," + fields if fields else b"") + b"}"
     return LedgerRow(key, envelope.id, envelope.at_us, envelope.type, shard, body)
 
 

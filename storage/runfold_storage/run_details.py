@@ -1,47 +1,24 @@
 """Everything about one run: its summary and nodes, joined with the payloads of the ledger.
 
-Status, times and counts come from the projection. Payloads are stored once, in the events, and
-belong to whoever wins the fold's slots: `queued`, `started`, the end of the run, start and end of
-each attempt at a node, each the earliest event by (time, id). What `started` says goes before
-what `queued` says. Metadata is merged key by key, the latest value wins.
+Status, times and counts come from the projection; payloads are stored once, in the events.
 """
 
-import logging
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
 from msgspec import Raw, Struct
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, select
 
-from runfold.codec import decode_body
-from runfold.errors import BrokenEvent
-from runfold.events import (
-    Annotated,
-    Cancelled,
-    Completed,
-    Error,
-    Event,
-    Failed,
-    NodeFinished,
-    NodeStarted,
-    Queued,
-    Started,
-)
+from runfold.events import Cancelled, Error, Event, Failed
 
+from .payloads import Payloads, first_given, read_payloads
 from .run_lists import SUMMARY_COLUMNS
 from .summaries import NodeCounts, RunFacts, UsageTotals, counts_of, facts_of, to_ms, usage_of
-from .tables import events, nodes, runs
+from .tables import nodes, runs
 
 MAX_NODES: Final = 10_000
-MAX_EVENTS: Final = 25_000
-MAX_BYTES: Final = 64 * 1024 * 1024
-"""What is read at most for one run; beyond it `truncated` is true."""
-
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
-_log = logging.getLogger(__name__)
+"""Attempts at nodes that are read at most; beyond it `truncated` is true."""
 
 
 class ErrorDetail(Struct, frozen=True):
@@ -108,11 +85,7 @@ def read_run(connection: Connection, shard: int, run: UUID) -> RunDetail | None:
     if row is None:
         return None
     node_rows = connection.execute(_nodes_statement(shard, run)).all()
-    event_rows = connection.execute(payloads_statement(shard, run)).all()
-    payloads = Payloads()
-    for event in _decoded(event_rows[:MAX_EVENTS]):
-        payloads.add(event)
-    in_all = event_rows[-1].n if event_rows else 0
+    payloads = read_payloads(connection, shard, run)
     return RunDetail(
         **facts_of(row),
         error=_run_error(row, payloads.end),
@@ -123,87 +96,7 @@ def read_run(connection: Connection, shard: int, run: UUID) -> RunDetail | None:
         metadata=payloads.metadata,
         node_counts=counts_of(row),
         nodes=[_node(node_row, payloads) for node_row in node_rows[:MAX_NODES]],
-        truncated=len(node_rows) > MAX_NODES or in_all > len(event_rows),
-    )
-
-
-class Payloads:
-    """The winners of the slots, told from a run's events in the order of (time, id)."""
-
-    def __init__(self) -> None:
-        self.queued: Queued | None = None
-        self.started: Started | None = None
-        self.end: Completed | Failed | Cancelled | None = None
-        self.node_starts: dict[tuple[str, int], NodeStarted] = {}
-        self.node_ends: dict[tuple[str, int], NodeFinished] = {}
-        self._metadata: dict[str, Raw] = {}
-
-    def add(self, event: Event) -> None:
-        """Take the next event into account; the first that claims a slot keeps it."""
-        match event:
-            case NodeStarted():
-                self.node_starts.setdefault((event.node, event.attempt), event)
-            case NodeFinished():
-                self.node_ends.setdefault((event.node, event.attempt), event)
-            case Queued():
-                self.queued = self.queued or event
-                self._merge(event.metadata)
-            case Started():
-                self.started = self.started or event
-                self._merge(event.metadata)
-            case Annotated():
-                self._merge(event.metadata)
-            case Completed() | Failed() | Cancelled():
-                self.end = self.end or event
-            case _:
-                pass
-
-    @property
-    def inputs(self) -> Raw | None:
-        return _first(begin.inputs for begin in (self.started, self.queued) if begin is not None)
-
-    @property
-    def trigger_data(self) -> Raw | None:
-        for begin in (self.started, self.queued):
-            if begin is not None and begin.trigger is not None:
-                return _first([begin.trigger.data])
-        return None
-
-    @property
-    def outputs(self) -> Raw | None:
-        if isinstance(self.end, Completed | Failed):
-            return _first([self.end.outputs])
-        return None
-
-    @property
-    def metadata(self) -> Raw | None:
-        return Raw(msgspec.json.encode(self._metadata)) if self._metadata else None
-
-    def _merge(self, metadata: Raw) -> None:
-        """Only objects have keys; anything else says nothing and stays in the ledger."""
-        if bytes(metadata).startswith(b"{"):
-            self._metadata.update(_OBJECT.decode(metadata))
-
-
-def payloads_statement(shard: int, run: UUID) -> Select[Any]:
-    """The run's events that carry payloads, up to a number of bytes, and how many there are."""
-    order = (events.c.at, events.c.id)
-    every = (
-        select(
-            *order,
-            events.c.type,
-            events.c.body,
-            func.sum(func.octet_length(events.c.body)).over(order_by=order).label("bytes"),
-            func.count().over().label("n"),
-        )
-        .where(events.c.shard == shard, events.c.run == run, events.c.type != "logged")
-        .subquery()
-    )
-    return (
-        select(every.c.type, every.c.body, every.c.n)
-        .where(every.c.bytes <= MAX_BYTES)
-        .order_by(every.c.at, every.c.id)
-        .limit(MAX_EVENTS)
+        truncated=payloads.truncated or len(node_rows) > MAX_NODES,
     )
 
 
@@ -214,14 +107,6 @@ def _nodes_statement(shard: int, run: UUID) -> Select[Any]:
         .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
         .limit(MAX_NODES + 1)
     )
-
-
-def _decoded(rows: Iterable[Row[Any]]) -> Iterable[Event]:
-    for row in rows:
-        try:
-            yield decode_body(row.type, row.body.encode())
-        except BrokenEvent as error:  # an older Runfold let it in; the ledger's view still has it
-            _log.warning("an event of the ledger cannot be read", extra={"reason": str(error)})
 
 
 def _trigger(row: Row[Any], payloads: Payloads) -> TriggerDetail | None:
@@ -253,8 +138,8 @@ def _node(row: Row[Any], payloads: Payloads) -> NodeDetail:
         finished_at=row.finished_at,
         duration_ms=to_ms(row.duration_us),
         usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
-        inputs=None if start is None else _first([start.inputs]),
-        outputs=None if end is None else _first([end.outputs]),
+        inputs=None if start is None else first_given([start.inputs]),
+        outputs=None if end is None else first_given([end.outputs]),
         error=_node_error(row, None if end is None else end.error),
     )
 
@@ -265,8 +150,3 @@ def _node_error(row: Row[Any], error: Error | None) -> NodeError | None:
     if row.error_type is None and row.error_message is None:
         return None
     return NodeError(row.error_type, row.error_message)
-
-
-def _first(payloads: Iterable[Raw]) -> Raw | None:
-    """The first payload that was given; a null is none."""
-    return next((raw for raw in payloads if bytes(raw) not in (b"", b"null")), None)

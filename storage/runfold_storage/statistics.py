@@ -9,53 +9,21 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 from sqlalchemy import ColumnElement, Connection, Select, func, literal, null, select, true
 
 from .errors import BadParameter
+from .figures import BucketFigures, Figures, GroupFigures, figures_of
 from .filters import ceil_hour, check_choice, check_name, check_time, floor_hour
-from .summaries import UsageTotals, Watermark
+from .summaries import Watermark
 from .tables import stats
-from .tallies import DurationFigures, Tally
+from .tallies import Tally
 from .watermarks import read_watermark
 
 BUCKETS: Final = ("hour", "day", "week", "month")
 GROUPS: Final = ("workflow", "project", "node", "status")
 MAX_ROWS: Final = 20_000
 """Sums that one answer is made of: groups × buckets × statuses."""
-
-
-class Figures(Struct, frozen=True, kw_only=True):
-    """What is known of a set of runs, or of attempts at nodes."""
-
-    total: int
-    completed: int
-    failed: int
-    cancelled: int
-    running: int
-    queued: int | UnsetType = UNSET
-    lost: int | UnsetType = UNSET
-    pending: int | UnsetType = UNSET
-    skipped: int | UnsetType = UNSET
-    success_rate: float | None
-    duration_ms: DurationFigures
-    usage: UsageTotals
-
-
-class BucketFigures(Figures, frozen=True, kw_only=True):
-    """Those whose first event lies in the bucket that begins at `start`."""
-
-    start: datetime
-
-
-class GroupFigures(Figures, frozen=True, kw_only=True):
-    """Those of one group; the field that the answer is grouped by names it."""
-
-    workflow: str | UnsetType = UNSET
-    project: str | UnsetType = UNSET
-    node: str | UnsetType = UNSET
-    status: str | UnsetType = UNSET
-    buckets: list[BucketFigures] | UnsetType = UNSET
 
 
 class Stats(Figures, frozen=True, kw_only=True):
@@ -128,23 +96,6 @@ def read_stats(connection: Connection, query: StatsQuery) -> Stats:
     return Stats(
         **answer, since=query.since, until=query.until, watermark=read_watermark(connection)
     )
-
-
-def figures_of(tally: Tally, *, is_nodes: bool = False) -> dict[str, Any]:
-    """The fields of `Figures`; runs and nodes have different statuses."""
-    counts = tally.counts
-    further = ("pending", "skipped") if is_nodes else ("queued", "lost")
-    ended = sum(counts.get(status, 0) for status in ("completed", "failed", "cancelled", "lost"))
-    return {
-        "total": sum(counts.values()),
-        **{
-            status: counts.get(status, 0)
-            for status in ("completed", "failed", "cancelled", "running", *further)
-        },
-        "success_rate": counts.get("completed", 0) / ended if ended else None,
-        "duration_ms": tally.durations(),
-        "usage": tally.usage(),
-    }
 
 
 _Key = tuple[str | None, datetime | None]  # group and bucket

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tru
 
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
+from .figures import Figures, figures_of
 from .filters import MAX_LIMIT, check_name, check_number
-from .statistics import Figures, figures_of, sum_columns, unnested_bins
+from .statistics import sum_columns, unnested_bins
 from .summaries import Watermark
 from .tables import runs, stats
 from .tallies import Tally
@@ -36,23 +37,34 @@ class WorkflowPage(Struct, frozen=True):
     watermark: Watermark
 
 
-def read_workflows(
-    connection: Connection, *, project: str | None, limit: int, cursor: str | None
-) -> WorkflowPage:
-    """One page, in the order of (workflow, project)."""
+class WorkflowQuery(NamedTuple):
+    """A checked question."""
+
+    project: str | None
+    limit: int
+    after: tuple[str, str] | None
+
+    def question(self) -> bytes:
+        """The same bytes for the same question, for its cursors."""
+        return b"workflows" + msgspec.json.encode(self.project)
+
+
+def make_workflow_query(*, project: str | None, limit: int, cursor: str | None) -> WorkflowQuery:
+    """Check a question."""
     check_name("project", project)
     check_number("limit", limit, 1, MAX_LIMIT)
-    question = b"workflows" + msgspec.json.encode(project)
-    conditions: list[ColumnElement[bool]] = [stats.c.node == "", stats.c.n > 0]
-    if project is not None:
-        conditions.append(stats.c.project == project)
-    if cursor is not None:
-        after = _decode_key(decode_cursor(question, cursor))
-        conditions.append(tuple_(stats.c.workflow, stats.c.project) > tuple_(*after))
-    names = connection.execute(_names_statement(conditions, limit)).all()
-    page = names[:limit]
+    query = WorkflowQuery(project, limit, None)
+    if cursor is None:
+        return query
+    return query._replace(after=_decode_key(decode_cursor(query.question(), cursor)))
+
+
+def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage:
+    """One page, in the order of (workflow, project)."""
+    names = connection.execute(_names_statement(query)).all()
+    page = names[: query.limit]
     tallies = _read_tallies(connection, page)
-    more = len(names) > limit
+    more = len(names) > query.limit
     return WorkflowPage(
         workflows=[
             WorkflowSummary(
@@ -63,20 +75,25 @@ def read_workflows(
             )
             for row in page
         ],
-        next_cursor=encode_cursor(question, _key(page[-1])) if more else None,
+        next_cursor=encode_cursor(query.question(), _key(page[-1])) if more else None,
         watermark=read_watermark(connection),
     )
 
 
-def _names_statement(conditions: list[ColumnElement[bool]], limit: int) -> Select[Any]:
+def _names_statement(query: WorkflowQuery) -> Select[Any]:
     """The names, the hour of each one's newest run and, while that run is kept, its time."""
     key = (stats.c.workflow, stats.c.project)
+    conditions: list[ColumnElement[bool]] = [stats.c.node == "", stats.c.n > 0]
+    if query.project is not None:
+        conditions.append(stats.c.project == query.project)
+    if query.after is not None:
+        conditions.append(tuple_(*key) > tuple_(*query.after))
     names = (
         select(*key, func.max(stats.c.hour).label("hour"))
         .where(*conditions)
         .group_by(*key)
         .order_by(*key)
-        .limit(limit + 1)
+        .limit(query.limit + 1)
         .subquery()
     )
     newest = select(func.max(runs.c.created_at)).where(

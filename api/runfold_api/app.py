@@ -1,0 +1,64 @@
+"""The application: routes, errors, and what lives as long as it does.
+
+It starts without PostgreSQL and Redis and finds them when it needs them, so the order in which
+the parts of a deployment come up does not matter; `/readyz` tells when they are all there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+
+from runfold_storage.history import History
+
+from . import health, reads
+from .openapi import RawSchemaPlugin, openapi_config
+from .problems import handlers
+from .queries import check_query
+from .run_paths import RunPathsApp
+from .settings import Settings
+from .stream_writer import StreamWriter
+from .writes import post_events
+
+
+def create_app(settings: Settings) -> Litestar:
+    """An ASGI application; it opens no connection before the first request."""
+    history = History(
+        settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
+    )
+    writer = StreamWriter(
+        settings.redis_url,
+        shards=settings.shards,
+        threads=settings.write_threads,
+        timeout_s=settings.write_timeout_s,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        # As many threads as connections: a read never waits for a connection while it holds a
+        # thread, and none waits for a thread while a connection is idle.
+        threads = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="runfold-read")
+        asyncio.get_running_loop().set_default_executor(threads)
+        try:
+            yield
+        finally:
+            writer.close()
+            history.close()
+
+    api = Router("/api/v1", route_handlers=[*reads.ROUTES, post_events], before_request=check_query)
+    return RunPathsApp(
+        route_handlers=[api, *health.ROUTES],
+        dependencies={
+            "history": Provide(lambda: history, sync_to_thread=False),
+            "writer": Provide(lambda: writer, sync_to_thread=False),
+        },
+        exception_handlers=handlers(),
+        lifespan=[lifespan],
+        logging_config=None,
+        openapi_config=openapi_config(),
+        plugins=[RawSchemaPlugin()],
+        request_max_body_size=settings.max_body_bytes,
+    )

@@ -1,0 +1,103 @@
+"""The routes that read: lists, one run, its events, statistics, workflows."""
+
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from runfold_storage.event_pages import EventPage
+from runfold_storage.filters import parse_time
+from runfold_storage.history import History
+from runfold_storage.run_details import RunDetail
+from runfold_storage.statistics import Stats
+from runfold_storage.summaries import RunPage
+from runfold_storage.workflow_lists import WorkflowPage
+
+from . import queries
+from .problems import RunUnknown, described
+from .run_paths import decode_run
+
+
+@get("/runs", responses=described(400, 503), sync_to_thread=True)
+def list_runs(
+    history: NamedDependency[History],
+    project: queries.Project = None,
+    workflow: queries.Workflow = None,
+    status: queries.Statuses = None,
+    started_after: queries.StartedAfter = None,
+    started_before: queries.StartedBefore = None,
+    limit: queries.Limit = 50,
+    cursor: queries.Cursor = None,
+    offset: queries.Offset = 0,
+) -> RunPage:
+    """Runs, newest first, without payloads."""
+    return history.runs(
+        project=project,
+        workflow=workflow,
+        status=queries.split_words(status),
+        started_after=parse_time("started_after", started_after),
+        started_before=parse_time("started_before", started_before),
+        limit=limit,
+        cursor=cursor,
+        offset=offset,
+    )
+
+
+@get("/runs/{run:str}", responses=described(404, 503), sync_to_thread=True)
+def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
+    """One run with its nodes, payloads, error and trigger."""
+    run = decode_run(run)
+    found = history.run(run)
+    if found is None:
+        raise RunUnknown(run)
+    return found
+
+
+@get("/runs/{run:str}/events", responses=described(400, 404, 503), sync_to_thread=True)
+def list_events(
+    history: NamedDependency[History],
+    run: FromPath[str],
+    types: queries.Types = None,
+    limit: queries.EventLimit = 200,
+    after: queries.Cursor = None,
+) -> EventPage:
+    """A run's events as the ledger has them, by time and id."""
+    run = decode_run(run)
+    found = history.events(run, types=queries.split_words(types), limit=limit, after=after)
+    if found is None:
+        raise RunUnknown(run)
+    return found
+
+
+@get("/stats", responses=described(400, 503), sync_to_thread=True)
+def get_stats(
+    history: NamedDependency[History],
+    project: queries.Project = None,
+    workflow: queries.Workflow = None,
+    since: queries.Since = None,
+    until: queries.Until = None,
+    bucket: queries.Bucket = None,
+    group_by: queries.GroupBy = None,
+) -> Stats:
+    """Counts, durations, percentiles and usage, from the rollups."""
+    return history.stats(
+        project=project,
+        workflow=workflow,
+        since=parse_time("since", since),
+        until=parse_time("until", until),
+        bucket=bucket,
+        group_by=group_by,
+    )
+
+
+@get("/workflows", responses=described(400, 503), sync_to_thread=True)
+def list_workflows(
+    history: NamedDependency[History],
+    project: queries.Project = None,
+    limit: queries.Limit = 200,
+    cursor: queries.Cursor = None,
+) -> WorkflowPage:
+    """Every workflow with the figures of its runs."""
+    return history.workflows(project=project, limit=limit, cursor=cursor)
+
+
+ROUTES = [list_runs, get_run, list_events, get_stats, list_workflows]

@@ -1,0 +1,53 @@
+"""Run ids in paths: any text, also with slashes, dots and percent signs.
+
+A server hands over paths decoded, so that `a%2Fb` and `a/b` cannot be told apart, and routers
+fold double slashes. So before routing the id is taken from the path as it was sent, and put back
+as one encoded segment. What follows `/api/v1/runs/` is the id, up to a last segment that names a
+part of the run; an id that ends in `/events` has to be written with `%2F`.
+"""
+
+from typing import Final, cast
+from urllib.parse import quote, unquote
+
+from litestar import Litestar
+from litestar.enums import ScopeType
+from litestar.types import HTTPScope, LifeSpanScope, Receive, Scope, Send
+
+RUNS: Final = "/api/v1/runs"
+PARTS: Final = ("events",)
+
+
+class RunPathsApp(Litestar):
+    """An application whose routes see a run id as one encoded segment."""
+
+    async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        if scope["type"] == ScopeType.HTTP:
+            _encode_run(cast("HTTPScope", scope))
+        await super().__call__(scope, receive, send)
+
+
+def decode_run(segment: str) -> str:
+    """The run id that a route's segment stands for."""
+    return unquote(segment, errors="replace")
+
+
+def split_run_path(rest: str) -> tuple[str, str | None] | None:
+    """What follows `/api/v1/runs/`, still encoded, as (id, part); None if nothing does."""
+    rest = rest.removesuffix("/")
+    run, slash, last = rest.rpartition("/")
+    if slash and run and last in PARTS:
+        return run, last
+    return (rest, None) if rest else None
+
+
+def _encode_run(scope: HTTPScope) -> None:
+    raw = scope.get("raw_path") or quote(scope["path"]).encode()
+    path = raw.partition(b"?")[0].decode("ascii", "replace")
+    prefix = f"{scope.get('root_path', '')}{RUNS}/"
+    if not path.startswith(prefix):
+        return
+    found = split_run_path(path[len(prefix) :])
+    if found is not None:
+        run, part = found
+        encoded = quote(unquote(run, errors="replace"), safe="")
+        scope["path"] = "/".join([prefix + encoded, *([part] if part else [])])

@@ -1,0 +1,62 @@
+"""The HTTP server: bind, announce, serve until told to stop."""
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+
+from .app import create_app
+from .settings import Settings
+
+HOST: Final = "127.0.0.1"
+PORT: Final = 8080
+
+
+def bind(host: str = HOST, port: int = PORT) -> socket.socket:
+    """A listening address; port 0 takes a free one. Raises `OSError` when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a listener is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make_server(settings: Settings) -> uvicorn.Server:
+    """A server that `run(sockets=[…])` starts and `should_exit = True` stops."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=round(settings.shutdown_s),
+        )
+    )
+
+
+def serve(
+    settings: Settings,
+    host: str = HOST,
+    port: int = PORT,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; `announce` is told the URL once requests can come in."""
+    with bind(host, port) as listener:
+        listener.listen()
+        if announce is not None:
+            announce(url_of(listener))
+        make_server(settings).run(sockets=[listener])

@@ -1,0 +1,25 @@
+"""What the API is started with; only `main()` reads the environment."""
+
+from typing import Final
+
+from msgspec import Struct
+
+MIB: Final = 1024 * 1024
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """`shards` is only checked against the deployment's own number, which Redis knows."""
+
+    redis_url: str
+    database_url: str
+    shards: int | None = None
+    read_threads: int = 8
+    """Reads at a time, each with a connection of its own."""
+    write_threads: int = 4
+    """Posts at a time, each with a connection of its own."""
+    read_timeout_s: float = 15
+    write_timeout_s: float = 5
+    max_body_bytes: int = 16 * MIB
+    """Of a request; a single event may have `MAX_EVENT_BYTES`."""
+    shutdown_s: float = 10
+    """How long open requests may take to end after the signal to stop."""

@@ -1,0 +1,514 @@
+"""The REST service: a real server over real Redis and PostgreSQL, and the real worker."""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+import redis
+
+from conftest import MakePostgres, MakeRedis
+from runfold.frames import decode_frame
+from runfold_api import Settings
+from runfold_api.serving import bind, make_server, url_of
+from runfold_storage.migrate import migrate
+from runfold_workers.worker import Worker, WorkerSettings
+from told import START, event, fold, whole_run
+
+NOWHERE = "redis://127.0.0.1:1/0"
+NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+@contextmanager
+def serving(redis_url: str, database_url: str, **settings: Any) -> Iterator[httpx.Client]:
+    """A server on a free port, and a client that talks to it."""
+    server = make_server(Settings(redis_url=redis_url, database_url=database_url, **settings))
+    with bind(port=0) as listener:
+        listener.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            with httpx.Client(base_url=url_of(listener), timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def api(redis_url: str, database_url: str) -> Iterator[httpx.Client]:
+    """A server over an empty, migrated database."""
+    migrate(database_url)
+    with serving(redis_url, database_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lone_api() -> Iterator[httpx.Client]:
+    """A server without Redis and PostgreSQL, for what it has to know by itself."""
+    with serving(NOWHERE, NO_DATABASE) as client:
+        yield client
+
+
+@contextmanager
+def working(redis_url: str, database_url: str) -> Iterator[None]:
+    """A worker that folds what is posted."""
+    worker = Worker(WorkerSettings(redis_url, database_url))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def problem(response: httpx.Response, status: int, name: str) -> dict[str, Any]:
+    """The problem details of an answer, complete and of this kind."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert found["type"] == f"urn:runfold:problem:{name}"
+    assert found["status"] == status
+    assert found["title"]
+    assert found["detail"]
+    assert found["instance"] == response.request.url.raw_path.decode().partition("?")[0]
+    return found
+
+
+def folded_events(redis_url: str) -> list[Any]:
+    """All envelopes in all streams."""
+    with redis.Redis.from_url(redis_url) as client:
+        entries = [
+            fields
+            for key in sorted(client.keys("runfold:{*}:events"))
+            for _, fields in client.xrange(key)
+        ]
+    return [item[0] for fields in entries for item in decode_frame(fields).items]
+
+
+def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, database_url: str) -> None:
+    """What is posted is folded by a worker and read back, by list, details, events and figures."""
+    run = "café/2026-11-20 #1?"
+    events = [
+        event("started", run, 0, workflow="w", project="acme", inputs={"x": [1, 2]}),
+        event("node_started", run, 1, node="n", inputs={"in": True}),
+        event("logged", run, 1.5, node="n", text="hello"),
+        event("node_finished", run, 2, node="n", outputs=7),
+        event("completed", run, 3, outputs={"done": True}),
+    ]
+    answer = api.post("/api/v1/events", json=events)
+    assert answer.status_code == 202
+    (position,) = answer.json()["position"].items()
+    assert answer.json()["accepted"] == 5
+    with working(redis_url, database_url):
+        deadline = time.monotonic() + 20
+        while True:
+            page = api.get("/api/v1/runs", params={"project": "acme"}).json()
+            if page["watermark"]["position"].get(position[0]) == position[1]:
+                break
+            assert time.monotonic() < deadline, page
+            time.sleep(0.05)
+    assert set(page) == {"runs", "next_cursor", "total", "watermark"}
+    assert page["total"] == {"value": 1, "relation": "exact"}
+    assert [(one["id"], one["status"], one["duration_ms"]) for one in page["runs"]] == [
+        (run, "completed", 3000)
+    ]
+    assert "inputs" not in page["runs"][0]
+    path = f"/api/v1/runs/{quote(run, safe='')}"
+    detail = api.get(path).json()
+    assert detail["inputs"] == {"x": [1, 2]}
+    assert detail["outputs"] == {"done": True}
+    assert [(node["node"], node["outputs"]) for node in detail["nodes"]] == [("n", 7)]
+    assert detail["started_at"] == "2026-11-20T10:00:00Z"
+    ledger = api.get(f"{path}/events").json()
+    assert [item["type"] for item in ledger["events"]] == [item["type"] for item in events]
+    assert api.get("/api/v1/stats", params={"workflow": "w"}).json()["completed"] == 1
+    (workflow,) = api.get("/api/v1/workflows").json()["workflows"]
+    assert (workflow["workflow"], workflow["project"]) == ("w", "acme")
+
+
+def test_any_run_id_has_a_path(api: httpx.Client, database_url: str) -> None:
+    """Whatever an id is made of, encoded it finds its run and its events."""
+    runs = ["a/b", "/a", "a/", "a//b", "ä", "?", "#", "%", "%2F", "a%2Fb", "a b", "+", "日本"]
+    runs += ["a.b", "events", "x/events", "...", "a\nb", '"', "'; --", "live", "a:b@c,d;e=f&g"]
+    fold(database_url, itertools.chain(*(whole_run(run, 0) for run in runs)))
+    for run in runs:
+        path = f"/api/v1/runs/{quote(run, safe='')}"
+        assert api.get(path).json()["id"] == run
+        events = api.get(f"{path}/events").json()["events"]
+        assert [item["run"] for item in events] == [run, run]
+
+
+def test_slashes_need_not_be_encoded(api: httpx.Client, database_url: str) -> None:
+    """A plain slash belongs to the id, and a slash at the very end does not."""
+    fold(database_url, whole_run("a/b", 0))
+    for path in ("a/b", "a/b/", "a%2Fb/"):
+        assert api.get(f"/api/v1/runs/{path}").json()["id"] == "a/b"
+    assert len(api.get("/api/v1/runs/a/b/events").json()["events"]) == 2
+
+
+def test_unknown_run(api: httpx.Client) -> None:
+    """A run that does not exist is a 404 that names it."""
+    for path in ("x", "x/events", "%FF", "%00", "a" * 300, "a%2Fb/events"):
+        found = problem(api.get(f"/api/v1/runs/{path}"), 404, "run-unknown")
+        assert found["detail"].startswith("there is no run ")
+
+
+def test_pages(api: httpx.Client, database_url: str) -> None:
+    """A cursor from one page gives the next one."""
+    fold(database_url, [item for n in range(5) for item in whole_run(f"r{n}", n)])
+    first = api.get("/api/v1/runs", params={"limit": 3}).json()
+    rest = api.get("/api/v1/runs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    assert [run["id"] for run in first["runs"] + rest["runs"]] == ["r4", "r3", "r2", "r1", "r0"]
+    assert rest["next_cursor"] is None
+
+
+def test_filters(api: httpx.Client, database_url: str) -> None:
+    """Statuses may be repeated or separated by commas; times may have any offset."""
+    fold(
+        database_url,
+        whole_run("a", 0) + whole_run("b", 60, end="failed") + whole_run("c", 120, end="cancelled"),
+    )
+
+    def found(query: str) -> list[str]:
+        return [run["id"] for run in api.get(f"/api/v1/runs?{query}").json()["runs"]]
+
+    assert found("status=failed&status=cancelled") == ["c", "b"]
+    assert found("status=failed,cancelled") == ["c", "b"]
+    assert found("started_after=2026-11-20T10:01:00Z") == ["c", "b"]
+    assert found("started_after=2026-11-20T12:01:00%2B02:00") == ["c", "b"]
+    assert found("started_after=2026-11-20T12:01:00+02:00") == ["c", "b"]
+    assert found("started_before=2026-11-20T10:01:00Z") == ["a"]
+    assert found("started_after=2026-11-21") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("runs?limit=0", "limit"),
+        ("runs?limit=501", "limit"),
+        ("runs?limit=ten", "limit"),
+        ("runs?limit=", "limit"),
+        ("runs?limit=99999999999999999999999", "limit"),
+        ("runs?offset=-1", "offset"),
+        ("runs?offset=10001", "offset"),
+        ("runs?cursor=x", "cursor"),
+        ("runs?cursor=", "cursor"),
+        ("runs?cursor=%00%F0", "cursor"),
+        ("runs?status=done", "status"),
+        ("runs?status=", "status"),
+        ("runs?project=", "project"),
+        ("runs?project=%00", "project"),
+        ("runs?workflow=" + "x" * 201, "workflow"),
+        ("runs?started_after=yesterday", "started_after"),
+        ("runs?started_before=2026-11-20T10:00:00", "started_before"),
+        ("runs?started_before=9999-12-31T23:59:59-10:00", "started_before"),
+        ("runs?started_after=2026-01-02&started_before=2026-01-01", "started_before"),
+        ("runs?limit=1&limit=2", "limit"),
+        ("stats?bucket=minute", "bucket"),
+        ("stats?group_by=user", "group_by"),
+        ("stats?since=x", "since"),
+        ("stats?since=2026-01-02&until=2026-01-01", "until"),
+        ("stats?until=9999-12-31T23:30:00Z", "until"),
+        ("workflows?cursor=e30", "cursor"),
+        ("workflows?limit=501", "limit"),
+        ("runs/a/events?types=nonsense", "types"),
+        ("runs/a/events?after=x", "after"),
+        ("runs/a/events?limit=1001", "limit"),
+    ],
+)
+def test_bad_parameters(lone_api: httpx.Client, query: str, parameter: str) -> None:
+    """A parameter that cannot be is named, with what is allowed."""
+    found = problem(lone_api.get(f"/api/v1/{query}"), 400, "bad-parameter")
+    assert found["parameter"] == parameter
+    assert found["detail"].startswith(f"{parameter}: ")
+
+
+def test_unknown_parameter(lone_api: httpx.Client) -> None:
+    """A misspelt filter is an error that lists those that exist, not a wrong answer."""
+    found = problem(lone_api.get("/api/v1/runs?worfklow=x"), 400, "unknown-parameter")
+    assert found["parameter"] == "worfklow"
+    assert "workflow" in found["allowed"]
+    assert "history" not in found["allowed"]
+    problem(lone_api.get("/api/v1/runs/x?history=1"), 400, "unknown-parameter")
+    problem(lone_api.post("/api/v1/events?x=1", json=[]), 400, "unknown-parameter")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/api/v1", "/api/v1/", "/api/v1/run", "/api", "/api/openapi.json/x"]
+)
+def test_nothing_there(lone_api: httpx.Client, path: str) -> None:
+    """A path that does not exist is a problem like any other."""
+    problem(lone_api.get(path), 404, "not-found")
+
+
+def test_wrong_method(lone_api: httpx.Client) -> None:
+    """A method that a path does not have is told, with those that it has."""
+    answer = lone_api.delete("/api/v1/stats")
+    problem(answer, 405, "method-not-allowed")
+    assert "GET" in answer.headers["allow"]
+
+
+def test_injections(api: httpx.Client, database_url: str) -> None:
+    """SQL in any parameter is a name that matches nothing, or a bad parameter; never a 500."""
+    fold(database_url, whole_run("a", 0))
+    texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
+    routes = {
+        "runs": "project workflow status started_after started_before limit cursor offset",
+        "stats": "project workflow since until bucket group_by",
+        "workflows": "project limit cursor",
+        "runs/a/events": "types limit after",
+    }
+    for path, names in routes.items():
+        for name, text in itertools.product(names.split(), texts):
+            answer = api.get(f"/api/v1/{path}", params={name: text})
+            assert answer.status_code in (200, 400), answer.text
+    assert len(api.get("/api/v1/runs").json()["runs"]) == 1
+
+
+def test_odd_query_strings(api: httpx.Client) -> None:
+    """A query string that no client would send is answered without a 500."""
+    for query in (b"%FF=%FE", b"&&&==&", b"a;b;c", b"project=%ED%A0%80", b"=", b"x" * 30_000):
+        url = api.base_url.copy_with(raw_path=b"/api/v1/runs?" + query)
+        assert api.get(url).status_code in (200, 400)
+
+
+def test_lines_and_single_events(api: httpx.Client, redis_url: str) -> None:
+    """One object and one object a line are taken like an array."""
+    one = event("started", "a", 0)
+    assert api.post("/api/v1/events", json=one).json()["accepted"] == 1
+    lines = "\n".join(json.dumps(event("logged", f"r{n}", n, text="x")) for n in range(3)) + "\n"
+    assert api.post("/api/v1/events", content=lines, headers=NDJSON).json()["accepted"] == 3
+    assert sorted(envelope.run for envelope in folded_events(redis_url)) == ["a", "r0", "r1", "r2"]
+
+
+def test_events_of_many_shards(api: httpx.Client, redis_url: str) -> None:
+    """A large batch reaches every shard, each run's events in their order."""
+    runs = [f"run-{n}" for n in range(50)]
+    events = [event("logged", run, n, text=str(n)) for n in range(200) for run in runs]
+    answer = api.post("/api/v1/events", json=events).json()
+    assert answer["accepted"] == 10_000
+    assert set(answer["position"]) == {str(shard) for shard in range(8)}
+    by_run: dict[str, list[int]] = {}
+    for envelope in folded_events(redis_url):
+        by_run.setdefault(envelope.run, []).append(envelope.at_us)
+    assert len(by_run) == 50
+    assert all(len(times) == 200 and times == sorted(times) for times in by_run.values())
+
+
+def test_repeated_requests_are_duplicates(
+    api: httpx.Client, redis_url: str, database_url: str
+) -> None:
+    """A request that is sent again, without event ids, changes nothing."""
+    events = [event("started", "a", 0), event("logged", "a", 1, text="x"), event("failed", "a", 2)]
+    for _ in range(3):
+        assert api.post("/api/v1/events", json=events).status_code == 202
+    assert len({(e.run, e.id) for e in folded_events(redis_url)}) == 3
+    with working(redis_url, database_url):
+        deadline = time.monotonic() + 20
+        while not api.get("/api/v1/runs", params={"status": "failed"}).json()["runs"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert len(api.get("/api/v1/runs/a/events").json()["events"]) == 3
+    assert api.get("/api/v1/stats").json()["total"] == 1
+
+
+def test_broken_events_are_named(api: httpx.Client, redis_url: str) -> None:
+    """If one event is broken none is accepted, and each broken one is told."""
+    events = [event("started", "a", 0), {"type": "started", "run": "b"}, event("stopped", "c", 0)]
+    found = problem(api.post("/api/v1/events", json=events), 400, "broken-events")
+    assert "nothing was accepted" in found["detail"]
+    assert [(one["index"], one["field"]) for one in found["events"]] == [(1, "at"), (2, "type")]
+    assert folded_events(redis_url) == []
+
+
+def test_bodies_that_are_no_events(lone_api: httpx.Client) -> None:
+    """What is not JSON, or empty, is told so."""
+    headers = {"content-type": "application/json"}
+    problem(lone_api.post("/api/v1/events", content=b"[1,", headers=headers), 400, "not-json")
+    problem(lone_api.post("/api/v1/events", content=b"", headers=headers), 400, "no-events")
+    problem(lone_api.post("/api/v1/events", content=b"7", headers=headers), 400, "broken-events")
+
+
+@pytest.mark.parametrize("media_type", [None, "text/plain", "multipart/form-data", "nonsense"])
+def test_media_types(api: httpx.Client, media_type: str | None) -> None:
+    """Only types that another site's page cannot send unasked are taken."""
+    headers = {} if media_type is None else {"content-type": media_type}
+    body = json.dumps(event("started", "a", 0)).encode()
+    found = api.post("/api/v1/events", content=body, headers=headers)
+    assert "application/json" in problem(found, 415, "unsupported-media-type")["allowed"]
+    headers = {"content-type": "application/json; charset=utf-8"}
+    assert api.post("/api/v1/events", content=body, headers=headers).status_code == 202
+    headers["content-encoding"] = "gzip"
+    problem(api.post("/api/v1/events", content=body, headers=headers), 415, "unsupported-encoding")
+
+
+def test_sizes(redis_url: str, database_url: str) -> None:
+    """A body over the limit is refused, announced or streamed; one event has a limit too."""
+    with serving(redis_url, database_url, max_body_bytes=2_000_000) as api:
+        big = json.dumps(event("logged", "a", 0, text="x" * 2_000_000)).encode()
+        headers = {"content-type": "application/json"}
+        problem(api.post("/api/v1/events", content=big, headers=headers), 413, "too-large")
+        streamed = (big[start : start + 65_536] for start in range(0, len(big), 65_536))
+        problem(api.post("/api/v1/events", content=streamed, headers=headers), 413, "too-large")
+        large = json.dumps(event("logged", "a", 0, text="x" * 1_100_000)).encode()
+        found = api.post("/api/v1/events", content=large, headers=headers)
+        assert "too large" in problem(found, 400, "broken-events")["events"][0]["reason"]
+
+
+def test_redis_away(database_url: str) -> None:
+    """Without Redis, posts are refused with Retry-After, and reads go on."""
+    fold(database_url, whole_run("a", 0))
+    with serving(NOWHERE, database_url) as api:
+        answer = api.post("/api/v1/events", json=event("started", "b", 0))
+        found = problem(answer, 503, "redis-unreachable")
+        assert "127.0.0.1" not in found["detail"]
+        assert answer.headers["retry-after"] == "1"
+        assert len(api.get("/api/v1/runs").json()["runs"]) == 1
+        assert "Redis" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
+        assert api.get("/healthz").json() == {"status": "live"}
+
+
+def test_redis_restarts(make_redis: MakeRedis, database_url: str) -> None:
+    """A restart of Redis between two posts is not noticed by the second."""
+    server = make_redis()
+    with serving(server.url, database_url) as api:
+        assert api.post("/api/v1/events", json=event("started", "a", 0)).status_code == 202
+        server.stop()
+        problem(api.post("/api/v1/events", json=event("failed", "a", 1)), 503, "redis-unreachable")
+        server.start()
+        assert api.post("/api/v1/events", json=event("failed", "a", 1)).status_code == 202
+
+
+def test_redis_full(make_redis: MakeRedis, database_url: str) -> None:
+    """A Redis that takes no more is a 503, never a silent loss."""
+    server = make_redis()
+    with serving(server.url, database_url) as api:
+        assert api.post("/api/v1/events", json=event("started", "a", 0)).status_code == 202
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("maxmemory", "1mb")
+        answer = api.post("/api/v1/events", json=event("failed", "a", 1))
+        problem(answer, 503, "redis-unreachable")
+        assert "retry-after" in answer.headers
+
+
+def test_shards_differ(redis_url: str, database_url: str) -> None:
+    """A service that was told another number of shards refuses events, and says why."""
+    migrate(database_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("runfold:shards", 4)
+    with serving(redis_url, database_url, shards=8) as api:
+        answer = api.post("/api/v1/events", json=event("started", "a", 0))
+        assert "RUNFOLD_SHARDS is 8" in problem(answer, 503, "shards-differ")["detail"]
+        assert "RUNFOLD_SHARDS" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
+
+
+def test_postgresql_away(redis_url: str) -> None:
+    """Without PostgreSQL, reads are a 503 that names no server, and posts go on."""
+    with serving(redis_url, NO_DATABASE) as api:
+        for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
+            answer = api.get(f"/api/v1/{path}")
+            found = problem(answer, 503, "database-unreachable")
+            assert "127.0.0.1" not in found["detail"]
+            assert answer.headers["retry-after"] == "1"
+        assert api.post("/api/v1/events", json=event("started", "a", 0)).status_code == 202
+        assert "PostgreSQL" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
+
+
+def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> None:
+    """Reads work again as soon as PostgreSQL does."""
+    server = make_postgres()
+    url = server.create_database("restarts")
+    fold(url, whole_run("a", 0))
+    with serving(redis_url, url) as api:
+        assert api.get("/readyz").json() == {"status": "ready"}
+        server.stop("immediate")
+        problem(api.get("/api/v1/runs"), 503, "database-unreachable")
+        server.start()
+        assert len(api.get("/api/v1/runs").json()["runs"]) == 1
+
+
+def test_schema_missing(redis_url: str, database_url: str) -> None:
+    """A database that was not migrated is not ready, and says what to run."""
+    with serving(redis_url, database_url) as api:
+        assert "runfold migrate" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
+        problem(api.get("/api/v1/runs"), 503, "schema-outdated")
+
+
+def test_reads_at_once(api: httpx.Client, database_url: str) -> None:
+    """More requests than threads and connections all get their answer."""
+    fold(database_url, [item for n in range(60) for item in whole_run(f"r{n}", n)])
+    results: list[int] = []
+
+    def read() -> None:
+        with httpx.Client(base_url=api.base_url, timeout=60) as client:
+            for _ in range(5):
+                answer = client.get("/api/v1/runs")
+                results.append(answer.status_code * 1000 + len(answer.json()["runs"]))
+
+    threads = [threading.Thread(target=read) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [200_050] * 80
+
+
+def test_openapi_document(lone_api: httpx.Client) -> None:
+    """The document lists every route, its parameters and problems, and loads nothing."""
+    answer = lone_api.get("/api/openapi.json")
+    document = answer.json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/api/v1/runs",
+        "/api/v1/runs/{run}",
+        "/api/v1/runs/{run}/events",
+        "/api/v1/stats",
+        "/api/v1/workflows",
+        "/api/v1/events",
+        "/healthz",
+        "/readyz",
+    }
+    listing = document["paths"]["/api/v1/runs"]["get"]
+    assert {one["name"] for one in listing["parameters"]} == {
+        "project",
+        "workflow",
+        "status",
+        "started_after",
+        "started_before",
+        "limit",
+        "cursor",
+        "offset",
+    }
+    assert "application/problem+json" in listing["responses"]["400"]["content"]
+    assert document["paths"]["/api/v1/events"]["post"]["requestBody"]["required"]
+    assert "cdn" not in answer.text
+
+
+def test_every_route_is_documented(lone_api: httpx.Client) -> None:
+    """The README of this folder names each route and each of its parameters."""
+    readme = (Path(__file__).parents[2] / "api" / "README.md").read_text()
+    for path, item in lone_api.get("/api/openapi.json").json()["paths"].items():
+        for method, operation in item.items():
+            assert f"{method.upper()} {path}" in readme or method == "head"
+            for parameter in operation.get("parameters", []):
+                assert f"`{parameter['name']}`" in readme or parameter["in"] == "path"
+
+
+def test_stats_bounds(api: httpx.Client, database_url: str) -> None:
+    """The bounds that were used come back, widened to whole hours."""
+    fold(database_url, whole_run("a", 0))
+    query = {"since": "2026-11-20T10:30:00Z", "until": "2026-11-20T10:45:00Z", "bucket": "hour"}
+    stats = api.get("/api/v1/stats", params=query).json()
+    assert (stats["since"], stats["until"]) == ("2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z")
+    assert stats["total"] == 1
+    assert [one["start"] for one in stats["buckets"]] == [START.strftime("%Y-%m-%dT%H:%M:%SZ")]

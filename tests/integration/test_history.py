@@ -1,0 +1,620 @@
+"""Reads against a real PostgreSQL, of events that the worker's own path has folded."""
+
+import itertools
+import json
+import random
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from runfold.ids import make_run_id
+from runfold_storage.errors import (
+    BadParameter,
+    DatabaseUnreachable,
+    ReadTooSlow,
+    SchemaOutdated,
+)
+from runfold_storage.event_pages import EventPage
+from runfold_storage.history import History
+from runfold_storage.run_details import RunDetail
+from told import START, event, fold, whole_run
+
+INJECTIONS = ["' OR 1=1 --", '"; DROP TABLE runs; --', "%s", "%(x)s", ":x", "\\", "a'b", "$1", "{}"]
+
+
+def ids(page: Any) -> list[str]:
+    """The runs of a page."""
+    return [run.id for run in page.runs]
+
+
+def details(history: History, run: str) -> RunDetail:
+    """A run that is there."""
+    found = history.run(run)
+    assert found is not None
+    return found
+
+
+def plain(value: Any) -> Any:
+    """As JSON."""
+    return json.loads(msgspec.json.encode(value))
+
+
+def told(page: EventPage | None) -> list[dict[str, Any]]:
+    """The events of a page."""
+    assert page is not None
+    return [json.loads(bytes(item)) for item in page.events]
+
+
+def test_newest_first(database_url: str) -> None:
+    """Runs come newest first, by their first event."""
+    fold(database_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in (3, 1, 2))))
+    with History(database_url) as history:
+        assert ids(history.runs()) == ["run-3", "run-2", "run-1"]
+
+
+def test_summary(database_url: str) -> None:
+    """A summary has the contract's fields, in its units."""
+    run = make_run_id()
+    begin = {
+        "workflow": "report",
+        "project": "acme",
+        "trigger": {"type": "schedule", "data": {"cron": "@daily"}},
+        "user": "ann",
+        "session": "s1",
+        "tags": {"env": "prod", "n": 3},
+        "parent_run": "p",
+        "attempt": 2,
+        "nodes": [{"node": "a"}, {"node": "b", "parents": ["a"]}],
+    }
+    usage = {"input_tokens": 120, "output_tokens": 40, "cost_usd": 0.002}
+    error = {"type": "ValueError", "message": "no", "stack": "long", "node": "a"}
+    fold(
+        database_url,
+        [
+            event("queued", run, 0, **begin),
+            event("started", run, 1.5),
+            event("node_started", run, 2, node="a"),
+            event("node_finished", run, 3, node="a", usage=usage, error=error),
+            event("failed", run, 4, error=error, exit_code=3, duration_ms=2500.125),
+        ],
+    )
+    with History(database_url) as history:
+        (summary,) = history.runs().runs
+    shown = plain(summary)
+    assert shown == {
+        "id": run,
+        "project": "acme",
+        "workflow": "report",
+        "status": "failed",
+        "attempt": 2,
+        "parent_run": "p",
+        "trigger_type": "schedule",
+        "user": "ann",
+        "session": "s1",
+        "tags": {"env": "prod", "n": "3"},
+        "queued_at": "2026-11-20T10:00:00Z",
+        "started_at": "2026-11-20T10:00:01.500000Z",
+        "finished_at": "2026-11-20T10:00:04Z",
+        "duration_ms": 2500.125,
+        "nodes": {
+            "total": 2,
+            "pending": 1,
+            "running": 0,
+            "completed": 0,
+            "failed": 1,
+            "skipped": 0,
+            "cancelled": 0,
+        },
+        "usage": {
+            "input_tokens": 120,
+            "output_tokens": 40,
+            "total_tokens": 160,
+            "cost_usd": 0.002,
+        },
+        "error": {"type": "ValueError", "message": "no", "node": "a"},
+        "exit_code": 3,
+    }
+
+
+def test_pages_miss_and_repeat_nothing(database_url: str) -> None:
+    """Cursors walk through all runs once, also those that began at the same time."""
+    runs = [f"run-{n:03}" for n in range(70)]
+    fold(database_url, itertools.chain(*(whole_run(run, n // 10) for n, run in enumerate(runs))))
+    with History(database_url) as history:
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = history.runs(limit=7, cursor=cursor)
+            found += ids(page)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        everything = ids(history.runs(limit=100))
+        by_offset = ids(history.runs(limit=30, offset=40))
+    assert sorted(found) == runs
+    assert found == everything
+    assert by_offset == everything[40:70]
+
+
+def test_new_runs_do_not_shift_pages(database_url: str) -> None:
+    """A run that arrives between two pages is on neither of them."""
+    fold(database_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(6))))
+    with History(database_url) as history:
+        first = history.runs(limit=3)
+        fold(database_url, whole_run("run-new", 100))
+        second = history.runs(limit=3, cursor=first.next_cursor)
+    assert ids(first) + ids(second) == [f"run-{n}" for n in (5, 4, 3, 2, 1, 0)]
+
+
+def test_filters_agree_with_a_plain_search(database_url: str) -> None:
+    """Every combination of filters gives the runs that a scan in Python gives, and their number."""
+    chance = random.Random(5)
+    events = []
+    for n in range(120):
+        names = {
+            "workflow": chance.choice("xyz"),
+            "project": chance.choice(["p", "q"]),
+        }
+        second = chance.randrange(4 * 3600)
+        end = chance.choice(["completed", "failed", "cancelled", None, None])
+        events.append(event("queued", f"run-{n}", second, **names))
+        if end is not None or chance.random() < 0.5:
+            events.append(event("started", f"run-{n}", second + 60))
+        if end is not None:
+            events.append(event(end, f"run-{n}", second + 90))
+    fold(database_url, events)
+    after, before = START + timedelta(hours=1), START + timedelta(hours=2, minutes=30)
+    with History(database_url) as history:
+        everything = history.runs(limit=500).runs
+        assert len(everything) == 120
+        for project, workflow, status, low, high in itertools.product(
+            (None, "p"),
+            (None, "x"),
+            (None, ["failed"], ["queued", "running"], ["lost"]),
+            (None, after),
+            (None, before),
+        ):
+            page = history.runs(
+                project=project,
+                workflow=workflow,
+                status=status,
+                started_after=low,
+                started_before=high,
+                limit=500,
+            )
+            expected = [
+                run.id
+                for run in everything
+                if project in (None, run.project)
+                and workflow in (None, run.workflow)
+                and (status is None or run.status in status)
+                and (low is None or (run.started_at is not None and run.started_at >= low))
+                and (high is None or (run.started_at is not None and run.started_at < high))
+            ]
+            assert ids(page) == expected
+            assert (page.total.value, page.total.relation) == (len(expected), "exact")
+
+
+def test_rare_status_pages(database_url: str) -> None:
+    """Pages of a status that few runs have are whole, wherever those runs are."""
+    events = []
+    for n in range(60):
+        end = "failed" if n in (0, 1, 30, 59) else "completed"
+        events += whole_run(f"run-{n}", n * 1800, end=end)
+    fold(database_url, events)
+    with History(database_url) as history:
+        first = history.runs(status="failed", limit=3)
+        rest = history.runs(status="failed", limit=3, cursor=first.next_cursor)
+    assert ids(first) == ["run-59", "run-30", "run-1"]
+    assert ids(rest) == ["run-0"]
+    assert rest.next_cursor is None
+
+
+def test_cursor_of_other_filters(database_url: str) -> None:
+    """A cursor is refused when the filters have changed, and together with an offset."""
+    fold(database_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(3))))
+    with History(database_url) as history:
+        cursor = history.runs(limit=1).next_cursor
+        with pytest.raises(BadParameter, match="another query"):
+            history.runs(limit=1, cursor=cursor, status="failed")
+        with pytest.raises(BadParameter, match="offset: cannot be combined"):
+            history.runs(limit=1, cursor=cursor, offset=1)
+        assert len(history.runs(limit=2, cursor=cursor).runs) == 2
+
+
+def test_watermark(database_url: str) -> None:
+    """The watermark has each shard's position, and the age of the newest folded event."""
+    fold(database_url, whole_run("a", 0))
+    with History(database_url) as history:
+        watermark = history.watermark()
+        assert set(watermark.position) == {"0", "1", "2", "3"}
+        assert sorted(watermark.position.values())[:3] == ["0-0"] * 3
+        assert watermark.folded_at == START + timedelta(seconds=1)
+        assert watermark.age_s is not None
+        assert watermark.age_s >= 0
+        assert history.runs().watermark.position == watermark.position
+
+
+def test_nothing_folded_yet(database_url: str) -> None:
+    """Before the first worker has run, everything is empty and nothing fails."""
+    fold(database_url, [])
+    with History(database_url) as history:
+        assert history.runs().runs == []
+        assert history.runs().total.value == 0
+        assert history.run("a") is None
+        assert history.events("a") is None
+        stats = history.stats()
+        assert (stats.total, stats.success_rate, stats.duration_ms.p50) == (0, None, None)
+        assert history.workflows().workflows == []
+        assert history.watermark().age_s is None
+
+
+def test_details(database_url: str) -> None:
+    """Details have the payloads as they were sent, nodes by their start, and the whole error."""
+    run = "nightly/2026"
+    error = {"type": "E", "message": "m" * 5000, "stack": "s\n" * 5000, "node": "b"}
+    fold(
+        database_url,
+        [
+            event(
+                "queued",
+                run,
+                0,
+                inputs={"x": 1},
+                metadata={"a": 1, "b": 1},
+                trigger={"type": "webhook", "data": [1, 2]},
+                nodes=[{"node": "c", "node_type": "llm"}],
+            ),
+            event("started", run, 1, inputs={"x": 2.50}, metadata={"b": 2}),
+            event("annotated", run, 9, metadata={"c": {"d": []}}),
+            event("node_started", run, 3, node="b", inputs={"n": 1}, parents=["a"]),
+            event("node_started", run, 2, node="a", inputs=[1]),
+            event("node_finished", run, 2.5, node="a", outputs="done"),
+            event("node_finished", run, 4, node="b", error=error),
+            event("node_started", run, 5, node="b", attempt=2),
+            event("failed", run, 6, error=error, outputs={"o": None}, exit_code=1),
+        ],
+    )
+    with History(database_url) as history:
+        detail = details(history, run)
+    assert detail.id == run
+    assert bytes(detail.inputs or b"") == b'{"x":2.5}'
+    assert json.loads(bytes(detail.outputs or b"")) == {"o": None}
+    assert json.loads(bytes(detail.metadata or b"")) == {"a": 1, "b": 2, "c": {"d": []}}
+    assert detail.trigger is not None
+    assert (detail.trigger.type, bytes(detail.trigger.data or b"")) == ("webhook", b"[1,2]")
+    assert detail.error is not None
+    assert (detail.error.message, detail.error.stack) == ("m" * 5000, "s\n" * 5000)
+    assert [(node.node, node.attempt, node.status) for node in detail.nodes] == [
+        ("a", 1, "completed"),
+        ("b", 1, "failed"),
+        ("b", 2, "running"),
+        ("c", 1, "pending"),
+    ]
+    assert bytes(detail.nodes[0].inputs or b"") == b"[1]"
+    assert bytes(detail.nodes[0].outputs or b"") == b'"done"'
+    assert detail.nodes[0].duration_ms == 500
+    assert detail.nodes[1].error is not None
+    assert detail.nodes[1].error.stack == "s\n" * 5000
+    assert detail.nodes[1].parents == ["a"]
+    assert detail.node_counts.total == 3
+    assert not detail.truncated
+
+
+def test_first_end_wins_in_details(database_url: str) -> None:
+    """Outputs and reason are those of the end that the status tells, whatever came later."""
+    fold(
+        database_url,
+        [
+            event("started", "a", 0),
+            event("completed", "a", 5, outputs={"late": True}, exit_code=0),
+            event("cancelled", "a", 4, reason="no longer needed"),
+            event("started", "b", 0, inputs=None),
+            event("queued", "b", 0, inputs={"from": "queued"}),
+            event("completed", "b", 2, outputs={"first": True}),
+            event("failed", "b", 3, error={"type": "late"}, outputs={"first": False}),
+        ],
+    )
+    with History(database_url) as history:
+        a, b = details(history, "a"), details(history, "b")
+    assert (a.status, a.reason, a.outputs, a.exit_code) == (
+        "cancelled",
+        "no longer needed",
+        None,
+        None,
+    )
+    assert (b.status, b.error) == ("completed", None)
+    assert bytes(b.outputs or b"") == b'{"first":true}'
+    assert bytes(b.inputs or b"") == b'{"from":"queued"}'
+
+
+def test_details_do_not_depend_on_the_order_of_arrival(database_url: str) -> None:
+    """The same events in any order and batches give the same details."""
+    chance = random.Random(11)
+    events = [
+        event("queued", "?", 0, inputs=1, metadata={"k": 0}),
+        event("started", "?", 1, metadata={"k": 1}),
+        event("started", "?", 1.5, metadata={"k": 2}, inputs=2),
+        event("node_started", "?", 2, node="n", inputs="first"),
+        event("node_started", "?", 3, node="n", inputs="second"),
+        event("node_finished", "?", 4, node="n", outputs="first"),
+        event("node_finished", "?", 5, node="n", outputs="second"),
+        event("completed", "?", 6, outputs="first"),
+        event("failed", "?", 7, outputs="second"),
+    ]
+    for n in range(4):
+        shuffled = [{**item, "run": f"run-{n}", "id": i} for i, item in enumerate(events)]
+        chance.shuffle(shuffled)
+        cut = chance.randrange(len(shuffled))
+        fold(database_url, shuffled[:cut])
+        fold(database_url, shuffled[cut:])
+    with History(database_url) as history:
+        shown = [plain(details(history, f"run-{n}")) for n in range(4)]
+    for one in shown:
+        del one["id"]
+    assert shown[0]["outputs"] == "first"
+    assert shown[0]["metadata"] == {"k": 2}
+    assert shown[0]["inputs"] == 1
+    assert all(one == shown[0] for one in shown)
+
+
+def test_unknown_runs(database_url: str) -> None:
+    """An id that no run has is None, whatever it looks like."""
+    fold(database_url, whole_run("a", 0))
+    with History(database_url) as history:
+        for run in ["", "b", "x" * 201, "\0", "\ud800", make_run_id(), *INJECTIONS]:
+            assert history.run(run) is None
+            assert history.events(run) is None
+            assert history.logs(run) is None
+
+
+def test_events_as_they_were_sent(database_url: str) -> None:
+    """The ledger's view has every event with its envelope, in the order of the fold."""
+    run = "own/id"
+    sent = [
+        event("started", run, 1, workflow="w", extra={"kept": 1.0}),
+        event("queued", run, 0),
+        event("logged", run, 2, text="hello", node="a", stream="stdout"),
+        event("completed", run, 3),
+    ]
+    fold(database_url, [{**item, "id": n} for n, item in enumerate(sent)])
+    with History(database_url) as history:
+        page = history.events(run)
+    assert page is not None
+    assert page.next_cursor is None
+    assert bytes(page.events[1]) == (
+        b'{"type":"started","run":"own/id","id":0,"at":"2026-11-20T10:00:01.000000Z","v":1,'
+        b'"workflow":"w","extra":{"kept":1.0}}'
+    )
+    assert [item["type"] for item in told(page)] == ["queued", "started", "logged", "completed"]
+
+
+def test_event_pages(database_url: str) -> None:
+    """Cursors walk through a run's events once; types narrow them."""
+    run = make_run_id()
+    lines = [event("logged", run, n // 3, text=str(n), id=n) for n in range(50)]
+    fold(database_url, [*lines, event("completed", run, 99, id=99)])
+    with History(database_url) as history:
+        found: list[int] = []
+        after = None
+        while True:
+            page = history.events(run, after=after, limit=8)
+            assert page is not None
+            found += [item["id"] for item in told(page)]
+            after = page.next_cursor
+            if after is None:
+                break
+        assert found == [*range(50), 99]
+        assert [item["id"] for item in told(history.events(run, types="completed"))] == [99]
+        with pytest.raises(BadParameter, match="types: expected one of"):
+            history.events(run, types=["nonsense"])
+        with pytest.raises(BadParameter, match="after: "):
+            history.events(run, after="nonsense")
+
+
+def test_large_events_make_short_pages(database_url: str) -> None:
+    """A page of large events ends early, and the next one goes on."""
+    run = make_run_id()
+    text = "x" * 900_000
+    fold(database_url, [event("logged", run, n, text=text, id=n) for n in range(12)])
+    with History(database_url) as history:
+        first = history.events(run, limit=1000)
+        assert first is not None
+        assert 8 <= len(first.events) < 12
+        second = history.events(run, limit=1000, after=first.next_cursor)
+        assert second is not None
+        assert len(first.events) + len(second.events) == 12
+        assert second.next_cursor is None
+
+
+def test_logs_of_a_node(database_url: str) -> None:
+    """Logs are found by node, over as many pages as it takes."""
+    run = make_run_id()
+    lines = [
+        event("logged", run, n, text=str(n), id=n, **({"node": "rare"} if n % 40 == 0 else {}))
+        for n in range(200)
+    ]
+    fold(database_url, [*lines, event("started", run, 0, id=500)])
+    with History(database_url) as history:
+        assert len(told(history.logs(run, limit=1000))) == 200
+        found: list[str] = []
+        after = None
+        while True:
+            page = history.logs(run, node="rare", limit=3, after=after)
+            found += [item["text"] for item in told(page)]
+            assert page is not None
+            after = page.next_cursor
+            if after is None:
+                break
+    assert found == ["0", "40", "80", "120", "160"]
+
+
+def test_stats(database_url: str) -> None:
+    """Counts, rates, durations and usage of a workflow, and the same per hour."""
+    events = []
+    for n in range(10):
+        end = "failed" if n == 0 else "completed"
+        events += whole_run(f"a{n}", n * 720, duration_s=n + 1, end=end, workflow="w", project="p")
+    usage = {"input_tokens": 10, "output_tokens": 5, "cost_usd": 0.5}
+    events.append(event("annotated", "a3", 9999, usage=usage))
+    events.append(event("started", "b", 0, workflow="w", project="p"))
+    events += whole_run("c", 0, workflow="other", project="q")
+    fold(database_url, events)
+    with History(database_url) as history:
+        stats = history.stats(workflow="w", bucket="hour")
+        since = history.stats(since=START + timedelta(minutes=90), until=START + timedelta(hours=3))
+        grouped = history.stats(group_by="project", bucket="day")
+        by_status = history.stats(group_by="status")
+    assert (stats.total, stats.completed, stats.failed, stats.running) == (11, 9, 1, 1)
+    assert stats.success_rate == 0.9
+    assert (stats.duration_ms.min, stats.duration_ms.max, stats.duration_ms.avg) == (
+        1000,
+        10000,
+        5500,
+    )
+    assert stats.duration_ms.p50 == pytest.approx(5000, rel=0.01)
+    assert stats.duration_ms.p99 == pytest.approx(10000, rel=0.01)
+    assert (stats.usage.total_tokens, stats.usage.cost_usd) == (15, 0.5)
+    assert isinstance(stats.buckets, list)
+    assert [(one.start, one.total) for one in stats.buckets] == [
+        (START, 6),
+        (START + timedelta(hours=1), 5),
+    ]
+    assert (since.since, since.total) == (START + timedelta(hours=1), 5)
+    assert isinstance(grouped.groups, list)
+    assert [(one.project, one.total) for one in grouped.groups] == [("p", 11), ("q", 1)]
+    assert isinstance(grouped.groups[0].buckets, list)
+    assert [one.total for one in grouped.groups[0].buckets] == [11]
+    assert isinstance(by_status.groups, list)
+    assert [(one.status, one.total) for one in by_status.groups] == [
+        ("completed", 10),
+        ("failed", 1),
+        ("running", 1),
+    ]
+
+
+def test_stats_of_nodes(database_url: str) -> None:
+    """Grouped by node, attempts at nodes are counted instead of runs."""
+    fold(
+        database_url,
+        [
+            event("started", "a", 0, workflow="w", nodes=[{"node": "x"}, {"node": "y"}]),
+            event("node_started", "a", 1, node="x"),
+            event("node_finished", "a", 2, node="x", status="failed"),
+            event("node_started", "a", 3, node="x", attempt=2),
+            event("node_finished", "a", 5, node="x", attempt=2),
+            event("node_finished", "a", 5, node="z", status="skipped"),
+        ],
+    )
+    with History(database_url) as history:
+        stats = history.stats(workflow="w", group_by="node")
+    assert isinstance(stats.groups, list)
+    assert [(one.node, one.total) for one in stats.groups] == [("x", 2), ("y", 1), ("z", 1)]
+    x, y, z = stats.groups
+    assert (x.completed, x.failed, x.success_rate, x.duration_ms.max) == (1, 1, 0.5, 2000)
+    assert (y.pending, z.skipped, z.success_rate) == (1, 1, None)
+
+
+def test_stats_follow_corrections(database_url: str) -> None:
+    """A run that moves on leaves nothing behind in the figures of its old status."""
+    fold(database_url, [event("queued", "a", 0, workflow="w")])
+    fold(database_url, [event("started", "a", 1), event("completed", "a", 2)])
+    with History(database_url) as history:
+        stats = history.stats(group_by="status")
+        assert (stats.total, stats.queued, stats.completed) == (1, 0, 1)
+        assert isinstance(stats.groups, list)
+        assert [one.status for one in stats.groups] == ["completed"]
+        assert history.runs(status="queued").total.value == 0
+
+
+def test_workflows(database_url: str) -> None:
+    """Each workflow of each project with its figures and its newest run, page by page."""
+    events = []
+    for n, (workflow, project) in enumerate([("a", "p"), ("a", "q"), ("b", "p"), ("ü/'", "p")]):
+        events += whole_run(f"{n}", n * 60, workflow=workflow, project=project)
+        events += whole_run(f"{n}-late", 7200 + n, end="failed", workflow=workflow, project=project)
+    fold(database_url, events)
+    with History(database_url) as history:
+        first = history.workflows(limit=3)
+        rest = history.workflows(limit=3, cursor=first.next_cursor)
+        only = history.workflows(project="q")
+    found = [(one.workflow, one.project) for one in first.workflows + rest.workflows]
+    assert found == [("a", "p"), ("a", "q"), ("b", "p"), ("ü/'", "p")]
+    assert rest.next_cursor is None
+    assert [one.workflow for one in only.workflows] == ["a"]
+    (one,) = only.workflows
+    assert (one.total, one.completed, one.failed, one.success_rate) == (2, 1, 1, 0.5)
+    assert one.last_run_at == START + timedelta(seconds=7201)
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_injections_are_just_names(database_url: str, text: str) -> None:
+    """SQL in a parameter is a name that no run has, or that one run has."""
+    fold(database_url, whole_run(text, 0, workflow=text, project=text) + whole_run("other", 1))
+    with History(database_url) as history:
+        assert ids(history.runs(project=text)) == [text]
+        assert ids(history.runs(workflow=text)) == [text]
+        assert details(history, text).workflow == text
+        assert len(told(history.events(text))) == 2
+        assert history.stats(workflow=text, project=text).total == 1
+        assert len(history.workflows(project=text).workflows) == 1
+        assert told(history.logs(text, node=text)) == []
+        for refused in (
+            lambda: history.runs(status=text),
+            lambda: history.runs(cursor=text),
+            lambda: history.stats(bucket=text),
+            lambda: history.stats(group_by=text),
+            lambda: history.events(text, types=text),
+            lambda: history.events(text, after=text),
+            lambda: history.workflows(cursor=text),
+        ):
+            with pytest.raises(BadParameter):
+                refused()
+
+
+def test_database_away() -> None:
+    """A database that does not answer is one clear error."""
+    history = History("postgresql://nobody@127.0.0.1:1/none")
+    with history, pytest.raises(DatabaseUnreachable, match="did not answer"):
+        history.runs()
+
+
+def test_schema_missing(database_url: str) -> None:
+    """A database without the schema says what to run."""
+    with History(database_url) as history, pytest.raises(SchemaOutdated, match="runfold migrate"):
+        history.runs()
+
+
+def test_connections_that_broke_are_replaced(database_url: str) -> None:
+    """A read after PostgreSQL has cut all connections works again."""
+    fold(database_url, whole_run("a", 0))
+    with History(database_url) as history:
+        history.runs()
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'runfold-history'"
+            )
+        assert ids(history.runs()) == ["a"]
+
+
+def test_slow_reads_are_cut(database_url: str) -> None:
+    """A read that takes too long ends with advice, and its connection stays usable."""
+    fold(database_url, whole_run("a", 0))
+    with History(database_url, timeout_s=0.3) as history:
+        with psycopg.connect(database_url) as other:
+            other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(ReadTooSlow, match="narrow"):
+                history.runs()
+        assert ids(history.runs()) == ["a"]
+
+
+def test_reads_write_nothing(database_url: str) -> None:
+    """The connections of a history cannot write, whatever happens in between."""
+    fold(database_url, whole_run("a", 0))
+    with History(database_url) as history, history._snapshot() as connection:
+        mode = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
+    assert mode == "on"

@@ -1,0 +1,53 @@
+"""Histories for tests of reads: events told in a few words, folded as a worker folds them."""
+
+import itertools
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from runfold.codec import decode_event
+from runfold.frames import encode_json_frame
+from runfold.streams import shard_of
+from runfold_storage.databases import connect
+from runfold_storage.migrate import migrate
+from runfold_storage.positions import ensure_shards
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+
+SHARDS = 4
+START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+
+_frames = itertools.count(1)
+
+
+def event(kind: str, run: str, second: float, **fields: Any) -> dict[str, Any]:
+    """An event so many seconds after `START`."""
+    at = (START + timedelta(seconds=second)).isoformat(timespec="microseconds")
+    return {"type": kind, "run": run, "at": at, **fields}
+
+
+def whole_run(
+    run: str, second: float, duration_s: float = 1, end: str = "completed", **fields: Any
+) -> list[dict[str, Any]]:
+    """A run that started and ended."""
+    return [event("started", run, second, **fields), event(end, run, second + duration_s)]
+
+
+def fold(database_url: str, events: Iterable[dict[str, Any]]) -> None:
+    """Put events into the database by the worker's own path, into a new schema if it is empty."""
+    migrate(database_url)
+    by_shard: dict[int, list[Any]] = {}
+    for item in events:
+        envelope, _ = decode_event(msgspec.json.encode(item))
+        by_shard.setdefault(shard_of(envelope.run, SHARDS), []).append(envelope)
+    entries = [
+        StreamEntry(shard, f"{next(_frames)}-0", encode_json_frame(envelopes))
+        for shard, envelopes in by_shard.items()
+    ]
+    with connect(database_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        committer = Committer(connection)
+        committer.own(range(SHARDS))
+        committer.commit(entries)

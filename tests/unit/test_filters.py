@@ -1,0 +1,98 @@
+"""What reads may be asked for, and how a refusal says what is allowed."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from runfold_storage.errors import BadParameter
+from runfold_storage.filters import (
+    ceil_hour,
+    check_name,
+    check_number,
+    floor_hour,
+    make_run_filter,
+    parse_time,
+)
+
+
+def test_several_statuses_in_any_order() -> None:
+    """The same statuses are the same question, however they are given."""
+    one = make_run_filter(status=["failed", "lost", "failed"])
+    other = make_run_filter(status=("lost", "failed"))
+    assert one.statuses == ("failed", "lost")
+    assert one.question() == other.question()
+
+
+def test_all_statuses_are_no_filter() -> None:
+    """Asking for every status is asking for all runs."""
+    every = ["queued", "running", "completed", "failed", "cancelled", "lost"]
+    assert make_run_filter(status=every).question() == make_run_filter().question()
+
+
+def test_unknown_status() -> None:
+    """A status that does not exist is refused with those that do."""
+    with pytest.raises(BadParameter, match=r"status: expected one of queued, .* got 'broken'"):
+        make_run_filter(status="broken")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\0b", "\ud800"])
+def test_names_that_cannot_be(name: str) -> None:
+    """No run can have such a name, and PostgreSQL is never asked."""
+    with pytest.raises(BadParameter) as caught:
+        check_name("project", name)
+    assert caught.value.parameter == "project"
+
+
+@pytest.mark.parametrize("number", [0, 501, True, 1.5, "7", None])
+def test_numbers_out_of_bounds(number: object) -> None:
+    """Bounds are part of the refusal."""
+    with pytest.raises(BadParameter, match="limit: expected 1 to 500"):
+        check_number("limit", number, 1, 500)  # type: ignore[arg-type]  # what callers do
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-21T02:00:00Z", datetime(2026, 11, 21, 2, tzinfo=UTC)),
+        ("2026-11-21T02:00:00+02:00", datetime(2026, 11, 21, 0, tzinfo=UTC)),
+        ("2026-11-21T02:00:00 02:00", datetime(2026, 11, 21, 0, tzinfo=UTC)),
+        ("2026-11-21T02:00:00.000001Z", datetime(2026, 11, 21, 2, 0, 0, 1, tzinfo=UTC)),
+        ("2026-11-21", datetime(2026, 11, 21, tzinfo=UTC)),
+    ],
+)
+def test_times(text: str, expected: datetime) -> None:
+    """RFC 3339, a date alone, and the plus sign that a query string turned into a space."""
+    assert parse_time("since", text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-11-21T02:00:00", "2026-13-01", "1700000000", "x" * 5000]
+)
+def test_texts_that_are_no_times(text: str) -> None:
+    """Anything else is refused with an example; a time without a zone could mean two things."""
+    with pytest.raises(BadParameter, match="2026-11-21T02:00:00Z"):
+        parse_time("since", text)
+
+
+def test_times_beyond_the_calendar() -> None:
+    """An offset that leads out of the calendar is refused."""
+    edge = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    with pytest.raises(BadParameter, match="years 1 to 9999"):
+        make_run_filter(started_after=edge)
+    with pytest.raises(BadParameter, match="years 1 to 9999"):
+        ceil_hour("until", datetime(9999, 12, 31, 23, 30, tzinfo=UTC))
+
+
+def test_range_backwards() -> None:
+    """A range that holds nothing is a mistake of the caller."""
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    with pytest.raises(BadParameter, match="started_before: must be later"):
+        make_run_filter(started_after=at, started_before=at)
+
+
+def test_hours() -> None:
+    """A span is widened to whole hours."""
+    at = datetime(2026, 11, 21, 2, 30, tzinfo=UTC)
+    assert floor_hour(at) == datetime(2026, 11, 21, 2, tzinfo=UTC)
+    assert ceil_hour("until", at) == datetime(2026, 11, 21, 3, tzinfo=UTC)
+    assert ceil_hour("until", floor_hour(at)) == floor_hour(at)
