@@ -21,6 +21,11 @@ class CopyColumn(NamedTuple):
     kind: str
 
 
+def copy_columns(**kinds: str) -> tuple[CopyColumn, ...]:
+    """Columns in this order, each with its kind."""
+    return tuple(CopyColumn(name, kind) for name, kind in kinds.items())
+
+
 _SENT_AS: Final = {"us": "int8", "utf8": "bytea"}
 
 

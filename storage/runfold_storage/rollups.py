@@ -1,0 +1,111 @@
+"""The rollups: differences are added to what is there."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from runfold.codec import to_datetime
+
+from .copying import copy_columns
+from .histogram import bin_of
+from .rows import StatsDifference, StatsKey
+from .upserts import insert_or_update
+
+_STATS_KEY: Final = ("workflow", "project", "node", "hour", "status", "shard")
+_STATS: Final = copy_columns(
+    workflow="text",
+    project="text",
+    node="text",
+    hour="us",
+    status="text",
+    shard="int2",
+    n="int8",
+    n_timed="int8",
+    duration_min_us="int8",
+    duration_max_us="int8",
+    duration_sum_us="numeric",
+    input_tokens="numeric",
+    output_tokens="numeric",
+    cost_nano_usd="numeric",
+    bins="int2[]",
+    bin_counts="int8[]",
+)
+_ADD_UP: Final = sql.SQL(
+    """
+    n = stats.n + excluded.n,
+    n_timed = stats.n_timed + excluded.n_timed,
+    duration_min_us = least(stats.duration_min_us, excluded.duration_min_us),
+    duration_max_us = greatest(stats.duration_max_us, excluded.duration_max_us),
+    duration_sum_us = stats.duration_sum_us + excluded.duration_sum_us,
+    input_tokens = stats.input_tokens + excluded.input_tokens,
+    output_tokens = stats.output_tokens + excluded.output_tokens,
+    cost_nano_usd = stats.cost_nano_usd + excluded.cost_nano_usd,
+    (bins, bin_counts) = (
+        SELECT added.bins, added.bin_counts
+        FROM runfold_add_bins(
+            stats.bins, stats.bin_counts, excluded.bins, excluded.bin_counts
+        ) AS added
+    )
+    """
+)
+
+
+def add_stats(connection: psycopg.Connection, stats: Mapping[StatsKey, StatsDifference]) -> None:
+    """Add what has changed; rows sort by their key."""
+    changed = {key: difference for key, difference in stats.items() if difference.changes}
+    rows = (_stats_values(key, difference) for key, difference in changed.items())
+    insert_or_update(connection, "stats", _STATS, _STATS_KEY, rows, _ADD_UP)
+    for key, difference in sorted(changed.items()):
+        if difference.takes_back:
+            _find_extremes(connection, key)
+
+
+def _stats_values(key: StatsKey, difference: StatsDifference) -> list[Any]:
+    durations = difference.durations
+    bins: dict[int, int] = {}
+    for duration_us, count in durations.items():
+        index = bin_of(duration_us)
+        bins[index] = bins.get(index, 0) + count
+    came = [duration_us for duration_us, count in durations.items() if count > 0]
+    return [
+        *key,
+        difference.n,
+        sum(durations.values()),
+        min(came, default=None),
+        max(came, default=None),
+        sum(duration_us * count for duration_us, count in durations.items()),
+        difference.input_tokens,
+        difference.output_tokens,
+        difference.cost_nano_usd,
+        list(bins),
+        list(bins.values()),
+    ]
+
+
+_EXTREMES: Final = """
+    UPDATE stats SET (duration_min_us, duration_max_us) = (
+        SELECT min(duration_us), max(duration_us)
+        FROM (
+            SELECT r.duration_us
+            FROM runs AS r
+            WHERE %(node)s = '' AND r.status = %(status)s
+              AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
+              AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
+            UNION ALL
+            SELECT n.duration_us
+            FROM runs AS r JOIN nodes AS n ON n.shard = r.shard AND n.run = r.run
+            WHERE n.name = %(node)s AND n.status = %(status)s
+              AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
+              AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
+        ) AS counted
+    )
+    WHERE workflow = %(workflow)s AND project = %(project)s AND node = %(node)s
+      AND hour = %(hour)s AND status = %(status)s AND shard = %(shard)s
+"""
+
+
+def _find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
+    """Look a rollup's minimum and maximum up among its rows; rare, so it may cost a scan."""
+    connection.execute(_EXTREMES, {**key._asdict(), "hour": to_datetime(key.hour_us)})
