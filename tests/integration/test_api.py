@@ -5,7 +5,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,31 +15,13 @@ import redis
 
 from conftest import MakePostgres, MakeRedis
 from runfold.frames import decode_frame
-from runfold_api import Settings
-from runfold_api.serving import bind, make_server, url_of
 from runfold_storage.migrate import migrate
-from runfold_workers.worker import Worker, WorkerSettings
+from services import serving, working
 from told import START, event, fold, whole_run
 
 NOWHERE = "redis://127.0.0.1:1/0"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
 NDJSON = {"content-type": "application/x-ndjson"}
-
-
-@contextmanager
-def serving(redis_url: str, database_url: str, **settings: Any) -> Iterator[httpx.Client]:
-    """A server on a free port, and a client that talks to it."""
-    server = make_server(Settings(redis_url=redis_url, database_url=database_url, **settings))
-    with bind(port=0) as listener:
-        listener.listen()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            with httpx.Client(base_url=url_of(listener), timeout=30) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture
@@ -56,19 +37,6 @@ def lone_api() -> Iterator[httpx.Client]:
     """A server without Redis and PostgreSQL, for what it has to know by itself."""
     with serving(NOWHERE, NO_DATABASE) as client:
         yield client
-
-
-@contextmanager
-def working(redis_url: str, database_url: str) -> Iterator[None]:
-    """A worker that folds what is posted."""
-    worker = Worker(WorkerSettings(redis_url, database_url))
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join()
 
 
 def problem(response: httpx.Response, status: int, name: str) -> dict[str, Any]:

@@ -148,6 +148,12 @@ def test_a_task_on_several_machines_waits_for_all_of_them(tmp_path: Path) -> Non
     assert schedule(instance) == {"a": (0, 1), "b": (0, 2), "both": (2, 3), "c": (3, 4)}
 
 
+def test_the_only_machine_is_the_one_of_tasks_that_name_none(tmp_path: Path) -> None:
+    """Two tasks that could run side by side share its one core."""
+    instance = read(tmp_path, document(task("a", 2), task("b", 1), machines=[machine("m", 1)]))
+    assert schedule(instance) == {"a": (0, 2), "b": (2, 3)}
+
+
 @pytest.mark.parametrize("names", [None, ["elsewhere"], ["coreless"]])
 def test_an_unknown_machine_has_no_limit(tmp_path: Path, names: list[str] | None) -> None:
     """No machine, one that is not described, and one without a core count limit nothing."""

@@ -7,7 +7,10 @@ free for it:
   takes `coreCount` of them ("number of cores required by the task", which may be fractional),
   or one where that is not given, for as long as it runs, on each machine that it names. A task
   that requires more than its machine has takes all of it.
-- A task that names no machine, or one that the file gives no core count for, has no limit.
+- A task that names no machine runs on the only one that the file describes, if there is only
+  one; with that, Nextflow's files come much closer to the recorded makespan (rnaseq-dirt02-001:
+  2,580 s of 3,131 s, without it 759 s).
+- A task without a machine even so, or on one without a core count, has no limit.
 - Each machine takes tasks in the order in which they became ready (then in the file's order),
   and none overtakes another.
 - A task that is planned but did not run takes no time; its children wait for its parents.
@@ -45,7 +48,9 @@ class _Timetable:
             for machine in instance.machines
             if machine.cpu is not None and machine.cpu.core_count is not None
         }
-        self._claims = [_claims(task, self._free) for task in self._tasks]
+        names = [machine.node_name for machine in instance.machines]
+        default = names if len(names) == 1 else []
+        self._claims = [_claims(task, self._free, default) for task in self._tasks]
         self._queues: dict[str, list[tuple[int, int]]] = {machine: [] for machine in self._free}
         self._running: list[tuple[int, int]] = []
         self._times: dict[str, tuple[int, int]] = {}
@@ -111,7 +116,7 @@ class _Timetable:
         heappush(self._running, (end, position))
 
 
-def _claims(task: Task, capacity: dict[str, int]) -> dict[str, int]:
+def _claims(task: Task, capacity: dict[str, int], default: list[str]) -> dict[str, int]:
     """The parts of a slot that the task takes on each of its limited machines."""
     execution = task.execution
     if execution is None:
@@ -120,6 +125,6 @@ def _claims(task: Task, capacity: dict[str, int]) -> dict[str, int]:
     parts = max(1, round(cores * _PARTS))
     return {
         machine: min(parts, capacity[machine])
-        for machine in execution.machine_names()
+        for machine in execution.machine_names() or default
         if machine in capacity
     }
