@@ -5,7 +5,6 @@ frames that are trimmed by its successor and watchers that learn a moment later.
 PostgreSQL is away it waits and tries again for ever, and starts over from the committed positions.
 """
 
-import gc
 import json
 import logging
 import os
@@ -13,8 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +26,7 @@ from runfold_storage.positions import ensure_shards
 from runfold_storage.rows import Batch
 
 from .committing import Committer
+from .garbage import Collector, collected_by_hand
 from .ownership import RENEW_S, release_leases, take_leases
 from .reading import Reader
 
@@ -52,6 +51,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._stop = threading.Event()
+        self._collector = Collector()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def stop(self) -> None:
@@ -108,6 +108,7 @@ class Worker:
                 continue
             entries = reader.read({k: p.position for k, p in committer.positions.items()})
             if not entries:
+                self._collector.when_idle()
                 continue
             try:
                 batches = committer.commit(entries)
@@ -116,22 +117,7 @@ class Worker:
                 committer.disown(moved.shard)
                 continue
             _publish_and_trim(client, batches)
-            gc.collect(1)
-
-
-@contextmanager
-def collected_by_hand() -> Iterator[None]:
-    """No cyclic garbage collection but after a batch, and then of the young objects.
-
-    Left alone, the collector walks all remembered runs again and again: a third of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+            self._collector.after_batch()
 
 
 def _publish_and_trim(client: redis.Redis, batches: Iterable[Batch]) -> None:
