@@ -173,14 +173,30 @@ def check_body(json_text: bytes) -> None:
 
 def _check_depth(json_text: bytes) -> None:
     depth = 0
-    for token in _BRACKETS.finditer(json_text):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+    for mark in MARKS.finditer(json_text):
+        depth += DEPTHS.get(mark[0], 0)
         if depth > MAX_DEPTH:
             raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
 
 
-# A whole string is one token, so that brackets inside it do not count.
-_BRACKETS: Final = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A whole string is one mark, so that brackets inside it do not count; one without an end reaches
+# to the end. Possessive: going back over what matched would take hours and gigabytes.
+MARKS: Final = re.compile(rb'[\[\]{},]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def check_numbers(json_text: bytes) -> None:
+    """Raise `BrokenEvent` for a number beyond a double, which many JSON parsers cannot read."""
+    shape = json_text.translate(_SHAPES)
+    if b"0e000" in shape or b"0e+000" in shape or _MANY_DIGITS in shape:
+        try:
+            _ANY.decode(json_text)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise BrokenEvent(explain(error)) from error
+
+
+_SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_MANY_DIGITS: Final = b"0" * 309
 
 
 def explain(error: Exception) -> str:

@@ -6,7 +6,6 @@ Reading a frame never fails as a whole for the sake of one event: what cannot be
 back beside its neighbours, as `BrokenEvent` with the reason and the bytes.
 """
 
-import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -16,12 +15,15 @@ import zstandard
 from msgspec import Raw
 
 from .codec import (
+    DEPTHS,
+    MARKS,
     MAX_US,
     MIN_US,
     TYPE_NUMBERS,
     TYPES,
     Envelope,
     check_body,
+    check_numbers,
     decode_body,
     decode_event,
     encode_event,
@@ -126,8 +128,8 @@ def _split_leniently(raw: bytes) -> list[bytes]:
         raise BrokenFrame(f"not a JSON array: starts with {raw[:20]!r}")
     items: list[bytes] = []
     depth, begin = 0, start + 1
-    for token in _TOKENS.finditer(raw, start):
-        depth += _DEPTHS.get(token[0], 0)
+    for token in MARKS.finditer(raw, start):
+        depth += DEPTHS.get(token[0], 0)
         if depth == 0 or (depth == 1 and token[0] == b","):
             items.append(raw[begin : token.start()])
             begin = token.end()
@@ -137,16 +139,13 @@ def _split_leniently(raw: bytes) -> list[bytes]:
     return [item for item in map(bytes.strip, items) if item]
 
 
-_TOKENS: Final = re.compile(rb'[\[\]{},]|"(?:[^"\\]|\\.)*"', re.DOTALL)
-_DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
-
-
 def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
     for unpacked in _unpack(raw):
         body = replace_unstorable(unpacked.body)
         envelope = unpacked if body is unpacked.body else unpacked._replace(body=body)
         try:
             check_body(body)
+            check_numbers(body)
             yield envelope, decode_body(envelope.type, body)
         except BrokenEvent as error:
             error.raw = encode_event(envelope)
