@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := producers storage workers api deploy tests
+SOURCES := producers storage workers api deploy tests .ci
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test unit lint format types layers check wheel smoke bench clean

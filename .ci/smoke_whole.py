@@ -13,7 +13,9 @@ DEADLINE = time.monotonic() + 120
 
 
 def runfold(*arguments: str, status: int = 0) -> str:
-    done = subprocess.run([RUNFOLD, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [RUNFOLD, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
     if done.returncode != status:
         sys.exit(f"runfold {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
     return done.stdout
@@ -39,10 +41,12 @@ def wait_for_api() -> str:
 
 
 assert "runfold" in runfold("--version")
-stack = subprocess.Popen([RUNFOLD, "up", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True)
+up = [RUNFOLD, "up", "--port", "0", "--json"]
+stack = subprocess.Popen(up, stdout=subprocess.PIPE, text=True)
 try:
     api_url = wait_for_api()
-    assert runfold("exec", "--workflow", "smoke", "--", "sh", "-c", "echo hello; exit 3", status=3) == "hello\n"
+    command = ["sh", "-c", "echo hello; exit 3"]
+    assert runfold("exec", "--workflow", "smoke", "--", *command, status=3) == "hello\n"
     run = read_run(api_url)
     assert (run["workflow"], run["status"], run["exit_code"]) == ("smoke", "failed", 3), run
     assert json.loads(runfold("runs", "--json"))["runs"][0]["id"] == run["id"]

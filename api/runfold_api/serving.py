@@ -10,7 +10,7 @@ from .app import create_app
 from .settings import Settings
 
 HOST: Final = "127.0.0.1"
-PORT: Final = 8080
+PORT: Final = 8420
 
 
 def bind(host: str = HOST, port: int = PORT) -> socket.socket:

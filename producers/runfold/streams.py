@@ -49,6 +49,12 @@ def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
     return client
 
 
+def agreed_shards(client: redis.Redis) -> int | None:
+    """The deployment's number of shards, or None as long as no process has asked for it."""
+    agreed = client.get(_SHARDS_KEY)
+    return None if agreed is None else int(agreed)
+
+
 def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
     """The deployment's number of shards; `wanted`, when it is the first to ask.
 
@@ -56,8 +62,9 @@ def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
     """
     if wanted is not None and not 1 <= wanted <= MAX_SHARDS:
         raise ShardsDiffer(f"RUNFOLD_SHARDS is {wanted}: choose 1 to {MAX_SHARDS}")
-    client.set(_SHARDS_KEY, wanted or DEFAULT_SHARDS, nx=True)
-    agreed = int(client.get(_SHARDS_KEY) or 0)
+    proposed = wanted or DEFAULT_SHARDS
+    client.set(_SHARDS_KEY, proposed, nx=True)
+    agreed = agreed_shards(client) or proposed
     if wanted is not None and agreed != wanted:
         raise ShardsDiffer(
             f"RUNFOLD_SHARDS is {wanted}, but this deployment runs with {agreed} shards "

@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-TTL_S: Final = 10.0
+TTL_S: Final = 6.0
 RENEW_S: Final = 2.0
 
 

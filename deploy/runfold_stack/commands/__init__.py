@@ -1,0 +1,59 @@
+"""The commands, each in a module that is imported only when it is called.
+
+A module has `configure(parser)`, which adds its arguments, and `run(arguments, context)`, which
+returns the exit code. It reads neither the environment nor the command line by itself.
+"""
+
+from argparse import ArgumentParser, Namespace
+from typing import Final, NamedTuple, Protocol
+
+from runfold_stack.output import Output
+from runfold_stack.settings import Settings
+
+
+class Context(NamedTuple):
+    """What every command is given."""
+
+    settings: Settings
+    output: Output
+
+
+class CommandModule(Protocol):
+    """What a module of this package offers."""
+
+    def configure(self, parser: ArgumentParser) -> None: ...
+
+    def run(self, arguments: Namespace, context: Context) -> int: ...
+
+
+class Command(NamedTuple):
+    """A command's name, which is that of its module too, and what it does."""
+
+    name: str
+    summary: str
+
+    @property
+    def module(self) -> str:
+        return _RENAMED.get(self.name, f"{__name__}.{self.name}")
+
+
+COMMANDS: Final = (
+    Command("up", "start everything: Redis, PostgreSQL, workers and the API"),
+    Command("down", "stop what `up` started, and what a killed one left behind"),
+    Command("exec", "run a command and record it: output, exit code, duration"),
+    Command("runs", "list runs, newest first"),
+    Command("show", "show one run with its nodes, error and output"),
+    Command("stats", "show counts, durations and cost by workflow or by node"),
+    Command("emit", "send events, one JSON object a line"),
+    Command("import", "import executions that other systems recorded"),
+    Command("worker", "fold events into the history until stopped"),
+    Command("api", "serve the history over HTTP until stopped"),
+    Command("migrate", "bring the database to this version's schema"),
+    Command("doctor", "check that all parts are well"),
+)
+
+# Words that Python keeps for itself, or that hide a builtin.
+_RENAMED: Final = {
+    "exec": f"{__name__}.execute",
+    "import": f"{__name__}.import_traces",
+}

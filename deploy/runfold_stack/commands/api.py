@@ -1,0 +1,49 @@
+"""`runfold api`: serve the history over HTTP until told to stop."""
+
+import logging
+import signal
+from argparse import ArgumentParser, Namespace
+from types import FrameType
+
+from runfold_api.serving import serve
+from runfold_api.settings import Settings as ApiSettings
+from runfold_stack.addresses import choose_port
+from runfold_stack.commands import Context
+from runfold_stack.logs import configure_logging
+from runfold_stack.outcomes import OK
+from runfold_stack.servers import require_endpoints
+
+_log = logging.getLogger(__name__)
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--host", help="address to listen on (RUNFOLD_API_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on; 0: a free one")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Serve; requests that are being answered are finished."""
+    settings = context.settings
+    configure_logging(settings.logging_level)
+    endpoints = require_endpoints(settings)
+    host = arguments.host or settings.api_host
+    port = choose_port(host, settings.api_port if arguments.port is None else arguments.port)
+    # uvicorn raises the signal that stopped it once more, when all is done.
+    signal.signal(signal.SIGTERM, _ignore)
+    signal.signal(signal.SIGINT, _ignore)
+    serve(
+        ApiSettings(
+            redis_url=endpoints.redis_url,
+            database_url=endpoints.database_url,
+            shards=settings.shards,
+        ),
+        host,
+        port,
+        announce=lambda url: _log.info("serving", extra={"url": url}),
+    )
+    return OK
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """It has done its work."""

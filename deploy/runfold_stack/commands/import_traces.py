@@ -1,0 +1,130 @@
+"""`runfold import`: executions that other systems recorded, as runs with their real times.
+
+A file always gives the same run with the same events, so importing it again changes nothing.
+"""
+
+import sys
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from runfold.streams import agree_on_shards, connect
+from runfold_stack.commands import Context
+from runfold_stack.folded import wait_until_folded
+from runfold_stack.local import find_database_url
+from runfold_stack.outcomes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
+from runfold_stack.output import plain, say
+from runfold_stack.sending import FrameSender
+from runfold_stack.servers import require_database, require_redis
+from runfold_stack.wfformat import WfFormatError, count_events, events, read_instance
+
+FORMATS: Final = ("wfformat",)
+
+_EPILOG = """\
+examples:
+  runfold import --format wfformat montage.json epigenomics.json
+  runfold show "$(runfold import --format wfformat montage.json)"
+
+formats:
+  wfformat   executions of WfCommons, as in github.com/wfcommons/WfInstances
+
+Prints the id of each run. A file that cannot be imported is reported and left out; the exit code
+is 1 if there was one. Importing a file again changes nothing.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("--format", required=True, help=f"one of: {', '.join(FORMATS)}")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--project", help="the project that the runs belong to")
+    parser.add_argument(
+        "--wait",
+        action=BooleanOptionalAction,
+        help="wait until the runs can be read (default: if the database is known)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="SECONDS", help="how long to wait (60)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Send the events of each file; wait until they are folded."""
+    settings = context.settings
+    if arguments.format not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise CommandFailed(f"--format {arguments.format}: the formats are: {known}", USAGE)
+    database_url = None
+    if arguments.wait:
+        database_url = require_database(settings)
+    elif arguments.wait is None:
+        database_url = settings.database_url or find_database_url(settings.home)
+    client = connect(require_redis(settings))
+    try:
+        sender = FrameSender(client, agree_on_shards(client, settings.shards))
+        with _progress() as progress:
+            imported = _import(arguments, settings.project, sender, progress)
+    except redis.RedisError as error:
+        raise CommandFailed(
+            f"Redis takes no events ({error}): when it is back, import the same files again",
+            UNREACHABLE,
+        ) from error
+    finally:
+        client.close()
+    folded = database_url is not None and wait_until_folded(
+        database_url, sender.last_frames, timeout_s=arguments.timeout
+    )
+    if context.output.is_json:
+        context.output.json({"runs": imported, "folded": folded})
+    else:
+        for entry in imported:
+            context.output.line(plain(entry["run"]))
+    if database_url is not None and not folded:
+        say(
+            f"the events are safe, but not all are folded after {arguments.timeout:g} s: "
+            "is a worker running? `runfold doctor` tells"
+        )
+    failed = len(imported) < len(arguments.files) or (arguments.wait and not folded)
+    return FAILED if failed else OK
+
+
+def _import(
+    arguments: Namespace, project: str | None, sender: FrameSender, progress: Progress
+) -> list[dict[str, Any]]:
+    imported = []
+    for path in arguments.files:
+        try:
+            instance = read_instance(path)
+        except WfFormatError as error:
+            say(str(error))
+            continue
+        task = progress.add_task(plain(path.name), total=count_events(instance))
+        run = ""
+        number = 0
+        for envelope in events(instance, project=arguments.project or project):
+            run = envelope.run
+            sender.add(envelope)
+            number += 1
+            progress.advance(task)
+        sender.flush()
+        imported.append({"file": str(path), "run": run, "events": number})
+    return imported
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("events"),
+        console=Console(file=sys.stderr, highlight=False),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )

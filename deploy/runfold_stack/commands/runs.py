@@ -1,0 +1,111 @@
+"""`runfold runs`: what ran lately, and how it went."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.text import Text
+
+from runfold_stack.commands import Context
+from runfold_stack.formats import dollars, duration, moment, number, point_in_time
+from runfold_stack.output import STYLES, Output, cell, make_table
+from runfold_stack.servers import require_database
+from runfold_storage.history import History
+from runfold_storage.summaries import RunPage, RunSummary
+
+_EPILOG = """\
+examples:
+  runfold runs --status failed --status lost --since 24h
+  runfold runs --project acme --workflow nightly-report --limit 10
+  runfold runs --json | jq -r '.runs[].id'
+
+Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("--project", help="only runs of this project")
+    parser.add_argument("--workflow", help="only runs of this workflow")
+    parser.add_argument(
+        "--status", action="append", help="only runs with this status; may be given repeatedly"
+    )
+    parser.add_argument("--since", metavar="TIME", help="only runs that started then or later")
+    parser.add_argument("--until", metavar="TIME", help="only runs that started before")
+    parser.add_argument("--limit", type=int, default=50, help="at most so many (50; up to 500)")
+    parser.add_argument("--cursor", help="go on after the page that named this cursor")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Read one page and print it."""
+    now = datetime.now(UTC)
+    since = point_in_time("--since", arguments.since, now)
+    until = point_in_time("--until", arguments.until, now)
+    with History(require_database(context.settings), pool_size=1) as history:
+        page = history.runs(
+            project=arguments.project,
+            workflow=arguments.workflow,
+            status=arguments.status,
+            started_after=since,
+            started_before=until,
+            limit=arguments.limit,
+            cursor=arguments.cursor,
+        )
+    if context.output.is_json:
+        context.output.json(page)
+    else:
+        _print(page, context.output)
+    return 0
+
+
+def _print(page: RunPage, output: Output) -> None:
+    now = datetime.now(UTC)
+    names = Counter(run.project for run in page.runs)
+    columns = ["STATUS", "RUN", "WORKFLOW", "STARTED", "DURATION", "NODES", "COST", "ERROR"]
+    if list(names) not in ([], ["default"]):
+        columns.insert(3, "PROJECT")
+    if not any(run.usage.cost_usd for run in page.runs):
+        columns.remove("COST")
+    if not any(run.error for run in page.runs):
+        columns.remove("ERROR")
+    table = make_table(*columns, right=("DURATION", "NODES", "COST"))
+    for run in page.runs:
+        cells = _cells(run, now)
+        table.add_row(*(cells[column] for column in columns))
+    output.table(table)
+    if not page.runs:
+        output.note("no runs; record one with `runfold exec -- COMMAND`")
+        return
+    total = {"exact": "", "at_least": "at least ", "estimate": "about "}[page.total.relation]
+    if page.next_cursor is not None:
+        output.note(
+            f"{len(page.runs)} of {total}{number(page.total.value)} runs; "
+            f"more with: --cursor {page.next_cursor}"
+        )
+
+
+def _cells(run: RunSummary, now: datetime) -> dict[str, Any]:
+    took = run.duration_ms
+    if took is None and run.status == "running" and run.started_at is not None:
+        took = max(0.0, (now - run.started_at).total_seconds() * 1000)
+    error = ""
+    if run.error is not None:
+        parts = [run.error.node, run.error.type, (run.error.message or "").partition("\n")[0]]
+        error = cell(": ".join(part for part in parts if part))
+    nodes = run.nodes
+    done = nodes.completed + nodes.failed + nodes.skipped + nodes.cancelled
+    return {
+        "STATUS": Text(run.status, STYLES.get(run.status, "")),
+        "RUN": cell(run.id),
+        "WORKFLOW": cell(run.workflow),
+        "PROJECT": cell(run.project),
+        "STARTED": moment(run.started_at or run.queued_at),
+        "DURATION": duration(took),
+        "NODES": f"{done}/{nodes.total}" if nodes.total else "",
+        "COST": dollars(run.usage.cost_usd),
+        "ERROR": error,
+    }

@@ -1,0 +1,118 @@
+"""`runfold stats`: how often, how long, how well, how much."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.table import Table
+
+from runfold_stack.commands import Context
+from runfold_stack.formats import dollars, duration, number, percent, point_in_time, tokens
+from runfold_stack.output import Output, cell, make_table
+from runfold_stack.servers import require_database
+from runfold_storage.figures import Figures, GroupFigures
+from runfold_storage.history import History
+from runfold_storage.statistics import Stats
+
+_EPILOG = """\
+examples:
+  runfold stats                              every workflow
+  runfold stats nightly-report --since 7d    one workflow, with its nodes
+  runfold stats --json --bucket day --since 30d
+
+Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w; they are
+widened to whole hours. A run counts in the hour of its first event.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("workflow", nargs="?", help="only this workflow, with its nodes")
+    parser.add_argument("--project", help="only runs of this project")
+    parser.add_argument("--since", metavar="TIME", help="only runs that began then or later")
+    parser.add_argument("--until", metavar="TIME", help="only runs that began before")
+    parser.add_argument("--bucket", help="also per hour, day, week or month (UTC)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Read the figures and print them."""
+    now = datetime.now(UTC)
+    question: dict[str, Any] = {
+        "project": arguments.project,
+        "workflow": arguments.workflow,
+        "since": point_in_time("--since", arguments.since, now),
+        "until": point_in_time("--until", arguments.until, now),
+    }
+    by_name = arguments.workflow is None
+    with History(require_database(context.settings), pool_size=1) as history:
+        stats = history.stats(
+            **question, bucket=arguments.bucket, group_by="workflow" if by_name else None
+        )
+        nodes = [] if by_name else _groups(history.stats(**question, group_by="node"))
+    if context.output.is_json:
+        document = msgspec.to_builtins(stats, builtin_types=(datetime,))
+        context.output.json(document if by_name else {**document, "nodes": nodes})
+        return 0
+    _print(stats, nodes, arguments.workflow, context.output)
+    return 0
+
+
+def _print(stats: Stats, nodes: list[GroupFigures], workflow: str | None, output: Output) -> None:
+    if not stats.total:
+        output.note("no runs in that time; `runfold runs` lists what there is")
+        return
+    rows: list[tuple[str, Figures]] = [(str(group.workflow), group) for group in _groups(stats)]
+    if workflow is not None:
+        rows = [(workflow, stats)]
+    elif len(rows) > 1:
+        rows.append(("all", stats))
+    output.table(_table("WORKFLOW", rows))
+    further: list[tuple[str, list[tuple[str, Figures]]]] = [
+        ("NODE", [(str(group.node), group) for group in nodes]),
+        ("FROM", [(f"{bucket.start:%Y-%m-%d %H:%MZ}", bucket) for bucket in stats.buckets or ()]),
+    ]
+    for title, its_rows in further:
+        if its_rows:
+            output.line()
+            output.table(_table(title, its_rows))
+
+
+def _table(first: str, rows: Sequence[tuple[str, Figures]]) -> Table:
+    """A row each; what nobody has used gets no column."""
+    cells = [{first: cell(name), **_cells(figures)} for name, figures in rows]
+    columns = [
+        column
+        for column in cells[0]
+        if column not in ("TOKENS", "COST") or any(row[column] for row in cells)
+    ]
+    table = make_table(*columns, right=tuple(columns[1:]))
+    for row in cells:
+        table.add_row(*(row[column] for column in columns))
+    return table
+
+
+def _cells(figures: Figures) -> dict[str, str]:
+    took = figures.duration_ms
+    return {
+        "TOTAL": number(figures.total),
+        "COMPLETED": number(figures.completed),
+        "FAILED": number(figures.failed),
+        "CANCELLED": number(figures.cancelled),
+        "RUNNING": number(figures.running),
+        "SUCCESS": percent(figures.success_rate),
+        "P50": duration(took.p50),
+        "P95": duration(took.p95),
+        "MAX": duration(took.max),
+        "TOKENS": tokens(figures.usage),
+        "COST": dollars(figures.usage.cost_usd),
+    }
+
+
+def _groups(stats: Stats) -> list[GroupFigures]:
+    groups: Iterable[GroupFigures] | msgspec.UnsetType = stats.groups
+    return [] if isinstance(groups, msgspec.UnsetType) else list(groups)

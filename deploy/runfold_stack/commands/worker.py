@@ -1,0 +1,64 @@
+"""`runfold worker`: fold events into the history until told to stop."""
+
+import logging
+import threading
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+
+from runfold_stack.commands import Context
+from runfold_stack.logs import configure_logging
+from runfold_stack.outcomes import INTERRUPTED, OK
+from runfold_stack.servers import require_endpoints
+from runfold_stack.stopping import StopRequests
+from runfold_storage.errors import DatabaseUnreachable
+from runfold_storage.migrate import check_schema
+from runfold_workers.worker import Worker, WorkerSettings
+
+_EPILOG = """\
+Any number of workers may run, on any machine: they share the shards among them. SIGTERM and
+Ctrl-C let the batch at hand be committed; a second one does not wait for it, which loses nothing
+either. When Redis or PostgreSQL is away the worker waits.
+"""
+_log = logging.getLogger(__name__)
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+
+
+def run(_arguments: Namespace, context: Context) -> int:
+    """Work in a thread, and wait here for what ends it."""
+    settings = context.settings
+    configure_logging(settings.logging_level)
+    endpoints = require_endpoints(settings)
+    try:
+        check_schema(endpoints.database_url)
+    except DatabaseUnreachable as error:
+        _log.warning("PostgreSQL is away, waiting for it", extra={"reason": str(error)})
+    worker = Worker(
+        WorkerSettings(endpoints.redis_url, endpoints.database_url, shards=settings.shards)
+    )
+    failures: list[BaseException] = []
+    with StopRequests() as requests:
+        done = threading.Event()
+        thread = threading.Thread(target=_work, args=(worker, failures, done), daemon=True)
+        thread.start()
+        while not done.is_set() and requests.count < 2:
+            if requests.count:
+                worker.stop()
+            requests.wait(0.5)
+        if not done.is_set():
+            return INTERRUPTED
+    if failures:
+        raise failures[0]
+    return OK
+
+
+def _work(worker: Worker, failures: list[BaseException], done: threading.Event) -> None:
+    try:
+        worker.run()
+    except BaseException as error:
+        failures.append(error)
+    finally:
+        done.set()

@@ -1,0 +1,1 @@
+"""What `runfold doctor` looks at. Nothing here changes anything."""

@@ -1,0 +1,77 @@
+"""Is PostgreSQL there, with this version's schema and room for the weeks to come?"""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Final
+
+import psycopg
+
+from runfold_stack.diagnosis.findings import Finding, fail, ok, warn
+from runfold_storage.errors import SchemaOutdated
+from runfold_storage.migrate import check_schema, head
+from runfold_storage.partitions import existing_partitions, partition_name, weeks_ahead
+
+OLDEST: Final = 14
+_LISTED: Final = 3
+
+
+def check_server(connection: psycopg.Connection) -> Finding:
+    """Its version."""
+    version = connection.info.server_version // 10_000
+    row = connection.execute("SHOW server_version").fetchone()
+    found = f"PostgreSQL {row[0] if row else version} answers"
+    if version < OLDEST:
+        return warn("postgresql", found, f"upgrade to {OLDEST} or later")
+    return ok("postgresql", found)
+
+
+def check_revision(database_url: str) -> Finding:
+    """The schema; everything else needs it."""
+    try:
+        check_schema(database_url)
+    except SchemaOutdated as error:
+        found, _, remedy = str(error).partition("; ")
+        return fail("schema", found, remedy)
+    return ok("schema", f"at {head()}")
+
+
+def check_partitions(connection: psycopg.Connection, today: date) -> Finding:
+    """The ledger's weeks: this one must be there, and the next few should be."""
+    existing = existing_partitions(connection)
+    this_week = today.toordinal() - today.weekday()
+    weeks = [week for week in weeks_ahead(today) if week.toordinal() >= this_week]
+    missing = [partition_name(week) for week in [*weeks, None] if _name(week) not in existing]
+    remedy = "run: runfold migrate"
+    if partition_name(weeks[0]) in missing or partition_name(None) in missing:
+        return fail("partitions", f"missing now: {', '.join(missing)}", remedy)
+    if missing:
+        return warn("partitions", f"missing soon: {', '.join(missing)}", remedy)
+    return ok("partitions", f"there up to {partition_name(weeks[-1])}")
+
+
+def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
+    """What could not be understood, and why."""
+    row = connection.execute("SELECT count(*) FROM dead_letters").fetchone()
+    if row is None or not row[0]:
+        yield ok("dead letters", "none")
+        return
+    latest = connection.execute(
+        """
+        SELECT reason, count(*), max(created_at)
+        FROM (SELECT reason, created_at FROM dead_letters ORDER BY id DESC LIMIT 1000) AS latest
+        GROUP BY reason
+        ORDER BY max(created_at) DESC, reason
+        LIMIT %s
+        """,
+        (_LISTED,),
+    ).fetchall()
+    reasons = "; ".join(f"{count} × {reason[:120]}" for reason, count, _ in latest)
+    yield warn(
+        "dead letters",
+        f"{row[0]:,} events or frames could not be understood; the latest: {reasons}",
+        "correct whoever sends them; the table `dead_letters` has the bytes",
+    )
+
+
+def _name(week: date | None) -> str:
+    return partition_name(week)

@@ -1,0 +1,109 @@
+"""All checks, in the order in which one needs the other; one that cannot be made does not hide
+those that can."""
+
+from collections.abc import Generator, Iterator
+from datetime import date
+from typing import Final
+
+import psycopg
+import redis
+
+from runfold import streams
+from runfold_stack.addresses import answers
+from runfold_stack.diagnosis import database_checks, redis_checks, stream_checks
+from runfold_stack.diagnosis.findings import Finding, fail, ok
+from runfold_stack.local import find_database_url, find_redis_url
+from runfold_stack.settings import Settings
+from runfold_stack.up_state import find_up
+from runfold_storage.databases import connect
+from runfold_storage.errors import DatabaseUnreachable
+from runfold_storage.positions import load_positions
+
+_START: Final = "start it with `runfold up`, or set {}"
+
+
+def examine(settings: Settings, today: date) -> Iterator[Finding]:
+    """Every finding, as soon as it is known."""
+    client = yield from _reach_redis(settings)
+    connection = yield from _reach_database(settings)
+    try:
+        if connection is not None:
+            yield database_checks.check_partitions(connection, today)
+        if client is not None and connection is not None:
+            yield from _compare(client, connection, settings)
+        if connection is not None:
+            yield from database_checks.check_dead_letters(connection)
+    except (redis.RedisError, psycopg.Error) as error:
+        remedy = "look again; if it stays so, look at the server's log"
+        yield fail("servers", f"one of them broke off: {error}", remedy)
+    finally:
+        if client is not None:
+            client.close()
+        if connection is not None:
+            connection.close()
+    yield from _check_api(settings)
+
+
+def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | None]:
+    url = settings.redis_url or find_redis_url(settings.home)
+    if url is None:
+        found = f"none runs in {settings.home}"
+        yield fail("redis", found, _START.format("RUNFOLD_REDIS_URL"))
+        return None
+    client = streams.connect(url)
+    try:
+        yield from redis_checks.check_server(client)
+    except (redis.RedisError, OSError) as error:
+        client.close()
+        yield fail("redis", str(error), "check RUNFOLD_REDIS_URL, and whether the server runs")
+        return None
+    return client
+
+
+def _reach_database(
+    settings: Settings,
+) -> Generator[Finding, None, psycopg.Connection | None]:
+    url = settings.database_url or find_database_url(settings.home)
+    if url is None:
+        found = f"none runs in {settings.home}"
+        yield fail("postgresql", found, _START.format("RUNFOLD_DATABASE_URL"))
+        return None
+    try:
+        connection = connect(url, autocommit=True)
+        yield database_checks.check_server(connection)
+        schema = database_checks.check_revision(url)
+    except (DatabaseUnreachable, psycopg.Error) as error:
+        remedy = "check RUNFOLD_DATABASE_URL, and whether the server runs"
+        yield fail("postgresql", " ".join(str(error).split()), remedy)
+        return None
+    yield schema
+    if schema.level != "ok":
+        connection.close()
+        return None
+    return connection
+
+
+def _compare(
+    client: redis.Redis, connection: psycopg.Connection, settings: Settings
+) -> Iterator[Finding]:
+    positions = load_positions(connection)
+    # Not `agree_on_shards`: whoever looks must not be the first to choose.
+    agreed = streams.agreed_shards(client)
+    yield stream_checks.check_shards(agreed, settings.shards, len(positions))
+    shards = agreed or len(positions)
+    if shards:
+        found = stream_checks.read_streams(client, shards)
+        # Read after the streams, so that a frame folded in between is not taken for a lost one.
+        yield from stream_checks.check_streams(found, load_positions(connection))
+        yield stream_checks.check_leases(connection, shards)
+
+
+def _check_api(settings: Settings) -> Iterator[Finding]:
+    """Only that of a `runfold up` on this data directory is known here."""
+    state = find_up(settings.home)
+    if state is None or state.api_url is None:
+        return
+    if answers(f"{state.api_url}/readyz"):
+        yield ok("api", f"ready at {state.api_url}")
+    else:
+        yield fail("api", f"not ready at {state.api_url}", "see the messages of `runfold up`")

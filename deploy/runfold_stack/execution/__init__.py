@@ -1,0 +1,1 @@
+"""Running a command as if nobody watched, and recording what it did."""

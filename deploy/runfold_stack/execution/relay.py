@@ -1,0 +1,70 @@
+"""Signals that reach us, handed on to the command.
+
+They are blocked in every thread and collected by one of ours, which sees who sent them: what the
+terminal sends (Ctrl-C) goes to the whole process group, so the command has it already, and a
+second one would be one too many. A command in a session of its own gets every one from us.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from subprocess import Popen
+from typing import Final
+
+FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_COLLECTED: Final = {*FORWARDED, signal.SIGWINCH}
+
+
+class Relay:
+    """`seen`: the signals that came in, by us or past us, while the command ran."""
+
+    def __init__(self, *, is_own_session: bool, resize: Callable[[], None]) -> None:
+        self.seen: set[int] = set()
+        self._is_own_session = is_own_session
+        self._resize = resize
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _COLLECTED)
+
+    def restore_mask(self) -> None:
+        """In the command, before it begins: it gets its signals as it would without us."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def start(self, process: "Popen[bytes]") -> None:
+        """Hand on what comes, and what has come since we began."""
+        threading.Thread(target=self._run, args=(process,), daemon=True).start()
+
+    def _run(self, process: "Popen[bytes]") -> None:
+        while True:
+            number, from_terminal = _wait()
+            if number == signal.SIGWINCH:
+                self._resize()
+                continue
+            self.seen.add(number)
+            if self._is_own_session or not from_terminal:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    process.send_signal(number)
+
+
+def _wait() -> tuple[int, bool]:
+    """The next signal, and whether it came from the kernel."""
+    if sys.platform == "darwin":  # has no sigwaitinfo: guess
+        number = signal.sigwait(_COLLECTED)
+        return number, number in (signal.SIGINT, signal.SIGQUIT) and _is_in_foreground()
+    info = signal.sigwaitinfo(_COLLECTED)
+    return info.si_signo, info.si_code > 0
+
+
+def _is_in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False

@@ -1,0 +1,128 @@
+"""What the command's three standard streams are connected to.
+
+A stream of ours that is a terminal becomes a pseudo-terminal for the command, so that colours,
+progress bars and line buffering stay as they are; any other becomes a pipe. If stdin and stdout
+are both a terminal in whose foreground we are, the command gets that pseudo-terminal as its
+controlling one, and ours is put into raw mode: every key goes through. Otherwise the command
+stays in our session and process group, where the real terminal's Ctrl-C and Ctrl-Z reach it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import termios
+import tty
+from typing import Any, Final, Literal, NamedTuple
+
+StreamName = Literal["stdout", "stderr"]
+
+_OFLAG: Final = 1
+
+
+class Source(NamedTuple):
+    """Where the command writes (`child_fd`), where we read that, and where we pass it on to."""
+
+    name: StreamName
+    child_fd: int
+    fd: int
+    target: int
+    is_terminal: bool
+
+
+class Wiring:
+    """`sources` has one entry a pipe or pseudo-terminal; two streams may share one."""
+
+    def __init__(self) -> None:
+        _fill_standard_fds()
+        self.is_interactive = os.isatty(0) and os.isatty(1) and _is_foreground(0)
+        self.sources: list[Source] = []
+        self._saved: list[Any] | None = None
+        stdout = self._connect("stdout", 1)
+        shares = stdout.is_terminal and os.isatty(2) and _is_same_device(1, 2)
+        stderr = stdout if shares else self._connect("stderr", 2)
+        self.child_stdin = stdout.child_fd if self.is_interactive else 0
+        self.child_stdout, self.child_stderr = stdout.child_fd, stderr.child_fd
+
+    @property
+    def keyboard_target(self) -> int:
+        """Where keys go; only if interactive."""
+        return self.sources[0].fd
+
+    def close_child_ends(self) -> None:
+        """After the command has them; otherwise we would never see the end of its output."""
+        for source in self.sources:
+            os.close(source.child_fd)
+
+    def resize(self) -> None:
+        """Give our terminal's size to the pseudo-terminals."""
+        for source in self.sources:
+            if source.is_terminal:
+                with contextlib.suppress(OSError):
+                    size = fcntl.ioctl(source.target, termios.TIOCGWINSZ, bytes(8))
+                    fcntl.ioctl(source.fd, termios.TIOCSWINSZ, size)
+
+    def enter_raw_mode(self) -> None:
+        """From now on the pseudo-terminal interprets the keys."""
+        if self.is_interactive:
+            self._saved = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSADRAIN)
+
+    def restore(self) -> None:
+        """Leave our terminal as it was."""
+        if self._saved is not None:
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+
+    def _connect(self, name: StreamName, target: int) -> Source:
+        is_terminal = os.isatty(target)
+        fd, child_fd = _open_terminal(target, self.is_interactive) if is_terminal else os.pipe()
+        source = Source(name, child_fd, fd, target, is_terminal)
+        self.sources.append(source)
+        if is_terminal:
+            self.resize()
+        return source
+
+
+def take_terminal() -> None:
+    """In the command's new session: make its stdin the controlling terminal."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def read(fd: int) -> bytes:
+    """Some bytes; none at the end. A pseudo-terminal that nobody has open any more is one."""
+    try:
+        return os.read(fd, 65536)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return b""
+        raise
+
+
+def _open_terminal(like: int, is_interactive: bool) -> tuple[int, int]:
+    fd, child_fd = os.openpty()
+    attributes = termios.tcgetattr(like)
+    if not is_interactive:
+        attributes[_OFLAG] &= ~termios.OPOST  # the real terminal does that; once is enough
+    termios.tcsetattr(child_fd, termios.TCSANOW, attributes)
+    return fd, child_fd
+
+
+def _is_foreground(fd: int) -> bool:
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _is_same_device(one: int, other: int) -> bool:
+    return os.fstat(one).st_rdev == os.fstat(other).st_rdev
+
+
+def _fill_standard_fds() -> None:
+    """A closed 0, 1 or 2 would be given to the next file that is opened."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return

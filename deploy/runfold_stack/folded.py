@@ -1,0 +1,43 @@
+"""Waiting until workers have folded what was sent."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from runfold_storage.databases import connect
+from runfold_storage.positions import load_positions
+
+_POLL_S: Final = 0.1
+
+
+def wait_until_folded(
+    database_url: str,
+    frames: Mapping[int, str],
+    *,
+    timeout_s: float,
+    progress: Callable[[int], None] = lambda _: None,
+) -> bool:
+    """Whether all these frames (the last of each shard) were folded in time.
+
+    `progress` is told how many shards still have something to fold.
+    """
+    deadline = time.monotonic() + timeout_s
+    with connect(database_url, autocommit=True) as connection:
+        while True:
+            positions = load_positions(connection, frames)
+            behind = sum(
+                shard not in positions or order(positions[shard].position) < order(frame)
+                for shard, frame in frames.items()
+            )
+            progress(behind)
+            if not behind:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_S)
+
+
+def order(stream_id: str) -> tuple[int, int]:
+    """A stream id as numbers, which compare as Redis does."""
+    milliseconds, _, sequence = stream_id.partition("-")
+    return int(milliseconds), int(sequence or 0)

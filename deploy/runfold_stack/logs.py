@@ -1,0 +1,41 @@
+"""Logging of the long-running commands: to stderr, one line each, constant text plus fields."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class LineFormatter(logging.Formatter):
+    """`time level logger: text key=value …`; a traceback stays on the same line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields = {key: value for key, value in vars(record).items() if key not in _OWN}
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        shown = "".join(f" {key}={_shown(value)}" for key, value in fields.items())
+        text = record.getMessage().replace("\n", " ")
+        level = record.levelname.lower()
+        return f"{at.removesuffix('+00:00')}Z {level:<7} {record.name}: {text}{shown}"
+
+
+def configure_logging(level: int) -> None:
+    """For the whole process; to be called once, by a command."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level)
+    # Their every request or migration step is not what an operator asked for.
+    for name in ("alembic", "uvicorn"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    plain = text.isprintable() and text and not any(character in ' "=' for character in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)

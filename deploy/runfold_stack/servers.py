@@ -1,0 +1,35 @@
+"""Which servers a command talks to: those of the settings, else those that run in the data
+directory, else an error that says what to do. Nothing is started here."""
+
+from runfold_stack.local import Endpoints, find_database_url, find_redis_url
+from runfold_stack.outcomes import UNREACHABLE, CommandFailed
+from runfold_stack.settings import Settings
+
+
+def require_endpoints(settings: Settings) -> Endpoints:
+    """Both; raises `CommandFailed`."""
+    return Endpoints(require_redis(settings), require_database(settings))
+
+
+def require_redis(settings: Settings) -> str:
+    """The URL of Redis; raises `CommandFailed`."""
+    url = settings.redis_url or find_redis_url(settings.home)
+    if url is None:
+        raise _missing("Redis", settings, "RUNFOLD_REDIS_URL")
+    return url
+
+
+def require_database(settings: Settings) -> str:
+    """The URL of PostgreSQL; raises `CommandFailed`."""
+    url = settings.database_url or find_database_url(settings.home)
+    if url is None:
+        raise _missing("PostgreSQL", settings, "RUNFOLD_DATABASE_URL")
+    return url
+
+
+def _missing(server: str, settings: Settings, variable: str) -> CommandFailed:
+    return CommandFailed(
+        f"no {server} is running in {settings.home}: "
+        f"start one with `runfold up`, or set {variable}",
+        UNREACHABLE,
+    )

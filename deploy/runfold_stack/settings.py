@@ -1,0 +1,124 @@
+"""The settings of the command line and of what it starts: read once, in `main`, then frozen.
+
+`SETTINGS` lists them all, with defaults and meanings; the README's table is checked against it.
+An empty variable is an unset one. A value that cannot be used raises `SettingInvalid`, which
+names the variable and what is allowed. The SDK has settings of its own, in `runfold.settings`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from runfold import settings as sdk_settings
+from runfold.errors import SettingInvalid
+from runfold.events import MAX_NAME
+from runfold.streams import MAX_SHARDS
+from runfold_stack.local import default_data_dir
+
+DEFAULT_API_HOST: Final = "127.0.0.1"
+DEFAULT_API_PORT: Final = 8420
+DEFAULT_LOG_LEVEL: Final = "info"
+DEFAULT_WORKERS: Final = 1
+MAX_WORKERS: Final = 64
+
+_DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg://")
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class Setting(NamedTuple):
+    """One environment variable, in the words of the README's table."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+SETTINGS: Final = (
+    Setting("RUNFOLD_REDIS_URL", "that of `runfold up`", "Redis or Valkey: where events go first"),
+    Setting(
+        "RUNFOLD_DATABASE_URL", "that of `runfold up`", "PostgreSQL: where the history is kept"
+    ),
+    Setting(
+        "RUNFOLD_SHARDS",
+        "what the deployment has agreed on, else 8",
+        "number of streams; only the first process of a new deployment can choose it",
+    ),
+    Setting(
+        "RUNFOLD_HOME",
+        "`~/.local/share/runfold`; root: `/var/lib/runfold`",
+        "data directory of the servers that `runfold up` starts",
+    ),
+    Setting("RUNFOLD_PROJECT", "`default`", "project of what `exec` and `import` record"),
+    Setting("RUNFOLD_WORKERS", str(DEFAULT_WORKERS), "worker processes that `up` starts"),
+    Setting("RUNFOLD_API_HOST", f"`{DEFAULT_API_HOST}`", "address that the API listens on"),
+    Setting(
+        "RUNFOLD_API_PORT",
+        f"`{DEFAULT_API_PORT}`; if taken, any free one",
+        "port that the API listens on; one that is given and taken is an error",
+    ),
+    Setting("RUNFOLD_LOG_LEVEL", f"`{DEFAULT_LOG_LEVEL}`", "`debug`, `info`, `warning` or `error`"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a command may need to know; None: nothing was said."""
+
+    home: Path
+    redis_url: str | None = None
+    database_url: str | None = None
+    shards: int | None = None
+    project: str | None = None
+    workers: int = DEFAULT_WORKERS
+    api_host: str = DEFAULT_API_HOST
+    api_port: int | None = None
+    log_level: str = DEFAULT_LOG_LEVEL
+
+    @property
+    def logging_level(self) -> int:
+        """As the `logging` module counts."""
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+
+def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
+    """Read the variables; `as_root` decides where the data directory is."""
+    given = {setting.name: environ.get(setting.name, "").strip() for setting in SETTINGS}
+    home = given["RUNFOLD_HOME"]
+    level = given["RUNFOLD_LOG_LEVEL"].lower() or DEFAULT_LOG_LEVEL
+    if level not in _LOG_LEVELS:
+        allowed = ", ".join(_LOG_LEVELS)
+        raise SettingInvalid(f"RUNFOLD_LOG_LEVEL is {level!r}: one of {allowed} is allowed")
+    project = given["RUNFOLD_PROJECT"] or None
+    if project is not None and len(project) > MAX_NAME:
+        raise SettingInvalid(f"RUNFOLD_PROJECT has {len(project)} characters: at most {MAX_NAME}")
+    redis_url, database_url = given["RUNFOLD_REDIS_URL"], given["RUNFOLD_DATABASE_URL"]
+    if redis_url:
+        sdk_settings.Settings(redis_url=redis_url)  # raises
+    if database_url and not database_url.startswith(_DATABASE_SCHEMES):
+        raise SettingInvalid(  # without the value, which may hold a password
+            "RUNFOLD_DATABASE_URL: expected postgresql://user:password@host:port/database"
+        )
+    return Settings(
+        home=Path(home).expanduser().absolute()
+        if home
+        else default_data_dir(environ, as_root=as_root),
+        redis_url=redis_url or None,
+        database_url=database_url or None,
+        shards=_number("RUNFOLD_SHARDS", given, 1, MAX_SHARDS),
+        project=project,
+        workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
+        api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
+        api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
+        log_level=level,
+    )
+
+
+def _number(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:
+    text = given[name]
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
+        raise SettingInvalid(f"{name} is {text!r}: a whole number from {least} to {most} is needed")
+    return int(text)

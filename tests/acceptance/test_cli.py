@@ -1,0 +1,339 @@
+"""The command line, on a stack that `runfold up` has started."""
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acceptance.cli_processes import RUNFOLD, Up, environ, is_alive, runfold, wait_for
+from runfold_stack.postgres_server import PostgresServer
+from runfold_stack.redis_server import RedisServer
+from runfold_storage.history import History
+
+MONTAGE = {
+    "name": "tiny",
+    "schemaVersion": "1.5",
+    "workflow": {
+        "specification": {
+            "tasks": [
+                {"name": "first", "id": "1", "parents": [], "children": ["2"]},
+                {"name": "second", "id": "2", "parents": ["1"], "children": []},
+            ],
+            "files": [],
+        },
+        "execution": {
+            "makespanInSeconds": 3,
+            "executedAt": "2024-05-01T10:00:00Z",
+            "tasks": [
+                {"id": "1", "runtimeInSeconds": 1},
+                {"id": "2", "runtimeInSeconds": 2},
+            ],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One stack for all tests here."""
+    up = Up(tmp_path_factory.mktemp("up") / "home")
+    yield up
+    assert up.stop() == 0, up.log()
+
+
+def ask(up: Up, *words: str, exit_code: int = 0) -> Any:
+    """The JSON document that a command prints."""
+    answer = runfold(*words, "--json", env=up.env)
+    assert answer.returncode == exit_code, answer
+    return json.loads(answer.stdout)
+
+
+def await_run(up: Up, run: str, status: str) -> None:
+    """Wait until a run has this status."""
+
+    def has_come() -> bool:
+        details = history.run(run)
+        return details is not None and details.status == status
+
+    with History(up.told["database_url"], pool_size=1) as history:
+        wait_for(has_come, f"run {run} to be {status}")
+
+
+def test_up_says_where_everything_is(up: Up) -> None:
+    """Once `up` is ready its API answers at the URL that it told."""
+    with urllib.request.urlopen(f"{up.told['api_url']}/healthz", timeout=10) as answer:
+        assert answer.status == 200
+    assert up.told["data_dir"] == str(up.home)
+    assert up.told["pid"] == up.process.pid
+    assert up.told["redis_url"].startswith("unix://")
+
+
+def test_a_second_up_leaves_the_first_alone(up: Up) -> None:
+    """A second `up` on the same data directory ends with 1 and names the first one's API."""
+    second = runfold("up", env=up.env)
+    assert second.returncode == 1
+    assert up.told["api_url"].encode() in second.stderr
+    assert b"runfold down" in second.stderr
+    assert up.process.poll() is None
+
+
+def test_a_recorded_command_can_be_listed_and_shown(up: Up) -> None:
+    """What `exec` recorded is in `runs`, and `show` has its error and output."""
+    script = "echo working; echo 'no such table' >&2; exit 4"
+    executed = runfold(
+        *("exec", "--workflow", "nightly", "--run", "listed-1", "--tag", "team=a"),
+        *("--", "sh", "-c", script),
+        env=up.env,
+    )
+    assert executed.returncode == 4
+    await_run(up, "listed-1", "failed")
+    details = ask(up, "show", "listed-1")
+    assert details["exit_code"] == 4
+    assert details["tags"] == {"team": "a"}
+    assert details["error"]["message"] == "exit code 4: no such table"
+    listed = ask(up, "runs", "--workflow", "nightly", "--status", "failed")
+    assert [run["id"] for run in listed["runs"]] == ["listed-1"]
+    shown = runfold("show", "listed-1", env=up.env).stdout.decode()
+    assert "error: ExitCode: exit code 4: no such table" in shown
+    assert "working" in shown
+    logs = runfold("show", "listed-1", "--logs", env=up.env).stdout
+    assert sorted(logs.splitlines()) == [b"no such table", b"working"]
+    table = runfold("runs", env=up.env).stdout.decode()
+    assert "nightly" in table
+    assert "\x1b" not in table
+
+
+def test_events_of_a_run_can_be_shown(up: Up) -> None:
+    """`show --events` prints each event, one a line."""
+    runfold("exec", "--run", "events-1", "--", "true", env=up.env)
+    await_run(up, "events-1", "completed")
+    shown = runfold("show", "events-1", "--events", env=up.env).stdout.decode()
+    assert [line.split()[1] for line in shown.splitlines()] == ["started", "completed"]
+    events = ask(up, "show", "events-1", "--events")["events"]
+    assert [event["type"] for event in events] == ["started", "completed"]
+
+
+def test_an_unknown_run_is_a_failure(up: Up) -> None:
+    """`show` of a run that does not exist ends with 1 and says what lists runs."""
+    answer = runfold("show", "nobody", env=up.env)
+    assert answer.returncode == 1
+    assert answer.stderr == b"runfold: there is no run 'nobody': `runfold runs` lists them\n"
+
+
+def test_emit_takes_the_good_lines_and_reports_the_broken_ones(up: Up) -> None:
+    """A broken line is named with its number and reason; its neighbours are folded."""
+    lines = [
+        b'{"type":"started","run":"emit-1","at":"2026-11-21T02:00:00Z","workflow":"emitted"}',
+        b"not json",
+        b"",
+        b'{"type":"exploded","run":"emit-1","at":"2026-11-21T02:00:01Z"}',
+        b'{"type":"completed","run":"emit-1","at":"2026-11-21T02:00:05Z","exit_code":0}',
+    ]
+    answer = runfold("emit", "--json", env=up.env, stdin=b"\n".join(lines))
+    assert answer.returncode == 1
+    document = json.loads(answer.stdout)
+    assert document["accepted"] == 2
+    assert [entry["line"] for entry in document["lines"]] == [2, 4]
+    assert b"runfold: line 2: not JSON" in answer.stderr
+    assert b"runfold: line 4: unknown type 'exploded'" in answer.stderr
+    await_run(up, "emit-1", "completed")
+    assert ask(up, "show", "emit-1")["duration_ms"] == 5000
+
+
+def test_emitting_a_file_again_changes_nothing(up: Up, tmp_path: Path) -> None:
+    """Events without ids that are sent twice count once."""
+    path = tmp_path / "events.ndjson"
+    path.write_text(
+        '{"type":"started","run":"twice-1","at":"2026-11-21T02:00:00Z","workflow":"twice"}\n'
+        '{"type":"annotated","run":"twice-1","at":"2026-11-21T02:00:01Z",'
+        '"usage":{"input_tokens":7}}\n'
+        '{"type":"completed","run":"twice-1","at":"2026-11-21T02:00:05Z"}\n'
+    )
+    for _ in range(2):
+        assert ask(up, "emit", str(path)) == {"accepted": 3, "broken": 0, "lines": []}
+    marker = '{"type":"completed","run":"twice-1","at":"2026-11-21T02:00:09Z","id":9}'
+    runfold("emit", env=up.env, stdin=marker.encode())
+    with History(up.told["database_url"], pool_size=1) as history:
+
+        def has_come() -> bool:
+            page = history.events("twice-1")
+            return page is not None and len(page.events) == 4
+
+        wait_for(has_come, "the marker")
+    assert ask(up, "stats", "twice")["usage"]["input_tokens"] == 7
+
+
+def test_imported_runs_can_be_read_at_once(up: Up, tmp_path: Path) -> None:
+    """`import` prints the run's id after it was folded; a broken file does not stop the others."""
+    good, broken = tmp_path / "good.json", tmp_path / "broken.json"
+    good.write_text(json.dumps(MONTAGE))
+    broken.write_text("{}")
+    answer = runfold(
+        "import", "--format", "wfformat", "--project", "p", str(broken), str(good), env=up.env
+    )
+    assert answer.returncode == 1
+    assert b"broken.json" in answer.stderr
+    details = ask(up, "show", answer.stdout.decode().strip())
+    assert [node["node"] for node in details["nodes"]] == ["1", "2"]
+    assert details["project"] == "p"
+    assert details["duration_ms"] == 3000
+
+
+def test_an_unknown_format_names_those_that_are_known(up: Up) -> None:
+    """`import --format` of something else ends with 2."""
+    answer = runfold("import", "--format", "xes", "x", env=up.env)
+    assert answer.returncode == 2
+    assert b"the formats are: wfformat" in answer.stderr
+
+
+def test_stats_count_by_workflow_and_by_node(up: Up) -> None:
+    """`stats` has a line for each workflow; `stats WORKFLOW` one for each of its nodes."""
+    events = [
+        {"type": "started", "workflow": "counted"},
+        {"type": "node_started", "node": "a"},
+        {"type": "node_finished", "node": "a", "duration_ms": 10},
+        {"type": "completed", "duration_ms": 20},
+    ]
+    lines = [
+        json.dumps({"run": f"counted-{run}", "at": f"2026-11-21T02:00:0{number}Z", **event})
+        for run in range(3)
+        for number, event in enumerate(events)
+    ]
+    runfold("emit", env=up.env, stdin="\n".join(lines).encode())
+    for run in range(3):
+        await_run(up, f"counted-{run}", "completed")
+    assert ask(up, "stats", "counted")["nodes"][0]["node"] == "a"
+    groups = {group["workflow"]: group for group in ask(up, "stats")["groups"]}
+    assert groups["counted"]["total"] == 3
+    assert "counted" in runfold("stats", env=up.env).stdout.decode()
+
+
+def test_a_large_file_is_emitted(up: Up, tmp_path: Path) -> None:
+    """Tens of thousands of lines are accepted, all of them."""
+    path = tmp_path / "many.ndjson"
+    with path.open("w") as file:
+        for number in range(20_000):
+            file.write(
+                f'{{"type":"logged","run":"many-{number % 50}","at":"2026-11-21T02:00:00Z",'
+                f'"text":"line {number}"}}\n'
+            )
+    assert ask(up, "emit", str(path))["accepted"] == 20_000
+
+
+def test_doctor_finds_a_healthy_stack(up: Up) -> None:
+    """Every part is checked and nothing fails."""
+    report = ask(up, "doctor")
+    assert report["healthy"] is True
+    assert {finding["check"] for finding in report["findings"]} >= {
+        *("redis", "redis persistence", "redis eviction", "postgresql", "schema"),
+        *("partitions", "shards", "lag", "workers", "dead letters", "api"),
+    }
+
+
+def test_doctor_says_what_to_do_when_nothing_runs(tmp_path: Path) -> None:
+    """Without servers it fails, and names `runfold up` and the variables."""
+    answer = runfold("doctor", env=environ(RUNFOLD_HOME=str(tmp_path)))
+    assert answer.returncode == 1
+    for words in (b"runfold up", b"RUNFOLD_REDIS_URL", b"RUNFOLD_DATABASE_URL"):
+        assert words in answer.stdout
+
+
+def test_migrate_has_nothing_to_do(up: Up) -> None:
+    """`up` has migrated; `migrate --check` agrees."""
+    document = ask(up, "migrate", "--check")
+    assert document["before"] == document["head"]
+
+
+def test_a_reader_that_goes_away_is_no_error(up: Up) -> None:
+    """A closed pipe ends a command quietly, with 141."""
+    with subprocess.Popen(
+        [*RUNFOLD, "show", "--json", "--events", "listed-1"],
+        env=up.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_killed_worker_is_replaced(up: Up) -> None:
+    """After a SIGKILL another worker is started, and folds what comes."""
+    (first, *_) = up.pids_of("worker 1")
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: len(up.pids_of("worker 1")) == 2, "a second worker")
+    assert 'how="signal 9"' in up.log()
+    runfold("exec", "--run", "after-kill", "--", "true", env=up.env)
+    await_run(up, "after-kill", "completed")
+
+
+def test_stopped_and_killed_stacks_leave_nothing_behind(tmp_path: Path) -> None:
+    """SIGTERM ends every process; after a SIGKILL `down` stops the servers; the data stay."""
+    home = tmp_path / "home"
+    up = Up(home)
+    runfold("exec", "--run", "kept", "--", "true", env=up.env)
+    await_run(up, "kept", "completed")
+    children = up.pids_of("worker 1") + up.pids_of("api")
+    assert len(children) == 2
+    assert up.stop() == 0
+    assert not any(map(is_alive, children))
+    assert RedisServer(home / "redis").pid is None
+    assert PostgresServer(home / "postgres").pid is None
+
+    again = Up(home)
+    await_run(again, "kept", "completed")
+    again.stop(signal.SIGKILL)
+    children = again.pids_of("worker 1") + again.pids_of("api")
+    wait_for(lambda: not any(map(is_alive, children)), "worker and API to follow")
+    assert RedisServer(home / "redis").pid is not None
+    assert json.loads(runfold("down", "--json", env=again.env).stdout)["stopped"] == [
+        "postgres",
+        "redis",
+    ]
+    assert runfold("down", env=again.env).stdout == f"nothing runs in {home}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "exit_code", "message"),
+    [
+        (["runs"], {}, 3, b"no PostgreSQL is running in"),
+        (["emit"], {}, 3, b"no Redis is running in"),
+        (["emit"], {"RUNFOLD_REDIS_URL": "redis://127.0.0.1:1"}, 3, b"RUNFOLD_REDIS_URL"),
+        (["emit"], {"RUNFOLD_REDIS_URL": "nonsense"}, 2, b"RUNFOLD_REDIS_URL"),
+        (
+            ["runs"],
+            {"RUNFOLD_DATABASE_URL": "postgresql://127.0.0.1:1/x"},
+            3,
+            b"RUNFOLD_DATABASE_URL",
+        ),
+        (["runs"], {"RUNFOLD_DATABASE_URL": "nonsense"}, 2, b"RUNFOLD_DATABASE_URL"),
+        (["runs"], {"RUNFOLD_SHARDS": "many"}, 2, b"RUNFOLD_SHARDS is 'many'"),
+        (["rums"], {}, 2, b"did you mean `runfold runs`?"),
+        (["exec"], {}, 2, b"no command is given"),
+        (["exec", "--tag", "x", "--", "true"], {}, 2, b"write it as KEY=VALUE"),
+    ],
+)
+def test_what_can_go_wrong_is_said_in_one_line(
+    words: list[str], settings: dict[str, str], exit_code: int, message: bytes, tmp_path: Path
+) -> None:
+    """An expected error names the culprit and the remedy, without a traceback."""
+    answer = runfold(*words, env=environ(RUNFOLD_HOME=str(tmp_path), **settings))
+    assert answer.returncode == exit_code
+    assert message in answer.stderr
+    assert b"Traceback" not in answer.stderr
+
+
+def test_the_help_lists_commands_and_exit_codes() -> None:
+    """`--help` has every command and says what the exit codes mean."""
+    text = runfold("--help", env=environ()).stdout.decode()
+    for name in ("up", "down", "exec", "runs", "show", "stats", "emit", "import", "doctor"):
+        assert f"\n  {name} " in text
+    assert "\n  3    Redis or PostgreSQL cannot be reached\n" in text
