@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
 from runfold_stack.settings import SETTINGS, Settings, read_settings
 
@@ -82,3 +83,12 @@ def test_the_readme_has_every_setting() -> None:
     """Name, default and meaning stand in the README's table, and nothing else does."""
     rows = re.findall(r"^\| `(RUNFOLD_\w+)` \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
     assert rows == [(s.name, s.default, s.meaning) for s in SETTINGS]
+
+
+def test_the_first_page_lists_every_setting() -> None:
+    """The table of the README has those of the command line and those of the SDK."""
+    text = (README.parents[1] / "README.md").read_text()
+    listed = re.findall(r"^\| `(RUNFOLD_\w+)` \|", text, re.MULTILINE)
+    of_sdk = {sdk_settings.variable(name) for name in sdk_settings.Settings.__struct_fields__}
+    assert set(listed) == {setting.name for setting in SETTINGS} | of_sdk
+    assert len(listed) == len(set(listed))
