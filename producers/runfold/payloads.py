@@ -1,0 +1,92 @@
+"""Payloads: any Python object as bounded JSON, with what is secret masked.
+
+Nothing here raises for the sake of a value: what cannot be recorded is replaced by a text in
+square brackets that says so. The object is read once, at the call, so that a later change of it
+does not change what is recorded.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from .events import ABSENT, MAX_EVENT_BYTES
+from .names import fit_text
+from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, cut_text, mark_items, mark_keys, not_recorded
+from .redaction import Redactor
+
+MAX_PAYLOAD_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
+"""One payload alone; what is left is for the names beside it."""
+
+_STRING_LIMITS: Final = tuple(1024 * n for n in (960, 480, 240, 60, 16, 4, 1))
+_ITEM_LIMITS: Final = (10_000, 1_000, 100, 10)
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder()
+
+
+def encode_payload(value: object, redactor: Redactor, max_bytes: int = MAX_PAYLOAD_BYTES) -> Raw:
+    """The JSON of a payload; `None` is a payload that was not given."""
+    if value is None:
+        return ABSENT
+    try:
+        tree = ObjectReader(redactor).read(value)
+        return Raw(_encode_bounded(tree, max_bytes))
+    except Exception as error:  # someone else's object
+        return Raw(_encoder.encode(not_recorded(value, error)))
+
+
+def redact_raw(raw: Raw, redactor: Redactor) -> Raw:
+    """JSON that a caller encoded: the same bytes, unless something in it has to change."""
+    if not len(raw):
+        return ABSENT
+    try:
+        tree = _decoder.decode(raw)
+        if not redactor.asks and _is_fine(tree, redactor, 0):
+            return raw
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Raw(_encoder.encode(f"[not recorded: not JSON: {fit_text(error)}]"))
+    return encode_payload(tree, redactor)
+
+
+def shrink(raw: Raw, max_bytes: int) -> Raw:
+    """The same payload in fewer bytes, with what was cut marked."""
+    return raw if len(raw) <= max_bytes else Raw(_encode_bounded(_decoder.decode(raw), max_bytes))
+
+
+def _encode_bounded(tree: Any, max_bytes: int) -> bytes:
+    encoded = _encoder.encode(tree)
+    if len(encoded) <= max_bytes:
+        return encoded
+    for most in _STRING_LIMITS:
+        shorter = _encoder.encode(_shorten(tree, most, len(encoded)))
+        if len(shorter) <= max_bytes:
+            return shorter
+    for items in _ITEM_LIMITS:
+        shorter = _encoder.encode(_shorten(tree, _STRING_LIMITS[-1], items))
+        if len(shorter) <= max_bytes:
+            return shorter
+    return _encoder.encode(f"[cut, {len(encoded)} bytes of JSON]")
+
+
+def _shorten(tree: Any, most: int, items: int) -> Any:
+    if type(tree) is str:
+        return cut_text(tree, most)
+    if type(tree) is list:
+        return mark_items([_shorten(item, most, items) for item in tree[:items]], len(tree))
+    if type(tree) is dict:
+        kept = list(tree.items())[:items]
+        return mark_keys({k: _shorten(v, most, items) for k, v in kept}, len(tree))
+    return tree
+
+
+def _is_fine(tree: Any, redactor: Redactor, depth: int) -> bool:
+    """Whether nothing is to be masked and nothing nests too deeply."""
+    if type(tree) is dict:
+        for key, value in tree.items():
+            if redactor.hides(key, value) or not _is_fine(value, redactor, depth + 1):
+                return False
+    elif type(tree) is list:
+        for item in tree:
+            if not _is_fine(item, redactor, depth + 1):
+                return False
+    return depth <= MAX_PAYLOAD_DEPTH

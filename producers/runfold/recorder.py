@@ -1,0 +1,272 @@
+"""The front door: runs, nodes, events and whole executions go in here."""
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Self, Unpack
+
+import msgspec
+import redis
+from msgspec import Raw
+
+from . import streams
+from .decorators import Decorators
+from .emitter import Emitter, Flushed
+from .errors import BrokenEvent
+from .events import (
+    EVENT_CLASSES,
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    Started,
+    Trigger,
+    Usage,
+)
+from .faults import Fault
+from .heartbeats import Heartbeats
+from .ids import make_run_id
+from .names import fit_name, fit_number, fit_run_id
+from .numbering import EventIds, RunNumbers
+from .openings import Opening, PlannedNodes, PlannedOpening, make_started
+from .payloads import encode_payload
+from .recording import Ending, RecordedEnd, RecordedNode, list_events, number_events
+from .redaction import Redact, Redactor
+from .runs import Run, current_run
+from .sealing import PAYLOAD_FIELDS
+from .settings import Settings, read_settings
+from .writing import EVENT_OVERHEAD, Pen, fit_time, read_usage
+
+DEFAULT_TIMEOUT_S: Final = 5.0
+
+_KINDS: Final = {
+    cls: (PAYLOAD_FIELDS[cls], issubclass(cls, Completed | Failed | Cancelled))
+    for cls in EVENT_CLASSES
+}
+
+
+class Recorder(Decorators):
+    """Records runs. Make one a process; use it from any thread, task or forked child.
+
+    Arguments that are left out come from the environment (`RUNFOLD_…`), then from the defaults;
+    what cannot be used raises `SettingInvalid`. Nothing is connected before the first event.
+    `redact(key, value)` says what to record under a key that the built-in list does not mask;
+    `connect` makes the client, for Sentinel or for tests.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        project: str | None = None,
+        shards: int | None = None,
+        redact_keys: Sequence[str] | None = None,
+        redact: Redact | None = None,
+        buffer_events: int | None = None,
+        buffer_bytes: int | None = None,
+        heartbeat_s: float | None = None,
+        exit_flush_s: float | None = None,
+        connect: Callable[[str], redis.Redis] = streams.connect,
+    ) -> None:
+        settings = read_settings(
+            os.environ,
+            redis_url=redis_url,
+            project=project,
+            shards=shards,
+            redact_keys=redact_keys,
+            buffer_events=buffer_events,
+            buffer_bytes=buffer_bytes,
+            heartbeat_s=heartbeat_s,
+            exit_flush_s=exit_flush_s,
+        )
+        self.settings: Final[Settings] = settings
+        self._redactor = Redactor(settings.redact_keys, redact)
+        self._heartbeats = Heartbeats(settings.heartbeat_s)
+        self._emitter = Emitter(
+            settings,
+            self._redactor,
+            lambda: connect(settings.redis_url),
+            self._heartbeats.beat,
+        )
+        self._numbers = RunNumbers()
+        self._unsaved: set[str] = set()
+        weakref.finalize(self, self._emitter.retire).atexit = False
+
+    def run(
+        self,
+        workflow: str,
+        *,
+        project: str | None = None,
+        id: str | None = None,  # noqa: A002, the contract's word
+        inputs: object = None,
+        trigger: str | Trigger | Mapping[str, Any] | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        metadata: object = None,
+        parent_run: str | None = None,
+        attempt: int | None = None,
+        nodes: PlannedNodes | None = None,
+        queued_at: datetime | None = None,
+        save: bool = True,
+    ) -> Run:
+        """A run, to be entered. Inside the block of another run it becomes that one's child."""
+        pen = self._make_pen(id, saved=save)
+        if not save:
+            return Run(pen, Started(workflow=fit_name(workflow)), None, self._opened, self._ended)
+        around = current_run()
+        if parent_run is None and around is not None and around.saved:
+            parent_run = around.id
+        started = make_started(
+            self._redactor,
+            workflow,
+            PlannedOpening(
+                project=project or self.settings.project,
+                inputs=inputs,
+                trigger=trigger,
+                user=user,
+                session=session,
+                tags=tags,
+                metadata=metadata,
+                parent_run=parent_run,
+                attempt=attempt,
+                nodes=nodes,
+            ),
+        )
+        return Run(pen, started, fit_time(queued_at), self._opened, self._ended)
+
+    def join(self, run: str) -> Run:
+        """A handle of a run that was opened elsewhere: adds to it, ends it only when told to."""
+        pen = self._make_pen(run, saved=run not in self._unsaved)
+        return Run(pen, None, on_start=self._opened, on_end=self._ended)
+
+    def emit(self, event: Event) -> None:
+        """Send an event as it is, of its run or of the current one; leave it unchanged afterwards.
+
+        Where they are missing, `id` and `at` are filled in. An event without any run raises
+        `BrokenEvent`, as does anything that is no event.
+        """
+        try:
+            payloads, is_end = _KINDS[type(event)]
+        except KeyError:
+            raise BrokenEvent(f"not an event of the contract: {type(event).__name__}") from None
+        run = event.run
+        if run is None:
+            around = current_run()
+            if around is None:
+                raise BrokenEvent(f"{event.type}: no `run` given, and none is open here")
+            run = around.id
+            if not around.saved:
+                return
+        elif self._unsaved and run in self._unsaved:
+            return
+        size = EVENT_OVERHEAD
+        for name in payloads:
+            payload = getattr(event, name)
+            if type(payload) is not Raw:
+                payload = encode_payload(payload, self._redactor)
+                event = msgspec.structs.replace(event, **{name: payload})
+            size += len(payload)
+        at_us = None if event.at is None else fit_time(event.at)
+        if at_us is None:
+            at_us = time.time_ns() // 1000
+        event_id = event.id
+        if event_id is None:
+            event_id = self._numbers.of(run).take()
+        if is_end:
+            self._numbers.forget(run)
+        self._emitter.put((event, run, event_id, at_us, size, False))
+
+    def record(
+        self,
+        workflow: str,
+        *,
+        started_at: datetime,
+        finished_at: datetime | None = None,
+        duration_ms: float | None = None,
+        id: str | None = None,  # noqa: A002, the contract's word
+        queued_at: datetime | None = None,
+        status: RecordedEnd | None = None,
+        outputs: object = None,
+        error: Fault | None = None,
+        exit_code: int | None = None,
+        reason: str | None = None,
+        usage: Usage | Mapping[str, Any] | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+        nodes: Sequence[RecordedNode | Mapping[str, Any]] = (),
+        save: bool = True,
+        **opening: Unpack[Opening],
+    ) -> str:
+        """Record an execution that is over, all of it or nothing; returns the id of the run.
+
+        Without `status` it failed if there is an `error` or an exit code other than 0. Under an
+        `id` of your own, recording the same again changes nothing.
+        """
+        started_us = fit_time(started_at)
+        duration = fit_number(duration_ms, 0, 1e14)
+        if started_us is None:
+            started_us = time.time_ns() // 1000
+        run = fit_run_id(id) if id else make_run_id(started_us)
+        if not save:
+            return run
+        finished_us = fit_time(finished_at)
+        if finished_us is None:
+            finished_us = started_us + int((duration or 0) * 1000)
+        finished_us = max(started_us, finished_us)
+        opening["project"] = opening.get("project") or self.settings.project
+        started = make_started(self._redactor, workflow, PlannedOpening(**opening, nodes=None))
+        ending = Ending(
+            status=status,
+            finished_us=finished_us,
+            duration_ms=(finished_us - started_us) / 1000 if duration is None else duration,
+            outputs=outputs,
+            error=error,
+            exit_code=exit_code,
+            reason=reason,
+            usage=read_usage(usage),
+            stdout=stdout,
+            stderr=stderr,
+        )
+        queued_us = fit_time(queued_at)
+        events = list_events(started, started_us, queued_us, nodes, ending, self._redactor)
+        self._emitter.put_all(number_events(run, events, is_new=not id))
+        return run
+
+    def payload(self, value: object) -> Raw:
+        """An object as the JSON of a payload, with what is secret masked, for `emit`."""
+        return encode_payload(value, self._redactor)
+
+    def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
+        """Wait until what was recorded before this call is in Redis; blocks for `timeout_s`."""
+        return self._emitter.flush(timeout_s)
+
+    def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
+        """Flush and stop; what is recorded later is dropped and counted."""
+        return self._emitter.close(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make_pen(self, run: str | None, *, saved: bool) -> Pen:
+        """Only where the id is made here it is certain that no other process numbers the same."""
+        ids = EventIds() if run else EventIds(0)
+        fitted = fit_run_id(run) if run else make_run_id()
+        return Pen(fitted, ids, self._emitter, self._redactor, saved=saved)
+
+    def _opened(self, run: Run) -> None:
+        if run.saved:
+            self._heartbeats.add(run)
+            self._numbers.add(run.id, run.pen.ids)
+        else:
+            self._unsaved.add(run.id)
+
+    def _ended(self, run: Run) -> None:
+        self._heartbeats.remove(run)
+        self._numbers.forget(run.id)
+        self._unsaved.discard(run.id)

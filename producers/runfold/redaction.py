@@ -1,0 +1,171 @@
+"""Which values must not leave the process, told by the keys that they stand under.
+
+A key is taken apart into words (`X-Api-Key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`), and it is
+sensitive when some word, or some neighbouring words, end in one of the listed keys or in its
+plural. Counts of tokens are no tokens: `input_tokens` and `token_count: 5` stay.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+REDACTED: Final = "[redacted]"
+
+DEFAULT_KEYS: Final = (
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "passcode",
+    "secret",
+    "token",
+    "access tokens",
+    "api tokens",
+    "auth tokens",
+    "bearer tokens",
+    "refresh tokens",
+    "session tokens",
+    "authorization",
+    "auth",
+    "bearer",
+    "jwt",
+    "api key",
+    "access key",
+    "private key",
+    "secret key",
+    "signing key",
+    "encryption key",
+    "credential",
+    "cookie",
+    "connection string",
+    "cvv",
+)
+
+Redact = Callable[[str, object], object]
+"""Given a key and its value, what to record instead; the value itself to leave it."""
+
+_COUNTING: Final = frozenset(
+    [
+        "budget",
+        "count",
+        "cost",
+        "length",
+        "limit",
+        "max",
+        "min",
+        "num",
+        "number",
+        "per",
+        "price",
+        "rate",
+        "remaining",
+        "size",
+        "total",
+        "usage",
+        "used",
+    ]
+)
+_HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_BETWEEN_WORDS: Final = re.compile(r"[\W_]+|\d+")
+_ASSIGNED: Final = re.compile(
+    r"""(?P<head>["']?(?P<key>\w[\w.-]*)["']?\s*[=:]\s*)
+        (?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;(){}\[\]<>"']+)""",
+    re.VERBOSE,
+)
+_MAX_KNOWN: Final = 10_000
+
+_log = logging.getLogger("runfold")
+
+
+class Redactor:
+    """Decides by key; `keys` are added to the built-in ones, `-key` takes one of them away."""
+
+    def __init__(self, keys: Iterable[str] = (), redact: Redact | None = None) -> None:
+        wanted = {key: _join(key) for key in DEFAULT_KEYS}
+        for key in keys:
+            if key == "-*":
+                wanted.clear()
+            elif key.startswith("-"):
+                wanted = {name: word for name, word in wanted.items() if word != _join(key)}
+            else:
+                wanted[key] = _join(key)
+        singular = {word for word in wanted.values() if word}
+        self._endings = tuple(singular | {word + "s" for word in singular if word != "token"})
+        self._redact = redact
+        self._known: dict[str, str] = {}
+        self.harmless: set[str] = set()
+        self._warned = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether every value has to be shown to a callable."""
+        return self._redact is not None
+
+    def hides(self, key: str, value: object) -> bool:
+        """Whether the built-in rule masks this value."""
+        verdict = self._known.get(key)
+        if verdict is None:
+            verdict = self._judge(key)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+                self.harmless.clear()
+            if len(key) <= 100 and key.isascii():
+                self._known[key] = verdict
+                if not verdict and self._redact is None:
+                    self.harmless.add(key)
+        if not verdict or value is None or type(value) is bool:
+            return False
+        return verdict == "secret" or isinstance(value, str | bytes)
+
+    def apply(self, key: str, value: object) -> object:
+        """What to record under this key."""
+        if self.hides(key, value):
+            return REDACTED
+        return value if self._redact is None else self._ask(key, value)
+
+    def apply_to_text(self, key: str, text: str) -> str:
+        """Show a text (`message`, `stack`, `text`, `reason`) to the callable, if there is one."""
+        if self._redact is None:
+            return text
+        answer = self._ask(key, text)
+        return answer if isinstance(answer, str) else REDACTED
+
+    def scrub(self, text: str) -> str:
+        """Mask what a `repr` shows as `password='…'` or `'token': …`."""
+        return _ASSIGNED.sub(self._mask, text)
+
+    def _mask(self, found: re.Match[str]) -> str:
+        value = 0 if found["value"].isdecimal() else found["value"]
+        return found["head"] + REDACTED if self.hides(found["key"], value) else found[0]
+
+    def _ask(self, key: str, value: object) -> object:
+        assert self._redact is not None
+        try:
+            return self._redact(key, value)
+        except Exception as error:
+            if not self._warned:
+                self._warned = True  # its message and traceback may hold the value
+                name = type(error).__name__
+                _log.error("the redact callable raised %s: such values are masked", name)
+            return REDACTED
+
+    def _judge(self, key: str) -> str:
+        words = _split(key)
+        counts = not _COUNTING.isdisjoint(words)
+        joined = verdict = ""
+        for word in words:
+            joined += word
+            if joined.endswith(self._endings):
+                if not (counts and joined.endswith("token")):
+                    return "secret"
+                verdict = "unless a count"
+        return verdict
+
+
+def _split(key: str) -> list[str]:
+    return [word.casefold() for word in _BETWEEN_WORDS.split(_HUMPS.sub(" ", key)) if word]
+
+
+def _join(key: str) -> str:
+    return "".join(_split(key))

@@ -1,0 +1,108 @@
+"""The settings of the SDK: checked when a `Recorder` is made, fixed from then on.
+
+An argument wins over its environment variable, that over the default. The environment is read
+once; a value that cannot be used raises `SettingInvalid`, which names the variable and what is
+allowed, before anything is recorded.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from redis.connection import parse_url
+
+from .errors import SettingInvalid
+from .events import MAX_NAME
+from .streams import DEFAULT_REDIS_URL, MAX_SHARDS
+
+MAX_SECONDS: Final = 86_400.0
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a `Recorder` can be told; `None` for `shards`: take what the deployment agreed on."""
+
+    redis_url: str = DEFAULT_REDIS_URL
+    shards: int | None = None
+    project: str | None = None
+    redact_keys: tuple[str, ...] = ()
+    buffer_events: int = 100_000
+    buffer_bytes: int = 64 * 1024 * 1024
+    heartbeat_s: float = 60.0
+    exit_flush_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        try:
+            parse_url(self.redis_url)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        except (ValueError, TypeError, AttributeError) as error:
+            raise invalid("redis_url", _without_password(self.redis_url), str(error)) from None
+        if self.shards is not None:
+            _check_int("shards", self.shards, 1, MAX_SHARDS)
+        if self.project is not None and not 1 <= len(self.project) <= MAX_NAME:
+            raise invalid("project", self.project, f"1 to {MAX_NAME} characters are allowed")
+        for key in self.redact_keys:
+            if not isinstance(key, str) or (not any(map(str.isalnum, key)) and key != "-*"):
+                raise invalid("redact_keys", key, "a key has at least one letter or digit")
+        _check_int("buffer_events", self.buffer_events, 1, 100_000_000)
+        _check_int("buffer_bytes", self.buffer_bytes, 1024 * 1024, 1024**4)
+        _check_seconds("heartbeat_s", self.heartbeat_s, "; 0 sends none")
+        _check_seconds("exit_flush_s", self.exit_flush_s, "; 0 does not wait")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"RUNFOLD_{name.upper()}"
+
+
+def invalid(name: str, value: object, allowed: str) -> SettingInvalid:
+    """The error for a setting, wherever its value came from."""
+    return SettingInvalid(f"{variable(name)} (argument `{name}`) is {value!r}: {allowed}")
+
+
+def read_settings(environ: Mapping[str, str], **arguments: Any) -> Settings:
+    """Settings from arguments that are not `None`, then the environment, then the defaults."""
+    found: dict[str, Any] = {}
+    for name in Settings.__struct_fields__:
+        if arguments.get(name) is not None:
+            found[name] = arguments[name]
+        elif text := environ.get(variable(name), "").strip():
+            found[name] = _parse(name, text)
+    if isinstance(found.get("redact_keys"), str):
+        found["redact_keys"] = _split(found["redact_keys"])
+    elif "redact_keys" in found:
+        found["redact_keys"] = tuple(found["redact_keys"])
+    return Settings(**found)
+
+
+def _parse(name: str, text: str) -> Any:
+    if name in ("redis_url", "project", "redact_keys"):
+        return text
+    kind: type = float if name.endswith("_s") else int
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+        needed = "a number of seconds" if kind is float else "a whole number"
+        raise invalid(name, text, f"{needed} is needed") from None
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(key for key in map(str.strip, text.split(",")) if key)
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise invalid(name, value, f"a whole number from {least} to {most} is allowed")
+
+
+def _check_seconds(name: str, value: object, zero: str) -> None:
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fine or not math.isfinite(value) or not 0 <= value <= MAX_SECONDS:  # type: ignore[arg-type, operator]  # checked just before
+        raise invalid(name, value, f"0 to {MAX_SECONDS:.0f} seconds are allowed{zero}")
+
+
+def _without_password(url: object) -> str:
+    """An error message must not show what the URL hides."""
+    text = str(url)
+    head, at, tail = text.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if at else text

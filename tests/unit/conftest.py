@@ -1,0 +1,61 @@
+"""What the SDK's unit tests share: a recorder that writes to a Redis in memory."""
+
+from collections.abc import Callable, Iterator
+
+import fakeredis
+import pytest
+
+from runfold import Event, Recorder
+from runfold.codec import Envelope
+from runfold.frames import decode_frame
+
+Recorded = Callable[[], list[tuple[Envelope, Event]]]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own settings must not reach a unit test."""
+    for name in (
+        "REDIS_URL",
+        "SHARDS",
+        "PROJECT",
+        "REDACT_KEYS",
+        "BUFFER_EVENTS",
+        "BUFFER_BYTES",
+        "HEARTBEAT_S",
+        "EXIT_FLUSH_S",
+    ):
+        monkeypatch.delenv(f"RUNFOLD_{name}", raising=False)
+
+
+@pytest.fixture
+def fake_server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def recorder(fake_server: fakeredis.FakeServer) -> Iterator[Recorder]:
+    def connect(_: str) -> fakeredis.FakeRedis:
+        return fakeredis.FakeRedis(server=fake_server)
+
+    recorder = Recorder(connect=connect, heartbeat_s=0)
+    yield recorder
+    recorder.close(5)
+
+
+@pytest.fixture
+def recorded(recorder: Recorder, fake_server: fakeredis.FakeServer) -> Recorded:
+    """Everything that the recorder has sent so far, in the order of (at, id)."""
+
+    def read() -> list[tuple[Envelope, Event]]:
+        assert recorder.flush(10).pending == 0
+        client = fakeredis.FakeRedis(server=fake_server)
+        found = []
+        for key in client.keys("runfold:*:events"):
+            for _, fields in client.xrange(key):
+                frame = decode_frame(fields)
+                assert frame.broken == []
+                found += frame.events
+        return sorted(found, key=lambda pair: (pair[0].at_us, pair[0].id))
+
+    return read

@@ -1,0 +1,235 @@
+"""What stands between a runner and Redis: behaviour that needs no real server."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from runfold import Flushed, Heartbeat, Logged, Settings
+from runfold.emitter import Emitter
+from runfold.frames import decode_frame
+from runfold.redaction import Redactor
+from runfold.sealing import Unsealed
+from runfold.settings import read_settings
+
+
+def item(number: int, run: str = "r", size: int = 10) -> Unsealed:
+    return (Logged(text=str(number)), run, number, number, size, True)
+
+
+def away() -> redis.Redis:
+    raise OSError("away")
+
+
+def make(connect: Callable[[], redis.Redis], **settings: Any) -> Emitter:
+    return Emitter(read_settings({}, **settings), Redactor(), connect)
+
+
+def ids(server: fakeredis.FakeServer) -> list[int]:
+    client = fakeredis.FakeRedis(server=server)
+    return [
+        envelope.id
+        for key in client.keys("runfold:*:events")
+        for _, fields in client.xrange(key)
+        for envelope, _ in decode_frame(fields).events
+    ]
+
+
+def test_events_arrive_in_order(fake_server: fakeredis.FakeServer) -> None:
+    """What one thread put is in the stream in its order."""
+    emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
+    for number in range(10_000):
+        emitter.put(item(number))
+    assert emitter.flush(30) == Flushed(sent=10_000, pending=0, dropped=0)
+    assert ids(fake_server) == list(range(10_000))
+    emitter.close(5)
+
+
+def test_a_full_buffer_drops_the_newest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """With Redis away nothing is slowed; what does not fit is counted and reported."""
+    emitter = make(away, buffer_events=3)
+    for number in range(5):
+        emitter.put(item(number))
+    assert emitter.flush(0.05) == Flushed(sent=0, pending=3, dropped=2)
+    assert emitter.close(0) == Flushed(sent=0, pending=3, dropped=2)
+    assert "2 events dropped" in caplog.text
+
+
+def test_events_that_waited_are_sent_when_redis_comes(
+    fake_server: fakeredis.FakeServer,
+) -> None:
+    """An outage at the start costs nothing but time."""
+    is_there = threading.Event()
+
+    def connect() -> redis.Redis:
+        if not is_there.is_set():
+            raise OSError("away")
+        return fakeredis.FakeRedis(server=fake_server)
+
+    emitter = make(connect)
+    for number in range(5):
+        emitter.put(item(number))
+    assert emitter.flush(0).pending == 5
+    is_there.set()
+    assert emitter.flush(30) == Flushed(sent=5, pending=0, dropped=0)
+    assert ids(fake_server) == [0, 1, 2, 3, 4]
+    emitter.close(5)
+
+
+def test_flushing_in_vain_leaves_nothing_behind(fake_server: fakeredis.FakeServer) -> None:
+    """Time-outs of `flush` neither count as events nor hold up a later one."""
+    is_there = threading.Event()
+
+    def connect() -> redis.Redis:
+        if not is_there.is_set():
+            raise OSError("away")
+        return fakeredis.FakeRedis(server=fake_server)
+
+    emitter = make(connect)
+    emitter.put(item(0))
+    for _ in range(20):
+        assert emitter.flush(0).pending == 1
+    is_there.set()
+    assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
+    emitter.close(5)
+
+
+def test_flush_does_not_wait_for_what_comes_later(fake_server: fakeredis.FakeServer) -> None:
+    """A runner that never stops emitting cannot keep `flush` from returning."""
+    emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
+    stop = threading.Event()
+
+    def emit() -> None:
+        number = 0
+        while not stop.is_set():
+            if emitter.flushed.pending < 5000:
+                emitter.put(item(number, run="busy"))
+                number += 1
+
+    emitting = threading.Thread(target=emit)
+    emitting.start()
+    try:
+        for number in range(3):
+            emitter.put(item(number, run="mine"))
+            emitter.flush(30)
+            client = fakeredis.FakeRedis(server=fake_server)
+            mine = [
+                envelope.id
+                for key in client.keys("runfold:*:events")
+                for _, fields in client.xrange(key)
+                for envelope, _ in decode_frame(fields).events
+                if envelope.run == "mine"
+            ]
+            assert mine == list(range(number + 1))
+    finally:
+        stop.set()
+        emitting.join()
+        emitter.close(5)
+
+
+def test_flushing_nothing_needs_no_thread() -> None:
+    """An unused emitter has no thread, and flushes at once."""
+    emitter = make(away)
+    before = threading.active_count()
+    assert emitter.flush(60) == Flushed(sent=0, pending=0, dropped=0)
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_flusher_does_not_end_it(
+    fake_server: fakeredis.FakeServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug is reported, and the events go out afterwards."""
+    emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
+    send, failures = emitter._shipper.send, iter([True])
+
+    def fail_once(**arguments: bool) -> tuple[int, int]:
+        if next(failures, False):
+            raise RuntimeError("a bug")
+        return send(**arguments)
+
+    monkeypatch.setattr(emitter._shipper, "send", fail_once)
+    emitter.put(item(0))
+    assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
+    assert "a bug" in caplog.text
+    emitter.close(5)
+
+
+def test_where_no_thread_can_start_the_caller_sends(
+    fake_server: fakeredis.FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the very end of an interpreter, `flush` does the work itself."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
+    emitter.put(item(0))
+    emitter.put(item(1))
+    assert emitter.flush(30) == Flushed(sent=2, pending=0, dropped=0)
+    assert ids(fake_server) == [0, 1]
+
+
+def test_an_event_after_the_end_of_the_process_is_sent_at_once(
+    fake_server: fakeredis.FakeServer,
+) -> None:
+    """Handlers that run after ours may still record."""
+    emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
+    emitter.put(item(0))
+    emitter.at_exit()
+    assert ids(fake_server) == [0]
+    emitter.put(item(1))
+    assert ids(fake_server) == [0, 1]
+    emitter.close(5)
+
+
+def test_the_end_of_a_process_waits_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
+    """With Redis away the time is bounded over all that happens at the end, and the loss told."""
+    emitter = make(away, exit_flush_s=0.1)
+    emitter.put(item(0))
+    emitter.at_exit()
+    emitter.put(item(1))
+    assert "2 events could not be sent" in caplog.text
+    assert emitter._exit_left_s == 0
+    emitter.close(0)
+
+
+def test_a_forked_child_starts_empty(fake_server: fakeredis.FakeServer) -> None:
+    """The parent sends what the parent has; the child gets a thread and a client of its own."""
+    emitter = make(away)
+    emitter.put(item(0))
+    thread = emitter._thread
+    assert thread is not None
+    emitter._connect = lambda: fakeredis.FakeRedis(server=fake_server)
+    flusher_of_the_parent = emitter._buffer
+    emitter.after_fork()
+    emitter.put(item(1))
+    assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
+    assert ids(fake_server) == [1]
+    assert emitter._buffer is not flusher_of_the_parent
+    emitter.close(5)
+
+
+def test_heartbeats_come_from_the_flusher(fake_server: fakeredis.FakeServer) -> None:
+    """What is due is emitted by the flusher's own thread, and sent."""
+    seen = []
+    done = threading.Event()
+
+    def beat(failing: bool) -> float | None:
+        seen.append(threading.current_thread().name)
+        if len(seen) == 3:
+            emitter.put((Heartbeat(), "r", 1, 0, 10, True))
+            done.set()
+        return 0.01
+
+    emitter = Emitter(Settings(), Redactor(), lambda: fakeredis.FakeRedis(server=fake_server), beat)
+    emitter.put(item(0))
+    assert done.wait(30)
+    assert emitter.flush(30).sent == 2
+    assert set(seen) == {"runfold"}
+    emitter.close(5)

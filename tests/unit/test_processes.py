@@ -1,0 +1,46 @@
+"""What happens to a process, told to those who have to know."""
+
+import gc
+import os
+
+from runfold import processes
+
+
+class Resident:
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def after_fork(self) -> None:
+        self.heard.append("fork")
+
+    def at_exit(self) -> None:
+        self.heard.append("exit")
+
+
+def test_residents_are_told_of_the_end() -> None:
+    """Each one that asked is called."""
+    resident = Resident()
+    processes.tell(resident)
+    processes._end()
+    assert resident.heard == ["exit"]
+
+
+def test_a_forked_child_is_told_and_counts_on() -> None:
+    """The child knows that it is another process; the parent has not changed."""
+    resident = Resident()
+    processes.tell(resident)
+    before = processes.generation
+    pid = os.fork()
+    if pid == 0:
+        fine = resident.heard == ["fork"] and processes.generation == before + 1
+        os._exit(0 if fine else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert resident.heard == []
+    assert processes.generation == before
+
+
+def test_nobody_is_kept_alive() -> None:
+    """An emitter that its recorder has let go of is not told, nor held."""
+    processes.tell(Resident())
+    gc.collect()
+    assert not [one for one in processes._residents if isinstance(one, Resident)]
