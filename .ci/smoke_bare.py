@@ -1,7 +1,7 @@
 """The bare SDK: what it brings along, and that a runner survives a Redis that is away."""
 
-import importlib
 import importlib.metadata
+import importlib.util
 import re
 import sys
 
@@ -40,8 +40,6 @@ with recorder.run("smoke", project="ci") as run, run.node("only") as node:
 left = recorder.flush(timeout_s=0.2)
 if left.pending != 4:
     sys.exit(f"expected 4 events to wait for Redis, got {left}")
-for package in ("runfold_storage", "runfold_workers", "runfold_api"):
-    try:
-        importlib.import_module(f"{package}.errors")
-    except ImportError:
+for package in ("runfold_storage", "runfold_workers", "runfold_api", "runfold_stack"):
+    if importlib.util.find_spec(package) is None:
         sys.exit(f"{package} is not in the wheel")

@@ -66,9 +66,11 @@ class Output:
         """Whether a person sees the results as they come."""
         return sys.stdout.isatty()
 
-    def json(self, value: Any) -> None:
-        """The one document."""
-        document = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    def json(self, value: Any, *, on_one_line: bool = False) -> None:
+        """The one document; on one line where others are to read it while we go on."""
+        document = msgspec.json.encode(value)
+        if not on_one_line:
+            document = msgspec.json.format(document, indent=2)
         sys.stdout.flush()
         sys.stdout.buffer.write(document + b"\n")
         sys.stdout.buffer.flush()

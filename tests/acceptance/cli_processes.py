@@ -75,13 +75,9 @@ class Up:
                 start_new_session=True,
             )
         assert self.process.stdout is not None
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if line == b"}\n":
-                break
-        assert lines, self.log()
-        self.told: dict[str, Any] = json.loads(b"".join(lines))
+        line = self.process.stdout.readline()
+        assert line, self.log()
+        self.told: dict[str, Any] = json.loads(line)
 
     def log(self) -> str:
         """What it has logged since it was started."""

@@ -48,7 +48,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("--host", help="address that the API listens on (RUNFOLD_API_HOST)")
     parser.add_argument("--port", type=int, help="port of the API; 0: a free one")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, once ready")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, once ready")
 
 
 def run(arguments: Namespace, context: Context) -> int:
@@ -136,7 +136,8 @@ def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | 
                 "database_url": endpoints.database_url,
                 "data_dir": str(home),
                 "pid": os.getpid(),
-            }
+            },
+            on_one_line=True,
         )
         return
     context.output.line(
