@@ -12,6 +12,15 @@ from .errors import BadParameter, DatabaseUnreachable
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
+# A server that vanished without a word is noticed within half a minute, not after two hours.
+_PATIENCE: Final[dict[str, Any]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
 
 def check_url(url: str) -> str:
     """A URL that libpq takes; raises `BadParameter` naming what is wrong."""
@@ -27,7 +36,7 @@ def check_url(url: str) -> str:
 def connect(url: str, **options: Any) -> psycopg.Connection:
     """A psycopg connection; raises `DatabaseUnreachable` with the server's own words."""
     try:
-        return psycopg.connect(check_url(url), connect_timeout=10, **options)
+        return psycopg.connect(check_url(url), **_PATIENCE, **options)
     except psycopg.OperationalError as error:
         raise DatabaseUnreachable(f"PostgreSQL did not answer: {error}".rstrip()) from error
 
@@ -45,5 +54,5 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10} | ({"options": options} if options else {}),
+        connect_args=_PATIENCE | ({"options": options} if options else {}),
     )
