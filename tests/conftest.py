@@ -17,6 +17,7 @@ from runfold_stack.binaries import find_postgres, find_redis
 from runfold_stack.errors import ProgramNotFoundError
 from runfold_stack.postgres_server import PostgresServer
 from runfold_stack.redis_server import RedisServer
+from runfold_storage.migrate import migrate
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
@@ -67,6 +68,21 @@ def database_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A database of this test's own, empty, dropped afterwards."""
     name = f"test_{next(_database_numbers)}"
     yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> str:
+    """The name of a migrated database to copy: never connect to it."""
+    migrate(postgres_server.create_database("migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def migrated_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """A database of this test's own with the schema in it, dropped afterwards."""
+    name = f"test_{next(_database_numbers)}"
+    yield postgres_server.create_database(name, template=migrated_template)
     postgres_server.drop_database(name)
 
 
