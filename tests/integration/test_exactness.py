@@ -1,0 +1,548 @@
+"""Exactly once in effect, on PostgreSQL: whatever fails, the tables are those of the definition."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from cutting_proxy import CuttingProxy
+from histories import NOON_US, SHARDS, History, cut, histories, made_up_runs, to_entry
+from oracle import Event, Projection, project
+from runfold.ids import make_run_id, run_key
+from runfold.streams import shard_of
+from runfold_storage import partitions
+from runfold_storage.databases import connect
+from runfold_storage.errors import PositionMoved
+from runfold_storage.positions import ensure_shards, load_positions
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+from runfold_workers.ownership import release_leases, take_leases
+from tables import dead_letters, read_projection, truncate
+
+Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture
+def open_connection(migrated_url: str) -> Iterator[Connect]:
+    """Connections as a worker makes them, to a database of this test's own."""
+    opened: list[psycopg.Connection] = []
+
+    def open_one(url: str = migrated_url) -> psycopg.Connection:
+        opened.append(connect(url, autocommit=True))
+        return opened[-1]
+
+    ensure_shards(open_one(), SHARDS)
+    yield open_one
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def database(open_connection: Connect) -> psycopg.Connection:
+    """A connection to look at the tables."""
+    return open_connection()
+
+
+def committer_on(connection: psycopg.Connection, **arguments: Any) -> Committer:
+    committer = Committer(connection, **arguments)
+    committer.own(range(SHARDS))
+    return committer
+
+
+def deliver(committer: Committer, entries: Sequence[StreamEntry]) -> None:
+    """Commit those frames that lie behind the committed positions, as a worker reads them."""
+    left = [
+        entry
+        for entry in entries
+        if number_of(entry.id) > number_of(committer.positions[entry.shard].position)
+    ]
+    if left:
+        committer.commit(left)
+
+
+def number_of(stream_id: str) -> int:
+    return int(stream_id.partition("-")[0])
+
+
+def started(run: str = "a run", event_id: int = 0, **fields: Any) -> Event:
+    return {"type": "started", "run": run, "id": event_id, "at_us": NOON_US, **fields}
+
+
+def ended(run: str, event_id: int) -> Event:
+    """A second event, which changes everything that the first has counted."""
+    return {"type": "completed", "run": run, "id": event_id, "at_us": NOON_US + 5, "exit_code": 0}
+
+
+def frame_of(*events: Event, number: int = 1) -> StreamEntry:
+    """A frame of events of one shard."""
+    return to_entry(shard_of(events[0]["run"], SHARDS), number, events, packed=False)
+
+
+def runs_on_shard(shard: int, wanted: int) -> list[str]:
+    """Ids of runs that live on the same shard."""
+    names = (f"job {n}" for n in range(1000))
+    return [name for name in names if shard_of(name, SHARDS) == shard][:wanted]
+
+
+def without_seen(projection: Projection) -> Projection:
+    """Without the last sign of life, which heartbeats tell and the ledger does not keep."""
+    return replace(
+        projection, runs={ref: row._replace(seen_us=0) for ref, row in projection.runs.items()}
+    )
+
+
+def test_however_events_arrive_the_tables_are_those_of_the_definition(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Order, cuts, duplicates, forgetting and restarts change nothing in PostgreSQL either."""
+
+    @settings(
+        max_examples=40,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(histories())
+    def check(history: History) -> None:
+        truncate(database)
+        connection = open_connection()
+        committer = committer_on(connection, max_memory_weight=history.max_weight)
+        for step in history.steps:
+            if step.restart:
+                connection.close()
+                connection = open_connection()
+                committer = committer_on(connection, max_memory_weight=history.max_weight)
+            committer.commit(step.entries)
+        connection.close()
+        found = read_projection(database)
+        assert without_seen(found) == without_seen(project(history.events, SHARDS))
+        assert dead_letters(database) == []
+
+    check()
+
+
+def test_extremes_that_were_taken_back_are_looked_up_among_their_own(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Earlier ends correct the shortest and the longest; rows of other rollups do not count."""
+
+    def history_of(
+        run: str,
+        ms: int,
+        *,
+        node: str = "n",
+        node_ms: int | None = None,
+        end: str = "completed",
+        late: int = 9,
+        at_us: int = NOON_US,
+        **begin: Any,
+    ) -> list[Event]:
+        told: list[Event] = [
+            {"type": "started", "at_us": at_us, "workflow": "w", **begin},
+            {
+                "type": "node_finished",
+                "at_us": at_us + late,
+                "node": node,
+                "duration_ms": node_ms or ms,
+            },
+            {"type": end, "at_us": at_us + late, "duration_ms": ms},
+        ]
+        return [event | {"run": run, "id": late * 10 + n} for n, event in enumerate(told)]
+
+    shortest, middle, longest, *others = runs_on_shard(1, 8)
+    events = [
+        *history_of(shortest, 10),
+        *history_of(middle, 20),
+        *history_of(longest, 30),
+        *history_of(others[0], 1, at_us=NOON_US + 3_600_000_000),
+        *history_of(others[1], 1, workflow="another"),
+        *history_of(others[2], 99, project="another"),
+        *history_of(others[3], 20, node="another", node_ms=99),
+        *history_of(others[4], 1, node_ms=20, end="failed"),
+        *history_of(runs_on_shard(2, 1)[0], 1),
+    ]
+    corrections = [*history_of(shortest, 15, late=5), *history_of(longest, 25, late=5)]
+    steps = cut(events + corrections, [""] * (len(events) - 1) + ["batch"] + [""] * 6, packed=True)
+    committer = committer_on(open_connection())
+
+    for step in steps:
+        committer.commit(step.entries)
+
+    expected = project(events + corrections, SHARDS)
+    assert read_projection(database) == expected
+    assert (15_000, 25_000) in {
+        (stat.duration_min_us, stat.duration_max_us) for stat in expected.stats.values()
+    }
+
+
+def test_the_feed_numbers_every_change_once(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Runs carry the number of their last change; none is given out twice on a shard."""
+    committer = committer_on(open_connection())
+    events = [event for run in made_up_runs(seed=5, events=400) for event in run]
+    steps = cut(events, [["", "batch"][n % 20 == 0] for n in range(len(events))], packed=True)
+
+    given_out = [
+        (row.shard, feed_seq)
+        for step in steps
+        for batch in committer.commit(step.entries)
+        for row, feed_seq in batch.runs
+    ]
+
+    assert len(given_out) == len(set(given_out))
+    for shard, position in load_positions(database).items():
+        numbers = [feed_seq for of, feed_seq in given_out if of == shard]
+        assert numbers == list(range(1, position.feed_seq + 1))
+        assert position.consumed == sum(e.shard == shard for s in steps for e in s.entries)
+    rows = database.execute("SELECT shard, feed_seq FROM runs").fetchall()
+    assert set(rows) <= set(given_out)
+
+
+def test_the_second_worker_on_a_shard_loses(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """With leases off, whoever commits second finds that the position has moved."""
+    first, second = committer_on(open_connection()), committer_on(open_connection())
+    frame = frame_of(started())
+    first.commit([frame])
+
+    with pytest.raises(PositionMoved) as moved:
+        second.commit([frame])
+    second.disown(moved.value.shard)
+    second.own(range(SHARDS))
+    deliver(second, [frame, frame_of(ended("a run", 1), number=2)])
+
+    expected = project([started(), ended("a run", 1)], SHARDS)
+    assert read_projection(database) == expected
+
+
+def test_workers_that_fight_for_every_shard_count_nothing_twice(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Four workers on all shards at once, without leases: the tables are exact."""
+    events = [event for run in made_up_runs(seed=6, events=1500) for event in run]
+    steps = cut(events, [["", "batch"][n % 30 == 0] for n in range(len(events))], packed=True)
+    entries = [entry for step in steps for entry in step.entries]
+    errors: list[BaseException] = []
+
+    def work(committer: Committer) -> None:
+        try:
+            while any(
+                number_of(committer.positions[entry.shard].position) < number_of(entry.id)
+                for entry in entries
+            ):
+                behind = [
+                    entry
+                    for entry in entries
+                    if number_of(entry.id) > number_of(committer.positions[entry.shard].position)
+                ]
+                try:
+                    committer.commit(behind[:7])
+                except PositionMoved as moved:
+                    committer.disown(moved.shard)
+                    committer.own(range(SHARDS))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=[committer_on(open_connection())]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert errors == []
+    assert without_seen(read_projection(database)) == without_seen(project(events, SHARDS))
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+def test_a_lost_reply_to_commit_is_settled_by_the_position(
+    committed: bool, open_connection: Connect, database: psycopg.Connection, migrated_url: str
+) -> None:
+    """The worker cannot know whether its COMMIT arrived; what it reads next tells."""
+    frame = frame_of(started(), ended("a run", 1))
+    with CuttingProxy(migrated_url) as proxy:
+        committer = committer_on(open_connection(proxy.url))
+        proxy.cut_at_commit(after=committed)
+
+        with pytest.raises(psycopg.OperationalError):
+            committer.commit([frame])
+
+    shard = shard_of("a run", SHARDS)
+    assert load_positions(database)[shard].position == ("1-0" if committed else "0-0")
+    deliver(committer_on(open_connection()), [frame])
+    expected = project([started(), ended("a run", 1)], SHARDS)
+    assert read_projection(database) == expected
+
+
+def test_a_commit_that_failed_leaves_the_worker_as_if_it_had_not_read(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """A lock that is not to be had rolls everything back, and the same call then succeeds."""
+    connection = open_connection()
+    connection.execute("SET lock_timeout = '50ms'")
+    committer = committer_on(connection)
+    committer.commit([frame_of(started())])
+    second = frame_of(ended("a run", 1), number=2)
+    with open_connection().transaction() as other:
+        other.connection.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            committer.commit([second])
+
+    committer.commit([second])
+
+    expected = project([started(), ended("a run", 1)], SHARDS)
+    assert read_projection(database) == expected
+
+
+@pytest.fixture
+def poisoned(database: psycopg.Connection) -> psycopg.Connection:
+    """A database that refuses events which mention poison."""
+    database.execute("ALTER TABLE events ADD CHECK (body NOT LIKE '%poison%')")
+    return database
+
+
+@pytest.mark.parametrize(
+    ("frames", "bad"),
+    [
+        ([1], {0}),
+        ([2], {0}),
+        ([2], {1}),
+        ([2], {0, 1}),
+        ([17], {3}),
+        ([17], {0, 8, 9, 16}),
+        ([3, 3, 3], {4}),
+        ([5, 1, 4, 1, 7], {0, 5, 9, 10, 17}),
+        ([1, 1, 1, 1], {0, 1, 2, 3}),
+    ],
+)
+def test_only_events_that_postgresql_refuses_are_dead_letters(
+    frames: list[int], bad: set[int], open_connection: Connect, poisoned: psycopg.Connection
+) -> None:
+    """They are found one by one, with the reason; all others fold, in order and once."""
+    events = []
+    for n, run in enumerate(runs_on_shard(1, sum(frames))):
+        events.append(started(run, user="poison" if n in bad else "ada"))
+    entries, places, taken = [], [], 0
+    for number, size in enumerate(frames, 1):
+        entries.append(frame_of(*events[taken : taken + size], number=number))
+        places += [(f"{number}-0", ordinal) for ordinal in range(size)]
+        taken += size
+
+    committer = committer_on(open_connection())
+    committer.commit(entries)
+
+    letters = dead_letters(poisoned)
+    assert sorted((frame, ordinal) for _, frame, ordinal, _, _ in letters) == [
+        places[n] for n in sorted(bad)
+    ]
+    for _, _, _, reason, raw in letters:
+        assert "refused by PostgreSQL" in reason
+        assert "violates check constraint" in reason
+        assert b'"poison"' in raw
+    fine = [event for n, event in enumerate(events) if n not in bad]
+    assert read_projection(poisoned) == project(fine, SHARDS)
+    assert load_positions(poisoned)[1].consumed == len(frames)
+    assert committer.positions == load_positions(poisoned)
+
+
+def test_poison_on_one_shard_leaves_the_others_alone(
+    open_connection: Connect, poisoned: psycopg.Connection
+) -> None:
+    """A batch over all shards is cut up, and every shard's position ends at its last frame."""
+    events = [event for run in made_up_runs(seed=7, events=300) for event in run]
+    bad = started(runs_on_shard(2, 1)[0], user="poison")
+    delivered = [*events[:150], bad, *events[150:]]
+    [step] = cut(delivered, ["frame"] * len(delivered), packed=False)
+
+    committer_on(open_connection()).commit(step.entries)
+
+    assert without_seen(read_projection(poisoned)) == without_seen(project(events, SHARDS))
+    assert len(dead_letters(poisoned)) == 1
+
+
+def test_sums_that_postgresql_cannot_hold_are_dead_letters(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Ten thousand times a million dollars overflow a run's cost: the last straw is refused."""
+    rich = [
+        {"type": "annotated", "usage": {"cost_usd": 1e6}} | {"run": "r", "id": n, "at_us": NOON_US}
+        for n in range(9224)
+    ]
+    shard = shard_of("r", SHARDS)
+    committer = committer_on(open_connection())
+
+    committer.commit([to_entry(shard, 1, rich[:9000], packed=True)])
+    committer.commit([to_entry(shard, 2, rich[9000:], packed=True)])
+    committer.commit([frame_of(started("r", 10_000), number=3)])
+
+    assert [letter[2] for letter in dead_letters(database)] == [223]
+    expected = project([*rich[:9223], started("r", 10_000)], SHARDS)
+    assert read_projection(database) == expected
+
+
+def test_a_tombstone_keeps_late_events_out(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """A run that was deleted stays deleted; its neighbours fold."""
+    [deleted, other] = runs_on_shard(0, 2)
+    database.execute("INSERT INTO tombstones (shard, run) VALUES (0, %s)", [run_key(deleted)])
+
+    committer_on(open_connection()).commit([frame_of(started(deleted), started(other))])
+
+    assert read_projection(database) == project([started(other)], SHARDS)
+    assert dead_letters(database) == []
+
+
+def test_a_run_deleted_behind_the_workers_back_is_not_revived(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Whoever deletes raises the generation, so that the worker drops what it remembers."""
+    committer = committer_on(open_connection())
+    committer.commit([frame_of(started())])
+    shard, key = shard_of("a run", SHARDS), run_key("a run")
+    with database.transaction():
+        database.execute("INSERT INTO tombstones (shard, run) VALUES (%s, %s)", [shard, key])
+        for table in ("events", "runs", "stats"):
+            database.execute(f"DELETE FROM {table}")
+        database.execute("UPDATE positions SET generation = generation + 1")
+    late = frame_of(started("a run", 1), number=2)
+
+    with pytest.raises(PositionMoved):
+        committer.commit([late])
+    committer.disown(shard)
+    committer.own(range(SHARDS))
+    committer.commit([late])
+
+    assert read_projection(database) == project([], SHARDS)
+
+
+def test_a_week_without_a_partition_gets_one(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Run ids of two years from now fold like any other, next to ids of today."""
+    in_two_years = make_run_id(NOON_US + 2 * 365 * 86_400_000_000)
+    week = partitions.week_of(run_key(in_two_years))
+    assert week is not None
+    assert week >= date(2027, 12, 27)
+    assert partitions.partition_name(week) not in partitions.existing_partitions(database)
+    [step] = cut([started(in_two_years), started()], ["", ""], packed=True)
+
+    committer_on(open_connection()).commit(step.entries)
+
+    assert partitions.partition_name(week) in partitions.existing_partitions(database)
+    assert read_projection(database) == project([started(in_two_years), started()], SHARDS)
+
+
+def test_a_partition_that_was_dropped_is_made_again(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Retention drops a week that the worker knows; a late run of that week still folds."""
+    early, late = make_run_id(NOON_US), make_run_id(NOON_US)
+    committer = committer_on(open_connection())
+    [step] = cut([started(early)], [""], packed=True)
+    committer.commit(step.entries)
+    week = partitions.week_of(run_key(early))
+    database.execute(f"DROP TABLE {partitions.partition_name(week)}")
+    shard = shard_of(late, SHARDS)
+
+    committer.commit([to_entry(shard, 2, [started(late)], packed=True)])
+
+    found = read_projection(database)
+    assert found.runs == project([started(early), started(late)], SHARDS).runs
+    assert found.ledger == project([started(late)], SHARDS).ledger
+    assert dead_letters(database) == []
+
+
+def test_a_ledger_that_knows_more_than_memory_is_believed(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """Events that were folded behind the worker's back: memory is loaded again, none twice."""
+    committer = committer_on(open_connection())
+    committer.commit([frame_of(started())])
+    other = committer_on(open_connection())
+    other.commit([frame_of(ended("a run", 1), number=2)])
+    database.execute("UPDATE positions SET position = '1-0', feed_seq = 1 WHERE position = '2-0'")
+    third = {"type": "annotated", "run": "a run", "id": 2, "at_us": NOON_US, "tags": {"a": "b"}}
+
+    committer.commit([frame_of(ended("a run", 1), third, number=2)])
+
+    assert read_projection(database) == project([started(), ended("a run", 1), third], SHARDS)
+    assert dead_letters(database) == []
+
+
+def test_events_at_the_ends_of_time_fold(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """The years 1 and 9999, and the very second that clocks without a battery show."""
+    times = {"first": -62_135_596_800_000_000, "epoch": 0, "last": 253_402_300_799_999_999}
+    events = [started(run) | {"at_us": at_us} for run, at_us in times.items()]
+    for number, event in enumerate(events, 1):
+        committer_on(open_connection()).commit([frame_of(event, number=number)])
+
+    assert read_projection(database) == project(events, SHARDS)
+    folded = database.execute("SELECT max(folded_at)::text FROM positions").fetchone()
+    assert folded == ("9999-12-31 23:59:59.999999+00",)
+
+
+def test_a_heartbeat_survives_a_restart(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """`seen_at` never goes back, although the ledger does not keep heartbeats."""
+    heartbeat = {"type": "heartbeat", "run": "a run", "id": 1, "at_us": NOON_US + 60_000_000}
+    committer_on(open_connection()).commit([frame_of(started(), heartbeat)])
+
+    late = ended("a run", 2)
+    committer_on(open_connection()).commit([frame_of(late, number=2)])
+
+    expected = project([started(), heartbeat, late], SHARDS)
+    assert read_projection(database) == expected
+
+
+def test_leases_go_to_one_owner(open_connection: Connect) -> None:
+    """The first worker takes all, the second nothing, until the first lets go."""
+    first, second = open_connection(), open_connection()
+
+    assert take_leases(first, "one") == [0, 1, 2]
+    assert take_leases(second, "two") == []
+    assert take_leases(first, "one") == [0, 1, 2]
+
+    release_leases(second, "two")
+    assert take_leases(second, "two") == []
+    release_leases(first, "one")
+    assert take_leases(second, "two") == [0, 1, 2]
+
+
+def test_a_lease_that_expired_is_free(
+    open_connection: Connect, database: psycopg.Connection
+) -> None:
+    """The shards of a worker that died go to whoever asks next, and it does not get them back."""
+    first, second = open_connection(), open_connection()
+    take_leases(first, "one")
+    database.execute("UPDATE leases SET expires_at = now() - interval '1 s' WHERE shard = 1")
+
+    assert take_leases(second, "two") == [1]
+    assert take_leases(first, "one") == [0, 2]
+
+
+def test_a_shard_that_was_given_up_is_forgotten(open_connection: Connect) -> None:
+    """Owned again later, it is folded from its committed position."""
+    committer, other = committer_on(open_connection()), committer_on(open_connection())
+    committer.commit([frame_of(started())])
+    shard = shard_of("a run", SHARDS)
+    committer.own([])
+    assert committer.positions == {}
+    other.own([])
+    other.own(range(SHARDS))
+    other.commit([frame_of(started("a run", 1), number=2)])
+
+    committer.own([shard])
+
+    assert {k: p.position for k, p in committer.positions.items()} == {shard: "2-0"}

@@ -1,0 +1,122 @@
+"""The worker's loop, on real servers: what it promises around the commit."""
+
+import json
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import redis
+
+from histories import NOON_US, to_fields
+from oracle import Event, project, to_envelope
+from runfold.ids import make_run_id
+from runfold.streams import agree_on_shards, changes_channel, connect, stream_key
+from runfold_storage import databases
+from runfold_storage.positions import load_positions
+from runfold_workers.worker import Worker, WorkerSettings
+from tables import read_projection
+from waiting import is_folded, wait_until, worker_thread
+
+SHARDS = 1
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        yield connection
+
+
+def started(run: str, event_id: int = 0, **fields: object) -> Event:
+    return {"type": "started", "run": run, "id": event_id, "at_us": NOON_US, **fields}
+
+
+def send(client: redis.Redis, *events: Event) -> str:
+    entry_id: bytes = client.xadd(stream_key(0), to_fields(map(to_envelope, events), packed=False))
+    return entry_id.decode()
+
+
+def test_changes_are_published_after_the_commit(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Who hears of a change can read it at once, under the caller's own id or the UUIDv7."""
+    run = make_run_id(NOON_US)
+    with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.subscribe(changes_channel(0))
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            for told in (1, 2, 3):
+                send(client, started(run, told), started(f"mine {told}"))
+                message = None
+                while message is None:
+                    message = pubsub.get_message(timeout=30)
+                change = json.loads(message["data"])
+                assert sorted(change["runs"])[-1] == f"mine {told}"
+                assert ("mine" in min(change["runs"])) is (told > 1)
+                found = database.execute("SELECT max(feed_seq), count(*) FROM runs").fetchone()
+                assert found == (change["feed_seq"], told + 1)
+
+
+def test_only_committed_frames_are_trimmed(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """While the commit has to wait, the stream keeps everything; afterwards it is empty."""
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        send(client, started("first"))
+        wait_until(lambda: is_folded(client, database), what="the first frame")
+        with psycopg.connect(migrated_url) as other:
+            other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+            last = [send(client, started(f"run {n}")) for n in range(300)][-1]
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+            wait_until(lambda: database.execute(waits).fetchone() != (0,), what="a waiting batch")
+            assert client.xlen(stream_key(0)) == 300
+        wait_until(lambda: is_folded(client, database), what="the others")
+    assert client.xlen(stream_key(0)) == 0
+    checkpoint = load_positions(database)[0]
+    assert (checkpoint.position, checkpoint.consumed) == (last, 301)
+
+
+def test_a_worker_goes_on_where_the_last_one_stopped(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Frames that came while none was at work are folded, those that were committed are not."""
+    events = []
+    for number in range(3):
+        events.append(started("a run", number, tags={f"t{number}": number}))
+        send(client, events[-1])
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            wait_until(lambda: is_folded(client, database), what="the frame")
+
+    assert read_projection(database) == project(events, SHARDS)
+    assert database.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+
+
+def test_of_two_workers_one_works(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """The other waits until the lease is free; nothing is folded twice."""
+    send(client, started("first"))
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: is_folded(client, database), what="the first frame")
+        owners = database.execute("SELECT owner FROM leases").fetchall()
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            send(client, started("second"))
+            wait_until(lambda: is_folded(client, database), what="the second frame")
+            assert database.execute("SELECT owner FROM leases").fetchall() == owners
+    assert read_projection(database) == project([started("first"), started("second")], SHARDS)
+
+
+def test_a_worker_follows_the_deployments_shards(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """A number that was agreed on before it came is its number."""
+    agree_on_shards(client, 5)
+    worker = Worker(WorkerSettings(redis_url, migrated_url))
+    worker.stop()
+    worker._work()
+
+    assert sorted(load_positions(database)) == [0, 1, 2, 3, 4]

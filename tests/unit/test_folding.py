@@ -1,0 +1,310 @@
+"""The fold against its definition, on paper: no database, every interleaving that one can draw."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from histories import NOON_US, SHARDS, History, Step, cut, histories, made_up_runs, to_entry
+from oracle import HOUR_US, Event, Projection, Stat, project
+from runfold.ids import run_key
+from runfold.streams import shard_of
+from runfold_storage.histogram import bin_of
+from runfold_storage.ledger import StoredEvent
+from runfold_storage.positions import Position
+from runfold_storage.rows import Batch, LedgerRow, NodeRow, RunRow, StatsDifference, StatsKey
+from runfold_workers.arrivals import Place, StreamEntry
+from runfold_workers.folding import Folder
+from runfold_workers.memory import Loaded, RunRef
+
+
+class Paper:
+    """The tables as dictionaries; a batch is applied with the checks that PostgreSQL would make."""
+
+    def __init__(self) -> None:
+        self.ledger: dict[RunRef, dict[int, LedgerRow]] = {}
+        self.tombstones: set[RunRef] = set()
+        self.runs: dict[RunRef, RunRow] = {}
+        self.nodes: dict[tuple[int, UUID, str, int], NodeRow] = {}
+        self.stats: dict[StatsKey, Stat] = {}
+        self.positions = {shard: Position("0-0", 0, 0, 0) for shard in range(SHARDS)}
+        self._shuffle = random.Random(1).shuffle
+
+    def load(self, refs: Sequence[RunRef]) -> Loaded:
+        """What the ledger has of these runs, in no order."""
+        stored = [
+            StoredEvent(row.shard, row.run, row.id, row.at_us, row.type, row.body)
+            for ref in refs
+            for row in self.ledger.get(ref, {}).values()
+        ]
+        self._shuffle(stored)
+        return Loaded(stored, self.tombstones & set(refs))
+
+    def apply(self, batch: Batch) -> None:
+        """Write a batch."""
+        for step in batch.advances:
+            was = self.positions[step.shard]
+            assert was.position == step.believed
+            given = [seq for row, seq in batch.runs if row.shard == step.shard]
+            assert given == list(range(was.feed_seq + 1, step.feed_seq + 1))
+            self.positions[step.shard] = Position(
+                step.position, step.generation, was.consumed + step.consumed, step.feed_seq
+            )
+        for event in batch.events:
+            of_run = self.ledger.setdefault((event.shard, event.run), {})
+            assert event.id not in of_run, "an event that the ledger has was taken for new"
+            of_run[event.id] = event
+        for row, _ in batch.runs:
+            old = self.runs.get((row.shard, row.run), row)
+            self.runs[row.shard, row.run] = row._replace(seen_us=max(row.seen_us, old.seen_us))
+        for node in batch.nodes:
+            self.nodes[node.shard, node.run, node.node, node.attempt] = node
+        for key, difference in batch.stats.items():
+            if difference.changes:
+                self._add(key, difference)
+
+    def _add(self, key: StatsKey, difference: StatsDifference) -> None:
+        stat = self.stats.get(key, Stat())
+        bins = dict(stat.bins)
+        for duration_us, count in difference.durations.items():
+            bins[bin_of(duration_us)] = bins.get(bin_of(duration_us), 0) + count
+        came = [length for length, count in difference.durations.items() if count > 0]
+        if difference.takes_back:
+            extremes = self._durations(key)
+        else:
+            extremes = [stat.duration_min_us, stat.duration_max_us, *came]
+        known = [length for length in extremes if length is not None]
+        self.stats[key] = Stat(
+            stat.n + difference.n,
+            stat.n_timed + sum(difference.durations.values()),
+            min(known, default=None),
+            max(known, default=None),
+            stat.duration_sum_us
+            + sum(length * count for length, count in difference.durations.items()),
+            stat.input_tokens + difference.input_tokens,
+            stat.output_tokens + difference.output_tokens,
+            stat.cost_nano_usd + difference.cost_nano_usd,
+            {index: count for index, count in bins.items() if count},
+        )
+
+    def _durations(self, key: StatsKey) -> list[int | None]:
+        """Those of all rows that count in this rollup."""
+        rows: list[tuple[RunRow, str, RunRow | NodeRow]] = [(r, "", r) for r in self.runs.values()]
+        rows += [(self.runs[n.shard, n.run], n.name, n) for n in self.nodes.values()]
+        return [
+            row.duration_us
+            for run, name, row in rows
+            if (run.workflow, run.project, name, run.created_us // HOUR_US * HOUR_US)
+            == (key.workflow, key.project, key.node, key.hour_us)
+            and (row.status, row.shard) == (key.status, key.shard)
+        ]
+
+
+def fold(steps: Sequence[Step], paper: Paper, max_weight: int = 1_000_000) -> None:
+    """Fold and write every step, as one worker after another would."""
+    folder = Folder(paper.load, max_weight=max_weight)
+    for step in steps:
+        if step.restart:
+            folder = Folder(paper.load, max_weight=max_weight)
+        paper.apply(folder.fold(step.entries, paper.positions))
+
+
+def assert_says(paper: Paper, expected: Projection, *, seen: bool = True) -> None:
+    """The tables are those of the definition; `seen`: to the last sign of life, too."""
+    if not seen:
+        assert paper.runs.keys() == expected.runs.keys()
+        expected = replace(
+            expected,
+            runs={
+                ref: row._replace(seen_us=paper.runs[ref].seen_us)
+                for ref, row in expected.runs.items()
+            },
+        )
+    assert paper.runs == expected.runs
+    assert paper.nodes == expected.nodes
+    assert {key: stat for key, stat in paper.stats.items() if stat.n} == expected.stats
+    empty = [stat for stat in paper.stats.values() if stat.n == 0]
+    assert empty == [Stat()] * len(empty), "a rollup that counts nothing adds something up"
+    stored = {
+        (*ref, event_id): (row.at_us, row.type, json.loads(row.body))
+        for ref, rows in paper.ledger.items()
+        for event_id, row in rows.items()
+    }
+    assert stored == expected.ledger
+
+
+@settings(max_examples=300, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(histories())
+def test_however_events_arrive_the_rows_are_those_of_the_definition(history: History) -> None:
+    """Order, cuts, duplicates, forgetting and restarts change nothing."""
+    paper = Paper()
+
+    fold(history.steps, paper, history.max_weight)
+
+    expected = project(history.events, SHARDS)
+    assert_says(paper, expected, seen=False)
+    ledger_only = [event for event in history.events if event["type"] != "heartbeat"]
+    told = project(ledger_only, SHARDS)
+    for ref, row in paper.runs.items():
+        # Only a heartbeat that came before there was a row may be forgotten.
+        assert told.runs[ref].seen_us <= row.seen_us <= expected.runs[ref].seen_us
+
+
+@settings(max_examples=100, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(histories())
+def test_a_worker_that_lives_on_and_remembers_all_knows_every_sign_of_life(
+    history: History,
+) -> None:
+    """Without restarts and forgetting, `seen_at` is exact as well."""
+    paper = Paper()
+
+    fold([replace(step, restart=False) for step in history.steps], paper)
+
+    assert_says(paper, project(history.events, SHARDS))
+
+
+@settings(max_examples=50, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(histories())
+def test_a_repeated_history_changes_nothing(history: History) -> None:
+    """Delivered twice by a second worker, no row changes and the feed stands still."""
+    paper = Paper()
+    fold(history.steps, paper)
+    heartbeats = [e for e in history.events if e["type"] == "heartbeat"]
+    once = [e for e in history.events if e["type"] != "heartbeat"]
+    feed_seqs = {shard: position.feed_seq for shard, position in paper.positions.items()}
+    again = cut(once, [""] * len(once), packed=True) if once else []
+
+    fold([replace(step, restart=True) for step in again], paper)
+
+    assert_says(paper, project(history.events, SHARDS), seen=not heartbeats)
+    assert feed_seqs == {shard: was.feed_seq for shard, was in paper.positions.items()}
+
+
+@pytest.mark.parametrize("max_weight", [0, 50, 1_000_000])
+def test_many_interleaved_runs(max_weight: int) -> None:
+    """Two thousand events of a hundred runs, shuffled and in small batches, count once each."""
+    rng = random.Random(max_weight)
+    runs = made_up_runs(seed=1, events=2000)
+    events = [event for run in runs for event in run if event["type"] != "heartbeat"]
+    delivered = events + rng.sample(events, 300)
+    rng.shuffle(delivered)
+    cuts = rng.choices(["", "frame", "batch", "restart"], [90, 5, 4, 1], k=len(delivered))
+    paper = Paper()
+
+    fold(cut(delivered, cuts, packed=True), paper, max_weight)
+
+    assert_says(paper, project(events, SHARDS))
+
+
+def started(run: str = "a run", event_id: int = 0, at_us: int = NOON_US, **fields: Any) -> Event:
+    return {"type": "started", "run": run, "id": event_id, "at_us": at_us, **fields}
+
+
+def frame_of(*events: Event, number: int = 1) -> StreamEntry:
+    return to_entry(shard_of(events[0]["run"], SHARDS), number, events, packed=False)
+
+
+def test_a_heartbeat_is_not_forgotten_with_the_run() -> None:
+    """`seen_at` does not go back when the run is folded again from a ledger without heartbeats."""
+    paper = Paper()
+    heartbeat = {"type": "heartbeat", "run": "a run", "id": 1, "at_us": NOON_US + 60_000_000}
+    annotated = {"type": "annotated", "run": "a run", "id": 2, "at_us": NOON_US, "tags": {"a": "b"}}
+
+    fold(
+        [
+            Step([frame_of(started(), heartbeat)], restart=False),
+            Step([frame_of(annotated, number=2)], restart=True),
+        ],
+        paper,
+    )
+
+    [row] = paper.runs.values()
+    assert row.tags == {"a": "b"}
+    assert row.seen_us == NOON_US + 60_000_000
+
+
+def test_a_deleted_run_stays_deleted() -> None:
+    """Events of a run with a tombstone leave no trace, but the position moves on."""
+    paper = Paper()
+    shard = shard_of("a run", SHARDS)
+    paper.tombstones = {(shard, run_key("a run"))}
+
+    fold([Step([frame_of(started())], restart=False)], paper)
+
+    assert (paper.ledger, paper.runs, paper.stats) == ({}, {}, {})
+    assert paper.positions[shard].position == "1-0"
+
+
+def test_what_cannot_be_read_is_a_dead_letter_beside_its_neighbours() -> None:
+    """A broken event is put aside with its place and its bytes; those around it count."""
+    entry = StreamEntry(
+        0,
+        "5-0",
+        {
+            b"events": b'[{"type":"started","run":"r","id":0,"at":"2026-01-01T00:00:00Z"},'
+            b'{"type":"sung","run":"r","id":1,"at":"2026-01-01T00:00:00Z"},'
+            b'{"type":"completed","run":"r","id":2,"at":"2026-01-01T00:00:00Z"}]'
+        },
+    )
+
+    batch = Folder(Paper().load).fold([entry], Paper().positions)
+
+    assert [event.type for event in batch.events] == ["started", "completed"]
+    [letter] = batch.dead_letters
+    assert (letter.shard, letter.frame, letter.ordinal) == (0, "5-0", 1)
+    assert "unknown type 'sung'" in letter.reason
+    assert b'"sung"' in letter.raw
+
+
+def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
+    """Its bytes are kept whole, and the position moves past it."""
+    entry = StreamEntry(1, "5-0", {b"packed": b"not a frame"})
+
+    batch = Folder(Paper().load).fold([entry], Paper().positions)
+
+    assert [(letter.frame, letter.raw) for letter in batch.dead_letters] == [
+        ("5-0", b"not a frame")
+    ]
+    assert [step.position for step in batch.advances] == ["5-0"]
+
+
+def test_refused_events_are_left_out() -> None:
+    """An event that the database will not have becomes a dead letter with the reason given."""
+    frame = frame_of(started(), started("a run", 1, tags={"a": "b"}))
+    place = Place(frame.shard, frame.id, 1)
+
+    batch = Folder(Paper().load).fold([frame], Paper().positions, {place: "too odd"})
+
+    assert [event.id for event in batch.events] == [0]
+    assert [(letter.ordinal, letter.reason) for letter in batch.dead_letters] == [(1, "too odd")]
+
+
+def test_only_what_changed_is_written() -> None:
+    """A log line of a running run writes the ledger, and its summary only for the sign of life."""
+    paper = Paper()
+    folder = Folder(paper.load)
+    node = {"type": "node_started", "run": "a run", "id": 1, "at_us": NOON_US, "node": "n"}
+    paper.apply(folder.fold([frame_of(started(), node)], paper.positions))
+    line = {"type": "logged", "run": "a run", "id": 2, "at_us": NOON_US, "text": "x"}
+
+    batch = folder.fold([frame_of(line, number=2)], paper.positions)
+
+    assert len(batch.events) == 1
+    assert (batch.runs, batch.nodes, batch.stats) == ([], [], {})
+
+
+def test_a_batch_that_was_not_committed_is_forgotten() -> None:
+    """After `forget` the same frames fold to the same batch, not to nothing but duplicates."""
+    paper = Paper()
+    folder = Folder(paper.load)
+    frame = frame_of(started())
+    lost = folder.fold([frame], paper.positions)
+
+    folder.forget()
+
+    assert folder.fold([frame], paper.positions) == lost
