@@ -146,7 +146,10 @@ def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
         try:
             check_body(body)
             check_numbers(body)
-            yield envelope, decode_body(envelope.type, body)
+            event = decode_body(envelope.type, body)
+            if event.run is not None or event.id is not None or event.at is not None:
+                raise BrokenEvent("packed: a body has the further fields alone, not run, id or at")
+            yield envelope, event
         except BrokenEvent as error:
             error.raw = encode_event(envelope)
             yield error

@@ -308,3 +308,20 @@ def test_a_batch_that_was_not_committed_is_forgotten() -> None:
     folder.forget()
 
     assert folder.fold([frame], paper.positions) == lost
+
+
+def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:
+    """A long run's later events stay a number, not a set that grows with each of them."""
+    paper = Paper()
+    folder = Folder(paper.load)
+    ids = range(1, 200)
+    events = [{"type": "started", "run": "r", "id": 0, "at_us": NOON_US}]
+    events += [
+        {"type": "heartbeat" if n % 3 else "logged", "run": "r", "id": n, "at_us": NOON_US + n}
+        | ({} if n % 3 else {"text": "x"})
+        for n in ids
+    ]
+    shard = shard_of("r", SHARDS)
+    folder.fold([to_entry(shard, 1, events, packed=False)], paper.positions)
+    [run] = folder._memory.recall({(shard, "r")}).values()
+    assert run.state.seen.singles == 0

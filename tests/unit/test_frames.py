@@ -249,3 +249,11 @@ def test_no_bytes_crash_the_reader(raw: bytes) -> None:
     for fields in ({b"events": b"[" + raw}, {b"packed": b"RF\x01" + raw}, packed(raw)):
         with contextlib.suppress(BrokenFrame):
             decode_frame(fields)
+
+
+@pytest.mark.parametrize("field", ['"run":"other"', '"id":7', '"at":"2026-11-21T00:00:00Z"'])
+def test_a_packed_body_has_no_envelope_of_its_own(field: str) -> None:
+    """Two answers to which run an event belongs to would reach the ledger."""
+    envelope = Envelope("logged", "r", 1, 0, b'{"text":"x",' + field.encode() + b"}")
+    [broken] = decode_frame(encode_packed_frame([envelope], COMPRESSOR)).broken
+    assert "further fields alone" in str(broken)

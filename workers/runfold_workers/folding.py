@@ -57,6 +57,7 @@ class Folder:
                     continue
                 state = run.state
                 if isinstance(event, Heartbeat):
+                    state.seen.add(envelope.id)  # so that the ids after it count on without a gap
                     state.apply(event, envelope.id, envelope.at_us)
                 elif state.seen.add(envelope.id):
                     state.apply(event, envelope.id, envelope.at_us)

@@ -17,6 +17,11 @@ class Seen:
         self._complete: dict[int, int] = {}
         self._beyond: set[int] = set()
 
+    @property
+    def singles(self) -> int:
+        """How many ids are held one by one, for those before them are missing."""
+        return len(self._beyond)
+
     def add(self, event_id: int) -> bool:
         """Whether this id is new."""
         emitter, counter = event_id >> 32, event_id & _COUNTER

@@ -69,12 +69,11 @@ class Worker:
             started = time.monotonic()
             try:
                 self._work()
-            except (redis.RedisError, psycopg.OperationalError, DatabaseUnreachable) as error:
+            except (redis.RedisError, psycopg.Error, DatabaseUnreachable) as error:
                 if time.monotonic() - started > 10:
                     delay_s = 0.1
                 log.warning(
-                    "lost a server, starting over from the committed positions: "
-                    "error=%r retry_in_s=%.1f",
+                    "starting over from the committed positions: error=%r retry_in_s=%.1f",
                     str(error),
                     delay_s,
                 )
