@@ -146,13 +146,17 @@ def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
         try:
             check_body(body)
             check_numbers(body)
-            event = decode_body(envelope.type, body)
-            if event.run is not None or event.id is not None or event.at is not None:
-                raise BrokenEvent("packed: a body has the further fields alone, not run, id or at")
-            yield envelope, event
+            yield envelope, _decode_packed_body(envelope.type, body)
         except BrokenEvent as error:
             error.raw = encode_event(envelope)
             yield error
+
+
+def _decode_packed_body(event_type: str, body: bytes) -> Event:
+    event = decode_body(event_type, body)
+    if event.run is not None or event.id is not None or event.at is not None:
+        raise BrokenEvent("packed: a body has the further fields alone, not run, id or at")
+    return event
 
 
 def _unpack(raw: bytes) -> Iterator[Envelope]:
