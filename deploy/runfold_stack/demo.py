@@ -47,8 +47,9 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     _head(f"Everything is stopped and removed; that took {time.monotonic() - began:.0f} s")
     print("Now with your own work, and with data that stays:\n")
-    print("    runfold up")
-    print("    runfold exec -- COMMAND          in another terminal")
+    program = os.path.relpath(Path(sys.executable).with_name("runfold"))
+    print(f"    {program} up")
+    print(f"    {program} exec -- COMMAND          in another terminal")
     return OK
 
 
