@@ -6,6 +6,7 @@ Python's. Then it shows with the real commands what was recorded.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.request import ProxyHandler, build_opener
 
 import msgspec
@@ -32,6 +33,7 @@ _RUNFOLD: Final = (sys.executable, "-P", "-m", "runfold_stack.cli")
 def main() -> int:
     """Show it; returns the exit code."""
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the stack then, too
     folder = Path(tempfile.mkdtemp(prefix="runfold-demo-"))
     folder.chmod(0o755)  # servers that root starts run as another user; their folders are private
     environ = _environ(os.environ, folder)
@@ -103,7 +105,7 @@ def _stack(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]
         )
     try:
         assert up.stdout is not None
-        answer = _read_document(up.stdout)
+        answer = up.stdout.readline()
         if not answer:
             raise _DemoFailed(f"`runfold up` failed:\n{log_path.read_text(errors='replace')}")
         yield msgspec.json.decode(answer)
@@ -113,16 +115,6 @@ def _stack(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]
         up.wait()
         if up.stdout is not None:
             up.stdout.close()
-
-
-def _read_document(stream: IO[bytes]) -> bytes:
-    """All lines of one JSON document, or nothing if it never comes."""
-    lines = []
-    for line in stream:
-        lines.append(line)
-        if line == b"}\n":
-            return b"".join(lines)
-    return b""
 
 
 def _environ(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
