@@ -13,17 +13,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
 
 from runfold.codec import Envelope
-from runfold.ids import is_own_id, run_key
+from runfold.ids import is_own_id, run_key_bytes
 from runfold.streams import shard_of
 from runfold_storage.histogram import bin_of
 from runfold_storage.rows import NodeRow, RunRow, StatsKey
 
 Event = dict[str, Any]
-RunRef = tuple[int, UUID]
-NodeRef = tuple[int, UUID, str, int]
+RunRef = tuple[int, bytes]
+NodeRef = tuple[int, bytes, str, int]
 
 HOUR_US = 3_600_000_000
 ENVELOPE = ("type", "run", "id", "at_us")
@@ -55,7 +54,7 @@ class Projection:
     runs: dict[RunRef, RunRow]
     nodes: dict[NodeRef, NodeRow]
     stats: dict[StatsKey, Stat]
-    ledger: dict[tuple[int, UUID, int], tuple[int, str, Any]]
+    ledger: dict[tuple[int, bytes, int], tuple[int, str, Any]]
     """(at_us, type, body) by (shard, run, event id)."""
 
 
@@ -66,7 +65,7 @@ def project(events: Iterable[Event], shards: int) -> Projection:
         by_run[event["run"]][event["type"] == "heartbeat", event["id"]] = event
     runs, nodes, ledger = {}, {}, {}
     for run_id, of_run in by_run.items():
-        shard, key = shard_of(run_id, shards), run_key(run_id)
+        shard, key = shard_of(run_id, shards), run_key_bytes(run_id)
         in_order = sorted(of_run.values(), key=stamp)
         row, node_rows = fold(run_id, shard, in_order)
         if row is None:
@@ -87,7 +86,7 @@ def stamp(event: Event) -> tuple[int, int]:
 
 def stored_body(event: Event) -> Any:
     """What the ledger has in its `body`: the further fields, and an id that is the caller's own."""
-    given = {"run": event["run"]} if is_own_id(run_key(event["run"])) else {}
+    given = {"run": event["run"]} if is_own_id(run_key_bytes(event["run"])) else {}
     return given | {name: value for name, value in event.items() if name not in ENVELOPE}
 
 
@@ -103,7 +102,7 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
     told = [event for event in events if event["type"] != "heartbeat"]
     if not told:
         return None, []
-    key = run_key(run_id)
+    key = run_key_bytes(run_id)
     queued = first(event for event in told if event["type"] == "queued")
     started = first(event for event in told if event["type"] == "started")
     end = first(event for event in told if event["type"] in ENDS)
@@ -160,7 +159,7 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
     return row, node_rows
 
 
-def fold_nodes(shard: int, key: UUID, events: list[Event]) -> list[NodeRow]:
+def fold_nodes(shard: int, key: bytes, events: list[Event]) -> list[NodeRow]:
     """One row for each attempt at a node, and one for each node that is only planned."""
     starts: dict[tuple[str, int], Event] = {}
     finishes: dict[tuple[str, int], Event] = {}
@@ -183,7 +182,7 @@ def fold_nodes(shard: int, key: UUID, events: list[Event]) -> list[NodeRow]:
 
 def fold_attempt(
     shard: int,
-    key: UUID,
+    key: bytes,
     attempt: tuple[str, int],
     start: Event | None,
     finish: Event | None,

@@ -1,6 +1,7 @@
 """What PostgreSQL says, in the oracle's words."""
 
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -16,7 +17,7 @@ def read_projection(connection: psycopg.Connection) -> Projection:
     runs = {(row[0], row[1]): RunRow(*row) for row in _rows(connection, "runs", RunRow._fields)}
     nodes = {tuple(row[:4]): NodeRow(*row) for row in _rows(connection, "nodes", NodeRow._fields)}
     ledger = {
-        (shard, run, event_id): (at_us, event_type, body)
+        (shard, run.bytes, event_id): (at_us, event_type, body)
         for shard, run, event_id, at_us, event_type, body in connection.execute(
             """
             SELECT shard, run, id, (extract(epoch FROM at) * 1000000)::bigint, type::text,
@@ -55,7 +56,8 @@ def _rows(
             )
         columns.append(column)
     query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), sql.Identifier(table))
-    return connection.execute(query).fetchall()
+    rows = connection.execute(query).fetchall()
+    return [tuple(v.bytes if isinstance(v, UUID) else v for v in row) for row in rows]
 
 
 def dead_letters(connection: psycopg.Connection) -> list[tuple[int, str, int, str, bytes]]:

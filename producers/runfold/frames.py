@@ -8,6 +8,7 @@ back beside its neighbours, as `BrokenEvent` with the reason and the bytes.
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 import msgspec
@@ -140,9 +141,12 @@ def _split_leniently(raw: bytes) -> list[bytes]:
 
 
 def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
-    for unpacked in _unpack(raw):
-        body = replace_unstorable(unpacked.body)
-        envelope = unpacked if body is unpacked.body else unpacked._replace(body=body)
+    runs, numbers, types, ids, times, bodies = unpack(raw)
+    for number, kind, event_id, at_us, packed in zip(
+        numbers, types, ids, times, bodies, strict=True
+    ):
+        body = replace_unstorable(packed)
+        envelope = Envelope(TYPES[kind], runs[number], event_id, at_us, body)
         try:
             check_body(body)
             check_numbers(body)
@@ -159,7 +163,22 @@ def _decode_packed_body(event_type: str, body: bytes) -> Event:
     return event
 
 
-def _unpack(raw: bytes) -> Iterator[Envelope]:
+class Columns(NamedTuple):
+    """A packed frame taken apart: one entry an event, but `runs`, of which `run_numbers` speak.
+
+    `types` are places in `codec.TYPES`, `times` microseconds since the epoch.
+    """
+
+    runs: list[str]
+    run_numbers: tuple[int, ...]
+    types: tuple[int, ...]
+    ids: tuple[int, ...]
+    times: tuple[int, ...]
+    bodies: Sequence[bytes]
+
+
+def unpack(raw: bytes) -> Columns:
+    """The columns of a packed frame, its bodies unread; raises `BrokenFrame`."""
     if raw[:2] != _MAGIC:
         raise BrokenFrame("packed: does not start with 'RF'")
     if raw[2:3] != bytes([_PACKED_VERSION]):
@@ -182,12 +201,12 @@ def _unpack(raw: bytes) -> Iterator[Envelope]:
     except (struct.error, UnicodeDecodeError, zstandard.ZstdError) as error:
         raise BrokenFrame(f"packed: {error}") from error
     run_numbers, types, ids, times, body_lengths = columns
-    if at + sum(body_lengths) != len(data):
+    ends = list(accumulate(body_lengths, initial=at))
+    if ends[-1] != len(data):
         raise BrokenFrame("packed: the bodies do not fill the frame")
     _check_columns(n, runs, run_numbers, types, ids, times)
-    for number, kind, event_id, at_us, length in zip(*columns, strict=True):
-        yield Envelope(TYPES[kind], runs[number], event_id, at_us, data[at : at + length])
-        at += length
+    bodies = [data[begin:end] for begin, end in pairwise(ends)]
+    return Columns(runs, run_numbers, types, ids, times, bodies)
 
 
 def _check_columns(

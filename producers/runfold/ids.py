@@ -24,6 +24,9 @@ because the key of a run must not depend on when it is asked for."""
 
 _FIRST_MS: Final = int(FIRST_DAY.timestamp() * 1000)
 _LAST_MS: Final = int(LAST_DAY.timestamp() * 1000)
+_FIRST: Final = _FIRST_MS.to_bytes(6, "big")
+_LAST: Final = _LAST_MS.to_bytes(6, "big")
+_OWN: Final = b"\xff\xff"
 
 
 def make_run_id(at_us: int | None = None) -> str:
@@ -39,17 +42,22 @@ def make_run_id(at_us: int | None = None) -> str:
 
 def run_key(run_id: str) -> UUID:
     """The UUID that stands for this run in every table: a pure function of the id."""
+    return UUID(bytes=run_key_bytes(run_id))
+
+
+def run_key_bytes(run_id: str) -> bytes:
+    """The 16 bytes of a run's key; in their order, keys are ordered by time."""
     if _UUID7.fullmatch(run_id):
-        key = UUID(run_id)
-        if _FIRST_MS <= key.int >> 80 < _LAST_MS:
+        key = bytes.fromhex(run_id.replace("-", ""))
+        if _FIRST <= key < _LAST:
             return key
     digest = blake2b(run_id.encode(), digest_size=16, person=b"runfold.run").digest()
-    return UUID(bytes=b"\xff\xff" + digest[2:])
+    return _OWN + digest[2:]
 
 
-def is_own_id(key: UUID) -> bool:
+def is_own_id(key: UUID | bytes) -> bool:
     """Whether this key is a hash, so that the caller's own id has to be stored beside it."""
-    return key.int >> 112 == 0xFFFF
+    return (key if isinstance(key, bytes) else key.bytes).startswith(_OWN)
 
 
 def make_emitter() -> int:

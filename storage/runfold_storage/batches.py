@@ -5,17 +5,26 @@ shard waiting until it finds that the position has moved.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
-from .copying import copy_columns, copy_rows
+from .copying import copy_encoded
+from .encoding import (
+    EVENT_FIELDS,
+    NODE_FIELDS,
+    RUN_FIELDS,
+    encode_events,
+    encode_nodes,
+    encode_runs,
+    encode_stats,
+)
 from .errors import LedgerKnowsMore
 from .positions import advance_positions
 from .rollups import add_stats
-from .rows import Batch, DeadLetter, LedgerRow, RunRow
+from .rows import Advance, Batch, DeadLetter, StatsKey
 from .upserts import upsert_rows
 
 DATA_ERRORS: Final = (
@@ -26,97 +35,72 @@ DATA_ERRORS: Final = (
 """What PostgreSQL raises when a batch's data are to blame, and repeating it would not help."""
 
 
-def write_batch(connection: psycopg.Connection, batch: Batch) -> None:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch as the database takes it: rows in the binary form of COPY."""
+
+    advances: Sequence[Advance]
+    events: Sequence[bytes]
+    new_runs: bytes
+    changed_runs: bytes
+    new_nodes: bytes
+    changed_nodes: bytes
+    stats: bytes
+    taken_back: Sequence[StatsKey]
+    """Rollups whose extremes have to be looked up."""
+    dead_letters: Sequence[DeadLetter]
+
+
+def prepare(batch: Batch) -> Prepared:
+    """All work on a batch that needs no database; `psycopg.DataError` for what cannot be stored.
+
+    Apart from `write_batch`, so that one batch can be prepared while another one is written.
+    """
+    stats = {key: difference for key, difference in batch.stats.items() if difference.changes}
+    return Prepared(
+        advances=batch.advances,
+        events=list(encode_events(batch.events)) if batch.events else [],
+        new_runs=encode_runs(batch.new_runs) if batch.new_runs else b"",
+        changed_runs=encode_runs(batch.changed_runs) if batch.changed_runs else b"",
+        new_nodes=encode_nodes(batch.new_nodes) if batch.new_nodes else b"",
+        changed_nodes=encode_nodes(batch.changed_nodes) if batch.changed_nodes else b"",
+        stats=encode_stats(stats) if stats else b"",
+        taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
+        dead_letters=batch.dead_letters,
+    )
+
+
+def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     """Write a batch in the transaction that is open; the caller commits.
 
-    Raises `PositionMoved` when another worker was there first, `LedgerKnowsMore` when an event
-    that the batch takes for new is in the ledger, and `DATA_ERRORS`; roll back after any.
+    Raises `PositionMoved` when another worker was there first, `LedgerKnowsMore` when what the
+    batch takes for new is there already, and `DATA_ERRORS`; roll back after any.
     """
     advance_positions(connection, batch.advances)
-    _write_events(connection, batch.events)
-    upsert_rows(connection, "runs", _RUNS, _RUNS_KEY, map(_run_values, batch.runs), _SEEN_AT)
-    upsert_rows(connection, "nodes", _NODES, _NODES_KEY, batch.nodes)
-    add_stats(connection, batch.stats)
-    _write_dead_letters(connection, batch.dead_letters)
-
-
-EVENT_COLUMNS: Final = copy_columns(
-    run="uuid", id="int8", at="us", type="text", shard="int2", body="utf8"
-)
-_RUNS_KEY: Final = ("shard", "run")
-_RUNS: Final = copy_columns(
-    shard="int2",
-    run="uuid",
-    given_id="text",
-    project="text",
-    workflow="text",
-    status="text",
-    attempt="int2",
-    parent_run="text",
-    trigger_type="text",
-    user="text",
-    session="text",
-    tags="jsonb",
-    created_at="us",
-    queued_at="us",
-    started_at="us",
-    finished_at="us",
-    seen_at="us",
-    duration_us="int8",
-    input_tokens="int8",
-    output_tokens="int8",
-    cost_nano_usd="int8",
-    nodes_total="int4",
-    nodes_pending="int4",
-    nodes_running="int4",
-    nodes_completed="int4",
-    nodes_failed="int4",
-    nodes_skipped="int4",
-    nodes_cancelled="int4",
-    exit_code="int4",
-    error_type="text",
-    error_message="text",
-    error_node="text",
-    feed_seq="int8",
-)
-_TAGS: Final = RunRow._fields.index("tags")
-# The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
-_SEEN_AT: Final = {"seen_at": sql.SQL("greatest(runs.seen_at, excluded.seen_at)")}
-_NODES_KEY: Final = ("shard", "run", "node", "attempt")
-_NODES: Final = copy_columns(
-    shard="int2",
-    run="uuid",
-    node="text",
-    attempt="int2",
-    name="text",
-    status="text",
-    node_type="text",
-    parents="text[]",
-    started_at="us",
-    finished_at="us",
-    duration_us="int8",
-    input_tokens="int8",
-    output_tokens="int8",
-    cost_nano_usd="int8",
-    error_type="text",
-    error_message="text",
-)
-
-
-def _write_events(connection: psycopg.Connection, events: Sequence[LedgerRow]) -> None:
-    if not events:
-        return
     try:
-        copy_rows(connection, "events", EVENT_COLUMNS, events)
+        for table, fields, rows in (
+            ("events", EVENT_FIELDS, batch.events),
+            ("runs", RUN_FIELDS, [batch.new_runs]),
+            ("nodes", NODE_FIELDS, [batch.new_nodes]),
+        ):
+            if any(rows):
+                copy_encoded(connection, table, fields, rows)
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
+    if batch.changed_runs:
+        upsert_rows(connection, "runs", RUN_FIELDS, _RUNS_KEY, batch.changed_runs, _SEEN_AT)
+    if batch.changed_nodes:
+        upsert_rows(connection, "nodes", NODE_FIELDS, _NODES_KEY, batch.changed_nodes)
+    if batch.stats:
+        add_stats(connection, batch.stats, batch.taken_back)
+    if batch.dead_letters:
+        _write_dead_letters(connection, batch.dead_letters)
 
 
-def _run_values(run: tuple[RunRow, int]) -> list[Any]:
-    values: list[Any] = [*run[0], run[1]]
-    if values[_TAGS] is not None:
-        values[_TAGS] = Jsonb(values[_TAGS])
-    return values
+_RUNS_KEY: Final = ("shard", "run")
+_NODES_KEY: Final = ("shard", "run", "node", "attempt")
+# The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
+_SEEN_AT: Final = {"seen_at": sql.SQL("greatest(runs.seen_at, excluded.seen_at)")}
 
 
 def _write_dead_letters(connection: psycopg.Connection, dead_letters: Sequence[DeadLetter]) -> None:

@@ -6,8 +6,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import sql
 
-_EPOCH_2000_US: Final = 946_684_800_000_000
-"""PostgreSQL's timestamps count microseconds from 2000-01-01 UTC."""
+from .encoding import EPOCH_2000_US
 
 
 class CopyColumn(NamedTuple):
@@ -29,6 +28,15 @@ def copy_columns(**kinds: str) -> tuple[CopyColumn, ...]:
 _SENT_AS: Final = {"us": "int8", "utf8": "bytea"}
 
 
+def copy_encoded(
+    connection: psycopg.Connection, table: str, fields: Sequence[str], chunks: Iterable[bytes]
+) -> None:
+    """Append rows that `encoding` has encoded, their fields in this order."""
+    with connection.cursor() as cursor, cursor.copy(_statement(table, fields)) as copy:
+        for chunk in chunks:
+            copy.write(chunk)
+
+
 def copy_rows(
     connection: psycopg.Connection,
     table: str,
@@ -37,9 +45,7 @@ def copy_rows(
 ) -> None:
     """Append rows, given in the columns' order; `psycopg.DataError` for what does not fit."""
     times = [i for i, column in enumerate(columns) if column.kind == "us"]
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-        sql.Identifier(table), sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
-    )
+    statement = _statement(table, [column.name for column in columns])
     try:
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types([_SENT_AS.get(column.kind, column.kind) for column in columns])
@@ -47,7 +53,13 @@ def copy_rows(
                 values = list(row)
                 for i in times:
                     if values[i] is not None:
-                        values[i] -= _EPOCH_2000_US
+                        values[i] -= EPOCH_2000_US
                 copy.write_row(values)
     except OverflowError as error:  # psycopg's own, for what the server would refuse as well
         raise psycopg.DataError(f"{table}: a number is too large for its column") from error
+
+
+def _statement(table: str, fields: Iterable[str]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, fields))
+    )

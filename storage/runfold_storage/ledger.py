@@ -7,39 +7,31 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from runfold.codec import Envelope
-from runfold.ids import is_own_id
-
-from .rows import LedgerRow
-
 
 class StoredEvent(NamedTuple):
     """One event of the ledger; `body` is empty where it was not asked for."""
 
     shard: int
-    run: UUID
+    run: bytes
     id: int
     at_us: int
     type: str
     body: bytes
 
 
-def to_row(envelope: Envelope, shard: int, key: UUID) -> LedgerRow:
-    """How the ledger keeps an event.
+def with_run_id(body: bytes, run_id: str) -> bytes:
+    """How the ledger keeps the body of a run with an id of the caller's own.
 
-    The key of a caller's own id is a hash, so such an id stays in the body, from where a rebuild
-    can tell it again.
+    The key of such a run is a hash, so the id stays in the body, from where a rebuild can tell it
+    again.
     """
-    body = envelope.body
-    if is_own_id(key):
-        fields = body.strip()[1:-1].strip()
-        given = b'{"run":' + msgspec.json.encode(envelope.run)
-        body = given + (b"," + fields if fields else b"") + b"}"
-    return LedgerRow(key, envelope.id, envelope.at_us, envelope.type, shard, body)
+    fields = body.strip()[1:-1].strip()
+    given = b'{"run":' + msgspec.json.encode(run_id)
+    return given + (b"," + fields if fields else b"") + b"}"
 
 
 def load_for_fold(
-    connection: psycopg.Connection, keys: Sequence[tuple[int, UUID]]
+    connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> Iterator[StoredEvent]:
     """All events of these (shard, run key) pairs, in no order; log texts are left out."""
     rows = connection.execute(
@@ -49,15 +41,15 @@ def load_for_fold(
         FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
         JOIN events AS e ON e.shard = k.shard AND e.run = k.run
         """,
-        ([shard for shard, _ in keys], [key for _, key in keys]),
+        ([shard for shard, _ in keys], [UUID(bytes=key) for _, key in keys]),
     )
     for shard, run, event_id, at_us, event_type, body in rows:
-        yield StoredEvent(shard, run, event_id, at_us, event_type, body.encode())
+        yield StoredEvent(shard, run.bytes, event_id, at_us, event_type, body.encode())
 
 
 def load_tombstones(
-    connection: psycopg.Connection, keys: Sequence[tuple[int, UUID]]
-) -> set[tuple[int, UUID]]:
+    connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
+) -> set[tuple[int, bytes]]:
     """Which of these runs were deleted."""
     rows = connection.execute(
         """
@@ -65,6 +57,6 @@ def load_tombstones(
         FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
         JOIN tombstones AS t ON t.shard = k.shard AND t.run = k.run
         """,
-        ([shard for shard, _ in keys], [key for _, key in keys]),
+        ([shard for shard, _ in keys], [UUID(bytes=key) for _, key in keys]),
     )
-    return {(shard, run) for shard, run in rows}
+    return {(shard, run.bytes) for shard, run in rows}

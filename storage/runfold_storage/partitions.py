@@ -19,7 +19,7 @@ from runfold.ids import FIRST_DAY, LAST_DAY, is_own_id
 WEEKS_AHEAD: Final = 4
 
 _WEEK: Final = timedelta(days=7)
-_OWN_IDS: Final = UUID(int=0xFFFF << 112)
+OWN_IDS: Final = UUID(int=0xFFFF << 112)
 _OWN_IDS_NAME: Final = "events_own_ids"
 _LOCK: Final = 0x52464F4C  # 'RFOL': one maker of partitions at a time
 
@@ -76,7 +76,7 @@ def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -
 
 def _bounds(week: date | None) -> tuple[UUID, UUID | None]:
     if week is None:
-        return _OWN_IDS, None
+        return OWN_IDS, None
     return _first_key(week), _first_key(week + _WEEK)
 
 

@@ -6,12 +6,14 @@ where its worker believed them to be. So effects are applied once, whoever else 
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 
 from runfold.codec import to_datetime
 
 from .errors import PositionMoved
+from .partitions import OWN_IDS
 from .rows import Advance
 
 
@@ -56,6 +58,26 @@ def load_positions(
         {"shards": None if shards is None else list(shards)},
     )
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
+
+
+def newest_runs(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, bytes]:
+    """The newest key that any table knows in each of these shards, callers' own ids apart.
+
+    UUIDv7 keys are ordered by time; without a run, the key of all zeros.
+    """
+    rows = connection.execute(
+        """
+        SELECT s.shard, coalesce(greatest(
+            (SELECT r.run FROM runs AS r
+             WHERE r.shard = s.shard AND r.run < %(own_ids)s ORDER BY r.run DESC LIMIT 1),
+            (SELECT t.run FROM tombstones AS t
+             WHERE t.shard = s.shard AND t.run < %(own_ids)s ORDER BY t.run DESC LIMIT 1)
+        ), %(none)s)
+        FROM unnest(%(shards)s::smallint[]) AS s (shard)
+        """,
+        {"shards": list(shards), "own_ids": OWN_IDS, "none": UUID(int=0)},
+    )
+    return {shard: run.bytes for shard, run in rows}
 
 
 def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance]) -> None:

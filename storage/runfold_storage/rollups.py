@@ -1,37 +1,18 @@
 """The rollups: differences are added to what is there."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from runfold.codec import to_datetime
 
-from .copying import copy_columns
-from .histogram import bin_of
-from .rows import StatsDifference, StatsKey
+from .encoding import STATS_FIELDS
+from .rows import StatsKey
 from .upserts import insert_or_update
 
-_STATS_KEY: Final = ("workflow", "project", "node", "hour", "status", "shard")
-_STATS: Final = copy_columns(
-    workflow="text",
-    project="text",
-    node="text",
-    hour="us",
-    status="text",
-    shard="int2",
-    n="int8",
-    n_timed="int8",
-    duration_min_us="int8",
-    duration_max_us="int8",
-    duration_sum_us="numeric",
-    input_tokens="numeric",
-    output_tokens="numeric",
-    cost_nano_usd="numeric",
-    bins="int2[]",
-    bin_counts="int8[]",
-)
+_STATS_KEY: Final = STATS_FIELDS[:6]
 _ADD_UP: Final = sql.SQL(
     """
     n = stats.n + excluded.n,
@@ -52,36 +33,11 @@ _ADD_UP: Final = sql.SQL(
 )
 
 
-def add_stats(connection: psycopg.Connection, stats: Mapping[StatsKey, StatsDifference]) -> None:
-    """Add what has changed; rows sort by their key."""
-    changed = {key: difference for key, difference in stats.items() if difference.changes}
-    rows = (_stats_values(key, difference) for key, difference in changed.items())
-    insert_or_update(connection, "stats", _STATS, _STATS_KEY, rows, _ADD_UP)
-    for key, difference in sorted(changed.items()):
-        if difference.takes_back:
-            _find_extremes(connection, key)
-
-
-def _stats_values(key: StatsKey, difference: StatsDifference) -> list[Any]:
-    durations = difference.durations
-    bins: dict[int, int] = {}
-    for duration_us, count in durations.items():
-        index = bin_of(duration_us)
-        bins[index] = bins.get(index, 0) + count
-    came = [duration_us for duration_us, count in durations.items() if count > 0]
-    return [
-        *key,
-        difference.n,
-        sum(durations.values()),
-        min(came, default=None),
-        max(came, default=None),
-        sum(duration_us * count for duration_us, count in durations.items()),
-        difference.input_tokens,
-        difference.output_tokens,
-        difference.cost_nano_usd,
-        list(bins),
-        list(bins.values()),
-    ]
+def add_stats(connection: psycopg.Connection, rows: bytes, taken_back: Iterable[StatsKey]) -> None:
+    """Add differences (encoded); the extremes of `taken_back` have to be looked up."""
+    insert_or_update(connection, "stats", STATS_FIELDS, _STATS_KEY, rows, _ADD_UP)
+    for key in taken_back:
+        _find_extremes(connection, key)
 
 
 _EXTREMES: Final = """

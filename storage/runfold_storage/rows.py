@@ -1,30 +1,22 @@
 """Rows on their way into the tables: what a batch of the fold consists of.
 
-Field names are column names. Times are microseconds since the epoch, money is in nano-dollars,
-so that sums are exact.
+Field names are column names; `run` is the key's 16 bytes. Times are microseconds since the epoch,
+money is in nano-dollars, so that sums are exact.
 """
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from uuid import UUID
 
-
-class LedgerRow(NamedTuple):
-    """One event as the ledger keeps it."""
-
-    run: UUID
-    id: int
-    at_us: int
-    type: str
-    shard: int
-    body: bytes
+LedgerRow = tuple[bytes, int, int, int, int, bytes]
+"""One event as the ledger keeps it: run (the key's 16 bytes), id, at_us, kind (the place of its
+type in `TYPES`), shard, body. A plain tuple, because it is made so often."""
 
 
 class RunRow(NamedTuple):
     """The final image of a run; `feed_seq` is given out when the batch is written."""
 
     shard: int
-    run: UUID
+    run: bytes
     given_id: str | None
     project: str
     workflow: str
@@ -61,7 +53,7 @@ class NodeRow(NamedTuple):
     """The final image of an attempt at a node."""
 
     shard: int
-    run: UUID
+    run: bytes
     node: str
     attempt: int
     name: str
@@ -139,12 +131,25 @@ class Advance(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that one transaction writes."""
+    """Everything that one transaction writes; `number` counts the batches of one worker."""
 
     advances: list[Advance]
     events: list[LedgerRow] = field(default_factory=list)
-    runs: list[tuple[RunRow, int]] = field(default_factory=list)
-    """Each with its `feed_seq`."""
-    nodes: list[NodeRow] = field(default_factory=list)
+    new_runs: list[tuple[RunRow, int]] = field(default_factory=list)
+    """Each with its `feed_seq`; runs and nodes are apart by whether the tables have the row."""
+    changed_runs: list[tuple[RunRow, int]] = field(default_factory=list)
+    new_nodes: list[NodeRow] = field(default_factory=list)
+    changed_nodes: list[NodeRow] = field(default_factory=list)
     stats: dict[StatsKey, StatsDifference] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    number: int = 0
+
+    @property
+    def runs(self) -> list[tuple[RunRow, int]]:
+        """All of them."""
+        return self.new_runs + self.changed_runs
+
+    @property
+    def nodes(self) -> list[NodeRow]:
+        """All of them."""
+        return self.new_nodes + self.changed_nodes

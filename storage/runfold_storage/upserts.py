@@ -4,50 +4,46 @@ Sorted by key, so that two writers cannot deadlock. Faster than executemany, and
 does not race.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from psycopg import sql
 
-from .copying import CopyColumn, copy_rows
+from .copying import copy_encoded
 
 
 def upsert_rows(
     connection: psycopg.Connection,
     table: str,
-    columns: Sequence[CopyColumn],
+    fields: Sequence[str],
     key: Sequence[str],
-    rows: Iterable[Sequence[Any]],
+    rows: bytes,
     merged: Mapping[str, sql.Composable] | None = None,
 ) -> None:
-    """Write final images, whether the rows are there or not; `merged` columns look at both."""
+    """Write final images (encoded), whether there or not; `merged` columns look at both."""
     changed = {
-        column.name: sql.SQL("excluded.{}").format(sql.Identifier(column.name))
-        for column in columns
-        if column.name not in key
+        name: sql.SQL("excluded.{}").format(sql.Identifier(name))
+        for name in fields
+        if name not in key
     }
     assignments = sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), value)
         for name, value in (changed | dict(merged or {})).items()
     )
-    insert_or_update(connection, table, columns, key, rows, assignments)
+    insert_or_update(connection, table, fields, key, rows, assignments)
 
 
 def insert_or_update(
     connection: psycopg.Connection,
     table: str,
-    columns: Sequence[CopyColumn],
+    fields: Sequence[str],
     key: Sequence[str],
-    rows: Iterable[Sequence[Any]],
+    rows: bytes,
     assignments: sql.Composable,
 ) -> None:
-    """Insert rows; where the key is taken, `assignments` say what becomes of the row there."""
-    first = next(iterator := iter(rows), None)
-    if first is None:
-        return
+    """Insert rows (encoded); where the key is taken, `assignments` say what the row becomes."""
     temporary = f"batch_{table}"
-    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    names = sql.SQL(", ").join(map(sql.Identifier, fields))
     keys = sql.SQL(", ").join(map(sql.Identifier, key))
     # Kept for the session and emptied by COMMIT: a new one each time would bloat the catalogue.
     connection.execute(
@@ -55,7 +51,7 @@ def insert_or_update(
             sql.Identifier(temporary), sql.Identifier(table)
         )
     )
-    copy_rows(connection, temporary, columns, _chain(first, iterator))
+    copy_encoded(connection, temporary, fields, [rows])
     connection.execute(
         sql.SQL(
             "INSERT INTO {table} ({names}) SELECT {names} FROM {temporary} ORDER BY {keys} "
@@ -68,8 +64,3 @@ def insert_or_update(
             assignments=assignments,
         )
     )
-
-
-def _chain(first: Sequence[Any], rest: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    yield first
-    yield from rest

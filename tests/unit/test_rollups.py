@@ -1,7 +1,7 @@
 """Statistics as differences."""
 
 from oracle import HOUR_US, project
-from runfold.ids import run_key
+from runfold.ids import run_key_bytes
 from runfold_storage.rows import RunRow, StatsDifference, StatsKey
 from runfold_workers.rollups import Differences, add_run, scope_of
 
@@ -17,13 +17,13 @@ from runfold_workers.rollups import Differences, add_run, scope_of
 def counted(*rows: tuple[RunRow, int]) -> Differences:
     differences: Differences = {}
     for row, sign in rows:
-        add_run(differences, row, sign)
+        add_run(differences, scope_of(row), row, sign)
     return differences
 
 
 def test_a_run_counts_in_the_hour_of_its_first_event() -> None:
     """Under its workflow, project, status and shard, with everything that is summed."""
-    assert RUN.run == run_key("r")
+    assert RUN.run == run_key_bytes("r")
     assert counted((RUN, 1)) == {
         StatsKey("w", "default", "", HOUR_US, "completed", 0): StatsDifference(
             1, 0, 0, 1_000_000_000, {3: 1}
@@ -50,4 +50,4 @@ def test_a_duration_that_is_corrected_takes_the_old_one_back() -> None:
 
 def test_hours_before_1970_begin_at_full_hours_too() -> None:
     """Division rounds down, not towards zero."""
-    assert scope_of(RUN._replace(created_us=-1)).hour_us == -HOUR_US
+    assert scope_of(RUN._replace(created_us=-1))[2] == -HOUR_US

@@ -27,8 +27,8 @@ def test_ids_that_count_take_no_room() -> None:
     for counter in [*range(1, 10_000, 2), *range(0, 10_000, 2)]:
         seen.add(make_event_id(5, counter))
 
-    assert seen._beyond == set()
-    assert seen._complete == {5: 10_000}
+    assert seen.singles == 0
+    assert seen.expected == make_event_id(5, 10_000)
 
 
 def test_the_last_counter_of_an_emitter_does_not_spill_into_the_next() -> None:

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from oracle import Event, to_envelope
-from runfold.codec import decode_body
-from runfold.ids import run_key
+from runfold.ids import run_key_bytes
+from runfold_storage.ledger import StoredEvent
 from runfold_storage.rows import NodeRow, RunRow
 from runfold_workers.images import node_row, run_row
+from runfold_workers.memory import apply_stored
 from runfold_workers.state import RunState, to_nano_usd
 
 
@@ -17,11 +18,13 @@ def said(event_type: str, at_us: int = 0, event_id: int = 0, **fields: Any) -> E
 
 
 def state_of(*events: Event) -> RunState:
-    state = RunState(0, run_key("r"), "r")
+    state = RunState(0, run_key_bytes("r"), "r", "r")
     for event in events:
         envelope = to_envelope(event)
-        typed = decode_body(envelope.type, envelope.body)
-        state.apply(typed, envelope.id, envelope.at_us)
+        stored = StoredEvent(
+            0, state.key, envelope.id, envelope.at_us, envelope.type, envelope.body
+        )
+        apply_stored(state, stored)
     return state
 
 
@@ -32,7 +35,8 @@ def run_of(*events: Event) -> RunRow:
 
 
 def node_of(*events: Event, node: str = "n", attempt: int = 1) -> NodeRow:
-    return node_row(state_of(*events), node, attempt)
+    state = state_of(*events)
+    return node_row(state, state.attempt(node, attempt))
 
 
 @pytest.mark.parametrize(

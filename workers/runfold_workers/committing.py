@@ -8,54 +8,112 @@ goes up to the caller, who waits and tries again.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from uuid import UUID
 
 import psycopg
 
-from runfold_storage.batches import DATA_ERRORS, write_batch
+from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.ledger import load_for_fold, load_tombstones
 from runfold_storage.partitions import ensure_weeks, week_of
-from runfold_storage.positions import Position, count_shards, load_positions
-from runfold_storage.rows import Batch
+from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
+from runfold_storage.rows import Advance, Batch
 
-from .arrivals import Place, StreamEntry, take_apart
+from .arrivals import NOTHING_REFUSED, Place, StreamEntry, take_apart
 from .folding import MAX_MEMORY_WEIGHT, Folder
 from .memory import Loaded, RunRef
 
 log = logging.getLogger(__name__)
+
+REFUSED = (LedgerKnowsMore, *DATA_ERRORS)
+"""What `write` raises when `commit` of the same frames has a way out."""
 
 
 class Committer:
     """Folds and writes the frames of the shards it was given; one to a connection.
 
     The deployment's shards must be known to the database by then (`ensure_shards`).
-    The connection is in autocommit mode, so that nothing but a batch holds a transaction open.
+    Connections are in autocommit mode, so that nothing but a batch holds a transaction open;
+    `reading` lets one thread fold while another one writes what was folded before.
+
+    `positions` are committed; `ahead` lies behind what was folded.
     """
 
     def __init__(
-        self, connection: psycopg.Connection, *, max_memory_weight: int = MAX_MEMORY_WEIGHT
+        self,
+        connection: psycopg.Connection,
+        *,
+        reading: psycopg.Connection | None = None,
+        max_memory_weight: int = MAX_MEMORY_WEIGHT,
     ) -> None:
         self._connection = connection
+        self._reading = reading or connection
         shards = count_shards(connection)
         self._folder = Folder(self._load, shards=shards, max_weight=max_memory_weight)
         self._weeks: set[date | None] = set()
         self.positions: dict[int, Position] = {}
+        self.ahead: dict[int, Position] = {}
+        self._unknown: set[int] = set()
 
     def own(self, shards: Sequence[int]) -> None:
         """Fold these shards from now on, each from its committed position."""
         for shard in self.positions.keys() - set(shards):
-            self._folder.forget(shard)
-            del self.positions[shard]
+            self.disown(shard)
         gained = [shard for shard in shards if shard not in self.positions]
         if gained:
-            self.positions.update(load_positions(self._connection, gained))
+            positions = load_positions(self._reading, gained)
+            self.positions |= positions
+            self.ahead |= positions
+            self._unknown.update(gained)
 
     def disown(self, shard: int) -> None:
         """Drop what is remembered of a shard that someone else has moved."""
         self._folder.forget(shard)
         self.positions.pop(shard, None)
+        self.ahead.pop(shard, None)
+        self._unknown.discard(shard)
+
+    def fold(
+        self, entries: Sequence[StreamEntry], refused: Mapping[Place, str] = NOTHING_REFUSED
+    ) -> Batch:
+        """The batch that these frames make, in order after what was folded before."""
+        if self._unknown:
+            # After the positions were read: what lies behind those is new to the tables as well.
+            for shard, newest in newest_runs(self._reading, self._unknown).items():
+                self._folder.know(shard, newest)
+            self._unknown.clear()
+        batch = self._folder.fold(entries, self.ahead, refused)
+        for step in batch.advances:
+            self.ahead[step.shard] = _after(self.ahead[step.shard], step)
+        return batch
+
+    def write(self, batch: Prepared, weeks: set[date | None]) -> None:
+        """Commit a batch, and nothing else: this may happen in a thread of its own."""
+        missing = weeks - self._weeks
+        if missing:
+            ensure_weeks(self._connection, missing)
+            self._weeks |= missing
+        with self._connection.transaction():
+            write_batch(self._connection, batch)
+
+    def written(self, batch: Batch) -> None:
+        """A batch is committed, and so is everything that was folded before it."""
+        for step in batch.advances:
+            old = self.positions.get(step.shard)
+            if old is not None:  # else given up in the meantime
+                self.positions[step.shard] = _after(old, step)
+        self._folder.written(batch)
+
+    def rewind(self) -> None:
+        """Start over from the committed positions: nothing that was folded since is remembered.
+
+        Only when no batch is being written.
+        """
+        self._folder.forget()
+        self.ahead = dict(self.positions)
+        self._unknown = set(self.positions)
 
     def commit(self, entries: Sequence[StreamEntry]) -> list[Batch]:
         """Fold and write these frames, in order after their shards' positions.
@@ -64,7 +122,7 @@ class Committer:
         """
         try:
             return [self._commit(entries)]
-        except (LedgerKnowsMore, *DATA_ERRORS):
+        except REFUSED:
             # Memory may be behind the ledger, or a partition be gone: look at both again.
             self._weeks.clear()
         try:
@@ -77,29 +135,23 @@ class Committer:
         return [self._commit_without_culprits(entries)]
 
     def _commit(
-        self, entries: Sequence[StreamEntry], refused: dict[Place, str] | None = None
+        self, entries: Sequence[StreamEntry], refused: Mapping[Place, str] = NOTHING_REFUSED
     ) -> Batch:
         try:
-            batch = self._folder.fold(entries, self.positions, refused)
-            self._ensure_partitions(batch)
-            with self._connection.transaction():
-                write_batch(self._connection, batch)
+            batch = self.fold(entries, refused)
+            self.write(prepare(batch), weeks_of(batch))
         except BaseException:
-            self._folder.forget()
+            self.rewind()
             raise
-        for step in batch.advances:
-            old = self.positions[step.shard]
-            self.positions[step.shard] = Position(
-                step.position, step.generation, old.consumed + step.consumed, step.feed_seq
-            )
+        self.written(batch)
         return batch
 
     def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
         places = [
-            Place(shard, frame, ordinal)
-            for shard, frame, events in take_apart(entries)[0]
-            for ordinal, _, _ in events
+            Place(arrival.shard, arrival.frame, ordinal)
+            for arrival in take_apart(entries)[0]
+            for ordinal in arrival.ordinals
         ]
         refused: dict[Place, str] = {}
         while len(refused) <= len(places):
@@ -130,20 +182,23 @@ class Committer:
     def _is_refused(self, entries: Sequence[StreamEntry], refused: dict[Place, str]) -> bool:
         try:
             with self._connection.transaction(force_rollback=True):
-                write_batch(self._connection, self._folder.fold(entries, self.positions, refused))
+                write_batch(self._connection, prepare(self.fold(entries, refused)))
         except DATA_ERRORS:
             return True
         finally:
-            self._folder.forget()
+            self.rewind()
         return False
 
-    def _ensure_partitions(self, batch: Batch) -> None:
-        weeks = {week_of(run) for run in {row.run for row in batch.events}} - self._weeks
-        if weeks:
-            ensure_weeks(self._connection, weeks)
-            self._weeks |= weeks
-
     def _load(self, refs: Sequence[RunRef]) -> Loaded:
-        return Loaded(
-            load_for_fold(self._connection, refs), load_tombstones(self._connection, refs)
-        )
+        return Loaded(load_for_fold(self._reading, refs), load_tombstones(self._reading, refs))
+
+
+def _after(old: Position, step: Advance) -> Position:
+    return Position(step.position, step.generation, old.consumed + step.consumed, step.feed_seq)
+
+
+def weeks_of(batch: Batch) -> set[date | None]:
+    """The ledger's weeks that a batch needs; run keys are ordered by time."""
+    runs = {run for run, *_ in batch.events}
+    ends = {week_of(UUID(bytes=end(runs))) for end in (min, max)} if runs else set()
+    return ends if len(ends) < 2 else {week_of(UUID(bytes=run)) for run in runs}

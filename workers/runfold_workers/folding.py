@@ -7,14 +7,24 @@ memory is that of a committed batch; when the batch is not committed, the caller
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from runfold.events import Heartbeat
-from runfold_storage.ledger import to_row
+from runfold_storage.ledger import with_run_id
 from runfold_storage.positions import Position
-from runfold_storage.rows import Advance, Batch, LedgerRow, NodeRow, RunRow
+from runfold_storage.rows import Advance, Batch, DeadLetter, LedgerRow, NodeRow, RunRow
 
-from .arrivals import Arrival, Place, StreamEntry, take_apart
-from .memory import Load, Memory, RememberedRun
-from .rollups import Differences, Scope, add_node, add_run, scope_of
+from .arrivals import (
+    NOTHING_REFUSED,
+    Arrival,
+    Place,
+    StreamEntry,
+    leave_out,
+    take_apart,
+    wrong_streams,
+)
+from .facts import HEARTBEAT
+from .images import node_row, run_row
+from .memory import Load, Memory
+from .rollups import Differences, add_node, add_run, scope_of
+from .state import RULES, Attempt, RunState
 
 MAX_MEMORY_WEIGHT: Final = 200_000
 """Runs and attempts at nodes, at one to two kilobytes each."""
@@ -28,59 +38,104 @@ class Folder:
     ) -> None:
         self._shards = shards
         self._memory = Memory(load, max_weight)
+        self._folded = 0
+        self._written = 0
+
+    def know(self, shard: int, newest: bytes) -> None:
+        """Every batch of this shard is folded here; no key of its runs lies behind `newest`."""
+        self._memory.know(shard, newest)
 
     def fold(
         self,
         entries: Sequence[StreamEntry],
         positions: Mapping[int, Position],
-        refused: Mapping[Place, str] | None = None,
+        refused: Mapping[Place, str] = NOTHING_REFUSED,
     ) -> Batch:
         """What these frames change; they are all that follows their shards' positions, in order.
 
         `refused` names events that the database will not have, and why: dead letters.
         """
-        arrivals, dead_letters = take_apart(entries, refused or {}, self._shards)
-        runs = self._memory.recall(
-            {
-                (arrival.shard, envelope.run)
-                for arrival in arrivals
-                for _, envelope, _ in arrival.events
-            }
-        )
-        touched: dict[tuple[int, str], RememberedRun] = {}
+        self._memory.shrink(self._written)
+        self._folded += 1
+        arrivals, dead_letters = take_apart(entries, refused)
+        touched: list[RunState] = []
         ledger: list[LedgerRow] = []
-        for shard, _, events in arrivals:
-            for _, envelope, event in events:
-                ref = (shard, envelope.run)
-                run = runs.get(ref)
-                if run is None:  # deleted
-                    continue
-                state = run.state
-                if isinstance(event, Heartbeat):
-                    state.seen.add(envelope.id)  # so that the ids after it count on without a gap
-                    state.apply(event, envelope.id, envelope.at_us)
-                elif state.seen.add(envelope.id):
-                    state.apply(event, envelope.id, envelope.at_us)
-                    ledger.append(to_row(envelope, shard, state.key))
-                else:
-                    continue
-                touched[ref] = run
+        for arrival in arrivals:
+            at_home = self._keep_at_home(arrival, dead_letters)
+            runs = self._recall(at_home, touched)
+            self._apply(at_home, runs, ledger)
         changes = _Changes({shard: step.feed_seq for shard, step in positions.items()})
-        for run in touched.values():
+        for run in touched:
             changes.settle(run)
-        self._memory.shrink(runs.values())
+        self._memory.weigh(touched)
         return Batch(
+            number=self._folded,
             advances=_advances(entries, arrivals, positions, changes.feed_seqs),
             events=ledger,
-            runs=changes.runs,
-            nodes=changes.nodes,
+            new_runs=changes.new_runs,
+            changed_runs=changes.changed_runs,
+            new_nodes=changes.new_nodes,
+            changed_nodes=changes.changed_nodes,
             stats=changes.stats,
             dead_letters=dead_letters,
         )
 
+    def written(self, batch: Batch) -> None:
+        """A batch, and so all that were folded before it, are in the tables."""
+        self._written = batch.number
+
     def forget(self, shard: int | None = None) -> None:
         """Drop what is remembered of a shard, or everything: the next fold reads the ledger."""
         self._memory.forget(shard)
+
+    def _keep_at_home(self, arrival: Arrival, dead_letters: list[DeadLetter]) -> Arrival:
+        """Without events of runs that belong to another shard; a remembered run was looked at."""
+        if self._shards is None:
+            return arrival
+        strangers = self._memory.strangers(arrival.shard, arrival.columns.runs)
+        at_home, letters = leave_out(arrival, wrong_streams(arrival, strangers, self._shards))
+        dead_letters += letters
+        return at_home
+
+    def _recall(self, arrival: Arrival, touched: list[RunState]) -> list[RunState | None]:
+        used = arrival.columns.runs
+        runs = self._memory.recall(arrival.shard, used)
+        batch = self._folded
+        for run in runs:
+            if run is not None and run.batch != batch:
+                run.batch = batch
+                touched.append(run)
+        return runs
+
+    def _apply(
+        self, arrival: Arrival, runs: Sequence[RunState | None], ledger: list[LedgerRow]
+    ) -> None:
+        """The innermost loop, with the fast paths of `Seen.add` and `RunState.apply` in it."""
+        shard = arrival.shard
+        note = ledger.append
+        rules = RULES
+        for number, kind, event_id, at_us, body, fact in zip(
+            *arrival.columns[1:], arrival.facts, strict=True
+        ):
+            run = runs[number]
+            if run is None:  # deleted
+                continue
+            seen = run.seen
+            if event_id == seen.expected and seen.beyond is None:
+                seen.expected = event_id + 1
+            elif not seen.add(event_id) and kind != HEARTBEAT:
+                continue
+            if kind == HEARTBEAT:
+                run.apply(kind, at_us, event_id, fact)
+                continue
+            if at_us > run.seen_us:
+                run.seen_us = at_us
+            if at_us < run.created_us:
+                run.created_us = at_us
+            rules[kind](run, (at_us, event_id), fact)
+            given_id = run.given_id
+            kept = body if given_id is None else with_run_id(body, given_id)
+            note((run.key, event_id, at_us, kind, shard, kept))
 
 
 class _Changes:
@@ -88,42 +143,57 @@ class _Changes:
 
     def __init__(self, feed_seqs: dict[int, int]) -> None:
         self.feed_seqs = feed_seqs
-        self.runs: list[tuple[RunRow, int]] = []
-        self.nodes: list[NodeRow] = []
+        self.new_runs: list[tuple[RunRow, int]] = []
+        self.changed_runs: list[tuple[RunRow, int]] = []
+        self.new_nodes: list[NodeRow] = []
+        self.changed_nodes: list[NodeRow] = []
         self.stats: Differences = {}
 
-    def settle(self, run: RememberedRun) -> None:
+    def settle(self, run: RunState) -> None:
         """Bring a run's rows up to its state, and note what that changes."""
         before = run.row
-        replaced = run.settle()
-        row = run.row
+        row = run.row = run_row(run)
         if row is None:  # only heartbeats so far
             return
-        changed = [run.nodes[node] for node, old in replaced.items() if run.nodes[node] != old]
-        if row == before and not changed:
+        replaced: list[tuple[Attempt, NodeRow | None]] = []
+        for attempt in run.changed:
+            attempt.changed = False
+            old, new = attempt.row, node_row(run, attempt)
+            if new != old:
+                attempt.row = new
+                replaced.append((attempt, old))
+                (self.new_nodes if old is None else self.changed_nodes).append(new)
+        run.changed.clear()
+        if not replaced and row == before:
             return
-        self.nodes += changed
-        self._count_nodes(run, replaced, before and scope_of(before), scope_of(row))
-        if before is not None:
-            add_run(self.stats, before, -1)
-        add_run(self.stats, row, 1)
+        self._count(run, row, before, replaced)
         self.feed_seqs[row.shard] += 1
-        self.runs.append((row, self.feed_seqs[row.shard]))
+        runs = self.new_runs if before is None else self.changed_runs
+        runs.append((row, self.feed_seqs[row.shard]))
 
-    def _count_nodes(
+    def _count(
         self,
-        run: RememberedRun,
-        replaced: Mapping[tuple[str, int], NodeRow | None],
-        old_scope: Scope | None,
-        scope: Scope,
+        run: RunState,
+        row: RunRow,
+        before: RunRow | None,
+        replaced: list[tuple[Attempt, NodeRow | None]],
     ) -> None:
-        moved = replaced
-        if old_scope is not None and old_scope != scope:  # all of them count elsewhere now
-            moved = {node: replaced.get(node, row) for node, row in run.nodes.items()}
-        for node, old in moved.items():
-            if old is not None and old_scope is not None:
-                add_node(self.stats, old_scope, old, -1)
-            add_node(self.stats, scope, run.nodes[node], 1)
+        stats = self.stats
+        scope = scope_of(row)
+        add_run(stats, scope, row, 1)
+        if before is not None:
+            old_scope = scope_of(before)
+            add_run(stats, old_scope, before, -1)
+            if old_scope != scope:  # all of them count elsewhere now
+                were = {id(attempt): old for attempt, old in replaced}
+                everyone = [each for name in run.nodes for each in run.attempts(name)]
+                replaced = [(each, were.get(id(each), each.row)) for each in everyone]
+            for _, old in replaced:
+                if old is not None:
+                    add_node(stats, old_scope, old, -1)
+        for attempt, _ in replaced:
+            if attempt.row is not None:
+                add_node(stats, scope, attempt.row, 1)
 
 
 def _advances(
@@ -138,8 +208,8 @@ def _advances(
         last[entry.shard] = entry.id
         consumed[entry.shard] = consumed.get(entry.shard, 0) + 1
     newest: dict[int, int] = {}
-    for shard, _, events in arrivals:
-        times = [envelope.at_us for _, envelope, _ in events]
+    for arrival in arrivals:
+        times, shard = arrival.columns.times, arrival.shard
         if times:
             newest[shard] = max(newest.get(shard, times[0]), *times)
     return [

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-FULL_EVERY_S: Final = 60.0
+WHEN_IDLE_S: Final = 60.0
+AT_LAST_S: Final = 600.0
 
 
 class Collector:
@@ -21,14 +22,18 @@ class Collector:
         self._full_at = time.monotonic()
 
     def after_batch(self) -> None:
-        """What a batch left behind; milliseconds."""
-        gc.collect(1)
+        """Only if it has not been done for long; a tenth of a second."""
+        if time.monotonic() - self._full_at > AT_LAST_S:
+            self._collect()
 
     def when_idle(self) -> None:
         """Everything, once in a while; this may take long, but nobody waits."""
-        if time.monotonic() - self._full_at > FULL_EVERY_S:
-            gc.collect()
-            self._full_at = time.monotonic()
+        if time.monotonic() - self._full_at > WHEN_IDLE_S:
+            self._collect()
+
+    def _collect(self) -> None:
+        gc.collect()
+        self._full_at = time.monotonic()
 
 
 @contextmanager

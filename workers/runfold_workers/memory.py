@@ -1,29 +1,32 @@
-"""The runs of late, held in memory so that a steady batch need not read them.
+"""The runs of late, held in memory so that a steady batch reads nothing.
 
-Invariant: what is remembered of a run is the fold of all its events in the ledger, and the rows
-that the tables have of it. It is a cache of the ledger, so it may be dropped at any time, and it
-must be dropped when a batch was not committed.
+Invariant: what is remembered of a run is the fold of all its events up to the last batch that
+was folded, and the rows that the tables will have of it after that batch. It is a cache of the
+ledger, so it may be dropped at any time, and it must be dropped when a batch was not committed.
+
+Whether a run that is not remembered is new can mostly be told without asking: UUIDv7 keys are
+ordered by time, so a key that lies behind all keys that the tables knew when the shard was taken
+over, and behind all that were forgotten since, has not been seen by anyone.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
-from uuid import UUID
 
-from runfold.codec import decode_body
-from runfold.events import Event, Logged
-from runfold.ids import is_own_id, run_key
+from runfold.codec import TYPE_NUMBERS
+from runfold.ids import is_own_id, run_key_bytes
 from runfold_storage.ledger import StoredEvent
-from runfold_storage.rows import NodeRow, RunRow
 
+from .facts import Said, read_fact
 from .images import node_row, run_row
 from .state import RunState
 
-RunRef = tuple[int, UUID]
+RunRef = tuple[int, bytes]
 """(shard, run key)."""
 
-_LOG_LINE: Final = Logged(text="")
-"""Stands for a log line whose text was not loaded: the fold does not look at it."""
+_LOGGED: Final = TYPE_NUMBERS["logged"]
+_SAID: Final = Said()
+_LAST_KEY: Final = b"\xff" * 16
 
 
 class Loaded(NamedTuple):
@@ -36,88 +39,106 @@ class Loaded(NamedTuple):
 Load = Callable[[Sequence[RunRef]], Loaded]
 
 
-class RememberedRun:
-    """A run's state, and the rows that follow from it."""
-
-    __slots__ = ("counted_weight", "nodes", "row", "state")
-
-    def __init__(self, state: RunState) -> None:
-        self.counted_weight = 0
-        self.state = state
-        self.row: RunRow | None = None
-        self.nodes: dict[tuple[str, int], NodeRow] = {}
-
-    def settle(self) -> dict[tuple[str, int], NodeRow | None]:
-        """Bring the rows up to the state; returns the nodes' rows that were replaced."""
-        state = self.state
-        self.row = run_row(state)
-        replaced = {changed: self.nodes.get(changed) for changed in state.changed_nodes}
-        for changed in replaced:
-            self.nodes[changed] = node_row(state, *changed)
-        state.changed_nodes.clear()
-        return replaced
-
-    @property
-    def weight(self) -> int:
-        return 1 + len(self.nodes)
-
-
 class Memory:
-    """At most `max_weight` of runs: each weighs 1, and 1 more for each attempt at a node."""
+    """At most `max_weight` of runs: each weighs 1, and 1 more for each attempt at a node.
+
+    What batches after the last `written` one have touched is kept beyond that, for the tables do
+    not have it yet.
+    """
 
     def __init__(self, load: Load, max_weight: int) -> None:
         self._load = load
         self._max_weight = max_weight
         self._weight = 0
-        self._runs: OrderedDict[tuple[int, str], RememberedRun] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, str], RunState] = OrderedDict()
+        self._known_up_to: dict[int, bytes] = {}
 
-    def recall(self, wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], RememberedRun]:
-        """These runs, each by shard and id, from memory or folded again from the ledger.
+    def know(self, shard: int, newest: bytes) -> None:
+        """From now on every batch of this shard is folded here; no key behind `newest` is known."""
+        self._known_up_to[shard] = newest
 
-        Deleted ones are left out.
-        """
-        missing = [each for each in wanted if each not in self._runs]
+    def recall(self, shard: int, runs: Sequence[str]) -> list[RunState | None]:
+        """These runs, from memory or folded again from the ledger; None for deleted ones."""
+        remembered = self._runs
+        missing = [run for run in runs if (shard, run) not in remembered]
         if missing:
-            self._refold(missing)
-        recalled = {}
-        for each in wanted:
-            run = self._runs.get(each)
-            if run is not None:
-                self._runs.move_to_end(each)
-                recalled[each] = run
+            self._admit(shard, missing)
+        recalled: list[RunState | None] = []
+        for run in runs:
+            state = remembered.get((shard, run))
+            if state is not None:
+                remembered.move_to_end((shard, run))
+            recalled.append(state)
         return recalled
 
-    def shrink(self, grown: Iterable[RememberedRun]) -> None:
-        """Weigh the runs that may have grown, and forget those that were quiet for longest."""
+    def strangers(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
+        """Which of these runs are not remembered, by their place in the sequence."""
+        remembered = self._runs
+        return (place for place, run in enumerate(runs) if (shard, run) not in remembered)
+
+    def weigh(self, grown: Iterable[RunState]) -> None:
+        """Take into account that these runs may have grown."""
         for run in grown:
-            self._weight += run.weight - run.counted_weight
-            run.counted_weight = run.weight
+            weight = 1 + run.n_attempts
+            self._weight += weight - run.weight
+            run.weight = weight
+
+    def shrink(self, written: int) -> None:
+        """Forget the runs that were quiet for longest, until the rest is light enough."""
         while self._weight > self._max_weight and self._runs:
-            _, forgotten = self._runs.popitem(last=False)
-            self._weight -= forgotten.counted_weight
+            ref = next(iter(self._runs))
+            run = self._runs[ref]
+            if run.batch > written:
+                return
+            del self._runs[ref]
+            self._weight -= run.weight
+            known = self._known_up_to.get(run.shard)
+            if known is not None and not is_own_id(run.key):
+                self._known_up_to[run.shard] = max(known, run.key)
 
     def forget(self, shard: int | None = None) -> None:
         """Drop what is remembered of a shard, or everything."""
         for ref in [ref for ref in self._runs if shard is None or ref[0] == shard]:
-            self._weight -= self._runs.pop(ref).counted_weight
+            self._weight -= self._runs.pop(ref).weight
+        for known in [known for known in self._known_up_to if shard is None or known == shard]:
+            del self._known_up_to[known]
 
-    def _refold(self, missing: Sequence[tuple[int, str]]) -> None:
-        keys = {(shard, run_key(run_id)): run_id for shard, run_id in missing}
-        events, tombstones = self._load(list(keys))
-        found: dict[RunRef, RememberedRun] = {}
-        for ref, run_id in keys.items():
-            if ref not in tombstones:
-                shard, key = ref
-                given_id = run_id if is_own_id(key) else None
-                found[ref] = RememberedRun(RunState(shard, key, given_id))
+    def _admit(self, shard: int, missing: Sequence[str]) -> None:
+        known_up_to = self._known_up_to.get(shard, _LAST_KEY)
+        unknown: dict[bytes, RunState] = {}
+        for run_id in missing:
+            key = run_key_bytes(run_id)
+            own = is_own_id(key)
+            state = RunState(shard, key, run_id, run_id if own else None)
+            if own or key <= known_up_to:
+                unknown[key] = state
+            else:
+                self._runs[shard, run_id] = state
+        if not unknown:
+            return
+        events, tombstones = self._load([(shard, key) for key in unknown])
         for stored in events:
-            run = found.get((stored.shard, stored.run))
-            if run is not None and run.state.seen.add(stored.id):
-                run.state.apply(_event(stored), stored.id, stored.at_us)
-        for ref, run in found.items():
-            run.settle()
-            self._runs[ref[0], keys[ref]] = run
+            state = unknown[stored.run]
+            if state.seen.add(stored.id):
+                apply_stored(state, stored)
+        for key, state in unknown.items():
+            if (shard, key) not in tombstones:
+                settle(state)
+                self._runs[shard, state.id] = state
 
 
-def _event(stored: StoredEvent) -> Event:
-    return _LOG_LINE if stored.type == "logged" else decode_body(stored.type, stored.body)
+def apply_stored(state: RunState, stored: StoredEvent) -> None:
+    """Take an event of the ledger into account."""
+    kind = TYPE_NUMBERS[stored.type]
+    # The text of log lines was not loaded, and the fold does not look at it.
+    fact = _SAID if kind == _LOGGED else read_fact(kind, stored.body)
+    state.apply(kind, stored.at_us, stored.id, fact)
+
+
+def settle(state: RunState) -> None:
+    """Bring the rows up to the state."""
+    state.row = run_row(state)
+    for attempt in state.changed:
+        attempt.row = node_row(state, attempt)
+        attempt.changed = False
+    state.changed.clear()

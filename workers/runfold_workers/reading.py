@@ -16,7 +16,9 @@ from .arrivals import StreamEntry
 
 BLOCK_MS: Final = 1000
 """How long to wait for a first frame: a client's socket may time out after five seconds."""
-TARGET_BYTES: Final = 8 * 1024 * 1024
+BUSY_BLOCK_MS: Final = 20
+"""The same while a batch is on its way, whose outcome must not wait."""
+TARGET_BYTES: Final = 4 * 1024 * 1024
 _MOST_FRAMES: Final = 4000
 
 
@@ -25,7 +27,7 @@ class Reader:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._frame_bytes = 64 * 1024.0
+        self._frame_bytes = float(TARGET_BYTES)  # until the first frames tell
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
         """The frames behind these positions, in order within each shard; empty after the wait."""

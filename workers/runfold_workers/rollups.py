@@ -4,7 +4,7 @@ A run counts in the hour of its first event, and its nodes count in the hour of 
 one row of the rollups always speaks of the same runs. Nodes count under their name.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from runfold_storage.rows import NodeRow, RunRow, StatsDifference, StatsKey
 
@@ -13,36 +13,36 @@ _HOUR_US: Final = 3_600_000_000
 Differences = dict[StatsKey, StatsDifference]
 
 
-class Scope(NamedTuple):
-    """What the rollups of a run and of its nodes have in common."""
-
-    workflow: str
-    project: str
-    hour_us: int
+Scope = tuple[str, str, int]
+"""What the rollups of a run and of its nodes have in common: workflow, project, hour."""
 
 
 def scope_of(run: RunRow) -> Scope:
     """Where a run counts."""
-    return Scope(run.workflow, run.project, run.created_us - run.created_us % _HOUR_US)
+    return run.workflow, run.project, run.created_us - run.created_us % _HOUR_US
 
 
-def add_run(differences: Differences, run: RunRow, sign: int) -> None:
+def add_run(differences: Differences, scope: Scope, run: RunRow, sign: int) -> None:
     """Count a run once more (`sign` 1) or take it out again (-1)."""
-    scope = scope_of(run)
-    key = StatsKey(scope.workflow, scope.project, "", scope.hour_us, run.status, run.shard)
-    _add(differences, key, run, sign)
+    workflow, project, hour_us = scope
+    _add(differences, (workflow, project, "", hour_us, run.status, run.shard), run, sign)
 
 
 def add_node(differences: Differences, scope: Scope, node: NodeRow, sign: int) -> None:
     """The same for an attempt at a node."""
-    key = StatsKey(scope.workflow, scope.project, node.name, scope.hour_us, node.status, node.shard)
-    _add(differences, key, node, sign)
+    workflow, project, hour_us = scope
+    _add(differences, (workflow, project, node.name, hour_us, node.status, node.shard), node, sign)
 
 
-def _add(differences: Differences, key: StatsKey, row: RunRow | NodeRow, sign: int) -> None:
-    difference = differences.get(key)
+def _add(
+    differences: Differences,
+    key: tuple[str, str, str, int, str, int],
+    row: RunRow | NodeRow,
+    sign: int,
+) -> None:
+    difference = differences.get(key)  # type: ignore[call-overload]  # equal to a StatsKey
     if difference is None:
-        difference = differences[key] = StatsDifference()
+        difference = differences[StatsKey._make(key)] = StatsDifference()
     difference.n += sign
     difference.input_tokens += sign * row.input_tokens
     difference.output_tokens += sign * row.output_tokens

@@ -1,44 +1,59 @@
 """Which events of a run have been seen: duplicates are known without asking the ledger."""
 
-from typing import Final
-
-_COUNTER: Final = 2**32 - 1
+from msgspec import Struct
 
 
-class Seen:
+class Seen(Struct, gc=False):
     """A set of event ids, small because emitters count.
 
-    For each emitter it holds how far the ids are complete, and beyond that the single ids.
+    `expected` is the id that follows all those of the first emitter, without a gap; whoever
+    meets it may raise it by one, provided that nothing is `beyond`. Other emitters have theirs
+    in a table, and what came before its turn is held one by one.
     """
 
-    __slots__ = ("_beyond", "_complete")
-
-    def __init__(self) -> None:
-        self._complete: dict[int, int] = {}
-        self._beyond: set[int] = set()
+    expected: int = -1
+    beyond: set[int] | None = None
+    others: dict[int, int] | None = None
 
     @property
     def singles(self) -> int:
         """How many ids are held one by one, for those before them are missing."""
-        return len(self._beyond)
+        return len(self.beyond or ())
 
     def add(self, event_id: int) -> bool:
         """Whether this id is new."""
-        emitter, counter = event_id >> 32, event_id & _COUNTER
-        complete = self._complete.get(emitter, 0)
-        if counter > complete:
-            if event_id in self._beyond:
-                return False
-            self._beyond.add(event_id)
-            return True
-        if counter < complete:
+        emitter = event_id >> 32
+        if self.expected < 0:
+            self.expected = emitter << 32
+        first = self.expected >> 32 == emitter
+        if first:
+            expected = self.expected
+        else:
+            if self.others is None:
+                self.others = {}
+            expected = self.others.get(emitter, emitter << 32)
+        if event_id > expected:
+            return self._hold(event_id)
+        if event_id < expected:
             return False
-        complete += 1
-        if self._beyond:
-            following = emitter << 32 | complete
-            while following in self._beyond:
-                self._beyond.remove(following)
-                complete += 1
-                following += 1
-        self._complete[emitter] = complete
+        expected += 1
+        beyond = self.beyond
+        if beyond:
+            while expected in beyond:
+                beyond.remove(expected)
+                expected += 1
+            if not beyond:
+                self.beyond = None
+        if first:
+            self.expected = expected
+        elif self.others is not None:
+            self.others[emitter] = expected
+        return True
+
+    def _hold(self, event_id: int) -> bool:
+        if self.beyond is None:
+            self.beyond = set()
+        elif event_id in self.beyond:
+            return False
+        self.beyond.add(event_id)
         return True

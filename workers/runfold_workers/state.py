@@ -6,31 +6,33 @@ so that it equals `fold(events sorted by (at, id))`. Each fact is a slot that is
 node belong to the earliest event that claims them; a tag to the latest. Usage is a sum over the
 winners. Nothing here does I/O or knows the time.
 
-An event must be applied once; `Seen` sees to that.
+An event must be applied once; `Seen` sees to that. This is the innermost loop of Runfold: a slot
+holds what the event said as it was read, and everything derived is left to `images`, which is
+asked once a batch.
 """
 
-from typing import Final, NamedTuple
-from uuid import UUID
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-from runfold.events import (
-    MAX_NAME,
+from msgspec import Struct, field
+
+from runfold.codec import TYPES
+from runfold.events import MAX_NAME, PlannedNode, Tags, Usage
+from runfold_storage.rows import NodeRow, RunRow
+
+from .facts import (
+    HEARTBEAT,
     Annotated,
+    Begun,
     Cancelled,
     Completed,
     Error,
-    Event,
+    Fact,
     Failed,
-    Heartbeat,
-    Logged,
     NodeFinished,
     NodeStarted,
-    PlannedNode,
-    Queued,
-    Started,
-    Tags,
-    Usage,
+    Said,
 )
-
 from .seen import Seen
 
 MAX_MESSAGE: Final = 2000
@@ -39,261 +41,246 @@ MAX_MESSAGE: Final = 2000
 Stamp = tuple[int, int]
 """(at_us, event id): the order of a run's events."""
 
+Rule = Callable[["RunState", Stamp, Any], None]
 
-class Amounts(NamedTuple):
-    """Usage in whole numbers; money in nano-dollars, so that sums are exact."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_nano_usd: int = 0
+NEVER: Final = 2**63
+"""Later than any event."""
+NO_STAMP: Final = (NEVER, 0)
 
 
-NO_AMOUNTS: Final = Amounts()
+Amounts = tuple[int, int, int]
+"""Input tokens, output tokens, and money in nano-dollars, whole so that sums are exact."""
+
+NO_AMOUNTS: Final = (0, 0, 0)
 
 
-class Begin(NamedTuple):
-    """What `queued` or `started` said of the run, without payloads."""
+class Attempt(Struct, gc=False):
+    """One attempt at a node; `row` is its row in the tables, `changed` that it needs a new one.
 
-    stamp: Stamp
-    workflow: str | None
-    project: str | None
-    trigger_type: str | None
-    user: str | None
-    session: str | None
-    parent_run: str | None
-    attempt: int | None
-
-
-class End(NamedTuple):
-    """How the run ended."""
-
-    stamp: Stamp
-    status: str
-    error: Error | None
-    exit_code: int | None
-    usage: Usage | None
-    duration_us: int | None
-
-
-class NodeStart(NamedTuple):
-    """What `node_started` said."""
-
-    stamp: Stamp
-    name: str | None
-    node_type: str | None
-    parents: list[str] | None
-
-
-class NodeEnd(NamedTuple):
-    """What `node_finished` said."""
-
-    stamp: Stamp
-    error: Error | None
-    amounts: Amounts
-    duration_us: int | None
-
-
-class Attempt:
-    """One attempt at a node."""
-
-    __slots__ = ("finished", "started", "status")
-
-    def __init__(self) -> None:
-        self.started: NodeStart | None = None
-        self.finished: NodeEnd | None = None
-        self.status = "pending"
-
-
-class Node:
-    """A node: its plan, if `queued` or `started` told one, and the attempts at it.
-
-    `counted_as` is the status under which the run counts it: that of the last attempt.
+    A node's attempts are a chain: `earlier` leads from one to that with the next lower number.
+    `counted_as` is the status under which the run counts the node, by its last attempt.
     """
 
-    __slots__ = ("attempts", "counted_as", "last", "plan")
+    name: str
+    number: int
+    earlier: "Attempt | None" = None
+    started: NodeStarted | None = None
+    started_at: Stamp = NO_STAMP
+    finished: NodeFinished | None = None
+    finished_at: Stamp = NO_STAMP
+    amounts: Amounts = NO_AMOUNTS
+    error: Error | None = None
+    status: str = "pending"
+    counted_as: str | None = None
+    changed: bool = False
+    row: NodeRow | None = None
 
-    def __init__(self) -> None:
-        self.plan: tuple[Stamp, PlannedNode] | None = None
-        self.attempts: dict[int, Attempt] = {}
-        self.last = 0
-        self.counted_as: str | None = None
 
+class RunState(Struct, gc=False):
+    """Everything that is known of one run, without payloads; `row` is its row in the tables.
 
-class RunState:
-    """Everything that is known of one run, without payloads."""
+    A struct of `msgspec` because it is made in a third of the time; like its parts, it is part of
+    no cycle, so that the collector need not know it. `batch` is the last one that touched it.
+    """
 
-    __slots__ = (
-        "annotated",
-        "begun",
-        "changed_nodes",
-        "created_us",
-        "ended",
-        "given_id",
-        "key",
-        "node_amounts",
-        "node_counts",
-        "nodes",
-        "queued",
-        "seen",
-        "seen_us",
-        "shard",
-        "started",
-        "tags",
-    )
+    shard: int
+    key: bytes
+    id: str
+    given_id: str | None
+    seen: Seen = field(default_factory=Seen)
+    created_us: int = NEVER
+    seen_us: int = -NEVER
+    begun: bool = False
+    queued: Begun | None = None
+    queued_at: Stamp = NO_STAMP
+    started: Begun | None = None
+    started_at: Stamp = NO_STAMP
+    ended: Completed | Failed | Cancelled | None = None
+    ended_at: Stamp = NO_STAMP
+    ended_as: str = ""
+    error: Error | None = None
+    tags: dict[str, tuple[Stamp, str | None]] | None = None
+    annotated: Amounts = NO_AMOUNTS
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_nano_usd: int = 0
+    nodes: dict[str, Attempt] = field(default_factory=dict)
+    node_counts: dict[str, int] = field(default_factory=dict)
+    plans: dict[str, tuple[Stamp, PlannedNode]] | None = None
+    n_attempts: int = 0
+    changed: list[Attempt] = field(default_factory=list)
+    row: RunRow | None = None
+    batch: int = 0
+    weight: int = 0
 
-    def __init__(self, shard: int, key: UUID, given_id: str | None) -> None:
-        self.shard = shard
-        self.key = key
-        self.given_id = given_id
-        self.seen = Seen()
-        self.created_us: int | None = None
-        self.seen_us: int = -(2**63)
-        self.queued: Begin | None = None
-        self.started: Begin | None = None
-        self.begun = False
-        self.ended: End | None = None
-        self.tags: dict[str, tuple[Stamp, str | None]] = {}
-        self.annotated = [0, 0, 0]
-        self.node_amounts = [0, 0, 0]
-        self.node_counts: dict[str, int] = {}
-        self.nodes: dict[str, Node] = {}
-        self.changed_nodes: set[tuple[str, int]] = set()
-
-    def apply(self, event: Event, event_id: int, at_us: int) -> None:
-        """Take one more event into account."""
+    def apply(self, kind: int, at_us: int, event_id: int, fact: Fact) -> None:
+        """Take one more event into account; `kind` is the place of its type in `TYPES`."""
         if at_us > self.seen_us:
             self.seen_us = at_us
-        if isinstance(event, Heartbeat):  # not in the ledger, so it must not tell anything else
+        if kind == HEARTBEAT:  # not in the ledger, so it must not tell anything else
             return
-        if self.created_us is None or at_us < self.created_us:
+        if at_us < self.created_us:
             self.created_us = at_us
-        stamp = (at_us, event_id)
-        match event:
-            case NodeFinished():
-                self._node_finished(stamp, event)
-            case NodeStarted():
-                self._node_started(stamp, event)
-            case Logged():
-                self.begun = True
-            case Completed() | Failed() | Cancelled():
-                self._end(stamp, event)
-            case Queued() | Started():
-                self._begin(stamp, event)
-            case Annotated():
-                self._tag(stamp, event.tags)
-                _add(self.annotated, _amounts(event.usage))
-            case _:
-                raise AssertionError(f"the fold has no rule for {event.type}")
+        RULES[kind](self, (at_us, event_id), fact)
 
-    def _begin(self, stamp: Stamp, event: Queued | Started) -> None:
-        if isinstance(event, Started):
-            self.begun = True
-            if self.started is None or stamp < self.started.stamp:
-                self.started = _begin(stamp, event)
-        elif self.queued is None or stamp < self.queued.stamp:
-            self.queued = _begin(stamp, event)
-        self._plan(stamp, event.nodes)
-        self._tag(stamp, event.tags)
+    def attempt(self, name: str, number: int) -> Attempt:
+        """This attempt, made if need be, and then to be touched."""
+        last = self.nodes.get(name)
+        if last is None or last.number < number:
+            attempt = self.nodes[name] = Attempt(name, number, last)
+            if last is not None and last.counted_as is not None:
+                self.node_counts[last.counted_as] -= 1
+        elif last.number == number:
+            return last
+        else:
+            later = last
+            while later.earlier is not None and later.earlier.number > number:
+                later = later.earlier
+            if later.earlier is not None and later.earlier.number == number:
+                return later.earlier
+            attempt = later.earlier = Attempt(name, number, later.earlier)
+        self.n_attempts += 1
+        return attempt
 
-    def _node_started(self, stamp: Stamp, event: NodeStarted) -> None:
-        self.begun = True
-        node, attempt = self._attempt(event.node, event.attempt)
-        if attempt.started is None or stamp < attempt.started.stamp:
-            attempt.started = NodeStart(stamp, event.name, event.node_type, event.parents)
-            if attempt.finished is None:
-                attempt.status = "running"
-            self._changed(event.node, event.attempt, node)
+    def attempts(self, name: str) -> Iterator[Attempt]:
+        """A node's attempts, the last one first."""
+        attempt = self.nodes.get(name)
+        while attempt is not None:
+            yield attempt
+            attempt = attempt.earlier
 
-    def _node_finished(self, stamp: Stamp, event: NodeFinished) -> None:
-        self.begun = True
-        node, attempt = self._attempt(event.node, event.attempt)
-        was = attempt.finished
-        if was is not None:
-            if was.stamp < stamp:
-                return
-            _add(self.node_amounts, was.amounts, sign=-1)
-        attempt.status = event.status or ("completed" if event.error is None else "failed")
-        amounts = _amounts(event.usage)
-        attempt.finished = NodeEnd(stamp, _short(event.error), amounts, _to_us(event.duration_ms))
-        if amounts is not NO_AMOUNTS:
-            _add(self.node_amounts, amounts)
-        self._changed(event.node, event.attempt, node)
-
-    def _end(self, stamp: Stamp, event: Completed | Failed | Cancelled) -> None:
-        if self.ended is not None and self.ended.stamp < stamp:
-            return
-        self.ended = End(
-            stamp,
-            event.type,
-            _short(event.error) if isinstance(event, Failed) else None,
-            None if isinstance(event, Cancelled) else event.exit_code,
-            None if isinstance(event, Cancelled) else event.usage,
-            _to_us(event.duration_ms),
-        )
-
-    def _plan(self, stamp: Stamp, planned: list[PlannedNode] | None) -> None:
-        """The union of all plans counts, and a planned node has a first attempt for good.
-
-        So no row ever vanishes again, whichever plan or attempt comes first.
-        """
-        for plan in planned or ():
-            node, _ = self._attempt(plan.node, 1)
-            if node.plan is None or stamp < node.plan[0]:
-                node.plan = (stamp, plan)
-                self.changed_nodes.update((plan.node, number) for number in node.attempts)
-
-    def _attempt(self, name: str, number: int) -> tuple[Node, Attempt]:
-        node = self.nodes.get(name)
-        if node is None:
-            node = self.nodes[name] = Node()
-        attempt = node.attempts.get(number)
-        if attempt is None:
-            attempt = node.attempts[number] = Attempt()
-            if number > node.last:
-                node.last = number
-            self._changed(name, number, node)
-        return node, attempt
-
-    def _changed(self, name: str, number: int, node: Node) -> None:
-        self.changed_nodes.add((name, number))
-        status = node.attempts[node.last].status
-        before = node.counted_as
-        if status != before:
-            if before is not None:
-                self.node_counts[before] -= 1
-            self.node_counts[status] = self.node_counts.get(status, 0) + 1
-            node.counted_as = status
-
-    def _tag(self, stamp: Stamp, tags: Tags | None) -> None:
-        for name, value in (tags or {}).items():
-            was = self.tags.get(name)
-            if was is None or was[0] < stamp:
-                self.tags[name] = (stamp, _tag_text(value))
+    def touch(self, attempt: Attempt) -> None:
+        """Its row has to be made anew, and the node may count under another status."""
+        if not attempt.changed:
+            attempt.changed = True
+            self.changed.append(attempt)
+        status = attempt.status
+        if status != attempt.counted_as and self.nodes[attempt.name] is attempt:
+            counts = self.node_counts
+            if attempt.counted_as is not None:
+                counts[attempt.counted_as] -= 1
+            counts[status] = counts.get(status, 0) + 1
+            attempt.counted_as = status
 
 
-def _begin(stamp: Stamp, event: Queued | Started) -> Begin:
-    return Begin(
-        stamp,
-        event.workflow,
-        event.project,
-        None if event.trigger is None else event.trigger.type,
-        event.user,
-        event.session,
-        event.parent_run,
-        event.attempt,
-    )
+def _queued(run: RunState, stamp: Stamp, said: Begun) -> None:
+    if stamp < run.queued_at:
+        run.queued, run.queued_at = said, stamp
+    _begin(run, stamp, said)
 
 
-def _add(sums: list[int], amounts: Amounts, sign: int = 1) -> None:
-    for i, amount in enumerate(amounts):
-        sums[i] += sign * amount
+def _started(run: RunState, stamp: Stamp, said: Begun) -> None:
+    run.begun = True
+    if stamp < run.started_at:
+        run.started, run.started_at = said, stamp
+    _begin(run, stamp, said)
 
 
-def _amounts(usage: Usage | None) -> Amounts:
+def _begin(run: RunState, stamp: Stamp, said: Begun) -> None:
+    if said.nodes:
+        _plan(run, stamp, said.nodes)
+    if said.tags:
+        _tag(run, stamp, said.tags)
+
+
+def _plan(run: RunState, stamp: Stamp, planned: list[PlannedNode]) -> None:
+    """The union of all plans counts, and a planned node has a first attempt for good.
+
+    So no row ever vanishes again, whichever plan or attempt comes first.
+    """
+    plans = run.plans
+    if plans is None:
+        plans = run.plans = {}
+    for plan in planned:
+        run.touch(run.attempt(plan.node, 1))
+        known = plans.get(plan.node)
+        if known is None or stamp < known[0]:
+            plans[plan.node] = (stamp, plan)
+            for attempt in run.attempts(plan.node):
+                run.touch(attempt)
+
+
+def _node_started(run: RunState, stamp: Stamp, said: NodeStarted) -> None:
+    run.begun = True
+    attempt = run.attempt(said.node, said.attempt)
+    if stamp < attempt.started_at:
+        attempt.started, attempt.started_at = said, stamp
+        if attempt.finished is None:
+            attempt.status = "running"
+        run.touch(attempt)
+
+
+def _node_finished(run: RunState, stamp: Stamp, said: NodeFinished) -> None:
+    run.begun = True
+    attempt = run.attempt(said.node, said.attempt)
+    if stamp > attempt.finished_at:
+        return
+    attempt.finished, attempt.finished_at = said, stamp
+    attempt.status = said.status or ("completed" if said.error is None else "failed")
+    if said.error is not None or attempt.error is not None:
+        attempt.error = said.error and _short(said.error)
+    if said.usage is not None or attempt.amounts is not NO_AMOUNTS:
+        was, now = attempt.amounts, amounts_of(said.usage)
+        attempt.amounts = now
+        run.tokens_in += now[0] - was[0]
+        run.tokens_out += now[1] - was[1]
+        run.cost_nano_usd += now[2] - was[2]
+    run.touch(attempt)
+
+
+def _logged(run: RunState, _stamp: Stamp, _said: Said) -> None:
+    run.begun = True
+
+
+def _annotated(run: RunState, stamp: Stamp, said: Annotated) -> None:
+    if said.tags:
+        _tag(run, stamp, said.tags)
+    if said.usage is not None:
+        early, late = run.annotated, amounts_of(said.usage)
+        run.annotated = (early[0] + late[0], early[1] + late[1], early[2] + late[2])
+
+
+def _end(status: str) -> Rule:
+    def end(run: RunState, stamp: Stamp, said: Completed | Failed | Cancelled) -> None:
+        if stamp < run.ended_at:
+            run.ended, run.ended_at, run.ended_as = said, stamp, status
+            run.error = None if said.error is None else _short(said.error)
+
+    return end
+
+
+_RULE_OF: Final[dict[str, Rule]] = {
+    "queued": _queued,
+    "started": _started,
+    "node_started": _node_started,
+    "node_finished": _node_finished,
+    "logged": _logged,
+    "annotated": _annotated,
+    "heartbeat": _logged,  # never asked
+    "completed": _end("completed"),
+    "failed": _end("failed"),
+    "cancelled": _end("cancelled"),
+}
+RULES: Final = tuple(_RULE_OF[name] for name in TYPES)
+"""What an event of each type does to its run, by the place of the type in `TYPES`."""
+
+
+def _tag(run: RunState, stamp: Stamp, tags: Tags) -> None:
+    known = run.tags
+    if known is None:
+        known = run.tags = {}
+    for name, value in tags.items():
+        was = known.get(name)
+        if was is None or was[0] < stamp:
+            known[name] = (stamp, _tag_text(value))
+
+
+def amounts_of(usage: Usage | None) -> Amounts:
+    """Usage in whole numbers."""
     if usage is None:
         return NO_AMOUNTS
     cost = to_nano_usd(usage.cost_usd or 0)
-    return Amounts(usage.input_tokens or 0, usage.output_tokens or 0, cost)
+    return (usage.input_tokens or 0, usage.output_tokens or 0, cost)
 
 
 def to_nano_usd(cost_usd: float) -> int:
@@ -301,14 +288,13 @@ def to_nano_usd(cost_usd: float) -> int:
     return round(cost_usd * 1e9)
 
 
-def _to_us(milliseconds: float | None) -> int | None:
-    return None if milliseconds is None else round(milliseconds * 1000)
+def to_us(milliseconds: float) -> int:
+    """Whole microseconds."""
+    return round(milliseconds * 1000)
 
 
-def _short(error: Error | None) -> Error | None:
-    """What a summary keeps of an error: no stack, and strings of a bounded length."""
-    if error is None:
-        return None
+def _short(error: Error) -> Error:
+    """What a summary keeps of an error: strings of a bounded length."""
     return Error(
         type=error.type and error.type[:MAX_NAME],
         message=error.message and error.message[:MAX_MESSAGE],

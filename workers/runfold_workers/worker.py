@@ -10,11 +10,14 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 import psycopg
 import redis
@@ -28,10 +31,13 @@ from runfold_storage.rows import Batch
 from .committing import Committer
 from .garbage import Collector, collected_by_hand
 from .ownership import RENEW_S, release_leases, take_leases
-from .reading import Reader
+from .pipelining import Pipeline
+from .reading import BLOCK_MS, BUSY_BLOCK_MS, Reader
 
 log = logging.getLogger(__name__)
 
+SWITCH_INTERVAL_S: Final = 0.0003
+"""How long the thread that folds may keep the one that writes waiting for Python."""
 _MOST_NAMED: Final = 1000
 """Runs that one message to watchers names; beyond it they look for themselves."""
 
@@ -60,8 +66,13 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop`; returns when the last batch is committed."""
-        with collected_by_hand():
-            self._run()
+        interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        try:
+            with collected_by_hand():
+                self._run()
+        finally:
+            sys.setswitchinterval(interval_s)
 
     def _run(self) -> None:
         delay_s = 0.1
@@ -81,59 +92,65 @@ class Worker:
                 delay_s = min(delay_s * 2, 5.0)
 
     def _work(self) -> None:
-        client = streams.connect(self._settings.redis_url)
-        try:
-            shards = streams.agree_on_shards(client, self._settings.shards)
-            with connect(self._settings.database_url, autocommit=True) as connection:
-                ensure_shards(connection, shards)
-                try:
-                    self._fold(client, connection)
-                finally:
-                    if not connection.broken:
-                        release_leases(connection, self._owner)
-        finally:
-            client.close()
+        settings = self._settings
+        with ExitStack() as stack:
+            client = stack.enter_context(streams.connect(settings.redis_url))
+            shards = streams.agree_on_shards(client, settings.shards)
+            writing = stack.enter_context(connect(settings.database_url, autocommit=True))
+            reading = stack.enter_context(connect(settings.database_url, autocommit=True))
+            ensure_shards(reading, shards)
+            try:
+                self._fold(client, writing, reading)
+            finally:
+                if not reading.broken:
+                    release_leases(reading, self._owner)
 
-    def _fold(self, client: redis.Redis, connection: psycopg.Connection) -> None:
-        committer = Committer(connection)
+    def _fold(
+        self, client: redis.Redis, writing: psycopg.Connection, reading: psycopg.Connection
+    ) -> None:
+        committer = Committer(writing, reading=reading)
         reader = Reader(client)
         renew_at = 0.0
-        while not self._stop.is_set():
-            if time.monotonic() >= renew_at:
-                committer.own(take_leases(connection, self._owner))
-                renew_at = time.monotonic() + RENEW_S
-            if not committer.positions:
-                self._stop.wait(RENEW_S)
-                continue
-            entries = reader.read({k: p.position for k, p in committer.positions.items()})
-            if not entries:
-                self._collector.when_idle()
-                continue
-            try:
-                batches = committer.commit(entries)
-            except PositionMoved as moved:
-                log.warning("another worker has moved a shard: shard=%d", moved.shard)
-                committer.disown(moved.shard)
-                continue
-            _publish_and_trim(client, batches)
-            self._collector.after_batch()
+        with Pipeline(committer, partial(publish_and_trim, client)) as pipeline:
+            while not self._stop.is_set():
+                if time.monotonic() >= renew_at:
+                    committer.own(take_leases(reading, self._owner))
+                    renew_at = time.monotonic() + RENEW_S
+                if not committer.ahead:
+                    self._stop.wait(RENEW_S)
+                    continue
+                entries = reader.read(
+                    {shard: ahead.position for shard, ahead in committer.ahead.items()},
+                    block_ms=BUSY_BLOCK_MS if pipeline.busy else BLOCK_MS,
+                )
+                try:
+                    if entries:
+                        pipeline.submit(entries)
+                        self._collector.after_batch()
+                    elif not pipeline.busy:
+                        pipeline.drain()
+                        self._collector.when_idle()
+                except PositionMoved as moved:
+                    log.warning("another worker has moved a shard: shard=%d", moved.shard)
+                    committer.disown(moved.shard)
+            pipeline.drain()
 
 
-def _publish_and_trim(client: redis.Redis, batches: Iterable[Batch]) -> None:
+def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
     """Tell watchers which runs have changed, and let go of the frames that are committed."""
     pipeline = client.pipeline(transaction=False)
-    for batch in batches:
-        changed: dict[int, list[str]] = {}
-        for row, _ in batch.runs:
-            changed.setdefault(row.shard, []).append(row.given_id or str(row.run))
-        for step in batch.advances:
-            named = changed.get(step.shard, [])
-            message = {"feed_seq": step.feed_seq, "runs": named[:_MOST_NAMED]}
-            pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
-            # Exactly: an approximate trim leaves up to a hundred committed frames behind.
-            pipeline.xtrim(
-                streams.stream_key(step.shard), minid=_after(step.position), approximate=False
-            )
+    changed: dict[int, list[str]] = {}
+    for row, _ in batch.runs:
+        named = changed.setdefault(row.shard, [])
+        if len(named) < _MOST_NAMED:
+            named.append(row.given_id or str(UUID(bytes=row.run)))
+    for step in batch.advances:
+        message = {"feed_seq": step.feed_seq, "runs": changed.get(step.shard, [])}
+        pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
+        # Exactly: an approximate trim leaves up to a hundred committed frames behind.
+        pipeline.xtrim(
+            streams.stream_key(step.shard), minid=_after(step.position), approximate=False
+        )
     pipeline.execute()
 
 

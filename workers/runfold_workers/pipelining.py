@@ -1,0 +1,113 @@
+"""Two batches at a time: while PostgreSQL works on one, the next is folded.
+
+Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both. The
+next batch is folded on the assumption that the one on its way is committed; if it is not, both
+are given up and everything starts over from the committed positions.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from runfold_storage.batches import prepare
+from runfold_storage.rows import Batch
+
+from .arrivals import StreamEntry
+from .committing import REFUSED, Committer, weeks_of
+
+
+class Pipeline:
+    """Commits frames in order, with at most one batch on its way; use it as a context manager.
+
+    `committed` is called with each batch after its commit, in the thread that wrote it.
+    """
+
+    def __init__(self, committer: Committer, committed: Callable[[Batch], None]) -> None:
+        self._committer = committer
+        self._committed = committed
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._on_its_way: tuple[Sequence[StreamEntry], Batch, Future[None]] | None = None
+
+    def submit(self, entries: Sequence[StreamEntry]) -> None:
+        """Fold these frames, wait until what was submitted before is committed, and write them.
+
+        Raises what writing the batches before raised, but for data that could be left out.
+        """
+        try:
+            folded = self._fold(entries)
+            if self._settle():
+                folded = self._fold(entries)
+        except BaseException:
+            self._give_up()
+            raise
+        if folded is None:
+            self._commit(entries)
+            return
+        batch, write = folded
+        self._on_its_way = (entries, batch, self._writer.submit(write))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is on its way."""
+        return self._on_its_way is not None and not self._on_its_way[2].done()
+
+    def drain(self) -> None:
+        """Wait until everything that was submitted is committed."""
+        self._settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._give_up()
+        self._writer.shutdown()
+
+    def _fold(self, entries: Sequence[StreamEntry]) -> tuple[Batch, Callable[[], None]] | None:
+        """The batch and how to write it; None if there is something in it that cannot be stored."""
+        try:
+            batch = self._committer.fold(entries)
+            prepared, weeks = prepare(batch), weeks_of(batch)
+        except REFUSED:
+            return None
+        batch.events.clear()  # they are in `prepared`
+
+        def write() -> None:
+            self._committer.write(prepared, weeks)
+            self._committed(batch)
+
+        return batch, write
+
+    def _commit(self, entries: Sequence[StreamEntry]) -> None:
+        self._committer.rewind()
+        for batch in self._committer.commit(entries):
+            self._committed(batch)
+
+    def _settle(self) -> bool:
+        """Whether what was folded ahead has to be folded again."""
+        if self._on_its_way is None:
+            return False
+        entries, batch, writing = self._on_its_way
+        self._on_its_way = None
+        try:
+            writing.result()
+        except REFUSED:
+            self._commit(entries)
+            return True
+        except BaseException:
+            self._committer.rewind()
+            raise
+        self._committer.written(batch)
+        return False
+
+    def _give_up(self) -> None:
+        """Let the batch on its way come to its end, whichever; forget what was folded ahead."""
+        if self._on_its_way is not None:
+            self._on_its_way[2].exception()
+            self._on_its_way = None
+        self._committer.rewind()
