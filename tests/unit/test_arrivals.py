@@ -21,7 +21,7 @@ def test_an_event_in_the_wrong_stream_is_a_dead_letter() -> None:
     elsewhere = (HOME + 1) % SHARDS
     [arrival], _ = take_apart([entry(elsewhere, 0)])
     left, [letter] = leave_out(arrival, wrong_streams(arrival, [0], SHARDS))
-    assert (left.columns.ids, left.facts, left.ordinals) == ((), [], [])
+    assert (left.columns.ids, left.facts, left.places) == ((), (), [])
     assert letter[:3] == (elsewhere, "7-0", 0)
     assert letter.reason == f"wrong stream: run 'nightly' belongs to shard {HOME} of {SHARDS}"
     assert b'"run":"nightly"' in letter.raw
@@ -32,7 +32,7 @@ def test_refused_events_are_left_out_with_the_reason() -> None:
     refused = {Place(HOME, "7-0", 1): "refused by PostgreSQL: too odd"}
     arrivals, dead_letters = take_apart([entry(HOME, 10, 11, 12)], refused)
     assert arrivals[0].columns.ids == (10, 12)
-    assert arrivals[0].ordinals == [0, 2]
+    assert [place.ordinal for place in arrivals[0].places] == [0, 2]
     assert [(letter.ordinal, letter.reason) for letter in dead_letters] == [
         (1, "refused by PostgreSQL: too odd")
     ]

@@ -1,8 +1,9 @@
 """What came in: frames taken apart into events, and dead letters for what cannot be read."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from runfold.codec import (
     TYPE_NUMBERS,
@@ -14,7 +15,8 @@ from runfold.codec import (
     replace_unstorable,
 )
 from runfold.errors import BrokenEvent, BrokenFrame
-from runfold.frames import PACKED_FIELD, Columns, decode_frame, unpack
+from runfold.frames import EVENTS_FIELD, PACKED_FIELD, Columns, decode_frame, unpack
+from runfold.json_frames import unpack_json
 from runfold.streams import shard_of
 from runfold_storage.rows import DeadLetter
 
@@ -38,13 +40,18 @@ class Place(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """The events of one frame in columns, and what the fold reads of each."""
+    """Events of one shard in columns, what the fold reads of each, and where they stood."""
 
     shard: int
-    frame: str
     columns: Columns
     facts: Sequence[Fact]
+    frames: Sequence[str]
     ordinals: Sequence[int]
+
+    @property
+    def places(self) -> list[Place]:
+        """One an event."""
+        return [Place(self.shard, *place) for place in zip(self.frames, self.ordinals, strict=True)]
 
 
 NOTHING_REFUSED: Mapping[Place, str] = MappingProxyType({})
@@ -54,101 +61,126 @@ def take_apart(
     entries: Iterable[StreamEntry], refused: Mapping[Place, str] = NOTHING_REFUSED
 ) -> tuple[list[Arrival], list[DeadLetter]]:
     """The events of these frames; `refused` tells which of them the database will not have."""
-    arrivals = []
+    arrivals: list[Arrival] = []
     dead_letters: list[DeadLetter] = []
-    for entry in entries:
-        try:
-            arrival = _read(entry, dead_letters)
-        except BrokenFrame as error:
-            raw = b"".join(entry.fields.values())
-            dead_letters.append(DeadLetter(entry.shard, entry.id, 0, str(error), raw))
-            continue
-        if refused:
-            reasons = {
-                ordinal: reason
-                for ordinal in arrival.ordinals
-                if (reason := refused.get(Place(entry.shard, entry.id, ordinal)))
-            }
-            arrival, letters = leave_out(arrival, reasons)
+    for (shard, is_packed), group in groupby(entries, _kind_of_frame):
+        if is_packed:
+            for entry in group:
+                _read(entry, arrivals, dead_letters)
+        else:
+            _read_json(shard, list(group), arrivals, dead_letters)
+    if refused:
+        for number, arrival in enumerate(arrivals):
+            arrivals[number], letters = leave_out(
+                arrival, [refused.get(place) for place in arrival.places]
+            )
             dead_letters += letters
-        arrivals.append(arrival)
     return arrivals, dead_letters
 
 
-def leave_out(arrival: Arrival, reasons: Mapping[int, str]) -> tuple[Arrival, list[DeadLetter]]:
-    """Without the events at these ordinals, which become dead letters."""
-    if not reasons:
+def leave_out(arrival: Arrival, reasons: Sequence[str | None]) -> tuple[Arrival, list[DeadLetter]]:
+    """Without the events for which there is a reason; these become dead letters."""
+    if not any(reasons):
         return arrival, []
-    columns = arrival.columns
-    per_event: tuple[Sequence[Any], ...] = columns[1:]
-    kept = [place for place, n in enumerate(arrival.ordinals) if n not in reasons]
-    left_out = [place for place, n in enumerate(arrival.ordinals) if n in reasons]
+    runs = arrival.columns.runs
+    per_event: tuple[Sequence[Any], ...] = arrival.columns[1:]
     letters = []
-    for place in left_out:
-        number, kind, event_id, at_us, body = (column[place] for column in per_event)
-        raw = encode_event(Envelope(TYPES[kind], columns.runs[number], event_id, at_us, body))
-        ordinal = arrival.ordinals[place]
-        letters.append(DeadLetter(arrival.shard, arrival.frame, ordinal, reasons[ordinal], raw))
-    left = [tuple(column[place] for place in kept) for column in per_event]
-    return (
-        arrival._replace(
-            columns=Columns(columns.runs, *left),
-            facts=[arrival.facts[place] for place in kept],
-            ordinals=[arrival.ordinals[place] for place in kept],
-        ),
-        letters,
-    )
+    for place, reason, number, kind, event_id, at_us, body in zip(
+        arrival.places, reasons, *per_event, strict=True
+    ):
+        if reason is not None:
+            raw = encode_event(Envelope(TYPES[kind], runs[number], event_id, at_us, body))
+            letters.append(DeadLetter(place.shard, place.frame, place.ordinal, reason, raw))
+    kept = [place for place, reason in enumerate(reasons) if reason is None]
+
+    def left(column: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(column[place] for place in kept)
+
+    columns = Columns(runs, *map(left, per_event))
+    return Arrival(arrival.shard, columns, *map(left, arrival[2:])), letters
 
 
-def wrong_streams(arrival: Arrival, strangers: Iterable[int], shards: int) -> dict[int, str]:
-    """Why events of these runs, numbers in the frame's table, do not belong into its stream.
+def wrong_streams(arrival: Arrival, strangers: Iterable[int], shards: int) -> list[str | None]:
+    """Why events of these runs, numbers in the table, do not belong into their stream.
 
     Folded here, such a run would be in two places.
     """
-    runs = arrival.columns.runs
+    runs, numbers = arrival.columns.runs, arrival.columns.run_numbers
     homes = {number: shard_of(runs[number], shards) for number in strangers}
-    elsewhere = {number: home for number, home in homes.items() if home != arrival.shard}
-    if not elsewhere:
-        return {}
-    return {
-        ordinal: f"wrong stream: run {runs[number]!r} belongs to shard {elsewhere[number]} of "
-        f"{shards}"
-        for ordinal, number in zip(arrival.ordinals, arrival.columns.run_numbers, strict=True)
-        if number in elsewhere
+    reasons = {
+        number: f"wrong stream: run {runs[number]!r} belongs to shard {home} of {shards}"
+        for number, home in homes.items()
+        if home != arrival.shard
     }
+    return [reasons.get(number) for number in numbers] if reasons else []
 
 
-def _read(entry: StreamEntry, dead_letters: list[DeadLetter]) -> Arrival:
-    if PACKED_FIELD not in entry.fields:
-        return _read_json(entry, dead_letters)
-    columns = unpack(entry.fields[PACKED_FIELD])
+def _kind_of_frame(entry: StreamEntry) -> tuple[int, bool]:
+    return entry.shard, PACKED_FIELD in entry.fields
+
+
+def _read(entry: StreamEntry, arrivals: list[Arrival], dead_letters: list[DeadLetter]) -> None:
+    """One packed frame, its bodies all at once or, where one is broken, each by itself."""
+    try:
+        columns = unpack(entry.fields[PACKED_FIELD])
+    except BrokenFrame as error:
+        dead_letters.append(_whole(entry, error))
+        return
+    n = len(columns.bodies)
     try:
         facts = read_facts(columns.types, columns.bodies)
     except BrokenEvent:
-        pass
+        envelopes = [
+            Envelope(TYPES[kind], columns.runs[number], event_id, at_us, replace_unstorable(body))
+            for number, kind, event_id, at_us, body in zip(*columns[1:], strict=True)
+        ]
+        _read_one_by_one(entry, envelopes, arrivals, dead_letters)
     else:
-        return Arrival(entry.shard, entry.id, columns, facts, range(len(facts)))
-    envelopes = [
-        Envelope(TYPES[kind], columns.runs[number], event_id, at_us, replace_unstorable(body))
-        for number, kind, event_id, at_us, body in zip(*columns[1:], strict=True)
-    ]
-    return _read_one_by_one(entry, envelopes, dead_letters)
+        arrivals.append(Arrival(entry.shard, columns, facts, [entry.id] * n, range(n)))
 
 
-def _read_json(entry: StreamEntry, dead_letters: list[DeadLetter]) -> Arrival:
-    return _read_one_by_one(
-        entry,
-        [
-            item if isinstance(item, BrokenEvent) else item[0]
-            for item in decode_frame(entry.fields).items
-        ],
-        dead_letters,
-    )
+def _read_json(
+    shard: int,
+    entries: Sequence[StreamEntry],
+    arrivals: list[Arrival],
+    dead_letters: list[DeadLetter],
+) -> None:
+    """Readable frames of one shard, likewise."""
+    if all(EVENTS_FIELD in entry.fields for entry in entries):
+        unpacked = unpack_json([entry.fields[EVENTS_FIELD] for entry in entries])
+        if unpacked is not None:
+            columns, counts = unpacked
+            try:
+                facts = read_facts(columns.types, columns.bodies)
+            except BrokenEvent:
+                pass
+            else:
+                frames = [
+                    entry.id for entry, n in zip(entries, counts, strict=True) for _ in range(n)
+                ]
+                ordinals = [ordinal for n in counts for ordinal in range(n)]
+                arrivals.append(Arrival(shard, columns, facts, frames, ordinals))
+                return
+    for entry in entries:
+        try:
+            items = decode_frame(entry.fields).items
+        except BrokenFrame as error:
+            dead_letters.append(_whole(entry, error))
+        else:
+            envelopes = [item if isinstance(item, BrokenEvent) else item[0] for item in items]
+            _read_one_by_one(entry, envelopes, arrivals, dead_letters)
+
+
+def _whole(entry: StreamEntry, error: BrokenFrame) -> DeadLetter:
+    return DeadLetter(entry.shard, entry.id, 0, str(error), b"".join(entry.fields.values()))
 
 
 def _read_one_by_one(
-    entry: StreamEntry, items: Sequence[Envelope | BrokenEvent], dead_letters: list[DeadLetter]
-) -> Arrival:
+    entry: StreamEntry,
+    items: Sequence[Envelope | BrokenEvent],
+    arrivals: list[Arrival],
+    dead_letters: list[DeadLetter],
+) -> None:
     """With every check, so that good events survive beside broken ones."""
     runs: dict[str, int] = {}
     rows = []
@@ -169,8 +201,6 @@ def _read_one_by_one(
         number = runs.setdefault(item.run, len(runs))
         rows.append((number, kind, item.id, item.at_us, item.body))
         ordinals.append(ordinal)
-    columns = Columns(list(runs), *zip(*rows, strict=True)) if rows else _NO_COLUMNS
-    return Arrival(entry.shard, entry.id, columns, facts, ordinals)
-
-
-_NO_COLUMNS: Final = Columns([], (), (), (), (), ())
+    if rows:
+        columns = Columns(list(runs), *zip(*rows, strict=True))
+        arrivals.append(Arrival(entry.shard, columns, facts, [entry.id] * len(rows), ordinals))

@@ -148,11 +148,7 @@ class Committer:
 
     def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
-        places = [
-            Place(arrival.shard, arrival.frame, ordinal)
-            for arrival in take_apart(entries)[0]
-            for ordinal in arrival.ordinals
-        ]
+        places = [place for arrival in take_apart(entries)[0] for place in arrival.places]
         refused: dict[Place, str] = {}
         while len(refused) <= len(places):
             try:
