@@ -151,20 +151,16 @@ class _Changes:
 
     def settle(self, run: RunState) -> None:
         """Bring a run's rows up to its state, and note what that changes."""
-        before = run.row
-        row = run.row = run_row(run)
-        if row is None:  # only heartbeats so far
-            return
         replaced: list[tuple[Attempt, NodeRow | None]] = []
-        for attempt in run.changed:
-            attempt.changed = False
+        for attempt in run.take_changed():
             old, new = attempt.row, node_row(run, attempt)
             if new != old:
                 attempt.row = new
                 replaced.append((attempt, old))
                 (self.new_nodes if old is None else self.changed_nodes).append(new)
-        run.changed.clear()
-        if not replaced and row == before:
+        before = run.row
+        row = run.row = run_row(run)
+        if row is None or (row == before and not replaced):  # None: only heartbeats so far
             return
         self._count(run, row, before, replaced)
         self.feed_seqs[row.shard] += 1
