@@ -98,6 +98,17 @@ def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
     raise BrokenFrame(f"no field `events` or `packed`, only {names}")
 
 
+def size_of(fields: Mapping[bytes, bytes]) -> int:
+    """How many bytes a frame is when unpacked, as it says itself."""
+    packed = fields.get(PACKED_FIELD)
+    if packed is None:
+        return sum(map(len, fields.values()))
+    try:
+        return min(max(zstandard.frame_content_size(packed[3:]), len(packed)), MAX_FRAME_BYTES)
+    except zstandard.ZstdError:
+        return len(packed)
+
+
 def _read_json(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
     for item in _split_array(raw):
         try:

@@ -26,7 +26,7 @@ from .memory import Load, Memory
 from .rollups import Differences, add_node, add_run, scope_of
 from .state import RULES, Attempt, RunState
 
-MAX_MEMORY_WEIGHT: Final = 200_000
+MAX_MEMORY_WEIGHT: Final = 120_000
 """Runs and attempts at nodes, at one to two kilobytes each."""
 
 
