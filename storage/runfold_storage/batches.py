@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
-from psycopg import sql
 
 from .copying import copy_encoded
 from .encoding import (
@@ -23,9 +22,9 @@ from .encoding import (
 )
 from .errors import LedgerKnowsMore
 from .positions import advance_positions
-from .rollups import add_stats
+from .rollups import STATS, add_stats
 from .rows import Advance, Batch, DeadLetter, StatsKey
-from .upserts import upsert_rows
+from .upserts import Upsert
 
 DATA_ERRORS: Final = (
     psycopg.DataError,
@@ -71,7 +70,7 @@ def prepare(batch: Batch) -> Prepared:
 
 
 def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
-    """Write a batch in the transaction that is open; the caller commits.
+    """Write a batch in the transaction that is open; the caller commits. After `prepare_session`.
 
     Raises `PositionMoved` when another worker was there first, `LedgerKnowsMore` when what the
     batch takes for new is there already, and `DATA_ERRORS`; roll back after any.
@@ -88,19 +87,29 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
     if batch.changed_runs:
-        upsert_rows(connection, "runs", RUN_FIELDS, _RUNS_KEY, batch.changed_runs, _SEEN_AT)
+        _RUNS.write(connection, batch.changed_runs)
     if batch.changed_nodes:
-        upsert_rows(connection, "nodes", NODE_FIELDS, _NODES_KEY, batch.changed_nodes)
+        _NODES.write(connection, batch.changed_nodes)
     if batch.stats:
         add_stats(connection, batch.stats, batch.taken_back)
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 
 
-_RUNS_KEY: Final = ("shard", "run")
-_NODES_KEY: Final = ("shard", "run", "node", "attempt")
-# The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
-_SEEN_AT: Final = {"seen_at": sql.SQL("greatest(runs.seen_at, excluded.seen_at)")}
+_RUNS: Final = Upsert(
+    "runs",
+    RUN_FIELDS,
+    ("shard", "run"),
+    # The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
+    merged={"seen_at": "greatest(runs.seen_at, excluded.seen_at)"},
+)
+_NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt"))
+
+
+def prepare_session(connection: psycopg.Connection) -> None:
+    """Make what `write_batch` needs to have on a connection."""
+    for upsert in (_RUNS, _NODES, STATS):
+        upsert.prepare(connection)
 
 
 def _write_dead_letters(connection: psycopg.Connection, dead_letters: Sequence[DeadLetter]) -> None:
