@@ -22,9 +22,12 @@ from .encoding import (
 )
 from .errors import LedgerKnowsMore
 from .positions import advance_positions
-from .rollups import STATS, add_stats
+from .rollups import STATS, find_extremes
 from .rows import Advance, Batch, DeadLetter, StatsKey
 from .upserts import Upsert
+
+SMALL: Final = 2000
+"""Events: below it, a batch costs as much as the statements that write it."""
 
 DATA_ERRORS: Final = (
     psycopg.DataError,
@@ -55,14 +58,19 @@ def prepare(batch: Batch) -> Prepared:
 
     Apart from `write_batch`, so that one batch can be prepared while another one is written.
     """
+    new_runs, changed_runs = batch.new_runs, batch.changed_runs
+    new_nodes, changed_nodes = batch.new_nodes, batch.changed_nodes
+    if len(batch.events) < SMALL:  # a COPY of its own would take longer than it saves
+        new_runs, changed_runs = [], new_runs + changed_runs
+        new_nodes, changed_nodes = [], new_nodes + changed_nodes
     stats = {key: difference for key, difference in batch.stats.items() if difference.changes}
     return Prepared(
         advances=batch.advances,
         events=list(encode_events(batch.events)) if batch.events else [],
-        new_runs=encode_runs(batch.new_runs) if batch.new_runs else b"",
-        changed_runs=encode_runs(batch.changed_runs) if batch.changed_runs else b"",
-        new_nodes=encode_nodes(batch.new_nodes) if batch.new_nodes else b"",
-        changed_nodes=encode_nodes(batch.changed_nodes) if batch.changed_nodes else b"",
+        new_runs=encode_runs(new_runs) if new_runs else b"",
+        changed_runs=encode_runs(changed_runs) if changed_runs else b"",
+        new_nodes=encode_nodes(new_nodes) if new_nodes else b"",
+        changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
         stats=encode_stats(stats) if stats else b"",
         taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
         dead_letters=batch.dead_letters,
@@ -77,21 +85,29 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     """
     advance_positions(connection, batch.advances)
     try:
-        for table, fields, rows in (
+        for table, fields, chunks in (
             ("events", EVENT_FIELDS, batch.events),
             ("runs", RUN_FIELDS, [batch.new_runs]),
             ("nodes", NODE_FIELDS, [batch.new_nodes]),
         ):
-            if any(rows):
-                copy_encoded(connection, table, fields, rows)
+            if any(chunks):
+                copy_encoded(connection, table, fields, chunks)
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
-    if batch.changed_runs:
-        _RUNS.write(connection, batch.changed_runs)
-    if batch.changed_nodes:
-        _NODES.write(connection, batch.changed_nodes)
-    if batch.stats:
-        add_stats(connection, batch.stats, batch.taken_back)
+    changes = (
+        (_RUNS, batch.changed_runs),
+        (_NODES, batch.changed_nodes),
+        (STATS, batch.stats),
+    )
+    for upsert, rows in changes:
+        if rows:
+            upsert.copy(connection, rows)
+    with connection.pipeline():
+        for upsert, rows in changes:
+            if rows:
+                upsert.insert(connection)
+    for key in batch.taken_back:
+        find_extremes(connection, key)
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 

@@ -1,6 +1,5 @@
 """The rollups: differences are added to what is there."""
 
-from collections.abc import Iterable
 from typing import Final
 
 import psycopg
@@ -34,13 +33,6 @@ STATS: Final = Upsert(
 )
 
 
-def add_stats(connection: psycopg.Connection, rows: bytes, taken_back: Iterable[StatsKey]) -> None:
-    """Add differences (encoded); the extremes of `taken_back` have to be looked up."""
-    STATS.write(connection, rows)
-    for key in taken_back:
-        _find_extremes(connection, key)
-
-
 _EXTREMES: Final = """
     UPDATE stats SET (duration_min_us, duration_max_us) = (
         SELECT min(duration_us), max(duration_us)
@@ -63,6 +55,6 @@ _EXTREMES: Final = """
 """
 
 
-def _find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
+def find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
     """Look a rollup's minimum and maximum up among its rows; rare, so it may cost a scan."""
     connection.execute(_EXTREMES, {**key._asdict(), "hour": to_datetime(key.hour_us)})

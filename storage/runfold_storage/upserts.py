@@ -48,9 +48,12 @@ class Upsert:
             ).format(sql.Identifier(self._temporary), sql.Identifier(self._table))
         )
 
-    def write(self, connection: psycopg.Connection, rows: bytes) -> None:
-        """Insert or update these rows, encoded; after `prepare`."""
+    def copy(self, connection: psycopg.Connection, rows: bytes) -> None:
+        """Bring rows, encoded, to the database; after `prepare`."""
         copy_encoded(connection, self._temporary, self._fields, [rows])
+
+    def insert(self, connection: psycopg.Connection) -> None:
+        """Insert what was copied, or update what is there."""
         connection.execute(self._insert)
 
     @cached_property

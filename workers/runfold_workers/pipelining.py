@@ -9,16 +9,19 @@ are given up and everything starts over from the committed positions.
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, Self
+from typing import NamedTuple, Self
 
-from runfold_storage.batches import prepare
+from runfold_storage.batches import SMALL, prepare
 from runfold_storage.rows import Batch
 
 from .arrivals import StreamEntry
 from .committing import REFUSED, Committer, weeks_of
 
-_WORTH_A_THREAD: Final = 2000
-"""Events in a batch."""
+
+class _Folded(NamedTuple):
+    batch: Batch
+    write: Callable[[], None]
+    is_small: bool
 
 
 class Pipeline:
@@ -48,12 +51,11 @@ class Pipeline:
         if folded is None:
             self._commit(entries)
             return
-        batch, write, is_small = folded
-        if is_small:
-            self._on_its_way = (entries, batch, _done(write))
+        if folded.is_small:
+            self._on_its_way = (entries, folded.batch, _done(folded.write))
             self._settle()
         else:
-            self._on_its_way = (entries, batch, self._writer.submit(write))
+            self._on_its_way = (entries, folded.batch, self._writer.submit(folded.write))
 
     @property
     def busy(self) -> bool:
@@ -76,23 +78,21 @@ class Pipeline:
         self._give_up()
         self._writer.shutdown()
 
-    def _fold(
-        self, entries: Sequence[StreamEntry]
-    ) -> tuple[Batch, Callable[[], None], bool] | None:
+    def _fold(self, entries: Sequence[StreamEntry]) -> _Folded | None:
         """The batch and how to write it; None if there is something in it that cannot be stored."""
         try:
             batch = self._committer.fold(entries)
             prepared, weeks = prepare(batch), weeks_of(batch)
         except REFUSED:
             return None
-        is_small = len(batch.events) < _WORTH_A_THREAD
+        is_small = len(batch.events) < SMALL
         batch.events.clear()  # they are in `prepared`
 
         def write() -> None:
             self._committer.write(prepared, weeks)
             self._committed(batch)
 
-        return batch, write, is_small
+        return _Folded(batch, write, is_small)
 
     def _commit(self, entries: Sequence[StreamEntry]) -> None:
         self._committer.rewind()
