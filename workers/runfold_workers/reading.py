@@ -5,7 +5,7 @@ so that a batch holds about as many bytes as one transaction takes well, whether
 event or a thousand; no single answer of Redis can be large enough to matter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import redis
@@ -30,6 +30,8 @@ class Reader:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        # redis-py would make a dictionary of every entry, and then we another thing of that.
+        client.set_response_callback("XREAD", _as_it_comes)
         self._frame_bytes = TARGET_BYTES / 8  # until the first frames tell
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
@@ -43,9 +45,9 @@ class Reader:
             count = int(min(room / self._frame_bytes, _MOST_FRAMES) / len(shards)) or 1
             answer: Any = self._client.xread(behind, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
             read = [
-                StreamEntry(shards[key], entry_id.decode(), fields)
+                StreamEntry(shards[key], entry_id.decode(), _fields(values))
                 for key, frames in _pairs(answer)
-                for entry_id, fields in frames
+                for entry_id, values in frames
             ]
             if not read:
                 break
@@ -65,8 +67,17 @@ def _shard_of(entry: StreamEntry) -> int:
     return entry.shard
 
 
-def _pairs(answer: Any) -> list[tuple[bytes, Any]]:
-    """RESP2 answers with a list of pairs, RESP3 with a map of lists."""
-    if isinstance(answer, dict):
-        return [(key, frames[0]) for key, frames in answer.items()]
-    return list(answer or [])
+def _as_it_comes(answer: Any, **_options: Any) -> Any:
+    return answer
+
+
+def _pairs(answer: Any) -> Iterable[tuple[bytes, Any]]:
+    """RESP2 answers with a list of pairs, RESP3 with a map."""
+    return answer.items() if isinstance(answer, dict) else answer or ()
+
+
+def _fields(values: Any) -> dict[bytes, bytes]:
+    """Names and values in turns."""
+    if len(values) == 2:
+        return {values[0]: values[1]}
+    return dict(zip(values[::2], values[1::2], strict=True))
