@@ -8,67 +8,81 @@ without one too; should that ever go wrong, it is put right when the buffer is n
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import repeat, starmap
 from queue import Empty, SimpleQueue
 from threading import Event as Signal
+from threading import RLock
 
+from .parcels import Parcel
 from .sealing import Unsealed
 
 
 class Barrier:
-    """A place in the buffer: set once everything before it is settled."""
+    """A place in the buffer: reached once everything before it is settled."""
 
     def __init__(self) -> None:
         self.reached = Signal()
-        self.targets: dict[int, int] = {}
+        self.parcels: list[Parcel] = []
         self.epoch = -1
 
 
 class Buffer:
-    """Full: the newest are refused and counted, since what is already accepted was promised."""
+    """Full: the newest are refused and counted, since what is already accepted was promised.
 
-    def __init__(self, max_events: int, max_bytes: int) -> None:
+    `alarm` is called by `put` while `alert` is set: nobody is there to take what was put.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, alarm: Callable[[], None]) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._alarm = alarm
+        self.empty()
+
+    def empty(self) -> None:
+        """As new; what is in it is forgotten, not released."""
         self._items: deque[Unsealed | Barrier] = deque()
-        self._bytes_in = 0
-        self._bytes_out = 0
         self._taken = 0
+        self._bytes_in = 0
+        self._events_room = self._max_events
+        self._bytes_room = self._max_bytes
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._asleep = False
+        self._taking = RLock()
+        self.alert = True
         self.dropped = 0
 
     def put(self, item: Unsealed) -> bool:
         """Accept an item, or say that there is no room."""
-        size = item[4]
-        if (
-            len(self._items) + self._taken >= self._max_events
-            or self._bytes_in - self._bytes_out + size > self._max_bytes
-        ):
-            self.dropped += 1
-            return False
-        self._bytes_in += size
-        self._items.append(item)
-        if self._asleep:
-            self.ring()
+        items = self._items
+        bytes_in = self._bytes_in + item[4]
+        if len(items) >= self._events_room or bytes_in > self._bytes_room:
+            return self._refuse(1)
+        self._bytes_in = bytes_in
+        items.append(item)
+        if self.alert:
+            self._alarm()
         return True
 
     def put_all(self, items: Sequence[Unsealed]) -> bool:
         """All of them or, when there is no room, none."""
-        size = sum(item[4] for item in items)
-        events = len(self._items) + self._taken + len(items)
-        if events > self._max_events or self._bytes_in - self._bytes_out + size > self._max_bytes:
-            self.dropped += len(items)
-            return False
-        self._bytes_in += size
+        bytes_in = self._bytes_in + sum(item[4] for item in items)
+        if len(self._items) + len(items) > self._events_room or bytes_in > self._bytes_room:
+            return self._refuse(len(items))
+        self._bytes_in = bytes_in
         self._items.extend(items)
-        if self._asleep:
-            self.ring()
+        if self.alert:
+            self._alarm()
         return True
+
+    def _refuse(self, count: int) -> bool:
+        self.dropped += count
+        if self.alert:
+            self._alarm()
+        return False
 
     def close(self) -> None:
         """From now on there is no room."""
-        self._max_events = -1
+        self._max_events = self._events_room = -1
 
     def put_barrier(self) -> Barrier:
         """Ask for news of everything that is in the buffer now; wakes the flusher."""
@@ -80,19 +94,24 @@ class Buffer:
     def withdraw(self, barrier: Barrier) -> None:
         """Nobody waits for it any longer."""
         barrier.reached.set()
-        try:
-            self._items.remove(barrier)
-        except (ValueError, IndexError):  # taken already, or the flusher is taking right now
-            return
+        with self._taking:
+            try:
+                self._items.remove(barrier)
+            except (ValueError, IndexError):  # taken already, or another thread puts right now
+                return
 
     @property
     def pending(self) -> int:
         """Accepted and not yet released; a barrier in the buffer counts as one."""
         return len(self._items) + self._taken
 
+    @property
+    def waiting(self) -> int:
+        """Accepted and not yet taken."""
+        return len(self._items)
+
     def ring(self) -> None:
         """Wake the flusher, whatever it waits for."""
-        self._asleep = False
         self._bell.put(None)
 
     # From here on: for the flusher alone.
@@ -100,33 +119,31 @@ class Buffer:
     def take(self, most: int) -> list[Unsealed | Barrier]:
         """The oldest items; they stay within the bounds until they are released."""
         taken: list[Unsealed | Barrier] = []
-        count = min(most, len(self._items))
-        self._taken += count  # before they leave the deque, so that `pending` never misses them
-        while len(taken) < count:
+        with self._taking:
+            count = min(most, len(self._items))
+            self._take(count)  # before they leave the deque, so that `pending` never misses them
             try:
-                taken.append(self._items.popleft())
-            except IndexError:  # a barrier was withdrawn meanwhile
-                break
-        self._taken -= count - len(taken)
+                taken.extend(starmap(self._items.popleft, repeat((), count)))
+            finally:
+                self._take(len(taken) - count)
         return taken
 
     def release(self, events: int, size: int) -> None:
         """These are in the stream, or given up."""
-        self._taken -= events
-        self._bytes_out += size
+        self._take(-events)
+        self._bytes_room += size
         if not self._taken and not self._items:
-            self._bytes_out = self._bytes_in
+            self._bytes_room = self._bytes_in + self._max_bytes
 
-    def wait(self, timeout_s: float | None, *, for_items: bool) -> None:
-        """Until the bell rings, which an item does only if it was asked for, or time is up."""
-        if for_items:
-            self._asleep = True  # before looking: whoever appends after this look rings
-            if self._items:
-                self._asleep = False
-                return
+    def _take(self, count: int) -> None:
+        self._taken += count
+        self._events_room = self._max_events - self._taken
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Until the bell rings, or time is up."""
         try:
             self._bell.get(timeout=timeout_s)
             while True:
                 self._bell.get_nowait()
         except Empty:
-            self._asleep = False
+            return

@@ -43,15 +43,15 @@ class RunNumbers:
     def __init__(self) -> None:
         self._ids: dict[str, EventIds] = {}
 
-    def of(self, run: str) -> EventIds:
-        """Known or new."""
+    def take(self, run: str) -> int:
+        """The next number of a run, known or new."""
         ids = self._ids.get(run)
         if ids is None:
             if len(self._ids) >= _MAX_RUNS:
                 with suppress(RuntimeError):  # another thread adds one: push out at the next
                     self.forget(next(iter(self._ids)))
             ids = self._ids.setdefault(run, EventIds())
-        return ids
+        return ids.take()
 
     def add(self, run: str, ids: EventIds) -> None:
         """Count on where a handle counts."""

@@ -41,6 +41,7 @@ from .writing import EVENT_OVERHEAD, Pen, fit_time, read_usage
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 
+_now_ns: Final = time.time_ns
 _KINDS: Final = {
     cls: (PAYLOAD_FIELDS[cls], issubclass(cls, Completed | Failed | Cancelled))
     for cls in EVENT_CLASSES
@@ -90,6 +91,7 @@ class Recorder(Decorators):
             lambda: connect(settings.redis_url),
             self._heartbeats.beat,
         )
+        self._put = self._emitter.put
         self._numbers = RunNumbers()
         self._unsaved: set[str] = set()
         weakref.finalize(self, self._emitter.retire).atexit = False
@@ -169,15 +171,16 @@ class Recorder(Decorators):
                 payload = encode_payload(payload, self._redactor)
                 event = msgspec.structs.replace(event, **{name: payload})
             size += len(payload)
-        at_us = None if event.at is None else fit_time(event.at)
+        at = event.at
+        at_us = None if at is None else fit_time(at)
         if at_us is None:
-            at_us = time.time_ns() // 1000
+            at_us = _now_ns() // 1000
         event_id = event.id
         if event_id is None:
-            event_id = self._numbers.of(run).take()
+            event_id = self._numbers.take(run)
         if is_end:
             self._numbers.forget(run)
-        self._emitter.put((event, run, event_id, at_us, size, False))
+        self._put((event, run, event_id, at_us, size, False))
 
     def record(
         self,

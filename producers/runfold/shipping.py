@@ -1,6 +1,6 @@
-"""From envelopes to frames in their streams, in order, again and again until it works.
+"""From parcels to frames in their streams, in order, again and again until it works.
 
-Invariant: the events of a lane (a shard's queue) are acknowledged from its front only, and
+Invariant: the parcels of a lane (a shard's queue) are acknowledged from its front only, and
 nothing of a lane is sent while an older part of it is on its way: at most one frame of each
 shard goes into a pipeline. So a failure, at whatever point, can repeat events but never lose or
 overtake them; the event ids make a repetition harmless. Used by one thread at a time.
@@ -11,20 +11,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Final
 
 import redis
-import zstandard
 
-from .codec import Envelope
 from .errors import ShardsDiffer
-from .frames import MAX_FRAME_EVENTS, encode_packed_frame
-from .streams import agree_on_shards, shard_of, stream_key
-
-FRAME_EVENTS: Final = 4096
-FRAME_BYTES: Final = 256 * 1024
-"""A frame is closed when its bodies reach this."""
+from .frames import PACKED_FIELD
+from .parcels import Parcel
+from .streams import agree_on_shards, stream_key
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
@@ -56,45 +50,38 @@ class Pause:
 
 
 class Lane:
-    """The events of one shard that are not acknowledged yet."""
+    """The parcels of one shard that are not acknowledged yet."""
 
     def __init__(self) -> None:
-        self.events: deque[tuple[Envelope, int]] = deque()
-        self.added = 0
-        self.acknowledged = 0
+        self.parcels: deque[Parcel] = deque()
         self.pause = Pause()
-
-    def frame(self) -> list[Envelope]:
-        """The oldest events, as many as belong into one frame."""
-        cut: list[Envelope] = []
-        room = FRAME_BYTES
-        for envelope, _ in islice(self.events, min(FRAME_EVENTS, MAX_FRAME_EVENTS)):
-            cut.append(envelope)
-            room -= len(envelope.body)
-            if room <= 0:
-                break
-        return cut
-
-    def acknowledge(self, count: int) -> int:
-        """Forget the oldest; returns the bytes that they were counted with."""
-        self.acknowledged += count
-        return sum(self.events.popleft()[1] for _ in range(count))
 
 
 class Shipper:
-    """Owns the connection and the lanes."""
+    """Owns the connection and the lanes; `split` sorts a parcel for another number of shards."""
 
-    def __init__(self, connect: Callable[[], redis.Redis], shards: int | None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        shards: int | None,
+        split: Callable[[Parcel, int], Iterable[Parcel]],
+    ) -> None:
         self._connect = connect
         self._wanted = shards
+        self._split = split
         self._client: redis.Redis | None = None
         self._agreed: int | None = None
         self._connected = False
         self._pause = Pause()
-        self._compressor = zstandard.ZstdCompressor(level=1)
         self._reported_at: float | None = None
-        self.lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self.epoch = 0
+
+    @property
+    def shards(self) -> int:
+        """The deployment's number of shards; only after `prepare`."""
+        assert self._agreed is not None
+        return self._agreed
 
     def prepare(self, *, now: bool = False) -> bool:
         """Connect and agree on the shards, if need be and not too soon after a failure."""
@@ -110,39 +97,50 @@ class Shipper:
             return False
         if agreed != self._agreed:
             self._agreed = agreed
-            self._sort_again()
+            waiting = self.outstanding()
+            self._lanes = {}
+            self.add(waiting)
+            self.epoch += 1
         self._connected = True
         return True
 
-    def add(self, envelope: Envelope, size: int) -> None:
-        """Queue an event; only after `prepare`."""
-        assert self._agreed is not None
-        shard = shard_of(envelope.run, self._agreed)
-        lane = self.lanes.get(shard)
-        if lane is None:
-            lane = self.lanes[shard] = Lane()
-        lane.events.append((envelope, size))
-        lane.added += 1
+    def add(self, parcels: Iterable[Parcel]) -> None:
+        """Queue parcels; only after `prepare`."""
+        for parcel in parcels:
+            if parcel.shards != self._agreed:
+                self.add(self._split(parcel, self.shards))
+                continue
+            lane = self._lanes.get(parcel.shard)
+            if lane is None:
+                lane = self._lanes[parcel.shard] = Lane()
+            lane.parcels.append(parcel)
 
-    def send(self, *, now: bool = False) -> tuple[int, int]:
-        """Send a frame of each shard that has one; how many events and bytes are in the stream."""
+    def outstanding(self) -> list[Parcel]:
+        """What was added and is not acknowledged, in order within each shard."""
+        return [parcel for lane in self._lanes.values() for parcel in lane.parcels]
+
+    def has_some_to_send(self) -> bool:
+        """Whether `send` would send something."""
+        return any(lane.parcels and not lane.pause.left_s() for lane in self._lanes.values())
+
+    def send(self, *, now: bool = False) -> list[Parcel]:
+        """Send a frame of each shard that has one; returns those that are in their streams."""
         ready = [
-            (shard, lane, lane.frame())
-            for shard, lane in self.lanes.items()
-            if lane.events and (now or not lane.pause.left_s())
+            (lane, lane.parcels[0])
+            for lane in self._lanes.values()
+            if lane.parcels and (now or not lane.pause.left_s())
         ]
         if not ready:
-            return 0, 0
-        frames = [encode_packed_frame(events, self._compressor) for _, _, events in ready]
+            return []
         assert self._client is not None
         try:
             with self._client.pipeline(transaction=False) as pipeline:
-                for (shard, _, _), frame in zip(ready, frames, strict=True):
-                    pipeline.xadd(stream_key(shard), frame)  # type: ignore[arg-type]  # dict is invariant
+                for _, parcel in ready:
+                    pipeline.xadd(stream_key(parcel.shard), {PACKED_FIELD: parcel.frame})
                 answers = pipeline.execute(raise_on_error=False)
         except Exception as error:
             self._disconnected(error)
-            return 0, 0
+            return []
         return self._settle(ready, answers)
 
     def left_s(self) -> float | None:
@@ -150,7 +148,7 @@ class Shipper:
         if not self._connected:
             return self._pause.left_s()
         return min(
-            (lane.pause.left_s() for lane in self.lanes.values() if lane.events), default=None
+            (lane.pause.left_s() for lane in self._lanes.values() if lane.parcels), default=None
         )
 
     @property
@@ -173,19 +171,11 @@ class Shipper:
                 raise
             return agree_on_shards(client)
 
-    def _sort_again(self) -> None:
-        lanes = self.lanes
-        self.lanes = {}
-        self.epoch += 1
-        for lane in lanes.values():
-            for envelope, size in lane.events:
-                self.add(envelope, size)
-
     def _settle(
-        self, sent: Iterable[tuple[int, Lane, list[Envelope]]], answers: Iterable[object]
-    ) -> tuple[int, int]:
-        events = size = 0
-        for (_, lane, frame), answer in zip(sent, answers, strict=True):
+        self, sent: Iterable[tuple[Lane, Parcel]], answers: Iterable[object]
+    ) -> list[Parcel]:
+        settled = []
+        for (lane, parcel), answer in zip(sent, answers, strict=True):
             if isinstance(answer, redis.ReadOnlyError):
                 self._disconnected(answer)  # a former primary: find out who is it now
             if isinstance(answer, Exception):
@@ -193,11 +183,12 @@ class Shipper:
                 self._report(answer)
             else:
                 lane.pause.worked()
-                size += lane.acknowledge(len(frame))
-                events += len(frame)
-        if events and self._connected:
+                lane.parcels.popleft()
+                parcel.settled = True
+                settled.append(parcel)
+        if settled and self._connected:
             self._recovered()
-        return events, size
+        return settled
 
     def _disconnected(self, error: Exception) -> None:
         if self._client is not None:
