@@ -1,29 +1,27 @@
 """What stands between a runner and Redis.
 
 The runner's thread only appends to a buffer. One daemon thread, started with the first event,
-encodes, cuts frames and sends them, again and again until they are in their streams. Promise:
-an event that was accepted is in the stream once `flush` says so (at least once, in order per
-shard); until then it is in this process's memory and dies with it. When the buffer is full, the
-newest events are dropped, counted and reported once a minute.
+packs and sends, again and again until the events are in their streams; what Redis does not take
+goes to the spool. Promise: an event that was accepted is where `flush` says it is (in the stream
+at least once, in order per shard; or on disk); until then it is in this process's memory and dies
+with it. What cannot be kept is counted and reported once a minute.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import redis
 from msgspec import Struct
 
 from . import processes
 from .buffer import Barrier, Buffer
-from .errors import BrokenEvent
-from .parcels import Packer
+from .dispatching import ADOPT_EVERY_S, Dispatcher
 from .redaction import Redactor
 from .sealing import Unsealed
 from .settings import Settings
-from .shipping import Shipper
 
 LINGER_S: Final = 0.004
 """A frame collects events for this long; the first one after a rest goes at once."""
@@ -31,21 +29,23 @@ REST_AFTER_S: Final = 1.0
 """While events come the flusher looks for them by itself, and no runner has to wake it: that would
 cost each event of a paced runner six times as much."""
 
-_LOOK_AGAIN_S: Final = 0.05
-_TAKE: Final = 8192
-_PLENTY: Final = _TAKE // 8
+_LOOK_AGAIN_S: Final = 0.1
+_PLENTY: Final = 1024
 """So many waiting events are worth a round at once."""
+_GRACE_S: Final = 2.0
+"""How long `flush` may go on beyond its time to get events onto a disk."""
 _REPORT_EVERY_S: Final = 60.0
 
 _log = logging.getLogger("runfold")
 
 
 class Flushed(Struct, frozen=True, kw_only=True):
-    """Events of this process so far: in the stream, still waiting, given up."""
+    """Events of this process so far: in the stream, in memory, given up, and on disk."""
 
     sent: int
     pending: int
     dropped: int
+    spooled: int = 0
 
 
 class Emitter:
@@ -62,7 +62,9 @@ class Emitter:
         self._redactor = redactor
         self._connect = connect
         self._beat = beat
-        self._buffer = Buffer(settings.buffer_events, settings.buffer_bytes, self._attend)
+        self._buffer = Buffer(
+            settings.buffer_events, settings.buffer_bytes, self._attend, settings.backpressure
+        )
         self.put: Final[Callable[[Unsealed], bool]] = self._buffer.put
         """Accept one event, or count it as dropped; never blocks, never raises."""
         self.put_all: Final[Callable[[Sequence[Unsealed]], bool]] = self._buffer.put_all
@@ -72,18 +74,12 @@ class Emitter:
 
     def _begin(self) -> None:
         self._buffer.empty()
-        self._packer = Packer(self._redactor)
-        self._shipper = Shipper(self._connect, self._settings.shards, self._packer.split)
+        self._dispatcher = Dispatcher(self._settings, self._redactor, self._connect, self._buffer)
         self._lock = threading.RLock()  # a signal handler may emit while its thread holds it
         self._busy = False
         self._thread: threading.Thread | None = None
-        self._barriers: list[Barrier] = []
-        self._sent = 0
-        self._broken = 0
-        self._reason = ""
         self._reported = 0
         self._reported_at = float("-inf")
-        self._came_at = float("-inf")
         self._urgent = False
         self._retiring = False
         self._closed = False
@@ -91,9 +87,10 @@ class Emitter:
         self._exit_left_s = self._settings.exit_flush_s
 
     def flush(self, timeout_s: float) -> Flushed:
-        """Send what was accepted before this call; returns when it is sent or time is up."""
+        """Send what was accepted before this call; returns when it is safe or time is up."""
         is_flusher = threading.current_thread() is self._thread
-        if self._buffer.pending and not is_flusher and not self._closed:
+        dispatcher = self._dispatcher
+        if not is_flusher and not self._closed and (not dispatcher.idle or self._buffer.pending):
             self._start()
             self._urgent = True
             barrier = self._buffer.put_barrier()
@@ -102,6 +99,8 @@ class Emitter:
                     self._work_here(barrier, timeout_s)
                 else:
                     barrier.reached.wait(timeout_s)
+                if not barrier.reached.is_set() and dispatcher.stuck:
+                    dispatcher.keep_all(_GRACE_S)
             finally:
                 self._buffer.withdraw(barrier)
         return self.flushed
@@ -109,18 +108,27 @@ class Emitter:
     @property
     def flushed(self) -> Flushed:
         """How things stand."""
-        return Flushed(sent=self._sent, pending=self._buffer.pending, dropped=self._dropped)
+        return Flushed(
+            sent=self._dispatcher.sent,
+            pending=self._buffer.pending,
+            dropped=self._dropped,
+            spooled=self._dispatcher.spooled,
+        )
 
     def close(self, timeout_s: float) -> Flushed:
         """Flush, then stop; what comes later is dropped and counted."""
         deadline = time.monotonic() + timeout_s
         self.flush(timeout_s)
         self._buffer.close()
+        if self._buffer.pending:
+            self._dispatcher.keep_all(_GRACE_S)
         self._closed = True
         self._set_alert(asleep=False)
         thread = self._thread
         self.retire()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            self._dispatcher.close()
+        elif thread is not threading.current_thread():
             thread.join(max(0.1, deadline - time.monotonic()))
         self._report_drops(last=True)
         return self.flushed
@@ -132,24 +140,36 @@ class Emitter:
 
     def after_fork(self) -> None:
         """In the child: the parent sends what the parent has; start empty, with nothing shared."""
+        self._dispatcher.abandon()
         self._begin()
 
     def at_exit(self) -> None:
-        """Send what is there, within the time that is left for it altogether."""
+        """Send what is there, within the time that is left for it altogether, or keep it."""
         if self._closed:
             return
         self._ending = True
+        self._buffer.patient = False
         self._set_alert(asleep=False)
         began = time.monotonic()
-        pending = self.flush(self._exit_left_s).pending
+        self.flush(self._exit_left_s)
+        if self._buffer.pending:
+            self._dispatcher.keep_all(_GRACE_S)
         self._exit_left_s = max(0.0, self._exit_left_s - (time.monotonic() - began))
-        if pending:
-            _log.warning("the process ends: %d events could not be sent and are lost", pending)
+        flushed = self.flushed
+        if flushed.spooled:
+            _log.warning(
+                "the process ends: %d events are in the spool for a later one to send",
+                flushed.spooled,
+            )
+        if flushed.pending:
+            _log.warning(
+                "the process ends: %d events could not be sent and are lost", flushed.pending
+            )
         self._report_drops(last=True)
 
     @property
     def _dropped(self) -> int:
-        return self._buffer.dropped + self._broken
+        return self._buffer.dropped + self._dispatcher.broken
 
     def _attend(self) -> None:
         """What `put` need not look at while all is well."""
@@ -184,6 +204,7 @@ class Emitter:
             self._set_alert(asleep=False)
 
     def _run(self) -> None:
+        self._buffer.flusher = threading.current_thread()
         while True:
             try:
                 timeout_s, rests = self._work()
@@ -194,11 +215,11 @@ class Emitter:
                 break
             if rests:
                 self._set_alert(asleep=True)  # before looking: whoever puts after it rings
-            if not rests or not self._buffer.pending:
+            if not rests or self._dispatcher.idle:
                 self._buffer.wait(timeout_s)
             if rests:
                 self._set_alert(asleep=False)
-        self._shipper.close()
+        self._dispatcher.close()
         self._thread = None
         self._set_alert(asleep=False)
 
@@ -220,58 +241,19 @@ class Emitter:
 
     def _work(self) -> tuple[float | None, bool]:
         """One round; returns for how long to wait, and whether a new event ends the wait."""
-        buffer, shipper = self._buffer, self._shipper
+        buffer, dispatcher = self._buffer, self._dispatcher
         now, self._urgent = self._urgent, False
-        next_beat_s = None if self._ending else self._beat(shipper.failing)
-        if not buffer.pending:
-            if time.monotonic() - self._came_at > REST_AFTER_S:
-                return next_beat_s, True
-            return LINGER_S if next_beat_s is None else min(next_beat_s, LINGER_S), False
-        if shipper.prepare(now=now):
-            if not shipper.has_some_to_send():
-                self._load()
-            for parcel in shipper.send(now=now):
-                self._sent += parcel.count
-                buffer.release(parcel.count, parcel.size)
-        self._reach_barriers()
+        next_beat_s = None if self._ending else self._beat(dispatcher.failing)
+        dispatcher.work(now=now)
         self._report_drops()
-        left_s = shipper.left_s()
+        if dispatcher.idle:
+            if time.monotonic() - dispatcher.came_at > REST_AFTER_S:
+                return min(ADOPT_EVERY_S, next_beat_s or ADOPT_EVERY_S), True
+            return min(LINGER_S, next_beat_s or LINGER_S), False
+        left_s = dispatcher.left_s()
         if left_s is None:  # everything that was taken is in its stream
             return (0.0 if buffer.waiting >= _PLENTY else LINGER_S), False
-        if not shipper.failing:  # one shard may be refused while others are not
-            left_s = min(left_s, _LOOK_AGAIN_S)
-        return left_s, False
-
-    def _load(self) -> None:
-        """From the buffer into the lanes."""
-        items: Any = self._buffer.take(_TAKE)
-        if not items:
-            return
-        self._came_at = time.monotonic()
-        if Barrier in set(map(type, items)):
-            barriers = [item for item in items if isinstance(item, Barrier)]
-            items = [item for item in items if not isinstance(item, Barrier)]
-            self._barriers += barriers
-            self._buffer.release(len(barriers), 0)
-        try:
-            parcels, broken = self._packer.pack(items, self._shipper.shards)
-        except Exception as error:  # a bug: rather these events than all that follow
-            _log.exception("%d events could not be packed", len(items))
-            parcels, broken = [], [(BrokenEvent(str(error)), item[4]) for item in items]
-        self._shipper.add(parcels)
-        for reason, size in broken:
-            self._buffer.release(1, size)
-            self._broken += 1
-            self._reason = str(reason)
-
-    def _reach_barriers(self) -> None:
-        for barrier in list(self._barriers):
-            if barrier.epoch != self._shipper.epoch:  # new, or the number of shards has changed
-                barrier.epoch = self._shipper.epoch
-                barrier.parcels = self._shipper.outstanding()
-            if barrier.reached.is_set() or all(parcel.settled for parcel in barrier.parcels):
-                self._barriers.remove(barrier)
-                barrier.reached.set()
+        return min(left_s, _LOOK_AGAIN_S), False
 
     def _report_drops(self, *, last: bool = False) -> None:
         dropped, now = self._dropped, time.monotonic()
@@ -281,6 +263,6 @@ class Emitter:
                 "%d events dropped so far: %d as the buffer was full or closed, %d not valid %s",
                 dropped,
                 self._buffer.dropped,
-                self._broken,
-                self._reason,
+                self._dispatcher.broken,
+                self._dispatcher.reason,
             )

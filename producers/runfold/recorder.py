@@ -36,7 +36,7 @@ from .recording import Ending, RecordedEnd, RecordedNode, list_events, number_ev
 from .redaction import Redact, Redactor
 from .runs import Run, current_run
 from .sealing import PAYLOAD_FIELDS
-from .settings import Settings, read_settings
+from .settings import Backpressure, Settings, read_settings
 from .writing import EVENT_OVERHEAD, Pen, fit_time, read_usage
 
 DEFAULT_TIMEOUT_S: Final = 5.0
@@ -69,6 +69,9 @@ class Recorder(Decorators):
         buffer_bytes: int | None = None,
         heartbeat_s: float | None = None,
         exit_flush_s: float | None = None,
+        backpressure: Backpressure | None = None,
+        spool_dir: str | None = None,
+        spool_bytes: int | None = None,
         connect: Callable[[str], redis.Redis] = streams.connect,
     ) -> None:
         settings = read_settings(
@@ -81,6 +84,9 @@ class Recorder(Decorators):
             buffer_bytes=buffer_bytes,
             heartbeat_s=heartbeat_s,
             exit_flush_s=exit_flush_s,
+            backpressure=backpressure,
+            spool_dir=spool_dir,
+            spool_bytes=spool_bytes,
         )
         self.settings: Final[Settings] = settings
         self._redactor = Redactor(settings.redact_keys, redact)

@@ -1,5 +1,6 @@
 """From envelopes to frames in their streams."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import redis
 
 from runfold import Heartbeat
 from runfold.frames import decode_frame
-from runfold.parcels import Packer, Parcel
+from runfold.packing import Packer
+from runfold.parcels import Parcel
 from runfold.redaction import Redactor
 from runfold.shipping import Pause, Shipper
 from runfold.streams import shard_of, stream_key
@@ -29,6 +31,17 @@ class Flaky(fakeredis.FakeRedis):
 
 
 packer = Packer(Redactor())
+
+
+def make(connect: Callable[[], redis.Redis], shards: int | None) -> Shipper:
+    """A shipper without a spool, whose desk the test sits at."""
+    desk = threading.Lock()
+    desk.acquire()
+
+    def split(parcel: Parcel, shards: int) -> list[Parcel]:
+        return packer.split(parcel, parcel.frame, shards)
+
+    return Shipper(connect, shards, split, lambda _: None, desk)
 
 
 def parcel(*numbers: int, run: str = "r", shards: int = 4) -> Parcel:
@@ -52,7 +65,7 @@ def client(fake_server: fakeredis.FakeServer) -> Flaky:
 
 @pytest.fixture
 def shipper(client: Flaky) -> Shipper:
-    shipper = Shipper(lambda: client, 4, packer.split)
+    shipper = make(lambda: client, 4)
     assert shipper.prepare()
     return shipper
 
@@ -141,7 +154,7 @@ def test_a_failed_connection_is_not_tried_again_at_once() -> None:
         attempts.append(1)
         raise OSError("away")
 
-    shipper = Shipper(connect, None, packer.split)
+    shipper = make(connect, None)
     assert not shipper.prepare()
     assert not shipper.prepare()
     assert len(attempts) == 1
@@ -155,7 +168,7 @@ def test_a_setting_that_differs_is_reported_and_waits(
 ) -> None:
     """With the wrong number of shards nothing is sent to the wrong stream."""
     client.set("runfold:shards", 8)
-    assert not Shipper(lambda: client, 4, packer.split).prepare()
+    assert not make(lambda: client, 4).prepare()
     assert "RUNFOLD_SHARDS=8" in caplog.text
 
 
@@ -165,7 +178,7 @@ def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
     def connect() -> redis.Redis:
         raise OSError("away")
 
-    shipper = Shipper(connect, None, packer.split)
+    shipper = make(connect, None)
     for _ in range(10):
         shipper.prepare(now=True)
     assert len(caplog.records) == 1
@@ -174,7 +187,7 @@ def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
 def test_a_flushed_redis_is_told_the_number_again(client: Flaky) -> None:
     """What was agreed before a Redis lost its data is what holds afterwards."""
     client.set("runfold:shards", 2)
-    shipper = Shipper(lambda: client, None, packer.split)
+    shipper = make(lambda: client, None)
     assert shipper.prepare()
     client.flushall()
     shipper.close()
@@ -185,7 +198,7 @@ def test_a_flushed_redis_is_told_the_number_again(client: Flaky) -> None:
 def test_another_number_sorts_the_waiting_events_again(client: Flaky) -> None:
     """A deployment that was set up anew with more shards gets the events where it reads them."""
     client.set("runfold:shards", 1)
-    shipper = Shipper(lambda: client, None, packer.split)
+    shipper = make(lambda: client, None)
     assert shipper.prepare()
     items = [(Heartbeat(), f"run{number}", number, 0, 1, True) for number in range(20)]
     shipper.add(packer.pack(items, 1)[0])

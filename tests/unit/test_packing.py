@@ -27,7 +27,7 @@ from runfold import (
 from runfold.codec import Envelope, check_body, check_numbers, replace_unstorable
 from runfold.errors import BrokenEvent
 from runfold.frames import decode_frame, unpack
-from runfold.parcels import FRAME_BYTES, FRAME_EVENTS, Packer
+from runfold.packing import FRAME_BYTES, FRAME_EVENTS, Packer
 from runfold.redaction import Redactor
 from runfold.sealing import Unsealed, seal_bounded
 from runfold.streams import shard_of
@@ -195,7 +195,7 @@ def test_a_parcel_can_be_sorted_again(runs: int, shards: int) -> None:
     packer = Packer(Redactor())
     items = [item(Logged(text=str(n)), f"run{n % runs}", n) for n in range(60)]
     [whole], _ = packer.pack(items, 1)
-    parts = packer.split(whole, shards)
+    parts = packer.split(whole, whole.frame, shards)
     assert sum(part.size for part in parts) == whole.size
     found = []
     for part in parts:
