@@ -92,8 +92,6 @@ class Buffer:
 
     def _make_room(self, count: int, size: int) -> bool:
         """Whether it is worth trying again; if not, they are counted as dropped."""
-        if self.alert:
-            self._alarm()
         if count <= self._max_events and size <= self._max_bytes:
             if self._when_full == "block" and self._wait_for_room(count, size):
                 return True
@@ -112,6 +110,8 @@ class Buffer:
         while self._lacks_room(count, size):
             if not self.patient or current_thread() is self.flusher:
                 return False
+            if self.alert:
+                self._alarm()
             self.ring()
             time.sleep(_LOOK_AGAIN_S)
         return True

@@ -249,11 +249,12 @@ class Recorder(Decorators):
         return encode_payload(value, self._redactor)
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
-        """Wait until what was recorded before this call is in Redis; blocks for `timeout_s`."""
+        """Wait until what was recorded before this call is in Redis, or, while Redis takes nothing,
+        in the spool; blocks for about `timeout_s`. Returns where the events are."""
         return self._emitter.flush(timeout_s)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
-        """Flush and stop; what is recorded later is dropped and counted."""
+        """Flush and stop; what cannot be sent is spooled, what comes later dropped and counted."""
         return self._emitter.close(timeout_s)
 
     def __enter__(self) -> Self:
