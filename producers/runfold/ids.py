@@ -54,7 +54,7 @@ def is_own_id(key: UUID) -> bool:
 
 def make_emitter() -> int:
     """A number for a process that writes to a run which another one opened: 31 random bits."""
-    return _random.randrange(1, 2**31)
+    return _random.getrandbits(31) or 1
 
 
 _random: Final = Random()  # noqa: S311, no secret; a source of our own that nobody else seeds

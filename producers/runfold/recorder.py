@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, Self, Unpack
 
 import msgspec
@@ -43,7 +44,11 @@ DEFAULT_TIMEOUT_S: Final = 5.0
 
 _now_ns: Final = time.time_ns
 _KINDS: Final = {
-    cls: (PAYLOAD_FIELDS[cls], issubclass(cls, Completed | Failed | Cancelled))
+    cls: (
+        attrgetter(PAYLOAD_FIELDS[cls][0]) if PAYLOAD_FIELDS[cls] else None,
+        len(PAYLOAD_FIELDS[cls]) == 1,
+        issubclass(cls, Completed | Failed | Cancelled),
+    )
     for cls in EVENT_CLASSES
 }
 
@@ -157,7 +162,7 @@ class Recorder(Decorators):
         `BrokenEvent`, as does anything that is no event.
         """
         try:
-            payloads, is_end = _KINDS[type(event)]
+            payload_of, is_alone, is_end = _KINDS[type(event)]
         except KeyError:
             raise BrokenEvent(f"not an event of the contract: {type(event).__name__}") from None
         run = event.run
@@ -171,12 +176,12 @@ class Recorder(Decorators):
         elif self._unsaved and run in self._unsaved:
             return
         size = EVENT_OVERHEAD
-        for name in payloads:
-            payload = getattr(event, name)
-            if type(payload) is not Raw:
-                payload = encode_payload(payload, self._redactor)
-                event = msgspec.structs.replace(event, **{name: payload})
-            size += len(payload)
+        if payload_of is not None:
+            payload = payload_of(event)
+            if is_alone and type(payload) is Raw:
+                size += len(payload)
+            else:
+                event, size = self._encode_payloads(event)
         at = event.at
         at_us = None if at is None else fit_time(at)
         if at_us is None:
@@ -262,6 +267,17 @@ class Recorder(Decorators):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _encode_payloads(self, event: Event) -> tuple[Event, int]:
+        """The event with JSON for its payloads, and its size."""
+        size = EVENT_OVERHEAD
+        for name in PAYLOAD_FIELDS[type(event)]:
+            payload = getattr(event, name)
+            if type(payload) is not Raw:
+                payload = encode_payload(payload, self._redactor)
+                event = msgspec.structs.replace(event, **{name: payload})
+            size += len(payload)
+        return event, size
 
     def _make_pen(self, run: str | None, *, saved: bool) -> Pen:
         """Only where the id is made here it is certain that no other process numbers the same."""
