@@ -82,7 +82,7 @@ def encode_packed_frame(
         map(TYPE_NUMBERS.__getitem__, types),
         ids,
         times,
-        [body[1:] for body in bodies],
+        bodies,
         compressor,
     )
     return {PACKED_FIELD: packed}
@@ -94,13 +94,18 @@ def pack_columns(
     types: Iterable[int],
     ids: Iterable[int],
     times: Iterable[int],
-    bodies: list[bytes],
+    bodies: Sequence[bytes],
     compressor: zstandard.ZstdCompressor,
+    opening: bytes = b"",
 ) -> bytes:
-    """A packed frame from its columns; the bodies are given without their first brace."""
+    """A packed frame from its columns; `opening` is what every body lacks at its beginning."""
     names = list(map(str.encode, runs))
     numbers = array("H", run_numbers)
-    columns = [array("Q", ids), array("q", times), array("I", map((1).__add__, map(len, bodies)))]
+    columns = [
+        array("Q", ids),
+        array("q", times),
+        array("I", map(len(opening).__add__, map(len, bodies))),
+    ]
     name_lengths = array("H", map(len, names))
     if sys.byteorder == "big":
         for column in (numbers, name_lengths, *columns):
@@ -113,8 +118,7 @@ def pack_columns(
         bytes(types),
         *columns,
     ]
-    # The braces are what joins the bodies: one copy of them instead of three.
-    return _HEAD + compressor.compress(b"{".join([b"".join(parts), *bodies]))
+    return _HEAD + compressor.compress(opening.join([b"".join(parts), *bodies]))
 
 
 def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:

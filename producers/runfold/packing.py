@@ -245,6 +245,7 @@ class Packer:
                 times,
                 bodies[first:last],
                 self._compressor,
+                opening=b"{",
             )
             yield Parcel(shard, self._shards, frame, last - first, sum(sizes))
 

@@ -105,7 +105,7 @@ def test_redis_may_come_later(make_redis: MakeRedis) -> None:
         for _ in range(100):
             with recorder.run("w") as run, run.node("n"):
                 pass
-        waiting = recorder.flush(0.1)
+        waiting = recorder.flush(60)
         assert (waiting.sent, waiting.pending, waiting.spooled) == (0, 0, 400)
         server.start()
         assert recorder.flush(60).sent == 400
