@@ -9,6 +9,7 @@ changing its meaning raises `BrokenEvent` with the reason.
 
 import re
 from datetime import UTC, datetime, timedelta
+from math import isinf
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -38,6 +39,9 @@ TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPES)}
 _ENVELOPE_KEYS: Final = ("type", "run", "id", "at", "v")
 _BODY_DECODERS: Final = {cls.type: msgspec.json.Decoder(cls) for cls in EVENT_CLASSES}
 _TAG_PREFIXES: Final = {cls.type: f'{{"type":"{cls.type}"'.encode() for cls in EVENT_CLASSES}
+
+TAG_LENGTHS: Final = {name: len(prefix) + 1 for name, prefix in _TAG_PREFIXES.items()}
+"""How much of an encoded event its type takes, with the comma after it."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 _ANY: Final = msgspec.json.Decoder()
@@ -193,10 +197,15 @@ def check_numbers(json_text: bytes) -> None:
             _ANY.decode(json_text)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BrokenEvent(explain(error)) from error
+    if _MANY_DIGITS in shape:  # the parser takes whole numbers of any length
+        for token in _TOKENS.finditer(json_text):
+            if token["number"] and isinf(float(token["number"])):
+                raise BrokenEvent("not JSON: Number out of range")
 
 
 _SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS: Final = b"0" * 309
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<number>-?\d{309,}[\d.eE+-]*)', re.DOTALL)
 
 
 def explain(error: Exception) -> str:

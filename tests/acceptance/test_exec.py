@@ -189,14 +189,14 @@ def test_a_process_left_behind_does_not_hold_us(redis_url: str) -> None:
 
 
 def test_redis_away_changes_nothing_but_a_line_at_the_end(tmp_path: Path) -> None:
-    """The command runs, its output and exit code are as ever, and one line says what is missing."""
+    """The command runs, output and exit code are as ever, and one line says where the run is."""
     env = environ(RUNFOLD_HOME=str(tmp_path))
     answer = runfold("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 5", env=env)
     assert answer.returncode == 5
     assert answer.stdout == b"out\n"
     own, warning = answer.stderr.splitlines()
     assert own == b"err"
-    assert warning.startswith(b"runfold: this run could not be recorded: ")
+    assert warning.startswith(b"runfold: this run is kept on disk, and sent by the next program ")
 
 
 class Terminal:

@@ -102,12 +102,18 @@ class Recording:
         """Wait for what was recorded to arrive; returns what has not, and why."""
         flushed = self._recorder.flush(FIRST_WAIT_S)
         reason = ""
-        if flushed.pending:
+        if flushed.pending or flushed.spooled:
             reason = self._ask_redis()
             if not reason:
-                flushed = self._recorder.flush(LAST_WAIT_S)
+                self._recorder.flush(LAST_WAIT_S)
                 reason = "Redis takes no events, or takes them too slowly"
-        self._recorder.close(0)
+        flushed = self._recorder.close(0)
+        if flushed.spooled:
+            what = f"{flushed.spooled} events of this run are" if flushed.sent else "this run is"
+            return (
+                f"{what} kept on disk, and sent by the next program that records here: "
+                f"{reason}: start Redis, or see `runfold doctor`"
+            )
         if flushed.pending:
             what = f"{flushed.pending} events of this run" if flushed.sent else "this run"
             return f"{what} could not be recorded: {reason}: start Redis, or see `runfold doctor`"
