@@ -193,6 +193,27 @@ leases = Table(
     postgresql_with={"fillfactor": 50},
 )
 
+# Workers that are known to each other, so that each takes its share of the leases.
+workers = Table(
+    "workers",
+    metadata,
+    _filled("joined_at", _TIME, "now()"),
+    _filled("expires_at", _TIME),
+    Column("owner", Text, primary_key=True),
+    postgresql_with={"fillfactor": 50},
+)
+
+# What went wrong on a shard, by kind (see `incidents`): how much in all, and when last.
+incidents = Table(
+    "incidents",
+    metadata,
+    _filled("number", BigInteger),
+    _filled("happened_at", _TIME, "now()"),
+    _filled("shard", SmallInteger),
+    _filled("kind", Text),
+    PrimaryKeyConstraint("shard", "kind"),
+)
+
 # What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
 dead_letters = Table(
     "dead_letters",

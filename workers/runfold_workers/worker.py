@@ -30,7 +30,7 @@ from runfold_storage.rows import Batch
 
 from .committing import Committer
 from .garbage import Collector, collected_by_hand
-from .ownership import RENEW_S, release_leases, take_leases
+from .ownership import RENEW_S, Ownership
 from .pipelining import Pipeline
 from .reading import BLOCK_MS, BUSY_BLOCK_MS, Reader
 
@@ -99,41 +99,55 @@ class Worker:
             writing = stack.enter_context(connect(settings.database_url, autocommit=True))
             reading = stack.enter_context(connect(settings.database_url, autocommit=True))
             ensure_shards(reading, shards)
-            try:
-                self._fold(client, writing, reading)
-            finally:
-                if not reading.broken:
-                    release_leases(reading, self._owner)
+            ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
+            committer = Committer(writing, reading=reading)
+            pipeline = stack.enter_context(Pipeline(committer, partial(publish_and_trim, client)))
+            self._fold(Reader(client), committer, pipeline, ownership)
 
     def _fold(
-        self, client: redis.Redis, writing: psycopg.Connection, reading: psycopg.Connection
+        self, reader: Reader, committer: Committer, pipeline: Pipeline, ownership: Ownership
     ) -> None:
-        committer = Committer(writing, reading=reading)
-        reader = Reader(client)
-        renew_at = 0.0
-        with Pipeline(committer, partial(publish_and_trim, client)) as pipeline:
-            while not self._stop.is_set():
-                if time.monotonic() >= renew_at:
-                    committer.own(take_leases(reading, self._owner))
-                    renew_at = time.monotonic() + RENEW_S
-                if not committer.ahead:
-                    self._stop.wait(RENEW_S)
-                    continue
-                entries = reader.read(
-                    {shard: ahead.position for shard, ahead in committer.ahead.items()},
-                    block_ms=BUSY_BLOCK_MS if pipeline.busy else BLOCK_MS,
-                )
-                try:
-                    if entries:
-                        pipeline.submit(entries)
-                        self._collector.after_batch()
-                    elif not pipeline.busy:
-                        pipeline.drain()
-                        self._collector.when_idle()
-                except PositionMoved as moved:
-                    log.warning("another worker has moved a shard: shard=%d", moved.shard)
-                    committer.disown(moved.shard)
+        stopping = False
+        while not stopping:
+            stopping = self._stop.is_set()
+            try:
+                if stopping:
+                    pipeline.drain()
+                else:
+                    self._follow(ownership, committer, pipeline)
+                    self._fold_next(reader, committer, pipeline, ownership)
+            except PositionMoved as moved:
+                log.warning("another worker has moved a shard: shard=%d", moved.shard)
+                committer.disown(moved.shard)
+                ownership.doubt(moved.shard)
+
+    def _follow(self, ownership: Ownership, committer: Committer, pipeline: Pipeline) -> None:
+        """Fold what is ours by now. What goes to others goes when nothing of it is on its way."""
+        surplus = ownership.surplus
+        shards = ownership.shards - surplus
+        if committer.positions.keys() - shards:
             pipeline.drain()
+        if committer.positions.keys() != shards:
+            committer.own(sorted(shards))
+        if surplus:
+            ownership.give_up(surplus)
+
+    def _fold_next(
+        self, reader: Reader, committer: Committer, pipeline: Pipeline, ownership: Ownership
+    ) -> None:
+        if not committer.ahead:
+            ownership.wait(RENEW_S)
+            return
+        entries = reader.read(
+            {shard: ahead.position for shard, ahead in committer.ahead.items()},
+            block_ms=BUSY_BLOCK_MS if pipeline.busy else BLOCK_MS,
+        )
+        if entries:
+            pipeline.submit(entries)
+            self._collector.after_batch()
+        elif not pipeline.busy:
+            pipeline.drain()
+            self._collector.when_idle()
 
 
 def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
