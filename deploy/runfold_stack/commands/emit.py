@@ -13,7 +13,7 @@ import redis
 
 from runfold.codec import decode_event
 from runfold.errors import BrokenEvent
-from runfold.events import MAX_EVENT_BYTES
+from runfold.events import MAX_RAW_BYTES
 from runfold.streams import agree_on_shards, connect
 from runfold_stack.commands import Context
 from runfold_stack.formats import number
@@ -88,7 +88,7 @@ class _Broken:
 
 def _send(fd: int, sender: FrameSender, broken: _Broken) -> None:
     try:
-        for line in read_lines(fd, max_bytes=MAX_EVENT_BYTES, idle_ms=_IDLE_MS):
+        for line in read_lines(fd, max_bytes=MAX_RAW_BYTES, idle_ms=_IDLE_MS):
             if line is None:
                 sender.flush()
             else:
@@ -99,9 +99,9 @@ def _send(fd: int, sender: FrameSender, broken: _Broken) -> None:
 
 
 def _add(line: Line, sender: FrameSender, broken: _Broken) -> None:
-    if line.size > MAX_EVENT_BYTES:
+    if line.size > MAX_RAW_BYTES:
         broken.report(
-            line.number, f"too large: {line.size} bytes, at most {MAX_EVENT_BYTES} are allowed"
+            line.number, f"too large: {line.size} bytes, at most {MAX_RAW_BYTES} are allowed"
         )
         return
     content = line.content.strip()
