@@ -5,6 +5,7 @@ event without an id gets one that follows from its content, so sending a file ag
 """
 
 import os
+import stat
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Any, Final
@@ -51,6 +52,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Send the lines; say how many events Redis has."""
     fd = sys.stdin.fileno() if arguments.file == "-" else os.open(arguments.file, os.O_RDONLY)
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise CommandFailed(f"{arguments.file} is a folder: give a file with one event a line")
     client = connect(require_redis(context.settings))
     try:
         sender = FrameSender(client, agree_on_shards(client, context.settings.shards))
