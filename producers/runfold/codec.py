@@ -20,12 +20,14 @@ from .events import (
     EVENT_CLASSES,
     MAX_DEPTH,
     MAX_EVENT_BYTES,
+    MAX_RAW_BYTES,
     VERSION,
     Event,
     EventId,
     RunId,
 )
 from .ids import derive_event_id
+from .shortening import cut_strings
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -121,13 +123,17 @@ def encode_event(envelope: Envelope) -> bytes:
 def decode_event(raw: bytes) -> tuple[Envelope, Event]:
     """Read one JSON event from anywhere; raises `BrokenEvent` with the reason.
 
-    An event without `id` gets one that follows from its content.
+    An event without `id` gets one that follows from its content. One that is too large has its
+    long strings cut and marked.
     """
-    check_body(raw)
+    check_body(raw, MAX_RAW_BYTES)
     raw = replace_unstorable(raw)
     try:
         content = _ANY.decode(raw)  # checks UTF-8 and every number, inside payloads too
         _check_kind(content)
+        if len(raw) > MAX_EVENT_BYTES:
+            raw = cut_strings(content, MAX_EVENT_BYTES) or raw
+            check_body(raw)
         head = _WIRE_ENVELOPE.decode(raw)
         fields = _RAW_FIELDS.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -160,12 +166,10 @@ _ESCAPE: Final = re.compile(
 )
 
 
-def check_body(json_text: bytes) -> None:
+def check_body(json_text: bytes, max_bytes: int = MAX_EVENT_BYTES) -> None:
     """Raise `BrokenEvent` for what is too large, nested too deeply or not UTF-8."""
-    if len(json_text) > MAX_EVENT_BYTES:
-        raise BrokenEvent(
-            f"too large: {len(json_text)} bytes, at most {MAX_EVENT_BYTES} are allowed"
-        )
+    if len(json_text) > max_bytes:
+        raise BrokenEvent(f"too large: {len(json_text)} bytes, at most {max_bytes} are allowed")
     if not json_text.isascii():
         try:
             json_text.decode()

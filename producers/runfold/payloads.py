@@ -13,13 +13,13 @@ from msgspec import Raw
 from .codec import replace_unstorable
 from .events import ABSENT, MAX_EVENT_BYTES
 from .names import fit_text
-from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, cut_text, mark_items, mark_keys, not_recorded
+from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, not_recorded
 from .redaction import Redactor
+from .shortening import STRING_LIMITS, cut_strings, shorten
 
 MAX_PAYLOAD_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
 """One payload alone; what is left is for the names beside it."""
 
-_STRING_LIMITS: Final = tuple(1024 * n for n in (960, 480, 240, 60, 16, 4, 1))
 _ITEM_LIMITS: Final = (10_000, 1_000, 100, 10)
 _LARGE: Final = 2**1023
 """Surely within a double."""
@@ -62,26 +62,14 @@ def _encode_bounded(tree: Any, max_bytes: int) -> bytes:
     encoded = _encoder.encode(tree)
     if len(encoded) <= max_bytes:
         return encoded
-    for most in _STRING_LIMITS:
-        shorter = _encoder.encode(_shorten(tree, most, len(encoded)))
-        if len(shorter) <= max_bytes:
-            return shorter
+    shorter = cut_strings(tree, max_bytes)
+    if shorter is not None:
+        return shorter
     for items in _ITEM_LIMITS:
-        shorter = _encoder.encode(_shorten(tree, _STRING_LIMITS[-1], items))
+        shorter = _encoder.encode(shorten(tree, STRING_LIMITS[-1], items))
         if len(shorter) <= max_bytes:
             return shorter
     return _encoder.encode(f"[cut, {len(encoded)} bytes of JSON]")
-
-
-def _shorten(tree: Any, most: int, items: int) -> Any:
-    if type(tree) is str:
-        return cut_text(tree, most)
-    if type(tree) is list:
-        return mark_items([_shorten(item, most, items) for item in tree[:items]], len(tree))
-    if type(tree) is dict:
-        kept = list(tree.items())[:items]
-        return mark_keys({k: _shorten(v, most, items) for k, v in kept}, len(tree))
-    return tree
 
 
 def is_fine(tree: Any, redactor: Redactor, depth: int = 0) -> bool:

@@ -16,6 +16,7 @@ from redis.connection import parse_url
 
 from .errors import SettingInvalid
 from .events import MAX_NAME
+from .places import default_redis_url
 from .streams import DEFAULT_REDIS_URL, MAX_SHARDS
 
 MAX_SECONDS: Final = 86_400.0
@@ -90,6 +91,7 @@ def read_settings(environ: Mapping[str, str], **arguments: Any) -> Settings:
             found[name] = arguments[name]
         elif text := environ.get(variable(name), "").strip():
             found[name] = _parse(name, text)
+    found.setdefault("redis_url", default_redis_url(environ))
     if isinstance(found.get("redact_keys"), str):
         found["redact_keys"] = _split(found["redact_keys"])
     elif "redact_keys" in found:

@@ -261,7 +261,10 @@ class Shipper:
         now = time.monotonic()
         if self._reported_at is None or now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
-            _log.warning("Redis takes no events, they have to wait: %s", error)
+            _log.warning(
+                "Redis takes no events, they have to wait (RUNFOLD_REDIS_URL says where it is): %s",
+                error,
+            )
 
     def _recovered(self) -> None:
         self._pause.worked()

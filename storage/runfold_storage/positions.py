@@ -116,7 +116,10 @@ _ADVANCE: Final = """
     )
     UPDATE positions AS p
     SET position = s.position, consumed = p.consumed + s.consumed, feed_seq = s.feed_seq,
-        updated_at = now(), folded_at = coalesce(greatest(p.folded_at, s.folded_at), p.folded_at)
+        updated_at = now(),
+        -- An event that claims to be of the future must not hide how far the fold is behind.
+        folded_at = CASE WHEN coalesce(p.folded_at, s.folded_at) IS NOT NULL
+            THEN least(greatest(p.folded_at, s.folded_at), now()) END
     FROM steps AS s
     WHERE p.shard = s.shard AND p.position = s.believed AND p.generation = s.generation
     RETURNING p.shard
