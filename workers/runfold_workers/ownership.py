@@ -13,8 +13,6 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-import psycopg
-
 from runfold_storage.databases import connect
 from runfold_storage.leases import Holding, give_up, hold, leave
 
@@ -49,7 +47,7 @@ class Ownership:
 
     @property
     def shards(self) -> frozenset[int]:
-        """What to fold. Raises what has ended the thread that renews: a `psycopg.Error`."""
+        """What to fold. Raises what has ended the thread that renews them."""
         with self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -116,7 +114,7 @@ class Ownership:
                 if not self._stopped:
                     time.sleep(_LEAST_S)
                     self._look()
-        except psycopg.Error as error:
+        except Exception as error:  # of whatever kind: nobody renews the leases any more
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
