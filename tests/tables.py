@@ -78,6 +78,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "tombstones",
         "leases",
         "workers",
+        "incidents",
     ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
     connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")

@@ -28,6 +28,7 @@ from .databases import make_engine
 from .errors import DatabaseUnreachable, ReadTooSlow, SchemaOutdated
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .filters import make_run_filter
+from .incidents import Incident, read_incidents
 from .run_details import RunDetail, read_run
 from .run_lists import make_page, read_runs
 from .statistics import Stats, make_stats_query, read_stats
@@ -166,6 +167,11 @@ class History:
         """How far the fold has come."""
         with self._snapshot() as connection:
             return read_watermark(connection)
+
+    def incidents(self) -> list[Incident]:
+        """What must not happen and did, the latest first."""
+        with self._snapshot() as connection:
+            return read_incidents(connection.exec_driver_sql)
 
     def revision(self) -> str | None:
         """The revision of the database's schema."""

@@ -203,15 +203,17 @@ workers = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# What went wrong on a shard, by kind (see `incidents`): how much in all, and when last.
+# What must not happen and did (see `incidents`): how much in all, how much of it an operator has
+# taken note of, and when last. `shard` is -1 for what is of the whole deployment.
 incidents = Table(
     "incidents",
     metadata,
     _filled("number", BigInteger),
+    _filled("acknowledged", BigInteger, "0"),
     _filled("happened_at", _TIME, "now()"),
     _filled("shard", SmallInteger),
     _filled("kind", Text),
-    PrimaryKeyConstraint("shard", "kind"),
+    PrimaryKeyConstraint("kind", "shard"),
 )
 
 # What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.

@@ -5,6 +5,7 @@ so that a batch holds about as many bytes as one transaction takes well, whether
 event or a thousand; no single answer of Redis can be large enough to matter.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from runfold.frames import size_of
 from runfold.streams import stream_key
 
 from .arrivals import StreamEntry
+from .metrics import Metrics
 
 BLOCK_MS: Final = 1000
 """How long to wait for a first frame: a client's socket may time out after five seconds."""
@@ -28,22 +30,29 @@ _MOST_FRAMES: Final = 1000
 class Reader:
     """Reads the next frames of some shards."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, metrics: Metrics | None = None) -> None:
         self._client = client
+        self._phases = (metrics or Metrics()).phases
         # redis-py would make a dictionary of every entry, and then we another thing of that.
         client.set_response_callback("XREAD", _as_it_comes)
         self._frame_bytes = TARGET_BYTES / 8  # until the first frames tell
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
         """The frames behind these positions, in order within each shard; empty after the wait."""
+        began = time.perf_counter()
+        waited_s = 0.0
         shards = {stream_key(shard).encode(): shard for shard in positions}
         behind = {key: positions[shard] for key, shard in shards.items()}
         entries: list[StreamEntry] = []
         room = float(TARGET_BYTES)
-        wait_ms: int | None = block_ms
         while room > 0:
             count = int(min(room / self._frame_bytes, _MOST_FRAMES) / len(shards)) or 1
-            answer: Any = self._client.xread(behind, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
+            answer = self._ask(behind, count)
+            if not answer and not entries:
+                # Asked first without waiting, so that the time of a wait is not one of reading.
+                waits_at = time.perf_counter()
+                answer = self._ask(behind, count, block_ms)
+                waited_s = time.perf_counter() - waits_at
             read = [
                 StreamEntry(shards[key], entry_id.decode(), _fields(values))
                 for key, frames in _pairs(answer)
@@ -58,9 +67,15 @@ class Reader:
             if len(read) < count or room < self._frame_bytes * len(shards) / 2:
                 break  # no shard has more, or it would be far too much
             behind |= {stream_key(entry.shard).encode(): entry.id for entry in read}
-            wait_ms = None
         entries.sort(key=_shard_of)  # stable: in order within each
+        if waited_s:
+            self._phases["wait"].observe(waited_s)
+        if entries:
+            self._phases["read"].observe(time.perf_counter() - began - waited_s)
         return entries
+
+    def _ask(self, behind: Mapping[bytes, str], count: int, block_ms: int | None = None) -> Any:
+        return self._client.xread(behind, count=count, block=block_ms)  # type: ignore[arg-type]  # dict is invariant
 
 
 def _shard_of(entry: StreamEntry) -> int:

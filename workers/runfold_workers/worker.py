@@ -1,4 +1,4 @@
-"""The worker: reads frames, folds them, commits, tells watchers, trims.
+"""The worker: its connections, and what happens when a server is away.
 
 Only the commit counts. A worker that dies before it leaves nothing; one that dies after it leaves
 frames that are trimmed by its successor and watchers that learn a moment later. When Redis or
@@ -23,19 +23,26 @@ import psycopg
 import redis
 
 from runfold import streams
+from runfold.errors import ShardsDiffer
 from runfold_storage.databases import connect
-from runfold_storage.errors import DatabaseUnreachable, PositionMoved
-from runfold_storage.positions import ensure_shards
+from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
+from runfold_storage.incidents import raise_incident
+from runfold_storage.lag import Stream
+from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.rows import Batch
 
 from .committing import Committer
 from .garbage import Collector, collected_by_hand
-from .ownership import RENEW_S, Ownership
+from .loop import Loop
+from .metrics import Metrics
+from .ownership import Ownership
 from .pipelining import Pipeline
-from .reading import BLOCK_MS, BUSY_BLOCK_MS, Reader
+from .watching import Watch
 
 log = logging.getLogger(__name__)
 
+PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, PartitionMissing)
+"""What is waited out."""
 SWITCH_INTERVAL_S: Final = 0.0003
 """How long the thread that folds may keep the one that writes waiting for Python."""
 _MOST_NAMED: Final = 1000
@@ -58,6 +65,8 @@ class Worker:
         self._settings = settings
         self._stop = threading.Event()
         self._collector = Collector()
+        self._seen: dict[int, Stream] = {}
+        self.metrics = Metrics()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def stop(self) -> None:
@@ -80,7 +89,7 @@ class Worker:
             started = time.monotonic()
             try:
                 self._work()
-            except (redis.RedisError, psycopg.Error, DatabaseUnreachable) as error:
+            except PASSING as error:
                 if time.monotonic() - started > 10:
                     delay_s = 0.1
                 log.warning(
@@ -88,66 +97,60 @@ class Worker:
                     str(error),
                     delay_s,
                 )
+                self.metrics.started_over()
+                if isinstance(error, PartitionMissing):
+                    self._report_missing_partition()
                 self._stop.wait(delay_s)
                 delay_s = min(delay_s * 2, 5.0)
 
     def _work(self) -> None:
-        settings = self._settings
+        settings, metrics = self._settings, self.metrics
         with ExitStack() as stack:
             client = stack.enter_context(streams.connect(settings.redis_url))
-            shards = streams.agree_on_shards(client, settings.shards)
             writing = stack.enter_context(connect(settings.database_url, autocommit=True))
             reading = stack.enter_context(connect(settings.database_url, autocommit=True))
-            ensure_shards(reading, shards)
+            ensure_shards(reading, agree_on_shards(client, reading, settings.shards))
             ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
-            committer = Committer(writing, reading=reading)
-            pipeline = stack.enter_context(Pipeline(committer, partial(publish_and_trim, client)))
-            self._fold(Reader(client), committer, pipeline, ownership)
+            committer = Committer(writing, reading=reading, metrics=metrics)
+            pipeline = stack.enter_context(
+                Pipeline(committer, partial(_committed, client, metrics))
+            )
+            watch = stack.enter_context(
+                Watch(settings.redis_url, settings.database_url, metrics, self._seen)
+            )
+            loop = Loop(client, reading, committer, pipeline, ownership, watch, metrics)
+            loop.run(self._stop, self._collector)
 
-    def _fold(
-        self, reader: Reader, committer: Committer, pipeline: Pipeline, ownership: Ownership
-    ) -> None:
-        stopping = False
-        while not stopping:
-            stopping = self._stop.is_set()
-            try:
-                if stopping:
-                    pipeline.drain()
-                else:
-                    self._follow(ownership, committer, pipeline)
-                    self._fold_next(reader, committer, pipeline, ownership)
-            except PositionMoved as moved:
-                log.warning("another worker has moved a shard: shard=%d", moved.shard)
-                committer.disown(moved.shard)
-                ownership.doubt(moved.shard)
+    def _report_missing_partition(self) -> None:
+        self.metrics.incidents.labels("partition_missing").inc()
+        try:
+            with connect(self._settings.database_url, autocommit=True) as connection:
+                raise_incident(connection, "partition_missing")
+        except (psycopg.Error, DatabaseUnreachable) as error:
+            log.warning("the incident cannot be kept: %s", error)
 
-    def _follow(self, ownership: Ownership, committer: Committer, pipeline: Pipeline) -> None:
-        """Fold what is ours by now. What goes to others goes when nothing of it is on its way."""
-        surplus = ownership.surplus
-        shards = ownership.shards - surplus
-        if committer.positions.keys() - shards:
-            pipeline.drain()
-        if committer.positions.keys() != shards:
-            committer.own(sorted(shards))
-        if surplus:
-            ownership.give_up(surplus)
 
-    def _fold_next(
-        self, reader: Reader, committer: Committer, pipeline: Pipeline, ownership: Ownership
-    ) -> None:
-        if not committer.ahead:
-            ownership.wait(RENEW_S)
-            return
-        entries = reader.read(
-            {shard: ahead.position for shard, ahead in committer.ahead.items()},
-            block_ms=BUSY_BLOCK_MS if pipeline.busy else BLOCK_MS,
+def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted: int | None) -> int:
+    """The deployment's number of shards; a Redis that has forgotten it is told.
+
+    Raises `ShardsDiffer` when Redis, the database and `wanted` do not mean the same.
+    """
+    known = count_shards(connection)
+    if known and streams.agreed_shards(client) is None:
+        streams.agree_on_shards(client, known)
+    agreed = streams.agree_on_shards(client, wanted)
+    if known and agreed != known:
+        raise ShardsDiffer(
+            f"Redis says {agreed} shards, the database {known}: check that both URLs are of one"
+            " deployment; if Redis was flushed, stop the runners, delete the key runfold:shards"
+            " in it, and start a worker first"
         )
-        if entries:
-            pipeline.submit(entries)
-            self._collector.after_batch()
-        elif not pipeline.busy:
-            pipeline.drain()
-            self._collector.when_idle()
+    return agreed
+
+
+def _committed(client: redis.Redis, metrics: Metrics, batch: Batch) -> None:
+    metrics.folded(batch)
+    publish_and_trim(client, batch)
 
 
 def publish_and_trim(client: redis.Redis, batch: Batch) -> None:

@@ -17,13 +17,14 @@ from runfold_stack.settings import Settings
 from runfold_stack.up_state import find_up
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable
-from runfold_storage.positions import load_positions
+from runfold_storage.lag import look
+from runfold_storage.positions import count_shards, load_positions
 
 _START: Final = "start it with `runfold up`, or set {}"
 
 
-def examine(settings: Settings, today: date) -> Iterator[Finding]:
-    """Every finding, as soon as it is known."""
+def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; `acknowledge`: take note of the incidents."""
     client = yield from _reach_redis(settings)
     connection = yield from _reach_database(settings)
     try:
@@ -32,6 +33,7 @@ def examine(settings: Settings, today: date) -> Iterator[Finding]:
         if client is not None and connection is not None:
             yield from _compare(client, connection, settings)
         if connection is not None:
+            yield from database_checks.check_incidents(connection, acknowledge_them=acknowledge)
             yield from database_checks.check_dead_letters(connection)
     except (redis.RedisError, psycopg.Error) as error:
         remedy = "look again; if it stays so, look at the server's log"
@@ -86,16 +88,15 @@ def _reach_database(
 def _compare(
     client: redis.Redis, connection: psycopg.Connection, settings: Settings
 ) -> Iterator[Finding]:
-    positions = load_positions(connection)
+    known = count_shards(connection)
     # Not `agree_on_shards`: whoever looks must not be the first to choose.
     agreed = streams.agreed_shards(client)
-    yield stream_checks.check_shards(agreed, settings.shards, len(positions))
-    shards = agreed or len(positions)
-    if shards:
-        found = stream_checks.read_streams(client, shards)
-        # Read after the streams, so that a frame folded in between is not taken for a lost one.
-        yield from stream_checks.check_streams(found, load_positions(connection))
-        yield stream_checks.check_leases(connection, shards)
+    yield stream_checks.check_shards(agreed, settings.shards, known)
+    if known:
+        _, lags = look(client, lambda: load_positions(connection))
+        yield from stream_checks.check_lags(lags)
+    if agreed or known:
+        yield stream_checks.check_leases(connection, agreed or known)
 
 
 def _check_api(settings: Settings) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ def upgrade() -> None:
     op.create_table(
         "incidents",
         sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("acknowledged", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "happened_at",
             sa.DateTime(timezone=True),
@@ -34,7 +35,7 @@ def upgrade() -> None:
         ),
         sa.Column("shard", sa.SmallInteger(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("shard", "kind", name=op.f("incidents_pkey")),
+        sa.PrimaryKeyConstraint("kind", "shard", name=op.f("incidents_pkey")),
     )
 
 
