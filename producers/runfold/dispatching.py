@@ -62,6 +62,7 @@ class Dispatcher:
         self.sent = 0
         self.spooled = 0
         self.broken = 0
+        self._told_dropped = 0
         self.reason = ""
 
     @property
@@ -98,6 +99,7 @@ class Dispatcher:
                 if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
                     self._load()
                 self._settle(shipper.send(now=now))
+                self._tell_dropped()
             self._keep(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
             self._reach_barriers()
 
@@ -170,6 +172,14 @@ class Dispatcher:
         crash_point("after_acknowledge")
         if from_spool and self._spool is not None:
             self._spool.note_sent()
+
+    def _tell_dropped(self) -> None:
+        """An operator has to know of what the runners' memory and spool could not take."""
+        dropped = self._buffer.dropped
+        if dropped > self._told_dropped and self._shipper.tell_dropped(
+            dropped - self._told_dropped
+        ):
+            self._told_dropped = dropped
 
     def _keep(self, after_s: float) -> None:
         """Put into the spool what Redis has not taken for so long, and what comes behind it."""

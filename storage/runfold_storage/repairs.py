@@ -15,17 +15,23 @@ from .positions import Position
 def skip_lost(
     connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
 ) -> int:
-    """Account for frames that left the stream unread; returns how many."""
+    """Account for frames that left the stream unread; returns how many.
+
+    Where none is left, the position moves to the end, so that who waits for that does not wait for
+    ever.
+    """
+    position = believed.position if stream.length else stream.last
     with connection.transaction():
         row = connection.execute(
             """
-            UPDATE positions SET consumed = %(removed)s
+            UPDATE positions SET consumed = %(removed)s, position = %(reached)s
             WHERE shard = %(shard)s AND position = %(position)s AND consumed = %(consumed)s
               AND consumed < %(removed)s
             """,
             {
                 "shard": shard,
                 "position": believed.position,
+                "reached": position,
                 "consumed": believed.consumed,
                 "removed": stream.removed,
             },

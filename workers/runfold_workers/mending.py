@@ -47,5 +47,5 @@ def mend(
             raise_incident(connection, "stream_replaced", shard=shard)
             raise_incident(connection, "frames_lost", added_before - stream.added, shard=shard)
     if stream.removed > position.consumed:
-        skip_lost(connection, shard, position, stream)
+        return bool(skip_lost(connection, shard, position, stream)) and not stream.length
     return False
