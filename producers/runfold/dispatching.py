@@ -59,7 +59,7 @@ class Dispatcher:
         self._barriers: list[Barrier] = []
         self._adopt_at = 0.0
         self.came_at = float("-inf")
-        self.sent = 0
+        self.sent = self.resent = self.unreadable = 0
         self.spooled = 0
         self.broken = 0
         self._told_dropped = 0
@@ -118,6 +118,18 @@ class Dispatcher:
         finally:
             self._desk.release()
 
+    def drain(self, deadline: float) -> None:
+        """Send what dead processes have left; returns when nothing is left, or at the deadline."""
+        with self._desk:
+            while time.monotonic() < deadline and self._shipper.prepare():
+                self._adopt_at = 0.0
+                self._adopt()
+                if not self._shipper.waiting:
+                    return
+                self._settle(self._shipper.send())
+                if not self._shipper.has_some_to_send():
+                    time.sleep(min(self._shipper.left_s() or 0.0, 0.1))
+
     def close(self) -> None:
         """Let go of the connection and of the spool."""
         with self._desk:
@@ -160,9 +172,13 @@ class Dispatcher:
         for parcel in parcels:
             if parcel.own and parcel.settled:
                 self.sent += parcel.count
+            elif parcel.settled:
+                self.resent += parcel.count
             elif parcel.own:
                 self.broken += parcel.count
                 self.reason = "the spool cannot be read"
+            else:
+                self.unreadable += parcel.count
             parcel.settled = True
             if parcel.spooled:
                 from_spool = True

@@ -11,7 +11,8 @@ import redis
 from runfold import streams
 from runfold_stack.addresses import answers
 from runfold_stack.diagnosis import database_checks, redis_checks, stream_checks
-from runfold_stack.diagnosis.findings import Finding, fail, ok
+from runfold_stack.diagnosis.findings import Finding, fail, ok, warn
+from runfold_stack.diagnosis.spool_checks import check_spool
 from runfold_stack.local import find_database_url, find_redis_url
 from runfold_stack.settings import Settings
 from runfold_stack.up_state import find_up
@@ -43,7 +44,10 @@ def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> It
             client.close()
         if connection is not None:
             connection.close()
-    yield from _check_api(settings)
+    if settings.spool_dir is not None:
+        url = settings.redis_url or find_redis_url(settings.home)
+        yield from check_spool(settings.spool_dir, url, settings.spool_bytes)
+    yield from _check_up(settings)
 
 
 def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | None]:
@@ -99,8 +103,8 @@ def _compare(
         yield stream_checks.check_leases(connection, agreed or known)
 
 
-def _check_api(settings: Settings) -> Iterator[Finding]:
-    """Only that of a `runfold up` on this data directory is known here."""
+def _check_up(settings: Settings) -> Iterator[Finding]:
+    """API and metrics; only those of a `runfold up` on this data directory is known here."""
     state = find_up(settings.home)
     if state is None or state.api_url is None:
         return
@@ -108,3 +112,8 @@ def _check_api(settings: Settings) -> Iterator[Finding]:
         yield ok("api", f"ready at {state.api_url}")
     else:
         yield fail("api", f"not ready at {state.api_url}", "see the messages of `runfold up`")
+    for url in state.metrics_urls:
+        if answers(url):
+            yield ok("metrics", f"served at {url}")
+        else:
+            yield warn("metrics", f"no answer at {url}", "see the messages of `runfold up`")
