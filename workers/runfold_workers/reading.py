@@ -36,6 +36,8 @@ class Reader:
         # redis-py would make a dictionary of every entry, and then we another thing of that.
         client.set_response_callback("XREAD", _as_it_comes)
         self._frame_bytes = TARGET_BYTES / 8  # until the first frames tell
+        self._has_all = True
+        """Whether Redis had no more: then the time of the next answer is one of waiting for it."""
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
         """The frames behind these positions, in order within each shard; empty after the wait."""
@@ -47,24 +49,23 @@ class Reader:
         room = float(TARGET_BYTES)
         while room > 0:
             count = int(min(room / self._frame_bytes, _MOST_FRAMES) / len(shards)) or 1
-            answer = self._ask(behind, count)
-            if not answer and not entries:
-                # Asked first without waiting, so that the time of a wait is not one of reading.
-                waits_at = time.perf_counter()
-                answer = self._ask(behind, count, block_ms)
-                waited_s = time.perf_counter() - waits_at
+            wait_ms = None if entries else block_ms
+            answer: Any = self._client.xread(behind, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
+            if self._has_all and not entries:
+                waited_s = time.perf_counter() - began
             read = [
                 StreamEntry(shards[key], entry_id.decode(), _fields(values))
                 for key, frames in _pairs(answer)
                 for entry_id, values in frames
             ]
+            self._has_all = len(read) < count
             if not read:
                 break
             size = sum(size_of(entry.fields) for entry in read)
             self._frame_bytes += (size / len(read) - self._frame_bytes) / 2
             entries += read
             room -= size
-            if len(read) < count or room < self._frame_bytes * len(shards) / 2:
+            if self._has_all or room < self._frame_bytes * len(shards) / 2:
                 break  # no shard has more, or it would be far too much
             behind |= {stream_key(entry.shard).encode(): entry.id for entry in read}
         entries.sort(key=_shard_of)  # stable: in order within each
@@ -73,9 +74,6 @@ class Reader:
         if entries:
             self._phases["read"].observe(time.perf_counter() - began - waited_s)
         return entries
-
-    def _ask(self, behind: Mapping[bytes, str], count: int, block_ms: int | None = None) -> Any:
-        return self._client.xread(behind, count=count, block=block_ms)  # type: ignore[arg-type]  # dict is invariant
 
 
 def _shard_of(entry: StreamEntry) -> int:
