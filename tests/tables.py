@@ -79,6 +79,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "leases",
         "workers",
         "incidents",
+        "sightings",
     ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
     connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")

@@ -216,6 +216,16 @@ incidents = Table(
     PrimaryKeyConstraint("kind", "shard"),
 )
 
+# How many frames each stream had been given when last looked at: the only witness of what a Redis
+# had that was flushed or restored. Not in `positions`, whose rows batches hold locked.
+sightings = Table(
+    "sightings",
+    metadata,
+    _filled("added", BigInteger),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    postgresql_with={"fillfactor": 50},
+)
+
 # What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
 dead_letters = Table(
     "dead_letters",

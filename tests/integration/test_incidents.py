@@ -73,6 +73,12 @@ def counted(database: psycopg.Connection) -> dict[str, int]:
     return numbers
 
 
+def seen(database: psycopg.Connection) -> int | None:
+    """Frames that the stream had been given when a worker last looked."""
+    row = database.execute("SELECT added FROM sightings WHERE shard = 0").fetchone()
+    return None if row is None else int(row[0])
+
+
 def is_well(client: redis.Redis, database: psycopg.Connection) -> bool:
     """Whether everything is folded, and the accounts of every frame are settled."""
     if not is_folded(client, database):
@@ -156,12 +162,11 @@ def test_frames_that_waited_when_redis_was_flushed(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """A look at the stream before it happened tells how many they were."""
-    worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
-    with running(worker):
-        wait_until(lambda: 0 in worker._seen, what="a first look")
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: seen(database) == 0, what="a first look")
         with commits_wait(migrated_url, client, database):
             send(client, runs(1, 9))
-            wait_until(lambda: worker._seen[0].added == 10, what="a look at the stream")
+            wait_until(lambda: seen(database) == 10, what="a look at the stream")
             client.flushall()
         wait_until(lambda: "stream_replaced" in counted(database), what="the incident")
         send(client, runs(11, 12))
@@ -169,6 +174,30 @@ def test_frames_that_waited_when_redis_was_flushed(
 
     assert counted(database) == {"stream_replaced": 1, "frames_lost": 9}
     assert read_projection(database) == project(runs(0, 0) + runs(11, 12), SHARDS)
+
+
+def test_redis_flushed_while_a_worker_starts_over(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Whatever folds the shard next knows from the tables how many frames are gone."""
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        send(client, runs(1, 3))
+        fold(client, database)
+        with commits_wait(migrated_url, client, database):
+            send(client, runs(4, 8))
+            wait_until(lambda: seen(database) == 9, what="a look at the stream")
+            database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND wait_event_type = 'Lock'"
+            )
+            client.flushall()
+            send(client, runs(9, 9))
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        fold(client, database)
+
+    assert counted(database) == {"stream_replaced": 1, "frames_lost": 6}
+    assert read_projection(database) == project(runs(1, 3) + runs(9, 9), SHARDS)
 
 
 @pytest.mark.parametrize("is_running", [True, False])
@@ -229,15 +258,14 @@ def test_a_copy_that_is_newer_than_the_position(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """The frames between the copy and the last look are lost, and nothing is folded twice."""
-    worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
-    with running(worker):
-        wait_until(lambda: 0 in worker._seen, what="a first look")
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: seen(database) == 0, what="a first look")
         with commits_wait(migrated_url, client, database):
             send(client, runs(1, 4))
             copy = client.dump(KEY)
             assert copy is not None
             send(client, runs(5, 7))
-            wait_until(lambda: worker._seen[0].added == 8, what="a look at the stream")
+            wait_until(lambda: seen(database) == 8, what="a look at the stream")
             client.restore(KEY, 0, copy, replace=True)
         wait_until(lambda: "stream_replaced" in counted(database), what="the incident")
         fold(client, database)

@@ -84,7 +84,7 @@ class Loop:
             return
         self._pipeline.drain()
         for shard in sorted(suspects):
-            if mend(self._client, self._connection, shard, self._watch.seen):
+            if mend(self._client, self._connection, shard):
                 self._committer.disown(shard)  # the next turn takes it up where it is now
                 streams.agree_on_shards(self._client, count_shards(self._connection))
             self._watch.examined(shard)

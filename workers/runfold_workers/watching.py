@@ -23,6 +23,7 @@ from runfold_storage.incidents import raise_incident
 from runfold_storage.lag import Stream, look
 from runfold_storage.partitions import ensure_weeks, weeks_ahead
 from runfold_storage.positions import load_positions
+from runfold_storage.repairs import note_sightings
 
 from .metrics import Metrics
 
@@ -36,18 +37,13 @@ _HOUSEKEEPER: Final = 0
 
 
 class Watch:
-    """Looks at the shards that it is told to; use it as a context manager.
+    """Looks at the shards that it is told to; use it as a context manager."""
 
-    `seen` has the streams as they were when last looked at, also across restarts of the watch.
-    """
-
-    def __init__(
-        self, redis_url: str, database_url: str, metrics: Metrics, seen: dict[int, Stream]
-    ) -> None:
+    def __init__(self, redis_url: str, database_url: str, metrics: Metrics) -> None:
         self._redis_url = redis_url
         self._database_url = database_url
         self._metrics = metrics
-        self.seen = seen
+        self._seen: dict[int, Stream] = {}
         self._shards: frozenset[int] = frozenset()
         self._suspects: frozenset[int] = frozenset()
         self._lock = threading.Lock()
@@ -61,12 +57,8 @@ class Watch:
             new = frozenset(shards)
             self._suspects = (self._suspects & new) | (new - self._shards)
             self._metrics.let_go(self._shards - new)
+            self._seen = {shard: seen for shard, seen in self._seen.items() if shard in new}
             self._shards = new
-
-    def suspect(self, shard: int) -> None:
-        """This one has to be examined."""
-        with self._lock:
-            self._suspects |= self._shards & {shard}
 
     @property
     def suspects(self) -> frozenset[int]:
@@ -77,7 +69,7 @@ class Watch:
         """It is well now."""
         with self._lock:
             self._suspects -= {shard}
-            self.seen.pop(shard, None)
+            self._seen.pop(shard, None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -98,7 +90,10 @@ class Watch:
             try:
                 with (
                     streams.connect(self._redis_url) as client,
-                    connect(self._database_url, autocommit=True) as connection,
+                    # What it writes may be lost in a crash, and must not wait for the disk.
+                    connect(
+                        self._database_url, autocommit=True, options="-c synchronous_commit=off"
+                    ) as connection,
                 ):
                     while not self._stop.wait(LOOK_EVERY_S):
                         self._look(client, connection)
@@ -118,13 +113,19 @@ class Watch:
             for shard, lag in lags.items()
             if lag.lost
             or lag.is_replaced
-            or (shard in self.seen and found[shard].added < self.seen[shard].added)
+            or (shard in self._seen and found[shard].added < self._seen[shard].added)
         }
         with self._lock:
             self._suspects |= wrong & self._shards
-            self.seen.update((shard, found[shard]) for shard in found.keys() - self._suspects)
+            sound = {
+                shard: found[shard] for shard in (found.keys() & self._shards) - self._suspects
+            }
+            news = {shard: seen for shard, seen in sound.items() if self._seen.get(shard) != seen}
+            self._seen |= sound
             for shard in lags.keys() & self._shards:
                 self._metrics.note_lag(shard, lags[shard])
+        if news:
+            note_sightings(connection, news)
         if _HOUSEKEEPER in shards:
             self._keep_house(client, connection)
 
@@ -142,4 +143,5 @@ class Watch:
         except PartitionMissing as error:
             self._prepare_at = time.monotonic() + _PREPARE_AGAIN_S
             log.error("partitions cannot be made ahead of time: %s", error)  # noqa: TRY400, no stack
+            self._metrics.incidents.labels("partition_missing").inc()
             raise_incident(connection, "partition_missing")

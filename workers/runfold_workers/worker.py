@@ -27,7 +27,6 @@ from runfold.errors import ShardsDiffer
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.incidents import raise_incident
-from runfold_storage.lag import Stream
 from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.rows import Batch
 
@@ -65,7 +64,6 @@ class Worker:
         self._settings = settings
         self._stop = threading.Event()
         self._collector = Collector()
-        self._seen: dict[int, Stream] = {}
         self.metrics = Metrics()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
@@ -115,9 +113,7 @@ class Worker:
             pipeline = stack.enter_context(
                 Pipeline(committer, partial(_committed, client, metrics))
             )
-            watch = stack.enter_context(
-                Watch(settings.redis_url, settings.database_url, metrics, self._seen)
-            )
+            watch = stack.enter_context(Watch(settings.redis_url, settings.database_url, metrics))
             loop = Loop(client, reading, committer, pipeline, ownership, watch, metrics)
             loop.run(self._stop, self._collector)
 

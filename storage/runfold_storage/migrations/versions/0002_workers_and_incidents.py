@@ -37,8 +37,16 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "shard", name=op.f("incidents_pkey")),
     )
+    op.create_table(
+        "sightings",
+        sa.Column("added", sa.BigInteger(), nullable=False),
+        sa.Column("shard", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("shard", name=op.f("sightings_pkey")),
+        postgresql_with={"fillfactor": 50},
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("sightings")
     op.drop_table("incidents")
     op.drop_table("workers")
