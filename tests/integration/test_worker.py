@@ -80,6 +80,19 @@ def test_only_committed_frames_are_trimmed(
     assert (checkpoint.position, checkpoint.consumed) == (last, 301)
 
 
+def test_what_a_dead_worker_committed_is_trimmed(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """It died between its commit and the trim, and nothing new comes that would bring another."""
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        send(client, started("first"))
+        wait_until(lambda: is_folded(client, database), what="the first frame")
+    last = send(client, started("second"))
+    database.execute("UPDATE positions SET position = %s, consumed = 2", [last])
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: client.xlen(stream_key(0)) == 0, what="an empty stream")
+
+
 def test_a_worker_goes_on_where_the_last_one_stopped(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:

@@ -5,6 +5,7 @@ worker has a registry of its own; nothing lives at module level.
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from http.server import HTTPServer
 from typing import Final
 
@@ -27,11 +28,12 @@ class Metrics:
         self._events = self._counter("events_folded", "Events that are new to the ledger", "shard")
         self._frames = self._counter("frames_folded", "Frames folded", "shard")
         self._dead_letters = self._counter("dead_letters", "Events or frames refused", "shard")
-        self._recalls = self._counter(
+        recalls = self._counter(
             "runs_recalled",
             "Runs that a frame touched: remembered (hit), new, or read from the ledger (miss)",
             "result",
         )
+        self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
         self._restarts = self._counter("restarts", "Starts over from the committed positions")
         self.incidents = self._counter("incidents", "Incidents that this worker met", "kind")
         self._batch_events = Histogram(
@@ -57,6 +59,9 @@ class Metrics:
             )
         }
         self._per_frame: dict[int, float] = {}
+        self._of_shard = cache(
+            lambda shard: (self._events.labels(shard), self._frames.labels(shard))
+        )
 
     def collect(self, collector: Collector) -> None:
         """Serve these figures too, which are found out when someone asks."""
@@ -67,16 +72,17 @@ class Metrics:
         self._batch_events.observe(sum(batch.new_events.values()))
         for step in batch.advances:
             events = batch.new_events.get(step.shard, 0)
-            self._events.labels(step.shard).inc(events)
-            self._frames.labels(step.shard).inc(step.consumed)
+            events_of, frames_of = self._of_shard(step.shard)
+            events_of.inc(events)
+            frames_of.inc(step.consumed)
             self._per_frame[step.shard] = max(1.0, events / step.consumed)
         for letter in batch.dead_letters:
             self._dead_letters.labels(letter.shard).inc()
 
     def recalled(self, hits: int, new: int, misses: int) -> None:
         """Where a batch found its runs."""
-        for result, number in (("hit", hits), ("new", new), ("miss", misses)):
-            self._recalls.labels(result).inc(number)
+        for counter, number in zip(self._recalls, (hits, new, misses), strict=True):
+            counter.inc(number)
 
     def started_over(self) -> None:
         """Something failed, and what was not committed is read again."""

@@ -5,7 +5,6 @@ frames that are trimmed by its successor and watchers that learn a moment later.
 PostgreSQL is away it waits and tries again for ever, and starts over from the committed positions.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -17,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from uuid import UUID
 
 import psycopg
 import redis
@@ -36,6 +34,7 @@ from .loop import Loop
 from .metrics import Metrics
 from .ownership import Ownership
 from .pipelining import Pipeline
+from .publishing import publish_and_trim
 from .watching import Watch
 
 log = logging.getLogger(__name__)
@@ -44,8 +43,6 @@ PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, Partitio
 """What is waited out."""
 SWITCH_INTERVAL_S: Final = 0.0003
 """How long the thread that folds may keep the one that writes waiting for Python."""
-_MOST_NAMED: Final = 1000
-"""Runs that one message to watchers names; beyond it they look for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,27 +144,3 @@ def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted:
 def _committed(client: redis.Redis, metrics: Metrics, batch: Batch) -> None:
     metrics.folded(batch)
     publish_and_trim(client, batch)
-
-
-def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
-    """Tell watchers which runs have changed, and let go of the frames that are committed."""
-    pipeline = client.pipeline(transaction=False)
-    changed: dict[int, list[str]] = {}
-    for row, _ in batch.runs:
-        named = changed.setdefault(row.shard, [])
-        if len(named) < _MOST_NAMED:
-            named.append(row.given_id or str(UUID(bytes=row.run)))
-    for step in batch.advances:
-        message = {"feed_seq": step.feed_seq, "runs": changed.get(step.shard, [])}
-        pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
-        # Exactly: an approximate trim leaves up to a hundred committed frames behind.
-        pipeline.xtrim(
-            streams.stream_key(step.shard), minid=_after(step.position), approximate=False
-        )
-    pipeline.execute()
-
-
-def _after(position: str) -> str:
-    """The id that follows: trimming keeps entries from the given id on."""
-    milliseconds, _, sequence = position.partition("-")
-    return f"{milliseconds}-{int(sequence) + 1}"
