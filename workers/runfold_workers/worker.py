@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ import redis
 from runfold import streams
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable, PositionMoved
-from runfold_storage.positions import ensure_shards
+from runfold_storage.positions import Position, ensure_shards
 from runfold_storage.rows import Batch
 
 from .committing import Committer
@@ -114,7 +115,7 @@ class Worker:
         with Pipeline(committer, partial(publish_and_trim, client)) as pipeline:
             while not self._stop.is_set():
                 if time.monotonic() >= renew_at:
-                    committer.own(take_leases(reading, self._owner))
+                    trim(client, committer.own(take_leases(reading, self._owner)))
                     renew_at = time.monotonic() + RENEW_S
                 if not committer.ahead:
                     self._stop.wait(RENEW_S)
@@ -147,14 +148,33 @@ def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
     for step in batch.advances:
         message = {"feed_seq": step.feed_seq, "runs": changed.get(step.shard, [])}
         pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
-        # Exactly: an approximate trim leaves up to a hundred committed frames behind.
-        pipeline.xtrim(
-            streams.stream_key(step.shard), minid=_after(step.position), approximate=False
-        )
+        _trim(pipeline, step.shard, step.position)
     pipeline.execute()
+
+
+def trim(client: redis.Redis, positions: Mapping[int, Position]) -> None:
+    """Let go of what a predecessor has committed, and did not live to trim.
+
+    A stream that ends before the position was lost meanwhile, and what it holds is unread.
+    """
+    for shard, position in positions.items():
+        key = streams.stream_key(shard)
+        last = client.xinfo_stream(key)["last-generated-id"] if client.exists(key) else b"0-0"
+        if _in_order(last.decode()) >= _in_order(position.position):
+            _trim(client, shard, position.position)
+
+
+def _trim(client: redis.Redis, shard: int, position: str) -> None:
+    """Exactly: an approximate trim leaves up to a hundred committed frames behind."""
+    client.xtrim(streams.stream_key(shard), minid=_after(position), approximate=False)
+
+
+def _in_order(position: str) -> tuple[int, int]:
+    milliseconds, _, sequence = position.partition("-")
+    return int(milliseconds), int(sequence)
 
 
 def _after(position: str) -> str:
     """The id that follows: trimming keeps entries from the given id on."""
-    milliseconds, _, sequence = position.partition("-")
-    return f"{milliseconds}-{int(sequence) + 1}"
+    milliseconds, sequence = _in_order(position)
+    return f"{milliseconds}-{sequence + 1}"
