@@ -8,6 +8,7 @@ goes up to the caller, who waits and tries again.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from uuid import UUID
@@ -24,6 +25,7 @@ from runfold_storage.rows import Advance, Batch
 from .arrivals import NOTHING_REFUSED, Place, StreamEntry, take_apart
 from .folding import MAX_MEMORY_WEIGHT, Folder
 from .memory import Loaded, RunRef
+from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,11 @@ class Committer:
         *,
         reading: psycopg.Connection | None = None,
         max_memory_weight: int = MAX_MEMORY_WEIGHT,
+        metrics: Metrics | None = None,
     ) -> None:
         self._connection = connection
+        self._metrics = metrics or Metrics()
+        self._phases = self._metrics.phases
         self._reading = reading or connection
         prepare_session(connection)
         shards = count_shards(connection)
@@ -85,7 +90,12 @@ class Committer:
             for shard, newest in newest_runs(self._reading, self._unknown).items():
                 self._folder.know(shard, newest)
             self._unknown.clear()
+        began = time.perf_counter()
         batch = self._folder.fold(entries, self.ahead, refused)
+        decoding_s = self._folder.decoding_s
+        self._phases["decode"].observe(decoding_s)
+        self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
+        self._metrics.recalled(*self._folder.take_recalls())
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
@@ -96,8 +106,12 @@ class Committer:
         if missing:
             ensure_weeks(self._connection, missing)
             self._weeks |= missing
+        began = time.perf_counter()
         with self._connection.transaction():
             write_batch(self._connection, batch)
+            written = time.perf_counter()
+        self._phases["write"].observe(written - began)
+        self._phases["commit"].observe(time.perf_counter() - written)
 
     def written(self, batch: Batch) -> None:
         """A batch is committed, and so is everything that was folded before it."""
