@@ -80,19 +80,6 @@ def test_only_committed_frames_are_trimmed(
     assert (checkpoint.position, checkpoint.consumed) == (last, 301)
 
 
-def test_what_a_dead_worker_committed_is_trimmed(
-    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
-) -> None:
-    """It died between its commit and the trim, and nothing new comes that would bring another."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
-        send(client, started("first"))
-        wait_until(lambda: is_folded(client, database), what="the first frame")
-    last = send(client, started("second"))
-    database.execute("UPDATE positions SET position = %s, consumed = 2", [last])
-    with worker_thread(redis_url, migrated_url, SHARDS):
-        wait_until(lambda: client.xlen(stream_key(0)) == 0, what="an empty stream")
-
-
 def test_a_worker_goes_on_where_the_last_one_stopped(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
@@ -106,6 +93,20 @@ def test_a_worker_goes_on_where_the_last_one_stopped(
 
     assert read_projection(database) == project(events, SHARDS)
     assert database.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+
+
+def test_a_worker_trims_what_the_last_one_did_not_live_to_trim(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Killed after the commit it leaves frames, perhaps of a shard that stays silent."""
+    agree_on_shards(client, SHARDS)
+    last = [send(client, started(f"run {n}")) for n in range(3)][-1]
+    checkpoint = "INSERT INTO positions (shard, position, consumed) VALUES (0, %s, 3)"
+    database.execute(checkpoint, (last,))
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: client.xlen(stream_key(0)) == 0, what="an empty stream")
+    assert load_positions(database)[0][:3] == (last, 0, 3)
+    assert database.execute("SELECT count(*) FROM incidents").fetchone() == (0,)
 
 
 def test_of_two_workers_one_works(

@@ -63,16 +63,16 @@ class Committer:
         self.ahead: dict[int, Position] = {}
         self._unknown: set[int] = set()
 
-    def own(self, shards: Sequence[int]) -> None:
-        """Fold these shards from now on, each from its committed position."""
+    def own(self, shards: Sequence[int]) -> dict[int, Position]:
+        """Fold these shards from now on, each from its committed position; returns the new ones."""
         for shard in self.positions.keys() - set(shards):
             self.disown(shard)
         gained = [shard for shard in shards if shard not in self.positions]
-        if gained:
-            positions = load_positions(self._reading, gained)
-            self.positions |= positions
-            self.ahead |= positions
-            self._unknown.update(gained)
+        positions = load_positions(self._reading, gained) if gained else {}
+        self.positions |= positions
+        self.ahead |= positions
+        self._unknown.update(gained)
+        return positions
 
     def disown(self, shard: int) -> None:
         """Drop what is remembered of a shard that someone else has moved."""

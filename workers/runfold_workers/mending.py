@@ -10,7 +10,7 @@ import logging
 import psycopg
 import redis
 
-from runfold_storage.lag import is_replaced, order, read_streams
+from runfold_storage.lag import is_replaced, read_streams
 from runfold_storage.positions import load_positions
 from runfold_storage.repairs import go_on, last_sighting, skip_lost, start_over
 
@@ -39,6 +39,5 @@ def mend(client: redis.Redis, connection: psycopg.Connection, shard: int) -> boo
     if stream.removed > position.consumed:
         skip_lost(connection, shard, position, stream)
         return True
-    if stream.first is not None and order(stream.first) <= order(position.position):
-        trim(client, shard, position.position)  # whoever committed these died before
+    trim(client, shard, position.position)  # a predecessor may have died between commit and trim
     return False
