@@ -1,0 +1,65 @@
+"""Runners whose clocks jump: histories that look odd, and are exact all the same."""
+
+import time
+from typing import Final
+
+import psycopg
+import pytest
+
+from runfold import Recorder
+from runfold.streams import connect
+from waiting import is_folded, wait_until, worker_thread
+
+SHARDS: Final = 8
+HOUR_NS: Final = 3600 * 10**9
+JUMPS: Final = (0, -HOUR_NS, 48 * HOUR_NS, -48 * HOUR_NS, 1, HOUR_NS, -24 * 400 * HOUR_NS)
+
+
+class Clock:
+    """`time.time_ns`, put forward and back."""
+
+    def __init__(self) -> None:
+        self.offset_ns = 0
+        self._real = time.time_ns
+
+    def __call__(self) -> int:
+        return self._real() + self.offset_ns
+
+
+def test_clocks_that_jump_between_the_events_of_a_run(
+    redis_url: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run and node is there once, complete, with the duration of the monotonic clock."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time_ns", clock)
+    monkeypatch.setattr("runfold.recorder._now_ns", clock)
+    with (
+        connect(redis_url) as client,
+        psycopg.connect(migrated_url, autocommit=True) as database,
+        worker_thread(redis_url, migrated_url, SHARDS),
+        Recorder(redis_url, heartbeat_s=0) as recorder,
+    ):
+        for jump_ns in JUMPS * 3:
+            with recorder.run("w") as run:
+                with run.node("before"):
+                    clock.offset_ns += jump_ns
+                with run.node("after"):
+                    pass
+            recorder.flush(30)  # so that a batch sees the clock go back
+            wait_until(lambda: is_folded(client, database), what="the run to be folded")
+
+        expected = len(JUMPS) * 3
+        found = database.execute(
+            """
+            SELECT count(*), count(*) FILTER (WHERE status = 'completed'),
+                   sum(nodes_completed)::int, min(duration_us) >= 0, max(duration_us) < 60000000
+            FROM runs
+            """
+        ).fetchone()
+        assert found == (expected, expected, 2 * expected, True, True)
+        events = database.execute("SELECT count(*), count(DISTINCT (run, id)) FROM events")
+        assert events.fetchone() == (6 * expected, 6 * expected)
+        counted = "SELECT sum(n)::int FROM stats WHERE node = '' AND status = 'completed'"
+        assert database.execute(counted).fetchone() == (expected,)
+        watermark = "SELECT bool_and(folded_at <= now()) FROM positions WHERE folded_at IS NOT NULL"
+        assert database.execute(watermark).fetchone() == (True,)
