@@ -11,6 +11,8 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from runfold.crashing import crash_point
+
 from .copying import copy_encoded
 from .encoding import (
     EVENT_FIELDS,
@@ -77,6 +79,7 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     batch takes for new is there already, and `DATA_ERRORS`; roll back after any.
     """
     advance_positions(connection, batch.advances)
+    crash_point("after_positions_move")
     try:
         for table, fields, rows in (
             ("events", EVENT_FIELDS, batch.events),
@@ -87,6 +90,7 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
                 copy_encoded(connection, table, fields, rows)
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
+    crash_point("after_events_copied")
     if batch.changed_runs:
         upsert_rows(connection, "runs", RUN_FIELDS, _RUNS_KEY, batch.changed_runs, _SEEN_AT)
     if batch.changed_nodes:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 
+from runfold.crashing import crash_point
 from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.ledger import load_for_fold, load_tombstones
@@ -95,8 +96,12 @@ class Committer:
         if missing:
             ensure_weeks(self._connection, missing)
             self._weeks |= missing
+            crash_point("after_weeks_made")
         with self._connection.transaction():
+            crash_point("before_positions_move")
             write_batch(self._connection, batch)
+            crash_point("before_commit")
+        crash_point("after_commit")
 
     def written(self, batch: Batch) -> None:
         """A batch is committed, and so is everything that was folded before it."""
@@ -129,9 +134,12 @@ class Committer:
             return [self._commit(entries)]
         except DATA_ERRORS as error:
             log.warning("batch refused, looking for the event to blame: %s", error)
+            crash_point("after_refusal")
         if len(entries) > 1:
             middle = len(entries) // 2
-            return [*self.commit(entries[:middle]), *self.commit(entries[middle:])]
+            committed = self.commit(entries[:middle])
+            crash_point("between_halves")
+            return committed + self.commit(entries[middle:])
         return [self._commit_without_culprits(entries)]
 
     def _commit(

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ import psycopg
 import redis
 
 from runfold import streams
+from runfold.crashing import crash_point
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable, PositionMoved
 from runfold_storage.positions import ensure_shards
@@ -100,24 +102,32 @@ class Worker:
             reading = stack.enter_context(connect(settings.database_url, autocommit=True))
             ensure_shards(reading, shards)
             try:
-                self._fold(client, writing, reading)
+                for _ in self._turns(client, writing, reading):
+                    pass
             finally:
                 if not reading.broken:
+                    crash_point("before_lease_release")
                     release_leases(reading, self._owner)
+                    crash_point("after_lease_release")
 
-    def _fold(
+    def _turns(
         self, client: redis.Redis, writing: psycopg.Connection, reading: psycopg.Connection
-    ) -> None:
+    ) -> Iterator[None]:
+        """The loop, one turn at a time, so that a simulator can do other things in between."""
         committer = Committer(writing, reading=reading)
         reader = Reader(client)
         renew_at = 0.0
         with Pipeline(committer, partial(publish_and_trim, client)) as pipeline:
             while not self._stop.is_set():
                 if time.monotonic() >= renew_at:
+                    renews = bool(committer.ahead)
+                    crash_point("before_lease_renew" if renews else "before_lease_take")
                     committer.own(take_leases(reading, self._owner))
+                    crash_point("after_lease_renew" if renews else "after_lease_take")
                     renew_at = time.monotonic() + RENEW_S
                 if not committer.ahead:
                     self._stop.wait(RENEW_S)
+                    yield
                     continue
                 entries = reader.read(
                     {shard: ahead.position for shard, ahead in committer.ahead.items()},
@@ -125,6 +135,7 @@ class Worker:
                 )
                 try:
                     if entries:
+                        crash_point("after_read")
                         pipeline.submit(entries)
                         self._collector.after_batch()
                     elif not pipeline.busy:
@@ -133,6 +144,7 @@ class Worker:
                 except PositionMoved as moved:
                     log.warning("another worker has moved a shard: shard=%d", moved.shard)
                     committer.disown(moved.shard)
+                yield
             pipeline.drain()
 
 
@@ -147,11 +159,14 @@ def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
     for step in batch.advances:
         message = {"feed_seq": step.feed_seq, "runs": changed.get(step.shard, [])}
         pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
+    crash_point("after_publish", pipeline.execute)
+    for step in batch.advances:
         # Exactly: an approximate trim leaves up to a hundred committed frames behind.
         pipeline.xtrim(
             streams.stream_key(step.shard), minid=_after(step.position), approximate=False
         )
     pipeline.execute()
+    crash_point("after_trim")
 
 
 def _after(position: str) -> str:
