@@ -1,0 +1,113 @@
+"""What must hold of a history at any moment between two steps, and at its end."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from oracle import Event, Projection, project
+from paper import Paper, assert_says
+from runfold.codec import Envelope
+from runfold.errors import BrokenFrame
+from runfold.frames import decode_frame, encode_json_frame
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.folding import Folder
+
+from .runners import Coast, EventRef
+from .storage import Land
+from .transport import Fields, frames_behind, to_stream_id
+
+
+class Globe(Coast, Land):
+    """All of it."""
+
+
+def check(world: Globe) -> None:
+    """The tables say what the committed frames say, and nothing unread was thrown away."""
+    paper = world.database.paper
+    folded: dict[EventRef, Event] = {}
+    must, may = set(), set()
+    for shard, position in paper.positions.items():
+        at = to_stream_id(position.position)
+        behind = frames_behind(world.redis.history[shard], at)
+        assert frames_behind(world.redis.entries[shard], at) == behind, "trimmed unread"
+        done = world.redis.history[shard][: len(world.redis.history[shard]) - len(behind)]
+        assert position.consumed == len(done), "frames were counted that were not read"
+        for entry_id, fields in done:
+            for ordinal, ref in enumerate(refs_of(fields)):
+                place = (shard, f"{entry_id[0]}-{entry_id[1]}", ordinal)
+                if ref is None or ref in world.poisoned:
+                    may.add(place)
+                    if ref is None or world.ref_of(ref[0]) not in paper.tombstones:
+                        must.add(place)
+                else:
+                    folded[ref] = world.said[ref]
+    assert must <= paper.dead_letters.keys() <= may, "dead letters"
+    alive = [e for e in folded.values() if world.ref_of(e["run"]) not in paper.tombstones]
+    expected = project(alive, world.shards)
+    assert_says(paper, expected, seen=False)
+    told = project((e for e in alive if e["type"] != "heartbeat"), world.shards)
+    for ref, row in paper.runs.items():
+        assert told.runs[ref].seen_us <= row.seen_us <= expected.runs[ref].seen_us
+    check_rebuilt(paper, expected, world.shards)
+
+
+def check_rebuilt(paper: Paper, expected: Projection, shards: int) -> None:
+    """A fold of nothing but the ledger makes the same rows."""
+    envelopes: list[list[Envelope]] = [[] for _ in range(shards)]
+    for (shard, key), events in paper.ledger.items():
+        for event_id, (at_us, event_type, body) in events.items():
+            run = json.loads(body).get("run") or str(UUID(bytes=key))
+            envelopes[shard].append(Envelope(event_type, run, event_id, at_us, strip_run(body)))
+    entries = [
+        StreamEntry(shard, "1-0", encode_json_frame(of_shard))
+        for shard, of_shard in enumerate(envelopes)
+        if of_shard
+    ]
+    rebuilt = Paper(shards)
+    rebuilt.tombstones = set()
+    rebuilt.apply(Folder(rebuilt.load, shards=shards).fold(entries, rebuilt.positions))
+    assert_says(replace_ledger(rebuilt, paper), expected, seen=False)
+
+
+def strip_run(body: bytes) -> bytes:
+    """A body as it was sent."""
+    fields: dict[str, Any] = json.loads(body)
+    fields.pop("run", None)
+    return json.dumps(fields).encode()
+
+
+def replace_ledger(rebuilt: Paper, paper: Paper) -> Paper:
+    """Bodies are compared as they are in the ledger itself."""
+    assert rebuilt.ledger.keys() == paper.ledger.keys()
+    rebuilt.ledger = paper.ledger
+    return rebuilt
+
+
+def check_end(world: Globe) -> None:
+    """All frames are folded, and no acknowledged event is missing."""
+    arrived: set[EventRef] = set()
+    for shard, position in world.database.paper.positions.items():
+        assert to_stream_id(position.position) == world.redis.last(shard)
+        for _, fields in world.redis.history[shard]:
+            arrived.update(ref for ref in refs_of(fields) if ref is not None)
+    assert world.acknowledged <= arrived, "acknowledged, but in no stream"
+    check(world)
+
+
+def refs_of(fields: Fields) -> Iterable[EventRef | None]:
+    """The events of a frame; None for what cannot be read."""
+    known = _REFS.get(id(fields))
+    if known is None or known[0] is not fields:
+        try:
+            refs = [(envelope.run, envelope.id) for envelope, _ in decode_frame(fields).events]
+        except BrokenFrame:
+            refs = [None]
+        if len(_REFS) > 5000:
+            _REFS.clear()
+        known = _REFS[id(fields)] = (fields, refs)
+    return known[1]
+
+
+_REFS: dict[int, tuple[Fields, list[EventRef | None]]] = {}

@@ -1,0 +1,48 @@
+"""The worker's doors to the outside, walled up: each leads into the simulation instead.
+
+A name that is patched here and gone there fails loudly, so that this list stays true.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from runfold_workers import committing, ownership, pipelining, worker
+from runfold_workers.committing import Committer
+
+from .processes import Writer
+from .storage import snapshot
+
+
+@contextmanager
+def walled_in(
+    *, clock: Callable[[], float], writer: Callable[[], Writer], max_weight: int
+) -> Iterator[None]:
+    """Until the end, workers know no server, no thread and no clock but these."""
+
+    def take_leases(connection: Any, owner: str) -> list[int]:
+        leases: list[int] = connection.take_leases(owner, int(ownership.TTL_S * 1e6))
+        return leases
+
+    doors: list[tuple[Any, str, Any]] = [
+        (committing, "count_shards", lambda connection: connection.count_shards()),
+        (committing, "load_positions", lambda connection, of: connection.load_positions(of)),
+        (committing, "newest_runs", lambda connection, of: connection.newest_runs(of)),
+        (committing, "load_for_fold", lambda connection, refs: connection.load_events(refs)),
+        (committing, "load_tombstones", lambda connection, refs: connection.load_tombstones(refs)),
+        (committing, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
+        (committing, "write_batch", lambda connection, batch: connection.write_batch(batch)),
+        (committing, "prepare", snapshot),
+        (pipelining, "prepare", snapshot),
+        (pipelining, "ThreadPoolExecutor", lambda *_, **__: writer()),
+        (worker, "take_leases", take_leases),
+        (worker, "Committer", partial(Committer, max_memory_weight=max_weight)),
+        (worker, "time", SimpleNamespace(monotonic=clock)),
+    ]
+    with ExitStack() as stack:
+        for module, name, replacement in doors:
+            stack.enter_context(patch.object(module, name, replacement))
+        yield

@@ -1,0 +1,164 @@
+"""A history: who acts when, what goes wrong, and how it comes to its end.
+
+First a time of trouble, in which chance picks who acts next and what happens to them; then calm,
+in which everybody can finish; the checks are made now and then, and at the end.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from histories import to_fields
+from oracle import Event, to_envelope
+from runfold.ids import run_key_bytes
+from runfold.streams import shard_of, stream_key
+from runfold_workers.memory import RunRef
+
+from .checks import check, check_end, refs_of
+from .dice import Dice
+from .patching import walled_in
+from .processes import Process, Writer
+from .runners import EventRef, Runner
+from .storage import Database
+from .stories import START_US
+from .transport import Streams
+from .workers import Folding
+
+MOST_ROUNDS = 300
+"""Turns of each worker until everything must be folded once all is calm."""
+_DEEPEST = 3
+"""How many can be in the midst of something at once."""
+_CHECKS = 0.03
+
+
+class Actor(Protocol):
+    """Somebody who acts."""
+
+    def step(self) -> None:
+        """Do the next thing."""
+
+
+class World:
+    """Everything there is in one history."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = Dice(seed)
+        rng = self.dice.rng
+        self.shards = rng.choice((1, 1, 2, 3))
+        self.now_us = START_US
+        self.redis = Streams(self.shards)
+        self.redis.values["runfold:shards"] = str(self.shards).encode()
+        self.database = Database(self.shards, rng.choice(("leases", "none", "whims")))
+        self.runs: list[str] = []
+        self.said: dict[EventRef, Event] = {}
+        self.poisoned: set[EventRef] = set()
+        self.acknowledged: set[EventRef] = set()
+        self.max_weight = rng.choice((0, 2, 5, 20, 200_000))
+        self.trace = 0
+        self._steps = 0
+        self._redis_ahead_ms = 0
+        self._busy: list[Actor] = []
+        self._workers = [Folding(self) for _ in range(rng.choice((1, 2, 3)))]
+        self._runners = [Runner(self) for _ in range(rng.choice((1, 2, 3)))]
+        self._actors: list[Actor] = [*self._workers, *self._workers, *self._runners]
+
+    def ref_of(self, run: str) -> RunRef:
+        """Under which key the tables have a run."""
+        return shard_of(run, self.shards), run_key_bytes(run)
+
+    def play(self) -> None:
+        """The whole history."""
+        clock: Callable[[], float] = lambda: self.now_us / 1e6  # noqa: E731
+        with walled_in(clock=clock, writer=self._make_writer, max_weight=self.max_weight):
+            length = self.dice.rng.randint(30, 200)
+            while self._steps < length:
+                self.meanwhile()
+                if self.dice.happens(_CHECKS):
+                    check(self)
+            self.dice.calm = True
+            while any(runner.waiting for runner in self._runners):
+                for runner in self._runners:
+                    self._let(runner)
+            for _ in range(MOST_ROUNDS):
+                for worker in self._workers:
+                    self._let(worker)
+                if self._is_folded():
+                    break
+            check_end(self)
+
+    def meanwhile(self) -> None:
+        """Somebody who is not in the midst of something does the next thing."""
+        if len(self._busy) >= _DEEPEST:
+            return
+        self._misfortunes()
+        idle = [actor for actor in self._actors if actor not in self._busy]
+        if idle:
+            self._let(self.dice.rng.choice(idle))
+
+    def _let(self, actor: Actor) -> None:
+        self.now_us += self.dice.rng.randrange(800_000)
+        self.redis.now_ms = self.now_us // 1000 + self._redis_ahead_ms
+        self._steps += 1
+        self._busy.append(actor)
+        try:
+            actor.step()
+        finally:
+            self._busy.pop()
+        said = f"{self._actors.index(actor)} {self.database.paper.positions}"
+        self.trace = zlib.crc32(said.encode(), self.trace)
+
+    def _make_writer(self) -> Writer:
+        """For the pipeline of the worker that is just being started."""
+        actor = self._busy[-1]
+        assert isinstance(actor, Folding)
+        process: Process = actor.process
+        return Writer(process)
+
+    def _is_folded(self) -> bool:
+        positions = self.database.paper.positions
+        return all(
+            position.position == "%d-%d" % self.redis.last(shard)
+            for shard, position in positions.items()
+        )
+
+    def _misfortunes(self) -> None:
+        """What nobody does, but happens."""
+        dice, rng = self.dice, self.dice.rng
+        shard = rng.randrange(self.shards)
+        if dice.strikes("jump"):
+            self._redis_ahead_ms += rng.choice((-7_200_000, -500, 3_600_000))
+        if dice.strikes("junk"):
+            junk = rng.choice(({b"packed": b"RF?"}, {b"events": b"oops"}, {b"other": b"1"}))
+            self.redis.add(stream_key(shard), junk)
+        if dice.strikes("echo") and self.redis.history[shard]:
+            self.redis.add(stream_key(shard), self._echo(shard))
+        if dice.strikes("deletion") and self.database.paper.runs:
+            self.database.delete(rng.choice(list(self.database.paper.runs)))
+
+    def _echo(self, shard: int) -> dict[bytes, bytes]:
+        """A frame that was there before, or its events among others in another frame."""
+        rng = self.dice.rng
+        frames = [fields for _, fields in rng.choices(self.redis.history[shard], k=2)]
+        refs = [ref for fields in frames for ref in refs_of(fields) if ref is not None]
+        if not refs or rng.random() < 0.4:
+            return dict(frames[0])
+        rng.shuffle(refs)
+        events = [to_envelope(self.said[ref]) for ref in refs[: rng.randint(1, 30)]]
+        return to_fields(events, packed=rng.random() < 0.5)
+
+
+class FailedHistoryError(AssertionError):
+    """Something does not hold; the message says how to see it again."""
+
+
+def simulate(seed: int) -> World:
+    """Play the history of this seed; raises `FailedHistoryError` when something does not hold."""
+    world = World(seed)
+    try:
+        world.play()
+    except Exception as error:
+        raise FailedHistoryError(
+            f"seed {seed}: {type(error).__name__}: {str(error)[:500]}\n"
+            f"again: PYTHONPATH=tests python -m simulator --seed {seed}"
+        ) from error
+    return world
