@@ -22,7 +22,9 @@ from runfold_storage.positions import ensure_shards, load_positions
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.ownership import release_leases, take_leases
+from runfold_workers.pipelining import Pipeline
 from tables import dead_letters, read_projection, truncate
+from waiting import wait_until
 
 Connect = Callable[[], psycopg.Connection]
 
@@ -530,6 +532,29 @@ def test_a_lease_that_expired_is_free(
 
     assert take_leases(second, "two") == [1]
     assert take_leases(first, "one") == [0, 2]
+
+
+@pytest.mark.parametrize("regained", [True, False])
+def test_a_refused_batch_of_a_shard_that_was_lost_meanwhile(
+    regained: bool, open_connection: Connect, poisoned: psycopg.Connection
+) -> None:
+    """Its frames were folded by another worker: the position does not go back to them."""
+    committer, other = committer_on(open_connection()), committer_on(open_connection())
+    frames = [frame_of(started(user="poison")), frame_of(ended("a run", 1), number=2)]
+    shard = shard_of("a run", SHARDS)
+    with Pipeline(committer, lambda _: None) as pipeline:
+        pipeline.submit(frames[:1])
+        wait_until(lambda: not pipeline.busy, what="the batch to be refused")
+        committer.own([])
+        other.commit(frames)
+        committer.own([shard] if regained else [])
+
+        pipeline.drain()
+
+    checkpoint = load_positions(poisoned)[shard]
+    assert (checkpoint.position, checkpoint.consumed) == ("2-0", 2)
+    assert committer.positions == ({shard: checkpoint} if regained else {})
+    assert read_projection(poisoned) == project([ended("a run", 1)], SHARDS)
 
 
 def test_a_shard_that_was_given_up_is_forgotten(open_connection: Connect) -> None:

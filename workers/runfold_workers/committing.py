@@ -22,7 +22,7 @@ from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
 from runfold_storage.rows import Advance, Batch
 
-from .arrivals import NOTHING_REFUSED, Place, StreamEntry, take_apart
+from .arrivals import NOTHING_REFUSED, Place, StreamEntry, order_of, take_apart
 from .folding import MAX_MEMORY_WEIGHT, Folder
 from .memory import Loaded, RunRef
 
@@ -85,7 +85,7 @@ class Committer:
             for shard, newest in newest_runs(self._reading, self._unknown).items():
                 self._folder.know(shard, newest)
             self._unknown.clear()
-        batch = self._folder.fold(entries, self.ahead, refused)
+        batch = self._folder.fold(self._unfolded(entries), self.ahead, refused)
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
@@ -107,7 +107,8 @@ class Committer:
         """A batch is committed, and so is everything that was folded before it."""
         for step in batch.advances:
             old = self.positions.get(step.shard)
-            if old is not None:  # else given up in the meantime
+            # Else it was given up in the meantime, and may be back from where others have led it.
+            if old is not None and old.position == step.believed:
                 self.positions[step.shard] = _after(old, step)
         self._folder.written(batch)
 
@@ -192,6 +193,26 @@ class Committer:
         finally:
             self.rewind()
         return False
+
+    def _unfolded(self, entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
+        """Without frames that others have folded, or will.
+
+        A shard can be lost, and come back further on, while a batch of it is on its way.
+        """
+        positions = {shard: order_of(step.position) for shard, step in self.ahead.items()}
+        firsts: dict[int, str] = {}
+        for entry in entries:
+            firsts.setdefault(entry.shard, entry.id)
+        if all(
+            shard in positions and order_of(first) > positions[shard]
+            for shard, first in firsts.items()
+        ):
+            return entries
+        return [
+            entry
+            for entry in entries
+            if entry.shard in positions and order_of(entry.id) > positions[entry.shard]
+        ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:
         return Loaded(load_for_fold(self._reading, refs), load_tombstones(self._reading, refs))

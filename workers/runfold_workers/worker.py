@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -145,7 +145,8 @@ class Worker:
                     log.warning("another worker has moved a shard: shard=%d", moved.shard)
                     committer.disown(moved.shard)
                 yield
-            pipeline.drain()
+            with suppress(PositionMoved):  # then its new owner folds it
+                pipeline.drain()
 
 
 def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
