@@ -5,8 +5,15 @@ import logging
 import sys
 import time
 import traceback
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 from .world import FailedHistoryError, simulate
+
+_CHUNK = 50
+
+Played = tuple[int, int, str]
+"""The seed, how many events its history had, and what did not hold."""
 
 
 def main() -> int:
@@ -15,28 +22,38 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this history alone")
     parser.add_argument("--seeds", type=int, default=1000, help="play so many")
     parser.add_argument("--first", type=int, default=0, help="from this seed on")
+    parser.add_argument("--jobs", type=int, default=1, help="in so many processes")
     parser.add_argument("--all", action="store_true", help="go on after a failure")
     options = parser.parse_args()
-    logging.disable()
-    one = options.seed is not None
-    seeds = [options.seed] if one else range(options.first, options.first + options.seeds)
-    began, failed, events = time.monotonic(), [], 0
-    for seed in seeds:
-        try:
-            world = simulate(seed)
-        except FailedHistoryError as error:
-            if one:
-                traceback.print_exc()
-            else:
+    began = time.monotonic()
+    if options.seed is not None:
+        seeds = range(options.seed, options.seed + 1)
+    else:
+        seeds = range(options.first, options.first + options.seeds)
+    played, events, failed = 0, 0, []
+    with ProcessPoolExecutor(options.jobs) as pool:
+        player = partial(play, aloud=options.seed is not None)
+        for seed, told, error in pool.map(player, seeds, chunksize=min(_CHUNK, len(seeds))):
+            played += 1
+            events += told
+            if error:
                 print(error, flush=True)
-            failed.append(seed)
-            if not options.all:
-                break
-        else:
-            events += len(world.said)
+                failed.append(seed)
+                if not options.all:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
     took_s = time.monotonic() - began
-    print(f"{len(seeds)} seeds from {seeds[0]}, {events} events, {took_s:.1f} s, failed: {failed}")
+    print(f"{played} seeds from {seeds[0]}: {events} events, {took_s:.1f} s, failed: {failed}")
     return 1 if failed else 0
+
+
+def play(seed: int, *, aloud: bool) -> Played:
+    """One history; `aloud`: with the traceback."""
+    logging.disable()
+    try:
+        return seed, len(simulate(seed).said), ""
+    except FailedHistoryError as error:
+        return seed, 0, "".join(traceback.format_exception(error)) if aloud else str(error)
 
 
 if __name__ == "__main__":

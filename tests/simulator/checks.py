@@ -1,9 +1,9 @@
 """What must hold of a history at any moment between two steps, and at its end."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
 from uuid import UUID
 
 from oracle import Event, Projection, project
@@ -13,14 +13,18 @@ from runfold.errors import BrokenFrame
 from runfold.frames import decode_frame, encode_json_frame
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.folding import Folder
+from runfold_workers.memory import RunRef
 
 from .runners import Coast, EventRef
 from .storage import Land
-from .transport import Fields, frames_behind, to_stream_id
+from .transport import Fields, frames_behind, to_stream_id, to_text
 
 
-class Globe(Coast, Land):
+class Globe(Coast, Land, Protocol):
     """All of it."""
+
+    def ref_of(self, run: str) -> RunRef:
+        """Under which key the tables have a run."""
 
 
 def check(world: Globe) -> None:
@@ -36,7 +40,7 @@ def check(world: Globe) -> None:
         assert position.consumed == len(done), "frames were counted that were not read"
         for entry_id, fields in done:
             for ordinal, ref in enumerate(refs_of(fields)):
-                place = (shard, f"{entry_id[0]}-{entry_id[1]}", ordinal)
+                place = (shard, to_text(entry_id), ordinal)
                 if ref is None or ref in world.poisoned:
                     may.add(place)
                     if ref is None or world.ref_of(ref[0]) not in paper.tombstones:
@@ -48,8 +52,8 @@ def check(world: Globe) -> None:
     expected = project(alive, world.shards)
     assert_says(paper, expected, seen=False)
     told = project((e for e in alive if e["type"] != "heartbeat"), world.shards)
-    for ref, row in paper.runs.items():
-        assert told.runs[ref].seen_us <= row.seen_us <= expected.runs[ref].seen_us
+    for run, row in paper.runs.items():
+        assert told.runs[run].seen_us <= row.seen_us <= expected.runs[run].seen_us
     check_rebuilt(paper, expected, world.shards)
 
 
@@ -96,18 +100,14 @@ def check_end(world: Globe) -> None:
     check(world)
 
 
-def refs_of(fields: Fields) -> Iterable[EventRef | None]:
+def refs_of(fields: Fields) -> Sequence[EventRef | None]:
     """The events of a frame; None for what cannot be read."""
-    known = _REFS.get(id(fields))
-    if known is None or known[0] is not fields:
-        try:
-            refs = [(envelope.run, envelope.id) for envelope, _ in decode_frame(fields).events]
-        except BrokenFrame:
-            refs = [None]
-        if len(_REFS) > 5000:
-            _REFS.clear()
-        known = _REFS[id(fields)] = (fields, refs)
-    return known[1]
+    return _refs_of(tuple(fields.items()))
 
 
-_REFS: dict[int, tuple[Fields, list[EventRef | None]]] = {}
+@lru_cache(2000)
+def _refs_of(fields: tuple[tuple[bytes, bytes], ...]) -> Sequence[EventRef | None]:
+    try:
+        return [(envelope.run, envelope.id) for envelope, _ in decode_frame(dict(fields)).events]
+    except BrokenFrame:
+        return [None]

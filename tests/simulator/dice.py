@@ -59,11 +59,15 @@ class Dice:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.calm = False
+        self.struck: set[str] = set()
         self.odds = Odds(**{each.name: self.rng.choice(_RATES[each.name]) for each in fields(Odds)})
 
     def strikes(self, misfortune: str) -> bool:
         """Whether it happens now."""
-        return self.happens(getattr(self.odds, misfortune))
+        happens = self.happens(getattr(self.odds, misfortune))
+        if happens:
+            self.struck.add(misfortune)
+        return happens
 
     def happens(self, probability: float) -> bool:
         """Something bad, so never when all is calm."""

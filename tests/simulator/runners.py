@@ -1,4 +1,4 @@
-"""Producers: what they have said waits in lanes until Redis has answered; then it is acknowledged."""
+"""Producers: what they say waits in lanes until Redis has answered, and is acknowledged then."""
 
 from collections import deque
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""PostgreSQL as the worker uses it: tables on paper, transactions, leases, and connections that fail.
+"""PostgreSQL as the worker uses it: tables on paper, transactions, leases, failing connections.
 
 Two writers of one shard take turns in reality, since the first holds the row lock; here a
 transaction is not overtaken between its first statement and its end.

@@ -1,6 +1,7 @@
-"""What runners say: runs with all kinds of ids, and events that collide, contradict and come late."""
+"""What runners say: runs with all kinds of ids; events that collide, contradict, come late."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from oracle import Event
@@ -65,7 +66,13 @@ def _some(rng: random.Random, **choices: Any) -> dict[str, Any]:
     return {name: rng.choice(values) for name, values in choices.items() if rng.random() < 0.4}
 
 
-_TAGS = ({"team": "a"}, {"team": "b", "size": 3}, {"team": None}, {"size": 2.5, "on": True}, {})
+_TAGS: tuple[dict[str, Any], ...] = (
+    {"team": "a"},
+    {"team": "b", "size": 3},
+    {"team": None},
+    {"size": 2.5, "on": True},
+    {},
+)
 _USAGE = (
     {"input_tokens": 7, "cost_usd": 0.002},
     {"output_tokens": 11},
@@ -111,7 +118,7 @@ def _ended(rng: random.Random) -> dict[str, Any]:
     return _some(rng, usage=_USAGE, duration_ms=_MS, exit_code=(0, 1), error=_ERROR)
 
 
-_FIELDS = {
+_FIELDS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "queued": _begin,
     "started": _begin,
     "node_started": _node_started,

@@ -25,6 +25,11 @@ def to_stream_id(text: str) -> StreamId:
     return int(milliseconds), int(sequence)
 
 
+def to_text(stream_id: StreamId) -> str:
+    """The other way round."""
+    return f"{stream_id[0]}-{stream_id[1]}"
+
+
 class Streams:
     """One stream a shard, whose ids only grow, and everything that was ever added to it."""
 
@@ -40,13 +45,13 @@ class Streams:
         return self.history[shard][-1][0] if self.history[shard] else (0, 0)
 
     def add(self, key: str, fields: Fields) -> bytes:
-        """XADD with an id from the server's clock; when that stands still or goes back, the next."""
+        """XADD with an id from the server's clock, or the next one when that does not go on."""
         shard = self.keys[key]
         last = self.last(shard)
         entry_id = (self.now_ms, 0) if self.now_ms > last[0] else (last[0], last[1] + 1)
         for where in (self.entries, self.history):
             where[shard].append((entry_id, fields))
-        return b"%d-%d" % entry_id
+        return to_text(entry_id).encode()
 
     def read(self, positions: Mapping[bytes, str], count: int) -> list[tuple[bytes, Any]]:
         """XREAD: at most `count` frames of each stream behind its position."""
@@ -54,7 +59,7 @@ class Streams:
         for key, position in positions.items():
             after = to_stream_id(position)
             entries = self.entries[self.keys[key.decode()]]
-            found = [(b"%d-%d" % each, fields) for each, fields in entries if each > after]
+            found = [(to_text(each).encode(), fields) for each, fields in entries if each > after]
             if found:
                 answer.append((key, found[:count]))
         return answer

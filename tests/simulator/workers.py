@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import redis
@@ -15,7 +15,7 @@ from .storage import Connection, Land
 from .transport import Client, Sea
 
 
-class Shore(Sea, Land):
+class Shore(Sea, Land, Protocol):
     """What workers see of the world."""
 
 

@@ -5,7 +5,6 @@ in which everybody can finish; the checks are made now and then, and at the end.
 """
 
 import zlib
-from collections.abc import Callable
 from typing import Protocol
 
 from histories import to_fields
@@ -21,7 +20,7 @@ from .processes import Process, Writer
 from .runners import EventRef, Runner
 from .storage import Database
 from .stories import START_US
-from .transport import Streams
+from .transport import Streams, to_text
 from .workers import Folding
 
 MOST_ROUNDS = 300
@@ -68,9 +67,8 @@ class World:
 
     def play(self) -> None:
         """The whole history."""
-        clock: Callable[[], float] = lambda: self.now_us / 1e6  # noqa: E731
-        with walled_in(clock=clock, writer=self._make_writer, max_weight=self.max_weight):
-            length = self.dice.rng.randint(30, 200)
+        with walled_in(clock=self._seconds, writer=self._make_writer, max_weight=self.max_weight):
+            length = self.dice.rng.randint(30, 160)
             while self._steps < length:
                 self.meanwhile()
                 if self.dice.happens(_CHECKS):
@@ -107,6 +105,9 @@ class World:
         said = f"{self._actors.index(actor)} {self.database.paper.positions}"
         self.trace = zlib.crc32(said.encode(), self.trace)
 
+    def _seconds(self) -> float:
+        return self.now_us / 1e6
+
     def _make_writer(self) -> Writer:
         """For the pipeline of the worker that is just being started."""
         actor = self._busy[-1]
@@ -117,7 +118,7 @@ class World:
     def _is_folded(self) -> bool:
         positions = self.database.paper.positions
         return all(
-            position.position == "%d-%d" % self.redis.last(shard)
+            position.position == to_text(self.redis.last(shard))
             for shard, position in positions.items()
         )
 
