@@ -51,7 +51,7 @@ smoke: wheel ## Install the wheel into new environments and try it there
 	PYTHON="$(PYTHON)" .ci/smoke bare
 	PYTHON="$(PYTHON)" .ci/smoke whole
 
-bench: $(READY) ## Measure the whole pipeline; BENCH="--quick" for a short one
+bench: $(READY) ## Measure everything, beside its goals; BENCH="--quick | --full | --only fold --profile"
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove what was built

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message, exit_code = explained
         say(message)
+        if isinstance(error, OSError):  # of stdout, perhaps, which would fail once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return exit_code
 
 
@@ -84,7 +86,7 @@ def _run(command: Command, words: list[str]) -> int:
         settings = read_settings(os.environ, as_root=os.geteuid() == 0)
     except SettingInvalid as error:
         say(str(error))
-        return USAGE
+        return module.run_anyway(arguments) if hasattr(module, "run_anyway") else USAGE
     logging.getLogger("runfold").addHandler(logging.NullHandler())
     output = Output(is_json=getattr(arguments, "json", False))
     for stream in (sys.stdout, sys.stderr):

@@ -2,14 +2,14 @@
 
 Where an endpoint comes from, in this order: a URL that was given; a server that
 already runs on the data directory; a server that we start there. What is found
-running is used and left running; only what was started here is stopped here.
+running is used and left running, unless it is adopted; only what was started or
+adopted here is stopped here.
 
 If the process that started the servers is killed, they go on, and the next
 `open_stack` or `find_running` on the same data directory finds them.
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +65,12 @@ def open_stack(
     redis_url: str | None = None,
     database_url: str | None = None,
     die_with_parent: bool = False,
+    adopt: bool = False,
 ) -> LocalStack:
     """Resolve both endpoints, starting what is neither given nor running.
 
+    With `adopt`, servers of this data directory that run already count as started here: for
+    whoever holds the directory's lock and finds what a killed predecessor left behind.
     StackError if one cannot be had; then nothing is left running that was not before.
     """
     owned: list[RedisServer | PostgresServer] = []
@@ -78,10 +81,12 @@ def open_stack(
             if _ensure_running(redis):
                 undo.callback(redis.stop)
                 owned.append(redis)
+            elif adopt:
+                owned.append(redis)
         if database_url is None:
             postgres = _postgres(data_dir, die_with_parent=die_with_parent)
             database_url = postgres.url
-            if _ensure_running(postgres):
+            if _ensure_running(postgres) or adopt:
                 owned.append(postgres)
         undo.pop_all()
     return LocalStack(Endpoints(redis_url, database_url), tuple(owned))
@@ -126,16 +131,6 @@ def stop_running(data_dir: Path) -> list[str]:
         redis.stop()
         stopped.append("redis")
     return stopped
-
-
-def default_data_dir(environ: Mapping[str, str], *, as_root: bool) -> Path:
-    """Return the place for the servers' data: one a user (XDG base directories), one for root."""
-    if as_root:
-        return Path("/var/lib/runfold")
-    # The specification says to ignore a relative path.
-    configured = Path(environ.get("XDG_DATA_HOME", ""))
-    base = configured if configured.is_absolute() else Path.home() / ".local" / "share"
-    return base / "runfold"
 
 
 def _redis(data_dir: Path, *, die_with_parent: bool = False) -> RedisServer:

@@ -58,8 +58,9 @@ def explain(error: Exception) -> tuple[str, int] | None:
             return f"Redis: {_one_line(error)}", FAILED
         case StackError() | StorageError() | RunfoldError():
             return str(error), FAILED
-        case OSError() if error.filename is not None:
-            return f"{error.filename}: {error.strerror}", FAILED
+        case OSError() if error.strerror is not None:
+            culprit = "reading or writing" if error.filename is None else error.filename
+            return f"{culprit}: {error.strerror}", FAILED
         case _:
             return None
 

@@ -44,6 +44,11 @@ _LEAST: Final = {
     "TEXT": 40,
 }
 """Columns that may be cut, and how far."""
+_EXPENDABLE: Final = (
+    *("ERROR", "TOKENS", "COST", "MAX", "CANCELLED", "RUNNING", "NODES", "PROJECT", "TIME", "P95"),
+    *("AFTER", "STARTED", "DURATION", "P50", "COMPLETED", "FAILED", "SUCCESS"),
+)
+"""Columns that a narrow window does without, in this order."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -82,9 +87,15 @@ class Output:
     def table(self, table: "Table") -> None:
         """A table; without one row nothing is printed."""
         if table.row_count:
-            width = _fit(table, self.console.width)
+            shorter, left_out = _without_columns(table, self.console.width)
+            width = _fit(shorter, self.console.width)
+            if width - _GAP > self.console.width:
+                self.text_as_is(_stacked(table))
+                return
+            if left_out:
+                self.note(f"the window is too narrow for {' '.join(left_out)}; `--json` has all")
             with self.console.capture() as rendered:
-                self.console.print(table, width=width, crop=False)
+                self.console.print(shorter, width=width, crop=False)
             lines = rendered.get().splitlines()
             self.text_as_is("\n".join(line.rstrip() for line in lines) + "\n")
 
@@ -135,22 +146,60 @@ def make_table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
     return table
 
 
+def _without_columns(table: "Table", width: int) -> tuple["Table", list[str]]:
+    """As few columns less as it takes to show the others whole, and which are left out."""
+    least = {
+        str(column.header): min(natural, _LEAST.get(str(column.header), natural))
+        for column, natural in zip(table.columns, _natural_widths(table), strict=True)
+    }
+    left_out: list[str] = []
+    for name in _EXPENDABLE:
+        kept = [bound for header, bound in least.items() if header not in left_out]
+        if sum(kept) + _GAP * (len(kept) - 1) <= width:
+            break
+        if name in least:
+            left_out.append(name)
+    columns = [column for column in table.columns if str(column.header) not in left_out]
+    shorter = make_table(
+        *(str(column.header) for column in columns),
+        right=tuple(str(column.header) for column in columns if column.justify == "right"),
+    )
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        shorter.add_row(*cells)
+    return shorter, left_out
+
+
+def _stacked(table: "Table") -> str:
+    """One line a cell, for windows in which no two columns fit."""
+    headers = [str(column.header) for column in table.columns]
+    wide = max(map(len, headers))
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return "\n".join(
+        "".join(f"{h:<{wide}}  {c}\n" for h, c in zip(headers, row, strict=True) if str(c))
+        for row in rows
+    )
+
+
+def _natural_widths(table: "Table") -> list[int]:
+    from rich.cells import cell_len
+
+    return [
+        max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+        for column in table.columns
+    ]
+
+
 def _fit(table: "Table", width: int) -> int:
     """Give the columns their widths; returns the table's, which may still be too wide.
 
     Numbers and words of ours are never cut; names and messages are, the longest first.
     """
-    from rich.cells import cell_len
-
-    widths = [
-        max(cell_len(str(cell)) for cell in (column.header, *column.cells))
-        for column in table.columns
-    ]
+    widths = _natural_widths(table)
     least = [
         min(natural, _LEAST.get(str(column.header), natural))
         for natural, column in zip(widths, table.columns, strict=True)
     ]
-    room = width - _GAP * len(widths)
+    room = width - _GAP * (len(widths) - 1)
     while sum(widths) > room:
         spare = [natural - bound for natural, bound in zip(widths, least, strict=True)]
         if not any(spare):

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
 from runfold.events import MAX_NAME
+from runfold.places import default_data_dir
 from runfold.streams import MAX_SHARDS
-from runfold_stack.local import default_data_dir
 
 DEFAULT_API_HOST: Final = "127.0.0.1"
 DEFAULT_API_PORT: Final = 8420
@@ -103,7 +103,7 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
     return Settings(
         home=Path(home).expanduser().absolute()
         if home
-        else default_data_dir(environ, as_root=as_root),
+        else Path(default_data_dir(environ, as_root=as_root)),
         redis_url=redis_url or None,
         database_url=database_url or None,
         shards=_number("RUNFOLD_SHARDS", given, 1, MAX_SHARDS),

@@ -9,6 +9,7 @@ changing its meaning raises `BrokenEvent` with the reason.
 
 import re
 from datetime import UTC, datetime, timedelta
+from math import isinf
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -19,12 +20,14 @@ from .events import (
     EVENT_CLASSES,
     MAX_DEPTH,
     MAX_EVENT_BYTES,
+    MAX_RAW_BYTES,
     VERSION,
     Event,
     EventId,
     RunId,
 )
 from .ids import derive_event_id
+from .shortening import cut_strings
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -38,6 +41,9 @@ TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPES)}
 _ENVELOPE_KEYS: Final = ("type", "run", "id", "at", "v")
 _BODY_DECODERS: Final = {cls.type: msgspec.json.Decoder(cls) for cls in EVENT_CLASSES}
 _TAG_PREFIXES: Final = {cls.type: f'{{"type":"{cls.type}"'.encode() for cls in EVENT_CLASSES}
+
+TAG_LENGTHS: Final = {name: len(prefix) + 1 for name, prefix in _TAG_PREFIXES.items()}
+"""How much of an encoded event its type takes, with the comma after it."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 _ANY: Final = msgspec.json.Decoder()
@@ -117,13 +123,17 @@ def encode_event(envelope: Envelope) -> bytes:
 def decode_event(raw: bytes) -> tuple[Envelope, Event]:
     """Read one JSON event from anywhere; raises `BrokenEvent` with the reason.
 
-    An event without `id` gets one that follows from its content.
+    An event without `id` gets one that follows from its content. One that is too large has its
+    long strings cut and marked.
     """
-    check_body(raw)
+    check_body(raw, MAX_RAW_BYTES)
     raw = replace_unstorable(raw)
     try:
         content = _ANY.decode(raw)  # checks UTF-8 and every number, inside payloads too
         _check_kind(content)
+        if len(raw) > MAX_EVENT_BYTES:
+            raw = cut_strings(content, MAX_EVENT_BYTES) or raw
+            check_body(raw)
         head = _WIRE_ENVELOPE.decode(raw)
         fields = _RAW_FIELDS.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -156,12 +166,10 @@ _ESCAPE: Final = re.compile(
 )
 
 
-def check_body(json_text: bytes) -> None:
+def check_body(json_text: bytes, max_bytes: int = MAX_EVENT_BYTES) -> None:
     """Raise `BrokenEvent` for what is too large, nested too deeply or not UTF-8."""
-    if len(json_text) > MAX_EVENT_BYTES:
-        raise BrokenEvent(
-            f"too large: {len(json_text)} bytes, at most {MAX_EVENT_BYTES} are allowed"
-        )
+    if len(json_text) > max_bytes:
+        raise BrokenEvent(f"too large: {len(json_text)} bytes, at most {max_bytes} are allowed")
     if not json_text.isascii():
         try:
             json_text.decode()
@@ -193,10 +201,15 @@ def check_numbers(json_text: bytes) -> None:
             _ANY.decode(json_text)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BrokenEvent(explain(error)) from error
+    if _MANY_DIGITS in shape:  # the parser takes whole numbers of any length
+        for token in _TOKENS.finditer(json_text):
+            if token["number"] and isinf(float(token["number"])):
+                raise BrokenEvent("not JSON: Number out of range")
 
 
 _SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS: Final = b"0" * 309
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<number>-?\d{309,}[\d.eE+-]*)', re.DOTALL)
 
 
 def explain(error: Exception) -> str:

@@ -1,10 +1,10 @@
 """What stands between a runner and Redis.
 
 The runner's thread only appends to a buffer. One daemon thread, started with the first event,
-encodes, cuts frames and sends them, again and again until they are in their streams. Promise:
-an event that was accepted is in the stream once `flush` says so (at least once, in order per
-shard); until then it is in this process's memory and dies with it. When the buffer is full, the
-newest events are dropped, counted and reported once a minute.
+packs and sends, again and again until the events are in their streams; what Redis does not take
+goes to the spool. Promise: an event that was accepted is where `flush` says it is (in the stream
+at least once, in order per shard; or on disk); until then it is in this process's memory and dies
+with it. What cannot be kept is counted and reported once a minute.
 """
 
 import logging
@@ -18,28 +18,34 @@ from msgspec import Struct
 
 from . import processes
 from .buffer import Barrier, Buffer
-from .errors import BrokenEvent
+from .dispatching import ADOPT_EVERY_S, Dispatcher
 from .redaction import Redactor
-from .sealing import Unsealed, seal_bounded
+from .sealing import Unsealed
 from .settings import Settings
-from .shipping import FRAME_EVENTS, Shipper
 
-LINGER_S: Final = 0.005
-"""After a frame the next one collects events for this long; the first after a rest goes at once."""
+LINGER_S: Final = 0.004
+"""A frame collects events for this long; the first one after a rest goes at once."""
+REST_AFTER_S: Final = 1.0
+"""While events come the flusher looks for them by itself, and no runner has to wake it: that would
+cost each event of a paced runner six times as much."""
 
-_LOOK_AGAIN_S: Final = 0.05
-_TAKE: Final = 2 * FRAME_EVENTS
+_LOOK_AGAIN_S: Final = 0.1
+_PLENTY: Final = 1024
+"""So many waiting events are worth a round at once."""
+_GRACE_S: Final = 2.0
+"""How long `flush` may go on beyond its time to get events onto a disk."""
 _REPORT_EVERY_S: Final = 60.0
 
 _log = logging.getLogger("runfold")
 
 
 class Flushed(Struct, frozen=True, kw_only=True):
-    """Events of this process so far: in the stream, still waiting, given up."""
+    """Events of this process so far: in the stream, in memory, given up, and on disk."""
 
     sent: int
     pending: int
     dropped: int
+    spooled: int = 0
 
 
 class Emitter:
@@ -56,20 +62,22 @@ class Emitter:
         self._redactor = redactor
         self._connect = connect
         self._beat = beat
+        self._buffer = Buffer(
+            settings.buffer_events, settings.buffer_bytes, self._attend, settings.backpressure
+        )
+        self.put: Final[Callable[[Unsealed], bool]] = self._buffer.put
+        """Accept one event, or count it as dropped; never blocks, never raises."""
+        self.put_all: Final[Callable[[Sequence[Unsealed]], bool]] = self._buffer.put_all
+        """Accept several events, or none of them."""
         self._begin()
         processes.tell(self)
 
     def _begin(self) -> None:
-        self._buffer = Buffer(self._settings.buffer_events, self._settings.buffer_bytes)
-        self._shipper = Shipper(self._connect, self._settings.shards)
+        self._buffer.empty()
+        self._dispatcher = Dispatcher(self._settings, self._redactor, self._connect, self._buffer)
         self._lock = threading.RLock()  # a signal handler may emit while its thread holds it
         self._busy = False
         self._thread: threading.Thread | None = None
-        self._ready = False
-        self._barriers: list[Barrier] = []
-        self._sent = 0
-        self._broken = 0
-        self._reason = ""
         self._reported = 0
         self._reported_at = float("-inf")
         self._urgent = False
@@ -78,22 +86,11 @@ class Emitter:
         self._ending = False
         self._exit_left_s = self._settings.exit_flush_s
 
-    def put(self, item: Unsealed) -> None:
-        """Accept one event, or count it as dropped; never blocks, never raises."""
-        self._buffer.put(item)
-        if not self._ready:
-            self._attend()
-
-    def put_all(self, items: Sequence[Unsealed]) -> None:
-        """Accept several events, or none of them."""
-        self._buffer.put_all(items)
-        if not self._ready:
-            self._attend()
-
     def flush(self, timeout_s: float) -> Flushed:
-        """Send what was accepted before this call; returns when it is sent or time is up."""
+        """Send what was accepted before this call; returns when it is safe or time is up."""
         is_flusher = threading.current_thread() is self._thread
-        if self._buffer.pending and not is_flusher and not self._closed:
+        dispatcher = self._dispatcher
+        if not is_flusher and not self._closed and (not dispatcher.idle or self._buffer.pending):
             self._start()
             self._urgent = True
             barrier = self._buffer.put_barrier()
@@ -102,6 +99,8 @@ class Emitter:
                     self._work_here(barrier, timeout_s)
                 else:
                     barrier.reached.wait(timeout_s)
+                if not barrier.reached.is_set() and dispatcher.stuck:
+                    dispatcher.keep_all(_GRACE_S)
             finally:
                 self._buffer.withdraw(barrier)
         return self.flushed
@@ -109,17 +108,27 @@ class Emitter:
     @property
     def flushed(self) -> Flushed:
         """How things stand."""
-        return Flushed(sent=self._sent, pending=self._buffer.pending, dropped=self._dropped)
+        return Flushed(
+            sent=self._dispatcher.sent,
+            pending=self._buffer.pending,
+            dropped=self._dropped,
+            spooled=self._dispatcher.spooled,
+        )
 
     def close(self, timeout_s: float) -> Flushed:
         """Flush, then stop; what comes later is dropped and counted."""
         deadline = time.monotonic() + timeout_s
         self.flush(timeout_s)
         self._buffer.close()
-        self._closed, self._ready = True, False
+        if self._buffer.pending:
+            self._dispatcher.keep_all(_GRACE_S)
+        self._closed = True
+        self._set_alert(asleep=False)
         thread = self._thread
         self.retire()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            self._dispatcher.close()
+        elif thread is not threading.current_thread():
             thread.join(max(0.1, deadline - time.monotonic()))
         self._report_drops(last=True)
         return self.flushed
@@ -131,23 +140,36 @@ class Emitter:
 
     def after_fork(self) -> None:
         """In the child: the parent sends what the parent has; start empty, with nothing shared."""
+        self._dispatcher.abandon()
         self._begin()
 
     def at_exit(self) -> None:
-        """Send what is there, within the time that is left for it altogether."""
+        """Send what is there, within the time that is left for it altogether, or keep it."""
         if self._closed:
             return
-        self._ending, self._ready = True, False
+        self._ending = True
+        self._buffer.patient = False
+        self._set_alert(asleep=False)
         began = time.monotonic()
-        pending = self.flush(self._exit_left_s).pending
+        self.flush(self._exit_left_s)
+        if self._buffer.pending:
+            self._dispatcher.keep_all(_GRACE_S)
         self._exit_left_s = max(0.0, self._exit_left_s - (time.monotonic() - began))
-        if pending:
-            _log.warning("the process ends: %d events could not be sent and are lost", pending)
+        flushed = self.flushed
+        if flushed.spooled:
+            _log.warning(
+                "the process ends: %d events are in the spool for a later one to send",
+                flushed.spooled,
+            )
+        if flushed.pending:
+            _log.warning(
+                "the process ends: %d events could not be sent and are lost", flushed.pending
+            )
         self._report_drops(last=True)
 
     @property
     def _dropped(self) -> int:
-        return self._buffer.dropped + self._broken
+        return self._buffer.dropped + self._dispatcher.broken
 
     def _attend(self) -> None:
         """What `put` need not look at while all is well."""
@@ -155,8 +177,16 @@ class Emitter:
             self._report_drops()
         elif self._ending:  # a handler that runs after ours: no thread will send this any more
             self.at_exit()
-        else:
+        elif self._thread is None:
             self._start()
+        else:
+            self._set_alert(asleep=False)
+            self._buffer.ring()
+
+    def _set_alert(self, *, asleep: bool) -> None:
+        """Whether `put` has to call `_attend`."""
+        with self._lock:
+            self._buffer.alert = asleep or self._closed or self._ending or self._thread is None
 
     def _start(self) -> None:
         with self._lock:
@@ -171,20 +201,27 @@ class Emitter:
                     return
                 finally:
                     self._busy = False
-            self._ready = self._thread is not None and not self._ending
+            self._set_alert(asleep=False)
 
     def _run(self) -> None:
+        self._buffer.flusher = threading.current_thread()
         while True:
             try:
-                timeout_s, for_items = self._work()
+                timeout_s, rests = self._work()
             except Exception:  # a bug here must neither end the sending nor spin
                 _log.exception("sending failed and goes on")
-                timeout_s, for_items = 1.0, False
+                timeout_s, rests = 1.0, False
             if self._retiring and (self._closed or not self._buffer.pending):
                 break
-            self._buffer.wait(timeout_s, for_items=for_items)
-        self._shipper.close()
+            if rests:
+                self._set_alert(asleep=True)  # before looking: whoever puts after it rings
+            if not rests or self._dispatcher.idle:
+                self._buffer.wait(timeout_s)
+            if rests:
+                self._set_alert(asleep=False)
+        self._dispatcher.close()
         self._thread = None
+        self._set_alert(asleep=False)
 
     def _work_here(self, barrier: Barrier, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -204,49 +241,19 @@ class Emitter:
 
     def _work(self) -> tuple[float | None, bool]:
         """One round; returns for how long to wait, and whether a new event ends the wait."""
-        buffer, shipper = self._buffer, self._shipper
+        buffer, dispatcher = self._buffer, self._dispatcher
         now, self._urgent = self._urgent, False
-        next_beat_s = None if self._ending else self._beat(shipper.failing)
-        if not buffer.pending:
-            return next_beat_s, True
-        if shipper.prepare(now=now):
-            self._load()
-            events, size = shipper.send(now=now)
-            self._sent += events
-            buffer.release(events, size)
-        self._reach_barriers()
+        next_beat_s = None if self._ending else self._beat(dispatcher.failing)
+        dispatcher.work(now=now)
         self._report_drops()
-        left_s = shipper.left_s()
+        if dispatcher.idle:
+            if time.monotonic() - dispatcher.came_at > REST_AFTER_S:
+                return min(ADOPT_EVERY_S, next_beat_s or ADOPT_EVERY_S), True
+            return min(LINGER_S, next_beat_s or LINGER_S), False
+        left_s = dispatcher.left_s()
         if left_s is None:  # everything that was taken is in its stream
-            return (0.0 if buffer.pending >= FRAME_EVENTS else LINGER_S), False
-        if not shipper.failing:  # one shard may be refused while others are not
-            left_s = min(left_s, _LOOK_AGAIN_S)
-        return left_s, False
-
-    def _load(self) -> None:
-        for item in self._buffer.take(_TAKE):
-            if isinstance(item, Barrier):
-                self._barriers.append(item)
-                self._buffer.release(1, 0)
-                continue
-            try:
-                self._shipper.add(seal_bounded(item, self._redactor), item[4])
-            except BrokenEvent as error:
-                self._buffer.release(1, item[4])
-                self._broken += 1
-                self._reason = str(error)
-
-    def _reach_barriers(self) -> None:
-        lanes = self._shipper.lanes
-        for barrier in list(self._barriers):
-            if barrier.epoch != self._shipper.epoch:  # new, or the number of shards has changed
-                barrier.epoch = self._shipper.epoch
-                barrier.targets = {shard: lane.added for shard, lane in lanes.items()}
-            if barrier.reached.is_set() or all(
-                lanes[shard].acknowledged >= added for shard, added in barrier.targets.items()
-            ):
-                self._barriers.remove(barrier)
-                barrier.reached.set()
+            return (0.0 if buffer.waiting >= _PLENTY else LINGER_S), False
+        return min(left_s, _LOOK_AGAIN_S), False
 
     def _report_drops(self, *, last: bool = False) -> None:
         dropped, now = self._dropped, time.monotonic()
@@ -256,6 +263,6 @@ class Emitter:
                 "%d events dropped so far: %d as the buffer was full or closed, %d not valid %s",
                 dropped,
                 self._buffer.dropped,
-                self._broken,
-                self._reason,
+                self._dispatcher.broken,
+                self._dispatcher.reason,
             )

@@ -19,6 +19,8 @@ VERSION: Final = 1
 """The envelope's `v` that this code writes, and the newest that it understands."""
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
+MAX_RAW_BYTES: Final = 16 * MAX_EVENT_BYTES
+"""Of an event as it comes in; its long strings are cut and marked until it is within the limit."""
 MAX_DEPTH: Final = 128
 """How deep a payload may nest; deeper ones would break readers that recurse."""
 MAX_NAME: Final = 200

@@ -7,6 +7,8 @@ back beside its neighbours, as `BrokenEvent` with the reason and the bytes.
 """
 
 import struct
+import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
@@ -42,6 +44,7 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 
 _MAGIC: Final = b"RF"
 _PACKED_VERSION: Final = 1
+_HEAD: Final = _MAGIC + bytes([_PACKED_VERSION])
 _COUNTS: Final = struct.Struct("<HH")
 _RAW_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 
@@ -68,24 +71,55 @@ def encode_json_frame(envelopes: Iterable[Envelope]) -> dict[bytes, bytes]:
 def encode_packed_frame(
     envelopes: Sequence[Envelope], compressor: zstandard.ZstdCompressor
 ) -> dict[bytes, bytes]:
-    """The fields of a compact frame of at most `MAX_FRAME_EVENTS` events."""
-    runs: dict[str, int] = {}
-    run_numbers = [runs.setdefault(envelope.run, len(runs)) for envelope in envelopes]
-    names = [run.encode() for run in runs]
-    n = len(envelopes)
-    parts = [
-        _COUNTS.pack(n, len(names)),
-        struct.pack(f"<{len(names)}H", *map(len, names)),
-        *names,
-        struct.pack(f"<{n}H", *run_numbers),
-        struct.pack(f"<{n}B", *(TYPE_NUMBERS[envelope.type] for envelope in envelopes)),
-        struct.pack(f"<{n}Q", *(envelope.id for envelope in envelopes)),
-        struct.pack(f"<{n}q", *(envelope.at_us for envelope in envelopes)),
-        struct.pack(f"<{n}I", *(len(envelope.body) for envelope in envelopes)),
-        *(envelope.body for envelope in envelopes),
+    """The fields of a compact frame of at most `MAX_FRAME_EVENTS` events.
+
+    The caller vouches for the bodies, as `producers/README.md` says.
+    """
+    types, runs, ids, times, bodies = zip(*envelopes, strict=True)
+    table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
+    packed = pack_columns(
+        list(table),
+        map(table.__getitem__, runs),
+        map(TYPE_NUMBERS.__getitem__, types),
+        ids,
+        times,
+        bodies,
+        compressor,
+    )
+    return {PACKED_FIELD: packed}
+
+
+def pack_columns(
+    runs: Sequence[str],
+    run_numbers: Iterable[int],
+    types: Iterable[int],
+    ids: Iterable[int],
+    times: Iterable[int],
+    bodies: Sequence[bytes],
+    compressor: zstandard.ZstdCompressor,
+    opening: bytes = b"",
+) -> bytes:
+    """A packed frame from its columns; `opening` is what every body lacks at its beginning."""
+    names = list(map(str.encode, runs))
+    numbers = array("H", run_numbers)
+    columns = [
+        array("Q", ids),
+        array("q", times),
+        array("I", map(len(opening).__add__, map(len, bodies))),
     ]
-    compressed = compressor.compress(b"".join(parts))
-    return {PACKED_FIELD: _MAGIC + bytes([_PACKED_VERSION]) + compressed}
+    name_lengths = array("H", map(len, names))
+    if sys.byteorder == "big":
+        for column in (numbers, name_lengths, *columns):
+            column.byteswap()
+    parts: list[bytes | array[int]] = [
+        _COUNTS.pack(len(numbers), len(names)),
+        name_lengths,
+        *names,
+        numbers,
+        bytes(types),
+        *columns,
+    ]
+    return _HEAD + compressor.compress(opening.join([b"".join(parts), *bodies]))
 
 
 def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
@@ -96,6 +130,17 @@ def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
         return Frame(list(_read_json(fields[EVENTS_FIELD])))
     names = ", ".join(repr(name.decode(errors="replace")) for name in fields)
     raise BrokenFrame(f"no field `events` or `packed`, only {names}")
+
+
+def size_of(fields: Mapping[bytes, bytes]) -> int:
+    """How many bytes a frame is when unpacked, as it says itself."""
+    packed = fields.get(PACKED_FIELD)
+    if packed is None:
+        return sum(map(len, fields.values()))
+    try:
+        return min(max(zstandard.frame_content_size(packed[3:]), len(packed)), MAX_FRAME_BYTES)
+    except zstandard.ZstdError:
+        return len(packed)
 
 
 def _read_json(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
@@ -141,12 +186,9 @@ def _split_leniently(raw: bytes) -> list[bytes]:
 
 
 def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
-    runs, numbers, types, ids, times, bodies = unpack(raw)
-    for number, kind, event_id, at_us, packed in zip(
-        numbers, types, ids, times, bodies, strict=True
-    ):
-        body = replace_unstorable(packed)
-        envelope = Envelope(TYPES[kind], runs[number], event_id, at_us, body)
+    for packed in envelopes_in(raw):
+        body = replace_unstorable(packed.body)
+        envelope = packed if body is packed.body else packed._replace(body=body)
         try:
             check_body(body)
             check_numbers(body)
@@ -161,6 +203,13 @@ def _decode_packed_body(event_type: str, body: bytes) -> Event:
     if event.run is not None or event.id is not None or event.at is not None:
         raise BrokenEvent("packed: a body has the further fields alone, not run, id or at")
     return event
+
+
+def envelopes_in(raw: bytes) -> Iterator[Envelope]:
+    """The envelopes in a packed frame, as its writer left them."""
+    runs, *columns = unpack(raw)
+    for number, kind, event_id, at_us, body in zip(*columns, strict=True):
+        yield Envelope(TYPES[kind], runs[number], event_id, at_us, body)
 
 
 class Columns(NamedTuple):

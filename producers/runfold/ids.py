@@ -7,10 +7,10 @@ that tables are keyed by, is a hash in a range that no date reaches.
 
 import os
 import re
-import secrets
 import time
 from datetime import UTC, datetime
 from hashlib import blake2b
+from random import Random
 from typing import Final
 from uuid import UUID
 
@@ -62,7 +62,11 @@ def is_own_id(key: UUID | bytes) -> bool:
 
 def make_emitter() -> int:
     """A number for a process that writes to a run which another one opened: 31 random bits."""
-    return secrets.randbelow(2**31 - 1) + 1
+    return _random.getrandbits(31) or 1
+
+
+_random: Final = Random()  # noqa: S311, no secret; a source of our own that nobody else seeds
+os.register_at_fork(after_in_child=_random.seed)  # or both processes would draw the same numbers
 
 
 def make_event_id(emitter: int, counter: int) -> int:

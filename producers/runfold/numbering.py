@@ -18,20 +18,20 @@ _MAX_RUNS: Final = 100_000
 class EventIds:
     """The numbers of one run's events in this process."""
 
-    __slots__ = ("_count", "_generation")
+    __slots__ = ("count", "generation")
 
     def __init__(self, emitter: int | None = None) -> None:
         self._renew(make_emitter() if emitter is None else emitter)
 
     def take(self) -> int:
         """The next number."""
-        if self._generation != processes.generation:
+        if self.generation != processes.generation:
             self._renew(make_emitter())
-        return next(self._count)
+        return next(self.count)
 
     def _renew(self, emitter: int) -> None:
-        self._count = count(make_event_id(emitter, 0))
-        self._generation = processes.generation
+        self.count = count(make_event_id(emitter, 0))
+        self.generation = processes.generation
 
 
 class RunNumbers:
@@ -43,15 +43,17 @@ class RunNumbers:
     def __init__(self) -> None:
         self._ids: dict[str, EventIds] = {}
 
-    def of(self, run: str) -> EventIds:
-        """Known or new."""
+    def take(self, run: str) -> int:
+        """The next number of a run, known or new."""
         ids = self._ids.get(run)
+        if ids is not None and ids.generation == processes.generation:
+            return next(ids.count)
         if ids is None:
             if len(self._ids) >= _MAX_RUNS:
                 with suppress(RuntimeError):  # another thread adds one: push out at the next
                     self.forget(next(iter(self._ids)))
             ids = self._ids.setdefault(run, EventIds())
-        return ids
+        return ids.take()
 
     def add(self, run: str, ids: EventIds) -> None:
         """Count on where a handle counts."""

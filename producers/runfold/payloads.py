@@ -10,16 +10,19 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from .codec import replace_unstorable
 from .events import ABSENT, MAX_EVENT_BYTES
 from .names import fit_text
-from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, cut_text, mark_items, mark_keys, not_recorded
+from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, not_recorded
 from .redaction import Redactor
+from .shortening import STRING_LIMITS, cut_strings, shorten
 
 MAX_PAYLOAD_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
 """One payload alone; what is left is for the names beside it."""
 
-_STRING_LIMITS: Final = tuple(1024 * n for n in (960, 480, 240, 60, 16, 4, 1))
 _ITEM_LIMITS: Final = (10_000, 1_000, 100, 10)
+_LARGE: Final = 2**1023
+"""Surely within a double."""
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder()
 
@@ -39,10 +42,12 @@ def redact_raw(raw: Raw, redactor: Redactor) -> Raw:
     """JSON that a caller encoded: the same bytes, unless something in it has to change."""
     if not len(raw):
         return ABSENT
+    text = bytes(raw)
+    mended = replace_unstorable(text)
     try:
-        tree = _decoder.decode(raw)
-        if not redactor.asks and _is_fine(tree, redactor, 0):
-            return raw
+        tree = _decoder.decode(mended)
+        if not redactor.asks and is_fine(tree, redactor):
+            return raw if mended is text else Raw(mended)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Raw(_encoder.encode(f"[not recorded: not JSON: {fit_text(error)}]"))
     return encode_payload(tree, redactor)
@@ -57,36 +62,26 @@ def _encode_bounded(tree: Any, max_bytes: int) -> bytes:
     encoded = _encoder.encode(tree)
     if len(encoded) <= max_bytes:
         return encoded
-    for most in _STRING_LIMITS:
-        shorter = _encoder.encode(_shorten(tree, most, len(encoded)))
-        if len(shorter) <= max_bytes:
-            return shorter
+    shorter = cut_strings(tree, max_bytes)
+    if shorter is not None:
+        return shorter
     for items in _ITEM_LIMITS:
-        shorter = _encoder.encode(_shorten(tree, _STRING_LIMITS[-1], items))
+        shorter = _encoder.encode(shorten(tree, STRING_LIMITS[-1], items))
         if len(shorter) <= max_bytes:
             return shorter
     return _encoder.encode(f"[cut, {len(encoded)} bytes of JSON]")
 
 
-def _shorten(tree: Any, most: int, items: int) -> Any:
-    if type(tree) is str:
-        return cut_text(tree, most)
-    if type(tree) is list:
-        return mark_items([_shorten(item, most, items) for item in tree[:items]], len(tree))
-    if type(tree) is dict:
-        kept = list(tree.items())[:items]
-        return mark_keys({k: _shorten(v, most, items) for k, v in kept}, len(tree))
-    return tree
-
-
-def _is_fine(tree: Any, redactor: Redactor, depth: int) -> bool:
-    """Whether nothing is to be masked and nothing nests too deeply."""
+def is_fine(tree: Any, redactor: Redactor, depth: int = 0) -> bool:
+    """Whether nothing is to be masked, nests too deeply or is too large a number."""
     if type(tree) is dict:
         for key, value in tree.items():
-            if redactor.hides(key, value) or not _is_fine(value, redactor, depth + 1):
+            if redactor.hides(key, value) or not is_fine(value, redactor, depth + 1):
                 return False
     elif type(tree) is list:
         for item in tree:
-            if not _is_fine(item, redactor, depth + 1):
+            if not is_fine(item, redactor, depth + 1):
                 return False
+    elif type(tree) is int:
+        return -_LARGE < tree < _LARGE
     return depth <= MAX_PAYLOAD_DEPTH

@@ -13,6 +13,7 @@ import email.parser  # noqa: F401
 import encodings.idna
 import encodings.utf_16  # noqa: F401
 import os
+import secrets  # noqa: F401
 import sys
 from typing import Protocol
 from weakref import WeakSet

@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, Self, Unpack
 
 import msgspec
@@ -36,13 +37,18 @@ from .recording import Ending, RecordedEnd, RecordedNode, list_events, number_ev
 from .redaction import Redact, Redactor
 from .runs import Run, current_run
 from .sealing import PAYLOAD_FIELDS
-from .settings import Settings, read_settings
+from .settings import Backpressure, Settings, read_settings
 from .writing import EVENT_OVERHEAD, Pen, fit_time, read_usage
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 
+_now_ns: Final = time.time_ns
 _KINDS: Final = {
-    cls: (PAYLOAD_FIELDS[cls], issubclass(cls, Completed | Failed | Cancelled))
+    cls: (
+        attrgetter(PAYLOAD_FIELDS[cls][0]) if PAYLOAD_FIELDS[cls] else None,
+        len(PAYLOAD_FIELDS[cls]) == 1,
+        issubclass(cls, Completed | Failed | Cancelled),
+    )
     for cls in EVENT_CLASSES
 }
 
@@ -68,6 +74,9 @@ class Recorder(Decorators):
         buffer_bytes: int | None = None,
         heartbeat_s: float | None = None,
         exit_flush_s: float | None = None,
+        backpressure: Backpressure | None = None,
+        spool_dir: str | None = None,
+        spool_bytes: int | None = None,
         connect: Callable[[str], redis.Redis] = streams.connect,
     ) -> None:
         settings = read_settings(
@@ -80,6 +89,9 @@ class Recorder(Decorators):
             buffer_bytes=buffer_bytes,
             heartbeat_s=heartbeat_s,
             exit_flush_s=exit_flush_s,
+            backpressure=backpressure,
+            spool_dir=spool_dir,
+            spool_bytes=spool_bytes,
         )
         self.settings: Final[Settings] = settings
         self._redactor = Redactor(settings.redact_keys, redact)
@@ -90,6 +102,7 @@ class Recorder(Decorators):
             lambda: connect(settings.redis_url),
             self._heartbeats.beat,
         )
+        self._put = self._emitter.put
         self._numbers = RunNumbers()
         self._unsaved: set[str] = set()
         weakref.finalize(self, self._emitter.retire).atexit = False
@@ -149,7 +162,7 @@ class Recorder(Decorators):
         `BrokenEvent`, as does anything that is no event.
         """
         try:
-            payloads, is_end = _KINDS[type(event)]
+            payload_of, is_alone, is_end = _KINDS[type(event)]
         except KeyError:
             raise BrokenEvent(f"not an event of the contract: {type(event).__name__}") from None
         run = event.run
@@ -163,21 +176,22 @@ class Recorder(Decorators):
         elif self._unsaved and run in self._unsaved:
             return
         size = EVENT_OVERHEAD
-        for name in payloads:
-            payload = getattr(event, name)
-            if type(payload) is not Raw:
-                payload = encode_payload(payload, self._redactor)
-                event = msgspec.structs.replace(event, **{name: payload})
-            size += len(payload)
-        at_us = None if event.at is None else fit_time(event.at)
+        if payload_of is not None:
+            payload = payload_of(event)
+            if is_alone and type(payload) is Raw:
+                size += len(payload)
+            else:
+                event, size = self._encode_payloads(event)
+        at = event.at
+        at_us = None if at is None else fit_time(at)
         if at_us is None:
-            at_us = time.time_ns() // 1000
+            at_us = _now_ns() // 1000
         event_id = event.id
         if event_id is None:
-            event_id = self._numbers.of(run).take()
+            event_id = self._numbers.take(run)
         if is_end:
             self._numbers.forget(run)
-        self._emitter.put((event, run, event_id, at_us, size, False))
+        self._put((event, run, event_id, at_us, size, False))
 
     def record(
         self,
@@ -240,11 +254,12 @@ class Recorder(Decorators):
         return encode_payload(value, self._redactor)
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
-        """Wait until what was recorded before this call is in Redis; blocks for `timeout_s`."""
+        """Wait until what was recorded before this call is in Redis, or, while Redis takes nothing,
+        in the spool; blocks for about `timeout_s`. Returns where the events are."""
         return self._emitter.flush(timeout_s)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
-        """Flush and stop; what is recorded later is dropped and counted."""
+        """Flush and stop; what cannot be sent is spooled, what comes later dropped and counted."""
         return self._emitter.close(timeout_s)
 
     def __enter__(self) -> Self:
@@ -252,6 +267,17 @@ class Recorder(Decorators):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _encode_payloads(self, event: Event) -> tuple[Event, int]:
+        """The event with JSON for its payloads, and its size."""
+        size = EVENT_OVERHEAD
+        for name in PAYLOAD_FIELDS[type(event)]:
+            payload = getattr(event, name)
+            if type(payload) is not Raw:
+                payload = encode_payload(payload, self._redactor)
+                event = msgspec.structs.replace(event, **{name: payload})
+            size += len(payload)
+        return event, size
 
     def _make_pen(self, run: str | None, *, saved: bool) -> Pen:
         """Only where the id is made here it is certain that no other process numbers the same."""

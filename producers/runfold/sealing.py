@@ -29,14 +29,14 @@ PAYLOADS: Final = ("inputs", "outputs", "metadata", "data")
 PAYLOAD_FIELDS: Final[dict[type[Event], tuple[str, ...]]] = {
     cls: tuple(name for name in cls.__struct_fields__ if name in PAYLOADS) for cls in EVENT_CLASSES
 }
-_NAMES: Final = frozenset(
+NAME_FIELDS: Final = frozenset(
     ("workflow", "project", "user", "session", "node", "name", "node_type", "level")
 )
 _TEXTS: Final = frozenset(("text", "message", "stack", "reason"))
 _KEPT: Final = frozenset(
     ("run", "id", "at", "v", "attempt", "usage", "duration_ms", "exit_code", "status", "stream")
 )
-_TO_CLEAN: Final = {
+CLEANED_FIELDS: Final = {
     cls: tuple(name for name in cls.__struct_fields__ if name not in _KEPT) for cls in EVENT_CLASSES
 }
 _LEAST_PAYLOAD: Final = 1024
@@ -76,7 +76,7 @@ def seal_bounded(item: Unsealed, redactor: Redactor) -> Envelope:
 def clean(event: Event, redactor: Redactor) -> Event:
     """Mask what is secret and mend what is no text; the rest is for the reader to check."""
     changes: dict[str, Any] = {}
-    for name in _TO_CLEAN[type(event)]:
+    for name in CLEANED_FIELDS[type(event)]:
         value = getattr(event, name)
         if value is None or value is ABSENT:
             continue
@@ -108,7 +108,7 @@ def fit_tags(tags: Any, redactor: Redactor) -> Tags | None:
 
 
 def _check_numbers(event_id: int, at_us: int) -> None:
-    if not 0 <= event_id < 2**63:
+    if not isinstance(event_id, int) or not 0 <= event_id < 2**63:
         raise BrokenEvent(f"id {event_id}: expected 0 to 2**63 - 1")
     if not MIN_US <= at_us <= MAX_US:
         raise BrokenEvent(f"at: {at_us} µs is not in the years 1 to 9999")
@@ -126,7 +126,7 @@ def _clean_field(name: str, value: Any, redactor: Redactor) -> Any:
         return fit_names(value)
     if name == "parent_run":
         return fit_run_id(value)
-    if name in _NAMES:
+    if name in NAME_FIELDS:
         return fit_name(value)
     if name in _TEXTS:
         return redactor.apply_to_text(name, fit_text(value))

@@ -6,8 +6,9 @@ allowed, before anything is recorded.
 """
 
 import math
+import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -15,9 +16,14 @@ from redis.connection import parse_url
 
 from .errors import SettingInvalid
 from .events import MAX_NAME
+from .places import default_redis_url
 from .streams import DEFAULT_REDIS_URL, MAX_SHARDS
 
 MAX_SECONDS: Final = 86_400.0
+
+
+Backpressure = Literal["spool", "block", "drop_oldest"]
+BACKPRESSURES: Final[tuple[str, ...]] = get_args(Backpressure)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -31,6 +37,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     buffer_bytes: int = 64 * 1024 * 1024
     heartbeat_s: float = 60.0
     exit_flush_s: float = 5.0
+    backpressure: Backpressure = "spool"
+    spool_dir: str | None = None  # `default_spool_dir`
+    spool_bytes: int = 1024**3
 
     def __post_init__(self) -> None:
         try:
@@ -48,6 +57,20 @@ class Settings(Struct, frozen=True, kw_only=True):
         _check_int("buffer_bytes", self.buffer_bytes, 1024 * 1024, 1024**4)
         _check_seconds("heartbeat_s", self.heartbeat_s, "; 0 sends none")
         _check_seconds("exit_flush_s", self.exit_flush_s, "; 0 does not wait")
+        if self.backpressure not in BACKPRESSURES:
+            known = ", ".join(f"`{value}`" for value in BACKPRESSURES)
+            raise invalid("backpressure", self.backpressure, f"one of {known} is allowed")
+        if self.spool_dir is not None and not isinstance(self.spool_dir, str):
+            raise invalid("spool_dir", self.spool_dir, "the path of a folder is needed")
+        _check_int("spool_bytes", self.spool_bytes, 1024 * 1024, 1024**4)
+
+
+def default_spool_dir(environ: Mapping[str, str]) -> str:
+    """`runfold/spool` in the folder that the user's programs keep their state in."""
+    state = environ.get("XDG_STATE_HOME", "").strip()
+    if not os.path.isabs(state):  # as the XDG specification asks for
+        state = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "runfold", "spool")
 
 
 def variable(name: str) -> str:
@@ -68,6 +91,7 @@ def read_settings(environ: Mapping[str, str], **arguments: Any) -> Settings:
             found[name] = arguments[name]
         elif text := environ.get(variable(name), "").strip():
             found[name] = _parse(name, text)
+    found.setdefault("redis_url", default_redis_url(environ))
     if isinstance(found.get("redact_keys"), str):
         found["redact_keys"] = _split(found["redact_keys"])
     elif "redact_keys" in found:
@@ -76,7 +100,7 @@ def read_settings(environ: Mapping[str, str], **arguments: Any) -> Settings:
 
 
 def _parse(name: str, text: str) -> Any:
-    if name in ("redis_url", "project", "redact_keys"):
+    if name in ("redis_url", "project", "redact_keys", "backpressure", "spool_dir"):
         return text
     kind: type = float if name.endswith("_s") else int
     try:

@@ -1,30 +1,29 @@
-"""From envelopes to frames in their streams, in order, again and again until it works.
+"""From parcels to frames in their streams, in order, again and again until it works.
 
-Invariant: the events of a lane (a shard's queue) are acknowledged from its front only, and
+Invariant: the parcels of a lane (a shard's queue) are acknowledged from its front only, and
 nothing of a lane is sent while an older part of it is on its way: at most one frame of each
 shard goes into a pipeline. So a failure, at whatever point, can repeat events but never lose or
-overtake them; the event ids make a repetition harmless. Used by one thread at a time.
+overtake them; the event ids make a repetition harmless. Whether a frame lies in memory or in the
+spool changes nothing about its place. Used under the dispatcher's lock, which is let go of while
+waiting for Redis; what others do meanwhile leaves the front of each lane as it is.
 """
 
 import logging
 import random
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import redis
-import zstandard
 
-from .codec import Envelope
+from .crashing import crash_point
 from .errors import ShardsDiffer
-from .frames import MAX_FRAME_EVENTS, encode_packed_frame
-from .streams import agree_on_shards, shard_of, stream_key
-
-FRAME_EVENTS: Final = 4096
-FRAME_BYTES: Final = 256 * 1024
-"""A frame is closed when its bodies reach this."""
+from .frames import PACKED_FIELD
+from .parcels import Parcel
+from .streams import DEFAULT_SHARDS, agree_on_shards, stream_key
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
@@ -38,7 +37,12 @@ class Pause:
 
     def __init__(self) -> None:
         self._failures = 0
+        self._since = 0.0
         self._until = 0.0
+
+    def failing_for_s(self) -> float | None:
+        """`None` when the last try worked."""
+        return time.monotonic() - self._since if self._failures else None
 
     def left_s(self) -> float:
         """0 when it may be tried."""
@@ -46,6 +50,8 @@ class Pause:
 
     def failed(self) -> None:
         """Twice as long as last time; half of it by chance, so that not all come back at once."""
+        if not self._failures:
+            self._since = time.monotonic()
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 20))
         self._failures += 1
         self._until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311, jitter
@@ -56,44 +62,41 @@ class Pause:
 
 
 class Lane:
-    """The events of one shard that are not acknowledged yet."""
+    """The parcels of one shard that are not acknowledged yet."""
 
     def __init__(self) -> None:
-        self.events: deque[tuple[Envelope, int]] = deque()
-        self.added = 0
-        self.acknowledged = 0
+        self.parcels: deque[Parcel] = deque()
         self.pause = Pause()
-
-    def frame(self) -> list[Envelope]:
-        """The oldest events, as many as belong into one frame."""
-        cut: list[Envelope] = []
-        room = FRAME_BYTES
-        for envelope, _ in islice(self.events, min(FRAME_EVENTS, MAX_FRAME_EVENTS)):
-            cut.append(envelope)
-            room -= len(envelope.body)
-            if room <= 0:
-                break
-        return cut
-
-    def acknowledge(self, count: int) -> int:
-        """Forget the oldest; returns the bytes that they were counted with."""
-        self.acknowledged += count
-        return sum(self.events.popleft()[1] for _ in range(count))
 
 
 class Shipper:
-    """Owns the connection and the lanes."""
+    """Owns the connection and the lanes.
 
-    def __init__(self, connect: Callable[[], redis.Redis], shards: int | None) -> None:
+    `split` sorts a parcel for another number of shards; `read` gets a frame from the spool, or
+    `None` when it is lost; `desk` is the lock under which all of this is called.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        shards: int | None,
+        split: Callable[[Parcel, int], Iterable[Parcel]],
+        read: Callable[[Parcel], bytes | None],
+        desk: threading.Lock,
+    ) -> None:
         self._connect = connect
         self._wanted = shards
+        self._split = split
+        self._read = read
+        self._desk = desk
         self._client: redis.Redis | None = None
         self._agreed: int | None = None
         self._connected = False
         self._pause = Pause()
-        self._compressor = zstandard.ZstdCompressor(level=1)
         self._reported_at: float | None = None
-        self.lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, Lane] = {}
+        self.shards = shards or DEFAULT_SHARDS
+        """The deployment's number of shards; before the first connection, a good guess."""
         self.epoch = 0
 
     def prepare(self, *, now: bool = False) -> bool:
@@ -103,54 +106,98 @@ class Shipper:
         if self._pause.left_s() and not now:
             return False
         try:
-            self._client = self._client or self._connect()
-            agreed = self._agree(self._client)
+            with self._waiting():
+                self._client = self._client or self._connect()
+                agreed = self._agree(self._client)
         except Exception as error:  # whatever the reason is, the events wait and it is reported
             self._disconnected(error)
             return False
-        if agreed != self._agreed:
-            self._agreed = agreed
-            self._sort_again()
+        self._agreed = agreed
+        if agreed != self.shards:
+            outstanding, self._lanes, self.shards = self.outstanding(), {}, agreed
+            self.add(outstanding)
+            self.epoch += 1
         self._connected = True
         return True
 
-    def add(self, envelope: Envelope, size: int) -> None:
-        """Queue an event; only after `prepare`."""
-        assert self._agreed is not None
-        shard = shard_of(envelope.run, self._agreed)
-        lane = self.lanes.get(shard)
-        if lane is None:
-            lane = self.lanes[shard] = Lane()
-        lane.events.append((envelope, size))
-        lane.added += 1
+    def add(self, parcels: Iterable[Parcel]) -> None:
+        """Queue parcels."""
+        for parcel in parcels:
+            if parcel.shards != self.shards:
+                self.add(self._split(parcel, self.shards))
+                continue
+            lane = self._lanes.get(parcel.shard)
+            if lane is None:
+                lane = self._lanes[parcel.shard] = Lane()
+            lane.parcels.append(parcel)
 
-    def send(self, *, now: bool = False) -> tuple[int, int]:
-        """Send a frame of each shard that has one; how many events and bytes are in the stream."""
-        ready = [
-            (shard, lane, lane.frame())
-            for shard, lane in self.lanes.items()
-            if lane.events and (now or not lane.pause.left_s())
+    def outstanding(self) -> list[Parcel]:
+        """What was added and is not acknowledged, in order within each shard."""
+        return [parcel for lane in self._lanes.values() for parcel in lane.parcels]
+
+    def stuck(self, for_s: float) -> list[Parcel]:
+        """What is queued where nothing has worked for so long."""
+        whole = self._pause.failing_for_s()
+        if not self._connected and whole is not None and whole >= for_s:
+            return self.outstanding()
+        return [
+            parcel
+            for lane in self._lanes.values()
+            if lane.parcels and (failing_s := lane.pause.failing_for_s()) is not None
+            if failing_s >= for_s
+            for parcel in lane.parcels
         ]
+
+    def is_stuck(self, for_s: float) -> bool:
+        """Whether nothing has worked for so long, or not for some shard; from any thread."""
+        pauses = [lane.pause for lane in list(self._lanes.values()) if lane.parcels]
+        if not self._connected:
+            pauses.append(self._pause)
+        times = [pause.failing_for_s() for pause in pauses]
+        return any(failing_s is not None and failing_s >= for_s for failing_s in times)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued; from any thread."""
+        return any(lane.parcels for lane in list(self._lanes.values()))
+
+    def has_some_to_send(self) -> bool:
+        """Whether `send` would send something."""
+        return any(lane.parcels and not lane.pause.left_s() for lane in self._lanes.values())
+
+    def send(self, *, now: bool = False) -> list[Parcel]:
+        """Send a frame of each shard that has one; returns those that are settled now."""
+        lost: list[Parcel] = []
+        ready: list[tuple[Lane, Parcel, bytes]] = []
+        for lane in self._lanes.values():
+            if lane.parcels and (now or not lane.pause.left_s()):
+                parcel = lane.parcels[0]
+                frame = parcel.frame or self._read(parcel)
+                if frame is None:
+                    lost.append(lane.parcels.popleft())
+                else:
+                    ready.append((lane, parcel, frame))
         if not ready:
-            return 0, 0
-        frames = [encode_packed_frame(events, self._compressor) for _, _, events in ready]
+            return lost
         assert self._client is not None
+        crash_point("before_send")
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for (shard, _, _), frame in zip(ready, frames, strict=True):
-                    pipeline.xadd(stream_key(shard), frame)  # type: ignore[arg-type]  # dict is invariant
+            with self._waiting(), self._client.pipeline(transaction=False) as pipeline:
+                for _, parcel, frame in ready:
+                    pipeline.xadd(stream_key(parcel.shard), {PACKED_FIELD: frame})
                 answers = pipeline.execute(raise_on_error=False)
         except Exception as error:
             self._disconnected(error)
-            return 0, 0
-        return self._settle(ready, answers)
+            return lost
+        crash_point("after_send")
+        return lost + self._settle(ready, answers)
 
     def left_s(self) -> float | None:
         """How long until `prepare` or `send` can do something; `None`: nothing is queued."""
         if not self._connected:
             return self._pause.left_s()
         return min(
-            (lane.pause.left_s() for lane in self.lanes.values() if lane.events), default=None
+            (lane.pause.left_s() for lane in self._lanes.values() if lane.parcels), default=None
         )
 
     @property
@@ -159,10 +206,21 @@ class Shipper:
         return not self._connected
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, and of what lies in the spool."""
+        for lane in self._lanes.values():
+            lane.parcels = deque(parcel for parcel in lane.parcels if parcel.segment is None)
         if self._client is not None:
             self._client.close()
         self._client, self._connected = None, False
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """While Redis is asked, others may come to the desk."""
+        self._desk.release()
+        try:
+            yield
+        finally:
+            self._desk.acquire()
 
     def _agree(self, client: redis.Redis) -> int:
         """A deployment that forgot its number (a flushed Redis) is told the one known here."""
@@ -173,19 +231,11 @@ class Shipper:
                 raise
             return agree_on_shards(client)
 
-    def _sort_again(self) -> None:
-        lanes = self.lanes
-        self.lanes = {}
-        self.epoch += 1
-        for lane in lanes.values():
-            for envelope, size in lane.events:
-                self.add(envelope, size)
-
     def _settle(
-        self, sent: Iterable[tuple[int, Lane, list[Envelope]]], answers: Iterable[object]
-    ) -> tuple[int, int]:
-        events = size = 0
-        for (_, lane, frame), answer in zip(sent, answers, strict=True):
+        self, sent: Iterable[tuple[Lane, Parcel, bytes]], answers: Iterable[object]
+    ) -> list[Parcel]:
+        settled = []
+        for (lane, parcel, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, redis.ReadOnlyError):
                 self._disconnected(answer)  # a former primary: find out who is it now
             if isinstance(answer, Exception):
@@ -193,11 +243,12 @@ class Shipper:
                 self._report(answer)
             else:
                 lane.pause.worked()
-                size += lane.acknowledge(len(frame))
-                events += len(frame)
-        if events and self._connected:
+                lane.parcels.popleft()
+                parcel.settled = True
+                settled.append(parcel)
+        if settled and self._connected:
             self._recovered()
-        return events, size
+        return settled
 
     def _disconnected(self, error: Exception) -> None:
         if self._client is not None:
@@ -210,7 +261,10 @@ class Shipper:
         now = time.monotonic()
         if self._reported_at is None or now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
-            _log.warning("Redis takes no events, they wait in memory: %s", error)
+            _log.warning(
+                "Redis takes no events, they have to wait (RUNFOLD_REDIS_URL says where it is): %s",
+                error,
+            )
 
     def _recovered(self) -> None:
         self._pause.worked()

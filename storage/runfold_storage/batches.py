@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import psycopg
-from psycopg import sql
 
 from runfold.crashing import crash_point
 
@@ -25,9 +24,12 @@ from .encoding import (
 )
 from .errors import LedgerKnowsMore
 from .positions import advance_positions
-from .rollups import add_stats
+from .rollups import STATS, find_extremes
 from .rows import Advance, Batch, DeadLetter, StatsKey
-from .upserts import upsert_rows
+from .upserts import Upsert
+
+SMALL: Final = 2000
+"""Events: below it, a batch costs as much as the statements that write it."""
 
 DATA_ERRORS: Final = (
     psycopg.DataError,
@@ -58,14 +60,19 @@ def prepare(batch: Batch) -> Prepared:
 
     Apart from `write_batch`, so that one batch can be prepared while another one is written.
     """
+    new_runs, changed_runs = batch.new_runs, batch.changed_runs
+    new_nodes, changed_nodes = batch.new_nodes, batch.changed_nodes
+    if len(batch.events) < SMALL:  # a COPY of its own would take longer than it saves
+        new_runs, changed_runs = [], new_runs + changed_runs
+        new_nodes, changed_nodes = [], new_nodes + changed_nodes
     stats = {key: difference for key, difference in batch.stats.items() if difference.changes}
     return Prepared(
         advances=batch.advances,
         events=list(encode_events(batch.events)) if batch.events else [],
-        new_runs=encode_runs(batch.new_runs) if batch.new_runs else b"",
-        changed_runs=encode_runs(batch.changed_runs) if batch.changed_runs else b"",
-        new_nodes=encode_nodes(batch.new_nodes) if batch.new_nodes else b"",
-        changed_nodes=encode_nodes(batch.changed_nodes) if batch.changed_nodes else b"",
+        new_runs=encode_runs(new_runs) if new_runs else b"",
+        changed_runs=encode_runs(changed_runs) if changed_runs else b"",
+        new_nodes=encode_nodes(new_nodes) if new_nodes else b"",
+        changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
         stats=encode_stats(stats) if stats else b"",
         taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
         dead_letters=batch.dead_letters,
@@ -73,7 +80,7 @@ def prepare(batch: Batch) -> Prepared:
 
 
 def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
-    """Write a batch in the transaction that is open; the caller commits.
+    """Write a batch in the transaction that is open; the caller commits. After `prepare_session`.
 
     Raises `PositionMoved` when another worker was there first, `LedgerKnowsMore` when what the
     batch takes for new is there already, and `DATA_ERRORS`; roll back after any.
@@ -81,30 +88,48 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     advance_positions(connection, batch.advances)
     crash_point("after_positions_move")
     try:
-        for table, fields, rows in (
+        for table, fields, chunks in (
             ("events", EVENT_FIELDS, batch.events),
             ("runs", RUN_FIELDS, [batch.new_runs]),
             ("nodes", NODE_FIELDS, [batch.new_nodes]),
         ):
-            if any(rows):
-                copy_encoded(connection, table, fields, rows)
+            if any(chunks):
+                copy_encoded(connection, table, fields, chunks)
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
     crash_point("after_events_copied")
-    if batch.changed_runs:
-        upsert_rows(connection, "runs", RUN_FIELDS, _RUNS_KEY, batch.changed_runs, _SEEN_AT)
-    if batch.changed_nodes:
-        upsert_rows(connection, "nodes", NODE_FIELDS, _NODES_KEY, batch.changed_nodes)
-    if batch.stats:
-        add_stats(connection, batch.stats, batch.taken_back)
+    changes = (
+        (_RUNS, batch.changed_runs),
+        (_NODES, batch.changed_nodes),
+        (STATS, batch.stats),
+    )
+    for upsert, rows in changes:
+        if rows:
+            upsert.copy(connection, rows)
+    with connection.pipeline():
+        for upsert, rows in changes:
+            if rows:
+                upsert.insert(connection)
+    for key in batch.taken_back:
+        find_extremes(connection, key)
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 
 
-_RUNS_KEY: Final = ("shard", "run")
-_NODES_KEY: Final = ("shard", "run", "node", "attempt")
-# The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
-_SEEN_AT: Final = {"seen_at": sql.SQL("greatest(runs.seen_at, excluded.seen_at)")}
+_RUNS: Final = Upsert(
+    "runs",
+    RUN_FIELDS,
+    ("shard", "run"),
+    # The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
+    merged={"seen_at": "greatest(runs.seen_at, excluded.seen_at)"},
+)
+_NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt"))
+
+
+def prepare_session(connection: psycopg.Connection) -> None:
+    """Make what `write_batch` needs to have on a connection."""
+    for upsert in (_RUNS, _NODES, STATS):
+        upsert.prepare(connection)
 
 
 def _write_dead_letters(connection: psycopg.Connection, dead_letters: Sequence[DeadLetter]) -> None:

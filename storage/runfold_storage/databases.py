@@ -26,7 +26,7 @@ def check_url(url: str) -> str:
     """A URL that libpq takes; raises `BadParameter` naming what is wrong."""
     try:
         scheme = make_url(url).drivername
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         scheme = ""
     if scheme not in _SCHEMES:
         raise BadParameter("database_url", "expected postgresql://user:password@host:port/database")

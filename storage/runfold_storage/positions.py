@@ -5,7 +5,7 @@ where its worker believed them to be. So effects are applied once, whoever else 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -81,24 +81,46 @@ def newest_runs(connection: psycopg.Connection, shards: Iterable[int]) -> dict[i
 
 
 def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance]) -> None:
-    """Move each shard on, or raise `PositionMoved`; the row lock is held until the commit."""
-    for step in sorted(advances):
-        moved = connection.execute(
-            """
-            UPDATE positions
-            SET position = %s, consumed = consumed + %s, feed_seq = %s, updated_at = now(),
-                folded_at = coalesce(greatest(folded_at, %s), folded_at)
-            WHERE shard = %s AND position = %s AND generation = %s
-            """,
-            (
-                step.position,
-                step.consumed,
-                step.feed_seq,
-                None if step.folded_us is None else to_datetime(step.folded_us),
-                step.shard,
-                step.believed,
-                step.generation,
-            ),
-        )
-        if moved.rowcount != 1:
+    """Move each shard on, or raise `PositionMoved`; row locks are held until the commit.
+
+    They are taken in the order of the shards, so that two workers cannot deadlock.
+    """
+    moved = connection.execute(
+        _ADVANCE,
+        [
+            [step.shard for step in advances],
+            [step.believed for step in advances],
+            [step.generation for step in advances],
+            [step.position for step in advances],
+            [step.consumed for step in advances],
+            [step.feed_seq for step in advances],
+            [None if step.folded_us is None else to_datetime(step.folded_us) for step in advances],
+        ],
+    )
+    reached = {shard for (shard,) in moved}
+    for step in advances:
+        if step.shard not in reached:
             raise PositionMoved(step.shard, step.believed)
+
+
+_ADVANCE: Final = """
+    WITH steps AS MATERIALIZED (
+        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq, s.folded_at
+        FROM unnest(
+            %s::smallint[], %s::text[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::timestamptz[]
+        ) AS s (shard, believed, generation, position, consumed, feed_seq, folded_at)
+        JOIN positions AS p ON p.shard = s.shard
+        ORDER BY p.shard
+        FOR UPDATE OF p
+    )
+    UPDATE positions AS p
+    SET position = s.position, consumed = p.consumed + s.consumed, feed_seq = s.feed_seq,
+        updated_at = now(),
+        -- An event that claims to be of the future must not hide how far the fold is behind.
+        folded_at = CASE WHEN coalesce(p.folded_at, s.folded_at) IS NOT NULL
+            THEN least(greatest(p.folded_at, s.folded_at), now()) END
+    FROM steps AS s
+    WHERE p.shard = s.shard AND p.position = s.believed AND p.generation = s.generation
+    RETURNING p.shard
+"""

@@ -1,43 +1,36 @@
 """The rollups: differences are added to what is there."""
 
-from collections.abc import Iterable
 from typing import Final
 
 import psycopg
-from psycopg import sql
 
 from runfold.codec import to_datetime
 
 from .encoding import STATS_FIELDS
 from .rows import StatsKey
-from .upserts import insert_or_update
+from .upserts import Upsert
 
-_STATS_KEY: Final = STATS_FIELDS[:6]
-_ADD_UP: Final = sql.SQL(
-    """
-    n = stats.n + excluded.n,
-    n_timed = stats.n_timed + excluded.n_timed,
-    duration_min_us = least(stats.duration_min_us, excluded.duration_min_us),
-    duration_max_us = greatest(stats.duration_max_us, excluded.duration_max_us),
-    duration_sum_us = stats.duration_sum_us + excluded.duration_sum_us,
-    input_tokens = stats.input_tokens + excluded.input_tokens,
-    output_tokens = stats.output_tokens + excluded.output_tokens,
-    cost_nano_usd = stats.cost_nano_usd + excluded.cost_nano_usd,
-    (bins, bin_counts) = (
-        SELECT added.bins, added.bin_counts
-        FROM runfold_add_bins(
-            stats.bins, stats.bin_counts, excluded.bins, excluded.bin_counts
-        ) AS added
-    )
-    """
+STATS: Final = Upsert(
+    "stats",
+    STATS_FIELDS,
+    STATS_FIELDS[:6],
+    assignments="""
+        n = stats.n + excluded.n,
+        n_timed = stats.n_timed + excluded.n_timed,
+        duration_min_us = least(stats.duration_min_us, excluded.duration_min_us),
+        duration_max_us = greatest(stats.duration_max_us, excluded.duration_max_us),
+        duration_sum_us = stats.duration_sum_us + excluded.duration_sum_us,
+        input_tokens = stats.input_tokens + excluded.input_tokens,
+        output_tokens = stats.output_tokens + excluded.output_tokens,
+        cost_nano_usd = stats.cost_nano_usd + excluded.cost_nano_usd,
+        (bins, bin_counts) = (
+            SELECT added.bins, added.bin_counts
+            FROM runfold_add_bins(
+                stats.bins, stats.bin_counts, excluded.bins, excluded.bin_counts
+            ) AS added
+        )
+    """,
 )
-
-
-def add_stats(connection: psycopg.Connection, rows: bytes, taken_back: Iterable[StatsKey]) -> None:
-    """Add differences (encoded); the extremes of `taken_back` have to be looked up."""
-    insert_or_update(connection, "stats", STATS_FIELDS, _STATS_KEY, rows, _ADD_UP)
-    for key in taken_back:
-        _find_extremes(connection, key)
 
 
 _EXTREMES: Final = """
@@ -62,6 +55,6 @@ _EXTREMES: Final = """
 """
 
 
-def _find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
+def find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
     """Look a rollup's minimum and maximum up among its rows; rare, so it may cost a scan."""
     connection.execute(_EXTREMES, {**key._asdict(), "hour": to_datetime(key.hour_us)})

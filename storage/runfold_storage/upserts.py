@@ -4,7 +4,9 @@ Sorted by key, so that two writers cannot deadlock. Faster than executemany, and
 does not race.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -12,55 +14,72 @@ from psycopg import sql
 from .copying import copy_encoded
 
 
-def upsert_rows(
-    connection: psycopg.Connection,
-    table: str,
-    fields: Sequence[str],
-    key: Sequence[str],
-    rows: bytes,
-    merged: Mapping[str, sql.Composable] | None = None,
-) -> None:
-    """Write final images (encoded), whether there or not; `merged` columns look at both."""
-    changed = {
-        name: sql.SQL("excluded.{}").format(sql.Identifier(name))
-        for name in fields
-        if name not in key
-    }
-    assignments = sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), value)
-        for name, value in (changed | dict(merged or {})).items()
-    )
-    insert_or_update(connection, table, fields, key, rows, assignments)
+class Upsert:
+    """How rows with these fields get into a table, whether their key is there or not.
 
+    Without `assignments`, what comes replaces what is there, but for the columns that are
+    `merged`. The statements' texts stay the same, so that the driver prepares them.
+    """
 
-def insert_or_update(
-    connection: psycopg.Connection,
-    table: str,
-    fields: Sequence[str],
-    key: Sequence[str],
-    rows: bytes,
-    assignments: sql.Composable,
-) -> None:
-    """Insert rows (encoded); where the key is taken, `assignments` say what the row becomes."""
-    temporary = f"batch_{table}"
-    names = sql.SQL(", ").join(map(sql.Identifier, fields))
-    keys = sql.SQL(", ").join(map(sql.Identifier, key))
-    # Kept for the session and emptied by COMMIT: a new one each time would bloat the catalogue.
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(
-            sql.Identifier(temporary), sql.Identifier(table)
+    def __init__(
+        self,
+        table: str,
+        fields: tuple[str, ...],
+        key: tuple[str, ...],
+        *,
+        merged: Mapping[str, str] | None = None,
+        assignments: str | None = None,
+    ) -> None:
+        self._table = table
+        self._fields = fields
+        self._key = key
+        self._merged = merged or {}
+        self._assignments = assignments
+        self._temporary: Final = f"batch_{table}"
+
+    def prepare(self, connection: psycopg.Connection) -> None:
+        """Make the temporary table, for the whole session: one a batch would bloat the catalogue.
+
+        COMMIT empties it.
+        """
+        connection.execute(
+            sql.SQL(
+                "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS"
+            ).format(sql.Identifier(self._temporary), sql.Identifier(self._table))
         )
-    )
-    copy_encoded(connection, temporary, fields, [rows])
-    connection.execute(
-        sql.SQL(
+
+    def copy(self, connection: psycopg.Connection, rows: bytes) -> None:
+        """Bring rows, encoded, to the database; after `prepare`."""
+        copy_encoded(connection, self._temporary, self._fields, [rows])
+
+    def insert(self, connection: psycopg.Connection) -> None:
+        """Insert what was copied, or update what is there."""
+        connection.execute(self._insert)
+
+    @cached_property
+    def _insert(self) -> sql.Composed:
+        changed = {
+            name: sql.SQL("excluded.{}").format(sql.Identifier(name))
+            for name in self._fields
+            if name not in self._key
+        } | {name: sql.SQL(value) for name, value in self._merged.items()}
+        assignments: sql.Composable = sql.SQL(", ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(name), value)
+            for name, value in changed.items()
+        )
+        if self._assignments is not None:
+            assignments = sql.SQL(self._assignments)
+        return sql.SQL(
             "INSERT INTO {table} ({names}) SELECT {names} FROM {temporary} ORDER BY {keys} "
             "ON CONFLICT ({keys}) DO UPDATE SET {assignments}"
         ).format(
-            table=sql.Identifier(table),
-            temporary=sql.Identifier(temporary),
-            names=names,
-            keys=keys,
+            table=sql.Identifier(self._table),
+            temporary=sql.Identifier(self._temporary),
+            names=_names(self._fields),
+            keys=_names(self._key),
             assignments=assignments,
         )
-    )
+
+
+def _names(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -301,6 +301,30 @@ def test_stopped_and_killed_stacks_leave_nothing_behind(tmp_path: Path) -> None:
     assert runfold("down", env=again.env).stdout == f"nothing runs in {home}\n".encode()
 
 
+def test_killed_servers_are_started_again_and_those_of_a_killed_up_adopted(tmp_path: Path) -> None:
+    """Whatever dies by SIGKILL comes back with its data; the next `up` then stops what it found."""
+    home = tmp_path / "home"
+    up = Up(home)
+    runfold("exec", "--run", "before", "--", "true", env=up.env)
+    await_run(up, "before", "completed")
+    servers = RedisServer(home / "redis"), PostgresServer(home / "postgres")
+    for server in servers:
+        first = server.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda s=server, p=first: s.pid not in (None, p) and s.answers(), "a new server")
+    assert up.log().count("server is gone, starting it again") == 2
+    runfold("exec", "--run", "after", "--", "true", env=up.env)
+    await_run(up, "after", "completed")
+
+    up.stop(signal.SIGKILL)
+    again = Up(home)
+    await_run(again, "before", "completed")
+
+    assert again.stop() == 0
+    assert [server.pid for server in servers] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("words", "settings", "exit_code", "message"),
     [

@@ -188,15 +188,45 @@ def test_a_process_left_behind_does_not_hold_us(redis_url: str) -> None:
     assert recorded_events(redis_url)[-1]["type"] == "completed"
 
 
+def test_shards_that_differ_keep_the_run_on_disk_and_say_which_are_right(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """A number of shards that is not the deployment's is told as such, not as a slow Redis."""
+    run(redis_url, "true")
+    env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_HOME=str(tmp_path), RUNFOLD_SHARDS="3")
+    answer = runfold("exec", "--", "sh", "-c", "exit 5", env=env)
+    assert answer.returncode == 5
+    (warning,) = answer.stderr.splitlines()
+    assert warning.startswith(b"runfold: this run is kept on disk")
+    assert warning.endswith(b"set RUNFOLD_SHARDS=8 or leave it unset")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"RUNFOLD_API_PORT": "abc"}, {"RUNFOLD_BUFFER_EVENTS": "-1"}, {"RUNFOLD_REDIS_URL": "tcp:x"}],
+    ids=lambda wrong: "".join(wrong),
+)
+def test_a_wrong_setting_does_not_keep_the_command_from_running(wrong: dict[str, str]) -> None:
+    """It runs unrecorded, with its own exit code, and the setting is named."""
+    script = "echo out; trap; exit 5"
+    answer = runfold("exec", "--", "sh", "-c", script, env=environ(**wrong))
+    assert (answer.returncode, answer.stdout) == (5, b"out\n")
+    culprit, consequence = answer.stderr.decode().splitlines()
+    assert "".join(wrong) in culprit
+    assert consequence == "runfold: the command runs, but is not recorded"
+    absent = runfold("exec", "--", "no-such-command", env=environ(**wrong))
+    assert absent.returncode == 127
+
+
 def test_redis_away_changes_nothing_but_a_line_at_the_end(tmp_path: Path) -> None:
-    """The command runs, its output and exit code are as ever, and one line says what is missing."""
+    """The command runs, output and exit code are as ever, and one line says where the run is."""
     env = environ(RUNFOLD_HOME=str(tmp_path))
     answer = runfold("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 5", env=env)
     assert answer.returncode == 5
     assert answer.stdout == b"out\n"
     own, warning = answer.stderr.splitlines()
     assert own == b"err"
-    assert warning.startswith(b"runfold: this run could not be recorded: ")
+    assert warning.startswith(b"runfold: this run is kept on disk, and sent by the next program ")
 
 
 class Terminal:

@@ -1,1 +1,4 @@
-"""Benchmarks: `make bench`. Figures are medians of repeats; ratios are taken within one run."""
+"""Benchmarks: `make bench`. Figures are medians of repeats; ratios are taken within one run.
+
+`goals` names every figure, with its unit and its goal; `tests/README.md` says how each is taken.
+"""

@@ -1,86 +1,104 @@
-"""Run the benchmarks on a private stack: one table on the terminal, one report in JSON."""
+"""Measure the whole pipeline and each part of it, on private servers."""
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import emitting, folding, reading
+from benchmarks import emitting, folding, growth, latency, machine, reading, report
+from benchmarks.figures import Figures
+from benchmarks.filling import fill
+from benchmarks.profiling import Profile
+from benchmarks.servers import Servers, open_servers
+from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
 from runfold_api.serving import bind, make_server, url_of
 from runfold_api.settings import Settings
-from runfold_stack.local import Endpoints, open_stack
-from runfold_storage.migrate import migrate
+
+PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "growth", "read")
 
 
 def main() -> None:
-    """Measure everything once, with repeats inside."""
+    """Measure the parts that were asked for, one after the other."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
-    parser.add_argument("--repeats", type=int, default=3)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="small sizes, a minute or two")
+    size.add_argument("--full", action="store_true", help="10 and 30 million events, an hour")
+    parser.add_argument(
+        "--only", type=_parts, default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="one more burst with py-spy on the worker; a speedscope file beside the report",
+    )
     parser.add_argument("--report", type=Path, default=Path("build/bench.json"))
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the servers keep their data, instead of the system's /tmp",
+    )
     options = parser.parse_args()
-    scale = 10 if options.quick else 1
+    sizes = QUICK if options.quick else FULL if options.full else DEFAULT
+    profile = Profile(options.report.with_suffix(".speedscope.json")) if options.profile else None
+
     console = Console(stderr=True)
+    figures = Figures()
+    context: dict[str, Any] = {"size": sizes.name, "machine": machine.describe(options.folder)}
+    seconds: dict[str, float] = {}
+    with open_servers(options.folder) as servers:
+        context["servers"] = servers.versions()
+        measures: dict[str, Callable[[], None]] = {
+            "emit": lambda: emitting.measure(servers, sizes, figures),
+            "fold": lambda: folding.measure(servers, sizes, figures, profile),
+            "json": lambda: folding.measure_json(servers, sizes, figures),
+            "sustained": lambda: folding.measure_sustained(servers, sizes, figures),
+            "latency": lambda: latency.measure(servers, sizes, figures),
+            "growth": lambda: growth.measure(servers, sizes, figures),
+            "read": lambda: _measure_reads(servers, sizes, figures),
+        }
+        for part in (part for part in PARTS if part in options.only):
+            console.print(f"{part} …")
+            began = time.monotonic()
+            try:
+                measures[part]()
+            finally:  # what has been measured outlives what goes wrong an hour later
+                seconds[part] = round(time.monotonic() - began, 1)
+                context |= {"seconds": seconds, "python_loop_ms_at_end": machine.loop_ms()}
+                report.write(options.report, figures, context)
+    report.show(figures, f"Runfold, {sizes.name} sizes")
+    console.print(f"report: {options.report}; seconds by part: {seconds}", soft_wrap=True)
+    if profile is not None:
+        console.print(f"profile: {figures.notes.get('profile', 'only with the part `fold`')}")
 
-    figures: dict[str, Any] = {"machine": machine()}
-    with stack() as endpoints:
-        redis_url, database_url = endpoints.redis_url, endpoints.database_url
-        migrate(database_url)
-        console.print("emit …")
-        rounds = [emitting.measure(redis_url, 200_000 // scale) for _ in range(options.repeats)]
-        figures["emit"] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-    with stack() as endpoints:
-        redis_url, database_url = endpoints.redis_url, endpoints.database_url
-        migrate(database_url)
-        console.print("fold and COPY …")
-        count = 400_000 // scale
-        figures["fold"] = folding.measure(redis_url, database_url, count, options.repeats)
-    with stack() as endpoints, serving(endpoints) as api_url:
-        console.print("reads …")
-        folding.measure_fold(
-            endpoints.redis_url, endpoints.database_url, 1_000_000 // scale, packed=True
+
+def _parts(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(","))
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(
+            f"there is no part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}"
         )
-        with psycopg.connect(endpoints.database_url, autocommit=True) as connection:
+    return parts
+
+
+def _measure_reads(servers: Servers, sizes: Sizes, figures: Figures) -> None:
+    with servers.database() as url:
+        fill(servers.redis_url, sizes.read_runs)
+        folding.fold_waiting(servers, url)
+        with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later
-        figures["read"] = reading.measure(endpoints.database_url, api_url, 500 // scale)
-
-    options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(json.dumps(figures, indent=2) + "\n")
-    show(figures)
-    console.print(f"report: {options.report}")
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {"cores": os.cpu_count(), "python": platform.python_version(), "argv": sys.argv[1:]}
+        with _serving(Settings(redis_url=servers.redis_url, database_url=url)) as api_url:
+            figures.notes["read"] = reading.measure(url, api_url, sizes.read_rounds)
 
 
 @contextmanager
-def stack() -> Iterator[Endpoints]:
-    """Servers of our own, as durable as `runfold up` has them."""
-    with tempfile.TemporaryDirectory(prefix="runfold-bench-") as folder:
-        os.chmod(folder, 0o755)
-        with open_stack(Path(folder) / "data", die_with_parent=True) as opened:
-            yield opened.endpoints
-
-
-@contextmanager
-def serving(endpoints: Endpoints) -> Iterator[str]:
+def _serving(settings: Settings) -> Iterator[str]:
     """The API in a thread of this process."""
-    migrate(endpoints.database_url)
-    settings = Settings(redis_url=endpoints.redis_url, database_url=endpoints.database_url)
     with bind(port=0) as listener:
         listener.listen()
         server = make_server(settings)
@@ -91,22 +109,6 @@ def serving(endpoints: Endpoints) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-def show(figures: dict[str, Any]) -> None:
-    """The table."""
-    table = Table("figure", "measured", title="Runfold")
-    for part in ("emit", "fold"):
-        for name, value in figures[part].items():
-            table.add_row(name, f"{value:,.2f}" if value < 1000 else f"{value:,.0f}")
-    for name, value in figures["read"].items():
-        if isinstance(value, dict):
-            for kind, times in value.items():
-                label = f"{name}, {kind.removesuffix('_ms')}, p50 / p99"
-                table.add_row(label, f"{times['p50']:.2f} / {times['p99']:.2f} ms")
-        else:
-            table.add_row(name, f"{value:,}")
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,92 +1,168 @@
-"""Events a second from a filled stream to committed rows, and plain COPY of the same rows."""
+"""How fast one worker folds what waits in Redis, what it uses for that, and what an event takes.
 
-import statistics
-import threading
-import time
-from typing import Any
+Each repeat has an empty Redis and a fresh database. The streams are filled first, by another
+process; both servers have come to rest before the clock starts. Afterwards the projections must
+hold every run, complete: a fold that forgets is not fast but wrong.
+"""
 
 import psycopg
 import redis
 
-from benchmarks.workload import envelopes, fill
+from benchmarks.copying import RawCopy
+from benchmarks.figures import Figures
+from benchmarks.filling import Filled, fill
+from benchmarks.metering import AVAILABLE, per_event
+from benchmarks.orm import measure_orm
+from benchmarks.profiling import Profile
+from benchmarks.servers import Servers
+from benchmarks.sizes import Sizes
+from benchmarks.working import Folded, fold_all, start_worker
+from benchmarks.workload import NODES_PER_RUN
 from runfold import streams
-from runfold.ids import run_key
-from runfold_storage.batches import EVENT_COLUMNS
-from runfold_storage.copying import copy_rows
-from runfold_storage.ledger import to_row
-from runfold_workers.worker import Worker, WorkerSettings
 
 
-def measure_fold(redis_url: str, database_url: str, count: int, *, packed: bool) -> float:
-    """Events a second that one worker folds while `count` of them wait."""
-    with redis.Redis.from_url(redis_url) as client:
-        shards = streams.agree_on_shards(client)
-        filled = fill(client, envelopes(count, begin_us=time.time_ns() // 1000), packed=packed)
-        worker = Worker(WorkerSettings(redis_url, database_url))
-        thread = threading.Thread(target=worker.run)
-        began = time.perf_counter()
-        thread.start()
-        try:
-            while any(client.xlen(streams.stream_key(shard)) for shard in range(shards)):
-                if not thread.is_alive():
-                    raise RuntimeError("the worker ended before the streams were empty")
-                time.sleep(0.02)
-            elapsed_s = time.perf_counter() - began
-        finally:
-            worker.stop()
-            thread.join()
-    return filled / elapsed_s
+def measure(servers: Servers, sizes: Sizes, figures: Figures, profile: Profile | None) -> None:
+    """Bursts of SDK frames: warm, cold, and beside raw COPY and an ORM in the same repeat."""
+    with servers.database() as url:
+        raw = RawCopy(url, sizes.burst_runs, _shards(servers))
+    figures.notes["copy_bytes_per_row"] = raw.bytes / raw.rows
+    for number in range(sizes.repeats):
+        with servers.database() as url:
+            copied = raw.measure(url)
+            orm = measure_orm(url, sizes.orm_events)
+            filled, warm = _measure_warm(servers, url, sizes.burst_runs, figures)
+            figures.add("copy.rows_per_s", copied)
+            figures.add("fold.to_copy", warm / copied)
+            figures.add("orm.events_per_s", orm)
+            figures.add("fold.to_orm", warm / orm)
+            figures.add("fold.xadd_per_s", filled.events / filled.xadd_s)
+            figures.add("fold.to_xadd", warm * filled.xadd_s / filled.events)
+            if number == sizes.repeats - 1:
+                _measure_cold(servers, url, sizes.burst_runs, figures)
+    if profile is not None:
+        _profile(servers, sizes.burst_runs, figures, profile)
 
 
-def measure_copy(database_url: str, count: int) -> float:
-    """Rows a second that plain COPY brings into a table with the ledger's columns and key.
-
-    One transaction for every 20,000 rows, as the fold's batches have; the rows are made before.
-    """
-    rows = [
-        to_row(envelope, 0, run_key(envelope.run))
-        for envelope in envelopes(count, begin_us=time.time_ns() // 1000)
-    ]
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE copied (LIKE events INCLUDING ALL)")
-        try:
-            began = time.perf_counter()
-            for start in range(0, len(rows), 20_000):
-                with connection.transaction():
-                    copy_rows(connection, "copied", EVENT_COLUMNS, rows[start : start + 20_000])
-            return len(rows) / (time.perf_counter() - began)
-        finally:
-            connection.execute("DROP TABLE copied")
+def measure_json(servers: Servers, sizes: Sizes, figures: Figures) -> None:
+    """Frames of one event in plain JSON, as anyone may write them by hand."""
+    for _ in range(sizes.repeats):
+        with servers.database() as url:
+            filled = fill(servers.redis_url, sizes.json_runs, packed=False)
+            folded = fold_waiting(servers, url)
+            check_folded(url, sizes.json_runs)
+            figures.add("json.events_per_s", filled.events / folded.elapsed_s)
+            _add_used("json", folded, filled.events, figures)
 
 
-def bytes_per_event(database_url: str) -> dict[str, float]:
-    """What an event takes in PostgreSQL, with all tables and indexes that it touches."""
+def measure_sustained(servers: Servers, sizes: Sizes, figures: Figures) -> None:
+    """A backlog of millions, all of it in Redis before the worker starts."""
+    if not sizes.sustained_runs:
+        figures.skip("sustained.events_per_s", "only with --full")
+        return
+    with servers.database() as url:
+        filled = fill(servers.redis_url, sizes.sustained_runs)
+        folded = fold_waiting(servers, url)
+        check_folded(url, sizes.sustained_runs)
+        figures.add("sustained.events_per_s", filled.events / folded.elapsed_s)
+        _add_used("sustained", folded, filled.events, figures)
+
+
+def fold_waiting(servers: Servers, database_url: str) -> Folded:
+    """One worker, a process of its own, folds all that waits."""
+    with start_worker(servers, database_url) as worker:
+        servers.settle(database_url)
+        return fold_all(servers, database_url, worker)
+
+
+def check_folded(database_url: str, runs: int) -> None:
+    """Raise when the projections do not hold exactly so many runs, all complete."""
     with psycopg.connect(database_url) as connection:
-        events = connection.execute("SELECT count(*) FROM events").fetchone()
-        size = connection.execute(
-            """
-            SELECT sum(pg_total_relation_size(c.oid))
-            FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE n.nspname = 'public' AND c.relkind = 'r'
-            """
+        found = connection.execute(
+            "SELECT count(*), sum(nodes_completed) FROM runs WHERE status = 'completed'"
         ).fetchone()
-    assert events is not None
-    assert size is not None
-    return {"events": events[0], "postgresql_bytes_per_event": float(size[0]) / events[0]}
+    if found != (runs, runs * NODES_PER_RUN):
+        raise RuntimeError(f"{runs} runs were sent; completed runs and their nodes are {found}")
 
 
-def measure(redis_url: str, database_url: str, count: int, repeats: int) -> dict[str, Any]:
-    """Medians of repeats, COPY and fold in turns so that a noisy minute hits both."""
-    packed, json, copied = [], [], []
-    for _ in range(repeats):
-        copied.append(measure_copy(database_url, count))
-        packed.append(measure_fold(redis_url, database_url, count, packed=True))
-        json.append(measure_fold(redis_url, database_url, count // 4, packed=False))
-    ratio = statistics.median(fold / copy for fold, copy in zip(packed, copied, strict=True))
-    return {
-        "fold_packed_events_per_s": statistics.median(packed),
-        "fold_json_events_per_s": statistics.median(json),
-        "copy_rows_per_s": statistics.median(copied),
-        "fold_to_copy_ratio": ratio,
-        **bytes_per_event(database_url),
-    }
+def _measure_warm(servers: Servers, url: str, runs: int, figures: Figures) -> tuple[Filled, float]:
+    filled = fill(servers.redis_url, runs)
+    figures.add("bytes.redis", _redis_bytes(servers) / filled.events)
+    with start_worker(servers, url) as worker:
+        servers.settle(url)
+        wal_before = _wal(url)
+        folded = fold_all(servers, url, worker)
+    figures.add("fold.first_commit_ms", folded.first_commit_s * 1000)
+    figures.add("bytes.wal", (_wal(url) - wal_before) / filled.events)
+    figures.add("bytes.postgresql", _table_bytes(url) / filled.events)
+    check_folded(url, runs)
+    _add_used("fold", folded, filled.events, figures)
+    rate = filled.events / folded.elapsed_s
+    figures.add("fold.warm_events_per_s", rate)
+    return filled, rate
+
+
+def _measure_cold(servers: Servers, url: str, runs: int, figures: Figures) -> None:
+    """Once, into the database of the last warm burst: its indexes have to come from the disk."""
+    filled = fill(servers.redis_url, runs)
+    servers.settle(url)
+    if reason := servers.make_cold():
+        figures.skip("fold.cold_events_per_s", reason)
+        return
+    with start_worker(servers, url) as worker:
+        folded = fold_all(servers, url, worker)
+    check_folded(url, 2 * runs)
+    figures.add("fold.cold_events_per_s", filled.events / folded.elapsed_s)
+
+
+def _profile(servers: Servers, runs: int, figures: Figures, profile: Profile) -> None:
+    """One more burst under the profiler, which counts for no figure."""
+    with servers.database() as url:
+        fill(servers.redis_url, runs)
+        with start_worker(servers, url) as worker:
+            worker.await_ready()
+            recording = profile.start(worker.pid)
+            fold_all(servers, url, worker)
+        figures.notes["profile"] = profile.finish(recording)
+
+
+def _add_used(part: str, folded: Folded, events: int, figures: Figures) -> None:
+    if not AVAILABLE:
+        figures.skip("worker.peak_rss_mb", "needs Linux's /proc")
+        return
+    for name, value in per_event(folded.used, events).items():
+        figures.add(f"{part}.{name}_share" if name == "others" else f"{part}.{name}_cpu_us", value)
+    figures.add("worker.peak_rss_mb", folded.peak_bytes / 1e6)
+
+
+def _shards(servers: Servers) -> int:
+    with redis.Redis.from_url(servers.redis_url) as client:
+        return streams.agree_on_shards(client)
+
+
+def _redis_bytes(servers: Servers) -> int:
+    with redis.Redis.from_url(servers.redis_url) as client:
+        keys = map(streams.stream_key, range(streams.agree_on_shards(client)))
+        return sum(client.memory_usage(key, samples=0) or 0 for key in keys)
+
+
+def _table_bytes(url: str) -> int:
+    """All tables of ours with their indexes and TOAST."""
+    return _one(
+        url,
+        """
+        SELECT sum(pg_total_relation_size(c.oid))::bigint
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname !~ '^(pg_|information_schema$)' AND c.relkind IN ('r', 'm')
+        """,
+    )
+
+
+def _wal(url: str) -> int:
+    return _one(url, "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint")
+
+
+def _one(url: str, query: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -40,9 +41,13 @@ def measure(database_url: str, api_url: str, rounds: int) -> dict[str, Any]:
         for name, (read, path) in reads.items():
             figures[name] = {
                 "python_ms": _times(read, rounds),
-                "http_ms": _times(lambda path=path: client.get(path).raise_for_status(), rounds),
+                "http_ms": _times(partial(_get, client, path), rounds),
             }
     return figures
+
+
+def _get(client: httpx.Client, path: str) -> None:
+    client.get(path).raise_for_status()
 
 
 def _times(read: Callable[[], Any], rounds: int) -> dict[str, float]:

@@ -1,9 +1,14 @@
-"""The standard workload: runs of 10 events of about 300 bytes, 200 of them interleaved."""
+"""The standard workload: runs of 10 events of about 300 bytes, 200 of them interleaved.
+
+Bodies are made once, in thousands of variants, and used again under new run ids and times, so
+that tens of millions of events are made in minutes. No frame repeats a body, which would make it
+compress better than real ones do.
+"""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
-import redis
 import zstandard
 from msgspec import Raw
 
@@ -13,13 +18,28 @@ from runfold.events import Completed, Event, NodeFinished, NodeStarted, Started,
 from runfold.frames import encode_json_frame, encode_packed_frame
 from runfold.ids import make_run_id
 
-EVENTS_PER_RUN = 10
-INTERLEAVED = 200
-PAYLOAD_BYTES = 270
-FRAME_EVENTS = 500
+EVENTS_PER_RUN: Final = 10
+NODES_PER_RUN: Final = 4
+INTERLEAVED: Final = 200
+PAYLOAD_BYTES: Final = 270
+FRAME_BYTES: Final = 256 * 1024
+"""Of bodies, in a frame of a busy emitter."""
 
-_RANDOM = random.Random(1)
-_POOL = _RANDOM.randbytes(1 << 20).hex().encode()
+_WORKFLOWS: Final = 20
+_VARIANTS: Final = 4000
+_RANDOM: Final = random.Random(1)
+_POOL: Final = _RANDOM.randbytes(1 << 20).hex().encode()
+
+
+Fields = dict[Any, Any]
+"""Of a stream entry: bytes to bytes, but redis-py asks for a dict of a wide union, invariantly."""
+
+
+class Frame(NamedTuple):
+    """Events of one shard that go into one stream entry."""
+
+    shard: int
+    events: list[Envelope]
 
 
 def payload() -> Raw:
@@ -41,49 +61,68 @@ def run_event(workflow: str, number: int) -> Event:
     return NodeFinished(node=node, outputs=payload(), usage=usage)
 
 
-def envelopes(count: int, *, begin_us: int) -> Iterator[Envelope]:
-    """So many events, one every ten microseconds from `begin_us` on."""
-    running: list[tuple[str, str, int]] = []
-    at_us = begin_us
-    made = 0
-    while made < count:
-        while len(running) < INTERLEAVED:
-            running.append((make_run_id(at_us), f"workflow-{_RANDOM.randrange(20)}", 0))
-        following = []
-        for run, workflow, number in running:
-            at_us += 10
-            made += 1
-            yield seal(run_event(workflow, number), run=run, id=number, at_us=at_us)
+def envelopes(
+    runs: int, *, shards: int, begin_us: int, step_us: float = 10.0
+) -> Iterator[tuple[int, Envelope]]:
+    """The events of so many runs, each with its shard, one every `step_us` from `begin_us` on.
+
+    The runs that are under way at one time are at all stages, as if each had begun by itself.
+    """
+    templates = [
+        [_template(variant, number) for number in range(EVENTS_PER_RUN)]
+        for variant in range(min(_VARIANTS, runs))
+    ]
+    at_us = float(begin_us)
+    begun = 0
+    active: list[tuple[str, int, list[tuple[str, bytes]], int]] = []
+    while begun < runs or active:
+        for _ in range(min(INTERLEAVED // EVENTS_PER_RUN, runs - begun)):
+            run = make_run_id(int(at_us))
+            bodies = templates[begun % len(templates)]
+            active.append((run, streams.shard_of(run, shards), bodies, 0))
+            begun += 1
+        going_on = []
+        for run, shard, bodies, number in active:
+            at_us += step_us
+            kind, body = bodies[number]
+            yield shard, Envelope(type=kind, run=run, id=number, at_us=int(at_us), body=body)
             if number + 1 < EVENTS_PER_RUN:
-                following.append((run, workflow, number + 1))
-        running = following
+                going_on.append((run, shard, bodies, number + 1))
+        active = going_on
 
 
-def fill(client: redis.Redis, events: Iterator[Envelope], *, packed: bool = True) -> int:
-    """Put events into their streams, in SDK frames or one JSON frame an event; returns how many."""
-    shards = streams.agree_on_shards(client)
-    compressor = zstandard.ZstdCompressor(level=1)
-    waiting: dict[int, list[Envelope]] = {shard: [] for shard in range(shards)}
-    pipeline = client.pipeline(transaction=False)
-    size = FRAME_EVENTS if packed else 1
-
-    def send(shard: int) -> None:
-        batch = waiting[shard]
-        fields = encode_packed_frame(batch, compressor) if packed else encode_json_frame(batch)
-        pipeline.xadd(streams.stream_key(shard), fields)
-        batch.clear()
-        if len(pipeline) >= 200:
-            pipeline.execute()
-
-    count = 0
-    for envelope in events:
-        shard = streams.shard_of(envelope.run, shards)
-        waiting[shard].append(envelope)
-        count += 1
-        if len(waiting[shard]) >= size:
-            send(shard)
+def frames(events: Iterable[tuple[int, Envelope]], *, single: bool = False) -> Iterator[Frame]:
+    """Cut events into frames: as large as a busy emitter makes them, or of one event each."""
+    waiting: dict[int, list[Envelope]] = {}
+    room: dict[int, int] = {}
+    for shard, envelope in events:
+        if single:
+            yield Frame(shard, [envelope])
+            continue
+        batch = waiting.setdefault(shard, [])
+        batch.append(envelope)
+        left = room[shard] = room.get(shard, FRAME_BYTES) - len(envelope.body)
+        if left <= 0:
+            yield Frame(shard, batch)
+            del waiting[shard], room[shard]
     for shard, batch in waiting.items():
-        if batch:
-            send(shard)
-    pipeline.execute()
-    return count
+        yield Frame(shard, batch)
+
+
+class Encoder:
+    """Frames as the fields of a stream entry: the SDK's packed form, or JSON as written by hand."""
+
+    def __init__(self, *, packed: bool = True) -> None:
+        self._packed = packed
+        self._compressor = zstandard.ZstdCompressor(level=1)
+
+    def encode(self, frame: Frame) -> Fields:
+        """The one field and its bytes."""
+        if self._packed:
+            return encode_packed_frame(frame.events, self._compressor)
+        return encode_json_frame(frame.events)
+
+
+def _template(variant: int, number: int) -> tuple[str, bytes]:
+    event = run_event(f"workflow-{variant % _WORKFLOWS}", number)
+    return event.type, seal(event, run="-", id=0, at_us=0).body

@@ -105,10 +105,10 @@ def test_redis_may_come_later(make_redis: MakeRedis) -> None:
         for _ in range(100):
             with recorder.run("w") as run, run.node("n"):
                 pass
-        waiting = recorder.flush(0.1)
-        assert (waiting.sent, waiting.pending) == (0, 400)
+        waiting = recorder.flush(60)
+        assert (waiting.sent, waiting.pending, waiting.spooled) == (0, 0, 400)
         server.start()
-        assert recorder.flush(60).pending == 0
+        assert recorder.flush(60).sent == 400
     assert len(read(server.url)) == 400
 
 
@@ -123,9 +123,9 @@ def test_a_full_redis_is_waited_for(make_redis: MakeRedis) -> None:
         for number in range(10):
             run.log(str(number))
         refused = recorder.flush(0.2)
-        assert refused.pending == 10
+        assert refused.pending + refused.spooled == 10
         client.config_set("maxmemory", "0")
-        assert recorder.flush(60).pending == 0
+        assert recorder.flush(60).sent == 11
     assert first_seen(read(server.url), run.id) == list(range(11))
 
 
@@ -137,9 +137,10 @@ def test_a_read_only_redis_is_waited_for(make_redis: MakeRedis) -> None:
         assert recorder.flush(30).pending == 0
         client.replicaof("127.0.0.1", "1")
         run.log("while read-only")
-        assert recorder.flush(0.2).pending == 1
+        refused = recorder.flush(0.2)
+        assert refused.pending + refused.spooled == 1
         client.replicaof("NO", "ONE")
-        assert recorder.flush(60).pending == 0
+        assert recorder.flush(60).sent == 2
     assert first_seen(read(server.url), run.id) == [0, 1]
 
 
@@ -290,11 +291,13 @@ def test_exit_handlers_may_still_record(redis_url: str) -> None:
 
 
 def test_exiting_without_redis_takes_bounded_time_and_is_told(make_redis: MakeRedis) -> None:
-    """The end of a program waits as long as it was told to, and names the loss."""
+    """The end of a program waits as long as it was told to, and says where the events are."""
     server = make_redis()
     server.stop()
     script = "recorder = Recorder(exit_flush_s=0.1)\nwith recorder.run('w'):\n    pass\n"
     told = run_script(server.url, script)
+    assert "2 events are in the spool" in told
+    told = run_script(server.url, script.replace("0.1", "0.1, backpressure='block'"))
     assert "2 events could not be sent and are lost" in told
 
 

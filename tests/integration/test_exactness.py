@@ -483,15 +483,20 @@ def test_a_ledger_that_knows_more_than_memory_is_believed(
 def test_events_at_the_ends_of_time_fold(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
-    """The years 1 and 9999, and the very second that clocks without a battery show."""
+    """The years 1 and 9999, and the very second that clocks without a battery show.
+
+    What claims to be of the future does not hide how far the fold is behind.
+    """
     times = {"first": -62_135_596_800_000_000, "epoch": 0, "last": 253_402_300_799_999_999}
     events = [started(run) | {"at_us": at_us} for run, at_us in times.items()]
     for number, event in enumerate(events, 1):
         committer_on(open_connection()).commit([frame_of(event, number=number)])
 
     assert read_projection(database) == project(events, SHARDS)
-    folded = database.execute("SELECT max(folded_at)::text FROM positions").fetchone()
-    assert folded == ("9999-12-31 23:59:59.999999+00",)
+    row = database.execute(
+        "SELECT max(folded_at) BETWEEN now() - interval '1 minute' AND now() FROM positions"
+    ).fetchone()
+    assert row == (True,)
 
 
 def test_a_heartbeat_survives_a_restart(

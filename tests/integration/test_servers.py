@@ -26,7 +26,6 @@ from runfold_stack.errors import (
 from runfold_stack.local import (
     Endpoints,
     LocalStack,
-    default_data_dir,
     find_running,
     open_stack,
     stop_running,
@@ -436,15 +435,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match=f"cannot be used: File exists: {tmp_path}/file. Choose"):
         RedisServer(tmp_path / "file" / "redis").start()
-
-
-def test_the_default_data_directory_is_the_users_own() -> None:
-    """Root's data lies in /var/lib, a user's where the XDG specification says."""
-    assert default_data_dir({}, as_root=True) == Path("/var/lib/runfold")
-    assert default_data_dir({"XDG_DATA_HOME": "/data"}, as_root=False) == Path("/data/runfold")
-    at_home = Path.home() / ".local/share/runfold"
-    assert default_data_dir({}, as_root=False) == at_home
-    assert default_data_dir({"XDG_DATA_HOME": "relative"}, as_root=False) == at_home
 
 
 # Failing starts

@@ -1,6 +1,7 @@
 """What the SDK's unit tests share: a recorder that writes to a Redis in memory."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import fakeredis
 import pytest
@@ -13,8 +14,8 @@ Recorded = Callable[[], list[tuple[Envelope, Event]]]
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's own settings must not reach a unit test."""
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine's own settings and spool must not reach a unit test."""
     for name in (
         "REDIS_URL",
         "SHARDS",
@@ -24,8 +25,12 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "BUFFER_BYTES",
         "HEARTBEAT_S",
         "EXIT_FLUSH_S",
+        "BACKPRESSURE",
+        "SPOOL_DIR",
+        "SPOOL_BYTES",
     ):
         monkeypatch.delenv(f"RUNFOLD_{name}", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture

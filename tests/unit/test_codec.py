@@ -23,6 +23,7 @@ from runfold.codec import (
     to_rfc3339,
     to_us,
 )
+from runfold.events import MAX_EVENT_BYTES
 
 AT = "2026-11-21T02:00:00.000001Z"
 AT_US = 1_795_226_400_000_001
@@ -132,7 +133,8 @@ def test_an_event_without_an_id_gets_one_from_its_content() -> None:
         (raw_event(extra=float("nan")), "not JSON"),
         (raw_event()[:-1] + b',"n":1e400}', "not"),
         (raw_event()[:-1] + b',"t":"\xff"}', "not UTF-8"),
-        (raw_event(text="x" * 2 * 1024 * 1024), "too large"),
+        (raw_event(extra=list(range(200_000))), "too large"),
+        (raw_event(text="x" * 17 * 1024 * 1024), "too large"),
         (raw_event(extra=json.loads("[" * 200 + "]" * 200)), "nested too deeply"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
@@ -141,6 +143,22 @@ def test_an_event_without_an_id_gets_one_from_its_content() -> None:
 def test_a_broken_event_says_what_is_wrong(raw: bytes, expected: str) -> None:
     """Each way of being wrong has a reason that a reader of dead letters can act on."""
     assert expected in reason(raw)
+
+
+def test_long_strings_are_cut_and_marked_until_the_event_fits() -> None:
+    """The longest ones, at any depth; everything else stays, unknown fields too."""
+    short, long = "s" * 50_000, "y" * 3_000_000
+    raw = raw_event(type="completed", outputs={"a": [short, long]}, extra=long, text=...)
+
+    envelope, _ = decode_event(raw)
+
+    body = json.loads(envelope.body)
+    assert len(envelope.body) <= MAX_EVENT_BYTES
+    assert body["outputs"]["a"][0] == short
+    for text in (body["outputs"]["a"][1], body["extra"]):
+        cut, _, mark = text.partition("…")
+        assert long.startswith(cut)
+        assert mark == "[cut, 3000000 characters]"
 
 
 def test_ids_of_200_characters_are_fine() -> None:

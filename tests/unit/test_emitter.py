@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -11,6 +12,7 @@ import redis
 from runfold import Flushed, Heartbeat, Logged, Settings
 from runfold.emitter import Emitter
 from runfold.frames import decode_frame
+from runfold.parcels import Parcel
 from runfold.redaction import Redactor
 from runfold.sealing import Unsealed
 from runfold.settings import read_settings
@@ -50,7 +52,8 @@ def test_events_arrive_in_order(fake_server: fakeredis.FakeServer) -> None:
 
 def test_a_full_buffer_drops_the_newest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """With Redis away nothing is slowed; what does not fit is counted and reported."""
-    emitter = make(away, buffer_events=3)
+    emitter = make(away, buffer_events=3, backpressure="block")
+    emitter._buffer.patient = False
     for number in range(5):
         emitter.put(item(number))
     assert emitter.flush(0.05) == Flushed(sent=0, pending=3, dropped=2)
@@ -72,7 +75,8 @@ def test_events_that_waited_are_sent_when_redis_comes(
     emitter = make(connect)
     for number in range(5):
         emitter.put(item(number))
-    assert emitter.flush(0).pending == 5
+    waiting = emitter.flush(0)
+    assert waiting.pending + waiting.spooled == 5
     is_there.set()
     assert emitter.flush(30) == Flushed(sent=5, pending=0, dropped=0)
     assert ids(fake_server) == [0, 1, 2, 3, 4]
@@ -91,7 +95,8 @@ def test_flushing_in_vain_leaves_nothing_behind(fake_server: fakeredis.FakeServe
     emitter = make(connect)
     emitter.put(item(0))
     for _ in range(20):
-        assert emitter.flush(0).pending == 1
+        waiting = emitter.flush(0)
+        assert waiting.pending + waiting.spooled == 1
     is_there.set()
     assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
     emitter.close(5)
@@ -145,14 +150,15 @@ def test_an_error_in_the_flusher_does_not_end_it(
 ) -> None:
     """A bug is reported, and the events go out afterwards."""
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
-    send, failures = emitter._shipper.send, iter([True])
+    shipper = emitter._dispatcher._shipper
+    send, failures = shipper.send, iter([True])
 
-    def fail_once(**arguments: bool) -> tuple[int, int]:
+    def fail_once(**arguments: bool) -> list[Parcel]:
         if next(failures, False):
             raise RuntimeError("a bug")
         return send(**arguments)
 
-    monkeypatch.setattr(emitter._shipper, "send", fail_once)
+    monkeypatch.setattr(shipper, "send", fail_once)
     emitter.put(item(0))
     assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
     assert "a bug" in caplog.text
@@ -190,7 +196,7 @@ def test_an_event_after_the_end_of_the_process_is_sent_at_once(
 
 def test_the_end_of_a_process_waits_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
     """With Redis away the time is bounded over all that happens at the end, and the loss told."""
-    emitter = make(away, exit_flush_s=0.1)
+    emitter = make(away, exit_flush_s=0.1, backpressure="block")
     emitter.put(item(0))
     emitter.at_exit()
     emitter.put(item(1))
@@ -199,19 +205,103 @@ def test_the_end_of_a_process_waits_only_so_long(caplog: pytest.LogCaptureFixtur
     emitter.close(0)
 
 
+def test_the_end_of_a_process_loses_nothing(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """What cannot be sent is in the spool, and that is told."""
+    emitter = make(away, exit_flush_s=0, spool_dir=str(tmp_path / "spool"))
+    emitter.put(item(0))
+    emitter.at_exit()
+    emitter.put(item(1))
+    assert emitter.flushed == Flushed(sent=0, pending=0, dropped=0, spooled=2)
+    assert "2 events are in the spool" in caplog.text
+    assert len(list((tmp_path / "spool").iterdir())) == 1
+    emitter.close(0)
+
+
+def test_a_hanging_connection_does_not_keep_events_from_the_spool(tmp_path: Path) -> None:
+    """`close` puts them there itself while the flusher is caught."""
+    hangs, let_go = threading.Event(), threading.Event()
+
+    def connect() -> redis.Redis:
+        hangs.set()
+        let_go.wait(60)
+        raise OSError("away")
+
+    emitter = make(connect, spool_dir=str(tmp_path / "spool"))
+    emitter.put(item(0))
+    assert hangs.wait(30)
+    assert emitter.close(0.1) == Flushed(sent=0, pending=0, dropped=0, spooled=1)
+    let_go.set()
+
+
+def test_an_outage_moves_events_to_the_spool_and_back(
+    fake_server: fakeredis.FakeServer, tmp_path: Path
+) -> None:
+    """Nobody has to ask for either, and the order is kept."""
+    is_there = threading.Event()
+
+    def connect() -> redis.Redis:
+        if not is_there.is_set():
+            raise OSError("away")
+        return fakeredis.FakeRedis(server=fake_server)
+
+    emitter = make(connect, spool_dir=str(tmp_path / "spool"), shards=3)
+    for number in range(50):
+        emitter.put(item(number))
+    assert emitter.flush(30) == Flushed(sent=0, pending=0, dropped=0, spooled=50)
+    for number in range(50, 100):
+        emitter.put(item(number))
+    is_there.set()
+    assert emitter.flush(30) == Flushed(sent=100, pending=0, dropped=0, spooled=0)
+    assert ids(fake_server) == list(range(100))
+    assert list((tmp_path / "spool").iterdir()) == []
+    emitter.close(5)
+
+
+def test_a_runner_may_wait_for_room(fake_server: fakeredis.FakeServer) -> None:
+    """With `block` nothing is dropped, whatever the pace."""
+    emitter = make(
+        lambda: fakeredis.FakeRedis(server=fake_server), buffer_events=10, backpressure="block"
+    )
+    for number in range(1000):
+        emitter.put(item(number))
+    assert emitter.flush(30) == Flushed(sent=1000, pending=0, dropped=0)
+    assert ids(fake_server) == list(range(1000))
+    emitter.close(5)
+
+
+def test_the_oldest_may_be_dropped(fake_server: fakeredis.FakeServer) -> None:
+    """With `drop_oldest` the last events before Redis came back are those that are sent."""
+    is_there = threading.Event()
+
+    def connect() -> redis.Redis:
+        if not is_there.is_set():
+            raise OSError("away")
+        return fakeredis.FakeRedis(server=fake_server)
+
+    emitter = make(connect, buffer_events=10, backpressure="drop_oldest")
+    for number in range(100):
+        emitter.put(item(number))
+    assert emitter.flushed == Flushed(sent=0, pending=10, dropped=90)
+    is_there.set()
+    assert emitter.flush(30) == Flushed(sent=10, pending=0, dropped=90)
+    assert ids(fake_server) == list(range(90, 100))
+    emitter.close(5)
+
+
 def test_a_forked_child_starts_empty(fake_server: fakeredis.FakeServer) -> None:
     """The parent sends what the parent has; the child gets a thread and a client of its own."""
-    emitter = make(away)
+    emitter = make(away, backpressure="block")
     emitter.put(item(0))
     thread = emitter._thread
     assert thread is not None
     emitter._connect = lambda: fakeredis.FakeRedis(server=fake_server)
-    flusher_of_the_parent = emitter._buffer
     emitter.after_fork()
     emitter.put(item(1))
     assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
     assert ids(fake_server) == [1]
-    assert emitter._buffer is not flusher_of_the_parent
+    assert emitter._thread is not thread
     emitter.close(5)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from runfold import Recorder, SettingInvalid, Settings
 from runfold.redaction import DEFAULT_KEYS
-from runfold.settings import read_settings, variable
+from runfold.settings import default_spool_dir, read_settings, variable
 
 
 def test_an_argument_wins_over_the_environment_and_that_over_the_default() -> None:
@@ -29,6 +29,9 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "RUNFOLD_BUFFER_BYTES": "2000000",
         "RUNFOLD_HEARTBEAT_S": "0.5",
         "RUNFOLD_EXIT_FLUSH_S": "0",
+        "RUNFOLD_BACKPRESSURE": "block",
+        "RUNFOLD_SPOOL_DIR": "/var/spool/runfold",
+        "RUNFOLD_SPOOL_BYTES": "5000000",
     }
     assert set(environ) == {variable(name) for name in Settings.__struct_fields__}
     assert read_settings(environ) == Settings(
@@ -40,6 +43,9 @@ def test_every_setting_can_come_from_the_environment() -> None:
         buffer_bytes=2_000_000,
         heartbeat_s=0.5,
         exit_flush_s=0.0,
+        backpressure="block",
+        spool_dir="/var/spool/runfold",
+        spool_bytes=5_000_000,
     )
 
 
@@ -65,6 +71,8 @@ def test_empty_variables_are_unset() -> None:
         ("heartbeat_s", "-1", "0 sends none"),
         ("exit_flush_s", "inf", "0 does not wait"),
         ("exit_flush_s", "nan", "0 does not wait"),
+        ("backpressure", "drop", "`spool`, `block`, `drop_oldest`"),
+        ("spool_bytes", "100", "1048576 to"),
     ],
 )
 def test_a_wrong_value_names_the_variable_and_what_is_allowed(
@@ -79,12 +87,25 @@ def test_a_wrong_value_names_the_variable_and_what_is_allowed(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("shards", True), ("buffer_events", "5"), ("heartbeat_s", "5"), ("redis_url", 5)],
+    [
+        ("shards", True),
+        ("buffer_events", "5"),
+        ("heartbeat_s", "5"),
+        ("redis_url", 5),
+        ("spool_dir", 5),
+    ],
 )
 def test_arguments_are_checked_as_well(name: str, value: Any) -> None:
     """A wrong argument is found when the recorder is made, not when it records."""
     with pytest.raises(SettingInvalid, match=variable(name)):
         read_settings({}, **{name: value})
+
+
+def test_the_spool_is_in_the_folder_for_state() -> None:
+    """As the XDG specification says, relative paths being ignored."""
+    assert default_spool_dir({"XDG_STATE_HOME": "/state"}) == "/state/runfold/spool"
+    for environ in ({}, {"XDG_STATE_HOME": "state"}):
+        assert default_spool_dir(environ) == str(Path.home() / ".local/state/runfold/spool")
 
 
 def test_a_message_does_not_show_a_password() -> None:
@@ -108,7 +129,15 @@ def test_every_setting_is_documented() -> None:
     readme = (Path(__file__).parents[2] / "producers" / "README.md").read_text()
     rows = dict(re.findall(r"^\| `(RUNFOLD_\w+)` \| (.*?) \|", readme, re.MULTILINE))
     assert set(rows) == {variable(name) for name in Settings.__struct_fields__}
-    for name in ("redis_url", "buffer_events", "buffer_bytes", "heartbeat_s", "exit_flush_s"):
+    for name in (
+        "redis_url",
+        "buffer_events",
+        "buffer_bytes",
+        "heartbeat_s",
+        "exit_flush_s",
+        "backpressure",
+        "spool_bytes",
+    ):
         default = getattr(Settings(), name)
         assert rows[variable(name)].strip("`") == str(default).removesuffix(".0")
 

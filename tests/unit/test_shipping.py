@@ -1,5 +1,6 @@
 """From envelopes to frames in their streams."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,12 @@ import fakeredis
 import pytest
 import redis
 
-from runfold.codec import Envelope
+from runfold import Heartbeat
 from runfold.frames import decode_frame
-from runfold.shipping import FRAME_BYTES, FRAME_EVENTS, Lane, Pause, Shipper
+from runfold.packing import Packer
+from runfold.parcels import Parcel
+from runfold.redaction import Redactor
+from runfold.shipping import Pause, Shipper
 from runfold.streams import shard_of, stream_key
 
 
@@ -26,8 +30,32 @@ class Flaky(fakeredis.FakeRedis):
         return pipeline
 
 
-def envelope(number: int, run: str = "r", size: int = 2) -> Envelope:
-    return Envelope("heartbeat", run, number, 0, b"{" + b" " * (size - 2) + b"}")
+packer = Packer(Redactor())
+
+
+def make(connect: Callable[[], redis.Redis], shards: int | None) -> Shipper:
+    """A shipper without a spool, whose desk the test sits at."""
+    desk = threading.Lock()
+    desk.acquire()
+
+    def split(parcel: Parcel, shards: int) -> list[Parcel]:
+        return packer.split(parcel, parcel.frame, shards)
+
+    return Shipper(connect, shards, split, lambda _: None, desk)
+
+
+def parcel(*numbers: int, run: str = "r", shards: int = 4) -> Parcel:
+    """A frame with events of one run."""
+    items = [(Heartbeat(), run, number, 0, 10, True) for number in numbers]
+    [packed], _ = packer.pack(items, shards)
+    return packed
+
+
+def send(shipper: Shipper, *, now: bool = False) -> tuple[int, int]:
+    """How many events and bytes were acknowledged."""
+    settled = shipper.send(now=now)
+    assert all(one.settled for one in settled)
+    return sum(one.count for one in settled), sum(one.size for one in settled)
 
 
 @pytest.fixture
@@ -37,7 +65,7 @@ def client(fake_server: fakeredis.FakeServer) -> Flaky:
 
 @pytest.fixture
 def shipper(client: Flaky) -> Shipper:
-    shipper = Shipper(lambda: client, 4)
+    shipper = make(lambda: client, 4)
     assert shipper.prepare()
     return shipper
 
@@ -50,49 +78,40 @@ def stream(client: redis.Redis, run: str = "r", shards: int = 4) -> list[list[in
 
 def test_events_go_to_the_stream_of_their_run(client: Flaky, shipper: Shipper) -> None:
     """Each shard gets one frame with its events, in order."""
-    for number in range(8):
-        shipper.add(envelope(number, run=f"run{number % 2}"), 10)
-    assert shipper.send() == (8, 80)
+    shipper.add([parcel(0, 2, 4, 6, run="run0"), parcel(1, 3, 5, 7, run="run1")])
+    assert send(shipper) == (8, 80)
     assert stream(client, "run0") == [[0, 2, 4, 6]]
     assert stream(client, "run1") == [[1, 3, 5, 7]]
 
 
-def test_frames_are_cut_by_number() -> None:
-    """A frame has at most so many events."""
-    lane = Lane()
-    lane.events.extend((envelope(n), 1) for n in range(FRAME_EVENTS + 5))
-    assert len(lane.frame()) == FRAME_EVENTS
-
-
-def test_frames_are_cut_by_size() -> None:
-    """A frame is closed by the event that reaches the limit; one large event is a frame."""
-    lane = Lane()
-    lane.events.extend((envelope(n, size=FRAME_BYTES // 2), 1) for n in range(5))
-    assert [one.id for one in lane.frame()] == [0, 1]
-    lane = Lane()
-    lane.events.extend((envelope(n, size=FRAME_BYTES * 4), 1) for n in range(2))
-    assert [one.id for one in lane.frame()] == [0]
+def test_one_frame_of_a_shard_is_on_its_way(client: Flaky, shipper: Shipper) -> None:
+    """A newer frame waits for the answer to the older one."""
+    shipper.add([parcel(0), parcel(1)])
+    assert send(shipper) == (1, 10)
+    assert stream(client) == [[0]]
+    assert send(shipper) == (1, 10)
+    assert stream(client) == [[0], [1]]
 
 
 def test_a_refused_shard_keeps_its_events_in_order(client: Flaky, shipper: Shipper) -> None:
     """What Redis refused is sent again, before anything newer of that shard."""
-    shipper.add(envelope(0), 10)
+    shipper.add([parcel(0)])
     client.answer = lambda _: [redis.ResponseError("OOM command not allowed")]
-    assert shipper.send() == (0, 0)
-    shipper.add(envelope(1), 10)
-    assert shipper.send() == (0, 0), "too soon after a refusal"
+    assert send(shipper) == (0, 0)
+    shipper.add([parcel(1)])
+    assert send(shipper) == (0, 0), "too soon after a refusal"
     client.answer = None
-    assert shipper.send(now=True) == (2, 20)
-    assert stream(client)[-1] == [0, 1]
+    assert [send(shipper, now=True), send(shipper)] == [(1, 10), (1, 10)]
+    assert stream(client)[-2:] == [[0], [1]]
 
 
 def test_one_refused_shard_does_not_stop_the_others(client: Flaky, shipper: Shipper) -> None:
     """A stream that is broken by hand leaves the other ones running."""
     client.set(stream_key(shard_of("bad", 4)), "not a stream")
-    shipper.add(envelope(0, run="bad"), 10)
-    shipper.add(envelope(1, run="r"), 10)
+    shipper.add([parcel(0, run="bad")])
+    shipper.add([parcel(1, run="r")])
     assert shard_of("bad", 4) != shard_of("r", 4)
-    assert shipper.send() == (1, 10)
+    assert send(shipper) == (1, 10)
     assert stream(client) == [[1]]
     assert not shipper.failing
     assert (shipper.left_s() or 0) > 0
@@ -106,25 +125,25 @@ def test_a_lost_reply_leads_to_a_repetition_with_the_same_ids(
     def lose(_: list[Any]) -> list[Any]:
         raise redis.ConnectionError("reset by peer")
 
-    shipper.add(envelope(0), 10)
+    shipper.add([parcel(0)])
     client.answer = lose
-    assert shipper.send() == (0, 0)
+    assert send(shipper) == (0, 0)
     assert shipper.failing
     client.answer = None
     assert shipper.prepare(now=True)
-    assert shipper.send() == (1, 10)
+    assert send(shipper) == (1, 10)
     assert stream(client) == [[0], [0]]
 
 
 def test_a_read_only_answer_leads_to_a_new_connection(client: Flaky, shipper: Shipper) -> None:
     """A primary that was demoted is left; the next connection may find the new one."""
-    shipper.add(envelope(0), 10)
+    shipper.add([parcel(0)])
     client.answer = lambda _: [redis.ReadOnlyError("READONLY")]
-    assert shipper.send() == (0, 0)
+    assert send(shipper) == (0, 0)
     assert shipper.failing
     client.answer = None
     assert shipper.prepare(now=True)
-    assert shipper.send(now=True) == (1, 10)
+    assert send(shipper, now=True) == (1, 10)
 
 
 def test_a_failed_connection_is_not_tried_again_at_once() -> None:
@@ -135,7 +154,7 @@ def test_a_failed_connection_is_not_tried_again_at_once() -> None:
         attempts.append(1)
         raise OSError("away")
 
-    shipper = Shipper(connect, None)
+    shipper = make(connect, None)
     assert not shipper.prepare()
     assert not shipper.prepare()
     assert len(attempts) == 1
@@ -149,7 +168,7 @@ def test_a_setting_that_differs_is_reported_and_waits(
 ) -> None:
     """With the wrong number of shards nothing is sent to the wrong stream."""
     client.set("runfold:shards", 8)
-    assert not Shipper(lambda: client, 4).prepare()
+    assert not make(lambda: client, 4).prepare()
     assert "RUNFOLD_SHARDS=8" in caplog.text
 
 
@@ -159,7 +178,7 @@ def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
     def connect() -> redis.Redis:
         raise OSError("away")
 
-    shipper = Shipper(connect, None)
+    shipper = make(connect, None)
     for _ in range(10):
         shipper.prepare(now=True)
     assert len(caplog.records) == 1
@@ -168,7 +187,7 @@ def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
 def test_a_flushed_redis_is_told_the_number_again(client: Flaky) -> None:
     """What was agreed before a Redis lost its data is what holds afterwards."""
     client.set("runfold:shards", 2)
-    shipper = Shipper(lambda: client, None)
+    shipper = make(lambda: client, None)
     assert shipper.prepare()
     client.flushall()
     shipper.close()
@@ -179,14 +198,14 @@ def test_a_flushed_redis_is_told_the_number_again(client: Flaky) -> None:
 def test_another_number_sorts_the_waiting_events_again(client: Flaky) -> None:
     """A deployment that was set up anew with more shards gets the events where it reads them."""
     client.set("runfold:shards", 1)
-    shipper = Shipper(lambda: client, None)
+    shipper = make(lambda: client, None)
     assert shipper.prepare()
-    for number in range(20):
-        shipper.add(envelope(number, run=f"run{number}"), 1)
+    items = [(Heartbeat(), f"run{number}", number, 0, 1, True) for number in range(20)]
+    shipper.add(packer.pack(items, 1)[0])
     client.set("runfold:shards", 16)
     shipper.close()
     assert shipper.prepare()
-    assert shipper.send() == (20, 20)
+    assert send(shipper) == (20, 20)
     for number in range(20):
         ids = [id_ for frame in stream(client, f"run{number}", 16) for id_ in frame]
         assert number in ids

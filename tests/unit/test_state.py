@@ -9,7 +9,7 @@ from runfold.ids import run_key_bytes
 from runfold_storage.ledger import StoredEvent
 from runfold_storage.rows import NodeRow, RunRow
 from runfold_workers.images import node_row, run_row
-from runfold_workers.memory import apply_stored
+from runfold_workers.memory import apply_stored, settle
 from runfold_workers.state import RunState, to_nano_usd
 
 
@@ -25,6 +25,7 @@ def state_of(*events: Event) -> RunState:
             0, state.key, envelope.id, envelope.at_us, envelope.type, envelope.body
         )
         apply_stored(state, stored)
+    settle(state)
     return state
 
 

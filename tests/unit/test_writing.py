@@ -8,14 +8,13 @@ import pytest
 
 from runfold import Heartbeat, Logged, Usage, writing
 from runfold.codec import MAX_US, MIN_US
-from runfold.emitter import Emitter
 from runfold.numbering import EventIds
 from runfold.redaction import Redactor
 from runfold.writing import Pen, UsageSum, fit_time, fit_usage, log_events, read_usage
 
 
 def make_pen(*, saved: bool = True) -> tuple[Pen, Mock]:
-    emitter = Mock(spec=Emitter)
+    emitter = Mock(spec=["put"])
     return Pen("r", EventIds(0), emitter, Redactor(), saved=saved), emitter
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from runfold.crashing import crash_point
-from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, write_batch
+from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, prepare_session, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.ledger import load_for_fold, load_tombstones
 from runfold_storage.partitions import ensure_weeks, week_of
@@ -51,6 +51,7 @@ class Committer:
     ) -> None:
         self._connection = connection
         self._reading = reading or connection
+        prepare_session(connection)
         shards = count_shards(connection)
         self._folder = Folder(self._load, shards=shards, max_weight=max_memory_weight)
         self._weeks: set[date | None] = set()

@@ -26,7 +26,7 @@ from .memory import Load, Memory
 from .rollups import Differences, add_node, add_run, scope_of
 from .state import RULES, Attempt, RunState
 
-MAX_MEMORY_WEIGHT: Final = 200_000
+MAX_MEMORY_WEIGHT: Final = 120_000
 """Runs and attempts at nodes, at one to two kilobytes each."""
 
 
@@ -151,20 +151,16 @@ class _Changes:
 
     def settle(self, run: RunState) -> None:
         """Bring a run's rows up to its state, and note what that changes."""
-        before = run.row
-        row = run.row = run_row(run)
-        if row is None:  # only heartbeats so far
-            return
         replaced: list[tuple[Attempt, NodeRow | None]] = []
-        for attempt in run.changed:
-            attempt.changed = False
+        for attempt in run.take_changed():
             old, new = attempt.row, node_row(run, attempt)
             if new != old:
                 attempt.row = new
                 replaced.append((attempt, old))
                 (self.new_nodes if old is None else self.changed_nodes).append(new)
-        run.changed.clear()
-        if not replaced and row == before:
+        before = run.row
+        row = run.row = run_row(run)
+        if row is None or (row == before and not replaced):  # None: only heartbeats so far
             return
         self._count(run, row, before, replaced)
         self.feed_seqs[row.shard] += 1

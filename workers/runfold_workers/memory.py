@@ -137,8 +137,6 @@ def apply_stored(state: RunState, stored: StoredEvent) -> None:
 
 def settle(state: RunState) -> None:
     """Bring the rows up to the state."""
-    state.row = run_row(state)
-    for attempt in state.changed:
+    for attempt in state.take_changed():
         attempt.row = node_row(state, attempt)
-        attempt.changed = False
-    state.changed.clear()
+    state.row = run_row(state)

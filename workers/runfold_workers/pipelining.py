@@ -1,6 +1,7 @@
 """Two batches at a time: while PostgreSQL works on one, the next is folded.
 
-Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both. The
+Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both. A small
+batch is written at once: handing it over takes longer than it takes, and someone waits for it. The
 next batch is folded on the assumption that the one on its way is committed; if it is not, both
 are given up and everything starts over from the committed positions.
 """
@@ -8,14 +9,20 @@ are given up and everything starts over from the committed positions.
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from runfold.crashing import crash_point
-from runfold_storage.batches import prepare
+from runfold_storage.batches import SMALL, prepare
 from runfold_storage.rows import Batch
 
 from .arrivals import StreamEntry
 from .committing import REFUSED, Committer, weeks_of
+
+
+class _Folded(NamedTuple):
+    batch: Batch
+    write: Callable[[], None]
+    is_small: bool
 
 
 class Pipeline:
@@ -46,8 +53,11 @@ class Pipeline:
         if folded is None:
             self._commit(entries)
             return
-        batch, write = folded
-        self._on_its_way = (entries, batch, self._writer.submit(write))
+        if folded.is_small:
+            self._on_its_way = (entries, folded.batch, _done(folded.write))
+            self._settle()
+        else:
+            self._on_its_way = (entries, folded.batch, self._writer.submit(folded.write))
 
     @property
     def busy(self) -> bool:
@@ -70,20 +80,21 @@ class Pipeline:
         self._give_up()
         self._writer.shutdown()
 
-    def _fold(self, entries: Sequence[StreamEntry]) -> tuple[Batch, Callable[[], None]] | None:
+    def _fold(self, entries: Sequence[StreamEntry]) -> _Folded | None:
         """The batch and how to write it; None if there is something in it that cannot be stored."""
         try:
             batch = self._committer.fold(entries)
             prepared, weeks = prepare(batch), weeks_of(batch)
         except REFUSED:
             return None
+        is_small = len(batch.events) < SMALL
         batch.events.clear()  # they are in `prepared`
 
         def write() -> None:
             self._committer.write(prepared, weeks)
             self._committed(batch)
 
-        return batch, write
+        return _Folded(batch, write, is_small)
 
     def _commit(self, entries: Sequence[StreamEntry]) -> None:
         self._committer.rewind()
@@ -113,3 +124,15 @@ class Pipeline:
             self._on_its_way[2].exception()
             self._on_its_way = None
         self._committer.rewind()
+
+
+def _done(write: Callable[[], None]) -> Future[None]:
+    """What a thread would have made of it."""
+    future: Future[None] = Future()
+    try:
+        write()
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+    return future

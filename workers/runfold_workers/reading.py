@@ -1,15 +1,16 @@
 """Frames out of Redis: plain XREAD from the committed positions.
 
-A consumer group would put the acknowledgement into a second system. The number of frames asked
-for adapts so that a batch holds about as many events as one transaction takes well, whether a
-frame holds one event or a thousand.
+A consumer group would put the acknowledgement into a second system. What is read at a time adapts
+so that a batch holds about as many bytes as one transaction takes well, whether a frame holds one
+event or a thousand; no single answer of Redis can be large enough to matter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import redis
 
+from runfold.frames import size_of
 from runfold.streams import stream_key
 
 from .arrivals import StreamEntry
@@ -18,8 +19,10 @@ BLOCK_MS: Final = 1000
 """How long to wait for a first frame: a client's socket may time out after five seconds."""
 BUSY_BLOCK_MS: Final = 20
 """The same while a batch is on its way, whose outcome must not wait."""
-TARGET_BYTES: Final = 4 * 1024 * 1024
-_MOST_FRAMES: Final = 4000
+TARGET_BYTES: Final = 12 * 1024 * 1024
+"""Of frames, unpacked: some 30,000 events."""
+_MOST_FRAMES: Final = 1000
+"""In one answer: frames of the SDK hold at most 256 KiB."""
 
 
 class Reader:
@@ -27,28 +30,54 @@ class Reader:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._frame_bytes = float(TARGET_BYTES)  # until the first frames tell
+        # redis-py would make a dictionary of every entry, and then we another thing of that.
+        client.set_response_callback("XREAD", _as_it_comes)
+        self._frame_bytes = TARGET_BYTES / 8  # until the first frames tell
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
         """The frames behind these positions, in order within each shard; empty after the wait."""
         shards = {stream_key(shard).encode(): shard for shard in positions}
-        count = int(min(max(TARGET_BYTES / self._frame_bytes / len(shards), 1), _MOST_FRAMES))
-        answer: Any = self._client.xread(
-            {key: positions[shard] for key, shard in shards.items()}, count=count, block=block_ms
-        )
-        entries = [
-            StreamEntry(shards[key], entry_id.decode(), fields)
-            for key, frames in _pairs(answer)
-            for entry_id, fields in frames
-        ]
-        if entries:
-            size = sum(sum(map(len, entry.fields.values())) for entry in entries)
-            self._frame_bytes += (size / len(entries) - self._frame_bytes) / 2
+        behind = {key: positions[shard] for key, shard in shards.items()}
+        entries: list[StreamEntry] = []
+        room = float(TARGET_BYTES)
+        wait_ms: int | None = block_ms
+        while room > 0:
+            count = int(min(room / self._frame_bytes, _MOST_FRAMES) / len(shards)) or 1
+            answer: Any = self._client.xread(behind, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
+            read = [
+                StreamEntry(shards[key], entry_id.decode(), _fields(values))
+                for key, frames in _pairs(answer)
+                for entry_id, values in frames
+            ]
+            if not read:
+                break
+            size = sum(size_of(entry.fields) for entry in read)
+            self._frame_bytes += (size / len(read) - self._frame_bytes) / 2
+            entries += read
+            room -= size
+            if len(read) < count or room < self._frame_bytes * len(shards) / 2:
+                break  # no shard has more, or it would be far too much
+            behind |= {stream_key(entry.shard).encode(): entry.id for entry in read}
+            wait_ms = None
+        entries.sort(key=_shard_of)  # stable: in order within each
         return entries
 
 
-def _pairs(answer: Any) -> list[tuple[bytes, Any]]:
-    """RESP2 answers with a list of pairs, RESP3 with a map of lists."""
-    if isinstance(answer, dict):
-        return [(key, frames[0]) for key, frames in answer.items()]
-    return list(answer or [])
+def _shard_of(entry: StreamEntry) -> int:
+    return entry.shard
+
+
+def _as_it_comes(answer: Any, **_options: Any) -> Any:
+    return answer
+
+
+def _pairs(answer: Any) -> Iterable[tuple[bytes, Any]]:
+    """RESP2 answers with a list of pairs, RESP3 with a map."""
+    return answer.items() if isinstance(answer, dict) else answer or ()
+
+
+def _fields(values: Any) -> dict[bytes, bytes]:
+    """Names and values in turns."""
+    if len(values) == 2:
+        return {values[0]: values[1]}
+    return dict(zip(values[::2], values[1::2], strict=True))

@@ -150,17 +150,24 @@ class RunState(Struct, gc=False):
             attempt = attempt.earlier
 
     def touch(self, attempt: Attempt) -> None:
-        """Its row has to be made anew, and the node may count under another status."""
+        """Its row has to be made anew."""
         if not attempt.changed:
             attempt.changed = True
             self.changed.append(attempt)
-        status = attempt.status
-        if status != attempt.counted_as and self.nodes[attempt.name] is attempt:
-            counts = self.node_counts
-            if attempt.counted_as is not None:
-                counts[attempt.counted_as] -= 1
-            counts[status] = counts.get(status, 0) + 1
-            attempt.counted_as = status
+
+    def take_changed(self) -> list[Attempt]:
+        """The attempts that need a new row; afterwards `node_counts` is up to date."""
+        changed, self.changed = self.changed, []
+        nodes, counts = self.nodes, self.node_counts
+        for attempt in changed:
+            attempt.changed = False
+            status, counted_as = attempt.status, attempt.counted_as
+            if status != counted_as and nodes[attempt.name] is attempt:
+                if counted_as is not None:
+                    counts[counted_as] -= 1
+                counts[status] = counts.get(status, 0) + 1
+                attempt.counted_as = status
+        return changed
 
 
 def _queued(run: RunState, stamp: Stamp, said: Begun) -> None:
@@ -202,17 +209,22 @@ def _plan(run: RunState, stamp: Stamp, planned: list[PlannedNode]) -> None:
 
 def _node_started(run: RunState, stamp: Stamp, said: NodeStarted) -> None:
     run.begun = True
-    attempt = run.attempt(said.node, said.attempt)
+    attempt = run.nodes.get(said.node)
+    if attempt is None or attempt.number != said.attempt:
+        attempt = run.attempt(said.node, said.attempt)
     if stamp < attempt.started_at:
         attempt.started, attempt.started_at = said, stamp
         if attempt.finished is None:
             attempt.status = "running"
-        run.touch(attempt)
+        if not attempt.changed:
+            run.touch(attempt)
 
 
 def _node_finished(run: RunState, stamp: Stamp, said: NodeFinished) -> None:
     run.begun = True
-    attempt = run.attempt(said.node, said.attempt)
+    attempt = run.nodes.get(said.node)
+    if attempt is None or attempt.number != said.attempt:
+        attempt = run.attempt(said.node, said.attempt)
     if stamp > attempt.finished_at:
         return
     attempt.finished, attempt.finished_at = said, stamp
@@ -225,7 +237,8 @@ def _node_finished(run: RunState, stamp: Stamp, said: NodeFinished) -> None:
         run.tokens_in += now[0] - was[0]
         run.tokens_out += now[1] - was[1]
         run.cost_nano_usd += now[2] - was[2]
-    run.touch(attempt)
+    if not attempt.changed:
+        run.touch(attempt)
 
 
 def _logged(run: RunState, _stamp: Stamp, _said: Said) -> None:

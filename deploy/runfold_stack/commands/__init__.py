@@ -1,7 +1,8 @@
 """The commands, each in a module that is imported only when it is called.
 
 A module has `configure(parser)`, which adds its arguments, and `run(arguments, context)`, which
-returns the exit code. It reads neither the environment nor the command line by itself.
+returns the exit code. It reads neither the environment nor the command line by itself. It may
+have `run_anyway(arguments)` for when a setting is wrong; the others do nothing then.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -5,6 +5,7 @@ event without an id gets one that follows from its content, so sending a file ag
 """
 
 import os
+import stat
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Any, Final
@@ -13,7 +14,7 @@ import redis
 
 from runfold.codec import decode_event
 from runfold.errors import BrokenEvent
-from runfold.events import MAX_EVENT_BYTES
+from runfold.events import MAX_RAW_BYTES
 from runfold.streams import agree_on_shards, connect
 from runfold_stack.commands import Context
 from runfold_stack.formats import number
@@ -51,6 +52,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Send the lines; say how many events Redis has."""
     fd = sys.stdin.fileno() if arguments.file == "-" else os.open(arguments.file, os.O_RDONLY)
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise CommandFailed(f"{arguments.file} is a folder: give a file with one event a line")
     client = connect(require_redis(context.settings))
     try:
         sender = FrameSender(client, agree_on_shards(client, context.settings.shards))
@@ -88,7 +91,7 @@ class _Broken:
 
 def _send(fd: int, sender: FrameSender, broken: _Broken) -> None:
     try:
-        for line in read_lines(fd, max_bytes=MAX_EVENT_BYTES, idle_ms=_IDLE_MS):
+        for line in read_lines(fd, max_bytes=MAX_RAW_BYTES, idle_ms=_IDLE_MS):
             if line is None:
                 sender.flush()
             else:
@@ -99,9 +102,9 @@ def _send(fd: int, sender: FrameSender, broken: _Broken) -> None:
 
 
 def _add(line: Line, sender: FrameSender, broken: _Broken) -> None:
-    if line.size > MAX_EVENT_BYTES:
+    if line.size > MAX_RAW_BYTES:
         broken.report(
-            line.number, f"too large: {line.size} bytes, at most {MAX_EVENT_BYTES} are allowed"
+            line.number, f"too large: {line.size} bytes, at most {MAX_RAW_BYTES} are allowed"
         )
         return
     content = line.content.strip()

@@ -1,6 +1,8 @@
 """`runfold exec`: run a command as it is, and record it beside."""
 
+import os
 import shutil
+import signal
 from argparse import (
     REMAINDER,
     ArgumentParser,
@@ -26,8 +28,8 @@ examples:
 
 Its stdin, stdout, stderr, signals and exit code are as without Runfold; if stdout is a terminal
 the command has one too. Recorded are its output, exit code, duration, directory, host and its
-command line with secrets masked. When Redis is away the command runs all the same, and one line
-at the end says that it was not recorded.
+command line with secrets masked. When Redis is away or a setting is wrong, the command runs all
+the same, and one line says what has become of the record.
 
 exit codes:
   the command's own; 128 + n after signal n; 127: no such command; 126: it cannot be executed
@@ -51,11 +53,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     """Run it, record it, return its exit code."""
-    words: list[str] = arguments.words
-    if words[:1] == ["--"]:
-        words = words[1:]
-    if not words:
-        raise CommandFailed("exec: no command is given: runfold exec -- COMMAND …", USAGE)
+    words = _words(arguments)
     settings = context.settings
     try:
         recording = Recording(
@@ -69,7 +67,8 @@ def run(arguments: Namespace, context: Context) -> int:
             shards=settings.shards,
         )
     except SettingInvalid as error:
-        raise CommandFailed(f"{error}; nothing was run", USAGE) from error
+        say(str(error))
+        return run_anyway(arguments)
     exit_code = _execute(words, recording)
     trouble = recording.close()
     if trouble is not None:
@@ -77,6 +76,28 @@ def run(arguments: Namespace, context: Context) -> int:
     elif arguments.verbose:
         say(f"recorded as {recording.run}")
     return exit_code
+
+
+def run_anyway(arguments: Namespace) -> int:
+    """Become the command, unrecorded; returns only if that fails."""
+    words = _words(arguments)
+    say("the command runs, but is not recorded")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and so would the command
+    try:
+        os.execvp(words[0], words)  # noqa: S606  # to run it is what was asked for
+    except OSError as error:
+        exit_code, message = _explain(words[0], error)
+        say(message)
+        return exit_code
+
+
+def _words(arguments: Namespace) -> list[str]:
+    words: list[str] = arguments.words
+    if words[:1] == ["--"]:
+        words = words[1:]
+    if not words:
+        raise CommandFailed("exec: no command is given: runfold exec -- COMMAND …", USAGE)
+    return words
 
 
 def _execute(words: list[str], recording: Recording) -> int:

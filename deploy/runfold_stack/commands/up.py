@@ -1,8 +1,9 @@
 """`runfold up`: the whole stack, on this machine, until told to stop.
 
 Order of starting: Redis, PostgreSQL, schema, workers, API. Stopped in the opposite one, so that
-nothing is asked of a server that is gone. Killed halfway, workers and API end too; the two
-servers go on, keep what they have, and are found by the next `up` or stopped by `down`.
+nothing is asked of a server that is gone. What ends by itself is started again, servers too.
+Killed halfway, workers and API end too; the two servers go on, keep what they have, and are adopted
+by the next `up` or stopped by `down`.
 """
 
 import logging
@@ -21,12 +22,14 @@ from runfold_stack.outcomes import INTERRUPTED, OK, CommandFailed
 from runfold_stack.readiness import workers_fold
 from runfold_stack.settings import DEFAULT_API_PORT, Settings
 from runfold_stack.stopping import StopRequests, interrupt_on_stop
-from runfold_stack.supervisor import Child
+from runfold_stack.supervisor import Child, Server
 from runfold_stack.up_state import UpLock, UpState, claim_up
 from runfold_storage.migrate import migrate
 
 _READY_S: Final = 120.0
 _STOP_S: Final = 60.0
+_LOOK_EVERY_S: Final = 1.0
+"""Whether a server is gone: those of a predecessor do not tell by SIGCHLD."""
 _MOST_RESTARTS: Final = 3
 """Of one process before all is ready; later ones are repeated for ever."""
 
@@ -67,6 +70,7 @@ def run(arguments: Namespace, context: Context) -> int:
             stack = _open(settings)
         with StopRequests() as requests:
             children: list[Child] = []
+            servers = [Server(server) for server in stack.owned]
             try:
                 migrate(stack.endpoints.database_url)
                 environ = _environ(settings, stack.endpoints)
@@ -78,9 +82,15 @@ def run(arguments: Namespace, context: Context) -> int:
                 children.append(Child("api", api, environ))
                 if _await_ready(children, stack.endpoints, url_of(host, port), requests):
                     _announce(context, stack, url_of(host, port), lock)
-                    _tend(children, requests)
+                    _tend([*children, *servers], requests)
             finally:
-                forced = _stop(children, stack, requests)
+                try:
+                    forced = _stop(children, requests)
+                finally:
+                    for server in servers:
+                        server.settle()
+                    stack.stop()
+                _log.info("stopped")
     return INTERRUPTED if forced else OK
 
 
@@ -90,7 +100,10 @@ def _is_embedded(settings: Settings) -> bool:
 
 def _open(settings: Settings) -> LocalStack:
     return open_stack(
-        settings.home, redis_url=settings.redis_url, database_url=settings.database_url
+        settings.home,
+        redis_url=settings.redis_url,
+        database_url=settings.database_url,
+        adopt=True,  # we hold the directory's lock: nobody else looks after them
     )
 
 
@@ -152,28 +165,24 @@ def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | 
     )
 
 
-def _tend(children: Sequence[Child], requests: StopRequests) -> None:
+def _tend(kept: Sequence[Child | Server], requests: StopRequests) -> None:
     while not requests.count:
-        for child in children:
-            child.tend()
-        pauses = [pause for child in children if (pause := child.due_in_s()) is not None]
-        requests.wait(min(pauses, default=None))
+        for each in kept:
+            each.tend()
+        pauses = [pause for each in kept if (pause := each.due_in_s()) is not None]
+        requests.wait(min(pauses, default=_LOOK_EVERY_S))
 
 
-def _stop(children: Sequence[Child], stack: LocalStack, requests: StopRequests) -> bool:
-    """API first, then workers, then the servers; whether it had to be forced."""
+def _stop(children: Sequence[Child], requests: StopRequests) -> bool:
+    """API first, then workers; whether it had to be forced."""
     asked = max(requests.count, 1)
     _log.info("stopping")
-    try:
-        for child in reversed(children):
-            child.ask_to_stop()
-            deadline = time.monotonic() + _STOP_S
-            while not child.has_stopped():
-                if requests.count > asked or time.monotonic() > deadline:
-                    _log.warning("not waiting any longer", extra={"child": child.name})
-                    child.kill()
-                requests.wait(0.1)
-    finally:
-        stack.stop()
-    _log.info("stopped")
+    for child in reversed(children):
+        child.ask_to_stop()
+        deadline = time.monotonic() + _STOP_S
+        while not child.has_stopped():
+            if requests.count > asked or time.monotonic() > deadline:
+                _log.warning("not waiting any longer", extra={"child": child.name})
+                child.kill()
+            requests.wait(0.1)
     return requests.count > asked

@@ -15,9 +15,10 @@ from typing import Final
 import redis
 
 from runfold import Recorder
+from runfold.errors import ShardsDiffer
 from runfold.events import Error
 from runfold.redaction import Redactor
-from runfold.streams import connect
+from runfold.streams import agree_on_shards, connect
 from runfold_stack.execution.command import Ended
 from runfold_stack.execution.command_line import redact_command_line
 from runfold_stack.execution.transcript import Transcript
@@ -29,6 +30,7 @@ LAST_WAIT_S: Final = 5.0
 
 _CANCELLING: Final = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
 _MAX_MESSAGE: Final = 500
+_ADVICE: Final = "start Redis, or see `runfold doctor`"
 
 
 class Recording:
@@ -102,26 +104,32 @@ class Recording:
         """Wait for what was recorded to arrive; returns what has not, and why."""
         flushed = self._recorder.flush(FIRST_WAIT_S)
         reason = ""
-        if flushed.pending:
+        if flushed.pending or flushed.spooled:
             reason = self._ask_redis()
             if not reason:
-                flushed = self._recorder.flush(LAST_WAIT_S)
-                reason = "Redis takes no events, or takes them too slowly"
-        self._recorder.close(0)
+                self._recorder.flush(LAST_WAIT_S)
+                reason = f"Redis takes no events, or takes them too slowly: {_ADVICE}"
+        flushed = self._recorder.close(0)
+        if flushed.spooled:
+            what = f"{flushed.spooled} events of this run are" if flushed.sent else "this run is"
+            return f"{what} kept on disk, and sent by the next program that records here: {reason}"
         if flushed.pending:
             what = f"{flushed.pending} events of this run" if flushed.sent else "this run"
-            return f"{what} could not be recorded: {reason}: start Redis, or see `runfold doctor`"
+            return f"{what} could not be recorded: {reason}"
         if flushed.dropped:
             return f"{flushed.dropped} events of this run were not recorded: too many at a time"
         return None
 
     def _ask_redis(self) -> str:
-        """Why it does not answer; empty if it does."""
-        client = connect(self._recorder.settings.redis_url, timeout_s=PING_S)
+        """Why it takes nothing; empty if nothing seems wrong."""
+        settings = self._recorder.settings
+        client = connect(settings.redis_url, timeout_s=PING_S)
         try:
-            client.ping()
+            agree_on_shards(client, settings.shards)
+        except ShardsDiffer as error:
+            return str(error)
         except (redis.RedisError, OSError) as error:
-            return str(error).rstrip(".").replace("\n", " ")
+            return f"{str(error).rstrip('.')}: {_ADVICE}".replace("\n", " ")
         else:
             return ""
         finally:

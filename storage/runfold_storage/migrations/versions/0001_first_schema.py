@@ -17,19 +17,31 @@ CREATE FUNCTION runfold_add_bins(
     a_bins smallint[], a_counts bigint[], b_bins smallint[], b_counts bigint[],
     OUT bins smallint[], OUT bin_counts bigint[]
 )
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT coalesce(array_agg(bin ORDER BY bin), '{}'), coalesce(array_agg(n ORDER BY bin), '{}')
-    FROM (
-        SELECT bin, sum(n)::bigint AS n
-        FROM (
-            SELECT * FROM unnest(a_bins, a_counts) AS a (bin, n)
-            UNION ALL
-            SELECT * FROM unnest(b_bins, b_counts) AS b (bin, n)
-        ) AS both_sides
-        GROUP BY bin
-        HAVING sum(n) <> 0
-    ) AS summed
+DECLARE
+    place integer;
+    gone boolean := false;
+BEGIN
+    bins := a_bins;
+    bin_counts := a_counts;
+    FOR i IN 1 .. cardinality(b_bins) LOOP
+        place := array_position(bins, b_bins[i]);
+        IF place IS NULL THEN
+            bins := bins || b_bins[i];
+            bin_counts := bin_counts || b_counts[i];
+        ELSE
+            bin_counts[place] := bin_counts[place] + b_counts[i];
+            gone := gone OR bin_counts[place] = 0;
+        END IF;
+    END LOOP;
+    IF gone THEN
+        SELECT coalesce(array_agg(bin), '{}'), coalesce(array_agg(n), '{}')
+        INTO bins, bin_counts
+        FROM unnest(bins, bin_counts) AS both_sides (bin, n)
+        WHERE n <> 0;
+    END IF;
+END
 $$
 """
 

@@ -1,0 +1,243 @@
+"""From the buffer to where events are safe: their streams, or else the spool.
+
+Invariant: whatever was taken from the buffer is in a lane of the shipper until it is in Redis, so
+the order of a shard is that of its lane, wherever the frames lie. All of this happens under one
+lock, the desk, which is let go of only while Redis is waited for: so a thread that must be sure
+that events are safe (`flush`, the end of a process) can put them into the spool although the
+flusher hangs in a connection.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from .buffer import Barrier, Buffer
+from .crashing import crash_point
+from .errors import BrokenEvent
+from .packing import Packer
+from .parcels import Parcel
+from .redaction import Redactor
+from .settings import Settings, default_spool_dir
+from .shipping import Shipper
+from .spool import Spool
+
+SPOOL_AFTER_S: Final = 1.0
+"""So long events wait in memory for Redis to come back; sooner if the buffer is half full."""
+ADOPT_EVERY_S: Final = 30.0
+"""How often to look for what dead processes have left."""
+
+_TAKE: Final = 8192
+
+_log = logging.getLogger("runfold")
+
+
+class Dispatcher:
+    """One for each process: a forked child makes its own and abandons its parent's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redactor: Redactor,
+        connect: Callable[[], redis.Redis],
+        buffer: Buffer,
+    ) -> None:
+        self._buffer = buffer
+        self._packer = Packer(redactor)
+        self._desk = threading.Lock()
+        self._may_wait = settings.backpressure != "drop_oldest"
+        self._spool: Spool | None = None
+        if settings.backpressure == "spool":
+            folder = Path(settings.spool_dir or default_spool_dir(os.environ))
+            self._spool = Spool(folder, settings.spool_bytes, settings.redis_url)
+        self._shipper = Shipper(connect, settings.shards, self._split, self._read, self._desk)
+        self._barriers: list[Barrier] = []
+        self._adopt_at = 0.0
+        self.came_at = float("-inf")
+        self.sent = 0
+        self.spooled = 0
+        self.broken = 0
+        self.reason = ""
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt to connect or to send did not work."""
+        return self._shipper.failing
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something has not worked and is not known to work again."""
+        return self._shipper.is_stuck(0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._buffer.pending and not self._shipper.waiting
+
+    @property
+    def has_spool(self) -> bool:
+        return self._spool is not None
+
+    def left_s(self) -> float | None:
+        """How long until a round can do something; `None`: nothing is queued."""
+        return self._shipper.left_s()
+
+    def work(self, *, now: bool) -> None:
+        """One round: take, send, keep what cannot be sent; `now`: without regard to pauses."""
+        with self._desk:
+            shipper = self._shipper
+            if self.idle and shipper.failing:
+                return
+            if shipper.prepare(now=now):
+                self._adopt()
+                if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
+                    self._load()
+                self._settle(shipper.send(now=now))
+            self._keep(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
+            self._reach_barriers()
+
+    def keep_all(self, timeout_s: float) -> bool:
+        """From any thread: put everything that is not in Redis into the spool, durably."""
+        if self._spool is None or not self._desk.acquire(timeout=timeout_s):
+            return False
+        try:
+            deadline = time.monotonic() + timeout_s
+            while self._buffer.waiting and time.monotonic() <= deadline:
+                self._load()
+                if not self._keep_parcels(self._shipper.outstanding()):
+                    break
+            self._keep_parcels(self._shipper.outstanding())
+            return self._spool.sync()
+        finally:
+            self._desk.release()
+
+    def close(self) -> None:
+        """Let go of the connection and of the spool."""
+        with self._desk:
+            self._shipper.close()
+            if self._spool is not None:
+                self._spool.close()
+
+    def abandon(self) -> None:
+        """In a forked child: what the parent has is the parent's."""
+        if self._spool is not None:
+            self._spool.abandon()
+
+    def _load(self) -> None:
+        """From the buffer into the lanes."""
+        items: Any = self._buffer.take(_TAKE)
+        if not items:
+            return
+        self.came_at = time.monotonic()
+        if Barrier in set(map(type, items)):
+            barriers = [item for item in items if isinstance(item, Barrier)]
+            items = [item for item in items if not isinstance(item, Barrier)]
+            self._barriers += barriers
+            self._buffer.release(len(barriers), 0)
+        try:
+            parcels, broken = self._packer.pack(items, self._shipper.shards)
+        except Exception as error:  # a bug: rather these events than all that follow
+            _log.exception("%d events could not be packed", len(items))
+            parcels, broken = [], [(BrokenEvent(str(error)), item[4]) for item in items]
+        self._shipper.add(parcels)
+        for reason, size in broken:
+            self._buffer.release(1, size)
+            self.broken += 1
+            self.reason = str(reason)
+
+    def _settle(self, parcels: list[Parcel]) -> None:
+        """These are in Redis, or lost on disk."""
+        if not parcels:
+            return
+        from_spool = False
+        for parcel in parcels:
+            if parcel.own and parcel.settled:
+                self.sent += parcel.count
+            elif parcel.own:
+                self.broken += parcel.count
+                self.reason = "the spool cannot be read"
+            parcel.settled = True
+            if parcel.spooled:
+                from_spool = True
+                self.spooled -= parcel.count if parcel.own else 0
+            else:
+                self._buffer.release(parcel.count, parcel.size)
+        crash_point("after_acknowledge")
+        if from_spool and self._spool is not None:
+            self._spool.note_sent()
+
+    def _keep(self, after_s: float) -> None:
+        """Put into the spool what Redis has not taken for so long, and what comes behind it."""
+        if self._spool is None or not self._shipper.is_stuck(after_s):
+            return
+        if self._keep_parcels(self._shipper.stuck(after_s)):
+            while self._shipper.failing and self._buffer.waiting:
+                self._load()
+                if not self._keep_parcels(self._shipper.outstanding()):
+                    break
+
+    def _keep_parcels(self, parcels: Iterable[Parcel]) -> bool:
+        """Whether all of them are on disk."""
+        assert self._spool is not None
+        for parcel in parcels:
+            if parcel.segment is None:
+                if not self._spool.keep(parcel):
+                    return False
+                if not parcel.spooled:
+                    self._buffer.release(parcel.count, parcel.size)
+                    self.spooled += parcel.count
+                    parcel.spooled = True
+        return True
+
+    def _adopt(self) -> None:
+        """What dead processes have left is sent when there is nothing else on its way."""
+        if self._spool is None or self._shipper.waiting or time.monotonic() < self._adopt_at:
+            return
+        parcels = self._spool.adopt()
+        for parcel in parcels:
+            parcel.spooled = True
+        if parcels:
+            _log.info("sending %d events of an earlier process", sum(one.count for one in parcels))
+        else:
+            self._adopt_at = time.monotonic() + ADOPT_EVERY_S
+        self._shipper.add(parcels)
+
+    def _read(self, parcel: Parcel) -> bytes | None:
+        return None if self._spool is None else self._spool.read(parcel)
+
+    def _split(self, parcel: Parcel, shards: int) -> list[Parcel]:
+        """A parcel of the spool is written anew: that many can be more than memory holds."""
+        frame = parcel.frame or self._read(parcel)
+        if frame is None:
+            self._settle([parcel])
+            return []
+        parts = self._packer.split(parcel, frame, shards)
+        if parcel.segment is not None and self._spool is not None:
+            for part in parts:
+                part.spooled = True
+            if all(self._spool.keep(part) for part in parts):
+                parcel.settled = True
+                self._spool.note_sent()
+        return parts
+
+    def _reach_barriers(self) -> None:
+        if not self._barriers:
+            return
+        stuck = self._spool is not None and self._shipper.is_stuck(SPOOL_AFTER_S)
+        for barrier in list(self._barriers):
+            if barrier.epoch != self._shipper.epoch:  # new, or the number of shards has changed
+                barrier.epoch = self._shipper.epoch
+                barrier.parcels = self._shipper.outstanding()
+            left = [parcel for parcel in barrier.parcels if not parcel.settled]
+            is_safe = stuck and all(parcel.segment is not None for parcel in left)
+            if barrier.reached.is_set() or not left or (is_safe and self._sync()):
+                self._barriers.remove(barrier)
+                barrier.reached.set()
+
+    def _sync(self) -> bool:
+        return self._spool is not None and self._spool.sync()

@@ -1,0 +1,83 @@
+"""A child that sends events at a steady rate, cut into frames as an idle emitter cuts them.
+
+Every 5 ms, the emitter's linger, one pipeline takes a frame to each shard that has events. They
+are encoded before the clock starts, with the times at which they are due, so that making them
+takes nothing from what is measured.
+"""
+
+import gc
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+import redis
+
+from benchmarks.children import arguments, await_go, say
+from benchmarks.workload import EVENTS_PER_RUN, Encoder, Fields, Frame, envelopes
+from runfold import streams
+
+TICK_S: Final = 0.005
+_SAMPLE_EVERY_S: Final = 0.05
+
+_Tick = list[tuple[int, Fields, str]]
+"""Shard, the entry's fields, and a run of it."""
+
+
+def main() -> None:
+    """In the child: a line for every sampled frame at once, and one with all frames at the end."""
+    given = arguments()
+    rate: int = given["events_per_s"]
+    seconds: float = given["seconds"]
+    with redis.Redis.from_url(given["redis_url"], decode_responses=True) as client:
+        shards = streams.agree_on_shards(client)
+        ticks = list(_ticks(rate, seconds, shards))
+        gc.collect()
+        gc.freeze()
+        await_go()
+        sent, late_s = _send(client, ticks)
+    say({"frames": sent, "late_ms_max": max(late_s) * 1000})
+
+
+def _ticks(rate: int, seconds: float, shards: int) -> Iterator[_Tick]:
+    encoder = Encoder()
+    runs = max(1, round(rate * seconds / EVENTS_PER_RUN))
+    begin_us = time.time_ns() // 1000
+    events = envelopes(runs, shards=shards, begin_us=begin_us, step_us=1e6 / rate)
+    while due := list(islice(events, max(1, round(rate * TICK_S)))):
+        by_shard: dict[int, Frame] = {}
+        for shard, envelope in due:
+            by_shard.setdefault(shard, Frame(shard, [])).events.append(envelope)
+        yield [
+            (frame.shard, encoder.encode(frame), frame.events[-1].run)
+            for frame in by_shard.values()
+        ]
+
+
+def _send(
+    client: redis.Redis, ticks: list[_Tick]
+) -> tuple[list[tuple[int, str, int]], list[float]]:
+    """(shard, entry id, when it was sent, in monotonic ns) of each frame; seconds late a tick."""
+    sent: list[tuple[int, str, int]] = []
+    late_s = []
+    began = time.monotonic()
+    sample_at = 0.0
+    for number, tick in enumerate(ticks):
+        due = began + number * TICK_S
+        if (left := due - time.monotonic()) > 0:
+            time.sleep(left)
+        late_s.append(time.monotonic() - due)
+        sent_ns = time.monotonic_ns()
+        with client.pipeline(transaction=False) as pipeline:
+            for shard, fields, _ in tick:
+                pipeline.xadd(streams.stream_key(shard), fields)
+            ids = pipeline.execute()
+        sent.extend((shard, entry, sent_ns) for (shard, _, _), entry in zip(tick, ids, strict=True))
+        if due >= sample_at:
+            sample_at = due + _SAMPLE_EVERY_S
+            say({"shard": tick[0][0], "id": ids[0], "sent_ns": sent_ns, "run": tick[0][2]})
+    return sent, late_s
+
+
+if __name__ == "__main__":
+    main()
