@@ -204,7 +204,7 @@ def test_shards_that_differ_keep_the_run_on_disk_and_say_which_are_right(
 @pytest.mark.parametrize(
     "wrong",
     [{"RUNFOLD_API_PORT": "abc"}, {"RUNFOLD_BUFFER_EVENTS": "-1"}, {"RUNFOLD_REDIS_URL": "tcp:x"}],
-    ids=lambda wrong: "".join(wrong),
+    ids="".join,
 )
 def test_a_wrong_setting_does_not_keep_the_command_from_running(wrong: dict[str, str]) -> None:
     """It runs unrecorded, with its own exit code, and the setting is named."""
