@@ -19,9 +19,12 @@ from .storage import snapshot
 
 @contextmanager
 def walled_in(
-    *, clock: Callable[[], float], writer: Callable[[], Writer], max_weight: int
+    *, clock: Callable[[], float], writer: Callable[[], Writer], max_weight: int, small: int
 ) -> Iterator[None]:
-    """Until the end, workers know no server, no thread and no clock but these."""
+    """Until the end, workers know no server, no thread and no clock but these.
+
+    `max_weight` bounds their memory; batches below `small` events are written without a thread.
+    """
 
     def take_leases(connection: Any, owner: str) -> list[int]:
         leases: list[int] = connection.take_leases(owner, int(ownership.TTL_S * 1e6))
@@ -36,7 +39,9 @@ def walled_in(
         (committing, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
         (committing, "write_batch", lambda connection, batch: connection.write_batch(batch)),
         (committing, "prepare", snapshot),
+        (committing, "prepare_session", lambda connection: connection.prepare_session()),
         (pipelining, "prepare", snapshot),
+        (pipelining, "SMALL", small),
         (pipelining, "ThreadPoolExecutor", lambda *_, **__: writer()),
         (worker, "take_leases", take_leases),
         (worker, "Committer", partial(Committer, max_memory_weight=max_weight)),

@@ -1,12 +1,15 @@
 """Producers: what they say waits in lanes until Redis has answered, and is acknowledged then."""
 
-from collections import deque
-from typing import Protocol
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
 
 import redis
 
 from histories import to_fields
 from oracle import Event, to_envelope
+from runfold.frames import PACKED_FIELD
+from runfold.parcels import Parcel
 from runfold.shipping import Shipper
 from runfold.streams import shard_of, stream_key
 
@@ -33,12 +36,15 @@ class Lanes(Protocol):
 
 
 class ShippedLanes:
-    """The SDK's own shipper: packed frames, each shard in order."""
+    """The SDK's own shipper, without a spool: packed frames, each shard in order."""
 
     def __init__(self, client: Client) -> None:
-        self._shipper = Shipper(lambda: client, None)  # type: ignore[arg-type,return-value]  # as far as it is used
-        self._accepted: deque[Event] = deque()
-        self._sent: dict[int, deque[EventRef]] = {}
+        desk = threading.Lock()
+        desk.acquire()
+        connect: Callable[[], Any] = lambda: client  # noqa: E731
+        self._shipper = Shipper(connect, None, _split, _read, desk)
+        self._accepted: list[Event] = []
+        self._parcels: dict[Parcel, list[EventRef]] = {}
 
     def add(self, event: Event) -> None:
         self._accepted.append(event)
@@ -47,23 +53,32 @@ class ShippedLanes:
         shipper = self._shipper
         if not shipper.prepare(now=True):
             return []
-        while self._accepted:
-            event = self._accepted.popleft()
-            added = {shard: lane.added for shard, lane in shipper.lanes.items()}
-            shipper.add(to_envelope(event), 1)
-            [shard] = [s for s, lane in shipper.lanes.items() if lane.added != added.get(s, 0)]
-            self._sent.setdefault(shard, deque()).append((event["run"], event["id"]))
-        shipper.send(now=True)
-        acknowledged: list[EventRef] = []
-        for shard, lane in shipper.lanes.items():
-            sent = self._sent[shard]
-            while len(sent) > lane.added - lane.acknowledged:
-                acknowledged.append(sent.popleft())
-        return acknowledged
+        self._pack(shipper.shards)
+        settled = shipper.send(now=True)
+        return [ref for parcel in settled for ref in self._parcels.pop(parcel)]
 
     @property
     def waiting(self) -> bool:
-        return bool(self._accepted) or any(self._sent.values())
+        return bool(self._accepted or self._parcels)
+
+    def _pack(self, shards: int) -> None:
+        groups: dict[int, list[Event]] = {}
+        for event in self._accepted:
+            groups.setdefault(shard_of(event["run"], shards), []).append(event)
+        self._accepted.clear()
+        for shard, events in groups.items():
+            frame = to_fields(map(to_envelope, events), packed=True)[PACKED_FIELD]
+            parcel = Parcel(shard, shards, frame, len(events), len(frame))
+            self._parcels[parcel] = [(event["run"], event["id"]) for event in events]
+            self._shipper.add([parcel])
+
+
+def _split(parcel: Parcel, shards: int) -> NoReturn:
+    raise AssertionError("the number of shards has changed")
+
+
+def _read(parcel: Parcel) -> NoReturn:
+    raise AssertionError("there is no spool")
 
 
 class LanesByHand:

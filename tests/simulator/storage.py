@@ -95,6 +95,9 @@ class Connection:
     def ensure_weeks(self) -> None:
         self._call()
 
+    def prepare_session(self) -> None:
+        self._call()
+
     def take_leases(self, owner: str, ttl_us: int) -> list[int]:
         self._call()
         database, now_us = self._world.database, self._world.now_us

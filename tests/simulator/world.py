@@ -53,6 +53,7 @@ class World:
         self.poisoned: set[EventRef] = set()
         self.acknowledged: set[EventRef] = set()
         self.max_weight = rng.choice((0, 2, 5, 20, 200_000))
+        self.small = rng.choice((0, 0, 3, 10, 2000))
         self.trace = 0
         self._steps = 0
         self._redis_ahead_ms = 0
@@ -67,7 +68,12 @@ class World:
 
     def play(self) -> None:
         """The whole history."""
-        with walled_in(clock=self._seconds, writer=self._make_writer, max_weight=self.max_weight):
+        with walled_in(
+            clock=self._seconds,
+            writer=self._make_writer,
+            max_weight=self.max_weight,
+            small=self.small,
+        ):
             length = self.dice.rng.randint(30, 160)
             while self._steps < length:
                 self.meanwhile()
