@@ -61,6 +61,8 @@ class Dispatcher:
         self.came_at = float("-inf")
         self.sent = 0
         self.spooled = 0
+        self.unsynced = 0
+        """Written to the spool, but a loss of power could still take them."""
         self.broken = 0
         self.reason = ""
 
@@ -112,7 +114,7 @@ class Dispatcher:
                 if not self._keep_parcels(self._shipper.outstanding()):
                     break
             self._keep_parcels(self._shipper.outstanding())
-            return self._spool.sync()
+            return self._sync()
         finally:
             self._desk.release()
 
@@ -164,7 +166,7 @@ class Dispatcher:
             parcel.settled = True
             if parcel.spooled:
                 from_spool = True
-                self.spooled -= parcel.count if parcel.own else 0
+                self._leave_spool(parcel.count if parcel.own else 0)
             else:
                 self._buffer.release(parcel.count, parcel.size)
         crash_point("after_acknowledge")
@@ -190,7 +192,7 @@ class Dispatcher:
                     return False
                 if not parcel.spooled:
                     self._buffer.release(parcel.count, parcel.size)
-                    self.spooled += parcel.count
+                    self.unsynced += parcel.count
                     parcel.spooled = True
         return True
 
@@ -220,7 +222,8 @@ class Dispatcher:
         if parcel.segment is not None and self._spool is not None:
             for part in parts:
                 part.spooled = True
-            if all(self._spool.keep(part) for part in parts):
+            # What `flush` has called safe must stay so when its old record goes.
+            if all(self._spool.keep(part) for part in parts) and self._spool.sync():
                 parcel.settled = True
                 self._spool.note_sent()
         return parts
@@ -240,4 +243,15 @@ class Dispatcher:
                 barrier.reached.set()
 
     def _sync(self) -> bool:
-        return self._spool is not None and self._spool.sync()
+        """Whether the spool outlives a loss of power; only then may anybody count on it."""
+        if self._spool is None or not self._spool.sync():
+            return False
+        self.spooled += self.unsynced  # first, as another thread may add both up meanwhile
+        self.unsynced = 0
+        return True
+
+    def _leave_spool(self, count: int) -> None:
+        """Which of them were synced is not known: rather too few are called safe than too many."""
+        synced = min(count, self.spooled)
+        self.spooled -= synced
+        self.unsynced -= count - synced
