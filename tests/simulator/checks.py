@@ -15,9 +15,12 @@ from runfold_workers.arrivals import StreamEntry
 from runfold_workers.folding import Folder
 from runfold_workers.memory import RunRef
 
-from .runners import Coast, EventRef
+from .recorders import EventRef, RecorderLanes
+from .runners import Coast
 from .storage import Land
 from .transport import Fields, frames_behind, to_stream_id, to_text
+
+REASONS_TO_REPEAT = {"crash", "disk_fails", "echo", "outage", "power_fails", "redis_fails"}
 
 
 class Globe(Coast, Land, Protocol):
@@ -98,6 +101,21 @@ def check_end(world: Globe) -> None:
             arrived.update(ref for ref in refs_of(fields) if ref is not None)
     assert world.acknowledged <= arrived, "acknowledged, but in no stream"
     check(world)
+
+
+def check_orders(world: Globe, recorders: Sequence[RecorderLanes]) -> None:
+    """What one process says of a run comes in its order, and nothing twice without a reason."""
+    frames = [fields for history in world.redis.history for _, fields in history]
+    came = dict.fromkeys(ref for fields in frames for ref in refs_of(fields))
+    turns = {ref: turn for turn, ref in enumerate(came)}
+    for recorder in recorders:
+        for order in recorder.order.values() if recorder.is_whole else ():
+            found = [turns[ref] for ref in order if ref in turns]
+            assert found == sorted(found), "events of a run overtook others"
+    if world.dice.struck.isdisjoint(REASONS_TO_REPEAT):
+        for history in world.redis.history:
+            refs = [ref for _, fields in history for ref in refs_of(fields) if ref is not None]
+            assert len(refs) == len(set(refs)), "sent twice although nothing went wrong"
 
 
 def refs_of(fields: Fields) -> Sequence[EventRef | None]:

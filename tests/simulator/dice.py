@@ -17,6 +17,14 @@ class Odds:
     """A command does not reach Redis, or its answer does not come back."""
     redis_refuses: float
     """Redis is full and takes nothing in."""
+    outage: float
+    """Redis is away, or full, for seconds."""
+    disk_fails: float
+    """The disk of a producer is full, or fails."""
+    power_fails: float
+    """A producer's machine dies, and with it what its disk had not been told to keep."""
+    exit: float
+    """A producer's process ends in good order."""
     database_fails: float
     """A statement fails and the connection with it, or just its transaction."""
     commit_fails: float
@@ -41,6 +49,10 @@ _RATES = {
     "crash": (0, 0, 0.005, 0.03),
     "redis_fails": (0, 0, 0.02, 0.15),
     "redis_refuses": (0, 0, 0, 0.1),
+    "outage": (0, 0, 0.01, 0.05),
+    "disk_fails": (0, 0, 0, 0.05),
+    "power_fails": (0, 0, 0.3),
+    "exit": (0, 0, 0.05),
     "database_fails": (0, 0, 0.02, 0.1),
     "commit_fails": (0, 0, 0.05, 0.3),
     "overtaken": (0, 0.1, 0.3, 0.5),

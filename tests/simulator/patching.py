@@ -1,4 +1,4 @@
-"""The worker's doors to the outside, walled up: each leads into the simulation instead.
+"""The doors of workers and recorders to the outside: each leads into the simulation instead.
 
 A name that is patched here and gone there fails loudly, so that this list stays true.
 """
@@ -7,18 +7,48 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 from unittest.mock import patch
 
+from runfold import buffer, dispatching, emitter, segments, shipping, spool
 from runfold_workers import committing, ownership, pipelining, worker
 from runfold_workers.committing import Committer
 
+from .disk import crash_points
 from .processes import Writer
+from .recorders import Harbour, without_threads
 from .storage import snapshot
 
 
+class Recorded(Harbour, Protocol):
+    """What recorders are given of the world."""
+
+    def nap(self, seconds: float) -> None:
+        """Time goes by."""
+
+
 @contextmanager
-def walled_in(
+def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator[None]:
+    """Until the end, recorders know no thread, no clock, no disk and no chance but these."""
+    time = SimpleNamespace(
+        monotonic=clock, sleep=world.nap, time_ns=lambda: int(clock() * 1e6) * 1000
+    )
+    crash_point = crash_points(world)
+    doors: list[tuple[Any, str, Any]] = [
+        *((module, "time", time) for module in (buffer, dispatching, emitter, shipping)),
+        *((module, "time", time) for module in (segments, spool)),
+        *((module, "os", world.disk) for module in (segments, spool)),
+        *((module, "crash_point", crash_point) for module in (dispatching, segments, shipping)),
+        (shipping, "random", world.dice.rng),
+        (emitter, "threading", without_threads()),
+        (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 600, 4000))),
+    ]
+    with patched(doors):
+        yield
+
+
+@contextmanager
+def workers_walled_in(
     *, clock: Callable[[], float], writer: Callable[[], Writer], max_weight: int, small: int
 ) -> Iterator[None]:
     """Until the end, workers know no server, no thread and no clock but these.
@@ -47,6 +77,13 @@ def walled_in(
         (worker, "Committer", partial(Committer, max_memory_weight=max_weight)),
         (worker, "time", SimpleNamespace(monotonic=clock)),
     ]
+    with patched(doors):
+        yield
+
+
+@contextmanager
+def patched(doors: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """(module, name, what stands there instead)."""
     with ExitStack() as stack:
         for module, name, replacement in doors:
             stack.enter_context(patch.object(module, name, replacement))

@@ -1,84 +1,18 @@
-"""Producers: what they say waits in lanes until Redis has answered, and is acknowledged then."""
+"""Producers: the SDK's recorder, or somebody's own script; what is acknowledged must arrive."""
 
-import threading
-from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import Protocol
 
 import redis
 
 from histories import to_fields
 from oracle import Event, to_envelope
-from runfold.frames import PACKED_FIELD
-from runfold.parcels import Parcel
-from runfold.shipping import Shipper
+from runfold.settings import Backpressure
 from runfold.streams import shard_of, stream_key
 
 from .processes import CrashedError, Process
+from .recorders import EventRef, Harbour, RecorderLanes, canonical
 from .stories import Teller
-from .transport import Client, Sea
-
-EventRef = tuple[str, int]
-"""(run, event id)."""
-
-
-class Lanes(Protocol):
-    """How a producer sends."""
-
-    def add(self, event: Event) -> None:
-        """Accept an event."""
-
-    def send(self) -> list[EventRef]:
-        """Try to send; returns what is acknowledged now."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anything is not acknowledged yet."""
-
-
-class ShippedLanes:
-    """The SDK's own shipper, without a spool: packed frames, each shard in order."""
-
-    def __init__(self, client: Client) -> None:
-        desk = threading.Lock()
-        desk.acquire()
-        connect: Callable[[], Any] = lambda: client  # noqa: E731
-        self._shipper = Shipper(connect, None, _split, _read, desk)
-        self._accepted: list[Event] = []
-        self._parcels: dict[Parcel, list[EventRef]] = {}
-
-    def add(self, event: Event) -> None:
-        self._accepted.append(event)
-
-    def send(self) -> list[EventRef]:
-        shipper = self._shipper
-        if not shipper.prepare(now=True):
-            return []
-        self._pack(shipper.shards)
-        settled = shipper.send(now=True)
-        return [ref for parcel in settled for ref in self._parcels.pop(parcel)]
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._accepted or self._parcels)
-
-    def _pack(self, shards: int) -> None:
-        groups: dict[int, list[Event]] = {}
-        for event in self._accepted:
-            groups.setdefault(shard_of(event["run"], shards), []).append(event)
-        self._accepted.clear()
-        for shard, events in groups.items():
-            frame = to_fields(map(to_envelope, events), packed=True)[PACKED_FIELD]
-            parcel = Parcel(shard, shards, frame, len(events), len(frame))
-            self._parcels[parcel] = [(event["run"], event["id"]) for event in events]
-            self._shipper.add([parcel])
-
-
-def _split(parcel: Parcel, shards: int) -> NoReturn:
-    raise AssertionError("the number of shards has changed")
-
-
-def _read(parcel: Parcel) -> NoReturn:
-    raise AssertionError("there is no spool")
+from .transport import Client
 
 
 class LanesByHand:
@@ -114,10 +48,9 @@ class LanesByHand:
         return any(self._queues)
 
 
-class Coast(Sea, Protocol):
+class Coast(Harbour, Protocol):
     """What producers see of the world."""
 
-    shards: int
     now_us: int
     runs: list[str]
     said: dict[EventRef, Event]
@@ -126,12 +59,15 @@ class Coast(Sea, Protocol):
 
 
 class Runner:
-    """A producer: says something new now and then, and sends; dies with what it had not sent."""
+    """A producer: says something new now and then, and sends; dies with what was not safe."""
 
     def __init__(self, world: Coast) -> None:
         self._world = world
         self._teller: Teller
-        self._lanes: Lanes
+        self._lanes: RecorderLanes | LanesByHand
+        self.process: Process
+        self.recorders: list[RecorderLanes] = []
+        self._sweeps = False
         self._start()
 
     def step(self) -> None:
@@ -142,22 +78,67 @@ class Runner:
         try:
             for _ in range(0 if dice.calm else dice.rng.choice((0, 1, 1, 2, 6))):
                 self._say()
-            if self._lanes.waiting:
+            if isinstance(self._lanes, RecorderLanes) and dice.strikes("exit"):
+                self._world.acknowledged.update(self._lanes.leave())
+                self._restart()
+            elif self._lanes.waiting:
                 self._world.acknowledged.update(self._lanes.send())
         except CrashedError:
+            self._restart()
+
+    def work(self) -> None:
+        """Its flusher's turn while the runner waits."""
+        if isinstance(self._lanes, RecorderLanes):
+            self._lanes.work()
+
+    def sweep(self) -> None:
+        """A later process, that has nothing to say but looks for what others have left."""
+        if not self._sweeps:
+            self._sweeps = True
             self._start()
+        self._say()
+        self._world.acknowledged.update(self._lanes.send())
 
     @property
     def waiting(self) -> bool:
         """Whether it has something to send."""
         return self._lanes.waiting
 
+    def end(self) -> None:
+        """No process of it lives on."""
+        if isinstance(self._lanes, RecorderLanes):
+            self._lanes.vanish()
+
+    def _restart(self) -> None:
+        self.end()
+        self._start()
+
     def _start(self) -> None:
-        world, process = self._world, Process(self._world)
+        world = self._world
         rng = world.dice.rng
-        client = Client(world, process)
-        self._lanes = ShippedLanes(client) if rng.random() < 0.5 else LanesByHand(client, world)
+        self.process = Process(world)
+        if self._sweeps:
+            self._lanes = self._record("spool")
+        elif rng.random() < 0.6:
+            self._lanes = self._record(rng.choice(("spool", "spool", "block", "drop_oldest")))
+        else:
+            self._lanes = LanesByHand(Client(world, self.process), world)
         self._teller = Teller(rng, world.now_us + rng.choice((0, 0, -5_000_000, 60_000_000)))
+
+    def _record(self, backpressure: Backpressure) -> RecorderLanes:
+        self.recorders.append(RecorderLanes(self._world, self.process, backpressure))
+        self.process.in_background = self._interrupt
+        return self.recorders[-1]
+
+    def _interrupt(self) -> None:
+        """Another thread of the same process, while one waits for Redis."""
+        lanes = self._lanes
+        if not isinstance(lanes, RecorderLanes) or not lanes.can_be_interrupted:
+            return
+        if self._world.dice.rng.random() < 0.5:
+            self._say()
+        else:
+            self._world.acknowledged.update(lanes.flush())
 
     def _say(self) -> None:
         world, rng = self._world, self._world.dice.rng
@@ -166,6 +147,8 @@ class Runner:
         run = rng.choice(world.runs[-6:] if rng.random() < 0.7 else world.runs)
         poison = world.dice.strikes("poison")
         event = self._teller.say(run, poison=poison)
+        if isinstance(self._lanes, RecorderLanes):
+            event = canonical(event)
         ref = (run, event["id"])
         assert ref not in world.said, "the story gives an id out twice"
         world.said[ref] = event

@@ -39,6 +39,9 @@ class Streams:
         self.history: list[list[tuple[StreamId, Fields]]] = [[] for _ in range(shards)]
         self.values: dict[str, bytes] = {}
         self.now_ms = 0
+        self.is_away = False
+        self.full: set[int] = set()
+        """Shards that take nothing in."""
 
     def last(self, shard: int) -> StreamId:
         """The last id that was given out."""
@@ -115,7 +118,7 @@ class Client:
 
     def _call(self) -> None:
         self._process.ask()
-        if self._world.dice.strikes("redis_fails"):
+        if self._world.redis.is_away or self._world.dice.strikes("redis_fails"):
             raise redis.TimeoutError("no answer")
 
 
@@ -146,6 +149,8 @@ class ClientPipeline:
     def execute(self, raise_on_error: bool = True) -> list[object]:
         self._process.ask()
         dice = self._world.dice
+        if self._world.redis.is_away:
+            raise redis.ConnectionError("connection refused")
         fails = dice.strikes("redis_fails")
         arrived = dice.rng.randint(0, len(self._commands)) if fails else len(self._commands)
         answers = [self._do(*command) for command in self._commands[:arrived]]
@@ -159,7 +164,8 @@ class ClientPipeline:
 
     def _do(self, name: str, key: str, argument: Any) -> object:
         if name == "XADD":
-            if self._world.dice.strikes("redis_refuses"):
+            stream = self._world.redis
+            if stream.keys[key] in stream.full or self._world.dice.strikes("redis_refuses"):
                 return redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
             return self._world.redis.add(key, argument)
         if name == "XTRIM":

@@ -4,18 +4,24 @@ First a time of trouble, in which chance picks who acts next and what happens to
 in which everybody can finish; the checks are made now and then, and at the end.
 """
 
+import tempfile
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from histories import to_fields
 from oracle import Event, to_envelope
+from runfold.dispatching import ADOPT_EVERY_S
 from runfold.ids import run_key_bytes
+from runfold.segments import SUFFIX
 from runfold.streams import shard_of, stream_key
 from runfold_workers.memory import RunRef
 
-from .checks import check, check_end, refs_of
+from .checks import check, check_end, check_orders, refs_of
 from .dice import Dice
-from .patching import walled_in
+from .disk import Disk
+from .patching import recorders_walled_in, workers_walled_in
 from .processes import Process, Writer
 from .runners import EventRef, Runner
 from .storage import Database
@@ -45,6 +51,8 @@ class World:
         rng = self.dice.rng
         self.shards = rng.choice((1, 1, 2, 3))
         self.now_us = START_US
+        self.disk = Disk(self)
+        self.spool: Path
         self.redis = Streams(self.shards)
         self.redis.values["runfold:shards"] = str(self.shards).encode()
         self.database = Database(self.shards, rng.choice(("leases", "none", "whims")))
@@ -57,10 +65,11 @@ class World:
         self.trace = 0
         self._steps = 0
         self._redis_ahead_ms = 0
+        self._outage_until_us = 0
         self._busy: list[Actor] = []
         self._workers = [Folding(self) for _ in range(rng.choice((1, 2, 3)))]
-        self._runners = [Runner(self) for _ in range(rng.choice((1, 2, 3)))]
-        self._actors: list[Actor] = [*self._workers, *self._workers, *self._runners]
+        self._runners: list[Runner] = []
+        self._actors: list[Actor] = []
 
     def ref_of(self, run: str) -> RunRef:
         """Under which key the tables have a run."""
@@ -68,27 +77,50 @@ class World:
 
     def play(self) -> None:
         """The whole history."""
-        with walled_in(
-            clock=self._seconds,
-            writer=self._make_writer,
-            max_weight=self.max_weight,
-            small=self.small,
+        with (
+            tempfile.TemporaryDirectory(prefix="runfold-") as folder,
+            recorders_walled_in(self, self._seconds),
+            workers_walled_in(
+                clock=self._seconds,
+                writer=self._make_writer,
+                max_weight=self.max_weight,
+                small=self.small,
+            ),
         ):
+            self.spool = Path(folder) / "spool"
+            self._runners += [Runner(self) for _ in range(self.dice.rng.choice((1, 2, 3)))]
+            self._actors += [*self._workers, *self._workers, *self._runners]
             length = self.dice.rng.randint(30, 160)
             while self._steps < length:
                 self.meanwhile()
                 if self.dice.happens(_CHECKS):
                     check(self)
-            self.dice.calm = True
-            while any(runner.waiting for runner in self._runners):
-                for runner in self._runners:
-                    self._let(runner)
+            self._become_calm()
             for _ in range(MOST_ROUNDS):
                 for worker in self._workers:
                     self._let(worker)
                 if self._is_folded():
                     break
             check_end(self)
+            check_orders(self, [one for runner in self._runners for one in runner.recorders])
+
+    def _become_calm(self) -> None:
+        """Whatever producers have is sent in the end, also what dead ones had on disk."""
+        self.dice.calm = True
+        self.redis.is_away, self.redis.full = False, set()
+        for _ in range(MOST_ROUNDS):
+            if not any(runner.waiting for runner in self._runners):
+                break
+            for runner in self._runners:
+                self._let(runner)
+        for runner in self._runners:
+            runner.end()
+        sweeper = self._runners[0]
+        for _ in range(MOST_ROUNDS):
+            self.now_us += int(ADOPT_EVERY_S * 1e6)
+            self._let(sweeper, sweeper.sweep)
+            if not list(self.spool.glob(f"*{SUFFIX}")):
+                break
 
     def meanwhile(self) -> None:
         """Somebody who is not in the midst of something does the next thing."""
@@ -99,13 +131,33 @@ class World:
         if idle:
             self._let(self.dice.rng.choice(idle))
 
-    def _let(self, actor: Actor) -> None:
-        self.now_us += self.dice.rng.randrange(800_000)
+    def nap(self, seconds: float) -> None:
+        """A producer waits."""
+        self._pass_time(seconds)
+        runner = self._busy[-1]
+        assert isinstance(runner, Runner)
+        runner.work()
+        self.meanwhile()
+
+    @property
+    def acting(self) -> Process:
+        """The process that does something now."""
+        actor = self._busy[-1]
+        assert isinstance(actor, Runner | Folding)
+        return actor.process
+
+    def _pass_time(self, seconds: float = 0.0) -> None:
+        self.now_us += int(seconds * 1e6) + self.dice.rng.randrange(800_000)
         self.redis.now_ms = self.now_us // 1000 + self._redis_ahead_ms
+        if self.now_us >= self._outage_until_us:
+            self.redis.is_away, self.redis.full = False, set()
+
+    def _let(self, actor: Actor, act: Callable[[], None] | None = None) -> None:
+        self._pass_time()
         self._steps += 1
         self._busy.append(actor)
         try:
-            actor.step()
+            (act or actor.step)()
         finally:
             self._busy.pop()
         said = f"{self._actors.index(actor)} {self.database.paper.positions}"
@@ -116,10 +168,7 @@ class World:
 
     def _make_writer(self) -> Writer:
         """For the pipeline of the worker that is just being started."""
-        actor = self._busy[-1]
-        assert isinstance(actor, Folding)
-        process: Process = actor.process
-        return Writer(process)
+        return Writer(self.acting)
 
     def _is_folded(self) -> bool:
         positions = self.database.paper.positions
@@ -134,6 +183,10 @@ class World:
         shard = rng.randrange(self.shards)
         if dice.strikes("jump"):
             self._redis_ahead_ms += rng.choice((-7_200_000, -500, 3_600_000))
+        if dice.strikes("outage"):
+            self._outage_until_us = self.now_us + rng.choice((500_000, 3_000_000, 40_000_000))
+            self.redis.is_away = rng.random() < 0.5
+            self.redis.full = set(rng.choices(range(self.shards), k=2))
         if dice.strikes("junk"):
             junk = rng.choice(({b"packed": b"RF?"}, {b"events": b"oops"}, {b"other": b"1"}))
             self.redis.add(stream_key(shard), junk)
