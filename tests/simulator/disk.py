@@ -33,6 +33,8 @@ class Disk:
             raise OSError(errno.ENOSPC, "no space left on device")
         descriptor = os.open(os.fspath(path), flags, mode)  # type: ignore[call-overload]  # a path
         self._open[descriptor] = self._world.acting
+        if flags & os.O_CREAT:
+            self._synced[os.fstat(descriptor).st_ino] = 0  # another file may have had that number
         return int(descriptor)
 
     def close(self, descriptor: int) -> None:

@@ -4,7 +4,6 @@ What that thread does happens when chance has it: between two calls of the runne
 flush. Whatever `flush` says is safe counts as acknowledged from then on.
 """
 
-import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import msgspec
 
 from oracle import Event, to_envelope
 from runfold import Recorder
-from runfold.codec import decode_body, seal, to_datetime
+from runfold.codec import decode_body, to_datetime
 from runfold.emitter import Flushed
 from runfold.settings import Backpressure
 
@@ -116,6 +115,7 @@ class RecorderLanes:
         self.is_whole = not flushed.pending and not flushed.spooled
         self._world.disk.leave(self._process)
         self._emitter._closed = True  # else the end of the tests would flush it
+        del self._recorder  # which its finalizer would keep alive through `connect`, and the world
 
     @property
     def waiting(self) -> bool:
@@ -131,15 +131,6 @@ class RecorderLanes:
             return []
         safe, self._accepted = self._accepted, []
         return safe
-
-
-def canonical(event: Event) -> Event:
-    """The event with the body that the SDK makes of it."""
-    body = decode_body(event["type"], to_envelope(event).body)
-    envelope = seal(body, run=event["run"], id=event["id"], at_us=event["at_us"])
-    stamp = {name: event[name] for name in ("type", "run", "id", "at_us")}
-    fields: dict[str, Any] = json.loads(envelope.body)
-    return stamp | fields
 
 
 def without_threads() -> SimpleNamespace:

@@ -4,13 +4,13 @@ from typing import Protocol
 
 import redis
 
-from histories import to_fields
+from histories import as_recorded, to_fields
 from oracle import Event, to_envelope
 from runfold.settings import Backpressure
 from runfold.streams import shard_of, stream_key
 
 from .processes import CrashedError, Process
-from .recorders import EventRef, Harbour, RecorderLanes, canonical
+from .recorders import EventRef, Harbour, RecorderLanes
 from .stories import Teller
 from .transport import Client
 
@@ -148,7 +148,7 @@ class Runner:
         poison = world.dice.strikes("poison")
         event = self._teller.say(run, poison=poison)
         if isinstance(self._lanes, RecorderLanes):
-            event = canonical(event)
+            event = as_recorded(event)
         ref = (run, event["id"])
         assert ref not in world.said, "the story gives an id out twice"
         world.said[ref] = event

@@ -33,7 +33,7 @@ MOST_ROUNDS = 300
 """Turns of each worker until everything must be folded once all is calm."""
 _DEEPEST = 3
 """How many can be in the midst of something at once."""
-_CHECKS = 0.03
+_CHECKS = 0.015
 
 
 class Actor(Protocol):
@@ -90,7 +90,7 @@ class World:
             self.spool = Path(folder) / "spool"
             self._runners += [Runner(self) for _ in range(self.dice.rng.choice((1, 2, 3)))]
             self._actors += [*self._workers, *self._workers, *self._runners]
-            length = self.dice.rng.randint(30, 160)
+            length = self.dice.rng.randint(25, 120)
             while self._steps < length:
                 self.meanwhile()
                 if self.dice.happens(_CHECKS):
@@ -121,6 +121,7 @@ class World:
             self._let(sweeper, sweeper.sweep)
             if not list(self.spool.glob(f"*{SUFFIX}")):
                 break
+        sweeper.end()
 
     def meanwhile(self) -> None:
         """Somebody who is not in the midst of something does the next thing."""
