@@ -54,7 +54,10 @@ def check(world: Globe) -> None:
     alive = [e for e in folded.values() if world.ref_of(e["run"]) not in paper.tombstones]
     expected = project(alive, world.shards)
     assert_says(paper, expected, seen=False)
-    told = project((e for e in alive if e["type"] != "heartbeat"), world.shards)
+    signs = [event for event in alive if event["type"] == "heartbeat"]
+    told = (
+        project((e for e in alive if e["type"] != "heartbeat"), world.shards) if signs else expected
+    )
     for run, row in paper.runs.items():
         assert told.runs[run].seen_us <= row.seen_us <= expected.runs[run].seen_us
     check_rebuilt(paper, expected, world.shards)
@@ -123,7 +126,7 @@ def refs_of(fields: Fields) -> Sequence[EventRef | None]:
     return _refs_of(tuple(fields.items()))
 
 
-@lru_cache(2000)
+@lru_cache(20_000)
 def _refs_of(fields: tuple[tuple[bytes, bytes], ...]) -> Sequence[EventRef | None]:
     try:
         return [(envelope.run, envelope.id) for envelope, _ in decode_frame(dict(fields)).events]

@@ -73,13 +73,15 @@ class Dice:
         self.calm = False
         self.struck: set[str] = set()
         self.odds = Odds(**{each.name: self.rng.choice(_RATES[each.name]) for each in fields(Odds)})
+        self._rates: dict[str, float] = vars(self.odds)
 
     def strikes(self, misfortune: str) -> bool:
         """Whether it happens now."""
-        happens = self.happens(getattr(self.odds, misfortune))
-        if happens:
-            self.struck.add(misfortune)
-        return happens
+        probability = self._rates[misfortune]
+        if not probability or self.calm or self.rng.random() >= probability:
+            return False
+        self.struck.add(misfortune)
+        return True
 
     def happens(self, probability: float) -> bool:
         """Something bad, so never when all is calm."""

@@ -31,6 +31,7 @@ from .workers import Folding
 
 MOST_ROUNDS = 300
 """Turns of each worker until everything must be folded once all is calm."""
+_MOST_NAPS = 5000
 _DEEPEST = 3
 """How many can be in the midst of something at once."""
 _CHECKS = 0.015
@@ -65,7 +66,7 @@ class World:
         self.trace = 0
         self._steps = 0
         self._redis_ahead_ms = 0
-        self._outage_until_us = 0
+        self._outage_until_us = self._naps = 0
         self._busy: list[Actor] = []
         self._workers = [Folding(self) for _ in range(rng.choice((1, 2, 3)))]
         self._runners: list[Runner] = []
@@ -134,6 +135,8 @@ class World:
 
     def nap(self, seconds: float) -> None:
         """A producer waits."""
+        self._naps += 1
+        assert self._naps < _MOST_NAPS, "somebody waits for ever"
         self._pass_time(seconds)
         runner = self._busy[-1]
         assert isinstance(runner, Runner)
