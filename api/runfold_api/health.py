@@ -57,7 +57,7 @@ def _check_postgresql(history: History) -> str | None:
         if revision != _head():
             raise SchemaOutdated(f"the schema is {revision}, not {_head()}; run: runfold migrate")
     except StorageError as error:
-        return f"PostgreSQL: {error}"
+        return f"PostgreSQL: {_one_line(error)}"
     return None
 
 
@@ -66,8 +66,12 @@ def _check_redis(writer: StreamWriter) -> str | None:
         writer.ping()
         writer.shards()
     except (redis.RedisError, RunfoldError) as error:
-        return f"Redis: {error}"
+        return f"Redis: {_one_line(error)}"
     return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @cache

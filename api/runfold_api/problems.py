@@ -27,6 +27,7 @@ from runfold_storage.errors import (
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
 
+_AGAIN: Final = f"try again in {RETRY_AFTER_S} s; /readyz tells what is wrong"
 _PREFIX: Final = "urn:runfold:problem:"
 _log = logging.getLogger(__name__)
 
@@ -56,7 +57,10 @@ class RunUnknown(Exception):
     """There is no such run."""
 
     def __init__(self, run: str) -> None:
-        super().__init__(f"there is no run {run!r}")
+        super().__init__(
+            f"there is no run {run!r}: /api/v1/runs lists them; "
+            "a new one is there once a worker has folded its first event"
+        )
 
 
 class BadRequest(Exception):
@@ -75,10 +79,12 @@ def handlers() -> ExceptionHandlersMap:
         BadParameter: _bad_parameter,
         BadRequest: _bad_request,
         RunUnknown: _run_unknown,
-        DatabaseUnreachable: _unavailable("database-unreachable", "PostgreSQL did not answer"),
+        DatabaseUnreachable: _unavailable(
+            "database-unreachable", f"no answer of PostgreSQL: {_AGAIN}"
+        ),
         SchemaOutdated: _unavailable("schema-outdated", None),
         ReadTooSlow: _unavailable("read-too-slow", None),
-        redis.RedisError: _unavailable("redis-unreachable", "Redis did not take the events"),
+        redis.RedisError: _unavailable("redis-unreachable", f"Redis took no events: {_AGAIN}"),
         ShardsDiffer: _unavailable("shards-differ", None),
         ValidationException: _validation,
         HTTPException: _http,
@@ -160,7 +166,9 @@ def _validation(request: Request[Any, Any, Any], error: ValidationException) -> 
 
 def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     names = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+    most = request.app.request_max_body_size
     details = {
+        413: f"the body has more than {most} bytes: send fewer events in one request",
         404: "there is nothing at this path; /api/openapi.json lists what there is",
         405: f"{request.method} is not allowed here, only {(error.headers or {}).get('allow')}",
     }

@@ -4,6 +4,7 @@ A filter that is silently ignored gives a wrong answer that looks right; so a pa
 unknown, or given twice where one is meant, is an error that names those that exist.
 """
 
+import re
 from typing import Annotated, Any, Final
 
 from litestar import Request
@@ -14,6 +15,7 @@ from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET
 
 from .problems import BadRequest
 
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 
 Project = Annotated[str | None, QueryParameter(description="Only this project.")]
@@ -71,6 +73,7 @@ def check_query(request: Request[Any, Any, Any]) -> None:
     if not given:
         return
     known = _known(request)
+    fields = request.route_handler.parsed_fn_signature.parameters
     for name, times in given.items():
         if name not in known:
             allowed = sorted(known)
@@ -80,6 +83,10 @@ def check_query(request: Request[Any, Any, Any]) -> None:
             )
         if times > 1 and not known[name]:
             raise BadRequest(400, "bad-parameter", f"{name}: given {times} times", parameter=name)
+        if fields[name].annotation is int and not _WHOLE.fullmatch(request.query_params[name]):
+            raise BadRequest(  # what would be read as a number all the same, as 1e2 is
+                400, "bad-parameter", f"{name}: expected a whole number", parameter=name
+            )
 
 
 def _known(request: Request[Any, Any, Any]) -> dict[str, bool]:

@@ -1,6 +1,8 @@
 """The routes that read: lists, one run, its events, statistics, workflows."""
 
-from litestar import get
+from typing import Any, Final
+
+from litestar import HttpMethod, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
@@ -16,8 +18,13 @@ from . import queries
 from .problems import RunUnknown, described
 from .run_paths import decode_run
 
+_READING: Final[dict[str, Any]] = {
+    "http_method": [HttpMethod.GET, HttpMethod.HEAD],
+    "sync_to_thread": True,
+}
 
-@get("/runs", responses=described(400, 503), sync_to_thread=True)
+
+@route("/runs", responses=described(400, 503), **_READING)
 def list_runs(
     history: NamedDependency[History],
     project: queries.Project = None,
@@ -42,7 +49,7 @@ def list_runs(
     )
 
 
-@get("/runs/{run:str}", responses=described(404, 503), sync_to_thread=True)
+@route("/runs/{run:str}", responses=described(404, 503), **_READING)
 def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     """One run with its nodes, payloads, error and trigger."""
     run = decode_run(run)
@@ -52,7 +59,11 @@ def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     return found
 
 
-@get("/runs/{run:str}/events", responses=described(400, 404, 503), sync_to_thread=True)
+@route(
+    "/runs/{run:str}/events",
+    responses=described(400, 404, 503),
+    **_READING,
+)
 def list_events(
     history: NamedDependency[History],
     run: FromPath[str],
@@ -68,7 +79,7 @@ def list_events(
     return found
 
 
-@get("/stats", responses=described(400, 503), sync_to_thread=True)
+@route("/stats", responses=described(400, 503), **_READING)
 def get_stats(
     history: NamedDependency[History],
     project: queries.Project = None,
@@ -89,7 +100,7 @@ def get_stats(
     )
 
 
-@get("/workflows", responses=described(400, 503), sync_to_thread=True)
+@route("/workflows", responses=described(400, 503), **_READING)
 def list_workflows(
     history: NamedDependency[History],
     project: queries.Project = None,

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from runfold_storage.errors import BadParameter
 from runfold_storage.filters import parse_time
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -67,5 +68,9 @@ def point_in_time(option: str, text: str | None, now: datetime) -> datetime | No
     """RFC 3339, a date, or how long ago: `90s`, `15m`, `24h`, `7d`, `2w`."""
     ago = _AGO.fullmatch(text or "")
     if ago is None:
-        return parse_time(option, text)
+        try:
+            return parse_time(option, text)
+        except BadParameter as error:
+            reason = f"{error.reason}, or how long ago, as in 24h or 7d"
+            raise BadParameter(option, reason) from None
     return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})

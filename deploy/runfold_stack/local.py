@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from runfold_stack.errors import AlreadyRunningError, StackError
+from runfold_stack.home import check_home
 from runfold_stack.postgres_server import PostgresServer
 from runfold_stack.redis_server import RedisServer
 
@@ -108,12 +109,14 @@ def find_running(
 
 def find_redis_url(data_dir: Path) -> str | None:
     """Return the URL of the Redis that answers for this data directory, if one does."""
+    check_home(data_dir)
     server = _redis(data_dir)
     return server.url if server.answers() else None
 
 
 def find_database_url(data_dir: Path) -> str | None:
     """Return the URL of the PostgreSQL that answers for this data directory, if one does."""
+    check_home(data_dir)
     server = _postgres(data_dir)
     return server.url if server.answers() else None
 
@@ -123,6 +126,7 @@ def stop_running(data_dir: Path) -> list[str]:
 
     For those that a killed `runfold up` left behind.
     """
+    check_home(data_dir)
     stopped = []
     if (postgres := _postgres(data_dir)).pid is not None:
         postgres.stop()

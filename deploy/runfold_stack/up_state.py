@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from runfold_stack.home import check_home
 from runfold_stack.outcomes import CommandFailed
 
 _NAME: Final = "up.lock"
@@ -45,6 +46,7 @@ class UpLock:
 @contextmanager
 def claim_up(home: Path) -> Iterator[UpLock]:
     """Hold the data directory; `CommandFailed` if another `runfold up` does."""
+    check_home(home, to_write=True)
     home.mkdir(parents=True, exist_ok=True)
     fd = os.open(home / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -208,6 +208,16 @@ def check_numbers(json_text: bytes) -> None:
 
 
 _SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_TYPES: Final = re.compile(r"(?:Expected|got) `[^`$]*`")
+_WORD: Final = re.compile(r"\w+")
+_JSON_WORDS: Final = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "NoneType": "null",
+}
 _MANY_DIGITS: Final = b"0" * 309
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<number>-?\d{309,}[\d.eE+-]*)', re.DOTALL)
 
@@ -219,14 +229,24 @@ def explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"nested too deeply: more than {MAX_DEPTH} levels"
     if isinstance(error, msgspec.ValidationError):
-        return f"not as the contract says: {error}"
+        return f"not as the contract says: {_in_json_words(str(error))}"
     return f"not JSON: {error}"
+
+
+def _in_json_words(message: str) -> str:
+    """msgspec speaks of Python's types, and the sender may write no Python."""
+    return _TYPES.sub(lambda found: _WORD.sub(_json_word, found[0]), message)
+
+
+def _json_word(found: re.Match[str]) -> str:
+    return _JSON_WORDS.get(found[0], found[0])
 
 
 def _check_kind(content: Any) -> None:
     """Version and type first: they explain best what is wrong with everything else."""
     if not isinstance(content, dict):
-        raise BrokenEvent(f"an event is a JSON object, not {type(content).__name__}")
+        kind = _JSON_WORDS[type(content).__name__]
+        raise BrokenEvent(f"an event is a JSON object, not {kind}")
     version = content.get("v", VERSION)
     if isinstance(version, int) and version > VERSION:
         raise BrokenEvent(f"newer version: v is {version}, this Runfold understands {VERSION}")

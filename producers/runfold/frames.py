@@ -8,6 +8,7 @@ back beside its neighbours, as `BrokenEvent` with the reason and the bytes.
 
 import struct
 import sys
+import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -281,8 +282,18 @@ def _check_columns(
             raise BrokenFrame(f"packed: expected {what}")
 
 
+class _Decompressors(threading.local):
+    """One a thread: it must not be shared, and to make it takes longer than a small frame does."""
+
+    def __init__(self) -> None:
+        self.own = zstandard.ZstdDecompressor()
+
+
+_DECOMPRESSORS: Final = _Decompressors()
+
+
 def _decompress(compressed: bytes) -> bytes:
     size = zstandard.frame_content_size(compressed)
     if not 0 <= size <= MAX_FRAME_BYTES:
         raise BrokenFrame(f"packed: {size} bytes uncompressed, at most {MAX_FRAME_BYTES} allowed")
-    return zstandard.ZstdDecompressor().decompress(compressed)
+    return _DECOMPRESSORS.own.decompress(compressed)

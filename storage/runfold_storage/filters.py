@@ -147,13 +147,13 @@ def floor_hour(at: datetime) -> datetime:
     return at.replace(minute=0, second=0, microsecond=0)
 
 
-def ceil_hour(parameter: str, at: datetime) -> datetime:
+def ceil_hour(at: datetime) -> datetime:
     """The start of the next hour, unless this is one."""
     hour = floor_hour(at)
     try:
         return hour if hour == at else hour + _HOUR
-    except OverflowError:
-        raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
+    except OverflowError:  # the last hour that there is
+        return at
 
 
 def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -211,8 +211,9 @@ def _translated(error: DBAPIError) -> Exception:
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return ReadTooSlow("the read took too long: narrow its filters, or its time range")
     if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        found = cause.diag.message_primary
         return SchemaOutdated(
-            f"the database's schema is not this Runfold's; run: runfold migrate ({cause})"
+            f"the database's schema is not this Runfold's; run: runfold migrate ({found})"
         )
     if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnreachable(f"PostgreSQL did not answer: {cause}".rstrip())

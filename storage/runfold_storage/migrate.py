@@ -50,6 +50,11 @@ def current_revision(url: str) -> str | None:
         return _current(connection)
 
 
+def is_known(revision: str) -> bool:
+    """Whether `migrate` knows where that is."""
+    return revision in ("head", "base") or revision in _known_revisions()
+
+
 def head() -> str | None:
     """The revision that this code needs."""
     return ScriptDirectory.from_config(_config()).get_current_head()

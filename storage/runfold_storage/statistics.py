@@ -78,7 +78,7 @@ def make_stats_query(
         check_name("project", project),
         check_name("workflow", workflow),
         None if first is None else floor_hour(first),
-        None if end is None else ceil_hour("until", end),
+        None if end is None else ceil_hour(end),
         check_choice("bucket", bucket, BUCKETS),
         check_choice("group_by", group_by, GROUPS),
     )

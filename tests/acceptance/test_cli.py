@@ -104,9 +104,26 @@ def test_a_recorded_command_can_be_listed_and_shown(up: Up) -> None:
     assert "working" in shown
     logs = runfold("show", "listed-1", "--logs", env=up.env).stdout
     assert sorted(logs.splitlines()) == [b"no such table", b"working"]
+    other = runfold("runs", "--workflow", "nosuch", env=up.env)
+    assert b"no runs like that" in other.stderr
     table = runfold("runs", env=up.env).stdout.decode()
     assert "nightly" in table
     assert "\x1b" not in table
+
+
+def test_logs_are_the_output_byte_for_byte(up: Up) -> None:
+    """A last line without an end gets none, and a line that came in pieces stays one."""
+    script = "printf 'is it '; sleep 1.5; printf 'you?\\n\\nyes'"
+    runfold("exec", "--run", "pieces", "--", "sh", "-c", script, env=up.env)
+    await_run(up, "pieces", "completed")
+    assert runfold("show", "pieces", "--logs", env=up.env).stdout == b"is it you?\n\nyes"
+
+
+def test_an_unknown_revision_is_refused_before_anything_else(up: Up) -> None:
+    """`migrate --to` names the newest revision when it is given none that exists."""
+    answer = runfold("migrate", "--to", "nosuch", env=up.env)
+    assert answer.returncode == 2
+    assert b"--to nosuch: there is no such revision" in answer.stderr
 
 
 def test_events_of_a_run_can_be_shown(up: Up) -> None:
@@ -183,6 +200,12 @@ def test_imported_runs_can_be_read_at_once(up: Up, tmp_path: Path) -> None:
     assert [node["node"] for node in details["nodes"]] == ["1", "2"]
     assert details["project"] == "p"
     assert details["duration_ms"] == 3000
+    words = ("import", "--format", "wfformat", "--json", str(broken), "-")
+    again = runfold(*words, env=up.env, stdin=good.read_bytes())
+    assert again.returncode == 1
+    told = json.loads(again.stdout)
+    assert [failed["file"] for failed in told["failed"]] == [str(broken)]
+    assert [run["file"] for run in told["runs"]] == ["-"]
 
 
 def test_an_unknown_format_names_those_that_are_known(up: Up) -> None:
@@ -341,6 +364,19 @@ def test_killed_servers_are_started_again_and_those_of_a_killed_up_adopted(tmp_p
         (["runs"], {"RUNFOLD_DATABASE_URL": "nonsense"}, 2, b"RUNFOLD_DATABASE_URL"),
         (["runs"], {"RUNFOLD_SHARDS": "many"}, 2, b"RUNFOLD_SHARDS is 'many'"),
         (["rums"], {}, 2, b"did you mean `runfold runs`?"),
+        (["runs", "--limit", "x"], {}, 2, b"--limit: 'x': choose a whole number from 1 to 500"),
+        (["api", "--port", "abc"], {}, 2, b"--port: 'abc': choose a whole number from 0 to 65535"),
+        (["runs", "--since", "yesterday"], {}, 2, b"or how long ago, as in 24h or 7d"),
+        (
+            ["stats", "--since", "1d", "--until", "2d"],
+            {},
+            2,
+            b"--until: must be later than",
+        ),
+        (["exec", "--workflow", "", "--", "true"], {}, 2, b"1 to 200 characters"),
+        (["runs"], {"RUNFOLD_HOME": "/dev/null/x"}, 1, b"/dev/null is not a folder: set RUNFOLD_"),
+        (["down"], {"RUNFOLD_HOME": "/dev/null/x"}, 1, b"/dev/null is not a folder: set RUNFOLD_"),
+        (["up"], {"RUNFOLD_HOME": "/dev/null/x"}, 1, b"/dev/null is not a folder: set RUNFOLD_"),
         (["exec"], {}, 2, b"no command is given"),
         (["exec", "--tag", "x", "--", "true"], {}, 2, b"write it as KEY=VALUE"),
     ],
@@ -349,7 +385,7 @@ def test_what_can_go_wrong_is_said_in_one_line(
     words: list[str], settings: dict[str, str], exit_code: int, message: bytes, tmp_path: Path
 ) -> None:
     """An expected error names the culprit and the remedy, without a traceback."""
-    answer = runfold(*words, env=environ(RUNFOLD_HOME=str(tmp_path), **settings))
+    answer = runfold(*words, env=environ(**{"RUNFOLD_HOME": str(tmp_path), **settings}))
     assert answer.returncode == exit_code
     assert message in answer.stderr
     assert b"Traceback" not in answer.stderr

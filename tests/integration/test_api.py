@@ -186,7 +186,8 @@ def test_filters(api: httpx.Client, database_url: str) -> None:
         ("stats?group_by=user", "group_by"),
         ("stats?since=x", "since"),
         ("stats?since=2026-01-02&until=2026-01-01", "until"),
-        ("stats?until=9999-12-31T23:30:00Z", "until"),
+        ("runs?limit=1e2", "limit"),
+        ("runs?offset=1.0", "offset"),
         ("workflows?cursor=e30", "cursor"),
         ("workflows?limit=501", "limit"),
         ("runs/a/events?types=nonsense", "types"),
@@ -217,6 +218,28 @@ def test_unknown_parameter(lone_api: httpx.Client) -> None:
 def test_nothing_there(lone_api: httpx.Client, path: str) -> None:
     """A path that does not exist is a problem like any other."""
     problem(lone_api.get(path), 404, "not-found")
+
+
+def test_the_last_hour_of_the_calendar(api: httpx.Client) -> None:
+    """ "Until the end of time" is a period like any other."""
+    assert api.get("/api/v1/stats?until=9999-12-31T23:59:59Z").json()["total"] == 0
+
+
+def test_head(api: httpx.Client, database_url: str) -> None:
+    """What can be read can be asked for without its body."""
+    fold(database_url, whole_run("a", 0))
+    for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
+        answer = api.head(f"/api/v1/{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert api.head("/api/v1/runs/none").status_code == 404
+
+
+def test_a_database_without_tables_is_told_as_such(redis_url: str, database_url: str) -> None:
+    """The answer names the command that helps, and shows no SQL."""
+    with serving(redis_url, database_url) as api:
+        detail = problem(api.get("/api/v1/runs"), 503, "schema-outdated")["detail"]
+    assert "runfold migrate" in detail
+    assert "SELECT" not in detail
 
 
 def test_wrong_method(lone_api: httpx.Client) -> None:
@@ -344,7 +367,9 @@ def test_redis_away(database_url: str) -> None:
         assert "127.0.0.1" not in found["detail"]
         assert answer.headers["retry-after"] == "1"
         assert len(api.get("/api/v1/runs").json()["runs"]) == 1
-        assert "Redis" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
+        reason = problem(api.get("/readyz"), 503, "not-ready")["detail"]
+        assert "Redis" in reason
+        assert "\n" not in reason
         assert api.get("/healthz").json() == {"status": "live"}
 
 

@@ -137,8 +137,8 @@ BROKEN_EVENTS = {
     "200,000 levels": (with_inputs(nested(200_000)), "nested too deeply"),
     "150,000 objects": (with_inputs(b'{"a":' * 150_000 + b"1" + b"}" * 150_000), "nested"),
     "a number": (b"17", "an event is a JSON object, not int"),
-    "a list": (b"[1, 2]", "an event is a JSON object, not list"),
-    "null": (b"null", "an event is a JSON object, not NoneType"),
+    "a list": (b"[1, 2]", "an event is a JSON object, not array"),
+    "null": (b"null", "an event is a JSON object, not null"),
     "a word": (b"nonsense", "not JSON"),
 }
 
@@ -165,9 +165,9 @@ def test_broken_events_are_dead_letters_and_their_neighbours_fold(
 
 
 def test_all_broken_events_in_one_frame(
-    fold_frames: FoldFrames, database: psycopg.Connection
+    fold_frames: FoldFrames, database: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even the worst company does not keep the good ones from folding."""
+    """Even the worst company does not keep the good ones from folding; the worker logs how many."""
     raws = [raw for raw, _ in BROKEN_EVENTS.values()]
     good = [started(f"run {n}") for n in range(len(raws))]
     items = [item for pair in zip(raws, map(written, good), strict=True) for item in pair]
@@ -175,6 +175,8 @@ def test_all_broken_events_in_one_frame(
     letters = fold_frames([json_frame(*items)])
 
     assert [letter[2] for letter in letters] == list(range(0, len(items), 2))
+    (told,) = [record for record in caplog.records if "dead_letters" in record.getMessage()]
+    assert vars(told)["number"] == len(letters)
     assert read_projection(database) == project(good, SHARDS)
 
 

@@ -1,7 +1,9 @@
 """Frames taken apart: what goes on to the fold, and what becomes a dead letter."""
 
+import zstandard
+
 from runfold.codec import Envelope
-from runfold.frames import encode_json_frame
+from runfold.frames import encode_json_frame, encode_packed_frame
 from runfold.streams import shard_of
 from runfold_workers.arrivals import Place, StreamEntry, leave_out, take_apart, wrong_streams
 
@@ -44,3 +46,42 @@ def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
     assert arrivals == []
     assert [(letter.ordinal, letter.raw) for letter in dead_letters] == [(0, b"hello")]
     assert "not a JSON array" in dead_letters[0].reason
+
+
+def packed(frame: str, *lines: tuple[str, int, bytes]) -> StreamEntry:
+    """A packed frame with a log line for each (run, id, body)."""
+    envelopes = [Envelope("logged", run, n, 1_795_000_000_000_000 + n, b) for run, n, b in lines]
+    compressor = zstandard.ZstdCompressor()
+    return StreamEntry(0, frame, encode_packed_frame(envelopes, compressor))
+
+
+def test_small_packed_frames_are_read_as_one() -> None:
+    """Each event keeps its run, its body and the place where it stood."""
+    frames = [
+        packed("1-0", ("a", 0, b'{"text":"1"}'), ("b", 0, b'{"text":"2"}')),
+        packed("2-0", ("b", 1, b'{"text":"3"}')),
+        packed("3-0", ("c", 0, b'{"text":"4"}'), ("a", 1, b'{"text":"5"}')),
+    ]
+    (arrival,), dead_letters = take_apart(frames)
+    columns = arrival.columns
+    assert [columns.runs[number] for number in columns.run_numbers] == ["a", "b", "b", "c", "a"]
+    assert columns.bodies == tuple(b'{"text":"%d"}' % n for n in range(1, 6))
+    assert columns.ids == (0, 0, 1, 0, 1)
+    assert [place[1:] for place in arrival.places] == [
+        *(("1-0", 0), ("1-0", 1), ("2-0", 0), ("3-0", 0), ("3-0", 1))
+    ]
+    assert dead_letters == []
+
+
+def test_a_broken_body_in_a_small_frame_does_not_touch_the_others() -> None:
+    """It becomes a dead letter with its own place, and so does a frame that cannot be read."""
+    frames = [
+        packed("1-0", ("a", 0, b'{"text":"1"}')),
+        packed("2-0", ("a", 1, b'{"text":'), ("a", 2, b'{"text":"3"}')),
+        StreamEntry(0, "3-0", {b"packed": b"hello"}),
+        packed("4-0", ("a", 3, b'{"text":"4"}')),
+    ]
+    arrivals, dead_letters = take_apart(frames)
+    ids = [event_id for arrival in arrivals for event_id in arrival.columns.ids]
+    assert ids == [0, 2, 3]
+    assert [letter[1:3] for letter in dead_letters] == [("3-0", 0), ("2-0", 0)]

@@ -102,7 +102,7 @@ def test_an_event_without_an_id_gets_one_from_its_content() -> None:
         (b"", "not JSON"),
         (b"hello", "not JSON"),
         (b'{"type":"logged"', "not JSON"),
-        (b"[]", "an event is a JSON object, not list"),
+        (b"[]", "an event is a JSON object, not array"),
         (b'"x"', "an event is a JSON object, not str"),
         (raw_event(type=...), "unknown type None"),
         (raw_event(type="exploded"), "unknown type 'exploded'"),

@@ -1,9 +1,9 @@
 """What came in: frames taken apart into events, and dead letters for what cannot be read."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from runfold.codec import (
     TYPE_NUMBERS,
@@ -60,6 +60,8 @@ class Arrival(NamedTuple):
         return [Place(self.shard, *place) for place in zip(self.frames, self.ordinals, strict=True)]
 
 
+_SMALL_FRAME: Final = 50
+"""Events: below it, to read a frame by itself costs more than to join it to others."""
 NOTHING_REFUSED: Mapping[Place, str] = MappingProxyType({})
 
 
@@ -71,8 +73,7 @@ def take_apart(
     dead_letters: list[DeadLetter] = []
     for (shard, is_packed), group in groupby(entries, _kind_of_frame):
         if is_packed:
-            for entry in group:
-                _read(entry, arrivals, dead_letters)
+            _read_packed(shard, list(group), arrivals, dead_letters)
         else:
             _read_json(shard, list(group), arrivals, dead_letters)
     if refused:
@@ -125,13 +126,54 @@ def _kind_of_frame(entry: StreamEntry) -> tuple[int, bool]:
     return entry.shard, PACKED_FIELD in entry.fields
 
 
-def _read(entry: StreamEntry, arrivals: list[Arrival], dead_letters: list[DeadLetter]) -> None:
+def _read_packed(
+    shard: int,
+    entries: Sequence[StreamEntry],
+    arrivals: list[Arrival],
+    dead_letters: list[DeadLetter],
+) -> None:
+    """Packed frames of one shard; small ones, as at low rates, as if they were one."""
+    frames: list[tuple[StreamEntry, Columns]] = []
+    for entry in entries:
+        try:
+            frames.append((entry, unpack(entry.fields[PACKED_FIELD])))
+        except BrokenFrame as error:
+            dead_letters.append(_whole(entry, error))
+    n = sum(len(columns.bodies) for _, columns in frames)
+    if len(frames) > 1 and n < len(frames) * _SMALL_FRAME:
+        columns = _join([columns for _, columns in frames])
+        try:
+            facts = read_facts(columns.types, columns.bodies)
+        except BrokenEvent:
+            pass
+        else:
+            ids = [entry.id for entry, columns in frames for _ in columns.bodies]
+            ordinals = [each for _, columns in frames for each in range(len(columns.bodies))]
+            arrivals.append(Arrival(shard, columns, facts, ids, ordinals))
+            return
+    for entry, columns in frames:
+        _read_frame(entry, columns, arrivals, dead_letters)
+
+
+def _join(frames: Sequence[Columns]) -> Columns:
+    """Several frames' columns as those of one."""
+    runs: dict[str, int] = {}
+    numbers: list[int] = []
+    for frame in frames:
+        places = [runs.setdefault(run, len(runs)) for run in frame.runs]
+        numbers += [places[number] for number in frame.run_numbers]
+    columns = zip(*(frame[2:] for frame in frames), strict=True)
+    rest = [tuple(chain.from_iterable(column)) for column in columns]
+    return Columns(list(runs), tuple(numbers), *rest)
+
+
+def _read_frame(
+    entry: StreamEntry,
+    columns: Columns,
+    arrivals: list[Arrival],
+    dead_letters: list[DeadLetter],
+) -> None:
     """One packed frame, its bodies all at once or, where one is broken, each by itself."""
-    try:
-        columns = unpack(entry.fields[PACKED_FIELD])
-    except BrokenFrame as error:
-        dead_letters.append(_whole(entry, error))
-        return
     n = len(columns.bodies)
     try:
         facts = read_facts(columns.types, columns.bodies)

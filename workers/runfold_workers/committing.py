@@ -112,6 +112,17 @@ class Committer:
             if old is not None and old.position == step.believed:
                 self.positions[step.shard] = _after(old, step)
         self._folder.written(batch)
+        if batch.dead_letters:
+            letter = batch.dead_letters[0]
+            log.warning(
+                "could not understand what was sent, put into dead_letters",
+                extra={
+                    "number": len(batch.dead_letters),
+                    "shard": letter.shard,
+                    "frame": letter.frame,
+                    "reason": letter.reason[:200],
+                },
+            )
 
     def rewind(self) -> None:
         """Start over from the committed positions: nothing that was folded since is remembered.

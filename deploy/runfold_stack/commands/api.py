@@ -10,6 +10,7 @@ from runfold_api.settings import Settings as ApiSettings
 from runfold_stack.addresses import choose_port
 from runfold_stack.commands import Context
 from runfold_stack.logs import configure_logging
+from runfold_stack.options import port_number
 from runfold_stack.outcomes import OK
 from runfold_stack.servers import require_endpoints
 
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--host", help="address to listen on (RUNFOLD_API_HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on; 0: a free one")
+    parser.add_argument("--port", type=port_number, help="port to listen on; 0: a free one")
 
 
 def run(arguments: Namespace, context: Context) -> int:

@@ -16,6 +16,7 @@ from runfold.names import is_run_id
 from runfold_stack.commands import Context
 from runfold_stack.execution.command import Ended, run_command
 from runfold_stack.execution.recording import Recording
+from runfold_stack.options import name
 from runfold_stack.outcomes import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
 from runfold_stack.output import say
 from runfold_stack.redis_server import RedisServer
@@ -41,8 +42,10 @@ def configure(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.usage = "runfold exec [options] -- COMMAND [ARGUMENT …]"
     parser.epilog = _EPILOG
-    parser.add_argument("--workflow", help="its name in the history (default: the command's)")
-    parser.add_argument("--project", help="the project that the run belongs to")
+    parser.add_argument(
+        "--workflow", type=name, help="its name in the history (default: the command's)"
+    )
+    parser.add_argument("--project", type=name, help="the project that the run belongs to")
     parser.add_argument(
         "--tag", type=_tag, action="append", default=[], metavar="KEY=VALUE", help="label the run"
     )

@@ -16,6 +16,7 @@ from runfold.streams import agree_on_shards, connect
 from runfold_stack.commands import Context
 from runfold_stack.folded import wait_until_folded
 from runfold_stack.local import find_database_url
+from runfold_stack.options import name
 from runfold_stack.outcomes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
 from runfold_stack.output import plain, say
 from runfold_stack.sending import FrameSender
@@ -42,8 +43,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     parser.add_argument("--format", required=True, help=f"one of: {', '.join(FORMATS)}")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--project", help="the project that the runs belong to")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="-: standard input")
+    parser.add_argument("--project", type=name, help="the project that the runs belong to")
     parser.add_argument(
         "--wait",
         action=BooleanOptionalAction,
@@ -70,7 +71,7 @@ def run(arguments: Namespace, context: Context) -> int:
     try:
         sender = FrameSender(client, agree_on_shards(client, settings.shards))
         with _progress() as progress:
-            imported = _import(arguments, settings.project, sender, progress)
+            imported, failed = _import(arguments, settings.project, sender, progress)
     except redis.RedisError as error:
         raise CommandFailed(
             f"Redis takes no events ({error}): when it is back, import the same files again",
@@ -82,7 +83,7 @@ def run(arguments: Namespace, context: Context) -> int:
         database_url, sender.last_frames, timeout_s=arguments.timeout
     )
     if context.output.is_json:
-        context.output.json({"runs": imported, "folded": folded})
+        context.output.json({"runs": imported, "failed": failed, "folded": folded})
     else:
         for entry in imported:
             context.output.line(plain(entry["run"]))
@@ -91,19 +92,19 @@ def run(arguments: Namespace, context: Context) -> int:
             f"the events are safe, but not all are folded after {arguments.timeout:g} s: "
             "is a worker running? `runfold doctor` tells"
         )
-    failed = len(imported) < len(arguments.files) or (arguments.wait and not folded)
-    return FAILED if failed else OK
+    return FAILED if failed or (arguments.wait and not folded) else OK
 
 
 def _import(
     arguments: Namespace, project: str | None, sender: FrameSender, progress: Progress
-) -> list[dict[str, Any]]:
-    imported = []
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    imported, failed = [], []
     for path in arguments.files:
         try:
             instance = read_instance(path)
         except WfFormatError as error:
             say(str(error))
+            failed.append({"file": str(path), "reason": str(error)})
             continue
         task = progress.add_task(plain(path.name), total=count_events(instance))
         run = ""
@@ -115,7 +116,7 @@ def _import(
             progress.advance(task)
         sender.flush()
         imported.append({"file": str(path), "run": run, "events": number})
-    return imported
+    return imported, failed
 
 
 def _progress() -> Progress:

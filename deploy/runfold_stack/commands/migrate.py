@@ -2,12 +2,10 @@
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from alembic.util.exc import CommandError
-
 from runfold_stack.commands import Context
 from runfold_stack.outcomes import OK, USAGE, CommandFailed
 from runfold_stack.servers import require_database
-from runfold_storage.migrate import check_schema, current_revision, head, migrate
+from runfold_storage.migrate import check_schema, current_revision, head, is_known, migrate
 
 _EPILOG = """\
 examples:
@@ -38,16 +36,17 @@ def run(arguments: Namespace, context: Context) -> int:
         check_schema(url)
         after = before
     else:
+        if not is_known(arguments.to):
+            raise CommandFailed(
+                f"--to {arguments.to}: there is no such revision; the newest is {head()}", USAGE
+            )
         if arguments.to != "head" and before is not None and not arguments.yes:
             raise CommandFailed(
                 f"the database is at {before}; going to {arguments.to} may drop tables and "
                 "their data: add --yes if that is what you want",
                 USAGE,
             )
-        try:
-            after = migrate(url, arguments.to)
-        except CommandError as error:
-            raise CommandFailed(f"{error}; this Runfold's newest revision is {head()}") from error
+        after = migrate(url, arguments.to)
     if context.output.is_json:
         context.output.json({"before": before, "after": after, "head": head()})
     elif before == after:

@@ -8,9 +8,11 @@ from typing import Any
 from rich.text import Text
 
 from runfold_stack.commands import Context
-from runfold_stack.formats import dollars, duration, moment, number, point_in_time
+from runfold_stack.formats import dollars, duration, moment, number
+from runfold_stack.options import name, period, whole_number
 from runfold_stack.output import STYLES, Output, cell, make_table
 from runfold_stack.servers import require_database
+from runfold_storage.filters import MAX_LIMIT
 from runfold_storage.history import History
 from runfold_storage.summaries import RunPage, RunSummary
 
@@ -28,14 +30,19 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("--project", help="only runs of this project")
-    parser.add_argument("--workflow", help="only runs of this workflow")
+    parser.add_argument("--project", type=name, help="only runs of this project")
+    parser.add_argument("--workflow", type=name, help="only runs of this workflow")
     parser.add_argument(
         "--status", action="append", help="only runs with this status; may be given repeatedly"
     )
     parser.add_argument("--since", metavar="TIME", help="only runs that started then or later")
     parser.add_argument("--until", metavar="TIME", help="only runs that started before")
-    parser.add_argument("--limit", type=int, default=50, help="at most so many (50; up to 500)")
+    parser.add_argument(
+        "--limit",
+        type=whole_number(1, MAX_LIMIT),
+        default=50,
+        help=f"at most so many (50; up to {MAX_LIMIT})",
+    )
     parser.add_argument("--cursor", help="go on after the page that named this cursor")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -43,8 +50,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Read one page and print it."""
     now = datetime.now(UTC)
-    since = point_in_time("--since", arguments.since, now)
-    until = point_in_time("--until", arguments.until, now)
+    since, until = period(arguments, now)
     with History(require_database(context.settings), pool_size=1) as history:
         page = history.runs(
             project=arguments.project,
@@ -58,11 +64,12 @@ def run(arguments: Namespace, context: Context) -> int:
     if context.output.is_json:
         context.output.json(page)
     else:
-        _print(page, context.output)
+        filters = (arguments.project, arguments.workflow, arguments.status, since, until)
+        _print(page, context.output, is_filtered=any(each is not None for each in filters))
     return 0
 
 
-def _print(page: RunPage, output: Output) -> None:
+def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
     now = datetime.now(UTC)
     names = Counter(run.project for run in page.runs)
     columns = ["STATUS", "RUN", "WORKFLOW", "STARTED", "DURATION", "NODES", "COST", "ERROR"]
@@ -78,7 +85,11 @@ def _print(page: RunPage, output: Output) -> None:
         table.add_row(*(cells[column] for column in columns))
     output.table(table)
     if not page.runs:
-        output.note("no runs; record one with `runfold exec -- COMMAND`")
+        output.note(
+            "no runs like that; without filters `runfold runs` lists all"
+            if is_filtered
+            else "no runs; record one with `runfold exec -- COMMAND`"
+        )
         return
     total = {"exact": "", "at_least": "at least ", "estimate": "about "}[page.total.relation]
     if page.next_cursor is not None:

@@ -63,14 +63,23 @@ def _print_events(history: History, run: str, output: Output, *, logs: bool) -> 
     if output.is_json:
         output.json({"run": run, "events": list(_events(history, run, logs=logs))})
     elif logs:
-        for event in _decoded(history, run, logs=True):
-            text = str(event.get("text", ""))
-            output.text(text if text.endswith("\n") else f"{text}\n")
+        _print_logs(_decoded(history, run, logs=True), output)
     else:
         for event in _decoded(history, run, logs=False):
             rest = {k: v for k, v in event.items() if k not in ("type", "run", "id", "at", "v")}
             fields = plain(msgspec.json.encode(rest).decode()) if rest else ""
             output.line(f"{event['at']}  {event['type']:<13} {fields}".rstrip())
+
+
+def _print_logs(events: Iterator[dict[str, Any]], output: Output) -> None:
+    """What a stream carried as it was, cut anywhere; whatever else was logged, a line each."""
+    is_line_open = False
+    for event in events:
+        text = str(event.get("text", ""))
+        if event.get("stream") not in ("stdout", "stderr"):
+            text = ("\n" if is_line_open else "") + text + ("" if text.endswith("\n") else "\n")
+        output.text(text)
+        is_line_open = not text.endswith("\n")
 
 
 def _print_tail(history: History, run: str, output: Output) -> None:

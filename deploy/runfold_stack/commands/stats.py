@@ -9,7 +9,8 @@ import msgspec
 from rich.table import Table
 
 from runfold_stack.commands import Context
-from runfold_stack.formats import dollars, duration, number, percent, point_in_time, tokens
+from runfold_stack.formats import dollars, duration, number, percent, tokens
+from runfold_stack.options import name, period
 from runfold_stack.output import Output, cell, make_table
 from runfold_stack.servers import require_database
 from runfold_storage.figures import Figures, GroupFigures
@@ -31,8 +32,8 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("workflow", nargs="?", help="only this workflow, with its nodes")
-    parser.add_argument("--project", help="only runs of this project")
+    parser.add_argument("workflow", nargs="?", type=name, help="only this workflow, with its nodes")
+    parser.add_argument("--project", type=name, help="only runs of this project")
     parser.add_argument("--since", metavar="TIME", help="only runs that began then or later")
     parser.add_argument("--until", metavar="TIME", help="only runs that began before")
     parser.add_argument("--bucket", help="also per hour, day, week or month (UTC)")
@@ -42,11 +43,12 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Read the figures and print them."""
     now = datetime.now(UTC)
+    since, until = period(arguments, now)
     question: dict[str, Any] = {
         "project": arguments.project,
         "workflow": arguments.workflow,
-        "since": point_in_time("--since", arguments.since, now),
-        "until": point_in_time("--until", arguments.until, now),
+        "since": since,
+        "until": until,
     }
     by_name = arguments.workflow is None
     with History(require_database(context.settings), pool_size=1) as history:

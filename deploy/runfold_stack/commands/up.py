@@ -8,6 +8,9 @@ by the next `up` or stopped by `down`.
 
 import logging
 import os
+import shlex
+import shutil
+import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ from runfold_stack.addresses import answers, choose_port, url_of
 from runfold_stack.commands import Context
 from runfold_stack.local import Endpoints, LocalStack, open_stack
 from runfold_stack.logs import configure_logging
+from runfold_stack.options import port_number
 from runfold_stack.outcomes import INTERRUPTED, OK, CommandFailed
 from runfold_stack.readiness import workers_fold
 from runfold_stack.settings import DEFAULT_API_PORT, Settings
@@ -39,8 +43,9 @@ examples:
   runfold up --port 9000 --host 0.0.0.0         let other machines use the API
   RUNFOLD_DATABASE_URL=postgresql://… runfold up    with a PostgreSQL of your own
 
-Ctrl-C or SIGTERM stops all of it in order and ends with 0; a second one does not wait. Events
-that come meanwhile are kept, and folded next time. `runfold down` stops it from elsewhere.
+Once it is up, Ctrl-C or SIGTERM stops all of it in order and ends with 0; before that, or a second
+time, with 130. Events that come meanwhile are kept, and folded next time. `runfold down` stops it
+from elsewhere.
 """
 _log = logging.getLogger(__name__)
 
@@ -50,7 +55,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     parser.add_argument("--host", help="address that the API listens on (RUNFOLD_API_HOST)")
-    parser.add_argument("--port", type=int, help="port of the API; 0: a free one")
+    parser.add_argument("--port", type=port_number, help="port of the API; 0: a free one")
     parser.add_argument("--json", action="store_true", help="print one line of JSON, once ready")
 
 
@@ -139,6 +144,7 @@ def _await_ready(
 
 def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | None) -> None:
     endpoints, home = stack.endpoints, context.settings.home
+    runfold = "runfold" if shutil.which("runfold") else shlex.quote(sys.argv[0])
     if lock is not None:
         lock.tell(UpState(os.getpid(), api_url))
     if context.output.is_json:
@@ -159,9 +165,9 @@ def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | 
         f"  for a runner    export RUNFOLD_REDIS_URL='{endpoints.redis_url}'\n"
         f"  for SQL         {endpoints.database_url}\n"
         f"  data directory  {home if lock is not None else '(both servers are yours)'}\n"
-        f"  try             runfold exec -- echo hello\n"
-        f"                  runfold runs\n"
-        f"  stop            Ctrl-C here, or `runfold down`"
+        f"  try             {runfold} exec -- echo hello\n"
+        f"                  {runfold} runs\n"
+        f"  stop            Ctrl-C here, or `{runfold} down`"
     )
 
 

@@ -69,7 +69,7 @@ def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
     yield warn(
         "dead letters",
         f"{row[0]:,} events or frames could not be understood; the latest: {reasons}",
-        "correct whoever sends them; the table `dead_letters` has the bytes",
+        "correct whoever sends them; the table `dead_letters` has what they sent, as bytes",
     )
 
 

@@ -5,6 +5,7 @@ planned task, every parent exists, the graph has no cycle, and the start is a po
 Everything else raises `WfFormatError`, which names the file, the place in it and the remedy.
 """
 
+import sys
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -39,9 +40,11 @@ class Instance(Struct, frozen=True):
 
 
 def read_instance(path: Path) -> Instance:
-    """Read a WfFormat file; raises `WfFormatError`."""
+    """Read a WfFormat file, `-` being standard input; raises `WfFormatError`."""
+    is_stdin = str(path) == "-"
     try:
-        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        raw = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise WfFormatError(
             f"{path}: cannot be read ({error.strerror or error}); check the path"
@@ -57,7 +60,7 @@ def read_instance(path: Path) -> Instance:
         )
     return Instance(
         name=document.name,
-        source=path.name,
+        source="stdin" if is_stdin else path.name,
         digest=digest,
         document=document,
         executed_at=_read_start(path, execution),
