@@ -114,14 +114,17 @@ class World:
                 break
             for runner in self._runners:
                 self._let(runner)
+        assert not any(runner.waiting for runner in self._runners), "producers come to no end"
         for runner in self._runners:
             runner.end()
         sweeper = self._runners[0]
+        self._actors = [*self._workers, sweeper]
         for _ in range(MOST_ROUNDS):
             self.now_us += int(ADOPT_EVERY_S * 1e6)
             self._let(sweeper, sweeper.sweep)
             if not list(self.spool.glob(f"*{SUFFIX}")):
                 break
+        assert not list(self.spool.glob(f"*{SUFFIX}")), "nobody sends what is left in the spool"
         sweeper.end()
 
     def meanwhile(self) -> None:
