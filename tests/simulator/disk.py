@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from .processes import Process, Surroundings
@@ -22,6 +23,7 @@ class Disk:
     def __init__(self, world: Ground) -> None:
         self._world = world
         self._open: dict[int, Process] = {}
+        self._makers: dict[int, Process] = {}
         self._synced: dict[int, int] = {}
         """Up to where a file, by its inode, outlives a loss of power."""
 
@@ -34,7 +36,8 @@ class Disk:
         descriptor = os.open(os.fspath(path), flags, mode)  # type: ignore[call-overload]  # a path
         self._open[descriptor] = self._world.acting
         if flags & os.O_CREAT:
-            self._synced[os.fstat(descriptor).st_ino] = 0  # another file may have had that number
+            inode = os.fstat(descriptor).st_ino  # another file may have had that number
+            self._synced[inode], self._makers[inode] = 0, self._world.acting
         return int(descriptor)
 
     def close(self, descriptor: int) -> None:
@@ -74,12 +77,18 @@ class Disk:
         dice = self._world.dice
         without_power = dice.strikes("power_fails")
         for descriptor in [each for each, owner in self._open.items() if owner is process]:
+            status = os.fstat(descriptor)
             if without_power:
-                status = os.fstat(descriptor)
                 synced = self._synced.get(status.st_ino, 0)
                 if status.st_nlink and synced < status.st_size:
                     os.ftruncate(descriptor, dice.rng.randint(synced, status.st_size))
             self.close(descriptor)
+
+    def count_made_by(self, process: Process, folder: Path) -> int:
+        """How many files in a folder are a process's own."""
+        if not folder.exists():
+            return 0
+        return sum(self._makers.get(each.inode()) is process for each in os.scandir(folder))
 
 
 def crash_points(world: Ground) -> Callable[..., None]:

@@ -41,7 +41,7 @@ def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator
         *((module, "crash_point", crash_point) for module in (dispatching, segments, shipping)),
         (shipping, "random", world.dice.rng),
         (emitter, "threading", without_threads()),
-        (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 600, 4000))),
+        (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 4000, 4000))),
     ]
     with patched(doors):
         yield
