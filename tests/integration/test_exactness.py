@@ -19,6 +19,7 @@ from runfold_storage import partitions
 from runfold_storage.databases import connect
 from runfold_storage.errors import PositionMoved
 from runfold_storage.positions import ensure_shards, load_positions
+from runfold_workers import pipelining
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.ownership import release_leases, take_leases
@@ -541,9 +542,13 @@ def test_a_lease_that_expired_is_free(
 
 @pytest.mark.parametrize("regained", [True, False])
 def test_a_refused_batch_of_a_shard_that_was_lost_meanwhile(
-    regained: bool, open_connection: Connect, poisoned: psycopg.Connection
+    regained: bool,
+    open_connection: Connect,
+    poisoned: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its frames were folded by another worker: the position does not go back to them."""
+    monkeypatch.setattr(pipelining, "SMALL", 0)  # so that the batch is on its way for a while
     committer, other = committer_on(open_connection()), committer_on(open_connection())
     frames = [frame_of(started(user="poison")), frame_of(ended("a run", 1), number=2)]
     shard = shard_of("a run", SHARDS)
