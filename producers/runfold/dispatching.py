@@ -56,6 +56,7 @@ class Dispatcher:
             folder = Path(settings.spool_dir or default_spool_dir(os.environ))
             self._spool = Spool(folder, settings.spool_bytes, settings.redis_url)
         self._shipper = Shipper(connect, settings.shards, self._split, self._read, self._desk)
+        self._rewritten: list[Parcel] = []
         self._barriers: list[Barrier] = []
         self._adopt_at = 0.0
         self.came_at = float("-inf")
@@ -97,6 +98,7 @@ class Dispatcher:
                 return
             if shipper.prepare(now=now):
                 self._adopt()
+                self._drop_rewritten()
                 if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
                     self._load()
                 self._settle(shipper.send(now=now))
@@ -222,11 +224,18 @@ class Dispatcher:
         if parcel.segment is not None and self._spool is not None:
             for part in parts:
                 part.spooled = True
-            # What `flush` has called safe must stay so when its old record goes.
-            if all(self._spool.keep(part) for part in parts) and self._spool.sync():
-                parcel.settled = True
-                self._spool.note_sent()
+            if all(self._spool.keep(part) for part in parts):
+                self._rewritten.append(parcel)
         return parts
+
+    def _drop_rewritten(self) -> None:
+        """The old records of parcels go together and last: dying before that repeats events, but
+        nothing that `flush` has called safe is lost, and none comes before an older one."""
+        if self._rewritten and self._spool is not None and self._spool.sync():
+            for parcel in self._rewritten:
+                parcel.settled = True
+            self._rewritten.clear()
+            self._spool.note_sent()
 
     def _reach_barriers(self) -> None:
         if not self._barriers:

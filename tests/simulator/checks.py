@@ -111,8 +111,7 @@ def check_orders(world: Globe, recorders: Sequence[RecorderLanes]) -> None:
     frames = [fields for history in world.redis.history for _, fields in history]
     came = dict.fromkeys(ref for fields in frames for ref in refs_of(fields))
     turns = {ref: turn for turn, ref in enumerate(came)}
-    # Two segments of one process can be sent by two others at a time; and one that is being sorted
-    # again for another number of shards lies in two.
+    # Two segments of one process can be sent by two others at a time.
     scattered = any(recorder.left > 1 for recorder in recorders)
     for recorder in recorders:
         for order in () if scattered and not recorder.is_whole else recorder.order.values():

@@ -23,7 +23,7 @@ class Disk:
     def __init__(self, world: Ground) -> None:
         self._world = world
         self._open: dict[int, Process] = {}
-        self._users: dict[int, set[Process]] = {}
+        self._makers: dict[int, Process] = {}
         self._synced: dict[int, int] = {}
         """Up to where a file, by its inode, outlives a loss of power."""
 
@@ -35,10 +35,9 @@ class Disk:
             raise OSError(errno.ENOSPC, "no space left on device")
         descriptor = os.open(os.fspath(path), flags, mode)  # type: ignore[call-overload]  # a path
         self._open[descriptor] = self._world.acting
-        inode = os.fstat(descriptor).st_ino
-        if flags & os.O_CREAT:  # another file may have had that number
-            self._synced[inode], self._users[inode] = 0, set()
-        self._users.setdefault(inode, set()).add(self._world.acting)
+        if flags & os.O_CREAT:
+            inode = os.fstat(descriptor).st_ino  # another file may have had that number
+            self._synced[inode], self._makers[inode] = 0, self._world.acting
         return int(descriptor)
 
     def close(self, descriptor: int) -> None:
@@ -85,11 +84,11 @@ class Disk:
                     os.ftruncate(descriptor, dice.rng.randint(synced, status.st_size))
             self.close(descriptor)
 
-    def count_of(self, process: Process, folder: Path) -> int:
-        """How many files in a folder a process has made, or has opened after others."""
+    def count_made_by(self, process: Process, folder: Path) -> int:
+        """How many files in a folder are a process's own."""
         if not folder.exists():
             return 0
-        return sum(process in self._users.get(each.inode(), ()) for each in os.scandir(folder))
+        return sum(self._makers.get(each.inode()) is process for each in os.scandir(folder))
 
 
 def crash_points(world: Ground) -> Callable[..., None]:

@@ -59,7 +59,7 @@ class RecorderLanes:
         self.is_whole = False
         """Whether it came to its end with nothing left behind."""
         self.left = 0
-        """Segments of the spool, its own and adopted ones, for others to send."""
+        """Segments of the spool, for others to send."""
 
     def add(self, event: Event) -> None:
         body = decode_body(event["type"], to_envelope(event).body)
@@ -116,7 +116,7 @@ class RecorderLanes:
         flushed = self._emitter.flushed
         self.is_whole = not flushed.pending and not flushed.spooled
         self._world.disk.leave(self._process)
-        self.left = self._world.disk.count_of(self._process, self._world.spool)
+        self.left = self._world.disk.count_made_by(self._process, self._world.spool)
         self._emitter._closed = True  # else the end of the tests would flush it
         del self._recorder  # which its finalizer would keep alive through `connect`, and the world
 
