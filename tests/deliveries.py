@@ -17,6 +17,7 @@ from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until
 
 SHARDS = 4
+EVENTS = 20_000
 
 Frame = tuple[int, dict[bytes, bytes]]
 
@@ -93,6 +94,7 @@ def look_into(url: str) -> psycopg.Connection:
 def expire_leases(database: psycopg.Connection) -> None:
     """So that the next worker need not wait until those of a dead one expire."""
     database.execute("UPDATE leases SET expires_at = now() - interval '1 s'")
+    database.execute("DELETE FROM workers")
 
 
 def assert_exact(
@@ -119,3 +121,14 @@ def leases(database: psycopg.Connection) -> int:
     row = database.execute("SELECT count(*) FROM leases").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def owners(database: psycopg.Connection) -> dict[int, int]:
+    """How many shards each worker holds by leases that run, by its process id."""
+    rows = database.execute(
+        """
+        SELECT split_part(owner, ':', 2)::int, count(*)
+        FROM leases WHERE expires_at > now() GROUP BY owner
+        """
+    )
+    return dict(rows.fetchall())

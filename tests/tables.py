@@ -69,6 +69,17 @@ def dead_letters(connection: psycopg.Connection) -> list[tuple[int, str, int, st
 
 def truncate(connection: psycopg.Connection) -> None:
     """Empty what a worker writes; for a few rows, DELETE is faster than TRUNCATE."""
-    for table in ("events", "runs", "nodes", "stats", "dead_letters", "tombstones", "leases"):
+    for table in (
+        "events",
+        "runs",
+        "nodes",
+        "stats",
+        "dead_letters",
+        "tombstones",
+        "leases",
+        "workers",
+        "incidents",
+        "sightings",
+    ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
     connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")

@@ -38,7 +38,13 @@ def is_folded(client: redis.Redis, connection: psycopg.Connection) -> bool:
 @contextmanager
 def worker_thread(redis_url: str, database_url: str, shards: int) -> Iterator[threading.Thread]:
     """A worker at work; leaving stops it, and fails if it has died of anything."""
-    worker = Worker(WorkerSettings(redis_url, database_url, shards))
+    with running(Worker(WorkerSettings(redis_url, database_url, shards))) as thread:
+        yield thread
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[threading.Thread]:
+    """The same with a worker that the test can look into."""
     died: list[BaseException] = []
 
     def run() -> None:

@@ -15,10 +15,10 @@ from litestar.di import Provide
 from runfold_storage.history import History
 
 from . import health, reads
+from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
 from .queries import check_query
-from .run_paths import RunPathsApp
 from .settings import Settings
 from .stream_writer import StreamWriter
 from .writes import post_events
@@ -49,11 +49,14 @@ def create_app(settings: Settings) -> Litestar:
             history.close()
 
     api = Router("/api/v1", route_handlers=[*reads.ROUTES, post_events], before_request=check_query)
-    return RunPathsApp(
+    request_metrics = RequestMetrics()
+    return MeteredApp(
+        metrics=request_metrics,
         route_handlers=[api, *health.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
+            "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },
         exception_handlers=handlers(),
         lifespan=[lifespan],

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can serve."""
+"""Whether the process lives, whether it can serve, and its figures."""
 
 import asyncio
 from functools import cache
@@ -8,12 +8,15 @@ import redis
 from litestar import HttpMethod, Request, Response, route
 from litestar.di import NamedDependency
 from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from runfold.errors import RunfoldError
 from runfold_storage.errors import SchemaOutdated, StorageError
 from runfold_storage.history import History
+from runfold_storage.incidents import Incident
 from runfold_storage.migrate import head
 
+from .metrics import RequestMetrics, exposition
 from .problems import RETRY_AFTER_S, respond
 from .stream_writer import StreamWriter
 
@@ -24,6 +27,13 @@ class Health(Struct, frozen=True):
     """`live` or `ready`."""
 
     status: str
+
+
+class Readiness(Struct, frozen=True, omit_defaults=True):
+    """`ready`, and the incidents that nobody has taken note of: they do not make it unready."""
+
+    status: str
+    incidents: list[Incident] = []
 
 
 @route("/healthz", http_method=_METHODS)
@@ -46,9 +56,21 @@ async def readyz(
     )
     reasons = [reason for reason in found if reason is not None]
     if not reasons:
-        return Response(Health("ready"))
+        incidents = await loop.run_in_executor(None, history.incidents)
+        return Response(Readiness("ready", [each for each in incidents if each.new]))
     headers = {"retry-after": str(RETRY_AFTER_S)}
     return respond(request, 503, "not-ready", "; ".join(reasons), headers=headers)
+
+
+@route("/metrics", http_method=_METHODS, sync_to_thread=True)
+def metrics(
+    history: NamedDependency[History],
+    writer: NamedDependency[StreamWriter],
+    request_metrics: NamedDependency[RequestMetrics],
+) -> Response[bytes]:
+    """For Prometheus: requests of this process, lag, incidents and dead letters of all."""
+    text = exposition(request_metrics, history, writer)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _check_postgresql(history: History) -> str | None:
@@ -79,4 +101,4 @@ def _head() -> str | None:
     return head()
 
 
-ROUTES = [healthz, readyz]
+ROUTES = [healthz, readyz, metrics]

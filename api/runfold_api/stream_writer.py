@@ -14,6 +14,8 @@ import zstandard
 from runfold.codec import Envelope
 from runfold.frames import encode_packed_frame
 from runfold.streams import agree_on_shards, connect, shard_of, stream_key
+from runfold_storage.history import History
+from runfold_storage.lag import Lag, look
 
 FRAME_EVENTS: Final = 5000
 FRAME_BYTES: Final = 4 * 1024 * 1024
@@ -46,6 +48,10 @@ class StreamWriter:
         if not self._shards:
             self._shards = agree_on_shards(self._redis, self._wanted_shards)
         return self._shards
+
+    def lags(self, history: History) -> dict[int, Lag]:
+        """How far each shard lies behind; raises what either server raises."""
+        return look(self._redis, history.positions)[1]
 
     def ping(self) -> None:
         """Raise a `redis.RedisError` unless Redis answers."""

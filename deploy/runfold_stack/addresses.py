@@ -1,4 +1,4 @@
-"""Where the API listens, and how it is reached there."""
+"""Where the API and the workers' metrics listen, and how they are reached there."""
 
 import errno
 import socket
@@ -28,6 +28,22 @@ def choose_port(host: str, wanted: int | None) -> int:
             f"the API cannot listen on {host} port {port} ({error.strerror or error}): "
             "choose others with --host and --port"
         ) from error
+
+
+def choose_metrics_ports(host: str, wanted: int | None, number: int) -> list[int]:
+    """A port for the metrics of each worker: the wanted one and those after it, or free ones."""
+    if wanted:
+        return [wanted + n for n in range(number)]
+    ports: set[int] = set()
+    try:
+        while len(ports) < number:
+            ports.add(_probe(host, 0))
+    except OSError as error:
+        raise CommandFailed(
+            f"metrics cannot be served on {host} ({error.strerror or error}): "
+            "choose another RUNFOLD_METRICS_HOST"
+        ) from error
+    return sorted(ports)
 
 
 def url_of(host: str, port: int) -> str:

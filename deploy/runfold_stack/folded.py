@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from runfold_storage.databases import connect
+from runfold_storage.lag import order
 from runfold_storage.positions import load_positions
 
 _POLL_S: Final = 0.1
@@ -35,9 +36,3 @@ def wait_until_folded(
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_S)
-
-
-def order(stream_id: str) -> tuple[int, int]:
-    """A stream id as numbers, which compare as Redis does."""
-    milliseconds, _, sequence = stream_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

@@ -19,9 +19,11 @@ from runfold.streams import MAX_SHARDS
 
 DEFAULT_API_HOST: Final = "127.0.0.1"
 DEFAULT_API_PORT: Final = 8420
+DEFAULT_METRICS_HOST: Final = "127.0.0.1"
 DEFAULT_LOG_LEVEL: Final = "info"
 DEFAULT_WORKERS: Final = 1
 MAX_WORKERS: Final = 64
+DEFAULT_SPOOL_BYTES: Final = sdk_settings.Settings().spool_bytes
 
 _DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -58,6 +60,16 @@ SETTINGS: Final = (
         f"`{DEFAULT_API_PORT}`; if taken, any free one",
         "port that the API listens on; one that is given and taken is an error",
     ),
+    Setting(
+        "RUNFOLD_METRICS_HOST",
+        f"`{DEFAULT_METRICS_HOST}`",
+        "address that workers serve `/metrics` on; the API serves its own beside its routes",
+    ),
+    Setting(
+        "RUNFOLD_METRICS_PORT",
+        "`worker`: none; `up`: free ones",
+        "port of a worker's `/metrics`, for those of `up` the first of as many; 0: a free one",
+    ),
     Setting("RUNFOLD_LOG_LEVEL", f"`{DEFAULT_LOG_LEVEL}`", "`debug`, `info`, `warning` or `error`"),
 )
 
@@ -74,7 +86,12 @@ class Settings:
     workers: int = DEFAULT_WORKERS
     api_host: str = DEFAULT_API_HOST
     api_port: int | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    metrics_port: int | None = None
     log_level: str = DEFAULT_LOG_LEVEL
+    spool_dir: Path | None = None
+    """These two are settings of the SDK, whose spool the command line looks after."""
+    spool_bytes: int = DEFAULT_SPOOL_BYTES
 
     @property
     def logging_level(self) -> int:
@@ -100,6 +117,8 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         raise SettingInvalid(  # without the value, which may hold a password
             "RUNFOLD_DATABASE_URL: expected postgresql://user:password@host:port/database"
         )
+    spool_dir = environ.get("RUNFOLD_SPOOL_DIR", "").strip()
+    given["RUNFOLD_SPOOL_BYTES"] = environ.get("RUNFOLD_SPOOL_BYTES", "").strip()
     return Settings(
         home=Path(home).expanduser().absolute()
         if home
@@ -111,7 +130,11 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
+        metrics_host=given["RUNFOLD_METRICS_HOST"] or DEFAULT_METRICS_HOST,
+        metrics_port=_number("RUNFOLD_METRICS_PORT", given, 0, 65535),
         log_level=level,
+        spool_dir=Path(spool_dir or sdk_settings.default_spool_dir(environ)).absolute(),
+        spool_bytes=_number("RUNFOLD_SPOOL_BYTES", given, 2**20, 2**40) or DEFAULT_SPOOL_BYTES,
     )
 
 

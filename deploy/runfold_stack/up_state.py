@@ -28,6 +28,8 @@ class UpState(Struct, frozen=True):
 
     pid: int
     api_url: str | None = None
+    metrics_urls: tuple[str, ...] = ()
+    """Of the workers."""
 
 
 class UpLock:

@@ -60,11 +60,12 @@ class Dispatcher:
         self._barriers: list[Barrier] = []
         self._adopt_at = 0.0
         self.came_at = float("-inf")
-        self.sent = 0
+        self.sent = self.resent = self.unreadable = 0
         self.spooled = 0
         self.unsynced = 0
         """Written to the spool, but a loss of power could still take them."""
         self.broken = 0
+        self._told_dropped = 0
         self.reason = ""
 
     @property
@@ -102,6 +103,7 @@ class Dispatcher:
                 if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
                     self._load()
                 self._settle(shipper.send(now=now))
+                self._tell_dropped()
             self._keep(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
             self._reach_barriers()
 
@@ -119,6 +121,19 @@ class Dispatcher:
             return self._sync()
         finally:
             self._desk.release()
+
+    def drain(self, deadline: float) -> None:
+        """Send what dead processes have left; returns when nothing is left, or at the deadline."""
+        with self._desk:
+            while time.monotonic() < deadline and self._shipper.prepare():
+                self._adopt_at = 0.0
+                self._adopt()
+                self._drop_rewritten()
+                if not self._shipper.waiting:
+                    return
+                self._settle(self._shipper.send())
+                if not self._shipper.has_some_to_send():
+                    time.sleep(min(self._shipper.left_s() or 0.0, 0.1))
 
     def close(self) -> None:
         """Let go of the connection and of the spool."""
@@ -162,9 +177,13 @@ class Dispatcher:
         for parcel in parcels:
             if parcel.own and parcel.settled:
                 self.sent += parcel.count
+            elif parcel.settled:
+                self.resent += parcel.count
             elif parcel.own:
                 self.broken += parcel.count
                 self.reason = "the spool cannot be read"
+            else:
+                self.unreadable += parcel.count
             parcel.settled = True
             if parcel.spooled:
                 from_spool = True
@@ -174,6 +193,14 @@ class Dispatcher:
         crash_point("after_acknowledge")
         if from_spool and self._spool is not None:
             self._spool.note_sent()
+
+    def _tell_dropped(self) -> None:
+        """An operator has to know of what the runners' memory and spool could not take."""
+        dropped = self._buffer.dropped
+        if dropped > self._told_dropped and self._shipper.tell_dropped(
+            dropped - self._told_dropped
+        ):
+            self._told_dropped = dropped
 
     def _keep(self, after_s: float) -> None:
         """Put into the spool what Redis has not taken for so long, and what comes behind it."""

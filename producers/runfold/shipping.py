@@ -23,7 +23,7 @@ from .crashing import crash_point
 from .errors import ShardsDiffer
 from .frames import PACKED_FIELD
 from .parcels import Parcel
-from .streams import DEFAULT_SHARDS, agree_on_shards, stream_key
+from .streams import DEFAULT_SHARDS, agree_on_shards, note_dropped, stream_key
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
@@ -191,6 +191,20 @@ class Shipper:
             return lost
         crash_point("after_send")
         return lost + self._settle(ready, answers)
+
+    def tell_dropped(self, events: int) -> bool:
+        """Tell the deployment that so many events were given up; whether it knows now."""
+        if self._client is None or not self._connected:
+            return False
+        try:
+            with self._waiting():
+                note_dropped(self._client, events)
+        except redis.ResponseError:  # full, or read-only: frames meet the same and report it
+            return False
+        except Exception as error:
+            self._disconnected(error)
+            return False
+        return True
 
     def left_s(self) -> float | None:
         """How long until `prepare` or `send` can do something; `None`: nothing is queued."""

@@ -32,7 +32,7 @@ class Spool:
     def __init__(self, folder: Path, max_bytes: int, redis_url: str) -> None:
         self.folder = folder
         self._max_bytes = max_bytes
-        self._segment_bytes = min(SEGMENT_BYTES, max_bytes // 4)
+        self._segment_bytes = segment_bytes(max_bytes)
         self._target = target_of(redis_url)
         self._segments: list[Segment] = []
         self._current: Segment | None = None
@@ -158,11 +158,11 @@ class Spool:
         for name in names:
             if name.startswith(UNPUBLISHED):
                 _remove_unlocked(self.folder / name)
-        return [self.folder / name for name in names if _is_segment(name)]
+        return [self.folder / name for name in names if is_segment(name)]
 
     def _sizes(self) -> list[tuple[str, int]]:
         with os.scandir(self.folder) as entries:
-            return [(entry.name, _size(entry)) for entry in entries if _is_segment(entry.name)]
+            return [(entry.name, _size(entry)) for entry in entries if is_segment(entry.name)]
 
 
 def target_of(redis_url: str) -> bytes:
@@ -172,7 +172,13 @@ def target_of(redis_url: str) -> bytes:
     return blake2b("\n".join(known).encode(), digest_size=16, person=b"runfold.spool").digest()
 
 
-def _is_segment(name: str) -> bool:
+def segment_bytes(max_bytes: int) -> int:
+    """How large a segment becomes, before another one is begun."""
+    return min(SEGMENT_BYTES, max_bytes // 4)
+
+
+def is_segment(name: str) -> bool:
+    """Whether a file of the folder is a segment that waits to be sent."""
     return name.endswith(SUFFIX) and not name.startswith(UNPUBLISHED)
 
 

@@ -18,6 +18,7 @@ MAX_SHARDS: Final = 1024
 DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 
 _SHARDS_KEY: Final = "runfold:shards"
+_DROPPED_KEY: Final = "runfold:dropped"
 
 
 def stream_key(shard: int) -> str:
@@ -71,3 +72,13 @@ def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
             f"(key {_SHARDS_KEY} in Redis): set RUNFOLD_SHARDS={agreed} or leave it unset"
         )
     return agreed
+
+
+def note_dropped(client: redis.Redis, events: int) -> None:
+    """Tell the deployment that so many events were given up; a worker raises the incident."""
+    client.incrby(_DROPPED_KEY, events)
+
+
+def dropped_events(client: redis.Redis) -> int:
+    """Events that were given up and that no worker has counted yet."""
+    return int(client.get(_DROPPED_KEY) or 0)

@@ -127,9 +127,23 @@ _NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt")
 
 
 def prepare_session(connection: psycopg.Connection) -> None:
-    """Make what `write_batch` needs to have on a connection."""
+    """Make what `write_batch` needs to have on a connection.
+
+    A worker that is frozen, or whose machine is gone, must not hold its row locks for ever: the
+    server ends its session, within a quarter of a minute.
+    """
+    for setting, value in _IMPATIENCE.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
     for upsert in (_RUNS, _NODES, STATS):
         upsert.prepare(connection)
+
+
+_IMPATIENCE: Final = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+}
 
 
 def _write_dead_letters(connection: psycopg.Connection, dead_letters: Sequence[DeadLetter]) -> None:

@@ -19,6 +19,11 @@ class PositionMoved(StorageError):
     def __init__(self, shard: int, position: str) -> None:
         super().__init__(f"shard {shard} is no longer at {position}: another worker has moved it")
         self.shard = shard
+        self.position = position
+
+
+class PartitionMissing(StorageError):
+    """The ledger has no partition for an event, and none can be made; PostgreSQL says why."""
 
 
 class LedgerKnowsMore(StorageError):

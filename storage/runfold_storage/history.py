@@ -16,7 +16,7 @@ from typing import Final, Self
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -28,12 +28,14 @@ from .databases import make_engine
 from .errors import DatabaseUnreachable, ReadTooSlow, SchemaOutdated
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .filters import make_run_filter
+from .incidents import Incident, read_incidents
+from .positions import Position
 from .run_details import RunDetail, read_run
 from .run_lists import make_page, read_runs
 from .statistics import Stats, make_stats_query, read_stats
 from .summaries import RunPage, Watermark
-from .tables import runs
-from .watermarks import count_shards, read_watermark
+from .tables import dead_letters, runs
+from .watermarks import count_shards, read_positions, read_watermark
 from .workflow_lists import WorkflowPage, make_workflow_query, read_workflows
 
 TIMEOUT_S: Final = 15
@@ -166,6 +168,21 @@ class History:
         """How far the fold has come."""
         with self._snapshot() as connection:
             return read_watermark(connection)
+
+    def incidents(self) -> list[Incident]:
+        """What must not happen and did, the latest first."""
+        with self._snapshot() as connection:
+            return read_incidents(connection.exec_driver_sql)
+
+    def positions(self) -> dict[int, Position]:
+        """The checkpoint of each shard."""
+        with self._snapshot() as connection:
+            return read_positions(connection)
+
+    def count_dead_letters(self) -> int:
+        """Events and frames that could not be understood."""
+        with self._snapshot() as connection:
+            return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
 
     def revision(self) -> str | None:
         """The revision of the database's schema."""

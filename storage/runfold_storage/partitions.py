@@ -16,6 +16,8 @@ from psycopg import sql
 
 from runfold.ids import FIRST_DAY, LAST_DAY, is_own_id
 
+from .errors import PartitionMissing
+
 WEEKS_AHEAD: Final = 4
 
 _WEEK: Final = timedelta(days=7)
@@ -59,18 +61,26 @@ def existing_partitions(connection: psycopg.Connection) -> set[str]:
 
 
 def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -> list[str]:
-    """Make the partitions that are missing, each in its own transaction; returns their names."""
+    """Make the partitions that are missing, each in its own transaction; returns their names.
+
+    Raises `PartitionMissing` where PostgreSQL answers, but refuses.
+    """
     made = []
     existing = existing_partitions(connection)
     for week in sorted(set(weeks), key=lambda week: week or date.max):
         name = partition_name(week)
         if name in existing:
             continue
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            if name not in existing_partitions(connection):
-                _make(connection, name, *_bounds(week))
-                made.append(name)
+        try:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                if name not in existing_partitions(connection):
+                    _make(connection, name, *_bounds(week))
+                    made.append(name)
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            raise PartitionMissing(f"{name} cannot be made: {error}".rstrip()) from error
     return made
 
 

@@ -28,9 +28,12 @@ class Position(NamedTuple):
 
 def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
     """Make the checkpoint rows of a deployment with this many shards; repeating is harmless."""
+    # Only those that are missing: ON CONFLICT waits for whoever is just moving a row, and a worker
+    # that is frozen in a transaction would keep all others from starting.
     connection.execute(
         """
-        INSERT INTO positions (shard) SELECT generate_series(0, %s - 1)
+        INSERT INTO positions (shard)
+        SELECT generate_series(0, %s - 1) EXCEPT SELECT shard FROM positions
         ON CONFLICT (shard) DO NOTHING
         """,
         (shards,),

@@ -143,6 +143,8 @@ class Batch:
     stats: dict[StatsKey, StatsDifference] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     number: int = 0
+    new_events: dict[int, int] = field(default_factory=dict)
+    """How many `events` there were for each shard."""
 
     @property
     def runs(self) -> list[tuple[RunRow, int]]:

@@ -193,6 +193,39 @@ leases = Table(
     postgresql_with={"fillfactor": 50},
 )
 
+# Workers that are known to each other, so that each takes its share of the leases.
+workers = Table(
+    "workers",
+    metadata,
+    _filled("joined_at", _TIME, "now()"),
+    _filled("expires_at", _TIME),
+    Column("owner", Text, primary_key=True),
+    postgresql_with={"fillfactor": 50},
+)
+
+# What must not happen and did (see `incidents`): how much in all, how much of it an operator has
+# taken note of, and when last. `shard` is -1 for what is of the whole deployment.
+incidents = Table(
+    "incidents",
+    metadata,
+    _filled("number", BigInteger),
+    _filled("acknowledged", BigInteger, "0"),
+    _filled("happened_at", _TIME, "now()"),
+    _filled("shard", SmallInteger),
+    _filled("kind", Text),
+    PrimaryKeyConstraint("kind", "shard"),
+)
+
+# How many frames each stream had been given when last looked at: the only witness of what a Redis
+# had that was flushed or restored. Not in `positions`, whose rows batches hold locked.
+sightings = Table(
+    "sightings",
+    metadata,
+    _filled("added", BigInteger),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    postgresql_with={"fillfactor": 50},
+)
+
 # What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
 dead_letters = Table(
     "dead_letters",

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, func, select
 
+from .positions import Position
 from .summaries import Watermark
 from .tables import positions
 
@@ -28,3 +29,10 @@ def read_watermark(connection: Connection) -> Watermark:
 def count_shards(connection: Connection) -> int:
     """The deployment's number of shards; 0 if its workers have never run."""
     return connection.execute(select(func.count()).select_from(positions)).scalar_one()
+
+
+def read_positions(connection: Connection) -> dict[int, Position]:
+    """The checkpoint of each shard."""
+    columns = (getattr(positions.c, name) for name in ("shard", *Position._fields))
+    rows = connection.execute(select(*columns).order_by(positions.c.shard))
+    return {shard: Position(*checkpoint) for shard, *checkpoint in rows}

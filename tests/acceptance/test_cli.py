@@ -74,6 +74,24 @@ def test_up_says_where_everything_is(up: Up) -> None:
     assert up.told["redis_url"].startswith("unix://")
 
 
+def test_up_says_where_metrics_are(up: Up) -> None:
+    """The API's, and those of each worker."""
+    of_api, of_worker = up.told["metrics_urls"]
+    assert of_api == f"{up.told['api_url']}/metrics"
+    for url, series in ((of_api, b"runfold_lag_frames"), (of_worker, b"runfold_worker_restarts")):
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert series in answer.read()
+
+
+def test_a_worker_whose_metrics_port_is_taken_says_so(up: Up) -> None:
+    """And folds nothing unseen: its exit code is 1."""
+    port = up.told["api_url"].rpartition(":")[2]
+    answer = runfold("worker", "--metrics-port", port, env=up.env)
+    assert answer.returncode == 1
+    assert f"port {port}".encode() in answer.stderr
+    assert b"RUNFOLD_METRICS_PORT" in answer.stderr
+
+
 def test_a_second_up_leaves_the_first_alone(up: Up) -> None:
     """A second `up` on the same data directory ends with 1 and names the first one's API."""
     second = runfold("up", env=up.env)
@@ -255,7 +273,8 @@ def test_doctor_finds_a_healthy_stack(up: Up) -> None:
     assert report["healthy"] is True
     assert {finding["check"] for finding in report["findings"]} >= {
         *("redis", "redis persistence", "redis eviction", "postgresql", "schema"),
-        *("partitions", "shards", "lag", "workers", "dead letters", "api"),
+        *("partitions", "shards", "lag", "workers", "incidents", "dead letters", "api"),
+        *("spool", "metrics"),
     }
 
 

@@ -32,6 +32,7 @@ EVENTS = 1500
 FOLDERS = ("storage", "workers")
 
 WHEN_REFUSED = ("after_refusal", "between_halves")
+WHEN_RENEWED = ("before_lease_renew", "after_lease_renew")
 WHEN_STOPPED = ("before_lease_release", "after_lease_release")
 POISON: Event = {"type": "started", "run": "r", "id": 0, "at_us": NOON_US, "user": "poison"}
 
@@ -83,7 +84,8 @@ def test_a_worker_that_dies_there(
 def assert_left_as_is(point: str, database: psycopg.Connection) -> None:
     """It died where it should: what the database has by then tells so."""
     before_all = POINTS.index(point) < POINTS.index("after_commit") or point == "after_refusal"
-    assert (consumed(database) == 0) is before_all
+    if point not in WHEN_RENEWED:  # by another thread than the one that folds
+        assert (consumed(database) == 0) is before_all
     freed = point in ("before_lease_take", "after_lease_release")
     assert leases(database) == (0 if freed else SHARDS)
     assert dead_letters(database) == []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from acceptance.worker_processes import StartWorker
 from deliveries import (
+    EVENTS,
     SHARDS,
     Sender,
     assert_exact,
@@ -23,8 +24,6 @@ from runfold_storage import databases
 from runfold_storage.migrate import migrate
 from runfold_storage.positions import load_positions
 from waiting import wait_until
-
-EVENTS = 20_000
 
 
 def test_workers_that_are_killed(

@@ -25,6 +25,10 @@ class WorkerProcess:
                 [RUNFOLD, "worker"], env=environment, stdout=file, stderr=file
             )
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
     def kill(self) -> None:
         """As a crash would."""
         self.process.kill()

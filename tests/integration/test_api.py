@@ -472,6 +472,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/events",
         "/healthz",
         "/readyz",
+        "/metrics",
     }
     listing = document["paths"]["/api/v1/runs"]["get"]
     assert {one["name"] for one in listing["parameters"]} == {

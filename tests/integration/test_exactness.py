@@ -22,7 +22,6 @@ from runfold_storage.positions import ensure_shards, load_positions
 from runfold_workers import pipelining
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
-from runfold_workers.ownership import release_leases, take_leases
 from runfold_workers.pipelining import Pipeline
 from tables import dead_letters, read_projection, truncate
 from waiting import wait_until
@@ -512,32 +511,6 @@ def test_a_heartbeat_survives_a_restart(
 
     expected = project([started(), heartbeat, late], SHARDS)
     assert read_projection(database) == expected
-
-
-def test_leases_go_to_one_owner(open_connection: Connect) -> None:
-    """The first worker takes all, the second nothing, until the first lets go."""
-    first, second = open_connection(), open_connection()
-
-    assert take_leases(first, "one") == [0, 1, 2]
-    assert take_leases(second, "two") == []
-    assert take_leases(first, "one") == [0, 1, 2]
-
-    release_leases(second, "two")
-    assert take_leases(second, "two") == []
-    release_leases(first, "one")
-    assert take_leases(second, "two") == [0, 1, 2]
-
-
-def test_a_lease_that_expired_is_free(
-    open_connection: Connect, database: psycopg.Connection
-) -> None:
-    """The shards of a worker that died go to whoever asks next, and it does not get them back."""
-    first, second = open_connection(), open_connection()
-    take_leases(first, "one")
-    database.execute("UPDATE leases SET expires_at = now() - interval '1 s' WHERE shard = 1")
-
-    assert take_leases(second, "two") == [1]
-    assert take_leases(first, "one") == [0, 2]
 
 
 @pytest.mark.parametrize("regained", [True, False])

@@ -97,6 +97,20 @@ def test_a_worker_goes_on_where_the_last_one_stopped(
     assert database.execute("SELECT count(*) FROM leases").fetchone() == (0,)
 
 
+def test_a_worker_trims_what_the_last_one_did_not_live_to_trim(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Killed after the commit it leaves frames, perhaps of a shard that stays silent."""
+    agree_on_shards(client, SHARDS)
+    last = [send(client, started(f"run {n}")) for n in range(3)][-1]
+    checkpoint = "INSERT INTO positions (shard, position, consumed) VALUES (0, %s, 3)"
+    database.execute(checkpoint, (last,))
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: client.xlen(stream_key(0)) == 0, what="an empty stream")
+    assert load_positions(database)[0][:3] == (last, 0, 3)
+    assert database.execute("SELECT count(*) FROM incidents").fetchone() == (0,)
+
+
 def test_of_two_workers_one_works(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:

@@ -3,21 +3,21 @@
 A name that is patched here and gone there fails loudly, so that this list stays true.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
 from runfold import buffer, dispatching, emitter, segments, shipping, spool
-from runfold_workers import committing, ownership, pipelining, worker
-from runfold_workers.committing import Committer
+from runfold_workers import committing, loop, ownership, pipelining, watching
+from runfold_workers.publishing import trim
 
 from .disk import crash_points
-from .processes import Writer
+from .processes import Process, Writer
 from .recorders import Harbour, without_threads
-from .storage import snapshot
+from .storage import Connection, Land, snapshot
 
 
 class Recorded(Harbour, Protocol):
@@ -47,19 +47,23 @@ def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator
         yield
 
 
+class Folded(Land, Protocol):
+    """What workers are given of the world."""
+
+    small: int
+    """Batches below so many events are written without a thread."""
+
+    @property
+    def acting(self) -> Process:
+        """The worker that calls."""
+
+
 @contextmanager
-def workers_walled_in(
-    *, clock: Callable[[], float], writer: Callable[[], Writer], max_weight: int, small: int
-) -> Iterator[None]:
-    """Until the end, workers know no server, no thread and no clock but these.
-
-    `max_weight` bounds their memory; batches below `small` events are written without a thread.
-    """
-
-    def take_leases(connection: Any, owner: str) -> list[int]:
-        leases: list[int] = connection.take_leases(owner, int(ownership.TTL_S * 1e6))
-        return leases
-
+def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[None]:
+    """Until the end, workers know no server, no thread and no clock but these."""
+    threads = SimpleNamespace(
+        Condition=_Nobody, Event=threading.Event, Lock=threading.Lock, Thread=_NoThread
+    )
     doors: list[tuple[Any, str, Any]] = [
         (committing, "count_shards", lambda connection: connection.count_shards()),
         (committing, "load_positions", lambda connection, of: connection.load_positions(of)),
@@ -71,14 +75,47 @@ def workers_walled_in(
         (committing, "prepare", snapshot),
         (committing, "prepare_session", lambda connection: connection.prepare_session()),
         (pipelining, "prepare", snapshot),
-        (pipelining, "SMALL", small),
-        (pipelining, "ThreadPoolExecutor", lambda *_, **__: writer()),
-        (worker, "take_leases", take_leases),
-        (worker, "Committer", partial(Committer, max_memory_weight=max_weight)),
-        (worker, "time", SimpleNamespace(monotonic=clock)),
+        (pipelining, "SMALL", world.small),
+        (pipelining, "ThreadPoolExecutor", lambda *_, **__: Writer(world.acting)),
+        (ownership, "connect", lambda *_, **__: Connection(world, world.acting)),
+        (ownership, "hold", lambda connection, owner, **_: connection.hold(owner)),
+        (ownership, "give_up", lambda connection, *what: connection.give_up(*what)),
+        (ownership, "leave", lambda connection, owner: connection.leave(owner)),
+        (ownership, "threading", threads),
+        (ownership, "time", SimpleNamespace(monotonic=clock)),
+        (watching, "threading", threads),
+        (loop, "load_positions", lambda connection, of: connection.load_positions(of)),
+        (loop, "raise_incident", lambda connection, *_, **__: connection.raise_incident()),
+        (loop, "mend", _mend),
     ]
     with patched(doors):
         yield
+
+
+def _mend(client: Any, connection: Connection, shard: int) -> bool:
+    """As for a stream that has lost nothing."""
+    trim(client, shard, connection.load_positions([shard])[shard].position)
+    return False
+
+
+class _NoThread:
+    """What it would do is done when chance has it."""
+
+    def __init__(self, **_: object) -> None:
+        """Nothing is begun."""
+
+    def start(self) -> None:
+        """Nor here."""
+
+    def join(self) -> None:
+        """And so there is nothing to wait for."""
+
+
+class _Nobody(threading.Condition):
+    """Nobody comes while the only thread waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
 
 
 @contextmanager

@@ -4,10 +4,10 @@ Two writers of one shard take turns in reality, since the first holds the row lo
 transaction is not overtaken between its first statement and its end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import psycopg
 
@@ -15,10 +15,12 @@ from oracle import add_up
 from paper import Paper
 from runfold.ids import is_own_id
 from runfold_storage.errors import PositionMoved
+from runfold_storage.leases import Holding
 from runfold_storage.ledger import StoredEvent
 from runfold_storage.positions import Position
 from runfold_storage.rows import Batch
 from runfold_workers.memory import RunRef
+from runfold_workers.ownership import TTL_S
 
 from .processes import Process, Surroundings
 
@@ -98,8 +100,35 @@ class Connection:
     def prepare_session(self) -> None:
         self._call()
 
-    def take_leases(self, owner: str, ttl_us: int) -> list[int]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is kept open."""
+
+    def close(self) -> None:
+        self.broken = True
+
+    def raise_incident(self) -> None:
         self._call()
+
+    def hold(self, owner: str) -> Holding:
+        """Leases, and at times one too many."""
+        self._call()
+        shards = self._take_leases(owner, int(TTL_S * 1e6))
+        surplus = self._world.dice.happens(0.1) and len(shards) > 0
+        return Holding(shards, len(shards) - surplus, None)
+
+    def give_up(self, owner: str, shards: Iterable[int]) -> None:
+        self._call()
+        leases = self._world.database.leases
+        for shard in [shard for shard in shards if leases.get(shard, ("",))[0] == owner]:
+            del leases[shard]
+
+    def leave(self, owner: str) -> None:
+        self.give_up(owner, list(self._world.database.leases))
+
+    def _take_leases(self, owner: str, ttl_us: int) -> list[int]:
         database, now_us = self._world.database, self._world.now_us
         shards = list(database.paper.positions)
         dice = self._world.dice
@@ -112,12 +141,6 @@ class Connection:
             if holder == owner or expires_us < now_us:
                 database.leases[shard] = (owner, now_us + ttl_us)
         return [shard for shard in shards if database.leases[shard][0] == owner]
-
-    def release_leases(self, owner: str) -> None:
-        self._call()
-        leases = self._world.database.leases
-        for shard in [shard for shard, (holder, _) in leases.items() if holder == owner]:
-            del leases[shard]
 
     @contextmanager
     def transaction(self, force_rollback: bool = False) -> Iterator[None]:

@@ -94,6 +94,16 @@ class Client:
         dice = self._world.dice
         return self._world.redis.read(streams, min(count, dice.rng.choice((1, 1, 2, 5, 1000))))
 
+    def xtrim(self, key: str, *, minid: str, approximate: bool) -> None:
+        assert not approximate
+        self._call()
+        self._world.redis.trim(key, minid)
+
+    def incrby(self, name: str, amount: int) -> None:
+        self._call()
+        now = int(self._world.redis.values.get(name, b"0"))
+        self._world.redis.values[name] = str(now + amount).encode()
+
     def set_response_callback(self, command: str, callback: object) -> None:
         """Answers come as they are anyway."""
 

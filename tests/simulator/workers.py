@@ -1,29 +1,30 @@
 """Workers: the real loop, one turn at a time, started again when it dies or fails."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
-import psycopg
-import redis
-
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_workers.committing import Committer
+from runfold_workers.loop import Loop
+from runfold_workers.ownership import Ownership
+from runfold_workers.pipelining import Pipeline
+from runfold_workers.watching import Watch
+from runfold_workers.worker import PASSING, Worker, WorkerSettings, _committed
 
 from .processes import CrashedError, Process
 from .storage import Connection, Land
 from .transport import Client, Sea
 
+LOOKS = 0.3
+"""How likely it is that a worker looks at the leases before its next turn."""
+
 
 class Shore(Sea, Land, Protocol):
     """What workers see of the world."""
 
-
-class _Stop(threading.Event):
-    """A worker that has nothing to do waits no longer than others let it."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return self.is_set()
+    max_weight: int
 
 
 class Folding:
@@ -32,9 +33,8 @@ class Folding:
     def __init__(self, world: Shore) -> None:
         self._world = world
         self.process = Process(world)
-        self._worker = self._new_worker()
-        self._turns: Iterator[None] | None = None
-        self._reading: Connection
+        self._worker = _new_worker()
+        self._turns: Generator[None, None, None] | None = None
 
     def step(self) -> None:
         """One turn of the loop, or a new beginning."""
@@ -42,34 +42,58 @@ class Folding:
             self._worker.stop()
         try:
             if self._turns is None:
-                self._turns = self._connect()
+                self._turns = self._work()
             try:
                 next(self._turns)
             except StopIteration:
-                self._end()
-                self._worker = self._new_worker()
-            except (redis.RedisError, psycopg.Error):  # as `Worker._run` does
-                self._end()
+                self._turns = None
+                self._worker = _new_worker()
+            except PASSING:  # as `Worker._run` does
+                self._turns = None
         except CrashedError:
             self._turns = None
             self.process = Process(self._world)
-            self._worker = self._new_worker()
+            self._worker = _new_worker()
 
-    def _new_worker(self) -> Worker:
-        worker = Worker(WorkerSettings("", ""))
-        worker._stop = _Stop()
-        return worker
+    def end(self) -> None:
+        """The worker lets go of everything."""
+        if self._turns is not None:
+            self._turns.close()
 
-    def _connect(self) -> Iterator[None]:
-        """As `Worker._work` does."""
-        client: Any = Client(self._world, self.process)
-        writing: Any = Connection(self._world, self.process)
-        reading: Any = Connection(self._world, self.process)
-        self._reading = reading
-        return self._worker._turns(client, writing, reading)
+    def _work(self) -> Generator[None, None, None]:
+        """As `Worker._work` and `Loop.run` do, but one turn at a time, and looking by chance."""
+        worker, world = self._worker, self._world
+        client: Any = Client(world, self.process)
+        writing: Any = Connection(world, self.process)
+        reading: Any = Connection(world, self.process)
+        with ExitStack() as stack:
+            ownership = stack.enter_context(Ownership("", worker._owner))
+            committer = Committer(
+                writing,
+                reading=reading,
+                max_memory_weight=world.max_weight,
+                metrics=worker.metrics,
+            )
+            committed = partial(_committed, client, worker.metrics)
+            pipeline = stack.enter_context(Pipeline(committer, committed))
+            watch = stack.enter_context(Watch("", "", worker.metrics))
+            loop = Loop(client, reading, committer, pipeline, ownership, watch, worker.metrics)
+            while not worker._stop.is_set():
+                if world.dice.calm or world.dice.rng.random() < LOOKS:
+                    self._look(ownership)
+                loop.turn(worker._collector, stopping=False)
+                yield
+            loop.turn(worker._collector, stopping=True)
 
-    def _end(self) -> None:
-        self._turns = None
-        if not self._reading.broken:
-            with suppress(psycopg.Error):
-                self._reading.release_leases(self._worker._owner)
+    def _look(self, ownership: Ownership) -> None:
+        """As the thread of the leases does."""
+        try:
+            ownership._look()
+        except Exception as error:
+            ownership._failure = error
+
+
+def _new_worker() -> Worker:
+    worker = Worker(WorkerSettings("", ""))
+    worker._stop = threading.Event()
+    return worker

@@ -22,7 +22,7 @@ from .checks import check, check_end, check_orders, refs_of
 from .dice import Dice
 from .disk import Disk
 from .patching import recorders_walled_in, workers_walled_in
-from .processes import Process, Writer
+from .processes import Process
 from .runners import EventRef, Runner
 from .storage import Database
 from .stories import START_US
@@ -81,12 +81,7 @@ class World:
         with (
             tempfile.TemporaryDirectory(prefix="runfold-") as folder,
             recorders_walled_in(self, self._seconds),
-            workers_walled_in(
-                clock=self._seconds,
-                writer=self._make_writer,
-                max_weight=self.max_weight,
-                small=self.small,
-            ),
+            workers_walled_in(self, self._seconds),
         ):
             self.spool = Path(folder) / "spool"
             self._runners += [Runner(self) for _ in range(self.dice.rng.choice((1, 2, 3)))]
@@ -103,6 +98,8 @@ class World:
                 if self._is_folded():
                     break
             check_end(self)
+            for worker in self._workers:
+                self._let(worker, worker.end)
             check_orders(self, [one for runner in self._runners for one in runner.recorders])
 
     def _become_calm(self) -> None:
@@ -172,10 +169,6 @@ class World:
 
     def _seconds(self) -> float:
         return self.now_us / 1e6
-
-    def _make_writer(self) -> Writer:
-        """For the pipeline of the worker that is just being started."""
-        return Writer(self.acting)
 
     def _is_folded(self) -> bool:
         positions = self.database.paper.positions

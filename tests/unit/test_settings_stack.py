@@ -15,7 +15,8 @@ README = Path(__file__).parents[2] / "deploy" / "README.md"
 def test_without_variables_there_are_defaults() -> None:
     """Nothing needs to be set."""
     settings = read_settings({}, as_root=True)
-    assert settings == Settings(home=Path("/var/lib/runfold"))
+    spool_dir = Path("~/.local/state/runfold/spool").expanduser()
+    assert settings == Settings(home=Path("/var/lib/runfold"), spool_dir=spool_dir)
 
 
 def test_an_empty_variable_is_an_unset_one() -> None:
@@ -36,7 +37,11 @@ def test_variables_are_read() -> None:
             "RUNFOLD_WORKERS": "2",
             "RUNFOLD_API_HOST": "0.0.0.0",
             "RUNFOLD_API_PORT": "9000",
+            "RUNFOLD_METRICS_HOST": "::",
+            "RUNFOLD_METRICS_PORT": "0",
             "RUNFOLD_LOG_LEVEL": "WARNING",
+            "RUNFOLD_SPOOL_DIR": "/srv/spool",
+            "RUNFOLD_SPOOL_BYTES": "2000000",
         },
         as_root=False,
     )
@@ -49,7 +54,11 @@ def test_variables_are_read() -> None:
         workers=2,
         api_host="0.0.0.0",
         api_port=9000,
+        metrics_host="::",
+        metrics_port=0,
         log_level="warning",
+        spool_dir=Path("/srv/spool"),
+        spool_bytes=2_000_000,
     )
 
 
@@ -62,6 +71,8 @@ def test_variables_are_read() -> None:
         ("RUNFOLD_SHARDS", "²"),
         ("RUNFOLD_WORKERS", "-1"),
         ("RUNFOLD_API_PORT", "65536"),
+        ("RUNFOLD_METRICS_PORT", "-1"),
+        ("RUNFOLD_SPOOL_BYTES", "1 GB"),
         ("RUNFOLD_LOG_LEVEL", "loud"),
         ("RUNFOLD_PROJECT", "x" * 201),
     ],

@@ -1,8 +1,8 @@
 """What the doctor makes of streams and positions."""
 
 from runfold_stack.diagnosis.findings import Finding
-from runfold_stack.diagnosis.stream_checks import LAG_FRAMES, Stream, check_shards, check_streams
-from runfold_storage.positions import Position
+from runfold_stack.diagnosis.stream_checks import LAG_FRAMES, check_lags, check_shards
+from runfold_storage.lag import Lag
 
 
 def levels(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -11,34 +11,31 @@ def levels(findings: list[Finding]) -> list[tuple[str, str]]:
 
 
 def test_a_stream_that_is_folded_is_well() -> None:
-    """Everything that was added has been consumed."""
-    streams = {0: Stream(True, length=0, added=10, last="5-0")}
-    found = list(check_streams(streams, {0: Position("5-0", 0, 10, 3)}))
-    assert levels(found) == [("lag", "ok")]
+    """Nothing waits."""
+    assert levels(list(check_lags({0: Lag(0, 0.0, 0, False)}))) == [("lag", "ok")]
 
 
 def test_a_long_lag_is_a_warning() -> None:
-    """The lag is what was added and not consumed."""
-    streams = {0: Stream(True, length=LAG_FRAMES + 1, added=LAG_FRAMES + 11, last="9-0")}
-    found = list(check_streams(streams, {0: Position("5-0", 0, 10, 3)}))
-    assert levels(found) == [("lag", "warn")]
+    """With the shard where most of it is, and for how long."""
+    lags = {0: Lag(7, 1.0, 0, False), 1: Lag(LAG_FRAMES, 61.25, 0, False)}
+    (found,) = check_lags(lags)
+    assert found.level == "warn"
+    assert found.found.startswith("10,007 frames wait to be folded, most of them on shard 1")
+    assert "the oldest for 61.2 s" in found.found
 
 
-def test_frames_that_were_trimmed_unread_are_counted() -> None:
-    """More has left the stream than was consumed."""
-    streams = {0: Stream(True, length=2, added=20, last="9-0")}
-    (trimmed, _) = check_streams(streams, {0: Position("5-0", 0, 10, 3)})
-    assert trimmed.level == "fail"
-    assert "8 frames were trimmed unread" in trimmed.found
+def test_frames_that_were_lost_are_counted() -> None:
+    """Those of all shards."""
+    (lost, _) = check_lags({0: Lag(2, 1.0, 8, False), 3: Lag(0, 0.0, 4, False)})
+    assert lost.level == "fail"
+    assert lost.found == "shard 0, 3: 12 frames were trimmed or deleted unread"
 
 
-def test_a_stream_behind_its_position_was_replaced() -> None:
-    """Ids compare as numbers, and a missing stream ends at 0-0."""
-    positions = {0: Position("10-0", 0, 10, 3), 1: Position("10-0", 0, 10, 3)}
-    streams = {0: Stream(True, length=1, added=1, last="9-9"), 1: Stream(False)}
-    (behind, _) = check_streams(streams, positions)
-    assert behind.level == "fail"
-    assert behind.found.startswith("shard 0, 1:")
+def test_a_stream_that_was_replaced_is_a_failure() -> None:
+    """Its shards are named."""
+    (replaced, _) = check_lags({0: Lag(0, 0.0, 0, True), 1: Lag(0, 0.0, 0, True)})
+    assert replaced.level == "fail"
+    assert replaced.found.startswith("shard 0, 1:")
 
 
 def test_shards_have_to_agree() -> None:

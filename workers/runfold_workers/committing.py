@@ -8,6 +8,7 @@ goes up to the caller, who waits and tries again.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from uuid import UUID
@@ -25,6 +26,7 @@ from runfold_storage.rows import Advance, Batch
 from .arrivals import NOTHING_REFUSED, Place, StreamEntry, order_of, take_apart
 from .folding import MAX_MEMORY_WEIGHT, Folder
 from .memory import Loaded, RunRef
+from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,11 @@ class Committer:
         *,
         reading: psycopg.Connection | None = None,
         max_memory_weight: int = MAX_MEMORY_WEIGHT,
+        metrics: Metrics | None = None,
     ) -> None:
         self._connection = connection
+        self._metrics = metrics or Metrics()
+        self._phases = self._metrics.phases
         self._reading = reading or connection
         prepare_session(connection)
         shards = count_shards(connection)
@@ -59,16 +64,16 @@ class Committer:
         self.ahead: dict[int, Position] = {}
         self._unknown: set[int] = set()
 
-    def own(self, shards: Sequence[int]) -> None:
-        """Fold these shards from now on, each from its committed position."""
+    def own(self, shards: Sequence[int]) -> dict[int, Position]:
+        """Fold these shards from now on, each from its committed position; returns the new ones."""
         for shard in self.positions.keys() - set(shards):
             self.disown(shard)
         gained = [shard for shard in shards if shard not in self.positions]
-        if gained:
-            positions = load_positions(self._reading, gained)
-            self.positions |= positions
-            self.ahead |= positions
-            self._unknown.update(gained)
+        positions = load_positions(self._reading, gained) if gained else {}
+        self.positions |= positions
+        self.ahead |= positions
+        self._unknown.update(gained)
+        return positions
 
     def disown(self, shard: int) -> None:
         """Drop what is remembered of a shard that someone else has moved."""
@@ -86,7 +91,12 @@ class Committer:
             for shard, newest in newest_runs(self._reading, self._unknown).items():
                 self._folder.know(shard, newest)
             self._unknown.clear()
+        began = time.perf_counter()
         batch = self._folder.fold(self._unfolded(entries), self.ahead, refused)
+        decoding_s = self._folder.decoding_s
+        self._phases["decode"].observe(decoding_s)
+        self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
+        self._metrics.recalled(*self._folder.take_recalls())
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
@@ -98,10 +108,14 @@ class Committer:
             ensure_weeks(self._connection, missing)
             self._weeks |= missing
             crash_point("after_weeks_made")
+        began = time.perf_counter()
         with self._connection.transaction():
             crash_point("before_positions_move")
             write_batch(self._connection, batch)
             crash_point("before_commit")
+            written = time.perf_counter()
+        self._phases["write"].observe(written - began)
+        self._phases["commit"].observe(time.perf_counter() - written)
         crash_point("after_commit")
 
     def written(self, batch: Batch) -> None:

@@ -4,7 +4,8 @@ Pure but for the memory: the same frames on the same memory make the same batch.
 memory is that of a committed batch; when the batch is not committed, the caller must `forget`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from runfold_storage.ledger import with_run_id
@@ -22,7 +23,7 @@ from .arrivals import (
 )
 from .facts import HEARTBEAT
 from .images import node_row, run_row
-from .memory import Load, Memory
+from .memory import Load, Memory, Recalls
 from .rollups import Differences, add_node, add_run, scope_of
 from .state import RULES, Attempt, RunState
 
@@ -34,9 +35,17 @@ class Folder:
     """Folds frames into batches, with the runs of late in memory."""
 
     def __init__(
-        self, load: Load, *, shards: int | None = None, max_weight: int = MAX_MEMORY_WEIGHT
+        self,
+        load: Load,
+        *,
+        shards: int | None = None,
+        max_weight: int = MAX_MEMORY_WEIGHT,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._shards = shards
+        self._clock = clock
+        self.decoding_s = 0.0
+        """How long the last batch took to be taken apart."""
         self._memory = Memory(load, max_weight)
         self._folded = 0
         self._written = 0
@@ -57,13 +66,18 @@ class Folder:
         """
         self._memory.shrink(self._written)
         self._folded += 1
+        began = self._clock()
         arrivals, dead_letters = take_apart(entries, refused)
+        self.decoding_s = self._clock() - began
         touched: list[RunState] = []
         ledger: list[LedgerRow] = []
+        new_events: dict[int, int] = {}
         for arrival in arrivals:
             at_home = self._keep_at_home(arrival, dead_letters)
             runs = self._recall(at_home, touched)
+            before = len(ledger)
             self._apply(at_home, runs, ledger)
+            new_events[arrival.shard] = new_events.get(arrival.shard, 0) + len(ledger) - before
         changes = _Changes({shard: step.feed_seq for shard, step in positions.items()})
         for run in touched:
             changes.settle(run)
@@ -78,7 +92,12 @@ class Folder:
             changed_nodes=changes.changed_nodes,
             stats=changes.stats,
             dead_letters=dead_letters,
+            new_events=new_events,
         )
+
+    def take_recalls(self) -> Recalls:
+        """Where the runs of the batches since the last call were found."""
+        return self._memory.take_recalls()
 
     def written(self, batch: Batch) -> None:
         """A batch, and so all that were folded before it, are in the tables."""

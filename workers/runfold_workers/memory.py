@@ -36,6 +36,14 @@ class Loaded(NamedTuple):
     tombstones: set[RunRef]
 
 
+class Recalls(NamedTuple):
+    """How many runs were remembered, new, or read from the ledger."""
+
+    hits: int = 0
+    new: int = 0
+    misses: int = 0
+
+
 Load = Callable[[Sequence[RunRef]], Loaded]
 
 
@@ -52,6 +60,7 @@ class Memory:
         self._weight = 0
         self._runs: OrderedDict[tuple[int, str], RunState] = OrderedDict()
         self._known_up_to: dict[int, bytes] = {}
+        self._asked = self._missing = self._loaded = 0
 
     def know(self, shard: int, newest: bytes) -> None:
         """From now on every batch of this shard is folded here; no key behind `newest` is known."""
@@ -61,7 +70,9 @@ class Memory:
         """These runs, from memory or folded again from the ledger; None for deleted ones."""
         remembered = self._runs
         missing = [run for run in runs if (shard, run) not in remembered]
+        self._asked += len(runs)
         if missing:
+            self._missing += len(missing)
             self._admit(shard, missing)
         recalled: list[RunState | None] = []
         for run in runs:
@@ -70,6 +81,12 @@ class Memory:
                 remembered.move_to_end((shard, run))
             recalled.append(state)
         return recalled
+
+    def take_recalls(self) -> Recalls:
+        """Where runs were found since the last call."""
+        asked, missing, loaded = self._asked, self._missing, self._loaded
+        self._asked = self._missing = self._loaded = 0
+        return Recalls(asked - missing, missing - loaded, loaded)
 
     def strangers(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
         """Which of these runs are not remembered, by their place in the sequence."""
@@ -116,6 +133,7 @@ class Memory:
                 self._runs[shard, run_id] = state
         if not unknown:
             return
+        self._loaded += len(unknown)
         events, tombstones = self._load([(shard, key) for key in unknown])
         for stored in events:
             state = unknown[stored.run]

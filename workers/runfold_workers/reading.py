@@ -5,6 +5,7 @@ so that a batch holds about as many bytes as one transaction takes well, whether
 event or a thousand; no single answer of Redis can be large enough to matter.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from runfold.frames import size_of
 from runfold.streams import stream_key
 
 from .arrivals import StreamEntry
+from .metrics import Metrics
 
 BLOCK_MS: Final = 1000
 """How long to wait for a first frame: a client's socket may time out after five seconds."""
@@ -28,38 +30,49 @@ _MOST_FRAMES: Final = 1000
 class Reader:
     """Reads the next frames of some shards."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, metrics: Metrics | None = None) -> None:
         self._client = client
+        self._phases = (metrics or Metrics()).phases
         # redis-py would make a dictionary of every entry, and then we another thing of that.
         client.set_response_callback("XREAD", _as_it_comes)
         self._frame_bytes = TARGET_BYTES / 8  # until the first frames tell
+        self._has_all = True
+        """Whether Redis had no more: then the time of the next answer is one of waiting for it."""
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
         """The frames behind these positions, in order within each shard; empty after the wait."""
+        began = time.perf_counter()
+        waited_s = 0.0
         shards = {stream_key(shard).encode(): shard for shard in positions}
         behind = {key: positions[shard] for key, shard in shards.items()}
         entries: list[StreamEntry] = []
         room = float(TARGET_BYTES)
-        wait_ms: int | None = block_ms
         while room > 0:
             count = int(min(room / self._frame_bytes, _MOST_FRAMES) / len(shards)) or 1
+            wait_ms = None if entries else block_ms
             answer: Any = self._client.xread(behind, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
+            if self._has_all and not entries:
+                waited_s = time.perf_counter() - began
             read = [
                 StreamEntry(shards[key], entry_id.decode(), _fields(values))
                 for key, frames in _pairs(answer)
                 for entry_id, values in frames
             ]
+            self._has_all = len(read) < count
             if not read:
                 break
             size = sum(size_of(entry.fields) for entry in read)
             self._frame_bytes += (size / len(read) - self._frame_bytes) / 2
             entries += read
             room -= size
-            if len(read) < count or room < self._frame_bytes * len(shards) / 2:
+            if self._has_all or room < self._frame_bytes * len(shards) / 2:
                 break  # no shard has more, or it would be far too much
             behind |= {stream_key(entry.shard).encode(): entry.id for entry in read}
-            wait_ms = None
         entries.sort(key=_shard_of)  # stable: in order within each
+        if waited_s:
+            self._phases["wait"].observe(waited_s)
+        if entries:
+            self._phases["read"].observe(time.perf_counter() - began - waited_s)
         return entries
 
 

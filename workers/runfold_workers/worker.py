@@ -1,11 +1,10 @@
-"""The worker: reads frames, folds them, commits, tells watchers, trims.
+"""The worker: its connections, and what happens when a server is away.
 
 Only the commit counts. A worker that dies before it leaves nothing; one that dies after it leaves
 frames that are trimmed by its successor and watchers that learn a moment later. When Redis or
 PostgreSQL is away it waits and tries again for ever, and starts over from the committed positions.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -13,35 +12,37 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from uuid import UUID
 
 import psycopg
 import redis
 
 from runfold import streams
-from runfold.crashing import crash_point
+from runfold.errors import ShardsDiffer
 from runfold_storage.databases import connect
-from runfold_storage.errors import DatabaseUnreachable, PositionMoved
-from runfold_storage.positions import ensure_shards
+from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
+from runfold_storage.incidents import raise_incident
+from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.rows import Batch
 
 from .committing import Committer
 from .garbage import Collector, collected_by_hand
-from .ownership import RENEW_S, release_leases, take_leases
+from .loop import Loop
+from .metrics import Metrics
+from .ownership import Ownership
 from .pipelining import Pipeline
-from .reading import BLOCK_MS, BUSY_BLOCK_MS, Reader
+from .publishing import publish_and_trim
+from .watching import Watch
 
 log = logging.getLogger(__name__)
 
+PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, PartitionMissing)
+"""What is waited out."""
 SWITCH_INTERVAL_S: Final = 0.0003
 """How long the thread that folds may keep the one that writes waiting for Python."""
-_MOST_NAMED: Final = 1000
-"""Runs that one message to watchers names; beyond it they look for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Worker:
         self._settings = settings
         self._stop = threading.Event()
         self._collector = Collector()
+        self.metrics = Metrics()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def stop(self) -> None:
@@ -82,7 +84,7 @@ class Worker:
             started = time.monotonic()
             try:
                 self._work()
-            except (redis.RedisError, psycopg.Error, DatabaseUnreachable) as error:
+            except PASSING as error:
                 if time.monotonic() - started > 10:
                     delay_s = 0.1
                 log.warning(
@@ -90,87 +92,55 @@ class Worker:
                     str(error),
                     delay_s,
                 )
+                self.metrics.started_over()
+                if isinstance(error, PartitionMissing):
+                    self._report_missing_partition()
                 self._stop.wait(delay_s)
                 delay_s = min(delay_s * 2, 5.0)
 
     def _work(self) -> None:
-        settings = self._settings
+        settings, metrics = self._settings, self.metrics
         with ExitStack() as stack:
             client = stack.enter_context(streams.connect(settings.redis_url))
-            shards = streams.agree_on_shards(client, settings.shards)
             writing = stack.enter_context(connect(settings.database_url, autocommit=True))
             reading = stack.enter_context(connect(settings.database_url, autocommit=True))
-            ensure_shards(reading, shards)
-            try:
-                for _ in self._turns(client, writing, reading):
-                    pass
-            finally:
-                if not reading.broken:
-                    crash_point("before_lease_release")
-                    release_leases(reading, self._owner)
-                    crash_point("after_lease_release")
+            ensure_shards(reading, agree_on_shards(client, reading, settings.shards))
+            ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
+            committer = Committer(writing, reading=reading, metrics=metrics)
+            pipeline = stack.enter_context(
+                Pipeline(committer, partial(_committed, client, metrics))
+            )
+            watch = stack.enter_context(Watch(settings.redis_url, settings.database_url, metrics))
+            loop = Loop(client, reading, committer, pipeline, ownership, watch, metrics)
+            loop.run(self._stop, self._collector)
 
-    def _turns(
-        self, client: redis.Redis, writing: psycopg.Connection, reading: psycopg.Connection
-    ) -> Iterator[None]:
-        """The loop, one turn at a time, so that a simulator can do other things in between."""
-        committer = Committer(writing, reading=reading)
-        reader = Reader(client)
-        renew_at = 0.0
-        with Pipeline(committer, partial(publish_and_trim, client)) as pipeline:
-            while not self._stop.is_set():
-                if time.monotonic() >= renew_at:
-                    renews = bool(committer.ahead)
-                    crash_point("before_lease_renew" if renews else "before_lease_take")
-                    committer.own(take_leases(reading, self._owner))
-                    crash_point("after_lease_renew" if renews else "after_lease_take")
-                    renew_at = time.monotonic() + RENEW_S
-                if not committer.ahead:
-                    self._stop.wait(RENEW_S)
-                    yield
-                    continue
-                entries = reader.read(
-                    {shard: ahead.position for shard, ahead in committer.ahead.items()},
-                    block_ms=BUSY_BLOCK_MS if pipeline.busy else BLOCK_MS,
-                )
-                try:
-                    if entries:
-                        crash_point("after_read")
-                        pipeline.submit(entries)
-                        self._collector.after_batch()
-                    elif not pipeline.busy:
-                        pipeline.drain()
-                        self._collector.when_idle()
-                except PositionMoved as moved:
-                    log.warning("another worker has moved a shard: shard=%d", moved.shard)
-                    committer.disown(moved.shard)
-                yield
-            with suppress(PositionMoved):  # then its new owner folds it
-                pipeline.drain()
+    def _report_missing_partition(self) -> None:
+        self.metrics.incidents.labels("partition_missing").inc()
+        try:
+            with connect(self._settings.database_url, autocommit=True) as connection:
+                raise_incident(connection, "partition_missing")
+        except (psycopg.Error, DatabaseUnreachable) as error:
+            log.warning("the incident cannot be kept: %s", error)
 
 
-def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
-    """Tell watchers which runs have changed, and let go of the frames that are committed."""
-    pipeline = client.pipeline(transaction=False)
-    changed: dict[int, list[str]] = {}
-    for row, _ in batch.runs:
-        named = changed.setdefault(row.shard, [])
-        if len(named) < _MOST_NAMED:
-            named.append(row.given_id or str(UUID(bytes=row.run)))
-    for step in batch.advances:
-        message = {"feed_seq": step.feed_seq, "runs": changed.get(step.shard, [])}
-        pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
-    crash_point("after_publish", pipeline.execute)
-    for step in batch.advances:
-        # Exactly: an approximate trim leaves up to a hundred committed frames behind.
-        pipeline.xtrim(
-            streams.stream_key(step.shard), minid=_after(step.position), approximate=False
+def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted: int | None) -> int:
+    """The deployment's number of shards; a Redis that has forgotten it is told.
+
+    Raises `ShardsDiffer` when Redis, the database and `wanted` do not mean the same.
+    """
+    known = count_shards(connection)
+    if known and streams.agreed_shards(client) is None:
+        streams.agree_on_shards(client, known)
+    agreed = streams.agree_on_shards(client, wanted)
+    if known and agreed != known:
+        raise ShardsDiffer(
+            f"Redis says {agreed} shards, the database {known}: check that both URLs are of one"
+            " deployment; if Redis was flushed, stop the runners, delete the key runfold:shards"
+            " in it, and start a worker first"
         )
-    pipeline.execute()
-    crash_point("after_trim")
+    return agreed
 
 
-def _after(position: str) -> str:
-    """The id that follows: trimming keeps entries from the given id on."""
-    milliseconds, _, sequence = position.partition("-")
-    return f"{milliseconds}-{int(sequence) + 1}"
+def _committed(client: redis.Redis, metrics: Metrics, batch: Batch) -> None:
+    metrics.folded(batch)
+    publish_and_trim(client, batch)

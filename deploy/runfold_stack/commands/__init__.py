@@ -50,6 +50,7 @@ COMMANDS: Final = (
     Command("worker", "fold events into the history until stopped"),
     Command("api", "serve the history over HTTP until stopped"),
     Command("migrate", "bring the database to this version's schema"),
+    Command("drain", "send what waits in the spool of this machine"),
     Command("doctor", "check that all parts are well"),
 )
 

@@ -11,7 +11,8 @@ from runfold_stack.outcomes import FAILED, OK
 from runfold_stack.output import STYLES, plain
 
 _EPILOG = """\
-Changes nothing. The exit code is 1 if anything fails; warnings alone do not make it so.
+Changes nothing, but for the note that --acknowledge leaves: incidents up to now are not reported
+again. The exit code is 1 if anything fails; warnings alone do not make it so.
 """
 
 
@@ -19,14 +20,18 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
+    parser.add_argument(
+        "--acknowledge", action="store_true", help="take note of the incidents, once reported"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def run(_arguments: Namespace, context: Context) -> int:
+def run(arguments: Namespace, context: Context) -> int:
     """Print each finding as it comes."""
     output = context.output
     findings = []
-    for finding in examine(context.settings, datetime.now(UTC).date()):
+    today = datetime.now(UTC).date()
+    for finding in examine(context.settings, today, acknowledge=arguments.acknowledge):
         findings.append(finding)
         if output.is_json:
             continue

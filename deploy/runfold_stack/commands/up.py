@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from runfold_stack.addresses import answers, choose_port, url_of
+from runfold_stack.addresses import answers, choose_metrics_ports, choose_port, url_of
 from runfold_stack.commands import Context
 from runfold_stack.local import Endpoints, LocalStack, open_stack
 from runfold_stack.logs import configure_logging
@@ -79,14 +79,22 @@ def run(arguments: Namespace, context: Context) -> int:
             try:
                 migrate(stack.endpoints.database_url)
                 environ = _environ(settings, stack.endpoints)
+                ports = choose_metrics_ports(
+                    settings.metrics_host, settings.metrics_port, settings.workers
+                )
                 children += [
-                    Child(f"worker {number}", ["worker"], environ)
-                    for number in range(1, settings.workers + 1)
+                    Child(f"worker {number}", ["worker", "--metrics-port", str(its)], environ)
+                    for number, its in enumerate(ports, 1)
                 ]
+                state = UpState(
+                    os.getpid(),
+                    url_of(host, port),
+                    tuple(f"{url_of(settings.metrics_host, its)}/metrics" for its in ports),
+                )
                 api = ["api", "--host", host, "--port", str(port)]
                 children.append(Child("api", api, environ))
                 if _await_ready(children, stack.endpoints, url_of(host, port), requests):
-                    _announce(context, stack, url_of(host, port), lock)
+                    _announce(context, stack, state, lock)
                     _tend([*children, *servers], requests)
             finally:
                 try:
@@ -142,11 +150,11 @@ def _await_ready(
     return False
 
 
-def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | None) -> None:
-    endpoints, home = stack.endpoints, context.settings.home
+def _announce(context: Context, stack: LocalStack, state: UpState, lock: UpLock | None) -> None:
+    endpoints, home, api_url = stack.endpoints, context.settings.home, state.api_url
     runfold = "runfold" if shutil.which("runfold") else shlex.quote(sys.argv[0])
     if lock is not None:
-        lock.tell(UpState(os.getpid(), api_url))
+        lock.tell(state)
     if context.output.is_json:
         context.output.json(
             {
@@ -154,7 +162,8 @@ def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | 
                 "redis_url": endpoints.redis_url,
                 "database_url": endpoints.database_url,
                 "data_dir": str(home),
-                "pid": os.getpid(),
+                "pid": state.pid,
+                "metrics_urls": [f"{api_url}/metrics", *state.metrics_urls],
             },
             on_one_line=True,
         )
@@ -164,7 +173,9 @@ def _announce(context: Context, stack: LocalStack, api_url: str, lock: UpLock | 
         f"  API             {api_url}\n"
         f"  for a runner    export RUNFOLD_REDIS_URL='{endpoints.redis_url}'\n"
         f"  for SQL         {endpoints.database_url}\n"
-        f"  data directory  {home if lock is not None else '(both servers are yours)'}\n"
+        f"  metrics         {api_url}/metrics\n"
+        + "".join(f"                  {url}\n" for url in state.metrics_urls)
+        + f"  data directory  {home if lock is not None else '(both servers are yours)'}\n"
         f"  try             {runfold} exec -- echo hello\n"
         f"                  {runfold} runs\n"
         f"  stop            Ctrl-C here, or `{runfold} down`"

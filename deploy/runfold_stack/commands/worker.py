@@ -3,14 +3,18 @@
 import logging
 import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from contextlib import ExitStack
 
 from runfold_stack.commands import Context
 from runfold_stack.logs import configure_logging
-from runfold_stack.outcomes import INTERRUPTED, OK
+from runfold_stack.outcomes import INTERRUPTED, OK, CommandFailed
 from runfold_stack.servers import require_endpoints
+from runfold_stack.settings import Settings
 from runfold_stack.stopping import StopRequests
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.migrate import check_schema
+from runfold_workers.metrics import Metrics, serve_metrics
+from runfold_workers.spool_metrics import SpoolCollector
 from runfold_workers.worker import Worker, WorkerSettings
 
 _EPILOG = """\
@@ -25,9 +29,14 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        help="serve /metrics on this port (RUNFOLD_METRICS_PORT); 0: a free one",
+    )
 
 
-def run(_arguments: Namespace, context: Context) -> int:
+def run(arguments: Namespace, context: Context) -> int:
     """Work in a thread, and wait here for what ends it."""
     settings = context.settings
     configure_logging(settings.logging_level)
@@ -40,7 +49,10 @@ def run(_arguments: Namespace, context: Context) -> int:
         WorkerSettings(endpoints.redis_url, endpoints.database_url, shards=settings.shards)
     )
     failures: list[BaseException] = []
-    with StopRequests() as requests:
+    port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
+    with ExitStack() as exits, StopRequests() as requests:
+        if port is not None:
+            _serve_metrics(worker.metrics, settings, port, exits)
         done = threading.Event()
         thread = threading.Thread(target=_work, args=(worker, failures, done), daemon=True)
         thread.start()
@@ -53,6 +65,21 @@ def run(_arguments: Namespace, context: Context) -> int:
     if failures:
         raise failures[0]
     return OK
+
+
+def _serve_metrics(metrics: Metrics, settings: Settings, port: int, exits: ExitStack) -> None:
+    if settings.spool_dir is not None:
+        metrics.collect(SpoolCollector(settings.spool_dir, settings.spool_bytes))
+    try:
+        url, stop = serve_metrics(metrics, settings.metrics_host, port)
+    except (OSError, OverflowError) as error:
+        raise CommandFailed(
+            f"metrics cannot be served on {settings.metrics_host} port {port} "
+            f"({getattr(error, 'strerror', None) or error}): choose others with "
+            "RUNFOLD_METRICS_HOST and RUNFOLD_METRICS_PORT"
+        ) from error
+    exits.callback(stop)
+    _log.info("serving metrics", extra={"url": url})
 
 
 def _work(worker: Worker, failures: list[BaseException], done: threading.Event) -> None:

@@ -1,1 +1,2 @@
-"""What `runfold doctor` looks at. Nothing here changes anything."""
+"""What `runfold doctor` looks at. Nothing here changes anything, but for
+the note that an operator has read of incidents."""

@@ -1,13 +1,14 @@
 """Is PostgreSQL there, with this version's schema and room for the weeks to come?"""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date
 from typing import Final
 
 import psycopg
 
 from runfold_stack.diagnosis.findings import Finding, fail, ok, warn
 from runfold_storage.errors import SchemaOutdated
+from runfold_storage.incidents import MEANINGS, REMEDIES, acknowledge, read_incidents
 from runfold_storage.migrate import check_schema, head
 from runfold_storage.partitions import existing_partitions, partition_name, weeks_ahead
 
@@ -47,6 +48,25 @@ def check_partitions(connection: psycopg.Connection, today: date) -> Finding:
     if missing:
         return warn("partitions", f"missing soon: {', '.join(missing)}", remedy)
     return ok("partitions", f"there up to {partition_name(weeks[-1])}")
+
+
+def check_incidents(
+    connection: psycopg.Connection, *, acknowledge_them: bool = False
+) -> Iterator[Finding]:
+    """What must not happen and did, of each kind that nobody has taken note of yet."""
+    incidents = [each for each in read_incidents(connection.execute) if each.new]
+    if not incidents:
+        yield ok("incidents", "none that nobody has taken note of")
+    for kind in dict.fromkeys(each.kind for each in incidents):
+        alike = [each for each in incidents if each.kind == kind]
+        number, last = sum(each.new for each in alike), max(each.happened_at for each in alike)
+        shards = sorted(each.shard for each in alike if each.shard is not None)
+        where = f" (shard {', '.join(map(str, shards))})" if shards else ""
+        found = f"{number:,} {MEANINGS[kind]}{where}, last at {last.astimezone(UTC):%F %T} UTC"
+        how = warn if kind == "position_moved" else fail
+        yield how("incidents", found, f"{REMEDIES[kind]}. Then: runfold doctor --acknowledge")
+    if acknowledge_them:
+        acknowledge(connection, incidents)
 
 
 def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:

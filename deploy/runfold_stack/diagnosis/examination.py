@@ -11,19 +11,21 @@ import redis
 from runfold import streams
 from runfold_stack.addresses import answers
 from runfold_stack.diagnosis import database_checks, redis_checks, stream_checks
-from runfold_stack.diagnosis.findings import Finding, fail, ok
+from runfold_stack.diagnosis.findings import Finding, fail, ok, warn
+from runfold_stack.diagnosis.spool_checks import check_spool
 from runfold_stack.local import find_database_url, find_redis_url
 from runfold_stack.settings import Settings
 from runfold_stack.up_state import find_up
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable
-from runfold_storage.positions import load_positions
+from runfold_storage.lag import look
+from runfold_storage.positions import count_shards, load_positions
 
 _START: Final = "start it with `runfold up`, or set {}"
 
 
-def examine(settings: Settings, today: date) -> Iterator[Finding]:
-    """Every finding, as soon as it is known."""
+def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; `acknowledge`: take note of the incidents."""
     client = yield from _reach_redis(settings)
     connection = yield from _reach_database(settings)
     try:
@@ -32,6 +34,7 @@ def examine(settings: Settings, today: date) -> Iterator[Finding]:
         if client is not None and connection is not None:
             yield from _compare(client, connection, settings)
         if connection is not None:
+            yield from database_checks.check_incidents(connection, acknowledge_them=acknowledge)
             yield from database_checks.check_dead_letters(connection)
     except (redis.RedisError, psycopg.Error) as error:
         remedy = "look again; if it stays so, look at the server's log"
@@ -41,7 +44,10 @@ def examine(settings: Settings, today: date) -> Iterator[Finding]:
             client.close()
         if connection is not None:
             connection.close()
-    yield from _check_api(settings)
+    if settings.spool_dir is not None:
+        url = settings.redis_url or find_redis_url(settings.home)
+        yield from check_spool(settings.spool_dir, url, settings.spool_bytes)
+    yield from _check_up(settings)
 
 
 def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | None]:
@@ -86,20 +92,19 @@ def _reach_database(
 def _compare(
     client: redis.Redis, connection: psycopg.Connection, settings: Settings
 ) -> Iterator[Finding]:
-    positions = load_positions(connection)
+    known = count_shards(connection)
     # Not `agree_on_shards`: whoever looks must not be the first to choose.
     agreed = streams.agreed_shards(client)
-    yield stream_checks.check_shards(agreed, settings.shards, len(positions))
-    shards = agreed or len(positions)
-    if shards:
-        found = stream_checks.read_streams(client, shards)
-        # Read after the streams, so that a frame folded in between is not taken for a lost one.
-        yield from stream_checks.check_streams(found, load_positions(connection))
-        yield stream_checks.check_leases(connection, shards)
+    yield stream_checks.check_shards(agreed, settings.shards, known)
+    if known:
+        _, lags = look(client, lambda: load_positions(connection))
+        yield from stream_checks.check_lags(lags)
+    if agreed or known:
+        yield stream_checks.check_leases(connection, agreed or known)
 
 
-def _check_api(settings: Settings) -> Iterator[Finding]:
-    """Only that of a `runfold up` on this data directory is known here."""
+def _check_up(settings: Settings) -> Iterator[Finding]:
+    """API and metrics; only those of a `runfold up` on this data directory is known here."""
     state = find_up(settings.home)
     if state is None or state.api_url is None:
         return
@@ -107,3 +112,8 @@ def _check_api(settings: Settings) -> Iterator[Finding]:
         yield ok("api", f"ready at {state.api_url}")
     else:
         yield fail("api", f"not ready at {state.api_url}", "see the messages of `runfold up`")
+    for url in state.metrics_urls:
+        if answers(url):
+            yield ok("metrics", f"served at {url}")
+        else:
+            yield warn("metrics", f"no answer at {url}", "see the messages of `runfold up`")

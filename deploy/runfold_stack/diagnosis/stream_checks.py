@@ -1,42 +1,16 @@
 """Do positions and streams agree, and does somebody fold every shard?"""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import psycopg
-import redis
 
-from runfold.streams import stream_key
 from runfold_stack.diagnosis.findings import Finding, fail, ok, warn
-from runfold_stack.folded import order
-from runfold_storage.positions import Position
+from runfold_storage.lag import Lag
 
 LAG_FRAMES: Final = 10_000
 """From here on it is worth a look."""
 _LISTED: Final = 5
-
-
-class Stream(NamedTuple):
-    """What Redis knows of one shard's stream; one that does not exist is empty."""
-
-    exists: bool
-    length: int = 0
-    added: int = 0
-    last: str = "0-0"
-
-
-def read_streams(client: redis.Redis, shards: int) -> dict[int, Stream]:
-    """All streams of the deployment."""
-    streams = {}
-    for shard in range(shards):
-        key = stream_key(shard)
-        if client.exists(key):
-            info: dict[str, Any] = client.xinfo_stream(key)
-            last = info["last-generated-id"].decode()
-            streams[shard] = Stream(True, info["length"], info["entries-added"], last)
-        else:
-            streams[shard] = Stream(False)
-    return streams
 
 
 def check_shards(agreed: int | None, wanted: int | None, positions: int) -> Finding:
@@ -64,44 +38,35 @@ def check_shards(agreed: int | None, wanted: int | None, positions: int) -> Find
     return ok("shards", str(agreed))
 
 
-def check_streams(
-    streams: Mapping[int, Stream], positions: Mapping[int, Position]
-) -> Iterator[Finding]:
-    """The lag; frames that were trimmed unread; streams that lie behind their position."""
-    lags: dict[int, int] = {}
-    behind: list[int] = []
-    trimmed: dict[int, int] = {}
-    for shard, stream in streams.items():
-        position = positions.get(shard, Position("0-0", 0, 0, 0))
-        if order(stream.last) < order(position.position):
-            behind.append(shard)
-            continue
-        lags[shard] = max(0, stream.added - position.consumed)
-        if stream.added - stream.length > position.consumed:
-            trimmed[shard] = stream.added - stream.length - position.consumed
-    if behind:
+def check_lags(lags: Mapping[int, Lag]) -> Iterator[Finding]:
+    """How much waits; what workers have not dealt with yet, for they count it as incidents."""
+    replaced = [shard for shard, lag in lags.items() if lag.is_replaced]
+    lost = {shard: lag.lost for shard, lag in lags.items() if lag.lost}
+    if replaced:
         yield fail(
             "streams",
-            f"{_shards(behind)}: the stream ends before the position, so Redis was flushed or "
-            "restored from an older copy",
-            "keep what is there; new frames may be skipped until the streams pass the positions",
+            f"{_shards(replaced)}: the stream is not the one that was folded, so Redis was flushed "
+            "or restored from a copy",
+            "start a worker, which folds what is there; then see the incidents",
         )
-    if trimmed:
+    if lost:
         yield fail(
             "streams",
-            f"{_shards(list(trimmed))}: {sum(trimmed.values()):,} frames were trimmed unread",
-            "stop whatever trims or deletes the streams; only workers may",
+            f"{_shards(list(lost))}: {sum(lost.values()):,} frames were trimmed or deleted unread",
+            "stop whatever does that, only workers may; a worker that runs makes incidents of them",
         )
-    lag = sum(lags.values())
+    lag = sum(each.frames for each in lags.values())
+    age_s = max((each.age_s for each in lags.values()), default=0.0)
+    since = f", the oldest for {age_s:,.1f} s" if lag else ""
     if lag > LAG_FRAMES:
-        worst = max(lags, key=lambda shard: lags[shard])
+        worst = max(lags, key=lambda shard: lags[shard].frames)
         yield warn(
             "lag",
-            f"{lag:,} frames wait to be folded, most of them on shard {worst}",
+            f"{lag:,} frames wait to be folded, most of them on shard {worst}{since}",
             "start more workers, on more cores; see the leases below",
         )
     else:
-        yield ok("lag", f"{lag:,} frames wait to be folded")
+        yield ok("lag", f"{lag:,} frames wait to be folded{since}")
 
 
 def check_leases(connection: psycopg.Connection, shards: int) -> Finding:

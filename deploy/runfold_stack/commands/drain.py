@@ -1,0 +1,98 @@
+"""`runfold drain`: send what waits in the spool of this machine, and say what is left.
+
+Dies halfway: what is in Redis is noted in the segments; at worst some events go out twice, which
+changes nothing.
+"""
+
+import math
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+
+from runfold.settings import Settings as SdkSettings
+from runfold.spooled import SpoolState, drain, look
+from runfold.streams import connect
+from runfold_stack.commands import Context
+from runfold_stack.outcomes import FAILED, OK
+from runfold_stack.servers import require_redis
+
+_EPILOG = """\
+Runners put events that Redis does not take into a folder, and any later runner that records to the
+same Redis sends them. This does it at once, when no runner will come for a while:
+
+  runfold drain
+  RUNFOLD_SPOOL_DIR=/var/spool/runner runfold drain
+
+Events of runners that live are left to them. The exit code is 1 if others are left.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--timeout", type=_seconds, default=600.0, metavar="S", help="seconds at most (600)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Ask Redis whether it is there, drain, look again."""
+    settings = context.settings
+    assert settings.spool_dir is not None
+    folder, url = settings.spool_dir, require_redis(settings)
+    with connect(url) as client:
+        client.ping()
+    drained = drain(
+        SdkSettings(
+            redis_url=url,
+            shards=settings.shards,
+            spool_dir=str(folder),
+            spool_bytes=settings.spool_bytes,
+        ),
+        arguments.timeout,
+    )
+    state = look(folder, url, settings.spool_bytes)
+    left = state.ours.events - state.ours.in_use
+    if context.output.is_json:
+        context.output.json(
+            {
+                "folder": str(folder),
+                "sent": drained.sent,
+                "unreadable": drained.unreadable,
+                "left": left,
+                "in_use": state.ours.in_use,
+                "for_others": state.others.events,
+                "damaged": [str(path) for path in state.damaged],
+            }
+        )
+    else:
+        _tell(context, state, drained.sent, drained.unreadable, left)
+    return FAILED if left or drained.unreadable else OK
+
+
+def _tell(context: Context, state: SpoolState, sent: int, unreadable: int, left: int) -> None:
+    line = context.output.line
+    line(f"sent {sent:,} events of {state.folder}")
+    if unreadable:
+        line(f"{unreadable:,} events cannot be read any more and are lost")
+    if left:
+        line(f"{left:,} events are left: Redis did not take them; see `runfold doctor`")
+    if state.ours.in_use:
+        line(f"{state.ours.in_use:,} events are of runners that live, which send them themselves")
+    if state.others.events:
+        line(
+            f"{state.others.events:,} events are for another Redis: set RUNFOLD_REDIS_URL as it"
+            " was for those runners"
+        )
+    for path in state.damaged:
+        line(f"damaged: {path}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ArgumentTypeError(f"{text!r}: a number of seconds is needed")
+    return seconds

@@ -1,0 +1,104 @@
+"""What must not happen and did: how often or how much in all, by kind and shard.
+
+An incident is raised in the transaction that deals with it where there is one, so that it is
+counted once. Nobody takes numbers back; an operator takes note of them (`acknowledge`), and is told
+of what comes on top.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import psycopg
+from msgspec import Struct
+
+log = logging.getLogger(__name__)
+
+Kind = Literal[
+    "frames_lost", "stream_replaced", "position_moved", "partition_missing", "events_dropped"
+]
+
+NO_SHARD: Final = -1
+"""Where an incident is of the whole deployment."""
+
+MEANINGS: Final[dict[Kind, str]] = {
+    "frames_lost": "frames left their stream before they were folded",
+    "stream_replaced": "streams were found flushed, or restored from a copy",
+    "position_moved": "batches were refused, as another worker had moved the shard",
+    "partition_missing": "partitions of the ledger could not be made",
+    "events_dropped": "events were dropped by runners, whose memory and spool were full",
+}
+"""What is counted: the words that follow the number."""
+
+REMEDIES: Final[dict[Kind, str]] = {
+    "frames_lost": "stop whatever trims or deletes the streams, only workers may; if the runners"
+    " still have these events, send them again: what was folded is not counted twice",
+    "stream_replaced": "all that Redis has is folded; look at its log and persistence, for what it"
+    " had taken since the copy was made is gone",
+    "position_moved": "nothing is wrong in the tables; if it goes on, look for workers that are"
+    " paused for seconds, or that do not see each other's leases",
+    "partition_missing": "workers wait and try again: look at PostgreSQL's log, its disk, the"
+    " rights of its user, and for tables of that name",
+    "events_dropped": "raise RUNFOLD_SPOOL_BYTES or RUNFOLD_BUFFER_EVENTS on the runners' hosts,"
+    " or find out why Redis was away for so long",
+}
+
+
+class Incident(Struct, frozen=True):
+    """`new`: the part of `number` that nobody has taken note of; no `shard`: of all of them."""
+
+    kind: Kind
+    shard: int | None
+    number: int
+    new: int
+    happened_at: datetime
+
+
+def raise_incident(
+    connection: psycopg.Connection, kind: Kind, number: int = 1, *, shard: int = NO_SHARD
+) -> None:
+    """Count it, and say so in the log."""
+    connection.execute(
+        """
+        INSERT INTO incidents AS i (kind, shard, number) VALUES (%s, %s, %s)
+        ON CONFLICT (kind, shard) DO UPDATE
+        SET number = i.number + excluded.number, happened_at = now()
+        """,
+        (kind, shard, number),
+    )
+    log.error(
+        "incident: %d %s",
+        number,
+        MEANINGS[kind],
+        extra={"kind": kind, **({} if shard == NO_SHARD else {"shard": shard})},
+    )
+
+
+def read_incidents(execute: Callable[[str], Iterable[Any]]) -> list[Incident]:
+    """All of them, the latest first; `execute` runs a query, on whichever kind of connection."""
+    rows = execute(
+        """
+        SELECT kind, shard, number, number - acknowledged, happened_at
+        FROM incidents ORDER BY happened_at DESC, kind, shard LIMIT 10000
+        """
+    )
+    return [
+        Incident(kind, None if shard == NO_SHARD else shard, number, new, happened_at)
+        for kind, shard, number, new, happened_at in rows
+    ]
+
+
+def acknowledge(connection: psycopg.Connection, incidents: Iterable[Incident]) -> None:
+    """Someone has read of these; what came since is new."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            UPDATE incidents SET acknowledged = greatest(acknowledged, %s)
+            WHERE kind = %s AND shard = %s
+            """,
+            [
+                (each.number, each.kind, NO_SHARD if each.shard is None else each.shard)
+                for each in incidents
+            ],
+        )

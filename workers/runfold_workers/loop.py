@@ -1,0 +1,123 @@
+"""The loop of a worker: follow the leases, examine what looks wrong, read, fold, commit.
+
+Runs in one thread, which alone decides what is on its way: a shard is given up, or its checkpoint
+mended, only after everything that was submitted has been committed.
+"""
+
+import logging
+import threading
+
+import psycopg
+import redis
+
+from runfold import streams
+from runfold.crashing import crash_point
+from runfold_storage.errors import PositionMoved
+from runfold_storage.incidents import raise_incident
+from runfold_storage.positions import count_shards, load_positions
+
+from .committing import Committer
+from .garbage import Collector
+from .mending import mend
+from .metrics import Metrics
+from .ownership import RENEW_S, Ownership
+from .pipelining import Pipeline
+from .reading import BLOCK_MS, BUSY_BLOCK_MS, Reader
+from .watching import Watch
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Works on whatever shards `ownership` has, until it is told to stop or a server is away."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        connection: psycopg.Connection,
+        committer: Committer,
+        pipeline: Pipeline,
+        ownership: Ownership,
+        watch: Watch,
+        metrics: Metrics,
+    ) -> None:
+        self._client = client
+        self._connection = connection
+        self._reader = Reader(client, metrics)
+        self._committer = committer
+        self._pipeline = pipeline
+        self._ownership = ownership
+        self._watch = watch
+        self._metrics = metrics
+
+    def run(self, stop: threading.Event, collector: Collector) -> None:
+        """Returns when everything that was read is committed."""
+        stopping = False
+        while not stopping:
+            stopping = stop.is_set()
+            self.turn(collector, stopping=stopping)
+
+    def turn(self, collector: Collector, *, stopping: bool) -> None:
+        """One turn of it, so that a simulator can do other things in between."""
+        try:
+            if stopping:
+                self._pipeline.drain()
+            else:
+                self._follow()
+                self._examine()
+                self._fold_next(collector)
+        except PositionMoved as moved:
+            self._lose(moved)
+
+    def _follow(self) -> None:
+        """Fold what is ours by now. What goes to others goes when nothing of it is on its way."""
+        surplus = self._ownership.surplus
+        shards = self._ownership.shards - surplus
+        owned = self._committer.positions.keys()
+        if owned - shards:
+            self._pipeline.drain()
+        if owned != shards:
+            self._committer.own(sorted(shards))
+            self._watch.follow(shards)
+        if surplus:
+            self._ownership.give_up(surplus)
+
+    def _examine(self) -> None:
+        """Mend the checkpoints of shards that look wrong, or are new here."""
+        suspects = self._watch.suspects & self._committer.positions.keys()
+        if not suspects:
+            return
+        self._pipeline.drain()
+        for shard in sorted(suspects):
+            if mend(self._client, self._connection, shard):
+                self._committer.disown(shard)  # the next turn takes it up where it is now
+                streams.agree_on_shards(self._client, count_shards(self._connection))
+            self._watch.examined(shard)
+
+    def _fold_next(self, collector: Collector) -> None:
+        if not self._committer.ahead:
+            self._ownership.wait(RENEW_S)
+            return
+        entries = self._reader.read(
+            {shard: ahead.position for shard, ahead in self._committer.ahead.items()},
+            block_ms=BUSY_BLOCK_MS if self._pipeline.busy else BLOCK_MS,
+        )
+        if entries:
+            crash_point("after_read")
+            self._pipeline.submit(entries)
+            collector.after_batch()
+        elif not self._pipeline.busy:
+            self._pipeline.drain()
+            collector.when_idle()
+
+    def _lose(self, moved: PositionMoved) -> None:
+        """Somebody else was at this shard: forget it, until the leases say whose it is."""
+        self._committer.disown(moved.shard)
+        self._ownership.doubt(moved.shard)
+        found = load_positions(self._connection, [moved.shard])[moved.shard]
+        if found.position == moved.position:
+            log.info("a shard's runs were changed behind our back: shard=%d", moved.shard)
+            return
+        log.warning("another worker has moved a shard: shard=%d", moved.shard)
+        self._metrics.incidents.labels("position_moved").inc()
+        raise_incident(self._connection, "position_moved", shard=moved.shard)

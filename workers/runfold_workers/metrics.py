@@ -1,0 +1,124 @@
+"""What a worker counts of itself, for Prometheus.
+
+Counted once a batch, or once a second by the watch: nothing here is called for each event. Every
+worker has a registry of its own; nothing lives at module level.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from http.server import HTTPServer
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.registry import Collector
+
+from runfold_storage.lag import Lag
+from runfold_storage.rows import Batch
+
+PHASES: Final = ("wait", "read", "decode", "fold", "write", "commit")
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_EVENTS: Final = (1, 10, 100, 1000, 3000, 10_000, 30_000, 100_000)
+
+
+class Metrics:
+    """The series of one worker; safe to use from its threads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._events = self._counter("events_folded", "Events that are new to the ledger", "shard")
+        self._frames = self._counter("frames_folded", "Frames folded", "shard")
+        self._dead_letters = self._counter("dead_letters", "Events or frames refused", "shard")
+        recalls = self._counter(
+            "runs_recalled",
+            "Runs that a frame touched: remembered (hit), new, or read from the ledger (miss)",
+            "result",
+        )
+        self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
+        self._restarts = self._counter("restarts", "Starts over from the committed positions")
+        self.incidents = self._counter("incidents", "Incidents that this worker met", "kind")
+        self._batch_events = Histogram(
+            "runfold_worker_batch_events",
+            "New events of a batch",
+            registry=self.registry,
+            buckets=_EVENTS,
+        )
+        phases = Histogram(
+            "runfold_worker_phase_seconds",
+            "Time a batch takes, by phase; `wait` is the time without anything to do",
+            ["phase"],
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self.phases = {phase: phases.labels(phase) for phase in PHASES}
+        self._lag = {
+            unit: Gauge(f"runfold_worker_lag_{unit}", text, ["shard"], registry=self.registry)
+            for unit, text in (
+                ("frames", "Frames that wait in the stream"),
+                ("events", "Events that wait: frames times the events of a frame, as folded last"),
+                ("seconds", "How long the oldest waiting frame has waited"),
+            )
+        }
+        self._per_frame: dict[int, float] = {}
+        self._of_shard = cache(
+            lambda shard: (self._events.labels(shard), self._frames.labels(shard))
+        )
+
+    def collect(self, collector: Collector) -> None:
+        """Serve these figures too, which are found out when someone asks."""
+        self.registry.register(collector)
+
+    def folded(self, batch: Batch) -> None:
+        """A batch was committed."""
+        self._batch_events.observe(sum(batch.new_events.values()))
+        for step in batch.advances:
+            events = batch.new_events.get(step.shard, 0)
+            events_of, frames_of = self._of_shard(step.shard)
+            events_of.inc(events)
+            frames_of.inc(step.consumed)
+            self._per_frame[step.shard] = max(1.0, events / step.consumed)
+        for letter in batch.dead_letters:
+            self._dead_letters.labels(letter.shard).inc()
+
+    def recalled(self, hits: int, new: int, misses: int) -> None:
+        """Where a batch found its runs."""
+        for counter, number in zip(self._recalls, (hits, new, misses), strict=True):
+            counter.inc(number)
+
+    def started_over(self) -> None:
+        """Something failed, and what was not committed is read again."""
+        self._restarts.inc()
+
+    def note_lag(self, shard: int, lag: Lag) -> None:
+        """How far a shard lies behind."""
+        self._lag["frames"].labels(shard).set(lag.frames)
+        self._lag["events"].labels(shard).set(round(lag.frames * self._per_frame.get(shard, 1.0)))
+        self._lag["seconds"].labels(shard).set(lag.age_s)
+
+    def let_go(self, shards: Iterable[int]) -> None:
+        """Others fold these now, and tell their lag."""
+        for shard in shards:
+            for gauge in self._lag.values():
+                try:
+                    gauge.remove(shard)
+                except KeyError:  # not looked at yet
+                    continue
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"runfold_worker_{name}", text, labels, registry=self.registry)
+
+
+def serve_metrics(metrics: Metrics, host: str, port: int) -> tuple[str, Callable[[], None]]:
+    """Answer `GET /metrics` from a thread; returns the URL and how to stop.
+
+    Port 0 takes a free one. Raises `OSError` when the port is taken.
+    """
+    server: HTTPServer
+    server, thread = start_http_server(port, host, metrics.registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.server_address[1]}/metrics", stop
