@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 SOURCES := producers storage workers api deploy tests .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint format types layers check wheel smoke bench clean
+.PHONY: help setup demo up test unit lint format types layers check wheel smoke simulate bench clean
 
 help: ## Show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ wheel: $(READY) ## Build the wheel into dist/
 smoke: wheel ## Install the wheel into new environments and try it there
 	PYTHON="$(PYTHON)" .ci/smoke bare
 	PYTHON="$(PYTHON)" .ci/smoke whole
+
+simulate: $(READY) ## Play faulty histories by the thousand; SIMULATE="--seeds 20000 --jobs 2 | --seed N"
+	PYTHONPATH=tests $(BIN)/python -m simulator $(SIMULATE)
 
 bench: $(READY) ## Measure everything, beside its goals; BENCH="--quick | --full | --only fold --profile"
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)

@@ -4,6 +4,7 @@
 collide. `made_up_runs` makes many runs as a runner would write them, from a seeded generator.
 """
 
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import zstandard
 from hypothesis import strategies as st
 
 from oracle import Event, to_envelope
-from runfold.codec import Envelope
+from runfold.codec import Envelope, decode_body, seal
 from runfold.frames import encode_json_frame, encode_packed_frame
 from runfold.ids import derive_event_id, make_event_id
 from runfold.streams import shard_of
@@ -237,6 +238,15 @@ def to_fields(envelopes: Iterable[Envelope], *, packed: bool) -> dict[bytes, byt
     if packed:
         return encode_packed_frame(list(envelopes), zstandard.ZstdCompressor())
     return encode_json_frame(envelopes)
+
+
+def as_recorded(event: Event) -> Event:
+    """The event with the body that the SDK makes of it: what is the default is left out."""
+    body = decode_body(event["type"], to_envelope(event).body)
+    envelope = seal(body, run=event["run"], id=event["id"], at_us=event["at_us"])
+    stamp = {name: event[name] for name in ("type", "run", "id", "at_us")}
+    fields: dict[str, Any] = json.loads(envelope.body)
+    return stamp | fields
 
 
 def made_up_runs(seed: int, events: int) -> list[list[Event]]:

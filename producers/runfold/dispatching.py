@@ -56,11 +56,14 @@ class Dispatcher:
             folder = Path(settings.spool_dir or default_spool_dir(os.environ))
             self._spool = Spool(folder, settings.spool_bytes, settings.redis_url)
         self._shipper = Shipper(connect, settings.shards, self._split, self._read, self._desk)
+        self._rewritten: list[Parcel] = []
         self._barriers: list[Barrier] = []
         self._adopt_at = 0.0
         self.came_at = float("-inf")
         self.sent = self.resent = self.unreadable = 0
         self.spooled = 0
+        self.unsynced = 0
+        """Written to the spool, but a loss of power could still take them."""
         self.broken = 0
         self._told_dropped = 0
         self.reason = ""
@@ -96,6 +99,7 @@ class Dispatcher:
                 return
             if shipper.prepare(now=now):
                 self._adopt()
+                self._drop_rewritten()
                 if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
                     self._load()
                 self._settle(shipper.send(now=now))
@@ -114,7 +118,7 @@ class Dispatcher:
                 if not self._keep_parcels(self._shipper.outstanding()):
                     break
             self._keep_parcels(self._shipper.outstanding())
-            return self._spool.sync()
+            return self._sync()
         finally:
             self._desk.release()
 
@@ -124,6 +128,7 @@ class Dispatcher:
             while time.monotonic() < deadline and self._shipper.prepare():
                 self._adopt_at = 0.0
                 self._adopt()
+                self._drop_rewritten()
                 if not self._shipper.waiting:
                     return
                 self._settle(self._shipper.send())
@@ -182,7 +187,7 @@ class Dispatcher:
             parcel.settled = True
             if parcel.spooled:
                 from_spool = True
-                self.spooled -= parcel.count if parcel.own else 0
+                self._leave_spool(parcel.count if parcel.own else 0)
             else:
                 self._buffer.release(parcel.count, parcel.size)
         crash_point("after_acknowledge")
@@ -216,7 +221,7 @@ class Dispatcher:
                     return False
                 if not parcel.spooled:
                     self._buffer.release(parcel.count, parcel.size)
-                    self.spooled += parcel.count
+                    self.unsynced += parcel.count
                     parcel.spooled = True
         return True
 
@@ -247,9 +252,17 @@ class Dispatcher:
             for part in parts:
                 part.spooled = True
             if all(self._spool.keep(part) for part in parts):
-                parcel.settled = True
-                self._spool.note_sent()
+                self._rewritten.append(parcel)
         return parts
+
+    def _drop_rewritten(self) -> None:
+        """The old records of parcels go together and last: dying before that repeats events, but
+        nothing that `flush` has called safe is lost, and none comes before an older one."""
+        if self._rewritten and self._spool is not None and self._spool.sync():
+            for parcel in self._rewritten:
+                parcel.settled = True
+            self._rewritten.clear()
+            self._spool.note_sent()
 
     def _reach_barriers(self) -> None:
         if not self._barriers:
@@ -266,4 +279,15 @@ class Dispatcher:
                 barrier.reached.set()
 
     def _sync(self) -> bool:
-        return self._spool is not None and self._spool.sync()
+        """Whether the spool outlives a loss of power; only then may anybody count on it."""
+        if self._spool is None or not self._spool.sync():
+            return False
+        self.spooled += self.unsynced  # first, as another thread may add both up meanwhile
+        self.unsynced = 0
+        return True
+
+    def _leave_spool(self, count: int) -> None:
+        """Which of them were synced is not known: rather too few are called safe than too many."""
+        synced = min(count, self.spooled)
+        self.spooled -= synced
+        self.unsynced -= count - synced

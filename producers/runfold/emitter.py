@@ -40,7 +40,7 @@ _log = logging.getLogger("runfold")
 
 
 class Flushed(Struct, frozen=True, kw_only=True):
-    """Events of this process so far: in the stream, in memory, given up, and on disk."""
+    """Events of this process so far: in the stream, not safe yet, given up, and safe on disk."""
 
     sent: int
     pending: int
@@ -110,7 +110,7 @@ class Emitter:
         """How things stand."""
         return Flushed(
             sent=self._dispatcher.sent,
-            pending=self._buffer.pending,
+            pending=self._buffer.pending + self._dispatcher.unsynced,
             dropped=self._dropped,
             spooled=self._dispatcher.spooled,
         )
@@ -120,7 +120,7 @@ class Emitter:
         deadline = time.monotonic() + timeout_s
         self.flush(timeout_s)
         self._buffer.close()
-        if self._buffer.pending:
+        if self.flushed.pending:
             self._dispatcher.keep_all(_GRACE_S)
         self._closed = True
         self._set_alert(asleep=False)
@@ -152,18 +152,17 @@ class Emitter:
         self._set_alert(asleep=False)
         began = time.monotonic()
         self.flush(self._exit_left_s)
-        if self._buffer.pending:
+        if self.flushed.pending:
             self._dispatcher.keep_all(_GRACE_S)
         self._exit_left_s = max(0.0, self._exit_left_s - (time.monotonic() - began))
-        flushed = self.flushed
-        if flushed.spooled:
+        spooled = self._dispatcher.spooled + self._dispatcher.unsynced
+        if spooled:
             _log.warning(
-                "the process ends: %d events are in the spool for a later one to send",
-                flushed.spooled,
+                "the process ends: %d events are in the spool for a later one to send", spooled
             )
-        if flushed.pending:
+        if self._buffer.pending:
             _log.warning(
-                "the process ends: %d events could not be sent and are lost", flushed.pending
+                "the process ends: %d events could not be sent and are lost", self._buffer.pending
             )
         self._report_drops(last=True)
 

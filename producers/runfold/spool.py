@@ -131,10 +131,15 @@ class Spool:
             raise OSError(
                 f"{self.folder} holds {taken} bytes, and RUNFOLD_SPOOL_BYTES is {self._max_bytes}"
             )
-        self._current = Segment.create(self.folder, self._target)
-        self._segments.append(self._current)
-        self._sync_folder()
-        return self._current
+        segment = Segment.create(self.folder, self._target)
+        try:
+            self._sync_folder()
+        except OSError:  # its name could be lost, and with it what is written there
+            segment.delete()
+            raise
+        self._segments.append(segment)
+        self._current = segment
+        return segment
 
     def _sync_folder(self) -> None:
         """A new name in a folder is safe only after this."""

@@ -10,6 +10,8 @@ from typing import Final
 
 import psycopg
 
+from runfold.crashing import crash_point
+
 from .copying import copy_encoded
 from .encoding import (
     EVENT_FIELDS,
@@ -84,6 +86,7 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     batch takes for new is there already, and `DATA_ERRORS`; roll back after any.
     """
     advance_positions(connection, batch.advances)
+    crash_point("after_positions_move")
     try:
         for table, fields, chunks in (
             ("events", EVENT_FIELDS, batch.events),
@@ -94,6 +97,7 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
                 copy_encoded(connection, table, fields, chunks)
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
+    crash_point("after_events_copied")
     changes = (
         (_RUNS, batch.changed_runs),
         (_NODES, batch.changed_nodes),

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from acceptance.worker_processes import (
+from acceptance.worker_processes import StartWorker
+from deliveries import (
     SHARDS,
     Sender,
-    StartWorker,
     assert_exact,
     consumed,
     framed,

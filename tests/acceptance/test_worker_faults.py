@@ -4,15 +4,14 @@ import random
 import time
 from collections.abc import Callable
 
-import psycopg
-
-from acceptance.worker_processes import (
+from acceptance.worker_processes import StartWorker
+from deliveries import (
     EVENTS,
     SHARDS,
     Sender,
-    StartWorker,
     assert_exact,
     consumed,
+    expire_leases,
     framed,
     interleaved,
     leases,
@@ -25,12 +24,6 @@ from runfold_storage import databases
 from runfold_storage.migrate import migrate
 from runfold_storage.positions import load_positions
 from waiting import wait_until
-
-
-def expire_leases(database: psycopg.Connection) -> None:
-    """So that the next worker need not wait until those of a dead one expire."""
-    database.execute("UPDATE leases SET expires_at = now() - interval '1 s'")
-    database.execute("DELETE FROM workers")
 
 
 def test_workers_that_are_killed(

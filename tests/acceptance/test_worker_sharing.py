@@ -9,12 +9,11 @@ import signal
 
 import psycopg
 
-from acceptance.worker_processes import (
+from acceptance.worker_processes import StartWorker, WorkerProcess
+from deliveries import (
     EVENTS,
     SHARDS,
     Sender,
-    StartWorker,
-    WorkerProcess,
     assert_exact,
     consumed,
     framed,

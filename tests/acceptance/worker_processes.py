@@ -1,41 +1,24 @@
-"""Real workers, and a stream of events for them, whose tables can be compared with the oracle's."""
+"""The real `runfold worker`, as a process of its own."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-import psycopg
-import redis
-
-from histories import made_up_runs, to_fields
-from oracle import Event, project, to_envelope
-from runfold.streams import connect, shard_of, stream_key
-from runfold_storage import databases
-from runfold_storage.positions import load_positions
-from tables import dead_letters, read_projection
-from waiting import is_folded, wait_until
-
-SHARDS = 4
-EVENTS = 20_000
 RUNFOLD = Path(sys.executable).with_name("runfold")
-
-Frame = tuple[int, dict[bytes, bytes]]
 
 
 class WorkerProcess:
     """`runfold worker`, as an operator starts it."""
 
-    def __init__(self, redis_url: str, database_url: str, log: Path) -> None:
+    def __init__(self, redis_url: str, database_url: str, log: Path, *, crash_at: str = "") -> None:
         self._log = log
         environment = os.environ | {
             "RUNFOLD_REDIS_URL": redis_url,
             "RUNFOLD_DATABASE_URL": database_url,
+            "RUNFOLD_CRASH_AT": crash_at,
         }
         with log.open("ab") as file:
             self.process = subprocess.Popen(
@@ -56,110 +39,23 @@ class WorkerProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
+    def crashed(self, within_s: float = 60) -> None:
+        """Wait until it has died at the point that it was started for."""
+        status = self.process.wait(within_s)
+        assert status == -signal.SIGKILL, f"ended with {status}:\n{self._log.read_text()}"
+
+    def log(self) -> str:
+        """What it has said, and what others with the same log have."""
+        return self._log.read_text()
+
     def assert_lives(self) -> None:
+        """It neither ended nor was ended."""
         assert self.process.poll() is None, self._log.read_text()
 
 
-StartWorker = Callable[[str, str], WorkerProcess]
+class StartWorker(Protocol):
+    """The fixture `start_worker`."""
 
-
-class Sender(threading.Thread):
-    """Sends frames in their order; after an error it sends the latest ones again, and goes on.
-
-    More than the one that failed, for a Redis that crashed may have lost what it had confirmed
-    within the last second.
-    """
-
-    def __init__(self, redis_url: str, frames: Sequence[Frame], *, pause_s: float) -> None:
-        super().__init__()
-        self._url = redis_url
-        self._frames = frames
-        self._pause_s = pause_s
-        self.failures = 0
-        self.sent = 0
-
-    def run(self) -> None:
-        client = connect(self._url)
-        number = 0
-        while number < len(self._frames):
-            shard, fields = self._frames[number]
-            try:
-                client.xadd(stream_key(shard), fields)
-            except redis.RedisError:
-                self.failures += 1
-                number = max(number - 200, 0)
-                time.sleep(0.1)
-            else:
-                self.sent += 1
-                number += 1
-                time.sleep(self._pause_s)
-        client.close()
-
-
-def interleaved(rng: random.Random, events: int) -> list[Event]:
-    """Runs side by side, each in its own order, and some events a second time."""
-    runs = made_up_runs(seed=rng.randrange(1000), events=events)
-    upcoming = [iter(run) for run in runs]
-    turns = [index for index, run in enumerate(runs) for _ in run]
-    rng.shuffle(turns)
-    merged: list[Event] = []
-    for index in turns:
-        merged.append(next(upcoming[index]))
-        if rng.random() < 0.02:
-            merged.append(rng.choice(merged[-500:]))
-    return merged
-
-
-def framed(events: Sequence[Event], size: int = 40) -> list[Frame]:
-    """Packed frames of so many events."""
-    frames: list[Frame] = []
-    waiting: dict[int, list[Event]] = {shard: [] for shard in range(SHARDS)}
-    for event in events:
-        of_shard = waiting[shard_of(event["run"], SHARDS)]
-        of_shard.append(event)
-        if len(of_shard) == size:
-            frames.append((shard_of(event["run"], SHARDS), fields_of(of_shard)))
-            of_shard.clear()
-    return frames + [(shard, fields_of(left)) for shard, left in waiting.items() if left]
-
-
-def fields_of(events: Sequence[Event]) -> dict[bytes, bytes]:
-    return to_fields(map(to_envelope, events), packed=True)
-
-
-def look_into(url: str) -> psycopg.Connection:
-    """A connection to read the tables with."""
-    return databases.connect(url, autocommit=True)
-
-
-def assert_exact(
-    client: redis.Redis, database: psycopg.Connection, events: Sequence[Event]
-) -> None:
-    """Every run, node, rollup and event is there once, and nothing else."""
-    wait_until(lambda: is_folded(client, database), what="everything to be folded")
-    assert dead_letters(database) == []
-    expected, found = project(events, SHARDS), read_projection(database)
-    assert len(found.ledger) == len(expected.ledger)
-    assert found == expected
-
-
-def consumed(database: psycopg.Connection) -> int:
-    """Frames that were committed."""
-    return sum(position.consumed for position in load_positions(database).values())
-
-
-def leases(database: psycopg.Connection) -> int:
-    row = database.execute("SELECT count(*) FROM leases").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def owners(database: psycopg.Connection) -> dict[int, int]:
-    """How many shards each worker holds by leases that run, by its process id."""
-    rows = database.execute(
-        """
-        SELECT split_part(owner, ':', 2)::int, count(*)
-        FROM leases WHERE expires_at > now() GROUP BY owner
-        """
-    )
-    return dict(rows.fetchall())
+    def __call__(
+        self, redis_url: str, database_url: str, *, crash_at: str = ""
+    ) -> WorkerProcess: ...

@@ -19,9 +19,12 @@ from runfold_storage import partitions
 from runfold_storage.databases import connect
 from runfold_storage.errors import PositionMoved
 from runfold_storage.positions import ensure_shards, load_positions
+from runfold_workers import pipelining
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
+from runfold_workers.pipelining import Pipeline
 from tables import dead_letters, read_projection, truncate
+from waiting import wait_until
 
 Connect = Callable[[], psycopg.Connection]
 
@@ -508,6 +511,33 @@ def test_a_heartbeat_survives_a_restart(
 
     expected = project([started(), heartbeat, late], SHARDS)
     assert read_projection(database) == expected
+
+
+@pytest.mark.parametrize("regained", [True, False])
+def test_a_refused_batch_of_a_shard_that_was_lost_meanwhile(
+    regained: bool,
+    open_connection: Connect,
+    poisoned: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its frames were folded by another worker: the position does not go back to them."""
+    monkeypatch.setattr(pipelining, "SMALL", 0)  # so that the batch is on its way for a while
+    committer, other = committer_on(open_connection()), committer_on(open_connection())
+    frames = [frame_of(started(user="poison")), frame_of(ended("a run", 1), number=2)]
+    shard = shard_of("a run", SHARDS)
+    with Pipeline(committer, lambda _: None) as pipeline:
+        pipeline.submit(frames[:1])
+        wait_until(lambda: not pipeline.busy, what="the batch to be refused")
+        committer.own([])
+        other.commit(frames)
+        committer.own([shard] if regained else [])
+
+        pipeline.drain()
+
+    checkpoint = load_positions(poisoned)[shard]
+    assert (checkpoint.position, checkpoint.consumed) == ("2-0", 2)
+    assert committer.positions == ({shard: checkpoint} if regained else {})
+    assert read_projection(poisoned) == project([ended("a run", 1)], SHARDS)
 
 
 def test_a_shard_that_was_given_up_is_forgotten(open_connection: Connect) -> None:

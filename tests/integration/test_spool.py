@@ -1,8 +1,7 @@
-"""The spool against a real Redis: outages, crashes at every point, shared folders, full disks."""
+"""The spool against a real Redis: outages, shared folders, full disks."""
 
 import os
 import resource
-import signal
 import stat
 import subprocess
 import sys
@@ -14,51 +13,11 @@ import redis
 
 from runfold import Heartbeat, Logged, Recorder
 from runfold.codec import Envelope
-from runfold.crashing import POINTS
 from runfold.frames import decode_frame
 from runfold_stack.redis_server import RedisServer
 from waiting import wait_until
 
 MakeRedis = Callable[..., RedisServer]
-
-PROGRAM = """
-import os, sys, time
-import redis
-from runfold import Logged, Recorder
-
-client = redis.Redis.from_url(os.environ["RUNFOLD_REDIS_URL"])
-recorder = Recorder(heartbeat_s=0)
-name = sys.argv[1]
-count = 0
-
-def emit():
-    global count
-    for _ in range(40):
-        recorder.emit(Logged(run=f"{name}-{count % 10}", id=count, text=f"{name} {count}"))
-        count += 1
-
-def acknowledge():
-    flushed = recorder.flush(0.3)
-    while flushed.pending:
-        flushed = recorder.flush(0.3)
-    assert flushed.sent + flushed.spooled == count, flushed
-    print(count, flush=True)
-    return flushed
-
-emit()
-acknowledge()
-client.set("ballast", bytes(4 * 1024 * 1024))
-client.config_set("maxmemory", "2mb")
-for _ in range(3):
-    emit()
-    acknowledge()
-client.config_set("maxmemory", "0")
-while acknowledge().spooled:
-    time.sleep(0.01)
-emit()
-acknowledge()
-recorder.close()
-"""
 
 
 @pytest.fixture
@@ -92,20 +51,6 @@ def files(spool: Path) -> list[str]:
     return sorted(os.listdir(spool)) if spool.exists() else []
 
 
-def run_program(url: str, name: str, crash_at: str = "") -> tuple[int, int]:
-    """The program's exit status, and how many events it was told are safe."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, name],
-        env=os.environ | {"RUNFOLD_REDIS_URL": url, "RUNFOLD_CRASH_AT": crash_at},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    told = done.stdout.split()
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, int(told[-1]) if told else 0
-
-
 def drain(url: str, spool: Path) -> None:
     """A later process sends what is left."""
     with redis.Redis.from_url(url) as client:
@@ -126,31 +71,6 @@ def check(url: str, name: str, safe: int) -> None:
     for number in range(10):
         order = first_seen(url, f"{name}-{number}")
         assert order == sorted(order)
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_a_crash_at_any_point_loses_nothing_that_was_acknowledged(
-    server: RedisServer, spool: Path, point: str
-) -> None:
-    """Whoever comes later sends what the dead have left, though it may die of the same itself."""
-    _, torn = run_program(server.url, "torn", "in_spool_write")
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("maxmemory", "0")
-    status, safe = run_program(server.url, "crashed", point)
-    assert status == -signal.SIGKILL, f"{point} is never reached"
-    drain(server.url, spool)
-    check(server.url, "torn", torn)
-    check(server.url, "crashed", safe)
-
-
-def test_without_a_crash_the_program_sends_everything_itself(
-    server: RedisServer, spool: Path
-) -> None:
-    """The same program, undisturbed, leaves nothing in the spool."""
-    assert run_program(server.url, "whole") == (0, 200)
-    assert files(spool) == []
-    check(server.url, "whole", 200)
-    assert len(list(read(server.url))) == 200
 
 
 def test_away_from_the_start_then_a_later_process(make_redis: MakeRedis, spool: Path) -> None:

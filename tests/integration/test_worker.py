@@ -1,7 +1,9 @@
 """The worker's loop, on real servers: what it promises around the commit."""
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -134,3 +136,27 @@ def test_a_worker_follows_the_deployments_shards(
     worker._work()
 
     assert sorted(load_positions(database)) == [0, 1, 2, 3, 4]
+
+
+def test_a_worker_that_stops_while_another_one_takes_over_stops_in_peace(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Its last batch is refused, for the position has moved: the new owner folds those frames."""
+    worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(migrated_url) as other:
+        running = pool.submit(worker.run)
+        send(client, started("first"))
+        wait_until(lambda: is_folded(client, database), what="the first frame")
+        other.execute("UPDATE positions SET generation = generation + 1")
+        send(client, started("second"))
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: database.execute(waits).fetchone() != (0,), what="a waiting batch")
+        worker.stop()
+        time.sleep(0.3)  # until it waits for the batch, and for nothing else
+        other.commit()
+
+        running.result(30)
+
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: is_folded(client, database), what="the second frame")
+    assert read_projection(database) == project([started("first"), started("second")], SHARDS)

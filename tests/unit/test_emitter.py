@@ -1,5 +1,7 @@
 """What stands between a runner and Redis: behaviour that needs no real server."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -323,3 +325,49 @@ def test_heartbeats_come_from_the_flusher(fake_server: fakeredis.FakeServer) -> 
     assert emitter.flush(30).sent == 2
     assert set(seen) == {"runfold"}
     emitter.close(5)
+
+
+def failing_fsync(descriptor: int) -> None:
+    raise OSError(errno.EIO, "input/output error")
+
+
+def test_what_the_disk_does_not_confirm_is_not_called_spooled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A loss of power could still take it, until a later flush has it confirmed."""
+    emitter = make(away, spool_dir=str(tmp_path))
+    emitter.put(item(0))
+    assert emitter.flush(5).spooled == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing_fsync)
+        emitter.put(item(1))
+        flushed = emitter.flush(0.1)
+        assert (flushed.pending, flushed.spooled) == (1, 1)
+        assert len(os.listdir(tmp_path)) == 1
+    flushed = emitter.flush(5)
+    assert (flushed.pending, flushed.spooled) == (0, 2)
+    emitter.close(1)
+
+
+def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The number of shards is another one than was thought when these events were spooled."""
+    emitter = make(away, spool_dir=str(tmp_path))
+    for number in range(20):
+        emitter.put(item(number, run=f"run {number}"))
+    assert emitter.flush(5).spooled == 20
+    [before] = os.listdir(tmp_path)
+    dispatcher = emitter._dispatcher
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    dispatcher._desk.acquire()
+    parcel = dispatcher._shipper.outstanding()[0]
+    assert dispatcher._split(parcel, 2)
+    dispatcher._drop_rewritten()
+    assert not parcel.settled
+    assert before in os.listdir(tmp_path)
+    monkeypatch.undo()
+    dispatcher._drop_rewritten()
+    assert parcel.settled
+    dispatcher._desk.release()
+    emitter.close(0.1)

@@ -61,6 +61,23 @@ def test_the_cap_holds_for_all_processes_together(
     second.close()
 
 
+def test_a_segment_whose_name_could_be_lost_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder could not be synced: the next event tries anew instead of trusting the file."""
+    spool = Spool(tmp_path, 2**30, URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "_sync_folder", refuse)
+        assert not spool.keep(parcel(0))
+        assert os.listdir(tmp_path) == []
+    assert spool.keep(parcel(0))
+    spool.close()
+
+
+def refuse() -> None:
+    raise OSError("input/output error")
+
+
 def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
     """One after the other, and never those of the living."""
     dead = [Spool(tmp_path, 2**30, URL) for _ in range(2)]

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg
 
+from runfold.crashing import crash_point
 from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, prepare_session, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.ledger import load_for_fold, load_tombstones
@@ -22,7 +23,7 @@ from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
 from runfold_storage.rows import Advance, Batch
 
-from .arrivals import NOTHING_REFUSED, Place, StreamEntry, take_apart
+from .arrivals import NOTHING_REFUSED, Place, StreamEntry, order_of, take_apart
 from .folding import MAX_MEMORY_WEIGHT, Folder
 from .memory import Loaded, RunRef
 from .metrics import Metrics
@@ -91,7 +92,7 @@ class Committer:
                 self._folder.know(shard, newest)
             self._unknown.clear()
         began = time.perf_counter()
-        batch = self._folder.fold(entries, self.ahead, refused)
+        batch = self._folder.fold(self._unfolded(entries), self.ahead, refused)
         decoding_s = self._folder.decoding_s
         self._phases["decode"].observe(decoding_s)
         self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
@@ -106,18 +107,23 @@ class Committer:
         if missing:
             ensure_weeks(self._connection, missing)
             self._weeks |= missing
+            crash_point("after_weeks_made")
         began = time.perf_counter()
         with self._connection.transaction():
+            crash_point("before_positions_move")
             write_batch(self._connection, batch)
+            crash_point("before_commit")
             written = time.perf_counter()
         self._phases["write"].observe(written - began)
         self._phases["commit"].observe(time.perf_counter() - written)
+        crash_point("after_commit")
 
     def written(self, batch: Batch) -> None:
         """A batch is committed, and so is everything that was folded before it."""
         for step in batch.advances:
             old = self.positions.get(step.shard)
-            if old is not None:  # else given up in the meantime
+            # Else it was given up in the meantime, and may be back from where others have led it.
+            if old is not None and old.position == step.believed:
                 self.positions[step.shard] = _after(old, step)
         self._folder.written(batch)
         if batch.dead_letters:
@@ -155,9 +161,12 @@ class Committer:
             return [self._commit(entries)]
         except DATA_ERRORS as error:
             log.warning("batch refused, looking for the event to blame: %s", error)
+            crash_point("after_refusal")
         if len(entries) > 1:
             middle = len(entries) // 2
-            return [*self.commit(entries[:middle]), *self.commit(entries[middle:])]
+            committed = self.commit(entries[:middle])
+            crash_point("between_halves")
+            return committed + self.commit(entries[middle:])
         return [self._commit_without_culprits(entries)]
 
     def _commit(
@@ -210,6 +219,26 @@ class Committer:
         finally:
             self.rewind()
         return False
+
+    def _unfolded(self, entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
+        """Without frames that others have folded, or will.
+
+        A shard can be lost, and come back further on, while a batch of it is on its way.
+        """
+        positions = {shard: order_of(step.position) for shard, step in self.ahead.items()}
+        firsts: dict[int, str] = {}
+        for entry in entries:
+            firsts.setdefault(entry.shard, entry.id)
+        if all(
+            shard in positions and order_of(first) > positions[shard]
+            for shard, first in firsts.items()
+        ):
+            return entries
+        return [
+            entry
+            for entry in entries
+            if entry.shard in positions and order_of(entry.id) > positions[entry.shard]
+        ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:
         return Loaded(load_for_fold(self._reading, refs), load_tombstones(self._reading, refs))

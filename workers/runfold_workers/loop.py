@@ -11,6 +11,7 @@ import psycopg
 import redis
 
 from runfold import streams
+from runfold.crashing import crash_point
 from runfold_storage.errors import PositionMoved
 from runfold_storage.incidents import raise_incident
 from runfold_storage.positions import count_shards, load_positions
@@ -54,15 +55,19 @@ class Loop:
         stopping = False
         while not stopping:
             stopping = stop.is_set()
-            try:
-                if stopping:
-                    self._pipeline.drain()
-                else:
-                    self._follow()
-                    self._examine()
-                    self._fold_next(collector)
-            except PositionMoved as moved:
-                self._lose(moved)
+            self.turn(collector, stopping=stopping)
+
+    def turn(self, collector: Collector, *, stopping: bool) -> None:
+        """One turn of it, so that a simulator can do other things in between."""
+        try:
+            if stopping:
+                self._pipeline.drain()
+            else:
+                self._follow()
+                self._examine()
+                self._fold_next(collector)
+        except PositionMoved as moved:
+            self._lose(moved)
 
     def _follow(self) -> None:
         """Fold what is ours by now. What goes to others goes when nothing of it is on its way."""
@@ -98,6 +103,7 @@ class Loop:
             block_ms=BUSY_BLOCK_MS if self._pipeline.busy else BLOCK_MS,
         )
         if entries:
+            crash_point("after_read")
             self._pipeline.submit(entries)
             collector.after_batch()
         elif not self._pipeline.busy:

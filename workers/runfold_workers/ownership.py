@@ -13,6 +13,7 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
+from runfold.crashing import crash_point
 from runfold_storage.databases import connect
 from runfold_storage.leases import Holding, give_up, hold, leave
 
@@ -103,7 +104,9 @@ class Ownership:
         self._thread.join()
         with self._connection:
             if not self._connection.broken:
+                crash_point("before_lease_release")
                 leave(self._connection, self._owner)
+                crash_point("after_lease_release")
 
     def _keep(self) -> None:
         try:
@@ -128,9 +131,12 @@ class Ownership:
         was_late = self._looked_at is not None and now - self._looked_at > TTL_S - RENEW_S
         if given_up:
             give_up(self._connection, self._owner, given_up)
+        renews = bool(self._holding.shards)
+        crash_point("before_lease_renew" if renews else "before_lease_take")
         holding = hold(
             self._connection, self._owner, ttl_s=TTL_S, grace_s=TTL_S if was_late else 0.0
         )
+        crash_point("after_lease_renew" if renews else "after_lease_take")
         with self._changed:
             if holding.shards != self._holding.shards:
                 log.info("folding shards: shards=%s share=%d", holding.shards, holding.share)

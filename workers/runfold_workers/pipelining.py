@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from runfold.crashing import crash_point
 from runfold_storage.batches import SMALL, prepare
 from runfold_storage.rows import Batch
 
@@ -43,6 +44,7 @@ class Pipeline:
         """
         try:
             folded = self._fold(entries)
+            crash_point("after_fold")
             if self._settle():
                 folded = self._fold(entries)
         except BaseException:

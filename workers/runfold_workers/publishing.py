@@ -11,6 +11,7 @@ from uuid import UUID
 import redis
 
 from runfold import streams
+from runfold.crashing import crash_point
 from runfold_storage.lag import order
 from runfold_storage.rows import Batch
 
@@ -29,8 +30,11 @@ def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
         for step in batch.advances:
             message = {"feed_seq": step.feed_seq, "runs": changed.get(step.shard, [])}
             pipeline.publish(streams.changes_channel(step.shard), json.dumps(message))
+        crash_point("after_publish", pipeline.execute)
+        for step in batch.advances:
             trim(pipeline, step.shard, step.position)
         pipeline.execute()
+        crash_point("after_trim")
 
 
 def trim(client: redis.Redis, shard: int, position: str) -> None:

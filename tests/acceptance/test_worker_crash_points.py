@@ -1,0 +1,91 @@
+"""A worker dies at each of its steps, and its successor makes good of what it finds."""
+
+import random
+import re
+import signal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from acceptance.worker_processes import StartWorker
+from deliveries import (
+    SHARDS,
+    Frame,
+    assert_exact,
+    consumed,
+    expire_leases,
+    fields_of,
+    framed,
+    interleaved,
+    leases,
+    look_into,
+)
+from histories import NOON_US
+from oracle import Event
+from runfold.streams import agree_on_shards, connect, shard_of, stream_key
+from runfold_workers.crash_points import POINTS
+from tables import dead_letters
+from waiting import wait_until, worker_thread
+
+EVENTS = 1500
+FOLDERS = ("storage", "workers")
+
+WHEN_REFUSED = ("after_refusal", "between_halves")
+WHEN_RENEWED = ("before_lease_renew", "after_lease_renew")
+WHEN_STOPPED = ("before_lease_release", "after_lease_release")
+POISON: Event = {"type": "started", "run": "r", "id": 0, "at_us": NOON_US, "user": "poison"}
+
+
+def test_every_crash_point_is_known() -> None:
+    """Each point of the code is in the tuple, so that a test goes through it."""
+    here = Path(__file__).parents[2]
+    named: set[str] = set()
+    for folder in FOLDERS:
+        for module in (here / folder).rglob("*.py"):
+            for call in re.findall(r"crash_point\(([^)]*)", module.read_text()):
+                named.update(re.findall(r'"(\w+)"', call))
+    assert named == set(POINTS)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_that_dies_there(
+    point: str, start_worker: StartWorker, redis_url: str, migrated_url: str
+) -> None:
+    """Killed at this point, with more to come; the tables are exact in the end."""
+    events = interleaved(random.Random(point), EVENTS)
+    frames = framed(events)
+    middle = len(frames) // 2
+    with connect(redis_url) as client, look_into(migrated_url) as database:
+        agree_on_shards(client, SHARDS)
+        poison: list[Frame] = []
+        if point in WHEN_REFUSED:
+            database.execute("ALTER TABLE events ADD CHECK (body NOT LIKE '%poison%')")
+            poison = [(shard_of("r", SHARDS), fields_of([POISON]))]
+        for shard, fields in frames[:middle] + poison:
+            client.xadd(stream_key(shard), fields)
+        worker = start_worker(redis_url, migrated_url, crash_at=point)
+        if point in WHEN_STOPPED:
+            wait_until(lambda: consumed(database) >= SHARDS, what="the worker to commit something")
+            worker.process.send_signal(signal.SIGTERM)
+
+        worker.crashed()
+
+        assert_left_as_is(point, database)
+        # The producer has had no answer for some of these, and sends them again.
+        for shard, fields in frames[middle - 5 :]:
+            client.xadd(stream_key(shard), fields)
+        expire_leases(database)
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            assert_exact(client, database, events, put_aside=len(poison))
+        assert consumed(database) == len(frames) + 5 + len(poison)
+
+
+def assert_left_as_is(point: str, database: psycopg.Connection) -> None:
+    """It died where it should: what the database has by then tells so."""
+    before_all = POINTS.index(point) < POINTS.index("after_commit") or point == "after_refusal"
+    if point not in WHEN_RENEWED:  # by another thread than the one that folds
+        assert (consumed(database) == 0) is before_all
+    freed = point in ("before_lease_take", "after_lease_release")
+    assert leases(database) == (0 if freed else SHARDS)
+    assert dead_letters(database) == []

@@ -1,0 +1,127 @@
+"""The doors of workers and recorders to the outside: each leads into the simulation instead.
+
+A name that is patched here and gone there fails loudly, so that this list stays true.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any, Protocol
+from unittest.mock import patch
+
+from runfold import buffer, dispatching, emitter, segments, shipping, spool
+from runfold_workers import committing, loop, ownership, pipelining, watching
+from runfold_workers.publishing import trim
+
+from .disk import crash_points
+from .processes import Process, Writer
+from .recorders import Harbour, without_threads
+from .storage import Connection, Land, snapshot
+
+
+class Recorded(Harbour, Protocol):
+    """What recorders are given of the world."""
+
+    def nap(self, seconds: float) -> None:
+        """Time goes by."""
+
+
+@contextmanager
+def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator[None]:
+    """Until the end, recorders know no thread, no clock, no disk and no chance but these."""
+    time = SimpleNamespace(
+        monotonic=clock, sleep=world.nap, time_ns=lambda: int(clock() * 1e6) * 1000
+    )
+    crash_point = crash_points(world)
+    doors: list[tuple[Any, str, Any]] = [
+        *((module, "time", time) for module in (buffer, dispatching, emitter, shipping)),
+        *((module, "time", time) for module in (segments, spool)),
+        *((module, "os", world.disk) for module in (segments, spool)),
+        *((module, "crash_point", crash_point) for module in (dispatching, segments, shipping)),
+        (shipping, "random", world.dice.rng),
+        (emitter, "threading", without_threads()),
+        (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 4000, 4000))),
+    ]
+    with patched(doors):
+        yield
+
+
+class Folded(Land, Protocol):
+    """What workers are given of the world."""
+
+    small: int
+    """Batches below so many events are written without a thread."""
+
+    @property
+    def acting(self) -> Process:
+        """The worker that calls."""
+
+
+@contextmanager
+def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[None]:
+    """Until the end, workers know no server, no thread and no clock but these."""
+    threads = SimpleNamespace(
+        Condition=_Nobody, Event=threading.Event, Lock=threading.Lock, Thread=_NoThread
+    )
+    doors: list[tuple[Any, str, Any]] = [
+        (committing, "count_shards", lambda connection: connection.count_shards()),
+        (committing, "load_positions", lambda connection, of: connection.load_positions(of)),
+        (committing, "newest_runs", lambda connection, of: connection.newest_runs(of)),
+        (committing, "load_for_fold", lambda connection, refs: connection.load_events(refs)),
+        (committing, "load_tombstones", lambda connection, refs: connection.load_tombstones(refs)),
+        (committing, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
+        (committing, "write_batch", lambda connection, batch: connection.write_batch(batch)),
+        (committing, "prepare", snapshot),
+        (committing, "prepare_session", lambda connection: connection.prepare_session()),
+        (pipelining, "prepare", snapshot),
+        (pipelining, "SMALL", world.small),
+        (pipelining, "ThreadPoolExecutor", lambda *_, **__: Writer(world.acting)),
+        (ownership, "connect", lambda *_, **__: Connection(world, world.acting)),
+        (ownership, "hold", lambda connection, owner, **_: connection.hold(owner)),
+        (ownership, "give_up", lambda connection, *what: connection.give_up(*what)),
+        (ownership, "leave", lambda connection, owner: connection.leave(owner)),
+        (ownership, "threading", threads),
+        (ownership, "time", SimpleNamespace(monotonic=clock)),
+        (watching, "threading", threads),
+        (loop, "load_positions", lambda connection, of: connection.load_positions(of)),
+        (loop, "raise_incident", lambda connection, *_, **__: connection.raise_incident()),
+        (loop, "mend", _mend),
+    ]
+    with patched(doors):
+        yield
+
+
+def _mend(client: Any, connection: Connection, shard: int) -> bool:
+    """As for a stream that has lost nothing."""
+    trim(client, shard, connection.load_positions([shard])[shard].position)
+    return False
+
+
+class _NoThread:
+    """What it would do is done when chance has it."""
+
+    def __init__(self, **_: object) -> None:
+        """Nothing is begun."""
+
+    def start(self) -> None:
+        """Nor here."""
+
+    def join(self) -> None:
+        """And so there is nothing to wait for."""
+
+
+class _Nobody(threading.Condition):
+    """Nobody comes while the only thread waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
+
+
+@contextmanager
+def patched(doors: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """(module, name, what stands there instead)."""
+    with ExitStack() as stack:
+        for module, name, replacement in doors:
+            stack.enter_context(patch.object(module, name, replacement))
+        yield

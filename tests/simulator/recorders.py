@@ -1,0 +1,147 @@
+"""The SDK as a producer: a real recorder with its buffer, lanes and spool, but without its thread.
+
+What that thread does happens when chance has it: between two calls of the runner, or inside of a
+flush. Whatever `flush` says is safe counts as acknowledged from then on.
+"""
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+from oracle import Event, to_envelope
+from runfold import Recorder
+from runfold.codec import decode_body, to_datetime
+from runfold.emitter import Flushed
+from runfold.settings import Backpressure
+
+from .disk import Disk, Ground
+from .processes import Process
+from .transport import Client, Sea
+
+EventRef = tuple[str, int]
+"""(run, event id)."""
+
+REDIS_URL = "redis://simulated:6379/0"
+
+
+class Harbour(Sea, Ground, Protocol):
+    """What recorders see of the world."""
+
+    disk: Disk
+    spool: Path
+    shards: int
+
+
+class RecorderLanes:
+    """One process's recorder."""
+
+    def __init__(self, world: Harbour, process: Process, backpressure: Backpressure) -> None:
+        rng = world.dice.rng
+        self._world = world
+        self._process = process
+        self._mode = backpressure
+        self._recorder = Recorder(
+            REDIS_URL,
+            heartbeat_s=0,
+            buffer_events=rng.choice((3, 20, 1000)),
+            backpressure=self._mode,
+            spool_dir=str(world.spool),
+            connect=self._connect,
+        )
+        self._emitter = self._recorder._emitter
+        self._said = self._flushing = 0
+        self._accepted: list[EventRef] = []
+        self.order: dict[str, list[EventRef]] = {}
+        """Of each run, what was accepted."""
+        self.is_whole = False
+        """Whether it came to its end with nothing left behind."""
+        self.left = 0
+        """Segments of the spool, for others to send."""
+
+    def add(self, event: Event) -> None:
+        body = decode_body(event["type"], to_envelope(event).body)
+        head = {"run": event["run"], "id": event["id"], "at": to_datetime(event["at_us"])}
+        dropped = self._emitter._buffer.dropped
+        self._recorder.emit(msgspec.structs.replace(body, **head))
+        self._said += 1
+        if self._mode == "drop_oldest" or self._emitter._buffer.dropped == dropped:
+            ref = (event["run"], event["id"])
+            self._accepted.append(ref)
+            self.order.setdefault(ref[0], []).append(ref)
+
+    def send(self) -> list[EventRef]:
+        """A round of the flusher, or a flush; returns what is acknowledged now."""
+        if self._world.dice.happens(0.5):
+            self.work()
+            return []
+        return self.flush()
+
+    def flush(self) -> list[EventRef]:
+        """Returns what is acknowledged now; also while another thread flushes or sends."""
+        self._flushing += 1
+        try:
+            flushed = self._recorder.flush(self._world.dice.rng.choice((0.0, 0.3, 3.0)))
+        finally:
+            self._flushing -= 1
+        return self._safe(flushed)
+
+    @property
+    def can_be_interrupted(self) -> bool:
+        """Another thread of the runner may come in between; but two may not wait for each other."""
+        return self._flushing < 2 and self._mode != "block"
+
+    def work(self) -> None:
+        """One round of the flusher."""
+        emitter = self._emitter
+        if emitter._busy:
+            return
+        emitter._busy = True
+        try:
+            emitter._work()
+        finally:
+            emitter._busy = False
+
+    def leave(self) -> list[EventRef]:
+        """The process ends in good order; returns what is acknowledged now."""
+        if self._world.dice.rng.random() < 0.5:
+            return self._safe(self._recorder.close(self._world.dice.rng.choice((0.0, 2.0))))
+        self._emitter.at_exit()
+        return self._safe(self._emitter.flushed)
+
+    def vanish(self) -> None:
+        """The process is gone, however it ended."""
+        flushed = self._emitter.flushed
+        self.is_whole = not flushed.pending and not flushed.spooled
+        self._world.disk.leave(self._process)
+        self.left = self._world.disk.count_made_by(self._process, self._world.spool)
+        self._emitter._closed = True  # else the end of the tests would flush it
+        del self._recorder  # which its finalizer would keep alive through `connect`, and the world
+
+    @property
+    def waiting(self) -> bool:
+        return not self._emitter._dispatcher.idle
+
+    def _connect(self, _: str) -> Any:
+        return Client(self._world, self._process)
+
+    def _safe(self, flushed: Flushed) -> list[EventRef]:
+        total = flushed.sent + flushed.pending + flushed.dropped + flushed.spooled
+        assert self._flushing or total == self._said, f"{flushed} of {self._said}"
+        if flushed.pending or (flushed.dropped and self._mode == "drop_oldest"):
+            return []
+        safe, self._accepted = self._accepted, []
+        return safe
+
+
+def without_threads() -> SimpleNamespace:
+    """In place of `threading` in the emitter: it is too late for a thread, so nobody has one."""
+
+    def refuse(**_: object) -> NoReturn:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    return SimpleNamespace(
+        RLock=threading.RLock, current_thread=threading.current_thread, Thread=refuse
+    )

@@ -1,0 +1,193 @@
+"""PostgreSQL as the worker uses it: tables on paper, transactions, leases, failing connections.
+
+Two writers of one shard take turns in reality, since the first holds the row lock; here a
+transaction is not overtaken between its first statement and its end.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol, Self
+
+import psycopg
+
+from oracle import add_up
+from paper import Paper
+from runfold.ids import is_own_id
+from runfold_storage.errors import PositionMoved
+from runfold_storage.leases import Holding
+from runfold_storage.ledger import StoredEvent
+from runfold_storage.positions import Position
+from runfold_storage.rows import Batch
+from runfold_workers.memory import RunRef
+from runfold_workers.ownership import TTL_S
+
+from .processes import Process, Surroundings
+
+POISON = b'"poison"'
+
+
+class Land(Surroundings, Protocol):
+    """What PostgreSQL sees of the world."""
+
+    database: "Database"
+    now_us: int
+
+
+class Database:
+    """The tables, and who has which lease. `sharing`: how leases are given out."""
+
+    def __init__(self, shards: int, sharing: str) -> None:
+        self.paper = Paper(shards)
+        self.sharing = sharing
+        self.leases: dict[int, tuple[str, int]] = {}
+
+    def delete(self, ref: RunRef) -> None:
+        """What a person's deletion of a run does: rows and statistics go, a tombstone stays."""
+        paper = self.paper
+        paper.tombstones.add(ref)
+        paper.ledger.pop(ref, None)
+        del paper.runs[ref]
+        paper.nodes = {key: node for key, node in paper.nodes.items() if key[:2] != ref}
+        paper.stats = add_up(paper.runs, paper.nodes)
+        was = paper.positions[ref[0]]
+        paper.positions[ref[0]] = was._replace(generation=was.generation + 1)
+
+
+class Connection:
+    """In psycopg's words, and in those of the functions that `patching` puts in place of SQL."""
+
+    def __init__(self, world: Land, process: Process) -> None:
+        self._world = world
+        self._process = process
+        self._pending: Batch | None = None
+        self.broken = False
+
+    def count_shards(self) -> int:
+        self._call()
+        return len(self._world.database.paper.positions)
+
+    def load_positions(self, shards: Sequence[int]) -> dict[int, Position]:
+        self._call()
+        return {shard: self._world.database.paper.positions[shard] for shard in sorted(shards)}
+
+    def newest_runs(self, shards: Sequence[int]) -> dict[int, bytes]:
+        self._call()
+        paper = self._world.database.paper
+        known = [*paper.runs, *paper.tombstones]
+        return {
+            shard: max(
+                (key for of, key in known if of == shard and not is_own_id(key)),
+                default=bytes(16),
+            )
+            for shard in sorted(shards)
+        }
+
+    def load_events(self, refs: Sequence[RunRef]) -> Iterator[StoredEvent]:
+        """Only when asked for the first of them, as SQL is sent by a generator."""
+        self._call()
+        events = list(self._world.database.paper.load(refs).events)
+        for stored in events:
+            yield stored._replace(body=b"") if stored.type == "logged" else stored
+
+    def load_tombstones(self, refs: Sequence[RunRef]) -> set[RunRef]:
+        self._call()
+        return self._world.database.paper.tombstones & set(refs)
+
+    def ensure_weeks(self) -> None:
+        self._call()
+
+    def prepare_session(self) -> None:
+        self._call()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is kept open."""
+
+    def close(self) -> None:
+        self.broken = True
+
+    def raise_incident(self) -> None:
+        self._call()
+
+    def hold(self, owner: str) -> Holding:
+        """Leases, and at times one too many."""
+        self._call()
+        shards = self._take_leases(owner, int(TTL_S * 1e6))
+        surplus = self._world.dice.happens(0.1) and len(shards) > 0
+        return Holding(shards, len(shards) - surplus, None)
+
+    def give_up(self, owner: str, shards: Iterable[int]) -> None:
+        self._call()
+        leases = self._world.database.leases
+        for shard in [shard for shard in shards if leases.get(shard, ("",))[0] == owner]:
+            del leases[shard]
+
+    def leave(self, owner: str) -> None:
+        self.give_up(owner, list(self._world.database.leases))
+
+    def _take_leases(self, owner: str, ttl_us: int) -> list[int]:
+        database, now_us = self._world.database, self._world.now_us
+        shards = list(database.paper.positions)
+        dice = self._world.dice
+        if database.sharing == "none" or (database.sharing == "whims" and dice.calm):
+            return shards
+        if database.sharing == "whims":
+            return [shard for shard in shards if dice.rng.random() < 0.6]
+        for shard in shards:
+            holder, expires_us = database.leases.get(shard, (owner, 0))
+            if holder == owner or expires_us < now_us:
+                database.leases[shard] = (owner, now_us + ttl_us)
+        return [shard for shard in shards if database.leases[shard][0] == owner]
+
+    @contextmanager
+    def transaction(self, force_rollback: bool = False) -> Iterator[None]:
+        self._call()
+        self._pending = None
+        try:
+            yield
+            if not force_rollback:
+                self._commit()
+        finally:
+            self._pending = None
+
+    def write_batch(self, batch: Batch) -> None:
+        """All statements of a batch: those that read or compare do, the rest waits for COMMIT."""
+        positions = self._world.database.paper.positions
+        for step in sorted(batch.advances):
+            now = positions[step.shard]
+            if (now.position, now.generation) != (step.believed, step.generation):
+                raise PositionMoved(step.shard, step.believed)
+        if any(POISON in body for *_, body in batch.events):
+            raise psycopg.errors.CheckViolation("poison")
+        self._process.live_or_die()
+        if self._world.dice.strikes("database_fails"):
+            raise psycopg.errors.DeadlockDetected("deadlock detected")
+        self._pending = batch
+
+    def _commit(self) -> None:
+        self._process.live_or_die()
+        fails = self._world.dice.strikes("commit_fails")
+        if self._pending is not None and not (fails and self._world.dice.rng.random() < 0.5):
+            self._world.database.paper.apply(self._pending)
+        if fails:
+            self._break()
+        self._process.live_or_die()
+
+    def _call(self) -> None:
+        if self.broken:
+            raise psycopg.OperationalError("the connection is closed")
+        self._process.ask()
+        if self._world.dice.strikes("database_fails"):
+            self._break()
+
+    def _break(self) -> None:
+        self.broken = True
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+def snapshot(batch: Batch) -> Batch:
+    """A batch as it is now: the pipeline empties its list of events."""
+    return replace(batch, events=list(batch.events))

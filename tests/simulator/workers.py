@@ -1,0 +1,99 @@
+"""Workers: the real loop, one turn at a time, started again when it dies or fails."""
+
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Protocol
+
+from runfold_workers.committing import Committer
+from runfold_workers.loop import Loop
+from runfold_workers.ownership import Ownership
+from runfold_workers.pipelining import Pipeline
+from runfold_workers.watching import Watch
+from runfold_workers.worker import PASSING, Worker, WorkerSettings, _committed
+
+from .processes import CrashedError, Process
+from .storage import Connection, Land
+from .transport import Client, Sea
+
+LOOKS = 0.3
+"""How likely it is that a worker looks at the leases before its next turn."""
+
+
+class Shore(Sea, Land, Protocol):
+    """What workers see of the world."""
+
+    max_weight: int
+
+
+class Folding:
+    """A worker process, and its successors."""
+
+    def __init__(self, world: Shore) -> None:
+        self._world = world
+        self.process = Process(world)
+        self._worker = _new_worker()
+        self._turns: Generator[None, None, None] | None = None
+
+    def step(self) -> None:
+        """One turn of the loop, or a new beginning."""
+        if self._world.dice.strikes("stop"):
+            self._worker.stop()
+        try:
+            if self._turns is None:
+                self._turns = self._work()
+            try:
+                next(self._turns)
+            except StopIteration:
+                self._turns = None
+                self._worker = _new_worker()
+            except PASSING:  # as `Worker._run` does
+                self._turns = None
+        except CrashedError:
+            self._turns = None
+            self.process = Process(self._world)
+            self._worker = _new_worker()
+
+    def end(self) -> None:
+        """The worker lets go of everything."""
+        if self._turns is not None:
+            self._turns.close()
+
+    def _work(self) -> Generator[None, None, None]:
+        """As `Worker._work` and `Loop.run` do, but one turn at a time, and looking by chance."""
+        worker, world = self._worker, self._world
+        client: Any = Client(world, self.process)
+        writing: Any = Connection(world, self.process)
+        reading: Any = Connection(world, self.process)
+        with ExitStack() as stack:
+            ownership = stack.enter_context(Ownership("", worker._owner))
+            committer = Committer(
+                writing,
+                reading=reading,
+                max_memory_weight=world.max_weight,
+                metrics=worker.metrics,
+            )
+            committed = partial(_committed, client, worker.metrics)
+            pipeline = stack.enter_context(Pipeline(committer, committed))
+            watch = stack.enter_context(Watch("", "", worker.metrics))
+            loop = Loop(client, reading, committer, pipeline, ownership, watch, worker.metrics)
+            while not worker._stop.is_set():
+                if world.dice.calm or world.dice.rng.random() < LOOKS:
+                    self._look(ownership)
+                loop.turn(worker._collector, stopping=False)
+                yield
+            loop.turn(worker._collector, stopping=True)
+
+    def _look(self, ownership: Ownership) -> None:
+        """As the thread of the leases does."""
+        try:
+            ownership._look()
+        except Exception as error:
+            ownership._failure = error
+
+
+def _new_worker() -> Worker:
+    worker = Worker(WorkerSettings("", ""))
+    worker._stop = threading.Event()
+    return worker

@@ -1,0 +1,224 @@
+"""A history: who acts when, what goes wrong, and how it comes to its end.
+
+First a time of trouble, in which chance picks who acts next and what happens to them; then calm,
+in which everybody can finish; the checks are made now and then, and at the end.
+"""
+
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from histories import to_fields
+from oracle import Event, to_envelope
+from runfold.dispatching import ADOPT_EVERY_S
+from runfold.ids import run_key_bytes
+from runfold.segments import SUFFIX
+from runfold.streams import shard_of, stream_key
+from runfold_workers.memory import RunRef
+
+from .checks import check, check_end, check_orders, refs_of
+from .dice import Dice
+from .disk import Disk
+from .patching import recorders_walled_in, workers_walled_in
+from .processes import Process
+from .runners import EventRef, Runner
+from .storage import Database
+from .stories import START_US
+from .transport import Streams, to_text
+from .workers import Folding
+
+MOST_ROUNDS = 300
+"""Turns of each worker until everything must be folded once all is calm."""
+_MOST_NAPS = 5000
+_DEEPEST = 3
+"""How many can be in the midst of something at once."""
+_CHECKS = 0.015
+
+
+class Actor(Protocol):
+    """Somebody who acts."""
+
+    def step(self) -> None:
+        """Do the next thing."""
+
+
+class World:
+    """Everything there is in one history."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = Dice(seed)
+        rng = self.dice.rng
+        self.shards = rng.choice((1, 1, 2, 3))
+        self.now_us = START_US
+        self.disk = Disk(self)
+        self.spool: Path
+        self.redis = Streams(self.shards)
+        self.redis.values["runfold:shards"] = str(self.shards).encode()
+        self.database = Database(self.shards, rng.choice(("leases", "none", "whims")))
+        self.runs: list[str] = []
+        self.said: dict[EventRef, Event] = {}
+        self.poisoned: set[EventRef] = set()
+        self.acknowledged: set[EventRef] = set()
+        self.max_weight = rng.choice((0, 2, 5, 20, 200_000))
+        self.small = rng.choice((0, 0, 3, 10, 2000))
+        self.trace = 0
+        self._steps = 0
+        self._redis_ahead_ms = 0
+        self._outage_until_us = self._naps = 0
+        self._busy: list[Actor] = []
+        self._workers = [Folding(self) for _ in range(rng.choice((1, 2, 3)))]
+        self._runners: list[Runner] = []
+        self._actors: list[Actor] = []
+
+    def ref_of(self, run: str) -> RunRef:
+        """Under which key the tables have a run."""
+        return shard_of(run, self.shards), run_key_bytes(run)
+
+    def play(self) -> None:
+        """The whole history."""
+        with (
+            tempfile.TemporaryDirectory(prefix="runfold-") as folder,
+            recorders_walled_in(self, self._seconds),
+            workers_walled_in(self, self._seconds),
+        ):
+            self.spool = Path(folder) / "spool"
+            self._runners += [Runner(self) for _ in range(self.dice.rng.choice((1, 2, 3)))]
+            self._actors += [*self._workers, *self._workers, *self._runners]
+            length = self.dice.rng.randint(25, 120)
+            while self._steps < length:
+                self.meanwhile()
+                if self.dice.happens(_CHECKS):
+                    check(self)
+            self._become_calm()
+            for _ in range(MOST_ROUNDS):
+                for worker in self._workers:
+                    self._let(worker)
+                if self._is_folded():
+                    break
+            check_end(self)
+            for worker in self._workers:
+                self._let(worker, worker.end)
+            check_orders(self, [one for runner in self._runners for one in runner.recorders])
+
+    def _become_calm(self) -> None:
+        """Whatever producers have is sent in the end, also what dead ones had on disk."""
+        self.dice.calm = True
+        self.redis.is_away, self.redis.full = False, set()
+        for _ in range(MOST_ROUNDS):
+            if not any(runner.waiting for runner in self._runners):
+                break
+            for runner in self._runners:
+                self._let(runner)
+        assert not any(runner.waiting for runner in self._runners), "producers come to no end"
+        for runner in self._runners:
+            runner.end()
+        sweeper = self._runners[0]
+        self._actors = [*self._workers, sweeper]
+        for _ in range(MOST_ROUNDS):
+            self.now_us += int(ADOPT_EVERY_S * 1e6)
+            self._let(sweeper, sweeper.sweep)
+            if not list(self.spool.glob(f"*{SUFFIX}")):
+                break
+        assert not list(self.spool.glob(f"*{SUFFIX}")), "nobody sends what is left in the spool"
+        sweeper.end()
+
+    def meanwhile(self) -> None:
+        """Somebody who is not in the midst of something does the next thing."""
+        if len(self._busy) >= _DEEPEST:
+            return
+        self._misfortunes()
+        idle = [actor for actor in self._actors if actor not in self._busy]
+        if idle:
+            self._let(self.dice.rng.choice(idle))
+
+    def nap(self, seconds: float) -> None:
+        """A producer waits."""
+        self._naps += 1
+        assert self._naps < _MOST_NAPS, "somebody waits for ever"
+        self._pass_time(seconds)
+        runner = self._busy[-1]
+        assert isinstance(runner, Runner)
+        runner.work()
+        self.meanwhile()
+
+    @property
+    def acting(self) -> Process:
+        """The process that does something now."""
+        actor = self._busy[-1]
+        assert isinstance(actor, Runner | Folding)
+        return actor.process
+
+    def _pass_time(self, seconds: float = 0.0) -> None:
+        self.now_us += int(seconds * 1e6) + self.dice.rng.randrange(800_000)
+        self.redis.now_ms = self.now_us // 1000 + self._redis_ahead_ms
+        if self.now_us >= self._outage_until_us:
+            self.redis.is_away, self.redis.full = False, set()
+
+    def _let(self, actor: Actor, act: Callable[[], None] | None = None) -> None:
+        self._pass_time()
+        self._steps += 1
+        self._busy.append(actor)
+        try:
+            (act or actor.step)()
+        finally:
+            self._busy.pop()
+        said = f"{self._actors.index(actor)} {self.database.paper.positions}"
+        self.trace = zlib.crc32(said.encode(), self.trace)
+
+    def _seconds(self) -> float:
+        return self.now_us / 1e6
+
+    def _is_folded(self) -> bool:
+        positions = self.database.paper.positions
+        return all(
+            position.position == to_text(self.redis.last(shard))
+            for shard, position in positions.items()
+        )
+
+    def _misfortunes(self) -> None:
+        """What nobody does, but happens."""
+        dice, rng = self.dice, self.dice.rng
+        shard = rng.randrange(self.shards)
+        if dice.strikes("jump"):
+            self._redis_ahead_ms += rng.choice((-7_200_000, -500, 3_600_000))
+        if dice.strikes("outage"):
+            self._outage_until_us = self.now_us + rng.choice((500_000, 3_000_000, 40_000_000))
+            self.redis.is_away = rng.random() < 0.5
+            self.redis.full = set(rng.choices(range(self.shards), k=2))
+        if dice.strikes("junk"):
+            junk = rng.choice(({b"packed": b"RF?"}, {b"events": b"oops"}, {b"other": b"1"}))
+            self.redis.add(stream_key(shard), junk)
+        if dice.strikes("echo") and self.redis.history[shard]:
+            self.redis.add(stream_key(shard), self._echo(shard))
+        if dice.strikes("deletion") and self.database.paper.runs:
+            self.database.delete(rng.choice(list(self.database.paper.runs)))
+
+    def _echo(self, shard: int) -> dict[bytes, bytes]:
+        """A frame that was there before, or its events among others in another frame."""
+        rng = self.dice.rng
+        frames = [fields for _, fields in rng.choices(self.redis.history[shard], k=2)]
+        refs = [ref for fields in frames for ref in refs_of(fields) if ref is not None]
+        if not refs or rng.random() < 0.4:
+            return dict(frames[0])
+        rng.shuffle(refs)
+        events = [to_envelope(self.said[ref]) for ref in refs[: rng.randint(1, 30)]]
+        return to_fields(events, packed=rng.random() < 0.5)
+
+
+class FailedHistoryError(AssertionError):
+    """Something does not hold; the message says how to see it again."""
+
+
+def simulate(seed: int) -> World:
+    """Play the history of this seed; raises `FailedHistoryError` when something does not hold."""
+    world = World(seed)
+    try:
+        world.play()
+    except Exception as error:
+        raise FailedHistoryError(
+            f"seed {seed}: {type(error).__name__}: {str(error)[:500]}\n"
+            f"again: PYTHONPATH=tests python -m simulator --seed {seed}"
+        ) from error
+    return world

@@ -1,0 +1,27 @@
+"""Where a worker can die: every step of a batch, and of a lease, in the order in which they come.
+
+Each of these is a `crash_point` somewhere in workers or storage, and a test kills a worker there.
+"""
+
+from typing import Final
+
+POINTS: Final = (
+    "before_lease_take",
+    "after_lease_take",
+    "after_read",
+    "after_fold",
+    "after_weeks_made",
+    "before_positions_move",
+    "after_positions_move",
+    "after_events_copied",
+    "before_commit",
+    "after_commit",
+    "after_publish",
+    "after_trim",
+    "after_refusal",
+    "between_halves",
+    "before_lease_renew",
+    "after_lease_renew",
+    "before_lease_release",
+    "after_lease_release",
+)
