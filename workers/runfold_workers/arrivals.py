@@ -31,12 +31,6 @@ class StreamEntry(NamedTuple):
     fields: Mapping[bytes, bytes]
 
 
-def order_of(stream_id: str) -> tuple[int, int]:
-    """What stream ids are ordered by."""
-    milliseconds, _, sequence = stream_id.partition("-")
-    return int(milliseconds), int(sequence)
-
-
 class Place(NamedTuple):
     """Where an event stood: the frame's stream id, and the place inside the frame."""
 

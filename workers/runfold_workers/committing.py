@@ -18,12 +18,13 @@ import psycopg
 from runfold.crashing import crash_point
 from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, prepare_session, write_batch
 from runfold_storage.errors import LedgerKnowsMore
+from runfold_storage.lag import order
 from runfold_storage.ledger import load_for_fold, load_tombstones
 from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
 from runfold_storage.rows import Advance, Batch
 
-from .arrivals import NOTHING_REFUSED, Place, StreamEntry, order_of, take_apart
+from .arrivals import NOTHING_REFUSED, Place, StreamEntry, take_apart
 from .folding import MAX_MEMORY_WEIGHT, Folder
 from .memory import Loaded, RunRef
 from .metrics import Metrics
@@ -225,19 +226,19 @@ class Committer:
 
         A shard can be lost, and come back further on, while a batch of it is on its way.
         """
-        positions = {shard: order_of(step.position) for shard, step in self.ahead.items()}
+        positions = {shard: order(step.position) for shard, step in self.ahead.items()}
         firsts: dict[int, str] = {}
         for entry in entries:
             firsts.setdefault(entry.shard, entry.id)
         if all(
-            shard in positions and order_of(first) > positions[shard]
+            shard in positions and order(first) > positions[shard]
             for shard, first in firsts.items()
         ):
             return entries
         return [
             entry
             for entry in entries
-            if entry.shard in positions and order_of(entry.id) > positions[entry.shard]
+            if entry.shard in positions and order(entry.id) > positions[entry.shard]
         ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:
