@@ -14,7 +14,7 @@ from litestar.di import Provide
 
 from runfold_storage.history import History
 
-from . import health, reads, writes
+from . import health, pages, reads, writes
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> Litestar:
     request_metrics = RequestMetrics()
     return MeteredApp(
         metrics=request_metrics,
-        route_handlers=[api, *health.ROUTES],
+        route_handlers=[api, *health.ROUTES, *pages.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
