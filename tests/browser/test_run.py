@@ -39,6 +39,21 @@ def test_a_node_can_be_shared(page: Page, api: httpx.Client) -> None:
     expect(page.locator("svg .box.selected")).to_have_count(1)
 
 
+@pytest.mark.parametrize(
+    ("tab", "text"), [("log", "hello"), ("events", "completed"), ("data", "7")]
+)
+def test_a_tab_can_be_shared(page: Page, api: httpx.Client, tab: str, text: str) -> None:
+    """Its address shows what the tab shows."""
+    post(
+        api,
+        event("started", "r", 5, workflow="w", inputs={"x": 7}),
+        event("logged", "r", 4, text="hello"),
+        event("completed", "r", 3),
+    )
+    page.goto(f"/runs/r?tab={tab}")
+    expect(page.get_by_role("tabpanel")).to_contain_text(text)
+
+
 def test_a_run_is_followed(page: Page, api: httpx.Client) -> None:
     """Planned nodes, running ones, output as it comes, the end."""
     plan = [{"node": "first"}, {"node": "second", "parents": ["first"]}]

@@ -35,6 +35,7 @@ export async function showRun(root, context) {
 
   fill(root, heading, related, tabs, h("div", { class: "split" }, body, side));
   draw();
+  readTab();
   if (chosen) choose(chosen);
   useKeys(shortcuts(), signal);
   follow(id, run, context, {
@@ -77,9 +78,13 @@ export async function showRun(root, context) {
     tab = name;
     remember();
     draw();
-    if (name === "log") { log.only(isLogOfNode && chosen ? chosen.node : null); log.read(); }
-    if (name === "events") events.read();
+    readTab();
     document.getElementById(`tab-${name}`).focus();
+  }
+
+  function readTab() {
+    if (tab === "log") { log.only(isLogOfNode && chosen ? chosen.node : null); log.read(); }
+    if (tab === "events") events.read();
   }
 
   function moveTab(event) {
