@@ -98,6 +98,17 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
     crash_point("after_events_copied")
+    _write_changes(connection, batch)
+    if batch.dead_letters:
+        _write_dead_letters(connection, batch.dead_letters)
+
+
+def write_images(connection: psycopg.Connection, batch: Batch) -> None:
+    """Only the rows and the statistics of a batch, for whoever holds its shards' checkpoints."""
+    _write_changes(connection, prepare(batch))
+
+
+def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
     changes = (
         (_RUNS, batch.changed_runs),
         (_NODES, batch.changed_nodes),
@@ -112,8 +123,6 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
                 upsert.insert(connection)
     for key in batch.taken_back:
         find_extremes(connection, key)
-    if batch.dead_letters:
-        _write_dead_letters(connection, batch.dead_letters)
 
 
 _RUNS: Final = Upsert(

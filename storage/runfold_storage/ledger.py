@@ -30,6 +30,27 @@ def with_run_id(body: bytes, run_id: str) -> bytes:
     return given + (b"," + fields if fields else b"") + b"}"
 
 
+class _Named(msgspec.Struct):
+    run: str
+
+
+def load_given_ids(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> dict[bytes, str]:
+    """The ids of these runs of callers' own, which any of their events tells."""
+    rows = connection.execute(
+        """
+        SELECT k.run, e.body
+        FROM unnest(%(keys)s::uuid[]) AS k (run) CROSS JOIN LATERAL (
+            SELECT body FROM events
+            WHERE shard = %(shard)s AND run = k.run ORDER BY id LIMIT 1
+        ) AS e
+        """,
+        {"keys": [UUID(bytes=key) for key in keys], "shard": shard},
+    )
+    return {run.bytes: msgspec.json.decode(body, type=_Named).run for run, body in rows}
+
+
 def load_for_fold(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> Iterator[StoredEvent]:

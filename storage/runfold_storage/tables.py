@@ -264,7 +264,8 @@ api_keys = Table(
     UniqueConstraint("key_sha256"),
 )
 
-# Background work: the truth about it, of which RQ carries only the id.
+# Background work: the truth about it. `progress` is moved in the transaction that does the work, or
+# after it where the work may be done twice; `error` says why it failed.
 jobs = Table(
     "jobs",
     metadata,
@@ -277,6 +278,7 @@ jobs = Table(
     _filled("arguments", JSONB),
     Column("progress", JSONB),
     Column("result", JSONB),
+    Column("error", Text),
     CheckConstraint(
         "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"
     ),

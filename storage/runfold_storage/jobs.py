@@ -1,0 +1,145 @@
+"""Background work: what is to be done, how far it has come, and how it ended.
+
+Invariant: only who holds a job's advisory lock works on it, and on the connection that holds it;
+so a job that is killed, or whose connection is lost, is free at once and goes on from its
+progress, and two that try the same job cannot both do it. The lock belongs to the session: jobs
+need session pooling, as workers do.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+from msgspec import Struct
+from psycopg.types.json import Jsonb
+
+from .errors import JobTaken
+
+_CLASS: Final = 0x4A4F4253
+"""'JOBS': the first half of the advisory locks, the second is a hash of the id."""
+
+UNFINISHED: Final = ("queued", "running")
+
+_SELECT: Final = """
+    SELECT id, kind, status, arguments, progress, result, error, created_at, started_at, finished_at
+    FROM jobs
+"""
+
+
+class Job(Struct, frozen=True):
+    """One row of `jobs`."""
+
+    id: UUID
+    kind: str
+    status: str
+    arguments: dict[str, Any]
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def add_job(connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]) -> UUID:
+    """Note down work to be done."""
+    job_id = uuid4()
+    connection.execute(
+        "INSERT INTO jobs (id, kind, arguments) VALUES (%s, %s, %s)",
+        (job_id, kind, Jsonb(dict(arguments))),
+    )
+    return job_id
+
+
+def read_job(connection: psycopg.Connection, job_id: UUID) -> Job | None:
+    """None if there is no such job."""
+    found = connection.execute(_SELECT + "WHERE id = %s", (job_id,)).fetchone()
+    return None if found is None else Job(*found)
+
+
+def list_jobs(connection: psycopg.Connection, limit: int = 50) -> list[Job]:
+    """The newest first."""
+    rows = connection.execute(_SELECT + "ORDER BY created_at DESC, id LIMIT %s", (limit,))
+    return [Job(*row) for row in rows]
+
+
+def find_unfinished(
+    connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]
+) -> Job | None:
+    """The newest job of this kind with the same arguments that has not come to an end."""
+    found = connection.execute(
+        _SELECT
+        + """
+        WHERE kind = %s AND arguments = %s AND status = ANY(%s)
+        ORDER BY created_at DESC, id LIMIT 1
+        """,
+        (kind, Jsonb(dict(arguments)), list(UNFINISHED)),
+    ).fetchone()
+    return None if found is None else Job(*found)
+
+
+@contextmanager
+def hold_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
+    """Nobody else works on this job; `JobTaken` if someone does."""
+    lock = (_CLASS, str(job_id))
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
+    if row != (True,):
+        raise JobTaken(f"job {job_id} is being worked on by another process")
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", lock)
+
+
+def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
+    """It is being worked on, perhaps again."""
+    connection.execute(
+        """
+        UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL
+        WHERE id = %s
+        """,
+        (job_id,),
+    )
+
+
+def note_progress(
+    connection: psycopg.Connection, job_id: UUID, progress: Mapping[str, Any]
+) -> None:
+    """How far it has come, in the words of its kind."""
+    connection.execute(
+        "UPDATE jobs SET progress = %s WHERE id = %s", (Jsonb(dict(progress)), job_id)
+    )
+
+
+def finish_job(connection: psycopg.Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
+    """It has done what it should."""
+    _end(connection, job_id, "completed", result, None)
+
+
+def fail_job(connection: psycopg.Connection, job_id: UUID, error: str) -> None:
+    """It cannot be done."""
+    _end(connection, job_id, "failed", None, error)
+
+
+def cancel_job(connection: psycopg.Connection, job_id: UUID) -> None:
+    """Nobody wants it any more."""
+    _end(connection, job_id, "cancelled", None, None)
+
+
+def _end(
+    connection: psycopg.Connection,
+    job_id: UUID,
+    status: str,
+    result: Mapping[str, Any] | None,
+    error: str | None,
+) -> None:
+    connection.execute(
+        """
+        UPDATE jobs SET status = %s, result = %s, error = %s, finished_at = now() WHERE id = %s
+        """,
+        (status, None if result is None else Jsonb(dict(result)), error, job_id),
+    )
