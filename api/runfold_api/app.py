@@ -14,14 +14,13 @@ from litestar.di import Provide
 
 from runfold_storage.history import History
 
-from . import health, reads
+from . import health, reads, writes
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
 from .queries import check_query
 from .settings import Settings
 from .stream_writer import StreamWriter
-from .writes import post_events
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -48,7 +47,9 @@ def create_app(settings: Settings) -> Litestar:
             writer.close()
             history.close()
 
-    api = Router("/api/v1", route_handlers=[*reads.ROUTES, post_events], before_request=check_query)
+    api = Router(
+        "/api/v1", route_handlers=[*reads.ROUTES, *writes.ROUTES], before_request=check_query
+    )
     request_metrics = RequestMetrics()
     return MeteredApp(
         metrics=request_metrics,

@@ -58,6 +58,10 @@ Offset = Annotated[
 Cursor = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
 
 
+ExportFormat = Annotated[str, QueryParameter(description="`csv`, `ndjson` or `parquet`.")]
+WithNodes = Annotated[bool, QueryParameter(description="Also the runs' attempts at nodes.")]
+
+
 def split_words(values: list[str] | None) -> list[str] | None:
     """`a,b` and `a&…b` are the same."""
     if values is None:

@@ -1,12 +1,15 @@
 """The routes that read: lists, one run, its events, statistics, workflows."""
 
+from itertools import chain
 from typing import Any, Final
 
 from litestar import HttpMethod, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
+from litestar.response import Stream
 
 from runfold_storage.event_pages import EventPage
+from runfold_storage.export_formats import FORMATS
 from runfold_storage.filters import parse_time
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
@@ -46,6 +49,41 @@ def list_runs(
         limit=limit,
         cursor=cursor,
         offset=offset,
+    )
+
+
+@route(
+    "/export",
+    http_method=[HttpMethod.GET],
+    responses=described(400, 503),
+    sync_to_thread=True,
+)
+def export_runs(
+    history: NamedDependency[History],
+    format: queries.ExportFormat,  # noqa: A002, the contract's word
+    nodes: queries.WithNodes = False,
+    project: queries.Project = None,
+    workflow: queries.Workflow = None,
+    status: queries.Statuses = None,
+    started_after: queries.StartedAfter = None,
+    started_before: queries.StartedBefore = None,
+) -> Stream:
+    """All runs of these filters as a file: CSV, NDJSON or Parquet, written as it is read."""
+    pieces = history.export(
+        format,
+        nodes=nodes,
+        project=project,
+        workflow=workflow,
+        status=queries.split_words(status),
+        started_after=parse_time("started_after", started_after),
+        started_before=parse_time("started_before", started_before),
+    )
+    first = next(pieces, b"")  # what can be wrong is wrong by now, and is told as a problem
+    name = f"runs.{format}"
+    return Stream(
+        chain([first], pieces),
+        media_type=FORMATS[format][0],
+        headers={"content-disposition": f'attachment; filename="{name}"'},
     )
 
 
@@ -111,4 +149,4 @@ def list_workflows(
     return history.workflows(project=project, limit=limit, cursor=cursor)
 
 
-ROUTES = [list_runs, get_run, list_events, get_stats, list_workflows]
+ROUTES = [list_runs, export_runs, get_run, list_events, get_stats, list_workflows]

@@ -29,16 +29,16 @@ from .events import (
 from .faults import Fault
 from .heartbeats import Heartbeats
 from .ids import make_run_id
-from .names import fit_name, fit_number, fit_run_id
+from .names import fit_name, fit_run_id
 from .numbering import EventIds, RunNumbers
 from .openings import Opening, PlannedNodes, PlannedOpening, make_started
 from .payloads import encode_payload
-from .recording import Ending, RecordedEnd, RecordedNode, list_events, number_events
+from .recording import Execution, RecordedEnd, RecordedNode, events_of
 from .redaction import Redact, Redactor
 from .runs import Run, current_run
 from .sealing import PAYLOAD_FIELDS
 from .settings import Backpressure, Settings, read_settings
-from .writing import EVENT_OVERHEAD, Pen, fit_time, read_usage
+from .writing import EVENT_OVERHEAD, Pen, fit_time
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 
@@ -219,34 +219,28 @@ class Recorder(Decorators):
         Without `status` it failed if there is an `error` or an exit code other than 0. Under an
         `id` of your own, recording the same again changes nothing.
         """
-        started_us = fit_time(started_at)
-        duration = fit_number(duration_ms, 0, 1e14)
-        if started_us is None:
-            started_us = time.time_ns() // 1000
-        run = fit_run_id(id) if id else make_run_id(started_us)
         if not save:
-            return run
-        finished_us = fit_time(finished_at)
-        if finished_us is None:
-            finished_us = started_us + int((duration or 0) * 1000)
-        finished_us = max(started_us, finished_us)
+            return fit_run_id(id) if id else make_run_id(fit_time(started_at))
         opening["project"] = opening.get("project") or self.settings.project
-        started = make_started(self._redactor, workflow, PlannedOpening(**opening, nodes=None))
-        ending = Ending(
+        execution = Execution(
+            started_at=started_at,
+            finished_at=finished_at,
+            duration_ms=duration_ms,
+            id=id,
+            queued_at=queued_at,
             status=status,
-            finished_us=finished_us,
-            duration_ms=(finished_us - started_us) / 1000 if duration is None else duration,
             outputs=outputs,
             error=error,
             exit_code=exit_code,
             reason=reason,
-            usage=read_usage(usage),
+            usage=usage,
             stdout=stdout,
             stderr=stderr,
+            nodes=nodes,
         )
-        queued_us = fit_time(queued_at)
-        events = list_events(started, started_us, queued_us, nodes, ending, self._redactor)
-        self._emitter.put_all(number_events(run, events, is_new=not id))
+        opened = PlannedOpening(**opening, nodes=None)
+        run, events = events_of(self._redactor, workflow, execution, opened)
+        self._emitter.put_all(events)
         return run
 
     def payload(self, value: object) -> Raw:

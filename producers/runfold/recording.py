@@ -4,9 +4,10 @@ The same execution under the same id gives the same event ids, so that recording
 retried import) changes nothing; what differs gives others, and is folded like any late event.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 from msgspec import Struct
@@ -27,8 +28,9 @@ from .events import (
     Usage,
 )
 from .faults import Fault, describe
-from .ids import derive_event_id, make_event_id
-from .names import fit_count, fit_name, fit_names, fit_number
+from .ids import derive_event_id, make_event_id, make_run_id
+from .names import fit_count, fit_name, fit_names, fit_number, fit_run_id
+from .openings import PlannedOpening, make_started
 from .payloads import encode_payload
 from .redaction import Redactor
 from .sealing import Unsealed
@@ -55,6 +57,25 @@ class RecordedNode(Struct, frozen=True, kw_only=True):
     usage: Usage | Mapping[str, Any] | None = None
 
 
+class Execution(TypedDict, total=False):
+    """When an execution was, and how it ended."""
+
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: float | None
+    id: str | None
+    queued_at: datetime | None
+    status: RecordedEnd | None
+    outputs: object
+    error: Fault | None
+    exit_code: int | None
+    reason: str | None
+    usage: Usage | Mapping[str, Any] | None
+    stdout: str | None
+    stderr: str | None
+    nodes: Sequence[RecordedNode | Mapping[str, Any]]
+
+
 class Ending(Struct, frozen=True, kw_only=True):
     """How and when the execution ended."""
 
@@ -71,6 +92,43 @@ class Ending(Struct, frozen=True, kw_only=True):
 
 
 TimedEvent = tuple[Event, int]
+
+
+def events_of(
+    redactor: Redactor, workflow: str, execution: Execution, opening: PlannedOpening
+) -> tuple[str, list[Unsealed]]:
+    """The id of its run, and its events, ready for the emitter."""
+    started_us, finished_us = (
+        fit_time(execution.get("started_at")),
+        fit_time(execution.get("finished_at")),
+    )
+    duration_ms = fit_number(execution.get("duration_ms"), 0, 1e14)
+    length_us = int((duration_ms or 0) * 1000)
+    if started_us is None:
+        started_us = time.time_ns() // 1000 if finished_us is None else finished_us - length_us
+    if finished_us is None:
+        finished_us = started_us + length_us
+    finished_us = max(started_us, finished_us)
+    own_id = execution.get("id")
+    ending = Ending(
+        status=execution.get("status"),
+        finished_us=finished_us,
+        duration_ms=(finished_us - started_us) / 1000 if duration_ms is None else duration_ms,
+        outputs=execution.get("outputs"),
+        error=execution.get("error"),
+        exit_code=execution.get("exit_code"),
+        reason=execution.get("reason"),
+        usage=read_usage(execution.get("usage")),
+        stdout=execution.get("stdout"),
+        stderr=execution.get("stderr"),
+    )
+    started = make_started(redactor, workflow, opening)
+    queued_us = fit_time(execution.get("queued_at"))
+    events = list_events(
+        started, started_us, queued_us, execution.get("nodes") or (), ending, redactor
+    )
+    run = fit_run_id(own_id) if own_id else make_run_id(started_us)
+    return run, number_events(run, events, is_new=not own_id)
 
 
 def list_events(

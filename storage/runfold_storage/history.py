@@ -8,11 +8,11 @@ threads; it opens no connection before the first read, and a connection that bre
         page = history.runs(project="acme", status="failed")
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 import psycopg
@@ -27,7 +27,9 @@ from runfold.streams import shard_of
 from .databases import make_engine
 from .errors import DatabaseUnreachable, ReadTooSlow, SchemaOutdated
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
-from .filters import make_run_filter
+from .export_formats import FORMATS
+from .exports import ExportedRun, read_pages
+from .filters import check_choice, make_run_filter
 from .incidents import Incident, read_incidents
 from .positions import Position
 from .run_details import RunDetail, read_run
@@ -98,6 +100,24 @@ class History:
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
             return read_runs(connection, wanted, page)
+
+    def export(
+        self,
+        format: str,  # noqa: A002, the contract's word
+        *,
+        nodes: bool = False,
+        seen: Callable[[int], None] | None = None,
+        **filters: Any,
+    ) -> Iterator[bytes]:
+        """The runs of these filters, those of `runs`, as `csv`, `ndjson` or `parquet`, in pieces.
+
+        With `nodes`, their attempts at nodes too. `seen` is told how many runs were read each time
+        that some were. Filters are checked at once; reading may fail between any two pieces.
+        """
+        check_choice("format", format, FORMATS)
+        wanted = make_run_filter(**filters)
+        pages = read_pages(self._snapshot, wanted, with_nodes=nodes)
+        return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
 
     def run(self, run: str) -> RunDetail | None:
         """One run with its nodes and payloads; None for a run that is not known."""
@@ -221,6 +241,14 @@ class History:
             raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
         except DBAPIError as error:
             raise _translated(error) from error
+
+
+def _told(
+    pages: Iterable[list[ExportedRun]], seen: Callable[[int], None]
+) -> Iterator[list[ExportedRun]]:
+    for page in pages:
+        yield page
+        seen(len(page))
 
 
 def _translated(error: DBAPIError) -> Exception:

@@ -470,6 +470,8 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/stats",
         "/api/v1/workflows",
         "/api/v1/events",
+        "/api/v1/executions",
+        "/api/v1/export",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -8,6 +8,7 @@ from typing import Final
 POINTS: Final = (
     "before_lease_take",
     "after_lease_take",
+    "after_mend",
     "after_read",
     "after_fold",
     "after_weeks_made",

@@ -90,6 +90,7 @@ class Loop:
         self._pipeline.drain()
         for shard in sorted(suspects):
             if mend(self._client, self._connection, shard):
+                crash_point("after_mend")
                 self._committer.disown(shard)  # the next turn takes it up where it is now
                 streams.agree_on_shards(self._client, count_shards(self._connection))
             self._watch.examined(shard)

@@ -1,0 +1,101 @@
+"""What the writing routes take, in the OpenAPI document; their handlers read it as it comes."""
+
+from dataclasses import dataclass
+from typing import get_args
+
+from litestar.openapi.spec import (
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
+
+from runfold.codec import TYPES
+from runfold.events import MAX_NAME, NodeEnd
+
+from .bodies import MEDIA_TYPES
+from .executions import Status
+
+
+@dataclass
+class TakesEvents(Operation):
+    """One event, several, or one a line."""
+
+    def __post_init__(self) -> None:
+        one = Schema(
+            type=OpenAPIType.OBJECT,
+            required=["type", "run", "at"],
+            properties={
+                "type": Schema(enum=list(TYPES)),
+                "run": Schema(type=OpenAPIType.STRING, max_length=MAX_NAME),
+                "id": Schema(type=OpenAPIType.INTEGER),
+                "at": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
+                "v": Schema(type=OpenAPIType.INTEGER),
+            },
+            additional_properties=True,
+        )
+        any_number = Schema(one_of=[one, Schema(type=OpenAPIType.ARRAY, items=one)])
+        lines = Schema(type=OpenAPIType.STRING, description="One event a line.")
+        content = {"application/json": OpenAPIMediaType(schema=any_number)}
+        content |= {kind: OpenAPIMediaType(schema=lines) for kind in MEDIA_TYPES[1:]}
+        self.request_body = RequestBody(content=content, required=True)
+
+
+@dataclass
+class TakesExecution(Operation):
+    """An execution with its nodes."""
+
+    def __post_init__(self) -> None:
+        text = Schema(type=OpenAPIType.STRING)
+        name = Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_NAME)
+        time = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
+        number = Schema(type=OpenAPIType.NUMBER, minimum=0)
+        anything = Schema(description="JSON of any shape.")
+        common = {
+            "name": name,
+            "started_at": time,
+            "finished_at": time,
+            "duration_ms": number,
+            "inputs": anything,
+            "outputs": anything,
+            "error": Schema(description="A text, or an object: type, message, stack, node."),
+            "usage": Schema(description="input_tokens, output_tokens, cost_usd."),
+            "attempt": Schema(type=OpenAPIType.INTEGER, minimum=1),
+        }
+        node = Schema(
+            type=OpenAPIType.OBJECT,
+            required=["node"],
+            properties={
+                **common,
+                "node": name,
+                "node_type": name,
+                "parents": Schema(type=OpenAPIType.ARRAY, items=name),
+                "status": Schema(enum=list(get_args(NodeEnd))),
+            },
+            additional_properties=False,
+        )
+        names = ("id", "workflow", "project", "user", "session", "parent_run")
+        texts = ("reason", "stdout", "stderr")
+        del common["name"]
+        execution = Schema(
+            type=OpenAPIType.OBJECT,
+            required=["workflow"],
+            properties={
+                **common,
+                **dict.fromkeys(names, name),
+                **dict.fromkeys(texts, text),
+                "queued_at": time,
+                "status": Schema(enum=list(get_args(Status))),
+                "trigger": Schema(description="A text, or an object: type, data."),
+                "tags": Schema(type=OpenAPIType.OBJECT),
+                "metadata": anything,
+                "exit_code": Schema(type=OpenAPIType.INTEGER),
+                "nodes": Schema(type=OpenAPIType.ARRAY, items=node),
+                "save": Schema(type=OpenAPIType.BOOLEAN),
+            },
+            additional_properties=False,
+        )
+        content = {"application/json": OpenAPIMediaType(schema=execution)}
+        self.request_body = RequestBody(content=content, required=True)
