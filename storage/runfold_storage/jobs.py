@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import psycopg
 from msgspec import Struct
@@ -21,10 +21,13 @@ from .errors import JobTaken
 _CLASS: Final = 0x4A4F4253
 """'JOBS': the first half of the advisory locks, the second is a hash of the id."""
 
+_NAMES: Final = UUID("6f0c5c4e-7a1b-5d3e-9f66-2f1c8c1f9a40")
+
 UNFINISHED: Final = ("queued", "running")
 
 _SELECT: Final = """
-    SELECT id, kind, status, arguments, progress, result, error, created_at, started_at, finished_at
+    SELECT id, kind, status, background, arguments, progress, result, error, created_at, started_at,
+           finished_at
     FROM jobs
 """
 
@@ -35,6 +38,7 @@ class Job(Struct, frozen=True):
     id: UUID
     kind: str
     status: str
+    background: bool
     arguments: dict[str, Any]
     progress: dict[str, Any] | None
     result: dict[str, Any] | None
@@ -44,12 +48,25 @@ class Job(Struct, frozen=True):
     finished_at: datetime | None
 
 
-def add_job(connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]) -> UUID:
-    """Note down work to be done."""
-    job_id = uuid4()
+def add_job(
+    connection: psycopg.Connection,
+    kind: str,
+    arguments: Mapping[str, Any],
+    *,
+    background: bool = False,
+    once: str | None = None,
+) -> UUID:
+    """Note down work to be done, by the caller or in the background by a worker.
+
+    `once` names it: what was noted down under this name before is not noted down again.
+    """
+    job_id = uuid4() if once is None else uuid5(_NAMES, f"{kind} {once}")
     connection.execute(
-        "INSERT INTO jobs (id, kind, arguments) VALUES (%s, %s, %s)",
-        (job_id, kind, Jsonb(dict(arguments))),
+        """
+        INSERT INTO jobs (id, kind, arguments, background) VALUES (%s, %s, %s, %s)
+        ON CONFLICT (id) DO NOTHING
+        """,
+        (job_id, kind, Jsonb(dict(arguments)), background),
     )
     return job_id
 
@@ -60,20 +77,29 @@ def read_job(connection: psycopg.Connection, job_id: UUID) -> Job | None:
     return None if found is None else Job(*found)
 
 
-def list_jobs(connection: psycopg.Connection, limit: int = 50) -> list[Job]:
+def list_jobs(
+    connection: psycopg.Connection, limit: int = 50, *, status: str | None = None
+) -> list[Job]:
     """The newest first."""
-    rows = connection.execute(_SELECT + "ORDER BY created_at DESC, id LIMIT %s", (limit,))
+    rows = connection.execute(
+        _SELECT
+        + """
+        WHERE status = %(status)s OR %(status)s::text IS NULL
+        ORDER BY created_at DESC, id LIMIT %(limit)s
+        """,
+        {"status": status, "limit": limit},
+    )
     return [Job(*row) for row in rows]
 
 
 def find_unfinished(
     connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]
 ) -> Job | None:
-    """The newest job of this kind with the same arguments that has not come to an end."""
+    """The newest job of this kind with the same arguments that someone left before its end."""
     found = connection.execute(
         _SELECT
         + """
-        WHERE kind = %s AND arguments = %s AND status = ANY(%s)
+        WHERE NOT background AND kind = %s AND arguments = %s AND status = ANY(%s)
         ORDER BY created_at DESC, id LIMIT 1
         """,
         (kind, Jsonb(dict(arguments)), list(UNFINISHED)),

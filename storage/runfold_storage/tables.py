@@ -264,8 +264,9 @@ api_keys = Table(
     UniqueConstraint("key_sha256"),
 )
 
-# Background work: the truth about it. `progress` is moved in the transaction that does the work, or
-# after it where the work may be done twice; `error` says why it failed.
+# Work that takes long: the truth about it. `progress` is noted after each step, which may be done
+# twice; `error` says why it failed. Workers take up what is for the `background`; the rest is done
+# by the command that someone waits for.
 jobs = Table(
     "jobs",
     metadata,
@@ -279,7 +280,9 @@ jobs = Table(
     Column("progress", JSONB),
     Column("result", JSONB),
     Column("error", Text),
+    _filled("background", Boolean, "false"),
     CheckConstraint(
         "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"
     ),
 )
+Index(None, jobs.c.created_at)

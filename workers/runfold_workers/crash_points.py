@@ -26,3 +26,9 @@ POINTS: Final = (
     "before_lease_release",
     "after_lease_release",
 )
+
+JOB_POINTS: Final = (
+    "before_correction_commit",
+    "after_progress",
+)
+"""The same for work that takes long: a rebuild, a deletion."""

@@ -34,6 +34,11 @@ class Findings:
     hours_left: int | None = None
     """None as long as runs are compared."""
 
+    @property
+    def doing(self) -> str:
+        """What is being compared."""
+        return "comparing" if self.hours_left is None else "statistics"
+
 
 def examine(
     connection: psycopg.Connection,

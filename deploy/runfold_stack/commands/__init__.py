@@ -51,6 +51,9 @@ COMMANDS: Final = (
     Command("worker", "fold events into the history until stopped"),
     Command("api", "serve the history over HTTP until stopped"),
     Command("migrate", "bring the database to this version's schema"),
+    Command("rebuild", "fold everything once more from the ledger, while all goes on"),
+    Command("verify", "compare runs and statistics with the ledger"),
+    Command("repair", "put right what `verify` finds"),
     Command("drain", "send what waits in the spool of this machine"),
     Command("doctor", "check that all parts are well"),
 )
