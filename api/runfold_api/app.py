@@ -13,8 +13,9 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 
 from runfold_storage.history import History
+from runfold_storage.upkeep import Upkeep
 
-from . import health, reads, writes
+from . import health, reads, upkeep, writes
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
@@ -28,6 +29,7 @@ def create_app(settings: Settings) -> Litestar:
     history = History(
         settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
     )
+    keeper = Upkeep(settings.database_url, at_once=settings.delete_at_once)
     writer = StreamWriter(
         settings.redis_url,
         shards=settings.shards,
@@ -48,7 +50,9 @@ def create_app(settings: Settings) -> Litestar:
             history.close()
 
     api = Router(
-        "/api/v1", route_handlers=[*reads.ROUTES, *writes.ROUTES], before_request=check_query
+        "/api/v1",
+        route_handlers=[*reads.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
+        before_request=check_query,
     )
     request_metrics = RequestMetrics()
     return MeteredApp(
@@ -56,6 +60,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[api, *health.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
+            "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },

@@ -24,8 +24,8 @@ from .encoding import (
 )
 from .errors import LedgerKnowsMore
 from .positions import advance_positions
-from .rollups import STATS, find_extremes
-from .rows import Advance, Batch, DeadLetter, StatsKey
+from .rollups import STATS, TakenBack, find_extremes, taken_back
+from .rows import Advance, Batch, DeadLetter
 from .upserts import Upsert
 
 SMALL: Final = 2000
@@ -50,8 +50,8 @@ class Prepared:
     new_nodes: bytes
     changed_nodes: bytes
     stats: bytes
-    taken_back: Sequence[StatsKey]
-    """Rollups whose extremes have to be looked up."""
+    taken_back: Sequence[TakenBack]
+    """Rollups whose extremes may have to be looked up."""
     dead_letters: Sequence[DeadLetter]
 
 
@@ -74,7 +74,7 @@ def prepare(batch: Batch) -> Prepared:
         new_nodes=encode_nodes(new_nodes) if new_nodes else b"",
         changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
         stats=encode_stats(stats) if stats else b"",
-        taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
+        taken_back=taken_back(stats),
         dead_letters=batch.dead_letters,
     )
 
@@ -121,8 +121,10 @@ def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
         for upsert, rows in changes:
             if rows:
                 upsert.insert(connection)
-    for key in batch.taken_back:
-        find_extremes(connection, key)
+    if batch.taken_back:
+        with connection.pipeline():
+            for gone in batch.taken_back:
+                find_extremes(connection, gone)
 
 
 _RUNS: Final = Upsert(

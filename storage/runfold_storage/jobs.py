@@ -23,6 +23,7 @@ _CLASS: Final = 0x4A4F4253
 
 _NAMES: Final = UUID("6f0c5c4e-7a1b-5d3e-9f66-2f1c8c1f9a40")
 
+STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled")
 UNFINISHED: Final = ("queued", "running")
 
 _SELECT: Final = """
@@ -30,6 +31,10 @@ _SELECT: Final = """
            finished_at
     FROM jobs
 """
+
+
+class Interrupted(Exception):
+    """Told to stop: the rest is for the next one."""
 
 
 class Job(Struct, frozen=True):

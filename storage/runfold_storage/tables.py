@@ -240,14 +240,22 @@ dead_letters = Table(
     UniqueConstraint("shard", "frame", "ordinal"),
 )
 
-# Runs that were deleted, so that late events do not revive them.
+# Runs that were deleted, so that late events do not revive them. Their events go last: until then
+# `events_left` is true.
 tombstones = Table(
     "tombstones",
     metadata,
     _filled("run", Uuid),
     _filled("deleted_at", _TIME, "now()"),
     _filled("shard", SmallInteger),
+    _filled("events_left", Boolean, "false"),
     PrimaryKeyConstraint("shard", "run"),
+)
+Index(
+    "tombstones_events_left_idx",
+    tombstones.c.shard,
+    tombstones.c.run,
+    postgresql_where=tombstones.c.events_left,
 )
 
 # Who may call the API; the key itself is never stored.

@@ -96,3 +96,45 @@ def test_filters_that_make_no_sense_are_refused(env: dict[str, str]) -> None:
     answer = runfold("rebuild", "--run", "x", "--project", "y", env=env)
     assert answer.returncode == 2
     assert b"--run" in answer.stderr
+
+
+def test_runs_are_deleted_once_someone_agrees(env: dict[str, str], migrated_url: str) -> None:
+    """By id or by filter; without --yes nobody is taken to agree."""
+    by_project = {event["run"] for event in EVENTS}
+    acme = sum(row.project == "acme" for row in EXPECTED.runs.values())
+    with look_into(migrated_url) as database:
+        asked = runfold("delete", "--project", "acme", env=env)
+        assert (asked.returncode, asked.stdout) == (2, b"")
+        assert f"delete {acme} runs".encode() in asked.stderr
+        assert b"--yes" in asked.stderr
+        for words in ([], ["--all", "--project", "acme"], ["x", "--all"], ["--older-than", "0"]):
+            assert runfold("delete", *words, "--yes", env=env).returncode == 2
+        assert ask(env, "delete", "--project", "acme", "--dry-run")["would_delete"] == acme
+        assert read_projection(database) == EXPECTED
+
+        assert ask(env, "delete", "--project", "acme", "--yes") == {"deleted": acme}
+        assert len(read_projection(database).runs) == len(EXPECTED.runs) - acme
+        [(one,)] = database.execute(
+            "SELECT coalesce(given_id, run::text) FROM runs LIMIT 1"
+        ).fetchall()
+        assert one in by_project
+        answer = ask(env, "delete", one, "no such run", "--yes", exit_code=1)
+        assert answer == {"deleted": 1, "unknown": ["no such run"]}
+        left = len(EXPECTED.runs) - acme - 1
+        assert ask(env, "delete", "--all", "--yes") == {"deleted": left}
+        assert read_projection(database) == project([], SHARDS)
+
+
+@pytest.mark.parametrize("point", ["before_deletion_commit", "after_deletion_commit"])
+def test_a_killed_deletion_is_finished_by_the_next(
+    env: dict[str, str], migrated_url: str, point: str
+) -> None:
+    """Killed at this point, nothing is half deleted but events, and those go next time."""
+    with look_into(migrated_url) as database:
+        killed = runfold("delete", "--all", "--yes", env={**env, "RUNFOLD_CRASH_AT": point})
+        assert killed.returncode == -signal.SIGKILL
+        assert ask(env, "verify")["differences"] == 0
+        gone = len(EXPECTED.runs) - len(read_projection(database).runs)
+        assert (gone > 0) == (point == "after_deletion_commit")
+        assert ask(env, "delete", "--all", "--yes")["deleted"] == len(EXPECTED.runs) - gone
+        assert read_projection(database) == project([], SHARDS)

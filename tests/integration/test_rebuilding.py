@@ -18,13 +18,13 @@ from runfold.ids import run_key
 from runfold.streams import agree_on_shards, connect, shard_of
 from runfold_storage import databases
 from runfold_storage.errors import JobTaken
-from runfold_storage.jobs import add_job, hold_job, read_job
+from runfold_storage.jobs import Interrupted, add_job, hold_job, read_job
 from runfold_storage.positions import ensure_shards, load_positions
 from runfold_workers import verifying
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.comparing import Difference
-from runfold_workers.rebuilding import Interrupted, Progress, rebuild
+from runfold_workers.rebuilding import Progress, rebuild
 from runfold_workers.repairing import Findings, examine, repair
 from runfold_workers.selecting import Selection
 from tables import read_projection

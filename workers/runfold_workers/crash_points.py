@@ -30,5 +30,7 @@ POINTS: Final = (
 JOB_POINTS: Final = (
     "before_correction_commit",
     "after_progress",
+    "before_deletion_commit",
+    "after_deletion_commit",
 )
 """The same for work that takes long: a rebuild, a deletion."""

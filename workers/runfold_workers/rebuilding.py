@@ -10,7 +10,6 @@ the last note of it are looked at once more, which changes nothing.
 """
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
@@ -22,7 +21,15 @@ from msgspec import Struct
 
 from runfold.crashing import crash_point
 from runfold_storage.batches import prepare_session
-from runfold_storage.jobs import finish_job, hold_job, note_progress, read_job, start_job
+from runfold_storage.jobs import (
+    Interrupted,
+    finish_job,
+    hold_job,
+    note_progress,
+    read_job,
+    start_job,
+)
+from runfold_storage.resting import Rests
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Span
@@ -36,8 +43,6 @@ KIND: Final = "rebuild"
 CORRECTED_RUNS: Final = 200
 CORRECTED_EVENTS: Final = 20_000
 """What one transaction corrects at most, unless one run has more events."""
-REST_S: Final = 0.25
-"""How long a shard is left alone after a correction."""
 
 
 class Progress(Struct):
@@ -57,10 +62,6 @@ class Progress(Struct):
 
 
 Told = Callable[[Progress], None]
-
-
-class Interrupted(Exception):
-    """Told to stop: the rest is for the next one."""
 
 
 def rebuild(
@@ -177,24 +178,6 @@ class _Rebuild:
             for shard, keys in by_shard.items()
             for key in correct_rollups(self._connection, shard, keys)
         ]
-
-
-class Rests:
-    """How long each shard is still to be left alone."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._until: dict[int, float] = {}
-
-    def begin(self, shard: int) -> None:
-        """Its worker has to forget what it remembers."""
-        self._until[shard] = time.monotonic() + REST_S
-
-    def wait(self, shard: int) -> None:
-        """Until it may be touched again, or the work is to stop."""
-        left_s = self._until.get(shard, 0) - time.monotonic()
-        if left_s > 0:
-            self._stop.wait(left_s)
 
 
 def portions(wrong: Sequence[Wrong]) -> Iterator[list[bytes]]:

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import psycopg
 
 from runfold_storage.batches import prepare_session
+from runfold_storage.jobs import Interrupted
+from runfold_storage.resting import Rests
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Span, spans_of
 
 from .comparing import Difference
 from .correcting import correct_runs, correct_span
-from .rebuilding import Interrupted, Rests, portions
+from .rebuilding import portions
 from .selecting import Selection
 from .verifying import Wrong, make_spans, shards_of, spans_of_run, verify_rollups, verify_runs
 

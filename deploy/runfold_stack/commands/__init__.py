@@ -46,6 +46,7 @@ COMMANDS: Final = (
     Command("show", "show one run with its nodes, error and output"),
     Command("stats", "show counts, durations and cost by workflow or by node"),
     Command("export", "write runs to a file: CSV, NDJSON or Parquet"),
+    Command("delete", "delete runs, by their ids or by filters"),
     Command("emit", "send events, one JSON object a line"),
     Command("import", "import executions that other systems recorded"),
     Command("worker", "fold events into the history until stopped"),

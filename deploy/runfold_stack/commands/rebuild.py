@@ -19,9 +19,9 @@ from runfold_stack.selections import (
 from runfold_stack.servers import require_database
 from runfold_stack.stopping import run_stoppable
 from runfold_storage.databases import connect
-from runfold_storage.jobs import add_job, find_unfinished
+from runfold_storage.jobs import Interrupted, add_job, find_unfinished
 from runfold_storage.migrate import check_schema
-from runfold_workers.rebuilding import KIND, Interrupted, Progress, rebuild
+from runfold_workers.rebuilding import KIND, Progress, rebuild
 
 _EPILOG = f"""\
 examples:

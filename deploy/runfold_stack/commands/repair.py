@@ -10,8 +10,8 @@ from runfold_stack.selections import TIMES, add_selection, estimate, progress_ba
 from runfold_stack.servers import require_database
 from runfold_stack.stopping import run_stoppable
 from runfold_storage.databases import connect
+from runfold_storage.jobs import Interrupted
 from runfold_storage.migrate import check_schema
-from runfold_workers.rebuilding import Interrupted
 from runfold_workers.repairing import Findings, examine, repair
 
 _EPILOG = f"""\

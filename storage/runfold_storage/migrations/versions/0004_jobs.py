@@ -1,4 +1,4 @@
-"""Why a job failed, and whether a worker may take it up."""
+"""Jobs that workers take up, why they failed; deleted runs whose events are still there."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,9 +16,21 @@ def upgrade() -> None:
         sa.Column("background", sa.Boolean(), server_default=sa.text("false"), nullable=False),
     )
     op.create_index(op.f("jobs_created_at_idx"), "jobs", ["created_at"])
+    op.add_column(
+        "tombstones",
+        sa.Column("events_left", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.create_index(
+        "tombstones_events_left_idx",
+        "tombstones",
+        ["shard", "run"],
+        postgresql_where=sa.text("events_left"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("tombstones_events_left_idx", "tombstones")
+    op.drop_column("tombstones", "events_left")
     op.drop_index(op.f("jobs_created_at_idx"), "jobs")
     op.drop_column("jobs", "background")
     op.drop_column("jobs", "error")
