@@ -137,6 +137,41 @@ def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
     )
 
 
+def leave_job(connection: psycopg.Connection, job_id: UUID) -> None:
+    """Nobody works on it for now; the next one goes on from its progress."""
+    connection.execute(
+        "UPDATE jobs SET status = 'queued' WHERE id = %s AND status = 'running'", (job_id,)
+    )
+
+
+def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID]:
+    """Work for the background that nobody is at, the oldest first: new, left, or of a dead one."""
+    rows = connection.execute(
+        """
+        SELECT j.id FROM jobs AS j
+        WHERE j.background AND j.status = ANY(%(unfinished)s) AND NOT EXISTS (
+            SELECT FROM pg_locks AS l
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              -- As unsigned numbers, which is how pg_locks shows both halves.
+              AND l.classid::bigint = %(class)s
+              AND l.objid::bigint = hashtext(j.id::text)::bigint & 4294967295
+        )
+        ORDER BY j.created_at, j.id LIMIT %(limit)s
+        """,
+        {"unfinished": list(UNFINISHED), "class": _CLASS, "limit": limit},
+    )
+    return [job_id for (job_id,) in rows]
+
+
+def take_the_chair(connection: psycopg.Connection) -> bool:
+    """Whether this session is the one that hands out work, until it ends."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s, hashtext('the chair'))", (_CLASS,)
+    ).fetchone()
+    return row == (True,)
+
+
 def note_progress(
     connection: psycopg.Connection, job_id: UUID, progress: Mapping[str, Any]
 ) -> None:

@@ -30,6 +30,7 @@ POINTS: Final = (
 JOB_POINTS: Final = (
     "before_correction_commit",
     "after_progress",
+    "after_page_deleted",
     "before_deletion_commit",
     "after_deletion_commit",
 )

@@ -2,6 +2,7 @@
 
 import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from uuid import UUID
 
 import msgspec
 
@@ -43,6 +44,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add_selection(parser)
     parser.add_argument("--afresh", action="store_true", help="do not go on where one was left")
+    parser.add_argument(
+        "--background", action="store_true", help="let a worker do it: `runfold jobs` shows it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -52,6 +56,9 @@ def run(arguments: Namespace, context: Context) -> int:
     check_schema(url)
     with connect(url, autocommit=True) as connection:
         selection = read_selection(arguments, connection)
+        if arguments.background:
+            job_id = add_job(connection, KIND, selection.as_arguments(), background=True)
+            return _tell_job(job_id, output)
         job = (
             None
             if arguments.afresh
@@ -74,6 +81,14 @@ def run(arguments: Namespace, context: Context) -> int:
                 return INTERRUPTED
     _print(progress, output)
     return FAILED if progress.unreadable else OK
+
+
+def _tell_job(job_id: UUID, output: Output) -> int:
+    if output.is_json:
+        output.json({"job": str(job_id)})
+    else:
+        output.line(f"job {job_id}: `runfold jobs {job_id}` shows how far it is")
+    return OK
 
 
 def _tell(progress: Progress, seen: Seen) -> None:
