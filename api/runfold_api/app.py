@@ -15,7 +15,7 @@ from litestar.di import Provide
 from runfold_storage.history import History
 from runfold_storage.upkeep import Upkeep
 
-from . import health, reads, upkeep, writes
+from . import health, pages, reads, upkeep, writes
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> Litestar:
     request_metrics = RequestMetrics()
     return MeteredApp(
         metrics=request_metrics,
-        route_handlers=[api, *health.ROUTES],
+        route_handlers=[api, *health.ROUTES, *pages.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "upkeep": Provide(lambda: keeper, sync_to_thread=False),
