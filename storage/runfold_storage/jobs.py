@@ -97,6 +97,14 @@ def list_jobs(
     return [Job(*row) for row in rows]
 
 
+def newest_job(connection: psycopg.Connection, kind: str) -> Job | None:
+    """The newest of this kind in the background; None if there never was one."""
+    found = connection.execute(
+        _SELECT + "WHERE background AND kind = %s ORDER BY created_at DESC, id LIMIT 1", (kind,)
+    ).fetchone()
+    return None if found is None else Job(*found)
+
+
 def find_unfinished(
     connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]
 ) -> Job | None:

@@ -54,6 +54,10 @@ _EXTREMES: Final = """
     WHERE workflow = %(workflow)s AND project = %(project)s AND node = %(node)s
       AND hour = %(hour)s AND status = %(status)s AND shard = %(shard)s
       AND (duration_min_us >= %(least)s OR duration_max_us <= %(most)s)
+      -- Of hours that have aged the rows do not tell any more.
+      AND NOT EXISTS (
+          SELECT FROM aged_hours AS a WHERE a.project = stats.project AND a.hour = stats.hour
+      )
 """
 
 

@@ -113,6 +113,20 @@ def add_differences(rollups: Rollups, differences: Differences) -> None:
             figures.add_duration(duration_us, count)
 
 
+def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Differences) -> None:
+    """Take out what counts in hours that cannot be added up any more."""
+    rows = connection.execute(
+        """
+        SELECT project, (extract(epoch FROM hour) * 1000000)::bigint FROM aged_hours
+        WHERE hour >= %(first)s AND hour < %(end)s
+        """,
+        _parameters(span),
+    )
+    aged = set(rows.fetchall())
+    for key in [key for key in differences if (key.project, key.hour_us) in aged]:
+        del differences[key]
+
+
 def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
     """What `stats` says; rows that count nothing are left out."""
     rollups: Rollups = {}
@@ -214,10 +228,15 @@ _OF_SPAN: Final = """
     (%(shard)s::smallint IS NULL OR {0}.shard = %(shard)s)
     AND (%(workflow)s::text IS NULL OR {0}.workflow = %(workflow)s)
     AND (%(project)s::text IS NULL OR {0}.project = %(project)s)
+    AND NOT EXISTS (
+        SELECT FROM aged_hours AS a WHERE a.project = {0}.project AND a.hour = {1}
+    )
 """
+"""Hours of which retention has taken rows away are left out: they cannot be added up again."""
 _OF_RUNS: Final = (
     "r.created_at >= %(first)s AND r.created_at < %(end)s AND r.shard >= 0"
-    " AND r.run <> ALL(%(without)s::uuid[]) AND " + _OF_SPAN.format("r")
+    " AND r.run <> ALL(%(without)s::uuid[]) AND "
+    + _OF_SPAN.format("r", "to_timestamp(floor(extract(epoch FROM r.created_at) / 3600) * 3600)")
 )
 _HOUR: Final = "(floor(extract(epoch FROM r.created_at) / 3600) * 3600000000)::bigint"
 
@@ -239,5 +258,6 @@ _READ: Final = f"""
            bins, bin_counts, n, n_timed, duration_min_us, duration_max_us, duration_sum_us,
            input_tokens, output_tokens, cost_nano_usd
     FROM stats AS s
-    WHERE s.hour >= %(first)s AND s.hour < %(end)s AND s.shard >= 0 AND {_OF_SPAN.format("s")}
+    WHERE s.hour >= %(first)s AND s.hour < %(end)s AND s.shard >= 0
+      AND {_OF_SPAN.format("s", "s.hour")}
 """  # noqa: S608 - made of constants

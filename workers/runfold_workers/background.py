@@ -17,7 +17,7 @@ from runfold_storage.errors import DatabaseUnreachable, JobTaken
 from runfold_storage.jobs import UNFINISHED, Interrupted, fail_job, leave_job, read_job
 from runfold_storage.upkeep import DELETE
 
-from . import rebuilding
+from . import rebuilding, retaining
 from .deleting import delete
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ Work = Callable[[psycopg.Connection, UUID, threading.Event], object]
 KINDS: Final[Mapping[str, Work]] = {
     rebuilding.KIND: rebuilding.rebuild,
     DELETE: delete,
+    retaining.KIND: retaining.retain,
 }
 """All that can be asked for; nothing else is ever called."""
 

@@ -31,6 +31,8 @@ JOB_POINTS: Final = (
     "before_correction_commit",
     "after_progress",
     "after_page_deleted",
+    "after_marking",
+    "after_aging_step",
     "before_deletion_commit",
     "after_deletion_commit",
 )

@@ -8,7 +8,7 @@ import psycopg
 
 from runfold.errors import BrokenEvent
 from runfold.ids import is_own_id
-from runfold_storage.ledger import load_for_fold, load_given_ids, load_tombstones
+from runfold_storage.ledger import load_aged, load_deleted, load_for_fold, load_given_ids
 from runfold_storage.rows import RunRow
 from runfold_storage.stored_rows import NOTHING_STORED, StoredRun
 
@@ -23,6 +23,8 @@ class Refolded(NamedTuple):
     rows: StoredRun
     events: int = 0
     unreadable: str | None = None
+    is_aged: bool = False
+    """Retention has taken events away: what the tables have is all that there is."""
 
 
 def refold(
@@ -31,7 +33,7 @@ def refold(
     """The rows that follow from the ledger, for each of these keys; deleted runs have none."""
     refs = [(shard, key) for key in keys]
     names = load_given_ids(connection, shard, [key for key in keys if is_own_id(key)])
-    deleted = load_tombstones(connection, refs)
+    deleted, aged = load_deleted(connection, refs), load_aged(connection, refs)
     states = {}
     for key in keys:
         given_id = names.get(key)
@@ -49,6 +51,7 @@ def refold(
             NOTHING_STORED if (shard, key) in deleted else rows_of(state),
             counts[key],
             unreadable.get(key),
+            (shard, key) in aged and (shard, key) not in deleted,
         )
         for key, state in states.items()
     }
