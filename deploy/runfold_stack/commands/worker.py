@@ -46,7 +46,12 @@ def run(arguments: Namespace, context: Context) -> int:
     except DatabaseUnreachable as error:
         _log.warning("PostgreSQL is away, waiting for it", extra={"reason": str(error)})
     worker = Worker(
-        WorkerSettings(endpoints.redis_url, endpoints.database_url, shards=settings.shards)
+        WorkerSettings(
+            endpoints.redis_url,
+            endpoints.database_url,
+            shards=settings.shards,
+            limits=settings.limits,
+        )
     )
     failures: list[BaseException] = []
     port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
