@@ -38,7 +38,16 @@ export async function showRun(root, context) {
   if (chosen) choose(chosen);
   readRelated();
   useKeys(shortcuts(), signal);
-  follow(id, run, context, { changed(next, hasOutput) { run = next; draw(); if (hasOutput && tab === "log") log.read(); } });
+  follow(id, run, context, {
+    changed(next, hasOutput) {
+      run = next;
+      draw();
+      if (hasOutput && tab === "log") log.read();
+    },
+    deleted() {
+      fill(related, h("p", { class: "notice", role: "alert" }, "This run was deleted. ", h("a", { href: "/" }, "See all runs")));
+    },
+  });
 
   function draw() {
     context.title(`${run.workflow} ${run.status}`);
