@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
@@ -68,6 +69,11 @@ SETTINGS: Final = (
         "port that the API listens on; one that is given and taken is an error",
     ),
     Setting(
+        "RUNFOLD_API_URL",
+        "that of `runfold up`",
+        "API that `watch` talks to, as in `https://runfold.example`",
+    ),
+    Setting(
         "RUNFOLD_METRICS_HOST",
         f"`{DEFAULT_METRICS_HOST}`",
         "address that workers serve `/metrics` on; the API serves its own beside its routes",
@@ -104,6 +110,7 @@ class Settings:
     workers: int = DEFAULT_WORKERS
     api_host: str = DEFAULT_API_HOST
     api_port: int | None = None
+    api_url: str | None = None
     metrics_host: str = DEFAULT_METRICS_HOST
     metrics_port: int | None = None
     limits: Limits = DEFAULT_LIMITS
@@ -149,6 +156,7 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
+        api_url=_http_url("RUNFOLD_API_URL", given),
         metrics_host=given["RUNFOLD_METRICS_HOST"] or DEFAULT_METRICS_HOST,
         metrics_port=_number("RUNFOLD_METRICS_PORT", given, 0, 65535),
         limits=Limits(
@@ -168,6 +176,18 @@ def _number(name: str, given: Mapping[str, str], least: int, most: int) -> int |
     if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
         raise SettingInvalid(f"{name} is {text!r}: a whole number from {least} to {most} is needed")
     return int(text)
+
+
+def _http_url(name: str, given: Mapping[str, str]) -> str | None:
+    url = given[name].rstrip("/")
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_usable = False
+    if url and not is_usable:
+        raise SettingInvalid(f"{name}: expected http://host:port or https://host")
+    return url or None
 
 
 def _limit(name: str, given: Mapping[str, str], default_s: float) -> Limit:

@@ -38,6 +38,7 @@ def test_variables_are_read() -> None:
             "RUNFOLD_WORKERS": "2",
             "RUNFOLD_API_HOST": "0.0.0.0",
             "RUNFOLD_API_PORT": "9000",
+            "RUNFOLD_API_URL": "https://runfold.example/",
             "RUNFOLD_METRICS_HOST": "::",
             "RUNFOLD_METRICS_PORT": "0",
             "RUNFOLD_LOST_AFTER_S": "600, nightly=86400,a=b=0",
@@ -57,6 +58,7 @@ def test_variables_are_read() -> None:
         workers=2,
         api_host="0.0.0.0",
         api_port=9000,
+        api_url="https://runfold.example",
         metrics_host="::",
         metrics_port=0,
         limits=Limits(
@@ -78,6 +80,7 @@ def test_variables_are_read() -> None:
         ("RUNFOLD_SHARDS", "²"),
         ("RUNFOLD_WORKERS", "-1"),
         ("RUNFOLD_API_PORT", "65536"),
+        ("RUNFOLD_API_URL", "localhost:8420"),
         ("RUNFOLD_METRICS_PORT", "-1"),
         ("RUNFOLD_SPOOL_BYTES", "1 GB"),
         ("RUNFOLD_LOST_AFTER_S", "1h"),
