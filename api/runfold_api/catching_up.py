@@ -11,7 +11,7 @@ from runfold_storage.filters import RunFilter
 from runfold_storage.run_lists import Page, read_runs
 from runfold_storage.summaries import RunPage
 
-from .news import may_match, read_news
+from .news import read_news
 from .watchers import Said
 
 
@@ -35,16 +35,11 @@ def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snap
 
 
 def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Missed | None:
-    """None: only a snapshot can tell.
-
-    Nobody remembers what the client was shown, so it is told of each run that could have been on
-    its page and is not of the filter.
-    """
+    """None: only a snapshot can tell."""
     news = read_news(connection, after, [wanted])
     if news is None:
         return None
-    said = news.said_to(wanted.question(), lambda key: may_match(news.rows.get(key), wanted))
-    return Missed(news.changes.cursor, said)
+    return Missed(news.changes.cursor, news.said_to(wanted.question()))
 
 
 class Snapshots:

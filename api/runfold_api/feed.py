@@ -25,7 +25,7 @@ from runfold_storage.errors import StorageError
 from runfold_storage.filters import RunFilter
 from runfold_storage.history import History
 
-from .news import News, read_news
+from .news import News, Others, read_news
 from .watchers import Watcher
 
 log = logging.getLogger(__name__)
@@ -35,31 +35,20 @@ GAP_S: Final = 0.005
 """Between two turns, so that what comes in bursts is read together."""
 _RETRY_S: Final = 1.0
 _BLOCK_S: Final = 2.0
-_SHOWN: Final = 10_000
 _CHANNELS: Final = "runfold:{*}:changes"
 
 
 class Audience:
-    """The watchers of one filter, and which runs they were shown, so that they learn what left."""
+    """The watchers of one filter, and what none of them has to be told of any more."""
 
     def __init__(self, wanted: RunFilter) -> None:
         self.wanted = wanted
         self.watchers: set[Watcher] = set()
-        self._shown: dict[Any, None] = {}
-
-    def show(self, keys: Iterable[Any]) -> None:
-        """These runs are on somebody's page; the oldest of too many are forgotten."""
-        for key in keys:
-            self._shown.pop(key, None)
-            self._shown[key] = None
-        while len(self._shown) > _SHOWN:
-            del self._shown[next(iter(self._shown))]
+        self._others = Others()
 
     def hear(self, news: News) -> None:
         """Pass on what is of this filter."""
-        question = self.wanted.question()
-        said = news.said_to(question, lambda key: self._shown.pop(key, self) is None)
-        self.show(news.own[question])
+        said = news.said_to(self.wanted.question(), self._others)
         for watcher in self.watchers:
             watcher.tell(said, news.changes.cursor)
 

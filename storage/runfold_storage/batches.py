@@ -78,7 +78,7 @@ def prepare(batch: Batch) -> Prepared:
         changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
         stats=encode_stats(stats) if stats else b"",
         taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
-        told=change_rows(batch.runs),
+        told=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
     )
 

@@ -39,11 +39,14 @@ MAX_BEHIND: Final = 20_000
 Cursor = tuple[int, ...]
 """How far a reader has come: the last number of each shard, from shard 0 on."""
 
-_KEY_BYTES: Final = 16
+_ENTRY_BYTES: Final = 17
+"""A flag, 1 for a run that was not there before, and the run's key."""
+_CHANGED: Final = b"\0"
+_NEW: Final = b"\1"
 
 
 class ChangeRow(NamedTuple):
-    """What a batch says of one shard: the runs of the numbers that end with `feed_seq`."""
+    """What a batch says of one shard: entries for the numbers that end with `feed_seq`."""
 
     shard: int
     feed_seq: int
@@ -51,12 +54,16 @@ class ChangeRow(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A run's newest change; `gone` is the id of a run that was deleted."""
+    """A run's newest change; `gone` is the id of a run that was deleted.
+
+    `is_new`: there was no such run at the cursor from which this was read.
+    """
 
     shard: int
     feed_seq: int
     run: UUID
     gone: str | None = None
+    is_new: bool = False
 
 
 class Changes(NamedTuple):
@@ -66,13 +73,17 @@ class Changes(NamedTuple):
     changed: list[Change]
 
 
-def change_rows(numbered: Iterable[tuple[RunRow, int]]) -> list[ChangeRow]:
-    """What a batch has to say of the run rows that it writes."""
-    entries = sorted((row.shard, feed_seq, row.run) for row, feed_seq in numbered)
+def change_rows(
+    new: Iterable[tuple[RunRow, int]], changed: Iterable[tuple[RunRow, int]]
+) -> list[ChangeRow]:
+    """What a batch has to say of the run rows that it writes, each with its number."""
+    entries = [(row.shard, feed_seq, _NEW + row.run) for row, feed_seq in new]
+    entries += [(row.shard, feed_seq, _CHANGED + row.run) for row, feed_seq in changed]
+    entries.sort()
     found = []
     for shard, group in groupby(entries, key=itemgetter(0)):
         own = list(group)
-        found.append(ChangeRow(shard, own[-1][1], b"".join(run for _, _, run in own)))
+        found.append(ChangeRow(shard, own[-1][1], b"".join(entry for _, _, entry in own)))
     return found
 
 
@@ -106,7 +117,7 @@ def note_gone(connection: psycopg.Connection, shard: int, gone: Sequence[tuple[U
             len(gone),
             shard,
             shard,
-            b"".join(run.bytes for run, _ in gone),
+            b"".join(_CHANGED + run.bytes for run, _ in gone),
             [run_id for _, run_id in gone],
         ),
     )
@@ -146,7 +157,10 @@ def read_changes(connection: Connection, after: Cursor) -> Changes | None:
             reached[row.shard] = row.feed_seq
             for change in entries:
                 if change.feed_seq > behind[row.shard]:
-                    newest[change.shard, change.run] = change
+                    key = (change.shard, change.run)
+                    older = newest.get(key)
+                    is_new = change.is_new or (older is not None and older.is_new)
+                    newest[key] = change._replace(is_new=is_new)
     if any(number != now[shard] for shard, number in reached.items()):
         return None
     return Changes(now, sorted(newest.values()))
@@ -220,8 +234,8 @@ def _bound(values: Sequence[Any], kind: Any) -> Any:
 
 
 def _entries(row: Row[Any]) -> Iterator[Change]:
-    keys = [row.runs[at : at + _KEY_BYTES] for at in range(0, len(row.runs), _KEY_BYTES)]
-    gone = row.gone or [None] * len(keys)
-    first = row.feed_seq - len(keys) + 1
-    for number, (key, run_id) in enumerate(zip(keys, gone, strict=True), first):
-        yield Change(row.shard, number, UUID(bytes=key), run_id)
+    entries = [row.runs[at : at + _ENTRY_BYTES] for at in range(0, len(row.runs), _ENTRY_BYTES)]
+    gone = row.gone or [None] * len(entries)
+    first = row.feed_seq - len(entries) + 1
+    for number, (entry, run_id) in enumerate(zip(entries, gone, strict=True), first):
+        yield Change(row.shard, number, UUID(bytes=entry[1:]), run_id, entry[:1] == _NEW)

@@ -183,8 +183,8 @@ positions = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# Which runs changed: `runs` holds their keys, 16 bytes each, for the numbers that end with
-# `feed_seq`; `gone` has the ids of those that were deleted. See `changes`.
+# Which runs changed: `runs` holds 17 bytes for each of the numbers that end with `feed_seq`, a flag
+# and the run's key; `gone` has the ids of those that were deleted. See `changes`.
 changes = Table(
     "changes",
     metadata,

@@ -108,10 +108,31 @@ def test_a_filter_is_told_what_enters_and_what_leaves(api: httpx.Client) -> None
         post(api, event("completed", "other", 1))
         post(api, event("completed", "mine", 1))
         listener.wait(has("removed"), what="its leaving")
+        post(api, event("annotated", "mine", 2, tags={"a": "b"}))
+        post(api, event("started", "last", 3, workflow="w", project="acme"))
+        listener.wait(has("changed", 2), what="the last run")
     assert [(each.event, each.data["id"]) for each in listener.events[1:]] == [
         ("changed", "mine"),
         ("removed", "mine"),
+        ("changed", "last"),
     ]
+
+
+def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
+    api: httpx.Client, redis_url: str, database_url: str
+) -> None:
+    """A server that never sent the run cannot know that it is on the client's page."""
+    post(api, event("started", "a", 0, workflow="w"))
+    with listening(api, f"{LIVE}?status=running") as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+    with (
+        serving(redis_url, database_url) as other,
+        listening(other, f"{LIVE}?status=running", listener.last_id) as again,
+    ):
+        wait_until(lambda: again.status == 200, what="the stream")
+        post(api, event("completed", "a", 1))
+        again.wait(has("removed"), what="its leaving")
+        assert again.named("removed") == [{"id": "a"}]
 
 
 def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
