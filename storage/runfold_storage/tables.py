@@ -241,6 +241,18 @@ sightings = Table(
     postgresql_with={"fillfactor": 50},
 )
 
+# How far the changes of a shard had come at a moment when all of its stream was folded, by how long
+# somebody had listened until then: tells which runs have been silent, see `silence`.
+pulses = Table(
+    "pulses",
+    metadata,
+    _filled("heard_us", BigInteger),
+    _filled("feed_seq", BigInteger),
+    _filled("at", _TIME),
+    _filled("shard", SmallInteger),
+    PrimaryKeyConstraint("shard", "heard_us"),
+)
+
 # What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
 dead_letters = Table(
     "dead_letters",

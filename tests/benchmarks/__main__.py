@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 from rich.console import Console
 
-from benchmarks import emitting, folding, growth, latency, machine, reading, report
+from benchmarks import emitting, folding, growth, latency, live, machine, reading, report
 from benchmarks.figures import Figures
 from benchmarks.filling import fill
 from benchmarks.profiling import Profile
@@ -20,7 +20,7 @@ from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
 from runfold_api.serving import bind, make_server, url_of
 from runfold_api.settings import Settings
 
-PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "growth", "read")
+PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "live", "growth", "read")
 
 
 def main() -> None:
@@ -59,6 +59,7 @@ def main() -> None:
             "json": lambda: folding.measure_json(servers, sizes, figures),
             "sustained": lambda: folding.measure_sustained(servers, sizes, figures),
             "latency": lambda: latency.measure(servers, sizes, figures),
+            "live": lambda: live.measure(servers, sizes, figures),
             "growth": lambda: growth.measure(servers, sizes, figures),
             "read": lambda: _measure_reads(servers, sizes, figures),
         }

@@ -26,6 +26,7 @@ class Sizes:
     growth_top_runs: int
     read_runs: int
     read_rounds: int
+    watchers: int
 
 
 QUICK: Final = Sizes(
@@ -43,6 +44,7 @@ QUICK: Final = Sizes(
     growth_top_runs=10_000,
     read_runs=10_000,
     read_rounds=50,
+    watchers=200,
 )
 DEFAULT: Final = Sizes(
     name="default",
@@ -59,6 +61,7 @@ DEFAULT: Final = Sizes(
     growth_top_runs=100_000,
     read_runs=100_000,
     read_rounds=500,
+    watchers=1_000,
 )
 FULL: Final = Sizes(
     name="full",
@@ -75,4 +78,5 @@ FULL: Final = Sizes(
     growth_top_runs=3_000_000,
     read_runs=300_000,
     read_rounds=500,
+    watchers=1_000,
 )

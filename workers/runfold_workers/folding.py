@@ -22,7 +22,7 @@ from .arrivals import (
     take_apart,
     wrong_streams,
 )
-from .facts import HEARTBEAT
+from .facts import HEARTBEAT, SIGNS
 from .images import node_row, run_row
 from .memory import Load, Memory, Recalls
 from .state import RULES, Attempt, RunState
@@ -144,14 +144,15 @@ class Folder:
                 seen.expected = event_id + 1
             elif not seen.add(event_id) and kind != HEARTBEAT:
                 continue
-            if kind == HEARTBEAT:
-                run.apply(kind, at_us, event_id, fact)
-                continue
-            if at_us > run.seen_us:
-                run.seen_us = at_us
-            if at_us < run.created_us:
-                run.created_us = at_us
-            rules[kind](run, (at_us, event_id), fact)
+            if kind in SIGNS:
+                if not run.hear(kind, at_us, fact):
+                    continue
+            else:
+                if at_us > run.seen_us:
+                    run.seen_us = at_us
+                if at_us < run.created_us:
+                    run.created_us = at_us
+                rules[kind](run, (at_us, event_id), fact)
             given_id = run.given_id
             kept = body if given_id is None else with_run_id(body, given_id)
             note((run.key, event_id, at_us, kind, shard, kept))

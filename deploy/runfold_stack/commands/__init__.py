@@ -45,6 +45,7 @@ COMMANDS: Final = (
     Command("runs", "list runs, newest first"),
     Command("show", "show one run with its nodes, error and output"),
     Command("stats", "show counts, durations and cost by workflow or by node"),
+    Command("watch", "show runs as they change, or one run as it goes on"),
     Command("export", "write runs to a file: CSV, NDJSON or Parquet"),
     Command("delete", "delete runs, by their ids or by filters"),
     Command("emit", "send events, one JSON object a line"),

@@ -65,7 +65,12 @@ def run(arguments: Namespace, context: Context) -> int:
     if arguments.role == JOBS:
         return _do_jobs(endpoints, settings)
     worker = Worker(
-        WorkerSettings(endpoints.redis_url, endpoints.database_url, shards=settings.shards)
+        WorkerSettings(
+            endpoints.redis_url,
+            endpoints.database_url,
+            shards=settings.shards,
+            limits=settings.limits,
+        )
     )
     port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
     jobs = _jobs_child(endpoints) if arguments.role == ALL else None
