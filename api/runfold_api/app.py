@@ -10,22 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
+from litestar.datastructures import State
 from litestar.di import Provide
 
 from runfold_storage.history import History
 from runfold_storage.upkeep import Upkeep
 
-from . import health, pages, reads, upkeep, writes
+from . import health, live, pages, reads, upkeep, writes
+from .feed import Feed
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
 from .queries import check_query
+from .run_feed import RunFeed
 from .settings import Settings
 from .stream_writer import StreamWriter
 
 
 def create_app(settings: Settings) -> Litestar:
-    """An ASGI application; it opens no connection before the first request."""
+    """An ASGI application; it opens no connection before the first request.
+
+    `state.feed.end()` ends the streams of those who watch: a server that stops waits for them.
+    """
     history = History(
         settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
     )
@@ -36,6 +42,9 @@ def create_app(settings: Settings) -> Litestar:
         threads=settings.write_threads,
         timeout_s=settings.write_timeout_s,
     )
+
+    feed = Feed(history, settings.redis_url)
+    streams = live.Live(feed, RunFeed(feed, history))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -51,16 +60,18 @@ def create_app(settings: Settings) -> Litestar:
 
     api = Router(
         "/api/v1",
-        route_handlers=[*reads.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
+        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
         before_request=check_query,
     )
-    request_metrics = RequestMetrics()
+    request_metrics = RequestMetrics(feed)
     return MeteredApp(
+        state=State({"feed": feed}),
         metrics=request_metrics,
         route_handlers=[api, *health.ROUTES, *pages.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "upkeep": Provide(lambda: keeper, sync_to_thread=False),
+            "live": Provide(lambda: streams, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },

@@ -26,6 +26,7 @@ from runfold.ids import run_key
 from runfold.streams import shard_of
 
 from .batches import write_images
+from .changes import note_gone
 from .differences import Differences, add_whole
 from .filters import RunFilter
 from .jobs import Interrupted
@@ -203,12 +204,13 @@ def _bury(
         if position is None:
             return []
         # After the lock: a run may have come back to life since it was looked up.
-        statement = select(runs.c.run).where(
+        statement = select(runs.c.run, runs.c.given_id).where(
             runs.c.shard == shard, runs.c.run.in_(keys), *conditions
         )
-        gone = [row.run for row in execute(connection, statement)]
-        if not gone:
+        meant = execute(connection, statement).fetchall()
+        if not meant:
             return []
+        gone = [row.run for row in meant]
         gone_keys = [run.bytes for run in gone]
         stats: Differences = {}
         for stored in read_rows(connection, shard, gone_keys).values():
@@ -225,6 +227,7 @@ def _bury(
         write_images(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
         change_behind(connection, shard, position.feed_seq)
+        note_gone(connection, shard, [(row.run, row.given_id or str(row.run)) for row in meant])
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
     return gone

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
@@ -40,6 +40,8 @@ from .watermarks import count_shards, read_positions, read_watermark
 from .workflow_lists import WorkflowPage, make_workflow_query, read_workflows
 
 TIMEOUT_S: Final = 15
+
+Answer = TypeVar("Answer")
 
 
 class History:
@@ -121,7 +123,7 @@ class History:
     def run(self, run: str) -> RunDetail | None:
         """One run with its nodes and payloads; None for a run that is not known."""
         with self._snapshot() as connection:
-            place = self._find(connection, run)
+            place = self.find(connection, run)
             return None if place is None else read_run(connection, *place)
 
     def events(
@@ -183,6 +185,11 @@ class History:
         with self._snapshot() as connection:
             return read_workflows(connection, query)
 
+    def read(self, question: Callable[[Connection], Answer]) -> Answer:
+        """Ask several things of one snapshot, as the feed of changes does."""
+        with self._snapshot() as connection:
+            return question(connection)
+
     def watermark(self) -> Watermark:
         """How far the fold has come."""
         with self._snapshot() as connection:
@@ -211,10 +218,10 @@ class History:
 
     def _events(self, query: EventQuery) -> EventPage | None:
         with self._snapshot() as connection:
-            place = self._find(connection, query.run)
+            place = self.find(connection, query.run)
             return None if place is None else read_events(connection, *place, query)
 
-    def _find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
+    def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
         """The shard and key of a run that exists."""
         if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
             return None

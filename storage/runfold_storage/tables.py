@@ -185,6 +185,19 @@ positions = Table(
     postgresql_with={"fillfactor": 50},
 )
 
+# Which runs changed: `runs` holds 17 bytes for each of the numbers that end with `feed_seq`, a flag
+# and the run's key; `gone` has the ids of those that were deleted. See `changes`.
+changes = Table(
+    "changes",
+    metadata,
+    _filled("feed_seq", BigInteger),
+    _filled("changed_at", _TIME, "now()"),
+    _filled("shard", SmallInteger),
+    _filled("runs", LargeBinary),
+    Column("gone", ARRAY(Text)),
+    PrimaryKeyConstraint("shard", "feed_seq"),
+)
+
 # Who folds a shard: for efficiency only, `positions` is what makes it exact.
 leases = Table(
     "leases",

@@ -213,7 +213,7 @@ def test_unknown_parameter(lone_api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/api/v1", "/api/v1/", "/api/v1/run", "/api", "/api/openapi.json/x"]
+    "path", ["/nope", "/page/", "/api/v1", "/api/v1/", "/api/v1/run", "/api", "/api/openapi.json/x"]
 )
 def test_nothing_there(lone_api: httpx.Client, path: str) -> None:
     """A path that does not exist is a problem like any other."""
@@ -526,6 +526,8 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/export",
         "/api/v1/jobs",
         "/api/v1/jobs/{job}",
+        "/api/v1/live",
+        "/api/v1/runs/{run}/live",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -27,7 +27,7 @@ from runfold_workers.committing import Committer
 from runfold_workers.rebuilding import rebuild
 from runfold_workers.repairing import examine
 from runfold_workers.selecting import Selection
-from tables import read_projection
+from tables import read_projection, truncate
 from waiting import is_folded, wait_until, worker_thread
 
 EVERYTHING = Selection(shards=SHARDS)
@@ -110,10 +110,7 @@ def test_a_worker_that_remembers_a_run_forgets_it(
 ) -> None:
     """Deleted while a worker has it in memory, with more of its events to come."""
     halves = EVENTS[: len(EVENTS) // 2], EVENTS
-    database.execute("DELETE FROM events")
-    for table in ("runs", "nodes", "stats"):
-        database.execute(f"DELETE FROM {table}")
-    database.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")
+    truncate(database)
     gone = {event["run"] for event in halves[0][::40]}
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)

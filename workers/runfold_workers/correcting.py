@@ -11,11 +11,13 @@ wrong in themselves stay so by that, and are replaced by the sum over the rows.
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 
 from runfold.crashing import crash_point
 from runfold_storage.batches import write_images
+from runfold_storage.changes import note_gone
 from runfold_storage.differences import Differences, add_whole
 from runfold_storage.positions import change_behind, hold_shard
 from runfold_storage.rows import Batch, NodeRow, RunRow, StatsKey
@@ -27,7 +29,7 @@ from runfold_storage.stored_rows import (
 )
 from runfold_storage.sums import Span, replace_rollups, spans_of
 
-from .comparing import Difference, compare_rollups, compare_run
+from .comparing import Difference, compare_rollups, compare_run, name_of
 from .refolding import refold
 from .verifying import sums_of
 
@@ -89,6 +91,8 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
         change_behind(connection, shard, feed_seq)
+        named = [(UUID(bytes=key), name_of(key, stored[key].row)) for key in gone if key in stored]
+        note_gone(connection, shard, named)
         crash_point("before_correction_commit")
     return Corrected(corrected, differences, spans_of(stats))
 

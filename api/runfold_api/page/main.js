@@ -2,6 +2,7 @@
 
 import { h, fill } from "./shared/elements.js";
 import { refreshTimes } from "./shared/formats.js";
+import { Problem } from "./shared/api.js";
 import { Router } from "./shared/router.js";
 import { watchHealth } from "./shared/health.js";
 import { initTheme } from "./shared/theme.js";
@@ -43,7 +44,7 @@ const router = new Router(async (place) => {
     await viewOf(place.path)(main, context);
   } catch (error) {
     if (error.name === "AbortError") return;
-    console.error(error);
+    if (!(error instanceof Problem)) console.error(error);
     showError(error);
   }
 });

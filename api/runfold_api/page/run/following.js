@@ -14,13 +14,18 @@ export function follow(id, first, context, handlers) {
   let busy = false;
 
   const due = (output = false) => { isDue = true; hasOutput ||= output; tick(); };
+  let isFirst = true;
   watch(`${runPath(id)}/live`, {}, {
+    snapshot: () => {
+      if (!isFirst || !ENDED.includes(first.status)) due(true); // it may have changed meanwhile
+      isFirst = false;
+    },
     changed: () => due(),
     nodes: () => due(),
     logged: () => due(true),
+    deleted: () => handlers.deleted(),
   }, context.signal);
   context.every(AT_MOST_EVERY_MS, tick);
-  if (!ENDED.includes(first.status)) due(true);
 
   async function tick() {
     if (!isDue || busy || document.hidden || Date.now() - last < AT_MOST_EVERY_MS) return;

@@ -35,10 +35,19 @@ export async function showRun(root, context) {
 
   fill(root, heading, related, tabs, h("div", { class: "split" }, body, side));
   draw();
+  readTab();
   if (chosen) choose(chosen);
-  readRelated();
   useKeys(shortcuts(), signal);
-  follow(id, run, context, { changed(next, hasOutput) { run = next; draw(); if (hasOutput && tab === "log") log.read(); } });
+  follow(id, run, context, {
+    changed(next, hasOutput) {
+      run = next;
+      draw();
+      if (hasOutput && tab === "log") log.read();
+    },
+    deleted() {
+      fill(related, h("p", { class: "notice", role: "alert" }, "This run was deleted. ", h("a", { href: "/" }, "See all runs")));
+    },
+  });
 
   function draw() {
     context.title(`${run.workflow} ${run.status}`);
@@ -69,9 +78,13 @@ export async function showRun(root, context) {
     tab = name;
     remember();
     draw();
-    if (name === "log") { log.only(isLogOfNode && chosen ? chosen.node : null); log.read(); }
-    if (name === "events") events.read();
+    readTab();
     document.getElementById(`tab-${name}`).focus();
+  }
+
+  function readTab() {
+    if (tab === "log") { log.only(isLogOfNode && chosen ? chosen.node : null); log.read(); }
+    if (tab === "events") events.read();
   }
 
   function moveTab(event) {
@@ -108,13 +121,6 @@ export async function showRun(root, context) {
   function remember() {
     const query = { tab: tab === "timeline" ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
     history.replaceState(null, "", withQuery(location.pathname, query));
-  }
-
-  async function readRelated() {
-    const children = await get("runs", { parent_run: id, limit: 20 }, { signal }).catch(() => null);
-    if (!children?.runs.length) return;
-    fill(related, h("details", { class: "related", open: true }, h("summary", null, `Child runs (${children.next_cursor ? "newest 20" : children.runs.length})`),
-      h("ul", null, children.runs.map((child) => h("li", null, statusElement(child.status), " ", h("a", { href: runPath(child.id, "/runs") }, child.workflow, " ", h("span", { class: "id" }, child.id)), " ", durationElement(child))))));
   }
 
   function shortcuts() {
