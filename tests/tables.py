@@ -74,6 +74,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "runs",
         "nodes",
         "stats",
+        "stats_days",
         "dead_letters",
         "tombstones",
         "leases",

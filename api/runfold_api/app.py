@@ -15,10 +15,11 @@ from litestar.di import Provide
 from runfold_storage.history import History
 
 from . import health, reads, writes
+from .freshness import provide_history
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
-from .queries import check_query
+from .queries import check_query, run_filters
 from .settings import Settings
 from .stream_writer import StreamWriter
 
@@ -48,7 +49,13 @@ def create_app(settings: Settings) -> Litestar:
             history.close()
 
     api = Router(
-        "/api/v1", route_handlers=[*reads.ROUTES, *writes.ROUTES], before_request=check_query
+        "/api/v1",
+        route_handlers=[*reads.ROUTES, *writes.ROUTES],
+        before_request=check_query,
+        dependencies={
+            "history": Provide(provide_history(history)),
+            "filters": Provide(run_filters, sync_to_thread=False),
+        },
     )
     request_metrics = RequestMetrics()
     return MeteredApp(

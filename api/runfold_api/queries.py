@@ -10,12 +10,16 @@ from typing import Annotated, Any, Final
 from litestar import Request
 from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
+from litestar.typing import FieldDefinition
 
-from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET
+from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET, parse_time
 
 from .problems import BadRequest
 
-_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBERS: Final = (
+    (int, re.compile(r"-?[0-9]{1,18}"), "whole number"),
+    (float, re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,18})?"), "number"),
+)
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 
 Project = Annotated[str | None, QueryParameter(description="Only this project.")]
@@ -34,6 +38,37 @@ StartedAfter = Annotated[
 ]
 StartedBefore = Annotated[
     str | None, QueryParameter(description="Started before this time.", schema_extra=_TIME)
+]
+Trigger = Annotated[
+    str | None, QueryParameter(description="Only runs that this type of trigger set off.")
+]
+User = Annotated[str | None, QueryParameter(description="Only runs of this user.")]
+Session = Annotated[str | None, QueryParameter(description="Only runs of this session.")]
+Tags = Annotated[
+    list[str] | None,
+    QueryParameter(description="Only runs with this tag, key:value or key=value; repeatable."),
+]
+MinDuration = Annotated[
+    float | None, QueryParameter(description="Took so many milliseconds or longer.", ge=0)
+]
+MaxDuration = Annotated[
+    float | None, QueryParameter(description="Took so many milliseconds or less.", ge=0)
+]
+MinCost = Annotated[
+    float | None, QueryParameter(description="Cost so many US dollars or more.", ge=0)
+]
+MaxCost = Annotated[
+    float | None, QueryParameter(description="Cost so many US dollars or less.", ge=0)
+]
+ErrorType = Annotated[
+    str | None, QueryParameter(description="Only runs that failed with this type of error.")
+]
+WaitFor = Annotated[
+    str | None,
+    QueryParameter(
+        description="The position that a write was answered with, as shard:position, separated by "
+        "commas. The answer waits up to 10 s for the fold to come so far; then it is a 503."
+    ),
 ]
 Since = Annotated[
     str | None,
@@ -55,7 +90,10 @@ EventLimit = Annotated[int, QueryParameter(description="How many at most.", ge=1
 Offset = Annotated[
     int, QueryParameter(description="How many to skip; not with a cursor.", ge=0, le=MAX_OFFSET)
 ]
-Cursor = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
+Cursor = Annotated[
+    str | None, QueryParameter(description="The `next_cursor` or `prev_cursor` of another page.")
+]
+After = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
 
 
 ExportFormat = Annotated[str, QueryParameter(description="`csv`, `ndjson` or `parquet`.")]
@@ -69,6 +107,41 @@ def split_words(values: list[str] | None) -> list[str] | None:
     return [word for value in values for word in value.split(",")]
 
 
+def run_filters(
+    project: Project = None,
+    workflow: Workflow = None,
+    status: Statuses = None,
+    trigger: Trigger = None,
+    user: User = None,
+    session: Session = None,
+    tag: Tags = None,
+    started_after: StartedAfter = None,
+    started_before: StartedBefore = None,
+    min_duration_ms: MinDuration = None,
+    max_duration_ms: MaxDuration = None,
+    min_cost_usd: MinCost = None,
+    max_cost_usd: MaxCost = None,
+    error_type: ErrorType = None,
+) -> dict[str, Any]:
+    """What `History.runs` and `History.export` are filtered by."""
+    return {
+        "project": project,
+        "workflow": workflow,
+        "status": split_words(status),
+        "trigger": trigger,
+        "user": user,
+        "session": session,
+        "tag": tag,
+        "started_after": parse_time("started_after", started_after),
+        "started_before": parse_time("started_before", started_before),
+        "min_duration_ms": min_duration_ms,
+        "max_duration_ms": max_duration_ms,
+        "min_cost_usd": min_cost_usd,
+        "max_cost_usd": max_cost_usd,
+        "error_type": error_type,
+    }
+
+
 def check_query(request: Request[Any, Any, Any]) -> None:
     """Raise `BadRequest` for a parameter that the route does not have, or has once."""
     given: dict[str, int] = {}
@@ -76,8 +149,7 @@ def check_query(request: Request[Any, Any, Any]) -> None:
         given[name] = given.get(name, 0) + 1
     if not given:
         return
-    known = _known(request)
-    fields = request.route_handler.parsed_fn_signature.parameters
+    known = known_parameters(request.route_handler)
     for name, times in given.items():
         if name not in known:
             allowed = sorted(known)
@@ -85,18 +157,28 @@ def check_query(request: Request[Any, Any, Any]) -> None:
             raise BadRequest(
                 400, "unknown-parameter", detail, parameter=name[:100], allowed=allowed
             )
-        if times > 1 and not known[name]:
+        field, value = known[name], request.query_params[name]
+        if times > 1 and not field.is_non_string_sequence:
             raise BadRequest(400, "bad-parameter", f"{name}: given {times} times", parameter=name)
-        if fields[name].annotation is int and not _WHOLE.fullmatch(request.query_params[name]):
-            raise BadRequest(  # what would be read as a number all the same, as 1e2 is
-                400, "bad-parameter", f"{name}: expected a whole number", parameter=name
-            )
+        for kind, pattern, expected in _NUMBERS:
+            # What would be read as a number all the same, as 1e2 is, or nan.
+            if field.annotation in (kind, kind | None) and not pattern.fullmatch(value):
+                detail = f"{name}: expected a {expected}"
+                raise BadRequest(400, "bad-parameter", detail, parameter=name)
 
 
-def _known(request: Request[Any, Any, Any]) -> dict[str, bool]:
-    """The route's query parameters, and whether each may be repeated."""
-    known = {}
-    for name, field in request.route_handler.parsed_fn_signature.parameters.items():
-        if isinstance(field.kwarg_definition, QueryParameter):
-            known[name] = field.is_non_string_sequence
-    return known
+def known_parameters(handler: Any) -> dict[str, FieldDefinition]:
+    """The route's query parameters: its own, and those of what it depends on."""
+    dependencies = handler.resolve_dependencies()
+    signatures = [handler.parsed_fn_signature]
+    signatures += [
+        dependencies[name].parsed_fn_signature
+        for name in handler.parsed_fn_signature.parameters
+        if name in dependencies
+    ]
+    return {
+        name: field
+        for signature in signatures
+        for name, field in signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    }

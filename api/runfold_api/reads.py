@@ -30,26 +30,13 @@ _READING: Final[dict[str, Any]] = {
 @route("/runs", responses=described(400, 503), **_READING)
 def list_runs(
     history: NamedDependency[History],
-    project: queries.Project = None,
-    workflow: queries.Workflow = None,
-    status: queries.Statuses = None,
-    started_after: queries.StartedAfter = None,
-    started_before: queries.StartedBefore = None,
+    filters: NamedDependency[dict[str, Any]],
     limit: queries.Limit = 50,
     cursor: queries.Cursor = None,
     offset: queries.Offset = 0,
 ) -> RunPage:
     """Runs, newest first, without payloads."""
-    return history.runs(
-        project=project,
-        workflow=workflow,
-        status=queries.split_words(status),
-        started_after=parse_time("started_after", started_after),
-        started_before=parse_time("started_before", started_before),
-        limit=limit,
-        cursor=cursor,
-        offset=offset,
-    )
+    return history.runs(**filters, limit=limit, cursor=cursor, offset=offset)
 
 
 @route(
@@ -60,24 +47,12 @@ def list_runs(
 )
 def export_runs(
     history: NamedDependency[History],
+    filters: NamedDependency[dict[str, Any]],
     format: queries.ExportFormat,  # noqa: A002, the contract's word
     nodes: queries.WithNodes = False,
-    project: queries.Project = None,
-    workflow: queries.Workflow = None,
-    status: queries.Statuses = None,
-    started_after: queries.StartedAfter = None,
-    started_before: queries.StartedBefore = None,
 ) -> Stream:
     """All runs of these filters as a file: CSV, NDJSON or Parquet, written as it is read."""
-    pieces = history.export(
-        format,
-        nodes=nodes,
-        project=project,
-        workflow=workflow,
-        status=queries.split_words(status),
-        started_after=parse_time("started_after", started_after),
-        started_before=parse_time("started_before", started_before),
-    )
+    pieces = history.export(format, nodes=nodes, **filters)
     first = next(pieces, b"")  # what can be wrong is wrong by now, and is told as a problem
     name = f"runs.{format}"
     return Stream(
@@ -107,7 +82,7 @@ def list_events(
     run: FromPath[str],
     types: queries.Types = None,
     limit: queries.EventLimit = 200,
-    after: queries.Cursor = None,
+    after: queries.After = None,
 ) -> EventPage:
     """A run's events as the ledger has them, by time and id."""
     run = decode_run(run)
@@ -143,7 +118,7 @@ def list_workflows(
     history: NamedDependency[History],
     project: queries.Project = None,
     limit: queries.Limit = 200,
-    cursor: queries.Cursor = None,
+    cursor: queries.After = None,
 ) -> WorkflowPage:
     """Every workflow with the figures of its runs."""
     return history.workflows(project=project, limit=limit, cursor=cursor)

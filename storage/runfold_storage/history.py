@@ -8,7 +8,9 @@ threads; it opens no connection before the first read, and a connection that bre
         page = history.runs(project="acme", status="failed")
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
@@ -25,7 +27,7 @@ from runfold.ids import run_key
 from runfold.streams import shard_of
 
 from .databases import make_engine
-from .errors import DatabaseUnreachable, ReadTooSlow, SchemaOutdated
+from .errors import DatabaseUnreachable, FoldBehind, ReadTooSlow, SchemaOutdated
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
@@ -37,10 +39,20 @@ from .run_lists import make_page, read_runs
 from .statistics import Stats, make_stats_query, read_stats
 from .summaries import RunPage, Watermark
 from .tables import dead_letters, runs
-from .watermarks import count_shards, read_positions, read_watermark
+from .watermarks import (
+    count_shards,
+    fold_behind,
+    missing_shards,
+    parse_positions,
+    read_positions,
+    read_watermark,
+)
 from .workflow_lists import WorkflowPage, make_workflow_query, read_workflows
 
 TIMEOUT_S: Final = 15
+MAX_WAIT_S: Final = 10
+"""For the fold to come as far as a reader wants."""
+POLL_S: Final = 0.01
 
 
 class History:
@@ -80,22 +92,41 @@ class History:
         project: str | None = None,
         workflow: str | None = None,
         status: str | Iterable[str] | None = None,
+        trigger: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        tag: str | Iterable[str] | None = None,
         started_after: datetime | None = None,
         started_before: datetime | None = None,
+        min_duration_ms: float | None = None,
+        max_duration_ms: float | None = None,
+        min_cost_usd: float | None = None,
+        max_cost_usd: float | None = None,
+        error_type: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
     ) -> RunPage:
         """Runs, newest first by their first event; `started_after` ≤ start < `started_before`.
 
-        `cursor` is the `next_cursor` of the page before, with the same filters.
+        A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
+        `next_cursor` or the `prev_cursor` of a page with the same filters.
         """
         wanted = make_run_filter(
             project=project,
             workflow=workflow,
             status=status,
+            trigger=trigger,
+            user=user,
+            session=session,
+            tag=tag,
             started_after=started_after,
             started_before=started_before,
+            min_duration_ms=min_duration_ms,
+            max_duration_ms=max_duration_ms,
+            min_cost_usd=min_cost_usd,
+            max_cost_usd=max_cost_usd,
+            error_type=error_type,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
@@ -188,6 +219,19 @@ class History:
         """How far the fold has come."""
         with self._snapshot() as connection:
             return read_watermark(connection)
+
+    def wait_for(self, position: Mapping[str, str] | str, *, timeout_s: float = MAX_WAIT_S) -> None:
+        """Return once the fold has come so far; raises `FoldBehind` after `timeout_s`.
+
+        `position` is what a write was answered with, as a mapping or as text.
+        """
+        text = position if isinstance(position, str) else json.dumps(dict(position))
+        wanted = parse_positions("position", text)
+        until = time.monotonic() + timeout_s
+        while missing := missing_shards(wanted, self.positions()):
+            if time.monotonic() >= until:
+                raise FoldBehind(fold_behind(missing, timeout_s))
+            time.sleep(POLL_S)
 
     def incidents(self) -> list[Incident]:
         """What must not happen and did, the latest first."""

@@ -1,0 +1,164 @@
+"""What lists are filtered by gets an index, for the runs alone that have it; days as rollups.
+
+Adding derived columns rewrites `runs` and `stats`, so the fold waits meanwhile: about a minute for
+ten million runs.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+RUNS = """
+ALTER TABLE runs
+ADD COLUMN unusual_status text GENERATED ALWAYS AS (
+    CASE WHEN status IN ('failed', 'cancelled', 'lost') THEN status END
+) STORED,
+ADD COLUMN late_started_at timestamptz GENERATED ALWAYS AS (
+    CASE WHEN started_at - created_at > interval '1 hour' THEN started_at END
+) STORED,
+ADD COLUMN long_duration_us bigint GENERATED ALWAYS AS (
+    CASE WHEN duration_us >= 60000000 THEN duration_us END
+) STORED,
+ADD COLUMN high_cost_nano_usd bigint GENERATED ALWAYS AS (
+    CASE WHEN cost_nano_usd >= 100000000 THEN cost_nano_usd END
+) STORED
+"""
+
+STATS = """
+ALTER TABLE stats
+ADD COLUMN is_open boolean GENERATED ALWAYS AS (
+    CASE WHEN n > 0 AND node = '' AND status IN ('queued', 'running') THEN true END
+) STORED
+"""
+DAYS = """
+    INSERT INTO stats_days (
+        workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
+        n_timed, duration_min_us, duration_max_us, duration_sum_us,
+        input_tokens, output_tokens, cost_nano_usd, bins, bin_counts
+    )
+    WITH of_runs AS (
+        SELECT *, date_trunc('day', hour, 'UTC') AS day FROM stats WHERE node = ''
+    ), sums AS (
+        SELECT coalesce(workflow, '') AS workflow, coalesce(project, '') AS project, day, shard,
+               coalesce(sum(n) FILTER (WHERE status = 'queued'), 0) AS queued,
+               coalesce(sum(n) FILTER (WHERE status = 'running'), 0) AS running,
+               coalesce(sum(n) FILTER (WHERE status = 'completed'), 0) AS completed,
+               coalesce(sum(n) FILTER (WHERE status = 'failed'), 0) AS failed,
+               coalesce(sum(n) FILTER (WHERE status = 'cancelled'), 0) AS cancelled,
+               coalesce(sum(n) FILTER (WHERE status = 'lost'), 0) AS lost,
+               sum(n_timed) AS n_timed,
+               min(duration_min_us) AS duration_min_us, max(duration_max_us) AS duration_max_us,
+               sum(duration_sum_us) AS duration_sum_us, sum(input_tokens) AS input_tokens,
+               sum(output_tokens) AS output_tokens, sum(cost_nano_usd) AS cost_nano_usd
+        FROM of_runs
+        GROUP BY GROUPING SETS (
+            (workflow, project, day, shard), (project, day, shard), (day, shard)
+        )
+    ), binned AS (
+        SELECT coalesce(workflow, '') AS workflow, coalesce(project, '') AS project, day, shard,
+               bin, sum(each.n) AS n
+        FROM of_runs, unnest(bins, bin_counts) AS each (bin, n)
+        GROUP BY GROUPING SETS (
+            (workflow, project, day, shard, bin), (project, day, shard, bin), (day, shard, bin)
+        )
+    ), histograms AS (
+        SELECT workflow, project, day, shard, array_agg(bin) AS bins, array_agg(n) AS bin_counts
+        FROM binned WHERE n <> 0
+        GROUP BY workflow, project, day, shard
+    )
+    SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
+           n_timed, duration_min_us, duration_max_us, duration_sum_us,
+           input_tokens, output_tokens, cost_nano_usd,
+           coalesce(bins, '{}'), coalesce(bin_counts, '{}')
+    FROM sums LEFT JOIN histograms USING (workflow, project, day, shard)
+    ORDER BY workflow, project, day, shard
+"""
+
+OF_THOSE_THAT_HAVE_IT = ("user", "session", "trigger_type", "error_type", "unusual_status")
+STATUSES = ("queued", "running", "completed", "failed", "cancelled", "lost")
+OF_THE_FEW = ("late_started_at", "long_duration_us", "high_cost_nano_usd")
+
+
+def upgrade() -> None:
+    op.execute(RUNS)
+    op.execute(STATS)
+    for name in OF_THOSE_THAT_HAVE_IT:
+        op.create_index(
+            op.f(f"runs_{name}_created_at_run_idx"),
+            "runs",
+            [name, "created_at", "run"],
+            postgresql_where=sa.column(name).is_not(None),
+        )
+    for name in OF_THE_FEW:
+        op.create_index(
+            op.f(f"runs_created_at_run_{name}_idx"),
+            "runs",
+            ["created_at", "run", name],
+            postgresql_where=sa.column(name).is_not(None),
+        )
+    op.create_index(
+        op.f("runs_tags_idx"),
+        "runs",
+        ["tags"],
+        postgresql_using="gin",
+        postgresql_ops={"tags": "jsonb_path_ops"},
+        postgresql_where=sa.text("tags IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("stats_status_hour_idx"),
+        "stats",
+        ["status", "hour"],
+        postgresql_where=sa.text("is_open"),
+    )
+    op.create_table(
+        "stats_days",
+        sa.Column("day", sa.DateTime(timezone=True), nullable=False),
+        *(
+            sa.Column(name, sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+            for name in (*STATUSES, "n_timed")
+        ),
+        sa.Column("duration_min_us", sa.BigInteger(), nullable=True),
+        sa.Column("duration_max_us", sa.BigInteger(), nullable=True),
+        *(
+            sa.Column(name, sa.Numeric(), server_default=sa.text("0"), nullable=False)
+            for name in ("duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd")
+        ),
+        sa.Column("shard", sa.SmallInteger(), nullable=False),
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("workflow", sa.Text(), nullable=False),
+        sa.Column(
+            "bins",
+            postgresql.ARRAY(sa.SmallInteger()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.Column(
+            "bin_counts",
+            postgresql.ARRAY(sa.BigInteger()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint(
+            "workflow", "project", "day", "shard", name=op.f("stats_days_pkey")
+        ),
+        postgresql_with={"fillfactor": 80},
+    )
+    op.execute(DAYS)
+
+
+def downgrade() -> None:
+    op.drop_table("stats_days")
+    op.drop_index(op.f("stats_status_hour_idx"), table_name="stats")
+    op.drop_index(op.f("runs_tags_idx"), table_name="runs")
+    for name in OF_THE_FEW:
+        op.drop_index(op.f(f"runs_created_at_run_{name}_idx"), table_name="runs")
+    for name in OF_THOSE_THAT_HAVE_IT:
+        op.drop_index(op.f(f"runs_{name}_created_at_run_idx"), table_name="runs")
+    op.drop_column("stats", "is_open")
+    for name in (*OF_THE_FEW, "unusual_status"):
+        op.drop_column("runs", name)
