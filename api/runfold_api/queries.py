@@ -79,11 +79,21 @@ Until = Annotated[
     QueryParameter(description="Up to this time, rounded up to the hour.", schema_extra=_TIME),
 ]
 Bucket = Annotated[
-    str | None, QueryParameter(description="Also by hour, day, week or month, in UTC.")
+    str | None,
+    QueryParameter(
+        description="Also by hour, or by day, week or month in the time zone `tz`; "
+        "or by minute, for up to six hours."
+    ),
 ]
 GroupBy = Annotated[
     str | None,
-    QueryParameter(description="Also by workflow, project or status; or node: attempts at nodes."),
+    QueryParameter(
+        description="Also by workflow, project or status; by node: attempts at nodes; "
+        "by error_type: failed runs alone."
+    ),
+]
+Zone = Annotated[
+    str | None, QueryParameter(description="A time zone, as in Europe/Berlin; by default UTC.")
 ]
 Limit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=MAX_LIMIT)]
 EventLimit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=1000)]

@@ -101,6 +101,7 @@ def get_stats(
     until: queries.Until = None,
     bucket: queries.Bucket = None,
     group_by: queries.GroupBy = None,
+    tz: queries.Zone = None,
 ) -> Stats:
     """Counts, durations, percentiles and usage, from the rollups."""
     return history.stats(
@@ -110,6 +111,7 @@ def get_stats(
         until=parse_time("until", until),
         bucket=bucket,
         group_by=group_by,
+        tz=tz,
     )
 
 

@@ -6,7 +6,9 @@ that a caller can write reaches the database as an error.
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from typing import Any, Final
+from zoneinfo import available_timezones as _available_timezones
 
 import msgspec
 from msgspec import Struct
@@ -172,6 +174,15 @@ def check_time(parameter: str, value: datetime | None) -> datetime | None:
         raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
 
 
+def check_zone(parameter: str, value: str | None) -> str:
+    """A time zone of the IANA database; UTC if none is given."""
+    if value is None:
+        return "UTC"
+    if not isinstance(value, str) or value not in _zones():
+        raise BadParameter(parameter, f"expected a zone such as Europe/Berlin, got {_shown(value)}")
+    return value
+
+
 def parse_time(parameter: str, text: str | None) -> datetime | None:
     """Read RFC 3339; a date alone is its midnight in UTC."""
     if text is None:
@@ -197,10 +208,33 @@ def floor_hour(at: datetime) -> datetime:
 
 def ceil_hour(at: datetime) -> datetime:
     """The start of the next hour, unless this is one."""
-    hour = floor_hour(at)
+    return _next(floor_hour(at), at, _HOUR)
+
+
+def floor_minute(at: datetime) -> datetime:
+    """The start of the minute."""
+    return at.replace(second=0, microsecond=0)
+
+
+def ceil_minute(at: datetime) -> datetime:
+    """The start of the next minute, unless this is one."""
+    return _next(floor_minute(at), at, timedelta(minutes=1))
+
+
+def floor_day(at: datetime) -> datetime:
+    """The start of the day in UTC."""
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def ceil_day(at: datetime) -> datetime:
+    """The start of the next day, unless this is one."""
+    return _next(floor_day(at), at, timedelta(days=1))
+
+
+def _next(start: datetime, at: datetime, step: timedelta) -> datetime:
     try:
-        return hour if hour == at else hour + _HOUR
-    except OverflowError:  # the last hour that there is
+        return start if start == at else start + step
+    except OverflowError:  # the last one that there is
         return at
 
 
@@ -257,3 +291,8 @@ def _check_bounds(
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(_available_timezones() - {"localtime", "Factory"})

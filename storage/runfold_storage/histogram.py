@@ -12,22 +12,22 @@ from typing import Final
 RELATIVE_ERROR: Final = 0.01
 
 _GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-_LOG_GAMMA: Final = math.log(_GAMMA)
-_ZERO_BIN: Final = -1
+LOG_GAMMA: Final = math.log(_GAMMA)
+ZERO_BIN: Final = -1
 
 
 def bin_of(duration_us: int) -> int:
     """The bin of a duration in microseconds; -1 is the bin of zero."""
     if duration_us <= 0:
-        return _ZERO_BIN
-    return math.ceil(math.log(duration_us) / _LOG_GAMMA)
+        return ZERO_BIN
+    return math.ceil(math.log(duration_us) / LOG_GAMMA)
 
 
 def value_of(index: int) -> float:
     """The duration in microseconds that stands for a bin."""
-    if index == _ZERO_BIN:
+    if index == ZERO_BIN:
         return 0.0
-    return 2 * math.exp(index * _LOG_GAMMA) / (_GAMMA + 1)
+    return 2 * math.exp(index * LOG_GAMMA) / (_GAMMA + 1)
 
 
 def percentile(counts: Mapping[int, int], fraction: float) -> float | None:

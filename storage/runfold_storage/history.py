@@ -189,12 +189,14 @@ class History:
         until: datetime | None = None,
         bucket: str | None = None,
         group_by: str | None = None,
+        tz: str | None = None,
     ) -> Stats:
         """Figures of the runs whose first event lies in `since` ≤ time < `until`.
 
         Both bounds are widened to whole hours, and returned so. `bucket`: hour, day, week or
-        month, in UTC. `group_by`: workflow, project, status, or node, which counts attempts at
-        nodes instead of runs.
+        month, the last three in the time zone `tz`; or minute, for up to six hours. `group_by`:
+        workflow, project, status; node, which counts attempts at nodes instead of runs; or
+        error_type, which counts failed runs alone.
         """
         query = make_stats_query(
             project=project,
@@ -203,6 +205,7 @@ class History:
             until=until,
             bucket=bucket,
             group_by=group_by,
+            tz=tz,
         )
         with self._snapshot() as connection:
             return read_stats(connection, query)

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from .histogram import percentile
 from .summaries import UsageTotals, to_ms, usage_of
+from .tables import RUN_STATUSES
 
 _PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
 
@@ -38,8 +39,12 @@ class Tally:
         self.bins: Counter[int] = Counter()
 
     def add(self, row: Any) -> None:
-        """One row of sums, all of one status."""
-        self.counts[row.status] += int(row.n)
+        """One row of sums: all of one status (`status`, `n`), or with a number for each."""
+        if hasattr(row, "status"):
+            self.counts[row.status] += int(row.n)
+        else:
+            for status in RUN_STATUSES:
+                self.counts[status] += int(getattr(row, status))
         self.n_timed += int(row.n_timed)
         self.sum_us += int(row.duration_sum_us)
         self._widen(row.duration_min_us, row.duration_max_us)

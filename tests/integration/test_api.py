@@ -270,7 +270,7 @@ def test_injections(api: httpx.Client, database_url: str) -> None:
         "runs": "project workflow status trigger user session tag started_after started_before "
         "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type limit cursor offset "
         "wait_for",
-        "stats": "project workflow since until bucket group_by",
+        "stats": "project workflow since until bucket group_by tz",
         "workflows": "project limit cursor",
         "runs/a/events": "types limit after",
     }
