@@ -63,6 +63,15 @@ MaxCost = Annotated[
 ErrorType = Annotated[
     str | None, QueryParameter(description="Only runs that failed with this type of error.")
 ]
+Fingerprint = Annotated[
+    str | None, QueryParameter(description="Only runs that failed alike: see /api/v1/failures.")
+]
+EndedSince = Annotated[
+    str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
+]
+EndedUntil = Annotated[
+    str | None, QueryParameter(description="Ended before this time.", schema_extra=_TIME)
+]
 WaitFor = Annotated[
     str | None,
     QueryParameter(
@@ -132,6 +141,7 @@ def run_filters(
     min_cost_usd: MinCost = None,
     max_cost_usd: MaxCost = None,
     error_type: ErrorType = None,
+    fingerprint: Fingerprint = None,
 ) -> dict[str, Any]:
     """What `History.runs` and `History.export` are filtered by."""
     return {
@@ -149,6 +159,7 @@ def run_filters(
         "min_cost_usd": min_cost_usd,
         "max_cost_usd": max_cost_usd,
         "error_type": error_type,
+        "fingerprint": fingerprint,
     }
 
 

@@ -10,6 +10,7 @@ from litestar.response import Stream
 
 from runfold_storage.event_pages import EventPage
 from runfold_storage.export_formats import FORMATS
+from runfold_storage.failures import Failures
 from runfold_storage.filters import parse_time
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
@@ -115,6 +116,25 @@ def get_stats(
     )
 
 
+@route("/failures", responses=described(400, 503), **_READING)
+def list_failures(
+    history: NamedDependency[History],
+    project: queries.Project = None,
+    workflow: queries.Workflow = None,
+    since: queries.EndedSince = None,
+    until: queries.EndedUntil = None,
+    limit: queries.Limit = 50,
+) -> Failures:
+    """Failed runs and attempts at nodes in groups that failed alike, the most frequent first."""
+    return history.failures(
+        project=project,
+        workflow=workflow,
+        since=parse_time("since", since),
+        until=parse_time("until", until),
+        limit=limit,
+    )
+
+
 @route("/workflows", responses=described(400, 503), **_READING)
 def list_workflows(
     history: NamedDependency[History],
@@ -126,4 +146,4 @@ def list_workflows(
     return history.workflows(project=project, limit=limit, cursor=cursor)
 
 
-ROUTES = [list_runs, export_runs, get_run, list_events, get_stats, list_workflows]
+ROUTES = [list_runs, export_runs, get_run, list_events, get_stats, list_failures, list_workflows]

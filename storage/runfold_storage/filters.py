@@ -45,6 +45,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     min_cost_nano_usd: int | None = None
     max_cost_nano_usd: int | None = None
     error_type: str | None = None
+    fingerprint: str | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -68,6 +69,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
                 (of.user, self.user),
                 (of.session, self.session),
                 (of.error_type, self.error_type),
+                (of.fingerprint, self.fingerprint),
             )
             if value is not None
         ]
@@ -106,6 +108,7 @@ def make_run_filter(
     min_cost_usd: float | None = None,
     max_cost_usd: float | None = None,
     error_type: str | None = None,
+    fingerprint: str | None = None,
 ) -> RunFilter:
     """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
 
@@ -128,6 +131,7 @@ def make_run_filter(
         **_check_bounds("duration_ms", min_duration_ms, max_duration_ms, "duration_us", 1000),
         **_check_bounds("cost_usd", min_cost_usd, max_cost_usd, "cost_nano_usd", 10**9),
         error_type=check_name("error_type", error_type),
+        fingerprint=check_name("fingerprint", fingerprint),
     )
 
 

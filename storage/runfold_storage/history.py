@@ -31,6 +31,7 @@ from .errors import DatabaseUnreachable, FoldBehind, ReadTooSlow, SchemaOutdated
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
+from .failures import Failures, make_failure_query, read_failures
 from .filters import check_choice, make_run_filter
 from .incidents import Incident, read_incidents
 from .positions import Position
@@ -103,6 +104,7 @@ class History:
         min_cost_usd: float | None = None,
         max_cost_usd: float | None = None,
         error_type: str | None = None,
+        fingerprint: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
@@ -127,6 +129,7 @@ class History:
             min_cost_usd=min_cost_usd,
             max_cost_usd=max_cost_usd,
             error_type=error_type,
+            fingerprint=fingerprint,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
@@ -209,6 +212,25 @@ class History:
         )
         with self._snapshot() as connection:
             return read_stats(connection, query)
+
+    def failures(
+        self,
+        *,
+        project: str | None = None,
+        workflow: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+    ) -> Failures:
+        """Failed runs and attempts at nodes in groups that failed alike, the most frequent first.
+
+        Those that ended in `since` ≤ time < `until`; `runs(fingerprint=…)` lists a group's runs.
+        """
+        query = make_failure_query(
+            project=project, workflow=workflow, since=since, until=until, limit=limit
+        )
+        with self._snapshot() as connection:
+            return read_failures(connection, query)
 
     def workflows(
         self, *, project: str | None = None, limit: int = 200, cursor: str | None = None

@@ -73,6 +73,16 @@ def _derived(name: str, kind: Any, expression: str) -> Column[Any]:
     return Column(name, kind, Computed(expression, persisted=True))
 
 
+def _fingerprint(node: str) -> Column[Any]:
+    """What failures of one kind have in common: see the function in migration 0003."""
+    return _derived(
+        "fingerprint",
+        Text,
+        "CASE WHEN (status = 'failed'::text) "
+        f"THEN runfold_fingerprint(error_type, {node}, error_message) ELSE NULL::text END",
+    )
+
+
 def _one_of(values: tuple[str, ...]) -> str:
     return "status IN ({})".format(", ".join(f"'{value}'" for value in values))
 
@@ -135,6 +145,7 @@ runs = Table(
         "CASE WHEN (status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'lost'::text])) "
         "THEN status ELSE NULL::text END",
     ),
+    _fingerprint("error_node"),
     _derived(
         "late_started_at",
         _TIME,
@@ -164,6 +175,7 @@ for _column in (
     runs.c.session,
     runs.c.trigger_type,
     runs.c.error_type,
+    runs.c.fingerprint,
     runs.c.unusual_status,
 ):
     Index(None, _column, runs.c.created_at, runs.c.run, postgresql_where=_column.is_not(None))
@@ -197,10 +209,12 @@ nodes = Table(
     Column("parents", ARRAY(Text)),
     Column("error_type", Text),
     Column("error_message", Text),
+    _fingerprint("node"),
     PrimaryKeyConstraint("shard", "run", "node", "attempt"),
     CheckConstraint(_one_of(NODE_STATUSES), name="status"),
     postgresql_with=_ROOM_FOR_HOT_UPDATES,
 )
+Index(None, nodes.c.finished_at, postgresql_where=nodes.c.fingerprint.is_not(None))
 
 # Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
 # run's first event; `bins` and `bin_counts` are a histogram of durations (see `histogram`).

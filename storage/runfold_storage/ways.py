@@ -34,7 +34,8 @@ PROBED: Final = 500
 SUMMARY_COLUMNS: Final = [
     column
     for column in runs.c
-    if column.name not in ("shard", "seen_at", "feed_seq") and column.computed is None
+    if column.name not in ("shard", "seen_at", "feed_seq")
+    and (column.computed is None or column.name == "fingerprint")
 ]
 """What lists show, and all that they are filtered by."""
 
@@ -152,6 +153,7 @@ def _choices(wanted: RunFilter) -> list[list[Conditions]]:
         [[column == value]]
         for column, value in (
             (runs.c.session, wanted.session),
+            (runs.c.fingerprint, wanted.fingerprint),
             (runs.c.error_type, wanted.error_type),
             (runs.c.user, wanted.user),
         )

@@ -268,10 +268,12 @@ def test_injections(api: httpx.Client, database_url: str) -> None:
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
         "runs": "project workflow status trigger user session tag started_after started_before "
-        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type limit cursor offset "
+        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type fingerprint "
+        "limit cursor offset "
         "wait_for",
         "stats": "project workflow since until bucket group_by tz",
         "workflows": "project limit cursor",
+        "failures": "project workflow since until limit",
         "runs/a/events": "types limit after",
     }
     for path, names in routes.items():
@@ -484,6 +486,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/runs/{run}/events",
         "/api/v1/stats",
         "/api/v1/workflows",
+        "/api/v1/failures",
         "/api/v1/events",
         "/api/v1/executions",
         "/api/v1/export",
@@ -507,6 +510,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "min_cost_usd",
         "max_cost_usd",
         "error_type",
+        "fingerprint",
         "limit",
         "cursor",
         "offset",
