@@ -18,7 +18,7 @@ from .problems import BadRequest
 
 _NUMBERS: Final = (
     (int, re.compile(r"-?[0-9]{1,18}"), "whole number"),
-    (float, re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,18})?"), "number"),
+    (float, re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,3})?"), "number"),
 )
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 

@@ -63,7 +63,7 @@ def export_runs(
     )
 
 
-@route("/runs/{run:str}", responses=described(404, 503), **_READING)
+@route("/runs/{run:str}", responses=described(400, 404, 503), **_READING)
 def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     """One run with its nodes, payloads, error and trigger."""
     run = decode_run(run)

@@ -23,9 +23,9 @@ MAX_LIMIT: Final = 500
 MAX_OFFSET: Final = 10_000
 
 _HOUR: Final = timedelta(hours=1)
-_MAX_TAG: Final = 2000
-_MAX_TAGS: Final = 20
-_MOST: Final = 1_000_000_000
+MAX_TAG: Final = 2000
+MAX_TAGS: Final = 20
+MAX_BOUND: Final = 1_000_000_000
 
 
 class RunFilter(Struct, frozen=True, omit_defaults=True):
@@ -258,13 +258,13 @@ def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
     wanted: dict[str, str] = {}
     for text in given:
         key, separator, value = _tag_of(text)
-        if not separator or not key or len(text) > _MAX_TAG:
+        if not separator or not key or len(text) > MAX_TAG:
             raise BadParameter("tag", f"expected key:value or key=value, got {_shown(text)}")
         check_storable("tag", text)
         if wanted.setdefault(key, value) != value:
             raise BadParameter("tag", f"no run has two values of {_shown(key)}")
-    if len(wanted) > _MAX_TAGS:
-        raise BadParameter("tag", f"at most {_MAX_TAGS} of them")
+    if len(wanted) > MAX_TAGS:
+        raise BadParameter("tag", f"at most {MAX_TAGS} of them")
     return tuple(sorted(wanted.items()))
 
 
@@ -284,8 +284,10 @@ def _check_bounds(
         if value is None:
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= _MOST:
-            raise BadParameter(f"{side}_{name}", f"expected 0 to {_MOST:,}, got {_shown(value)}")
+        if not is_number or not 0 <= value <= MAX_BOUND:
+            raise BadParameter(
+                f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {_shown(value)}"
+            )
         bounds[f"{side}_{stored}"] = round(value * unit)
     if least is not None and most is not None and least > most:
         raise BadParameter(f"max_{name}", f"must not be less than min_{name}")
