@@ -250,6 +250,9 @@ stats = Table(
 # The hours in which runs began that have not ended.
 Index(None, stats.c.status, stats.c.hour, postgresql_where=stats.c.is_open)
 
+# All of an hour, for spans that do not begin or end with a day.
+Index(None, stats.c.hour, postgresql_where=text("node = ''"))
+
 # The same of runs by UTC day, all statuses in one row: what counts and a month's figures are read
 # from. `workflow` is '' for a whole project, and `project` too for all of them.
 stats_days = Table(

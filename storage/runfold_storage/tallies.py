@@ -1,11 +1,12 @@
 """Adding rollup rows up, and what the sums say of durations and usage."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec import Struct
 
-from .histogram import percentile
+from .histogram import percentiles
 from .summaries import UsageTotals, to_ms, usage_of
 from .tables import RUN_STATUSES
 
@@ -55,6 +56,12 @@ class Tally:
         """One bin of the histogram of durations."""
         self.bins[index] += count
 
+    def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
+        """Many of them."""
+        bins = self.bins
+        for index, count in zip(indices, counts, strict=True):
+            bins[index] = bins.get(index, 0) + count
+
     def merge(self, other: "Tally") -> None:
         """Add all that another tally holds."""
         self.counts.update(other.counts)
@@ -73,16 +80,18 @@ class Tally:
         """In the contract's units; all null when nothing was timed."""
         if self.n_timed <= 0:
             return DurationFigures()
-        percentiles = {name: self._percentile(fraction) for name, fraction in _PERCENTILES}
+        values_us = percentiles(self.bins, [fraction for _, fraction in _PERCENTILES])
         return DurationFigures(
             avg=round(self.sum_us / self.n_timed) / 1000,
             min=to_ms(self.shortest_us),
             max=to_ms(self.longest_us),
-            **percentiles,
+            **{
+                name: self._within(value_us)
+                for (name, _), value_us in zip(_PERCENTILES, values_us, strict=True)
+            },
         )
 
-    def _percentile(self, fraction: float) -> float | None:
-        value_us = percentile(self.bins, fraction)
+    def _within(self, value_us: float | None) -> float | None:
         if value_us is None:
             return None
         # A bin's estimate may lie beyond the values that it stands for.

@@ -157,6 +157,9 @@ def upgrade() -> None:
         ["status", "hour"],
         postgresql_where=sa.text("is_open"),
     )
+    op.create_index(
+        op.f("stats_hour_idx"), "stats", ["hour"], postgresql_where=sa.text("node = ''")
+    )
     op.create_table(
         "stats_days",
         sa.Column("day", sa.DateTime(timezone=True), nullable=False),
@@ -195,6 +198,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("stats_days")
+    op.drop_index(op.f("stats_hour_idx"), table_name="stats")
     op.drop_index(op.f("stats_status_hour_idx"), table_name="stats")
     op.drop_index(op.f("nodes_finished_at_idx"), table_name="nodes")
     op.drop_index(op.f("runs_tags_idx"), table_name="runs")
