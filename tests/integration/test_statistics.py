@@ -166,6 +166,42 @@ def test_a_corrected_duration_leaves_no_trace_in_its_day(database_url: str) -> N
             assert (stats.duration_ms.min, stats.duration_ms.max) == (2000, 3000)
 
 
+def test_views_say_the_same(database_url: str) -> None:
+    """What an analyst reads in SQL is what the module returns."""
+    made_up(database_url)
+    columns = """
+        total, failed, success_rate, duration_avg_ms, duration_min_ms, duration_max_ms,
+        duration_p50_ms, duration_p99_ms, input_tokens, cost_usd
+    """
+    with History(database_url) as history, connect(database_url) as connection:
+        stats = history.stats(workflow="x", project="p", bucket="day")
+        assert isinstance(stats.buckets, list)
+        rows = connection.execute(
+            f"SELECT day, {columns} FROM daily_stats "
+            "WHERE workflow = 'x' AND project = 'p' ORDER BY day"
+        ).fetchall()
+        assert [row[0] for row in rows] == [one.start for one in stats.buckets]
+        for one, (_, *figures) in zip(stats.buckets, rows, strict=True):
+            took = one.duration_ms
+            assert [None if value is None else float(value) for value in figures[:6]] == [
+                *(one.total, one.failed, one.success_rate),
+                *(took.avg and pytest.approx(took.avg, abs=0.001), took.min, took.max),
+            ]
+            for value, true in ((figures[6], took.p50), (figures[7], took.p99)):
+                # The module also knows that no estimate lies outside the extremes.
+                assert value == (true and pytest.approx(true, rel=0.0101, abs=0.002))
+            assert (figures[8], float(figures[9])) == (
+                one.usage.input_tokens,
+                pytest.approx(one.usage.cost_usd),
+            )
+        by_hour = connection.execute(
+            "SELECT sum(total), count(DISTINCT hour) FROM hourly_stats WHERE node IS NULL"
+        ).fetchone()
+        hours = history.stats(bucket="hour").buckets
+        assert isinstance(hours, list)
+        assert by_hour == (120, len(hours))
+
+
 @pytest.mark.parametrize(
     ("question", "parameter"),
     [
