@@ -81,6 +81,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "workers",
         "incidents",
         "sightings",
+        "changes",
     ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
     connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")

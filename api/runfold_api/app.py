@@ -10,22 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
+from litestar.datastructures import State
 from litestar.di import Provide
 
 from runfold_storage.history import History
 
-from . import health, reads, writes
+from . import health, live, pages, reads, writes
+from .feed import Feed
 from .freshness import provide_history
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
 from .queries import check_query, run_filters
+from .run_feed import RunFeed
 from .settings import Settings
 from .stream_writer import StreamWriter
 
 
 def create_app(settings: Settings) -> Litestar:
-    """An ASGI application; it opens no connection before the first request."""
+    """An ASGI application; it opens no connection before the first request.
+
+    `state.feed.end()` ends the streams of those who watch: a server that stops waits for them.
+    """
     history = History(
         settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
     )
@@ -35,6 +41,9 @@ def create_app(settings: Settings) -> Litestar:
         threads=settings.write_threads,
         timeout_s=settings.write_timeout_s,
     )
+
+    feed = Feed(history, settings.redis_url)
+    streams = live.Live(feed, RunFeed(feed, history))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -50,19 +59,21 @@ def create_app(settings: Settings) -> Litestar:
 
     api = Router(
         "/api/v1",
-        route_handlers=[*reads.ROUTES, *writes.ROUTES],
+        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES],
         before_request=check_query,
         dependencies={
             "history": Provide(provide_history(history)),
             "filters": Provide(run_filters, sync_to_thread=False),
         },
     )
-    request_metrics = RequestMetrics()
+    request_metrics = RequestMetrics(feed)
     return MeteredApp(
+        state=State({"feed": feed}),
         metrics=request_metrics,
-        route_handlers=[api, *health.ROUTES],
+        route_handlers=[api, *health.ROUTES, *pages.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
+            "live": Provide(lambda: streams, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },

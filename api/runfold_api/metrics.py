@@ -12,13 +12,14 @@ from typing import Any, Final, cast
 import redis
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, LifeSpanScope, Message, Receive, Scope, Send
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from runfold.errors import RunfoldError
 from runfold_storage.errors import StorageError
 from runfold_storage.history import History
 
+from .feed import Feed
 from .run_paths import RunPathsApp
 from .stream_writer import StreamWriter
 
@@ -29,8 +30,10 @@ _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 class RequestMetrics:
     """Counts requests by route, never by path, which would be a series for each run."""
 
-    def __init__(self) -> None:
+    def __init__(self, feed: Feed) -> None:
         self.registry = CollectorRegistry()
+        watchers = Gauge("runfold_api_watchers", "Streams that are open", registry=self.registry)
+        watchers.set_function(lambda: feed.watchers)
         self._requests = Counter(
             "runfold_api_requests",
             "Requests that were answered; `route` is empty where there is none",
@@ -49,7 +52,8 @@ class RequestMetrics:
         """A request has come to its end."""
         method = method if method in _METHODS else "other"
         self._requests.labels(method, route, status).inc()
-        self._seconds.labels(route).observe(took_s)
+        if not route.endswith("/live"):  # a stream takes as long as somebody watches
+            self._seconds.labels(route).observe(took_s)
 
 
 class MeteredApp(RunPathsApp):

@@ -17,7 +17,17 @@ _BOUND: Final = {"minimum": 0, "maximum": MAX_BOUND}
 
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
     **dict.fromkeys(
-        ("project", "workflow", "trigger", "user", "session", "error_type", "fingerprint"), _NAME
+        (
+            "project",
+            "workflow",
+            "trigger",
+            "user",
+            "session",
+            "error_type",
+            "fingerprint",
+            "parent_run",
+        ),
+        _NAME,
     ),
     **dict.fromkeys(("min_duration_ms", "max_duration_ms", "min_cost_usd", "max_cost_usd"), _BOUND),
     "tag": {

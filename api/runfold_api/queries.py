@@ -66,6 +66,7 @@ ErrorType = Annotated[
 Fingerprint = Annotated[
     str | None, QueryParameter(description="Only runs that failed alike: see /api/v1/failures.")
 ]
+ParentRun = Annotated[str | None, QueryParameter(description="Only runs that this run began.")]
 EndedSince = Annotated[
     str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
 ]
@@ -142,6 +143,7 @@ def run_filters(
     max_cost_usd: MaxCost = None,
     error_type: ErrorType = None,
     fingerprint: Fingerprint = None,
+    parent_run: ParentRun = None,
 ) -> dict[str, Any]:
     """What `History.runs` and `History.export` are filtered by."""
     return {
@@ -160,6 +162,7 @@ def run_filters(
         "max_cost_usd": max_cost_usd,
         "error_type": error_type,
         "fingerprint": fingerprint,
+        "parent_run": parent_run,
     }
 
 

@@ -3,7 +3,8 @@
 A server hands over paths decoded, so that `a%2Fb` and `a/b` cannot be told apart, and routers
 fold double slashes. So before routing the id is taken from the path as it was sent, and put back
 as one encoded segment. What follows `/api/v1/runs/` is the id, up to a last segment that names a
-part of the run; an id that ends in `/events` has to be written with `%2F`.
+part of the run; an id that ends in `/events` or `/live` has
+to be written with `%2F`.
 """
 
 from typing import Final, cast
@@ -14,7 +15,7 @@ from litestar.enums import ScopeType
 from litestar.types import HTTPScope, LifeSpanScope, Receive, Scope, Send
 
 RUNS: Final = "/api/v1/runs"
-PARTS: Final = ("events",)
+PARTS: Final = ("events", "live")
 
 
 class RunPathsApp(Litestar):

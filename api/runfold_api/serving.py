@@ -7,6 +7,7 @@ from typing import Final
 import uvicorn
 
 from .app import create_app
+from .feed import Feed
 from .settings import Settings
 
 HOST: Final = "127.0.0.1"
@@ -33,18 +34,32 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Server(uvicorn.Server):
+    """Ends the streams of those who watch before it waits for open requests."""
+
+    def __init__(self, feed: Feed, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feed.end()
+        await super().shutdown(sockets)
+
+
 def make_server(settings: Settings) -> uvicorn.Server:
     """A server that `run(sockets=[…])` starts and `should_exit = True` stops."""
-    return uvicorn.Server(
+    app = create_app(settings)
+    return _Server(
+        app.state.feed,
         uvicorn.Config(
-            create_app(settings),
+            app,
             lifespan="on",
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=round(settings.shutdown_s),
-        )
+        ),
     )
 
 

@@ -36,6 +36,7 @@ def add_filters(parser: ArgumentParser) -> None:
             f"--{side}-cost", type=float, metavar="USD", help=f"cost {words}, in US dollars"
         )
     group.add_argument("--error-type", type=name, help="only runs that failed with this error")
+    group.add_argument("--parent-run", type=name, help="only runs that this run began")
     group.add_argument(
         "--fingerprint", type=name, help="only runs that failed alike: see runfold failures"
     )
@@ -59,6 +60,7 @@ def filters_of(arguments: Namespace, now: datetime) -> dict[str, Any]:
         "min_cost_usd": arguments.min_cost,
         "max_cost_usd": arguments.max_cost,
         "error_type": arguments.error_type,
+        "parent_run": arguments.parent_run,
         "fingerprint": arguments.fingerprint,
     }
     return {parameter: value for parameter, value in given.items() if value is not None}

@@ -27,7 +27,7 @@ def stream_key(shard: int) -> str:
 
 
 def changes_channel(shard: int) -> str:
-    """Where a worker says, after its commit, which runs of a shard have changed."""
+    """Where a worker says, after its commit, how far the feed of changes of a shard goes."""
     return f"runfold:{{{shard}}}:changes"
 
 

@@ -12,6 +12,7 @@ import psycopg
 
 from runfold.crashing import crash_point
 
+from .changes import ChangeRow, change_rows, write_changes
 from .copying import copy_encoded
 from .encoding import (
     EVENT_FIELDS,
@@ -52,6 +53,8 @@ class Prepared:
     stats: bytes
     taken_back: Sequence[StatsKey]
     """Rollups whose extremes have to be looked up."""
+    told: Sequence[ChangeRow]
+    """What watchers are told."""
     dead_letters: Sequence[DeadLetter]
 
 
@@ -75,6 +78,7 @@ def prepare(batch: Batch) -> Prepared:
         changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
         stats=encode_stats(stats) if stats else b"",
         taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
+        told=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
     )
 
@@ -110,6 +114,8 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
         for upsert, rows in changes:
             if rows:
                 upsert.insert(connection)
+        if batch.told:
+            write_changes(connection, batch.told)
     for key in batch.taken_back:
         find_extremes(connection, key)
     if batch.dead_letters:

@@ -89,7 +89,7 @@ def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery
         for position, row in enumerate(rows, 1):
             after = (to_us(row.at), row.id)
             if query.node is None or _node_of(row) == query.node:
-                found.append(_event(query.run, row))
+                found.append(event_of(query.run, row))
                 size += len(row.body)
             if len(found) == query.limit or size > MAX_PAGE_BYTES:
                 more = more or position < len(rows)
@@ -129,7 +129,8 @@ def event_statement(
     )
 
 
-def _event(run: str, row: Row[Any]) -> Raw:
+def event_of(run: str, row: Row[Any]) -> Raw:
+    """An event of the ledger as it was sent."""
     body = row.body.encode()
     # The ledger keeps a caller's own id in the body; here it stands in the envelope.
     given = b'{"run":' + msgspec.json.encode(run)

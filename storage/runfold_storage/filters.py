@@ -46,6 +46,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     max_cost_nano_usd: int | None = None
     error_type: str | None = None
     fingerprint: str | None = None
+    parent_run: str | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -70,6 +71,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
                 (of.session, self.session),
                 (of.error_type, self.error_type),
                 (of.fingerprint, self.fingerprint),
+                (of.parent_run, self.parent_run),
             )
             if value is not None
         ]
@@ -109,6 +111,7 @@ def make_run_filter(
     max_cost_usd: float | None = None,
     error_type: str | None = None,
     fingerprint: str | None = None,
+    parent_run: str | None = None,
 ) -> RunFilter:
     """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
 
@@ -132,6 +135,7 @@ def make_run_filter(
         **_check_bounds("cost_usd", min_cost_usd, max_cost_usd, "cost_nano_usd", 10**9),
         error_type=check_name("error_type", error_type),
         fingerprint=check_name("fingerprint", fingerprint),
+        parent_run=check_name("parent_run", parent_run),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -54,6 +54,8 @@ TIMEOUT_S: Final = 15
 MAX_WAIT_S: Final = 10
 """For the fold to come as far as a reader wants."""
 POLL_S: Final = 0.01
+
+Answer = TypeVar("Answer")
 
 
 class History:
@@ -105,6 +107,7 @@ class History:
         max_cost_usd: float | None = None,
         error_type: str | None = None,
         fingerprint: str | None = None,
+        parent_run: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
@@ -130,6 +133,7 @@ class History:
             max_cost_usd=max_cost_usd,
             error_type=error_type,
             fingerprint=fingerprint,
+            parent_run=parent_run,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
@@ -156,7 +160,7 @@ class History:
     def run(self, run: str) -> RunDetail | None:
         """One run with its nodes and payloads; None for a run that is not known."""
         with self._snapshot() as connection:
-            place = self._find(connection, run)
+            place = self.find(connection, run)
             return None if place is None else read_run(connection, *place)
 
     def events(
@@ -240,6 +244,11 @@ class History:
         with self._snapshot() as connection:
             return read_workflows(connection, query)
 
+    def read(self, question: Callable[[Connection], Answer]) -> Answer:
+        """Ask several things of one snapshot, as the feed of changes does."""
+        with self._snapshot() as connection:
+            return question(connection)
+
     def watermark(self) -> Watermark:
         """How far the fold has come."""
         with self._snapshot() as connection:
@@ -281,10 +290,10 @@ class History:
 
     def _events(self, query: EventQuery) -> EventPage | None:
         with self._snapshot() as connection:
-            place = self._find(connection, query.run)
+            place = self.find(connection, query.run)
             return None if place is None else read_events(connection, *place, query)
 
-    def _find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
+    def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
         """The shard and key of a run that exists."""
         if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
             return None

@@ -74,7 +74,7 @@ def _derived(name: str, kind: Any, expression: str) -> Column[Any]:
 
 
 def _fingerprint(node: str) -> Column[Any]:
-    """What failures of one kind have in common: see the function in migration 0003."""
+    """What failures of one kind have in common: see the function in migration 0005."""
     return _derived(
         "fingerprint",
         Text,
@@ -174,6 +174,7 @@ for _column in (
     runs.c.user,
     runs.c.session,
     runs.c.trigger_type,
+    runs.c.parent_run,
     runs.c.error_type,
     runs.c.fingerprint,
     runs.c.unusual_status,
@@ -289,6 +290,19 @@ positions = Table(
     Column("shard", SmallInteger, primary_key=True, autoincrement=False),
     _filled("position", Text, "'0-0'"),
     postgresql_with={"fillfactor": 50},
+)
+
+# Which runs changed: `runs` holds 17 bytes for each of the numbers that end with `feed_seq`, a flag
+# and the run's key; `gone` has the ids of those that were deleted. See `changes`.
+changes = Table(
+    "changes",
+    metadata,
+    _filled("feed_seq", BigInteger),
+    _filled("changed_at", _TIME, "now()"),
+    _filled("shard", SmallInteger),
+    _filled("runs", LargeBinary),
+    Column("gone", ARRAY(Text)),
+    PrimaryKeyConstraint("shard", "feed_seq"),
 )
 
 # Who folds a shard: for efficiency only, `positions` is what makes it exact.

@@ -152,6 +152,7 @@ def _choices(wanted: RunFilter) -> list[list[Conditions]]:
     found: list[list[Conditions]] = [
         [[column == value]]
         for column, value in (
+            (runs.c.parent_run, wanted.parent_run),
             (runs.c.session, wanted.session),
             (runs.c.fingerprint, wanted.fingerprint),
             (runs.c.error_type, wanted.error_type),

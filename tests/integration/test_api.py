@@ -210,7 +210,7 @@ def test_unknown_parameter(lone_api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/api/v1", "/api/v1/", "/api/v1/run", "/api", "/api/openapi.json/x"]
+    "path", ["/nope", "/page/", "/api/v1", "/api/v1/", "/api/v1/run", "/api", "/api/openapi.json/x"]
 )
 def test_nothing_there(lone_api: httpx.Client, path: str) -> None:
     """A path that does not exist is a problem like any other."""
@@ -268,7 +268,7 @@ def test_injections(api: httpx.Client, database_url: str) -> None:
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
         "runs": "project workflow status trigger user session tag started_after started_before "
-        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type fingerprint "
+        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type fingerprint parent_run "
         "limit cursor offset "
         "wait_for",
         "stats": "project workflow since until bucket group_by tz",
@@ -490,6 +490,8 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/events",
         "/api/v1/executions",
         "/api/v1/export",
+        "/api/v1/live",
+        "/api/v1/runs/{run}/live",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -511,6 +513,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "max_cost_usd",
         "error_type",
         "fingerprint",
+        "parent_run",
         "limit",
         "cursor",
         "offset",

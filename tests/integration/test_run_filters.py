@@ -57,6 +57,7 @@ CHOICES: dict[str, list[tuple[Any, Matches]]] = {
         (0.1, lambda run: run.usage.cost_usd >= 0.1),
     ],
     "max_cost_usd": [(0.1, lambda run: run.usage.cost_usd <= 0.1)],
+    "parent_run": [("run-001", lambda run: run.parent_run == "run-001")],
     "error_type": [("Timeout", lambda run: error_type(run) == "Timeout")],
 }
 
@@ -72,6 +73,7 @@ def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
         workflow=chance.choice("xyz"),
         trigger={"type": chance.choice(["manual", "schedule"])},
         user=chance.choice(["ann", "bob"]),
+        parent_run=chance.choice([None, "run-001", "run-002"]),
         session=f"s-{chance.randrange(9)}",
         tags=chance.choice([{}, {"env": "prod"}, {"env": "prod", "n": 3}, {"aws:region": "eu:1"}]),
     )

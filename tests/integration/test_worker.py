@@ -1,6 +1,5 @@
 """The worker's loop, on real servers: what it promises around the commit."""
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +45,7 @@ def send(client: redis.Redis, *events: Event) -> str:
 def test_changes_are_published_after_the_commit(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
-    """Who hears of a change can read it at once, under the caller's own id or the UUIDv7."""
+    """Who hears of a change can read it at once."""
     run = make_run_id(NOON_US)
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe(changes_channel(0))
@@ -56,11 +55,8 @@ def test_changes_are_published_after_the_commit(
                 message = None
                 while message is None:
                     message = pubsub.get_message(timeout=30)
-                change = json.loads(message["data"])
-                assert sorted(change["runs"])[-1] == f"mine {told}"
-                assert ("mine" in min(change["runs"])) is (told > 1)
                 found = database.execute("SELECT max(feed_seq), count(*) FROM runs").fetchone()
-                assert found == (change["feed_seq"], told + 1)
+                assert found == (int(message["data"]), told + 1)
 
 
 def test_only_committed_frames_are_trimmed(

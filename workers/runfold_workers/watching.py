@@ -17,6 +17,7 @@ import psycopg
 import redis
 
 from runfold import streams
+from runfold_storage.changes import forget_changes
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.incidents import raise_incident
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 PREPARE_EVERY_S: Final = 3600.0
+FORGET_EVERY_S: Final = 30.0
 _PREPARE_AGAIN_S: Final = 60.0
 _HOUSEKEEPER: Final = 0
 """Whoever folds this shard does what has to be done once in a deployment."""
@@ -49,6 +51,7 @@ class Watch:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._prepare_at = 0.0
+        self._forget_at = 0.0
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def follow(self, shards: Iterable[int]) -> None:
@@ -135,6 +138,9 @@ class Watch:
             # In this order, a crash in between counts them twice, and never not at all.
             raise_incident(connection, "events_dropped", dropped)
             streams.note_dropped(client, -dropped)
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY_S
+            forget_changes(connection)
         if time.monotonic() < self._prepare_at:
             return
         self._prepare_at = time.monotonic() + PREPARE_EVERY_S

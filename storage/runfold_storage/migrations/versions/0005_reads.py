@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0003"
-down_revision = "0002"
+revision = "0005"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -170,12 +170,8 @@ VIEWS = (
 )
 
 OF_THOSE_THAT_HAVE_IT = (
-    "user",
-    "session",
-    "trigger_type",
-    "error_type",
-    "fingerprint",
-    "unusual_status",
+    *("user", "session", "trigger_type", "parent_run"),
+    *("error_type", "fingerprint", "unusual_status"),
 )
 STATUSES = ("queued", "running", "completed", "failed", "cancelled", "lost")
 OF_THE_FEW = ("late_started_at", "long_duration_us", "high_cost_nano_usd")

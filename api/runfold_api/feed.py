@@ -1,0 +1,198 @@
+"""The feed of one API process: one subscription to Redis, one reader of PostgreSQL, any number of
+watchers.
+
+Redis wakes, PostgreSQL is the truth: a wake-up that is lost only delays, up to `POLL_S`. A turn
+reads what has changed since the last one, asks once for each different filter which of these runs
+are its own, and hands each watcher of it the same encoded events. The feed works while somebody
+watches, and forgets everything when the last one leaves.
+
+Invariant: a watcher that joined when the feed had come as far as `cursor` is given every change
+behind it, in the order of the shards' numbers; what it is given for a run it has not yet sent takes
+the place of the older (`watchers`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+import redis.asyncio
+from sqlalchemy import Connection
+
+from runfold_storage.changes import Cursor, read_cursor
+from runfold_storage.errors import StorageError
+from runfold_storage.filters import RunFilter
+from runfold_storage.history import History
+
+from .news import News, Others, read_news
+from .watchers import Watcher
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 1.0
+GAP_S: Final = 0.005
+"""Between two turns, so that what comes in bursts is read together."""
+_RETRY_S: Final = 1.0
+_BLOCK_S: Final = 2.0
+_CHANNELS: Final = "runfold:{*}:changes"
+
+
+class Audience:
+    """The watchers of one filter, and what none of them has to be told of any more."""
+
+    def __init__(self, wanted: RunFilter) -> None:
+        self.wanted = wanted
+        self.watchers: set[Watcher] = set()
+        self._others = Others()
+
+    def hear(self, news: News) -> None:
+        """Pass on what is of this filter."""
+        said = news.said_to(self.wanted.question(), self._others)
+        for watcher in self.watchers:
+            watcher.tell(said, news.changes.cursor)
+
+    def start_over(self) -> None:
+        """Every watcher needs a snapshot."""
+        for watcher in self.watchers:
+            watcher.start_over()
+
+
+class Feed:
+    """Use from one event loop; `end()` makes every watcher's stream end."""
+
+    def __init__(self, history: History, redis_url: str) -> None:
+        self._history = history
+        self._redis_url = redis_url
+        self._audiences: dict[bytes, Audience] = {}
+        self._followers: dict[str, set[Callable[[], None]]] = {}
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.cursor: Cursor | None = None
+        self.ended = False
+
+    @property
+    def watchers(self) -> int:
+        """How many streams are open."""
+        lists = sum(len(audience.watchers) for audience in self._audiences.values())
+        return lists + sum(len(followers) for followers in self._followers.values())
+
+    async def join(self, wanted: RunFilter) -> Watcher:
+        """A watcher of this filter, who is told every change from now on; `leave` it at the end."""
+        await self._start()
+        audience = self._audiences.setdefault(wanted.question(), Audience(wanted))
+        watcher = Watcher(audience)
+        audience.watchers.add(watcher)
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """Nothing of it stays behind."""
+        audience = watcher.audience
+        audience.watchers.discard(watcher)
+        if not audience.watchers:
+            self._audiences.pop(audience.wanted.question(), None)
+        self._rest()
+
+    async def follow(self, run: str, changed: Callable[[], None]) -> None:
+        """Call this whenever a run has changed; `unfollow` it at the end."""
+        await self._start()
+        self._followers.setdefault(run, set()).add(changed)
+
+    def unfollow(self, run: str, changed: Callable[[], None]) -> None:
+        """Do not call it again."""
+        followers = self._followers.get(run, set())
+        followers.discard(changed)
+        if not followers:
+            self._followers.pop(run, None)
+        self._rest()
+
+    def end(self) -> None:
+        """The process stops: streams end at once, and clients connect to another one."""
+        self.ended = True
+        for audience in self._audiences.values():
+            for watcher in audience.watchers:
+                watcher.wake()
+        self._tell_followers(self._followers)
+
+    async def read(self, question: Callable[[Connection], Any]) -> Any:
+        """Ask the database, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._history.read, question)
+
+    async def _start(self) -> None:
+        if not self._tasks:
+            cursor = await self.read(read_cursor)
+            if not self._tasks:  # else another one was faster
+                self.cursor = cursor
+                self._tasks = [
+                    asyncio.create_task(self._turns()),
+                    asyncio.create_task(self._listen()),
+                ]
+
+    def _rest(self) -> None:
+        if not self._audiences and not self._followers:
+            for task in self._tasks:
+                task.cancel()
+            self._tasks = []
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with (
+                    redis.asyncio.Redis.from_url(self._redis_url) as client,
+                    client.pubsub(ignore_subscribe_messages=True) as pubsub,
+                ):
+                    await pubsub.psubscribe(_CHANNELS)
+                    while True:
+                        if await pubsub.get_message(timeout=_BLOCK_S) is not None:
+                            self._woken.set()
+            except (redis.RedisError, OSError) as error:
+                log.debug("changes are looked for once a second, without Redis: %s", error)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _turns(self) -> None:
+        while True:
+            try:
+                await self._turn()
+            except StorageError as error:
+                log.warning("the feed of changes waits: %s", error)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception("a turn of the feed failed; its watchers start over")
+                self._reset(None)
+                await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(GAP_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), POLL_S)
+            self._woken.clear()
+
+    async def _turn(self) -> None:
+        if self.cursor is None:
+            self._reset(await self.read(read_cursor))
+            return
+        filters = [audience.wanted for audience in self._audiences.values()]
+        after = self.cursor
+        news = await self.read(lambda connection: read_news(connection, after, filters))
+        if news is None:
+            self._reset(await self.read(read_cursor))
+            return
+        self.cursor = news.changes.cursor
+        if not news.changes.changed:
+            return
+        for question, audience in self._audiences.items():
+            if question in news.own:
+                audience.hear(news)
+            else:  # it came while the changes were being read
+                audience.start_over()
+        self._tell_followers(news.run_ids() & self._followers.keys())
+
+    def _reset(self, cursor: Cursor | None) -> None:
+        """Too much has passed, or it is not known what: everyone starts from a snapshot."""
+        self.cursor = cursor
+        for audience in self._audiences.values():
+            audience.start_over()
+        self._tell_followers(self._followers)
+
+    def _tell_followers(self, run_ids: Iterable[str]) -> None:
+        for run in list(run_ids):
+            for changed in list(self._followers.get(run, ())):
+                changed()

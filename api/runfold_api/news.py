@@ -1,0 +1,105 @@
+"""What has changed, read once for any number of filters, and what each of them is told of it."""
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection
+
+from runfold_storage.changes import Changes, Cursor, read_changed_runs, read_changes
+from runfold_storage.filters import RunFilter
+from runfold_storage.summaries import run_id, summary_of
+
+from .watchers import Said
+
+Key = tuple[int, Any]
+"""(shard, run)"""
+
+_MOST_OTHERS: Final = 10_000
+
+
+class Others:
+    """Runs that are known not to be of a filter; of too many, the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Key, None] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys
+
+    def add(self, key: Key) -> None:
+        """It is not of the filter."""
+        self._keys.pop(key, None)
+        self._keys[key] = None
+        if len(self._keys) > _MOST_OTHERS:
+            del self._keys[next(iter(self._keys))]
+
+    def discard(self, key: Key) -> None:
+        """It is of the filter."""
+        self._keys.pop(key, None)
+
+
+class News(NamedTuple):
+    """The changes, the rows of their runs, and by filter which of these are its own."""
+
+    changes: Changes
+    rows: dict[Key, Any]
+    own: dict[bytes, set[Key]]
+    encoded: dict[Key, bytes]
+
+    def said_to(self, question: bytes, known_others: Others | None = None) -> list[Said]:
+        """What the watchers of a filter are told.
+
+        Of a run that is not of the filter they are told once, unless it is new: it may have been
+        of the filter when they were sent it, by whomever. `known_others` remembers those.
+        """
+        own = self.own[question]
+        others = Others() if known_others is None else known_others
+        said = []
+        for change in self.changes.changed:
+            key = (change.shard, change.run)
+            if change.gone is not None:
+                said.append(Said(change, "deleted", msgspec.json.encode({"id": change.gone})))
+            elif key in own:
+                others.discard(key)
+                said.append(Said(change, "changed", self._encode(key)))
+            elif key in self.rows:
+                if not change.is_new and key not in others:
+                    removed = {"id": run_id(self.rows[key])}
+                    said.append(Said(change, "removed", msgspec.json.encode(removed)))
+                others.add(key)
+        return said
+
+    def run_ids(self) -> set[str]:
+        """Of all runs that have changed, as far as they are known."""
+        gone = {change.gone for change in self.changes.changed if change.gone is not None}
+        return gone | {run_id(row) for row in self.rows.values()}
+
+    def _encode(self, key: Key) -> bytes:
+        if key not in self.encoded:  # once, however many watch
+            self.encoded[key] = msgspec.json.encode(summary_of(self.rows[key]))
+        return self.encoded[key]
+
+
+def read_news(connection: Connection, after: Cursor, filters: Iterable[RunFilter]) -> News | None:
+    """What came after a cursor; None if that cannot be told (see `read_changes`)."""
+    changes = read_changes(connection, after)
+    if changes is None:
+        return None
+    rows = {(row.shard, row.run): row for row in read_changed_runs(connection, changes.changed)}
+    changed = [change for change in changes.changed if (change.shard, change.run) in rows]
+    own: dict[bytes, set[Key]] = {}
+    for wanted in filters:
+        mine = [each for each in changed if _may_match(rows[each.shard, each.run], wanted)]
+        if mine and wanted != RunFilter():
+            # Asked of PostgreSQL, as lists are, so that the two cannot disagree.
+            kept = {(row.shard, row.run) for row in read_changed_runs(connection, mine, wanted)}
+        else:
+            kept = {(each.shard, each.run) for each in mine}
+        own[wanted.question()] = kept
+    return News(changes, rows, own, {})
+
+
+def _may_match(row: Any, wanted: RunFilter) -> bool:
+    """Whether it is worth asking: a filter of a project has nothing to do with the others."""
+    return wanted.project in (None, row.project) and wanted.workflow in (None, row.workflow)

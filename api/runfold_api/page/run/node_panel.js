@@ -1,0 +1,52 @@
+// One attempt at a node: where it failed, what went in and out, its output.
+
+import { h, fill } from "../shared/elements.js";
+import { durationElement, formatCost, formatCount, timeElement } from "../shared/formats.js";
+import { copyButton, jsonElement } from "../shared/json_tree.js";
+import { statusElement } from "../shared/status.js";
+import { nodeTitle } from "./nodes.js";
+
+/** The panel of a node; `close()` when it is no longer wanted, `choose(id)` for one of its parents. */
+export function nodePanel(node, { attempts, close, choose, showLog }) {
+  return h("aside", { class: "panel", "aria-label": `Node ${node.node}` },
+    h("div", { class: "heading" },
+      h("h2", null, nodeTitle(node)), statusElement(node.status), h("span", { class: "spacer" }),
+      copyButton(() => location.href, "Copy link"),
+      h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "✕")),
+    attempts.length > 1 && h("p", null, "Attempts: ", attempts.map((each) =>
+      h("button", { type: "button", class: `quiet mark ${each.status}`, "aria-pressed": String(each === node), onclick: () => choose(each.node, each.attempt) }, `${each.attempt} ${each.status}`))),
+    node.error && errorElement(node.error),
+    h("dl", { class: "facts" },
+      fact("Node", node.node), fact("Type", node.node_type),
+      fact("Started", node.started_at && timeElement(node.started_at, { absolute: true })),
+      fact("Finished", node.finished_at && timeElement(node.finished_at, { absolute: true })),
+      fact("Duration", durationElement(node)),
+      fact("Tokens", node.usage.total_tokens ? `${formatCount(node.usage.input_tokens)} in, ${formatCount(node.usage.output_tokens)} out` : null),
+      fact("Cost", node.usage.cost_usd ? formatCost(node.usage.cost_usd) : null),
+      fact("After", node.parents.length ? node.parents.slice(0, 20).map((parent) => [h("button", { type: "button", class: "link", onclick: () => choose(parent) }, parent), " "]) : null)),
+    payload("Inputs", node.inputs), payload("Outputs", node.outputs),
+    h("p", null, h("button", { type: "button", class: "quiet", onclick: showLog }, "Its log lines")));
+}
+
+/** Type, message and stack of an error; the stack is open, since it is what one came for. */
+export function errorElement(error, where = null) {
+  return h("section", { class: "error", "aria-label": "Error" },
+    h("p", null, h("strong", null, error.type ?? "Error"), error.message ? `: ${error.message}` : null, where),
+    error.stack && h("details", { open: true }, h("summary", null, "Stack", copyButton(() => error.stack)), h("pre", { tabindex: "0" }, error.stack)));
+}
+
+/** A row of a list of facts, or nothing. */
+export function fact(name, value) {
+  return value === null || value === undefined || value === "" || value === false ? null : h("div", null, h("dt", null, name), h("dd", null, value));
+}
+
+/** A payload under its name, or nothing if there is none. */
+export function payload(name, value) {
+  return value === null || value === undefined ? null : h("section", { class: "payload", "aria-label": name }, h("h3", null, name), jsonElement(value));
+}
+
+/** Put a panel, or nothing, into its place. */
+export function placePanel(place, panel) {
+  fill(place, panel);
+  place.hidden = !panel;
+}

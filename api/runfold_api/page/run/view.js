@@ -1,0 +1,169 @@
+// One run: what it is, why it failed, its nodes over time and as a graph, its data, output, events.
+
+import { get, runPath, withQuery } from "../shared/api.js";
+import { h, fill } from "../shared/elements.js";
+import { durationElement, formatCost, formatCount, timeElement } from "../shared/formats.js";
+import { copyButton } from "../shared/json_tree.js";
+import { useKeys } from "../shared/keys.js";
+import { statusElement } from "../shared/status.js";
+import { Events } from "./events.js";
+import { follow } from "./following.js";
+import { Graph } from "./graph.js";
+import { Log } from "./log.js";
+import { errorElement, fact, nodePanel, payload, placePanel } from "./node_panel.js";
+import { Timeline } from "./timeline.js";
+
+const TABS = { timeline: "Timeline", graph: "Graph", data: "Inputs and outputs", log: "Output", events: "Events" };
+
+export async function showRun(root, context) {
+  const id = idOf(context.path);
+  const { signal } = context;
+  let run = await get(runPath(id), {}, { signal });
+  let tab = Object.hasOwn(TABS, context.query.get("tab")) ? context.query.get("tab") : "timeline";
+  let chosen = findNode(context.query.get("node"), Number(context.query.get("attempt")) || null);
+  let isLogOfNode = false;
+
+  const heading = h("div");
+  const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "Views of the run" });
+  const body = h("div", { class: "tab", role: "tabpanel" });
+  const side = h("div", { class: "side", hidden: true });
+  const timeline = new Timeline((node) => choose(node));
+  const graph = new Graph((node) => choose(node));
+  const log = new Log(id, signal);
+  const events = new Events(id, signal);
+  const related = h("div");
+
+  fill(root, heading, related, tabs, h("div", { class: "split" }, body, side));
+  draw();
+  readTab();
+  if (chosen) choose(chosen);
+  useKeys(shortcuts(), signal);
+  follow(id, run, context, {
+    changed(next, hasOutput) {
+      run = next;
+      draw();
+      if (hasOutput && tab === "log") log.read();
+    },
+    deleted() {
+      fill(related, h("p", { class: "notice", role: "alert" }, "This run was deleted. ", h("a", { href: "/" }, "See all runs")));
+    },
+  });
+
+  function draw() {
+    context.title(`${run.workflow} ${run.status}`);
+    fill(heading, header(run, (name) => choose(findNode(name, null))));
+    fill(tabs, Object.entries(TABS).map(([name, label]) => h("button", {
+      type: "button", role: "tab", id: `tab-${name}`, "aria-selected": String(tab === name), tabindex: tab === name ? "0" : "-1",
+      onclick: () => open(name), onkeydown: moveTab,
+    }, label, name === "timeline" && run.nodes.length > 0 && h("span", { class: "count" }, formatCount(run.nodes.length)))));
+    if (chosen) {
+      chosen = findNode(chosen.node, chosen.attempt) ?? chosen;
+      drawPanel();
+    }
+    drawTab();
+  }
+
+  function drawTab() {
+    body.setAttribute("aria-labelledby", `tab-${tab}`);
+    const content = { timeline, graph, log, events }[tab]?.element ?? data(run);
+    if (body.firstChild !== content) body.replaceChildren(content);
+    if (tab === "timeline") {
+      if (run.nodes.length) timeline.show(run, run.nodes);
+      else fill(body, h("p", { class: "empty" }, "This run told of no nodes."));
+    }
+    if (tab === "graph") graph.show(run, run.nodes);
+  }
+
+  function open(name) {
+    tab = name;
+    remember();
+    draw();
+    readTab();
+    document.getElementById(`tab-${name}`).focus();
+  }
+
+  function readTab() {
+    if (tab === "log") { log.only(isLogOfNode && chosen ? chosen.node : null); log.read(); }
+    if (tab === "events") events.read();
+  }
+
+  function moveTab(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const names = Object.keys(TABS);
+    open(names[(names.indexOf(tab) + step + names.length) % names.length]);
+  }
+
+  function choose(node) {
+    chosen = node;
+    remember();
+    timeline.mark(node);
+    graph.mark(node);
+    drawPanel();
+  }
+
+  function drawPanel() {
+    placePanel(side, chosen && nodePanel(chosen, {
+      attempts: run.nodes.filter((each) => each.node === chosen.node),
+      close: () => choose(null),
+      choose: (name, attempt = null) => choose(findNode(name, attempt)),
+      showLog: () => { isLogOfNode = true; open("log"); isLogOfNode = false; },
+    }));
+  }
+
+  /** The last attempt, or the one that is asked for. */
+  function findNode(name, attempt) {
+    const attempts = run.nodes.filter((each) => each.node === name);
+    return (attempt === null ? attempts.at(-1) : attempts.find((each) => each.attempt === attempt)) ?? null;
+  }
+
+  function remember() {
+    const query = { tab: tab === "timeline" ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
+    history.replaceState(null, "", withQuery(location.pathname, query));
+  }
+
+  function shortcuts() {
+    const names = Object.keys(TABS);
+    return [
+      ...names.map((name, index) => ({ keys: [String(index + 1)], says: TABS[name], act: () => open(name) })),
+      { keys: ["Escape"], says: "close the node", act: () => choose(null) },
+      { keys: ["u"], says: "back to the list", act: () => context.go("/") },
+    ];
+  }
+}
+
+const idOf = (path) => decodeURIComponent(path.slice("/runs/".length));
+
+function header(run, choose) {
+  const failedAt = run.error?.node && run.nodes.some((each) => each.node === run.error.node)
+    ? [" at ", h("button", { type: "button", class: "link", onclick: () => choose(run.error.node) }, run.error.node)] : null;
+  return [
+    h("div", { class: "heading" },
+      h("h1", null, h("a", { class: "plain", href: withQuery("/", { workflow: run.workflow, project: run.project }) }, run.workflow)),
+      statusElement(run.status), h("span", { class: "spacer" }), copyButton(() => location.href, "Copy link")),
+    h("p", { class: "id" }, h("code", null, run.id), copyButton(() => run.id)),
+    run.error && errorElement(run.error, failedAt),
+    run.reason && h("p", { class: "notice" }, `Cancelled: ${run.reason}`),
+    run.truncated && h("p", { class: "notice" }, "This run is larger than one answer may be; its events have everything."),
+    h("dl", { class: "facts wide" },
+      fact("Project", h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
+      fact("Queued", run.queued_at && timeElement(run.queued_at, { absolute: true })),
+      fact("Started", run.started_at && timeElement(run.started_at, { absolute: true })),
+      fact("Finished", run.finished_at && timeElement(run.finished_at, { absolute: true })),
+      fact("Duration", durationElement(run)),
+      fact("Trigger", run.trigger?.type), fact("User", run.user && h("a", { class: "plain", href: withQuery("/", { user: run.user }) }, run.user)),
+      fact("Session", run.session && h("a", { class: "plain", href: withQuery("/", { session: run.session }) }, run.session)),
+      fact("Attempt", run.attempt > 1 ? run.attempt : null), fact("Exit code", run.exit_code),
+      fact("Tokens", run.usage.total_tokens ? `${formatCount(run.usage.input_tokens)} in, ${formatCount(run.usage.output_tokens)} out` : null),
+      fact("Cost", run.usage.cost_usd ? formatCost(run.usage.cost_usd) : null),
+      fact("Parent run", run.parent_run && h("a", { href: runPath(run.parent_run, "/runs") }, run.parent_run)),
+      fact("Tags", Object.keys(run.tags).length > 0 && h("span", { class: "tags" }, Object.entries(run.tags).map(([key, value]) =>
+        h("a", { class: "tag", href: withQuery("/", { tag: `${key}:${value}` }) }, value ? `${key}: ${value}` : key))))),
+  ];
+}
+
+function data(run) {
+  const parts = [payload("Inputs", run.inputs), payload("Outputs", run.outputs), payload("Trigger", run.trigger?.data), payload("Metadata", run.metadata)];
+  return h("section", { "aria-label": "Inputs and outputs" }, parts.some(Boolean) ? parts : h("p", { class: "empty" }, "This run has no inputs, outputs or metadata."));
+}

@@ -1,0 +1,62 @@
+// The REST service. A problem (RFC 9457) becomes a `Problem` with what the server says.
+
+const ROOT = "/api/v1";
+
+export class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** The path of a run in the API or, with another root, on this page; ids may hold any text. */
+export function runPath(id, root = `${ROOT}/runs`) {
+  return `${root}/${encodeURIComponent(id)}`;
+}
+
+/** GET; `query` values may be lists, null is left out. Raises `Problem`. */
+export async function get(path, query = {}, { signal } = {}) {
+  const response = await ask(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { signal });
+  return parse(await response.text());
+}
+
+/** DELETE; the answer's JSON, or null if it has none. Raises `Problem`. */
+export async function remove(path, query = {}) {
+  const response = await ask(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { method: "DELETE" });
+  const text = await response.text();
+  return text ? parse(text) : null;
+}
+
+export function withQuery(path, query) {
+  const pairs = Object.entries(query).flatMap(([name, value]) =>
+    (Array.isArray(value) ? value : [value]).filter((each) => each !== null && each !== undefined && each !== "")
+      .map((each) => [name, String(each)]));
+  return pairs.length ? `${path}?${new URLSearchParams(pairs)}` : path;
+}
+
+/** JSON whose whole numbers may be larger than JavaScript's: those become BigInt where possible. */
+export function parse(text) {
+  return JSON.parse(text, (_, value, context) =>
+    typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
+      ? BigInt(context.source) : value);
+}
+
+async function ask(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "The service does not answer. Is `runfold api` running?");
+  }
+  if (!response.ok) throw new Problem(response.status, await reason(response));
+  return response;
+}
+
+async function reason(response) {
+  try {
+    return (await response.json()).detail;
+  } catch {
+    return `${response.status} ${response.statusText}`;
+  }
+}

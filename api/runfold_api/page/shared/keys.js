@@ -1,0 +1,61 @@
+// Keyboard: each view registers what it understands; `?` shows the list.
+
+import { h, fill } from "./elements.js";
+
+const GENERAL = [
+  { keys: ["g r"], says: "go to runs" },
+  { keys: ["g w"], says: "go to workflows" },
+  { keys: ["g s"], says: "go to statistics" },
+  { keys: ["?"], says: "show these shortcuts" },
+];
+
+let registered = [];
+let pending = "";
+const dialog = h("dialog", { class: "sheet", "aria-label": "Keyboard shortcuts" });
+
+export function initKeys(button) {
+  document.body.append(dialog);
+  button.addEventListener("click", open);
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  addEventListener("keydown", press);
+}
+
+/** `shortcuts`: [{keys: ["j"], says, act}], until the signal is aborted. */
+export function useKeys(shortcuts, signal) {
+  registered.push(...shortcuts);
+  signal.addEventListener("abort", () => {
+    registered = registered.filter((each) => !shortcuts.includes(each));
+  });
+}
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+  const places = { r: "/", w: "/workflows", s: "/stats" };
+  if (pending === "g" && places[event.key]) {
+    pending = "";
+    document.querySelector(`header nav a[href="${places[event.key]}"]`).click();
+    return;
+  }
+  pending = event.key === "g" ? "g" : "";
+  if (event.key === "?") {
+    open();
+    return;
+  }
+  const found = registered.find((each) => each.keys.includes(event.key));
+  if (found && found.act(event) !== false) event.preventDefault();
+}
+
+function isTyping(target) {
+  return target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
+}
+
+function open() {
+  const rows = [...registered, ...GENERAL].filter((each) => each.says);
+  fill(dialog, h("h2", null, "Keyboard"),
+    h("dl", { class: "keys" }, rows.map((each) => [
+      h("dt", null, each.keys.map((key) => h("kbd", null, NAMES[key] ?? key))), h("dd", null, each.says)])),
+    h("form", { method: "dialog" }, h("button", null, "Close")));
+  dialog.showModal();
+}
+
+const NAMES = { ArrowDown: "↓", ArrowUp: "↑", ArrowLeft: "←", ArrowRight: "→", Enter: "↵", " ": "space" };

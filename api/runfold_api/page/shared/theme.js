@@ -1,0 +1,23 @@
+// Light, dark, or as the system: a choice that stays.
+
+const CHOICES = ["system", "light", "dark"];
+
+export function initTheme(button) {
+  apply(read());
+  button.addEventListener("click", () => {
+    const next = CHOICES[(CHOICES.indexOf(read()) + 1) % CHOICES.length];
+    localStorage.setItem("runfold-theme", next);
+    apply(next);
+  });
+
+  function apply(choice) {
+    if (choice === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = choice;
+    button.title = `Colours: ${choice}`;
+  }
+}
+
+function read() {
+  const kept = localStorage.getItem("runfold-theme");
+  return CHOICES.includes(kept) ? kept : "system";
+}

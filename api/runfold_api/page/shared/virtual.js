@@ -1,0 +1,86 @@
+// A list of any length that has elements only for the rows in sight.
+
+import { h } from "./elements.js";
+
+const SPARE_ROWS = 8;
+
+export class VirtualList {
+  #count = 0;
+  #drawn = new Map();
+  #inner = h("div", { class: "inner", role: "presentation" });
+  #rowHeight;
+  #makeRow;
+  #frame = 0;
+
+  /** `makeRow(index)` makes a row's element; all are `rowHeight` pixels high. */
+  constructor({ rowHeight, makeRow, label }) {
+    this.#rowHeight = rowHeight;
+    this.#makeRow = makeRow;
+    this.element = h("div", { class: "virtual", role: "list", "aria-label": label, tabindex: "-1" }, this.#inner);
+    this.element.addEventListener("scroll", () => this.#soon(), { passive: true });
+    new ResizeObserver(() => this.#soon()).observe(this.element);
+  }
+
+  /** There are so many rows now; those in sight are made anew. */
+  show(count) {
+    this.#count = count;
+    this.#inner.style.setProperty("height", `${count * this.#rowHeight}px`);
+    const focused = [...this.#drawn].find(([, row]) => row.contains(document.activeElement))?.[0];
+    for (const row of this.#drawn.values()) row.remove();
+    this.#drawn.clear();
+    this.#draw();
+    if (focused !== undefined) this.focus(focused);
+  }
+
+  /** Bring a row into sight. */
+  reveal(index) {
+    const top = index * this.#rowHeight;
+    const { scrollTop, clientHeight } = this.element;
+    if (top < scrollTop) this.element.scrollTop = top;
+    else if (top + this.#rowHeight > scrollTop + clientHeight) this.element.scrollTop = top + this.#rowHeight - clientHeight;
+    this.#draw();
+  }
+
+  focus(index) {
+    this.reveal(index);
+    (this.#drawn.get(index)?.querySelector("button, a") ?? this.#drawn.get(index))?.focus();
+  }
+
+  get isAtEnd() {
+    const { scrollTop, clientHeight, scrollHeight } = this.element;
+    return scrollTop + clientHeight >= scrollHeight - this.#rowHeight;
+  }
+
+  toEnd() {
+    this.element.scrollTop = this.element.scrollHeight;
+    this.#draw();
+  }
+
+  #soon() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    const { scrollTop, clientHeight } = this.element;
+    const first = Math.max(0, Math.floor(scrollTop / this.#rowHeight) - SPARE_ROWS);
+    const end = Math.min(this.#count, Math.ceil((scrollTop + (clientHeight || 600)) / this.#rowHeight) + SPARE_ROWS);
+    for (const [index, row] of this.#drawn) {
+      if (index >= first && index < end) continue;
+      row.remove();
+      this.#drawn.delete(index);
+    }
+    for (let index = first; index < end; index += 1) {
+      if (this.#drawn.has(index)) continue;
+      const row = this.#makeRow(index);
+      row.classList.add("virtual-row");
+      row.setAttribute("role", "listitem");
+      row.setAttribute("aria-setsize", this.#count);
+      row.setAttribute("aria-posinset", index + 1);
+      row.style.setProperty("top", `${index * this.#rowHeight}px`);
+      row.style.setProperty("height", `${this.#rowHeight}px`);
+      this.#drawn.set(index, row);
+      this.#inner.append(row);
+    }
+  }
+}

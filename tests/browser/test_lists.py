@@ -1,0 +1,164 @@
+"""The list of runs, as a person uses it."""
+
+import re
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from posting import ended_run, event, post
+
+ROWS = "table.runs tbody tr"
+
+
+def test_an_empty_history_says_what_to_do(page: Page) -> None:
+    """And the first run appears without a reload."""
+    page.goto("/")
+    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
+    expect(page.get_by_text("runfold exec -- echo hello")).to_be_visible()
+
+
+def test_a_run_appears_and_completes_while_the_page_is_open(page: Page, api: httpx.Client) -> None:
+    """The total follows."""
+    page.goto("/")
+    expect(page.get_by_text("● live")).to_be_visible()
+    post(api, event("started", "nightly/1", 1, workflow="nightly", project="acme"))
+    row = page.locator(ROWS)
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("nightly/1")
+    expect(row.locator(".status")).to_contain_text("running")
+    post(api, event("completed", "nightly/1"))
+    expect(row.locator(".status")).to_contain_text("completed")
+    expect(page.get_by_text("1 run", exact=True)).to_be_visible()
+
+
+def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
+    """They survive a reload, and Back takes them away again."""
+    post(api, *ended_run("a", project="acme"), *ended_run("b", end="failed", project="labs"))
+    page.goto("/")
+    expect(page.locator(ROWS)).to_have_count(2)
+    page.get_by_label("failed").check(force=True)
+    expect(page).to_have_url(re.compile(r"/\?status=failed$"))
+    expect(page.locator(ROWS)).to_have_count(1)
+    page.reload()
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.get_by_label("failed")).to_be_checked()
+    project = page.get_by_label("Project")
+    project.fill("acme")
+    project.press("Enter")
+    expect(page.get_by_role("heading", name="No run is like this")).to_be_visible()
+    page.go_back()
+    expect(page.locator(ROWS)).to_have_count(1)
+    page.go_back()
+    expect(page.locator(ROWS)).to_have_count(2)
+    expect(page).to_have_url(re.compile(r"/$"))
+
+
+def test_a_run_leaves_a_filter_that_it_no_longer_matches(page: Page, api: httpx.Client) -> None:
+    """Whoever watches what is running sees what is running."""
+    post(api, event("started", "a", 5, workflow="w"))
+    page.goto("/?status=running")
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.get_by_text("● live")).to_be_visible()
+    post(api, event("completed", "a"))
+    expect(page.locator(ROWS)).to_have_count(0)
+
+
+def test_pages_lead_on_and_back(page: Page, api: httpx.Client) -> None:
+    """Each run is on one of them."""
+    post(api, *(each for n in range(60) for each in ended_run(f"run {n:02}", 600 - n)))
+    page.goto("/")
+    expect(page.locator(ROWS)).to_have_count(50)
+    page.get_by_role("link", name="Older ›").click()
+    expect(page.locator(ROWS)).to_have_count(10)
+    expect(page.locator(ROWS).last).to_contain_text("run 00")
+    page.go_back()
+    expect(page.locator(ROWS)).to_have_count(50)
+    expect(page.locator(ROWS).first).to_contain_text("run 59")
+
+
+def test_the_keyboard_is_enough(page: Page, api: httpx.Client) -> None:
+    """Down the list, into a run and back; `?` tells the keys."""
+    post(api, *ended_run("older", 90), *ended_run("newer", 30))
+    page.goto("/")
+    expect(page.locator(ROWS)).to_have_count(2)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator("tr:focus-within")).to_contain_text("older")
+    page.keyboard.press("x")
+    expect(page.get_by_role("button", name="Delete 1 selected…")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/runs/older$"))
+    page.keyboard.press("u")
+    expect(page.locator(ROWS)).to_have_count(2)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("next run")
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("w")
+    expect(page.get_by_role("heading", name="Workflows")).to_be_visible()
+
+
+def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
+    """And does nothing when it is told not to."""
+    post(api, *ended_run("a"))
+    page.goto("/")
+    page.get_by_role("button", name="Delete all…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Delete 1 run?")
+    dialog.get_by_role("button", name="Keep them").click()
+    expect(page.locator(ROWS)).to_have_count(1)
+    assert api.get("/api/v1/runs/a").status_code == 200
+
+
+def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
+    """As marks that lead to the runs, with a line of how many there were a day."""
+    post(api, *ended_run("good", 90), *ended_run("bad", 30, end="failed"))
+    page.goto("/workflows")
+    marks = page.locator(".strip a")
+    expect(marks).to_have_count(2)
+    expect(marks.last).to_have_class(re.compile("failed"))
+    expect(page.locator(".spark svg")).to_be_visible()
+    marks.last.click()
+    expect(page).to_have_url(re.compile(r"/runs/bad$"))
+
+
+def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client) -> None:
+    """With the figures that the service tells."""
+    post(api, *ended_run("good", 90), *ended_run("bad", 30, end="failed"))
+    page.goto("/stats")
+    cards = page.locator(".card")
+    expect(cards.filter(has_text="Runs")).to_contain_text("2")
+    expect(cards.filter(has_text="Success")).to_contain_text("50%")
+    charts = page.locator("figure.chart")
+    assert charts.count() >= 3
+    runs = charts.filter(has=page.get_by_role("heading", name="Runs"))
+    runs.get_by_text("Table").click()
+    expect(runs.locator("tbody tr").last).to_contain_text("1")
+    page.get_by_label("Time").select_option("24h")
+    expect(page).to_have_url(re.compile("last=24h"))
+
+
+def test_a_page_that_is_not_there_leads_back(page: Page, api: httpx.Client) -> None:
+    """So does a run that nobody knows."""
+    answer = page.goto("/runs/nobody")
+    assert answer is not None
+    expect(page.get_by_role("heading", name="Not found")).to_be_visible()
+    page.get_by_role("main").get_by_role("link", name="See all runs").click()
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+
+
+def test_every_control_has_a_name_and_the_page_fits_a_phone(page: Page, api: httpx.Client) -> None:
+    """What a screen reader would say, and nothing to scroll sideways for."""
+    post(api, *ended_run("a", tags={"env": "prod"}), *ended_run("b", end="failed"))
+    page.set_viewport_size({"width": 375, "height": 700})
+    for address in ("/", "/workflows", "/stats", "/runs/a"):
+        page.goto(address)
+        expect(page.locator("main h1")).to_be_visible()
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll('input, select, button, a[href]')].filter(each =>
+                !(each.labels?.length || each.getAttribute('aria-label') || each.textContent.trim()
+                  || each.title)).map(each => each.outerHTML)"""
+        )
+        assert nameless == [], address
+        wide = page.evaluate("() => document.documentElement.scrollWidth")
+        assert wide <= 375, f"{address} is {wide} pixels wide"

@@ -1,0 +1,329 @@
+"""Watching: what a client of the streams is told, over real Redis and PostgreSQL."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import redis
+
+from runfold_storage import changes, databases
+from runfold_storage.changes import note_gone
+from runfold_storage.migrate import migrate
+from server_sent import Listener, Received, listening
+from services import serving, working
+from told import event
+from waiting import wait_until
+
+LIVE = "/api/v1/live"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[psycopg.Connection]:
+    migrate(database_url)
+    with databases.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def api(redis_url: str, database_url: str, database: psycopg.Connection) -> Iterator[httpx.Client]:
+    """A server and a worker over an empty database."""
+    with serving(redis_url, database_url) as client, working(redis_url, database_url):
+        wait_until(
+            lambda: client.get("/api/v1/runs").json()["watermark"]["position"], what="shards"
+        )
+        yield client
+
+
+def post(client: httpx.Client, *events: dict[str, Any]) -> None:
+    """Send events, and wait until they are folded."""
+    answer = client.post("/api/v1/events", json=list(events))
+    assert answer.status_code == 202, answer.text
+    wanted = {shard: key(position) for shard, position in answer.json()["position"].items()}
+
+    def is_there() -> bool:
+        reached = watermark(client)
+        return all(key(reached[shard]) >= position for shard, position in wanted.items())
+
+    wait_until(is_there, what="the fold")
+
+
+def watermark(client: httpx.Client) -> dict[str, str]:
+    """How far the fold has come."""
+    position: dict[str, str] = client.get("/api/v1/runs?limit=1").json()["watermark"]["position"]
+    return position
+
+
+def key(position: str) -> tuple[int, ...]:
+    return tuple(map(int, position.split("-")))
+
+
+def has(name: str, number: int = 1) -> Any:
+    """A condition: so many events of this name have come."""
+    return lambda events: sum(each.event == name for each in events) >= number
+
+
+def listed(client: httpx.Client, query: str = "") -> dict[str, Any]:
+    """The list as REST tells it, by run."""
+    page = client.get(f"/api/v1/runs?limit=500{query}").json()
+    return {run["id"]: run for run in page["runs"]}
+
+
+def seen(events: list[Received]) -> dict[str, Any]:
+    """What a client has on its page after these events."""
+    page: dict[str, Any] = {}
+    for name, data, _ in events:
+        if name == "snapshot":
+            page = {run["id"]: run for run in data["runs"]}
+        elif name == "changed":
+            page[data["id"]] = data
+        else:
+            page.pop(data["id"], None)
+    return page
+
+
+def test_a_list_begins_with_a_snapshot_and_goes_on_with_changes(api: httpx.Client) -> None:
+    """A change carries the same summary that the list shows."""
+    post(api, event("started", "before", 0, workflow="w"))
+    with listening(api, LIVE) as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+        page = listener.events[0].data
+        assert [run["id"] for run in page["runs"]] == ["before"]
+        assert page["total"] == {"value": 1, "relation": "exact"}
+        post(api, event("started", "after", 1, workflow="w", tags={"a": "b"}))
+        listener.wait(has("changed"), what="the new run")
+        post(api, event("completed", "after", 2))
+        listener.wait(has("changed", 2), what="its end")
+    assert [run["status"] for run in listener.named("changed")] == ["running", "completed"]
+    assert listener.named("changed")[-1] == listed(api)["after"]
+
+
+def test_a_filter_is_told_what_enters_and_what_leaves(api: httpx.Client) -> None:
+    """Changes of other runs are none of its business."""
+    with listening(api, f"{LIVE}?status=running&project=acme") as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+        post(api, event("started", "other", 0, workflow="w", project="labs"))
+        post(api, event("started", "mine", 0, workflow="w", project="acme"))
+        post(api, event("completed", "other", 1))
+        post(api, event("completed", "mine", 1))
+        listener.wait(has("removed"), what="its leaving")
+        post(api, event("annotated", "mine", 2, tags={"a": "b"}))
+        post(api, event("started", "last", 3, workflow="w", project="acme"))
+        listener.wait(has("changed", 2), what="the last run")
+    assert [(each.event, each.data["id"]) for each in listener.events[1:]] == [
+        ("changed", "mine"),
+        ("removed", "mine"),
+        ("changed", "last"),
+    ]
+
+
+def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
+    api: httpx.Client, redis_url: str, database_url: str
+) -> None:
+    """A server that never sent the run cannot know that it is on the client's page."""
+    post(api, event("started", "a", 0, workflow="w"))
+    with listening(api, f"{LIVE}?status=running") as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+    with (
+        serving(redis_url, database_url) as other,
+        listening(other, f"{LIVE}?status=running", listener.last_id) as again,
+    ):
+        wait_until(lambda: again.status == 200, what="the stream")
+        post(api, event("completed", "a", 1))
+        again.wait(has("removed"), what="its leaving")
+        assert again.named("removed") == [{"id": "a"}]
+
+
+def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
+    api: httpx.Client, redis_url: str, database_url: str
+) -> None:
+    """By its last id alone: another server does as well."""
+    with listening(api, LIVE) as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+        post(api, event("started", "a", 0, workflow="w"), event("started", "b", 0, workflow="w"))
+        listener.wait(has("changed", 2), what="two runs")
+    post(api, event("completed", "a", 1), event("started", "c", 1, workflow="w"))
+    with (
+        serving(redis_url, database_url) as other,
+        listening(other, LIVE, listener.last_id) as again,
+    ):
+        again.wait(has("changed", 2), what="what was missed")
+        post(api, event("completed", "b", 2))
+        again.wait(has("changed", 3), what="what follows")
+        told = sorted((run["id"], run["status"]) for run in again.named("changed"))
+        assert told == [("a", "completed"), ("b", "completed"), ("c", "running")]
+        assert not again.named("snapshot")
+        with listening(other, LIVE, again.last_id) as third:
+            post(api, event("completed", "c", 3))
+            third.wait(has("changed"), what="the last change")
+            assert [run["id"] for run in third.named("changed")] == ["c"]
+
+
+def test_each_event_can_be_the_last(api: httpx.Client) -> None:
+    """Wherever a stream is cut, its ids lead to exactly the events behind that place."""
+    with listening(api, LIVE) as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+        post(api, *(event("started", f"run {number}", 0, workflow="w") for number in range(20)))
+        listener.wait(has("changed", 20), what="all runs")
+    changed = listener.events[1:]
+    for place in range(0, 20, 3):
+        with listening(api, LIVE, changed[place].id) as again:
+            rest = {each.data["id"] for each in changed[place + 1 :]}
+            again.wait(has("changed", len(rest)), what="the rest")
+            assert {run["id"] for run in again.named("changed")} == rest
+            assert len(again.events) == len(rest)
+
+
+def test_what_left_a_filter_meanwhile_is_told_on_return(api: httpx.Client) -> None:
+    """The server need not remember what the client has on its page."""
+    with listening(api, f"{LIVE}?status=running") as listener:
+        post(api, event("started", "a", 0, workflow="w"))
+        listener.wait(lambda events: "a" in seen(events), what="the run")
+    post(api, event("completed", "a", 1))
+    with listening(api, f"{LIVE}?status=running", listener.last_id) as again:
+        again.wait(has("removed"), what="its leaving")
+    assert again.named("removed") == [{"id": "a"}]
+
+
+@pytest.mark.parametrize(
+    "last_id", ["0.0.0.0.0.0.0.0", "99.0.0.0.0.0.0.0", "1.2", "x", "é", "9" * 99]
+)
+def test_who_was_away_too_long_gets_a_snapshot(
+    api: httpx.Client, database: psycopg.Connection, last_id: str
+) -> None:
+    """So does one with the id of another database, or of none."""
+    post(api, *(event("started", f"run {number}", 0, workflow="w") for number in range(20)))
+    database.execute("DELETE FROM changes")
+    with httpx.Client(timeout=30) as client:
+        url = api.base_url.join(LIVE)
+        headers = {"last-event-id": last_id.encode()}
+        with client.stream("GET", url, headers=headers) as response:
+            lines = response.iter_lines()
+            assert next(line for line in lines if line.startswith("event:")) == "event: snapshot"
+
+
+def test_old_changes_are_forgotten(api: httpx.Client, database: psycopg.Connection) -> None:
+    """Those that are younger stay."""
+    post(api, event("started", "old", 0, workflow="w"))
+    database.execute(
+        "UPDATE changes SET changed_at = now() - make_interval(mins => %s)",
+        (changes.KEPT_MINUTES + 1,),
+    )
+    post(api, event("started", "young", 0, workflow="w"))
+    changes.forget_changes(database)
+    assert database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
+
+
+def test_a_lost_wake_up_only_delays(
+    api: httpx.Client, redis_url: str, database: psycopg.Connection
+) -> None:
+    """PostgreSQL is the truth: what nobody published is found all the same."""
+    with listening(api, LIVE) as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+        with redis.Redis.from_url(redis_url) as client:
+            killed = client.client_kill_filter(_type="pubsub")
+            assert killed
+        post(api, event("started", "a", 0, workflow="w"))
+        listener.wait(has("changed"), what="the change")
+
+
+def test_a_deleted_run_is_told(api: httpx.Client, database: psycopg.Connection) -> None:
+    """By its id, to those who watch lists and to those who watch it."""
+    post(api, event("started", "mine", 0, workflow="w"))
+    with listening(api, LIVE) as of_all, listening(api, "/api/v1/runs/mine/live") as of_one:
+        of_all.wait(has("snapshot"), what="the list")
+        of_one.wait(has("snapshot"), what="the run")
+        with database.transaction():
+            row = database.execute("DELETE FROM runs RETURNING shard, run").fetchone()
+            assert row is not None
+            note_gone(database, row[0], [(row[1], "mine")])
+        of_all.wait(has("deleted"), what="the deletion")
+        of_one.wait(has("deleted"), what="the deletion")
+        assert of_all.named("deleted") == of_one.named("deleted") == [{"id": "mine"}]
+        wait_until(of_one.ended.is_set, what="the end of its stream")
+
+
+def test_a_run_is_followed_with_its_nodes_and_output(api: httpx.Client) -> None:
+    """What a client pieces together is what REST tells."""
+    run = "report/7"
+    plan = [{"node": "n"}, {"node": "m", "parents": ["n"]}]
+    post(api, event("started", run, 0, workflow="w", nodes=plan))
+    post(api, event("logged", run, 0.5, text="early"))
+    with listening(api, "/api/v1/runs/report%2F7/live") as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+        post(api, event("node_started", run, 1, node="n"))
+        post(api, event("logged", run, 1.5, node="n", text="line"))
+        listener.wait(has("logged"), what="output")
+        post(api, event("node_finished", run, 2, node="n"), event("completed", run, 3))
+        listener.wait(lambda _: statuses(listener)[-1:] == ["completed"], what="its end")
+    first = listener.events[0].data
+    assert first["run"]["id"] == run
+    assert [node["status"] for node in first["nodes"]] == ["pending", "pending"]
+    assert texts(first["output"]) == ["early"]
+    assert [texts(data["events"]) for data in listener.named("logged")] == [["line"]]
+    told = [node for data in listener.named("nodes") for node in data["nodes"]]
+    assert {node["node"]: node["status"] for node in told} == {"n": "completed"}
+    assert listener.named("changed")[-1] == listed(api)[run]
+
+
+def statuses(listener: Listener) -> list[str]:
+    return [run["status"] for run in listener.named("changed")]
+
+
+def texts(events: list[dict[str, Any]]) -> list[str]:
+    return [each["text"] for each in events]
+
+
+def test_a_run_that_has_not_changed_needs_no_snapshot_again(api: httpx.Client) -> None:
+    """One that has is sent anew."""
+    post(api, event("started", "a", 0, workflow="w"))
+    with listening(api, "/api/v1/runs/a/live") as listener:
+        listener.wait(has("snapshot"), what="the snapshot")
+    with listening(api, "/api/v1/runs/a/live", listener.last_id) as again:
+        wait_until(lambda: again.status == 200, what="the stream")
+        post(api, event("completed", "a", 1))
+        again.wait(has("changed"), what="the change")
+        assert not again.named("snapshot")
+    with listening(api, "/api/v1/runs/a/live", listener.last_id) as late:
+        late.wait(has("snapshot"), what="the snapshot")
+        assert late.events[0].data["run"]["status"] == "completed"
+
+
+def test_problems_are_told_before_a_stream_begins(api: httpx.Client) -> None:
+    """As by any other route."""
+    assert api.get("/api/v1/runs/nobody/live").status_code == 404
+    answer = api.get(f"{LIVE}?status=done")
+    assert (answer.status_code, answer.json()["parameter"]) == (400, "status")
+    assert api.get(f"{LIVE}?cursor=x").status_code == 400
+
+
+def test_who_has_gone_leaves_nothing_behind(api: httpx.Client) -> None:
+    """Not a stream, not a subscription."""
+
+    def watchers() -> str:
+        lines = api.get("/metrics").text.splitlines()
+        return next(line for line in lines if line.startswith("runfold_api_watchers "))
+
+    post(api, event("started", "a", 0, workflow="w"))
+    with (
+        listening(api, LIVE) as one,
+        listening(api, f"{LIVE}?project=x") as two,
+        listening(api, "/api/v1/runs/a/live") as three,
+    ):
+        for listener in (one, two, three):
+            listener.wait(has("snapshot"), what="the snapshot")
+        assert watchers() == "runfold_api_watchers 3.0"
+    post(api, event("completed", "a", 1))
+    wait_until(lambda: watchers() == "runfold_api_watchers 0.0", what="everyone's leaving")
+
+
+def test_streams_end_when_the_server_stops(
+    redis_url: str, database_url: str, database: psycopg.Connection
+) -> None:
+    """Whole, as an answer ends, so that clients connect to the next one."""
+    with serving(redis_url, database_url, shutdown_s=600) as client:
+        listener = Listener(str(client.base_url.join(LIVE)))
+        listener.wait(has("snapshot"), what="the snapshot")
+    assert listener.ended.wait(30)
+    assert listener.error is None
