@@ -268,8 +268,8 @@ def test_injections(api: httpx.Client, database_url: str) -> None:
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
         "runs": "project workflow status trigger user session tag started_after started_before "
-        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type fingerprint parent_run "
-        "limit cursor offset "
+        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type fingerprint "
+        "parent_run limit cursor offset "
         "wait_for",
         "stats": "project workflow since until bucket group_by tz",
         "workflows": "project limit cursor",
