@@ -49,6 +49,13 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+_STREAMED: Final = {
+    "/api/v1/export": [kind for kind, _ in FORMATS.values()],
+    "/api/v1/live": ["text/event-stream"],
+    "/api/v1/runs/{run}/live": ["text/event-stream"],
+}
+
+
 def refine(document: dict[str, Any]) -> dict[str, Any]:
     """The document with the shapes in it; a query parameter may be left out, but is never null."""
     for item in document["paths"].values():
@@ -56,8 +63,9 @@ def refine(document: dict[str, Any]) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "query":
                     parameter["schema"] = _refined(parameter["name"], parameter["schema"])
-    exported = document["paths"]["/api/v1/export"]["get"]["responses"]["200"]
-    exported["content"] = {kind: {"schema": {"type": "string"}} for kind, _ in FORMATS.values()}
+    for path, kinds in _STREAMED.items():
+        answer = document["paths"][path]["get"]["responses"]["200"]
+        answer["content"] = {kind: {"schema": {"type": "string"}} for kind in kinds}
     return document
 
 

@@ -70,6 +70,8 @@ def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch)
     wrong = {}
     for found in schema.get_all_operations():
         operation = found.ok()
+        if operation.path.endswith("/live"):  # an answer without an end: see test_live
+            continue
 
         @settings(
             max_examples=EXAMPLES,

@@ -200,3 +200,27 @@ def test_filters_that_cannot_be(filters: dict[str, Any], parameter: str) -> None
     with History("postgresql:///nowhere") as history, pytest.raises(BadParameter) as caught:
         history.runs(**filters)
     assert caught.value.parameter == parameter
+
+
+def test_broken_and_foreign_cursors(database_url: str) -> None:
+    """Any change to a cursor, or a cursor of something else, is refused; never another error."""
+    chance = random.Random(9)
+    fold(database_url, [one for n in range(9) for one in made_up(chance, n)])
+    with History(database_url) as history:
+        page = history.runs(limit=2)
+        middle = history.runs(limit=2, cursor=page.next_cursor)
+        events = history.events("run-000", limit=1)
+        foreign = [history.workflows(limit=1).next_cursor, events and events.next_cursor]
+        foreign.append(history.runs(limit=2, user="ann").next_cursor)
+        assert None not in foreign
+        broken = [str(cursor) for cursor in foreign] + ["", "=", "a", "%", "\0", "é", "x" * 5000]
+        for cursor in (str(middle.next_cursor), str(middle.prev_cursor)):
+            broken += [cursor[:length] for length in range(len(cursor))]
+            for place in range(len(cursor)):
+                other = chance.choice("ABCxyz019-_'; ")
+                if other != cursor[place] and place < len(cursor) - 1:
+                    broken.append(cursor[:place] + other + cursor[place + 1 :])
+        for cursor in broken:
+            with pytest.raises(BadParameter) as caught:
+                history.runs(limit=2, cursor=cursor)
+            assert caught.value.parameter == "cursor"
