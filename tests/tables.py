@@ -75,6 +75,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "runs",
         "nodes",
         "stats",
+        "stats_days",
         "dead_letters",
         "tombstones",
         "leases",
@@ -83,6 +84,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "sightings",
         "pulses",
         "changes",
+        "stats_days",
     ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
     connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")

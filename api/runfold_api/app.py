@@ -18,10 +18,11 @@ from runfold_storage.upkeep import Upkeep
 
 from . import health, live, pages, reads, upkeep, writes
 from .feed import Feed
+from .freshness import provide_history
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
 from .problems import handlers
-from .queries import check_query
+from .queries import check_query, run_filters
 from .run_feed import RunFeed
 from .settings import Settings
 from .stream_writer import StreamWriter
@@ -62,6 +63,10 @@ def create_app(settings: Settings) -> Litestar:
         "/api/v1",
         route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
         before_request=check_query,
+        dependencies={
+            "history": Provide(provide_history(history)),
+            "filters": Provide(run_filters, sync_to_thread=False),
+        },
     )
     request_metrics = RequestMetrics(feed)
     return MeteredApp(

@@ -31,7 +31,7 @@ class Missed(NamedTuple):
 
 def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snapshot:
     """The newest runs of a filter."""
-    return Snapshot(read_cursor(connection), read_runs(connection, wanted, Page(limit, 0, None)))
+    return Snapshot(read_cursor(connection), read_runs(connection, wanted, Page(limit)))
 
 
 def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Missed | None:

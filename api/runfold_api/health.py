@@ -7,6 +7,7 @@ from typing import Any
 import redis
 from litestar import HttpMethod, Request, Response, route
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -62,7 +63,19 @@ async def readyz(
     return respond(request, 503, "not-ready", "; ".join(reasons), headers=headers)
 
 
-@route("/metrics", http_method=_METHODS, sync_to_thread=True)
+@route(
+    "/metrics",
+    http_method=_METHODS,
+    sync_to_thread=True,
+    responses={
+        200: ResponseSpec(
+            bytes,
+            generate_examples=False,
+            description="Prometheus' text format",
+            media_type="text/plain",
+        )
+    },
+)
 def metrics(
     history: NamedDependency[History],
     writer: NamedDependency[StreamWriter],

@@ -16,7 +16,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from runfold_storage.changes import decode_feed_cursor, encode_feed_cursor, read_cursor
-from runfold_storage.filters import RunFilter, make_run_filter, parse_time
+from runfold_storage.filters import RunFilter, make_run_filter
 from runfold_storage.history import History
 from runfold_storage.run_lists import make_page
 
@@ -122,22 +122,12 @@ class Live:
 async def watch_runs(
     request: Request[Any, Any, Any],
     live: NamedDependency[Live],
-    project: queries.Project = None,
-    workflow: queries.Workflow = None,
-    status: queries.Statuses = None,
-    started_after: queries.StartedAfter = None,
-    started_before: queries.StartedBefore = None,
+    filters: NamedDependency[dict[str, Any]],
     limit: queries.Limit = 50,
 ) -> Stream:
     """Runs as they change: a `snapshot`, which is a page of the list, then `changed`, `removed` and
     `deleted`."""
-    wanted = make_run_filter(
-        project=project,
-        workflow=workflow,
-        status=queries.split_words(status),
-        started_after=parse_time("started_after", started_after),
-        started_before=parse_time("started_before", started_before),
-    )
+    wanted = make_run_filter(**filters)
     make_page(wanted, limit, 0, None)
     await live.feed.read(read_cursor)  # what can be wrong is told as a problem, before it begins
     return Stream(live.list_events(wanted, limit, _last_id(request)), **_STREAM)

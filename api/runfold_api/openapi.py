@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document, as JSON; no page that would load scripts from elsewhere."""
 
+from copy import deepcopy
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 from msgspec import Raw
+
+from .parameter_shapes import refine
 
 PATH: Final = "/api/openapi.json"
 
@@ -35,6 +38,13 @@ class RawSchemaPlugin(OpenAPISchemaPlugin):
         )
 
 
+class _Document(JsonRenderPlugin):
+    """The document as Litestar makes it, with what parameters may be."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return self.render_json(request, refine(deepcopy(openapi_schema)))
+
+
 def openapi_config() -> OpenAPIConfig:
     """Serves the document at `PATH`, and nothing else."""
     return OpenAPIConfig(
@@ -42,7 +52,7 @@ def openapi_config() -> OpenAPIConfig:
         version=version("runfold"),
         description="Execution history: push events, read runs, nodes and statistics.",
         use_handler_docstrings=True,
-        render_plugins=[JsonRenderPlugin(path="/")],
+        render_plugins=[_Document(path="/")],
         # Litestar adds pages of its own below the router's path; they do not exist here.
         openapi_router=Router(
             PATH, route_handlers=[], include_in_schema=False, before_request=_only_the_document

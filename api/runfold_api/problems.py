@@ -20,6 +20,7 @@ from runfold.errors import ShardsDiffer
 from runfold_storage.errors import (
     BadParameter,
     DatabaseUnreachable,
+    FoldBehind,
     ReadTooSlow,
     SchemaOutdated,
 )
@@ -92,6 +93,7 @@ def handlers() -> ExceptionHandlersMap:
         ),
         SchemaOutdated: _unavailable("schema-outdated", None),
         ReadTooSlow: _unavailable("read-too-slow", None),
+        FoldBehind: _unavailable("fold-behind", None),
         redis.RedisError: _unavailable("redis-unreachable", f"Redis took no events: {_AGAIN}"),
         ShardsDiffer: _unavailable("shards-differ", None),
         ValidationException: _validation,

@@ -10,12 +10,16 @@ from typing import Annotated, Any, Final
 from litestar import Request
 from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
+from litestar.typing import FieldDefinition
 
-from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET
+from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET, parse_time
 
 from .problems import BadRequest
 
-_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBERS: Final = (
+    (int, re.compile(r"-?[0-9]{1,18}"), "whole number"),
+    (float, re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,3})?"), "number"),
+)
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 
 Project = Annotated[str | None, QueryParameter(description="Only this project.")]
@@ -35,6 +39,47 @@ StartedAfter = Annotated[
 StartedBefore = Annotated[
     str | None, QueryParameter(description="Started before this time.", schema_extra=_TIME)
 ]
+Trigger = Annotated[
+    str | None, QueryParameter(description="Only runs that this type of trigger set off.")
+]
+User = Annotated[str | None, QueryParameter(description="Only runs of this user.")]
+Session = Annotated[str | None, QueryParameter(description="Only runs of this session.")]
+Tags = Annotated[
+    list[str] | None,
+    QueryParameter(description="Only runs with this tag, key:value or key=value; repeatable."),
+]
+MinDuration = Annotated[
+    float | None, QueryParameter(description="Took so many milliseconds or longer.", ge=0)
+]
+MaxDuration = Annotated[
+    float | None, QueryParameter(description="Took so many milliseconds or less.", ge=0)
+]
+MinCost = Annotated[
+    float | None, QueryParameter(description="Cost so many US dollars or more.", ge=0)
+]
+MaxCost = Annotated[
+    float | None, QueryParameter(description="Cost so many US dollars or less.", ge=0)
+]
+ErrorType = Annotated[
+    str | None, QueryParameter(description="Only runs that failed with this type of error.")
+]
+Fingerprint = Annotated[
+    str | None, QueryParameter(description="Only runs that failed alike: see /api/v1/failures.")
+]
+ParentRun = Annotated[str | None, QueryParameter(description="Only runs that this run began.")]
+EndedSince = Annotated[
+    str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
+]
+EndedUntil = Annotated[
+    str | None, QueryParameter(description="Ended before this time.", schema_extra=_TIME)
+]
+WaitFor = Annotated[
+    str | None,
+    QueryParameter(
+        description="The position that a write was answered with, as shard:position, separated by "
+        "commas. The answer waits up to 10 s for the fold to come so far; then it is a 503."
+    ),
+]
 Since = Annotated[
     str | None,
     QueryParameter(description="From this time on, rounded down to the hour.", schema_extra=_TIME),
@@ -44,18 +89,31 @@ Until = Annotated[
     QueryParameter(description="Up to this time, rounded up to the hour.", schema_extra=_TIME),
 ]
 Bucket = Annotated[
-    str | None, QueryParameter(description="Also by hour, day, week or month, in UTC.")
+    str | None,
+    QueryParameter(
+        description="Also by hour, or by day, week or month in the time zone `tz`; "
+        "or by minute, for up to six hours."
+    ),
 ]
 GroupBy = Annotated[
     str | None,
-    QueryParameter(description="Also by workflow, project or status; or node: attempts at nodes."),
+    QueryParameter(
+        description="Also by workflow, project or status; by node: attempts at nodes; "
+        "by error_type: failed runs alone."
+    ),
+]
+Zone = Annotated[
+    str | None, QueryParameter(description="A time zone, as in Europe/Berlin; by default UTC.")
 ]
 Limit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=MAX_LIMIT)]
 EventLimit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=1000)]
 Offset = Annotated[
     int, QueryParameter(description="How many to skip; not with a cursor.", ge=0, le=MAX_OFFSET)
 ]
-Cursor = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
+Cursor = Annotated[
+    str | None, QueryParameter(description="The `next_cursor` or `prev_cursor` of another page.")
+]
+After = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
 
 
 ExportFormat = Annotated[str, QueryParameter(description="`csv`, `ndjson` or `parquet`.")]
@@ -69,6 +127,45 @@ def split_words(values: list[str] | None) -> list[str] | None:
     return [word for value in values for word in value.split(",")]
 
 
+def run_filters(
+    project: Project = None,
+    workflow: Workflow = None,
+    status: Statuses = None,
+    trigger: Trigger = None,
+    user: User = None,
+    session: Session = None,
+    tag: Tags = None,
+    started_after: StartedAfter = None,
+    started_before: StartedBefore = None,
+    min_duration_ms: MinDuration = None,
+    max_duration_ms: MaxDuration = None,
+    min_cost_usd: MinCost = None,
+    max_cost_usd: MaxCost = None,
+    error_type: ErrorType = None,
+    fingerprint: Fingerprint = None,
+    parent_run: ParentRun = None,
+) -> dict[str, Any]:
+    """What `History.runs` and `History.export` are filtered by."""
+    return {
+        "project": project,
+        "workflow": workflow,
+        "status": split_words(status),
+        "trigger": trigger,
+        "user": user,
+        "session": session,
+        "tag": tag,
+        "started_after": parse_time("started_after", started_after),
+        "started_before": parse_time("started_before", started_before),
+        "min_duration_ms": min_duration_ms,
+        "max_duration_ms": max_duration_ms,
+        "min_cost_usd": min_cost_usd,
+        "max_cost_usd": max_cost_usd,
+        "error_type": error_type,
+        "fingerprint": fingerprint,
+        "parent_run": parent_run,
+    }
+
+
 def check_query(request: Request[Any, Any, Any]) -> None:
     """Raise `BadRequest` for a parameter that the route does not have, or has once."""
     given: dict[str, int] = {}
@@ -76,8 +173,7 @@ def check_query(request: Request[Any, Any, Any]) -> None:
         given[name] = given.get(name, 0) + 1
     if not given:
         return
-    known = _known(request)
-    fields = request.route_handler.parsed_fn_signature.parameters
+    known = known_parameters(request.route_handler)
     for name, times in given.items():
         if name not in known:
             allowed = sorted(known)
@@ -85,20 +181,28 @@ def check_query(request: Request[Any, Any, Any]) -> None:
             raise BadRequest(
                 400, "unknown-parameter", detail, parameter=name[:100], allowed=allowed
             )
-        if times > 1 and not known[name]:
+        field, value = known[name], request.query_params[name]
+        if times > 1 and not field.is_non_string_sequence:
             raise BadRequest(400, "bad-parameter", f"{name}: given {times} times", parameter=name)
-        if fields[name].annotation in (int, int | None) and not _WHOLE.fullmatch(
-            request.query_params[name]
-        ):
-            raise BadRequest(  # what would be read as a number all the same, as 1e2 is
-                400, "bad-parameter", f"{name}: expected a whole number", parameter=name
-            )
+        for kind, pattern, expected in _NUMBERS:
+            # What would be read as a number all the same, as 1e2 is, or nan.
+            if field.annotation in (kind, kind | None) and not pattern.fullmatch(value):
+                detail = f"{name}: expected a {expected}"
+                raise BadRequest(400, "bad-parameter", detail, parameter=name)
 
 
-def _known(request: Request[Any, Any, Any]) -> dict[str, bool]:
-    """The route's query parameters, and whether each may be repeated."""
-    known = {}
-    for name, field in request.route_handler.parsed_fn_signature.parameters.items():
-        if isinstance(field.kwarg_definition, QueryParameter):
-            known[name] = field.is_non_string_sequence
-    return known
+def known_parameters(handler: Any) -> dict[str, FieldDefinition]:
+    """The route's query parameters: its own, and those of what it depends on."""
+    dependencies = handler.resolve_dependencies()
+    signatures = [handler.parsed_fn_signature]
+    signatures += [
+        dependencies[name].parsed_fn_signature
+        for name in handler.parsed_fn_signature.parameters
+        if name in dependencies
+    ]
+    return {
+        name: field
+        for signature in signatures
+        for name, field in signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    }

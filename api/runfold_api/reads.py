@@ -10,6 +10,7 @@ from litestar.response import Stream
 
 from runfold_storage.event_pages import EventPage
 from runfold_storage.export_formats import FORMATS
+from runfold_storage.failures import Failures
 from runfold_storage.filters import parse_time
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
@@ -30,26 +31,13 @@ _READING: Final[dict[str, Any]] = {
 @route("/runs", responses=described(400, 503), **_READING)
 def list_runs(
     history: NamedDependency[History],
-    project: queries.Project = None,
-    workflow: queries.Workflow = None,
-    status: queries.Statuses = None,
-    started_after: queries.StartedAfter = None,
-    started_before: queries.StartedBefore = None,
+    filters: NamedDependency[dict[str, Any]],
     limit: queries.Limit = 50,
     cursor: queries.Cursor = None,
     offset: queries.Offset = 0,
 ) -> RunPage:
     """Runs, newest first, without payloads."""
-    return history.runs(
-        project=project,
-        workflow=workflow,
-        status=queries.split_words(status),
-        started_after=parse_time("started_after", started_after),
-        started_before=parse_time("started_before", started_before),
-        limit=limit,
-        cursor=cursor,
-        offset=offset,
-    )
+    return history.runs(**filters, limit=limit, cursor=cursor, offset=offset)
 
 
 @route(
@@ -60,24 +48,12 @@ def list_runs(
 )
 def export_runs(
     history: NamedDependency[History],
+    filters: NamedDependency[dict[str, Any]],
     format: queries.ExportFormat,  # noqa: A002, the contract's word
     nodes: queries.WithNodes = False,
-    project: queries.Project = None,
-    workflow: queries.Workflow = None,
-    status: queries.Statuses = None,
-    started_after: queries.StartedAfter = None,
-    started_before: queries.StartedBefore = None,
 ) -> Stream:
     """All runs of these filters as a file: CSV, NDJSON or Parquet, written as it is read."""
-    pieces = history.export(
-        format,
-        nodes=nodes,
-        project=project,
-        workflow=workflow,
-        status=queries.split_words(status),
-        started_after=parse_time("started_after", started_after),
-        started_before=parse_time("started_before", started_before),
-    )
+    pieces = history.export(format, nodes=nodes, **filters)
     first = next(pieces, b"")  # what can be wrong is wrong by now, and is told as a problem
     name = f"runs.{format}"
     return Stream(
@@ -87,7 +63,7 @@ def export_runs(
     )
 
 
-@route("/runs/{run:str}", responses=described(404, 503), **_READING)
+@route("/runs/{run:str}", responses=described(400, 404, 503), **_READING)
 def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     """One run with its nodes, payloads, error and trigger."""
     run = decode_run(run)
@@ -107,7 +83,7 @@ def list_events(
     run: FromPath[str],
     types: queries.Types = None,
     limit: queries.EventLimit = 200,
-    after: queries.Cursor = None,
+    after: queries.After = None,
 ) -> EventPage:
     """A run's events as the ledger has them, by time and id."""
     run = decode_run(run)
@@ -126,6 +102,7 @@ def get_stats(
     until: queries.Until = None,
     bucket: queries.Bucket = None,
     group_by: queries.GroupBy = None,
+    tz: queries.Zone = None,
 ) -> Stats:
     """Counts, durations, percentiles and usage, from the rollups."""
     return history.stats(
@@ -135,6 +112,26 @@ def get_stats(
         until=parse_time("until", until),
         bucket=bucket,
         group_by=group_by,
+        tz=tz,
+    )
+
+
+@route("/failures", responses=described(400, 503), **_READING)
+def list_failures(
+    history: NamedDependency[History],
+    project: queries.Project = None,
+    workflow: queries.Workflow = None,
+    since: queries.EndedSince = None,
+    until: queries.EndedUntil = None,
+    limit: queries.Limit = 50,
+) -> Failures:
+    """Failed runs and attempts at nodes in groups that failed alike, the most frequent first."""
+    return history.failures(
+        project=project,
+        workflow=workflow,
+        since=parse_time("since", since),
+        until=parse_time("until", until),
+        limit=limit,
     )
 
 
@@ -143,10 +140,10 @@ def list_workflows(
     history: NamedDependency[History],
     project: queries.Project = None,
     limit: queries.Limit = 200,
-    cursor: queries.Cursor = None,
+    cursor: queries.After = None,
 ) -> WorkflowPage:
     """Every workflow with the figures of its runs."""
     return history.workflows(project=project, limit=limit, cursor=cursor)
 
 
-ROUTES = [list_runs, export_runs, get_run, list_events, get_stats, list_workflows]
+ROUTES = [list_runs, export_runs, get_run, list_events, get_stats, list_failures, list_workflows]

@@ -36,7 +36,7 @@ class TakesEvents(Operation):
             },
             additional_properties=True,
         )
-        any_number = Schema(one_of=[one, Schema(type=OpenAPIType.ARRAY, items=one)])
+        any_number = Schema(one_of=[one, Schema(type=OpenAPIType.ARRAY, items=one, min_items=1)])
         lines = Schema(type=OpenAPIType.STRING, description="One event a line.")
         content = {"application/json": OpenAPIMediaType(schema=any_number)}
         content |= {kind: OpenAPIMediaType(schema=lines) for kind in MEDIA_TYPES[1:]}
@@ -51,18 +51,20 @@ class TakesExecution(Operation):
         text = Schema(type=OpenAPIType.STRING)
         name = Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_NAME)
         time = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
-        number = Schema(type=OpenAPIType.NUMBER, minimum=0)
+        length = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1e14)
+        dollars = Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=1e6)
+        count = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=10**12)
         anything = Schema(description="JSON of any shape.")
         common = {
             "name": name,
             "started_at": time,
             "finished_at": time,
-            "duration_ms": number,
+            "duration_ms": length,
             "inputs": anything,
             "outputs": anything,
-            "error": Schema(description="A text, or an object: type, message, stack, node."),
-            "usage": Schema(description="input_tokens, output_tokens, cost_usd."),
-            "attempt": Schema(type=OpenAPIType.INTEGER, minimum=1),
+            "error": Schema(one_of=[text, _object(type=text, message=text, stack=text, node=text)]),
+            "usage": _object(input_tokens=count, output_tokens=count, cost_usd=dollars),
+            "attempt": Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=32_767),
         }
         node = Schema(
             type=OpenAPIType.OBJECT,
@@ -88,10 +90,21 @@ class TakesExecution(Operation):
                 **dict.fromkeys(texts, text),
                 "queued_at": time,
                 "status": Schema(enum=list(get_args(Status))),
-                "trigger": Schema(description="A text, or an object: type, data."),
-                "tags": Schema(type=OpenAPIType.OBJECT),
+                "trigger": Schema(one_of=[name, _object(type=name, data=anything)]),
+                "tags": Schema(
+                    type=OpenAPIType.OBJECT,
+                    property_names=name,
+                    additional_properties=Schema(
+                        type=[
+                            OpenAPIType.STRING,
+                            OpenAPIType.NUMBER,
+                            OpenAPIType.BOOLEAN,
+                            OpenAPIType.NULL,
+                        ]
+                    ),
+                ),
                 "metadata": anything,
-                "exit_code": Schema(type=OpenAPIType.INTEGER),
+                "exit_code": Schema(type=OpenAPIType.INTEGER, minimum=-(2**31), maximum=2**31 - 1),
                 "nodes": Schema(type=OpenAPIType.ARRAY, items=node),
                 "save": Schema(type=OpenAPIType.BOOLEAN),
             },
@@ -99,3 +112,7 @@ class TakesExecution(Operation):
         )
         content = {"application/json": OpenAPIMediaType(schema=execution)}
         self.request_body = RequestBody(content=content, required=True)
+
+
+def _object(**properties: Schema) -> Schema:
+    return Schema(type=OpenAPIType.OBJECT, properties=dict(properties))

@@ -1,7 +1,7 @@
 """The routes that take events and executions: answered once they are in their streams."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from litestar import Request, post
@@ -22,11 +22,13 @@ _REDACTOR: Final = Redactor()
 class Accepted(Struct, frozen=True):
     """How many events are in the streams, and the position of the last frame of each shard.
 
-    They are folded once the watermark's `position` has reached it.
+    They are folded once the watermark's `position` has reached it; a read with this `wait_for`
+    waits until then.
     """
 
     accepted: int
     position: dict[str, str]
+    wait_for: str
 
 
 class AcceptedExecution(Struct, frozen=True):
@@ -35,6 +37,7 @@ class AcceptedExecution(Struct, frozen=True):
     run: str
     accepted: int
     position: dict[str, str]
+    wait_for: str
 
 
 @post(
@@ -86,13 +89,19 @@ def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str
 
 def _accept(writer: StreamWriter, body: bytes, media_type: str) -> Accepted:
     envelopes = read_envelopes(body, media_type)
-    return Accepted(len(envelopes), writer.append(envelopes))
+    position = writer.append(envelopes)
+    return Accepted(len(envelopes), position, _wait_for(position))
 
 
 def _accept_execution(writer: StreamWriter, body: bytes) -> AcceptedExecution:
     run, envelopes = read_execution(body, _REDACTOR)
     position = writer.append(envelopes) if envelopes else {}
-    return AcceptedExecution(run, len(envelopes), position)
+    return AcceptedExecution(run, len(envelopes), position, _wait_for(position))
+
+
+def _wait_for(position: Mapping[str, str]) -> str:
+    """As the parameter of that name takes it."""
+    return ",".join(f"{shard}:{at}" for shard, at in position.items())
 
 
 ROUTES: Final = [post_events, post_execution]

@@ -8,6 +8,8 @@ from runfold_storage.errors import BadParameter
 from runfold_storage.filters import parse_time
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LENGTH = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|[smhdw])")
+_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _MANY: Final = 100_000
 
@@ -74,3 +76,11 @@ def point_in_time(option: str, text: str | None, now: datetime) -> datetime | No
             reason = f"{error.reason}, or how long ago, as in 24h or 7d"
             raise BadParameter(option, reason) from None
     return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+
+
+def length(text: str) -> float | None:
+    """`250ms`, `90s`, `15m`, `2h`, `7d` in milliseconds; None for anything else."""
+    found = _LENGTH.fullmatch(text)
+    if found is None:
+        return None
+    return float(found[1]) * (1 if found[2] == "ms" else _MS[found[2]])

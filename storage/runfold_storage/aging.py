@@ -27,6 +27,7 @@ from .partitions import (
 )
 from .positions import change_behind, hold_shard
 from .retention import END, POLICIES, due, shortest_days
+from .rollups import rebuild_days
 from .stored_rows import delete_rows
 
 LOCK_MS: Final = 200
@@ -162,10 +163,12 @@ def remove_rollups(
             ) AS g
             WHERE (d.workflow, d.project, d.node, d.hour, d.status, d.shard)
                 = (g.workflow, g.project, g.node, g.hour, g.status, g.shard)
+            RETURNING (extract(epoch FROM d.hour) * 1000000)::bigint
             """,  # noqa: S608 - made of constants
             {"shard": shard, "now": now, "limit": limit},
-        )
-    return deleted.rowcount
+        ).fetchall()
+        rebuild_days(connection, shard, (hour_us for (hour_us,) in deleted))
+    return len(deleted)
 
 
 def forget_old_marks(connection: psycopg.Connection, before: datetime) -> int:

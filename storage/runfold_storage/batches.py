@@ -23,7 +23,7 @@ from .encoding import (
     encode_runs,
     encode_stats,
 )
-from .errors import LedgerKnowsMore
+from .errors import LedgerKnowsMore, PositionMoved
 from .positions import advance_positions
 from .rollups import STATS, TakenBack, find_extremes, taken_back
 from .rows import Advance, Batch, DeadLetter
@@ -102,7 +102,12 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
     crash_point("after_events_copied")
-    _write_changes(connection, batch)
+    try:
+        _write_changes(connection, batch)
+    except psycopg.errors.UniqueViolation as error:
+        # Numbers of changes that are given out: no event is to blame, the worker has to look again.
+        step = batch.advances[0]
+        raise PositionMoved(step.shard, step.believed) from error
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 

@@ -29,8 +29,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from .filters import RunFilter
 from .rows import RunRow
-from .run_lists import SUMMARY_COLUMNS
 from .tables import changes, positions, runs
+from .ways import SUMMARY_COLUMNS
 
 KEPT_MINUTES: Final = 10
 MAX_BEHIND: Final = 20_000

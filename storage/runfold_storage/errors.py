@@ -34,6 +34,10 @@ class ReadTooSlow(StorageError):
     """A read took longer than it may; the message says how to ask for less."""
 
 
+class FoldBehind(StorageError):
+    """The fold did not come as far as a read was to wait for; the message says which shard."""
+
+
 class BadParameter(StorageError, ValueError):
     """A read was asked for something that cannot be; names the parameter and what is allowed."""
 

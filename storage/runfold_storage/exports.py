@@ -16,7 +16,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
 from .filters import RunFilter
-from .run_lists import Page, list_statement
+from .run_lists import list_statement
 from .summaries import RunSummary, UsageTotals, summary_of, to_ms, usage_of
 from .tables import nodes, runs
 
@@ -58,7 +58,7 @@ def read_pages(
     after = None
     while True:
         with snapshot() as connection:
-            statement = list_statement(wanted, Page(PAGE, 0, after)).add_columns(runs.c.shard)
+            statement = list_statement(wanted, after, PAGE + 1).add_columns(runs.c.shard)
             rows = list(connection.execute(statement))
             more = len(rows) > PAGE
             page = rows[:PAGE]

@@ -39,6 +39,7 @@ class GroupFigures(Figures, frozen=True, kw_only=True):
     project: str | UnsetType = UNSET
     node: str | UnsetType = UNSET
     status: str | UnsetType = UNSET
+    error_type: str | UnsetType = UNSET
     buckets: list[BucketFigures] | UnsetType = UNSET
 
 

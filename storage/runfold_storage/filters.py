@@ -6,7 +6,9 @@ that a caller can write reaches the database as an error.
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from typing import Any, Final
+from zoneinfo import available_timezones as _available_timezones
 
 import msgspec
 from msgspec import Struct
@@ -21,46 +23,74 @@ MAX_LIMIT: Final = 500
 MAX_OFFSET: Final = 10_000
 
 _HOUR: Final = timedelta(hours=1)
+MAX_TAG: Final = 2000
+MAX_TAGS: Final = 20
+MAX_BOUND: Final = 1_000_000_000
 
 
-class RunFilter(Struct, frozen=True):
-    """Which runs are meant; an empty one means all."""
+class RunFilter(Struct, frozen=True, omit_defaults=True):
+    """Which runs are meant; an empty one means all. Lengths and money as they are stored."""
 
     project: str | None = None
     workflow: str | None = None
     statuses: tuple[str, ...] = ()
+    trigger: str | None = None
+    user: str | None = None
+    session: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
     started_after: datetime | None = None
     started_before: datetime | None = None
+    min_duration_us: int | None = None
+    max_duration_us: int | None = None
+    min_cost_nano_usd: int | None = None
+    max_cost_nano_usd: int | None = None
+    error_type: str | None = None
+    fingerprint: str | None = None
+    parent_run: str | None = None
 
     @property
-    def has_times(self) -> bool:
-        return self.started_after is not None or self.started_before is not None
+    def is_counted(self) -> bool:
+        """Whether the rollups know how many there are."""
+        return self == RunFilter(
+            project=self.project, workflow=self.workflow, statuses=self.statuses
+        )
 
     def question(self) -> bytes:
         """The same bytes for the same filter, for its cursors."""
         return b"runs" + msgspec.json.encode(self)
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """As SQL over `runs`."""
-        found = self.index_conditions()
+    def conditions(self, of: Any = runs.c) -> list[ColumnElement[bool]]:
+        """As SQL over `runs`, or over what has its columns."""
+        found: list[ColumnElement[bool]] = [
+            column == value
+            for column, value in (
+                (of.project, self.project),
+                (of.workflow, self.workflow),
+                (of.trigger_type, self.trigger),
+                (of.user, self.user),
+                (of.session, self.session),
+                (of.error_type, self.error_type),
+                (of.fingerprint, self.fingerprint),
+                (of.parent_run, self.parent_run),
+            )
+            if value is not None
+        ]
         if self.statuses:
-            found.append(runs.c.status.in_(self.statuses))
+            found.append(of.status.in_(self.statuses))
+        if self.tags:
+            found.append(of.tags.contains(dict(self.tags)))
+        for column, least, most in (
+            (of.duration_us, self.min_duration_us, self.max_duration_us),
+            (of.cost_nano_usd, self.min_cost_nano_usd, self.max_cost_nano_usd),
+        ):
+            if least is not None:
+                found.append(column >= least)
+            if most is not None:
+                found.append(column <= most)
         if self.started_after is not None:
-            found.append(runs.c.started_at >= self.started_after)
+            found.append(of.started_at >= self.started_after)
         if self.started_before is not None:
-            found.append(runs.c.started_at < self.started_before)
-        return found
-
-    def index_conditions(self) -> list[ColumnElement[bool]]:
-        """The part that an index on `runs` answers."""
-        found: list[ColumnElement[bool]] = []
-        if self.project is not None:
-            found.append(runs.c.project == self.project)
-        if self.workflow is not None:
-            found.append(runs.c.workflow == self.workflow)
-        if self.started_before is not None:
-            # Implied, since the first event of a run is never later than its start.
-            found.append(runs.c.created_at < self.started_before)
+            found.append(of.started_at < self.started_before)
         return found
 
 
@@ -69,10 +99,24 @@ def make_run_filter(
     project: str | None = None,
     workflow: str | None = None,
     status: str | Iterable[str] | None = None,
+    trigger: str | None = None,
+    user: str | None = None,
+    session: str | None = None,
+    tag: str | Iterable[str] | None = None,
     started_after: datetime | None = None,
     started_before: datetime | None = None,
+    min_duration_ms: float | None = None,
+    max_duration_ms: float | None = None,
+    min_cost_usd: float | None = None,
+    max_cost_usd: float | None = None,
+    error_type: str | None = None,
+    fingerprint: str | None = None,
+    parent_run: str | None = None,
 ) -> RunFilter:
-    """A checked filter: `started_after` is inclusive, `started_before` exclusive."""
+    """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
+
+    `started_before` is exclusive; a `tag` is `key:value` or `key=value`, and a run must have all.
+    """
     after = check_time("started_after", started_after)
     before = check_time("started_before", started_before)
     if after is not None and before is not None and after >= before:
@@ -81,8 +125,17 @@ def make_run_filter(
         project=check_name("project", project),
         workflow=check_name("workflow", workflow),
         statuses=_check_statuses(status),
+        trigger=check_name("trigger", trigger),
+        user=check_name("user", user),
+        session=check_name("session", session),
+        tags=_check_tags(tag),
         started_after=after,
         started_before=before,
+        **_check_bounds("duration_ms", min_duration_ms, max_duration_ms, "duration_us", 1000),
+        **_check_bounds("cost_usd", min_cost_usd, max_cost_usd, "cost_nano_usd", 10**9),
+        error_type=check_name("error_type", error_type),
+        fingerprint=check_name("fingerprint", fingerprint),
+        parent_run=check_name("parent_run", parent_run),
     )
 
 
@@ -92,6 +145,11 @@ def check_name(parameter: str, value: str | None) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
         raise BadParameter(parameter, f"expected 1 to {MAX_NAME} characters")
+    return check_storable(parameter, value)
+
+
+def check_storable(parameter: str, value: str) -> str:
+    """A text that PostgreSQL can hold."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise BadParameter(parameter, "must not contain U+0000 or lone surrogates")
     return value
@@ -124,6 +182,15 @@ def check_time(parameter: str, value: datetime | None) -> datetime | None:
         raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
 
 
+def check_zone(parameter: str, value: str | None) -> str:
+    """A time zone of the IANA database; UTC if none is given."""
+    if value is None:
+        return "UTC"
+    if not isinstance(value, str) or value not in _zones():
+        raise BadParameter(parameter, f"expected a zone such as Europe/Berlin, got {_shown(value)}")
+    return value
+
+
 def parse_time(parameter: str, text: str | None) -> datetime | None:
     """Read RFC 3339; a date alone is its midnight in UTC."""
     if text is None:
@@ -149,10 +216,33 @@ def floor_hour(at: datetime) -> datetime:
 
 def ceil_hour(at: datetime) -> datetime:
     """The start of the next hour, unless this is one."""
-    hour = floor_hour(at)
+    return _next(floor_hour(at), at, _HOUR)
+
+
+def floor_minute(at: datetime) -> datetime:
+    """The start of the minute."""
+    return at.replace(second=0, microsecond=0)
+
+
+def ceil_minute(at: datetime) -> datetime:
+    """The start of the next minute, unless this is one."""
+    return _next(floor_minute(at), at, timedelta(minutes=1))
+
+
+def floor_day(at: datetime) -> datetime:
+    """The start of the day in UTC."""
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def ceil_day(at: datetime) -> datetime:
+    """The start of the next day, unless this is one."""
+    return _next(floor_day(at), at, timedelta(days=1))
+
+
+def _next(start: datetime, at: datetime, step: timedelta) -> datetime:
     try:
-        return hour if hour == at else hour + _HOUR
-    except OverflowError:  # the last hour that there is
+        return start if start == at else start + step
+    except OverflowError:  # the last one that there is
         return at
 
 
@@ -165,6 +255,54 @@ def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
     return () if wanted.issuperset(RUN_STATUSES) else tuple(sorted(wanted))
 
 
+def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
+    if tag is None:
+        return ()
+    given = [tag] if isinstance(tag, str) else list(tag)
+    wanted: dict[str, str] = {}
+    for text in given:
+        key, separator, value = _tag_of(text)
+        if not separator or not key or len(text) > MAX_TAG:
+            raise BadParameter("tag", f"expected key:value or key=value, got {_shown(text)}")
+        check_storable("tag", text)
+        if wanted.setdefault(key, value) != value:
+            raise BadParameter("tag", f"no run has two values of {_shown(key)}")
+    if len(wanted) > MAX_TAGS:
+        raise BadParameter("tag", f"at most {MAX_TAGS} of them")
+    return tuple(sorted(wanted.items()))
+
+
+def _tag_of(text: Any) -> tuple[str, str, str]:
+    """A key may have a colon if an equals sign follows it, as `aws:region=eu` has."""
+    if not isinstance(text, str):
+        return "", "", ""
+    return text.partition("=" if "=" in text else ":")
+
+
+def _check_bounds(
+    name: str, least: float | None, most: float | None, stored: str, unit: int
+) -> dict[str, int | None]:
+    bounds: dict[str, int | None] = {}
+    for side, value in (("min", least), ("max", most)):
+        bounds[f"{side}_{stored}"] = None
+        if value is None:
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= MAX_BOUND:
+            raise BadParameter(
+                f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {_shown(value)}"
+            )
+        bounds[f"{side}_{stored}"] = round(value * unit)
+    if least is not None and most is not None and least > most:
+        raise BadParameter(f"max_{name}", f"must not be less than min_{name}")
+    return bounds
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(_available_timezones() - {"localtime", "Factory"})

@@ -6,42 +6,41 @@ relative-error guarantees" (VLDB 2019): bin i holds the values in (γ^(i-1), γ^
 """
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Final
 
 RELATIVE_ERROR: Final = 0.01
 
 _GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-_LOG_GAMMA: Final = math.log(_GAMMA)
-_ZERO_BIN: Final = -1
+LOG_GAMMA: Final = math.log(_GAMMA)
+ZERO_BIN: Final = -1
 
 
 def bin_of(duration_us: int) -> int:
     """The bin of a duration in microseconds; -1 is the bin of zero."""
     if duration_us <= 0:
-        return _ZERO_BIN
-    return math.ceil(math.log(duration_us) / _LOG_GAMMA)
+        return ZERO_BIN
+    return math.ceil(math.log(duration_us) / LOG_GAMMA)
 
 
 def value_of(index: int) -> float:
     """The duration in microseconds that stands for a bin."""
-    if index == _ZERO_BIN:
+    if index == ZERO_BIN:
         return 0.0
-    return 2 * math.exp(index * _LOG_GAMMA) / (_GAMMA + 1)
+    return 2 * math.exp(index * LOG_GAMMA) / (_GAMMA + 1)
 
 
-def percentile(counts: Mapping[int, int], fraction: float) -> float | None:
-    """The duration in microseconds below which this fraction lies, within 1%; None if empty.
+def percentiles(counts: Mapping[int, int], fractions: Iterable[float]) -> list[float | None]:
+    """The durations in microseconds below which these fractions lie, within 1%; None if empty.
 
     The lower of two neighbours counts, as in PostgreSQL's `percentile_disc`.
     """
-    total = sum(counts.values())
+    indices = sorted(counts)
+    reached = list(accumulate(counts[index] for index in indices))
+    total = reached[-1] if reached else 0
     if total <= 0:
-        return None
-    rank = max(math.ceil(fraction * total), 1)
-    reached = 0
-    for index in sorted(counts):
-        reached += counts[index]
-        if reached >= rank:
-            return value_of(index)
-    return None
+        return [None for _ in fractions]
+    ranks = (max(math.ceil(fraction * total), 1) for fraction in fractions)
+    return [value_of(indices[bisect_left(reached, rank)]) for rank in ranks]

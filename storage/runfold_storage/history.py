@@ -8,7 +8,9 @@ threads; it opens no connection before the first read, and a connection that bre
         page = history.runs(project="acme", status="failed")
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
@@ -24,10 +26,11 @@ from runfold.ids import run_key
 from runfold.streams import shard_of
 
 from .databases import explain, make_engine
-from .errors import DatabaseUnreachable
+from .errors import DatabaseUnreachable, FoldBehind
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
+from .failures import Failures, make_failure_query, read_failures
 from .filters import check_choice, make_run_filter
 from .incidents import Incident, read_incidents
 from .positions import Position
@@ -36,10 +39,20 @@ from .run_lists import make_page, read_runs
 from .statistics import Stats, make_stats_query, read_stats
 from .summaries import RunPage, Watermark
 from .tables import dead_letters, runs
-from .watermarks import count_shards, read_positions, read_watermark
+from .watermarks import (
+    count_shards,
+    fold_behind,
+    missing_shards,
+    parse_positions,
+    read_positions,
+    read_watermark,
+)
 from .workflow_lists import WorkflowPage, make_workflow_query, read_workflows
 
 TIMEOUT_S: Final = 15
+MAX_WAIT_S: Final = 10
+"""For the fold to come as far as a reader wants."""
+POLL_S: Final = 0.01
 
 Answer = TypeVar("Answer")
 
@@ -81,22 +94,45 @@ class History:
         project: str | None = None,
         workflow: str | None = None,
         status: str | Iterable[str] | None = None,
+        trigger: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        tag: str | Iterable[str] | None = None,
         started_after: datetime | None = None,
         started_before: datetime | None = None,
+        min_duration_ms: float | None = None,
+        max_duration_ms: float | None = None,
+        min_cost_usd: float | None = None,
+        max_cost_usd: float | None = None,
+        error_type: str | None = None,
+        fingerprint: str | None = None,
+        parent_run: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
     ) -> RunPage:
         """Runs, newest first by their first event; `started_after` ≤ start < `started_before`.
 
-        `cursor` is the `next_cursor` of the page before, with the same filters.
+        A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
+        `next_cursor` or the `prev_cursor` of a page with the same filters.
         """
         wanted = make_run_filter(
             project=project,
             workflow=workflow,
             status=status,
+            trigger=trigger,
+            user=user,
+            session=session,
+            tag=tag,
             started_after=started_after,
             started_before=started_before,
+            min_duration_ms=min_duration_ms,
+            max_duration_ms=max_duration_ms,
+            min_cost_usd=min_cost_usd,
+            max_cost_usd=max_cost_usd,
+            error_type=error_type,
+            fingerprint=fingerprint,
+            parent_run=parent_run,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
@@ -159,12 +195,14 @@ class History:
         until: datetime | None = None,
         bucket: str | None = None,
         group_by: str | None = None,
+        tz: str | None = None,
     ) -> Stats:
         """Figures of the runs whose first event lies in `since` ≤ time < `until`.
 
         Both bounds are widened to whole hours, and returned so. `bucket`: hour, day, week or
-        month, in UTC. `group_by`: workflow, project, status, or node, which counts attempts at
-        nodes instead of runs.
+        month, the last three in the time zone `tz`; or minute, for up to six hours. `group_by`:
+        workflow, project, status; node, which counts attempts at nodes instead of runs; or
+        error_type, which counts failed runs alone.
         """
         query = make_stats_query(
             project=project,
@@ -173,9 +211,29 @@ class History:
             until=until,
             bucket=bucket,
             group_by=group_by,
+            tz=tz,
         )
         with self._snapshot() as connection:
             return read_stats(connection, query)
+
+    def failures(
+        self,
+        *,
+        project: str | None = None,
+        workflow: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+    ) -> Failures:
+        """Failed runs and attempts at nodes in groups that failed alike, the most frequent first.
+
+        Those that ended in `since` ≤ time < `until`; `runs(fingerprint=…)` lists a group's runs.
+        """
+        query = make_failure_query(
+            project=project, workflow=workflow, since=since, until=until, limit=limit
+        )
+        with self._snapshot() as connection:
+            return read_failures(connection, query)
 
     def workflows(
         self, *, project: str | None = None, limit: int = 200, cursor: str | None = None
@@ -194,6 +252,19 @@ class History:
         """How far the fold has come."""
         with self._snapshot() as connection:
             return read_watermark(connection)
+
+    def wait_for(self, position: Mapping[str, str] | str, *, timeout_s: float = MAX_WAIT_S) -> None:
+        """Return once the fold has come so far; raises `FoldBehind` after `timeout_s`.
+
+        `position` is what a write was answered with, as a mapping or as text.
+        """
+        text = position if isinstance(position, str) else json.dumps(dict(position))
+        wanted = parse_positions("position", text)
+        until = time.monotonic() + timeout_s
+        while missing := missing_shards(wanted, self.positions()):
+            if time.monotonic() >= until:
+                raise FoldBehind(fold_behind(missing, timeout_s))
+            time.sleep(POLL_S)
 
     def incidents(self) -> list[Incident]:
         """What must not happen and did, the latest first."""

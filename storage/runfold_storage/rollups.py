@@ -1,6 +1,10 @@
-"""The rollups: differences are added to what is there."""
+"""The rollups: differences are added to what is there, by the hour and by the day.
 
-from collections.abc import Collection, Mapping
+The days of runs follow from their hours, in the same statement's transaction: whoever changes hours
+in another way calls `rebuild_days` for their shard.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import psycopg
@@ -11,7 +15,82 @@ from .encoding import STATS_FIELDS
 from .rows import StatsDifference, StatsKey
 from .upserts import Upsert
 
-STATS: Final = Upsert(
+_DAY_US: Final = 86_400_000_000
+
+_DAYS: Final = """
+    INSERT INTO stats_days AS days (
+        workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
+        n_timed, duration_min_us, duration_max_us, duration_sum_us,
+        input_tokens, output_tokens, cost_nano_usd, bins, bin_counts
+    )
+    WITH of_runs AS (
+        SELECT *, date_trunc('day', hour, 'UTC') AS day FROM {source} WHERE node = '' {condition}
+    ), sums AS (
+        SELECT coalesce(workflow, '') AS workflow, coalesce(project, '') AS project, day, shard,
+               coalesce(sum(n) FILTER (WHERE status = 'queued'), 0) AS queued,
+               coalesce(sum(n) FILTER (WHERE status = 'running'), 0) AS running,
+               coalesce(sum(n) FILTER (WHERE status = 'completed'), 0) AS completed,
+               coalesce(sum(n) FILTER (WHERE status = 'failed'), 0) AS failed,
+               coalesce(sum(n) FILTER (WHERE status = 'cancelled'), 0) AS cancelled,
+               coalesce(sum(n) FILTER (WHERE status = 'lost'), 0) AS lost,
+               sum(n_timed) AS n_timed,
+               min(duration_min_us) AS duration_min_us, max(duration_max_us) AS duration_max_us,
+               sum(duration_sum_us) AS duration_sum_us, sum(input_tokens) AS input_tokens,
+               sum(output_tokens) AS output_tokens, sum(cost_nano_usd) AS cost_nano_usd
+        FROM of_runs
+        GROUP BY GROUPING SETS (
+            (workflow, project, day, shard), (project, day, shard), (day, shard)
+        )
+    ), binned AS (
+        SELECT coalesce(workflow, '') AS workflow, coalesce(project, '') AS project, day, shard,
+               bin, sum(each.n) AS n
+        FROM of_runs, unnest(bins, bin_counts) AS each (bin, n)
+        GROUP BY GROUPING SETS (
+            (workflow, project, day, shard, bin), (project, day, shard, bin), (day, shard, bin)
+        )
+    ), histograms AS (
+        SELECT workflow, project, day, shard, array_agg(bin) AS bins, array_agg(n) AS bin_counts
+        FROM binned WHERE n <> 0
+        GROUP BY workflow, project, day, shard
+    )
+    SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
+           n_timed, duration_min_us, duration_max_us, duration_sum_us,
+           input_tokens, output_tokens, cost_nano_usd,
+           coalesce(bins, '{{}}'), coalesce(bin_counts, '{{}}')
+    FROM sums LEFT JOIN histograms USING (workflow, project, day, shard)
+    ORDER BY workflow, project, day, shard
+    ON CONFLICT (workflow, project, day, shard) DO UPDATE SET
+        queued = days.queued + excluded.queued,
+        running = days.running + excluded.running,
+        completed = days.completed + excluded.completed,
+        failed = days.failed + excluded.failed,
+        cancelled = days.cancelled + excluded.cancelled,
+        lost = days.lost + excluded.lost,
+        n_timed = days.n_timed + excluded.n_timed,
+        duration_min_us = least(days.duration_min_us, excluded.duration_min_us),
+        duration_max_us = greatest(days.duration_max_us, excluded.duration_max_us),
+        duration_sum_us = days.duration_sum_us + excluded.duration_sum_us,
+        input_tokens = days.input_tokens + excluded.input_tokens,
+        output_tokens = days.output_tokens + excluded.output_tokens,
+        cost_nano_usd = days.cost_nano_usd + excluded.cost_nano_usd,
+        (bins, bin_counts) = (
+            SELECT added.bins, added.bin_counts
+            FROM runfold_add_bins(
+                days.bins, days.bin_counts, excluded.bins, excluded.bin_counts
+            ) AS added
+        )
+"""
+
+
+class _Rollups(Upsert):
+    """The differences of a batch, added to the hours and to their days."""
+
+    def insert(self, connection: psycopg.Connection) -> None:
+        super().insert(connection)
+        connection.execute(_DAYS.format(source="batch_stats", condition=""))
+
+
+STATS: Final = _Rollups(
     "stats",
     STATS_FIELDS,
     STATS_FIELDS[:6],
@@ -61,6 +140,38 @@ _EXTREMES: Final = """
 """
 
 
+_EXTREMES_OF_DAYS: Final = (
+    """
+    UPDATE stats_days SET (duration_min_us, duration_max_us) = (
+        SELECT min(s.duration_min_us), max(s.duration_max_us)
+        FROM stats AS s
+        WHERE s.workflow = %(workflow)s AND s.project = %(project)s AND s.node = ''
+          AND s.shard = %(shard)s AND s.n_timed > 0
+          AND s.hour >= %(day)s AND s.hour < %(day)s + interval '1 day'
+    )
+    WHERE workflow = %(workflow)s AND project = %(project)s AND day = %(day)s AND shard = %(shard)s
+    """,
+    """
+    UPDATE stats_days SET (duration_min_us, duration_max_us) = (
+        SELECT min(d.duration_min_us), max(d.duration_max_us)
+        FROM stats_days AS d
+        WHERE d.workflow <> '' AND d.project = %(project)s AND d.shard = %(shard)s
+          AND d.day = %(day)s AND d.n_timed > 0
+    )
+    WHERE workflow = '' AND project = %(project)s AND day = %(day)s AND shard = %(shard)s
+    """,
+    """
+    UPDATE stats_days SET (duration_min_us, duration_max_us) = (
+        SELECT min(d.duration_min_us), max(d.duration_max_us)
+        FROM stats_days AS d
+        WHERE d.workflow = '' AND d.project <> '' AND d.shard = %(shard)s
+          AND d.day = %(day)s AND d.n_timed > 0
+    )
+    WHERE workflow = '' AND project = '' AND day = %(day)s AND shard = %(shard)s
+    """,
+)
+
+
 class TakenBack(NamedTuple):
     """Durations that a rollup counts no more, from the least to the most."""
 
@@ -94,6 +205,10 @@ def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:
             "most": gone.most_us,
         },
     )
+    if not key.node:
+        day = to_datetime(key.hour_us - key.hour_us % _DAY_US)
+        for statement in _EXTREMES_OF_DAYS:
+            connection.execute(statement, {**key._asdict(), "day": day})
 
 
 def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> None:
@@ -116,4 +231,37 @@ def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> No
             [key.status for key in keys],
             [key.shard for key in keys],
         ],
+    )
+    connection.execute(
+        """
+        DELETE FROM stats_days
+        WHERE shard = ANY(%s::smallint[]) AND day = ANY(%s::timestamptz[])
+          AND queued + running + completed + failed + cancelled + lost = 0 AND n_timed = 0
+        """,
+        (
+            [key.shard for key in keys],
+            [to_datetime(key.hour_us - key.hour_us % _DAY_US) for key in keys],
+        ),
+    )
+
+
+def rebuild_days(connection: psycopg.Connection, shard: int, hours_us: Iterable[int]) -> None:
+    """Add the days of these hours up again, for whoever holds the shard and changed the hours."""
+    days = sorted({hour_us - hour_us % _DAY_US for hour_us in hours_us})
+    if not days:
+        return
+    wanted = (shard, [to_datetime(day) for day in days])
+    connection.execute(
+        "DELETE FROM stats_days WHERE shard = %s AND day = ANY(%s::timestamptz[])", wanted
+    )
+    connection.execute(
+        _DAYS.format(
+            source="stats",
+            condition="""
+                AND n <> 0 AND shard = %s
+                AND date_trunc('day', hour, 'UTC') = ANY(%s::timestamptz[])
+                AND hour >= %s AND hour < %s + interval '1 day'
+            """,
+        ),
+        (*wanted, to_datetime(days[0]), to_datetime(days[-1])),
     )

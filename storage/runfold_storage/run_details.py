@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Row, Select, select
 from runfold.events import Cancelled, Error, Event, Failed
 
 from .payloads import Payloads, first_given, read_payloads
-from .run_lists import SUMMARY_COLUMNS
 from .summaries import NodeCounts, RunFacts, UsageTotals, counts_of, facts_of, to_ms, usage_of
 from .tables import nodes, runs
+from .ways import SUMMARY_COLUMNS
 
 MAX_NODES: Final = 10_000
 """Attempts at nodes that are read at most; beyond it `truncated` is true."""

@@ -1,11 +1,11 @@
-"""Pages of runs, newest first, with how many there are in all.
+"""Pages of runs, newest first, in either direction.
 
 The order is that of each run's first event, then of its key. A page goes on from the key that
 the one before it ended at, so runs that arrive meanwhile neither shift nor repeat anything.
 
-No index names `status`, for it changes. So the rollups, which know how many runs of a status
-began in each hour, tell between which hours to look: a question after a status that few or no
-runs have does not walk through all the others.
+A page walks along one index (see `ways`), a stretch at a time, and gives up after `MAX_EXAMINED`
+runs: then it holds fewer than it may, and its cursor goes on from there. So a question that
+matches nothing costs a bounded time, however many runs there are.
 """
 
 import struct
@@ -13,45 +13,44 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
+from sqlalchemy import Connection, Row, Select, Subquery, select
 
 from runfold.codec import to_datetime, to_us
 
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .filters import MAX_LIMIT, MAX_OFFSET, RunFilter, check_number
-from .summaries import RunPage, Total, summary_of
-from .tables import runs, stats
+from .run_totals import NONE, Survey, open_hours, survey, with_tags
+from .summaries import RunPage, summary_of
+from .tables import runs
 from .watermarks import read_watermark
+from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Direction, Key, Way, choose, ways_of
 
-MAX_ROLLUPS: Final = 20_000
-"""Rollup rows that are added up for a total; with more it is `at_least` their sum."""
-MAX_COUNTED: Final = 10_000
-"""Runs that are looked at for a total within a time range."""
+FIRST_EXAMINED: Final = 2_000
+"""Runs that are looked at in the first stretch of a page; each further one is twice as long."""
+MAX_EXAMINED: Final = 50_000
+"""Runs that are looked at for one page."""
 
-SUMMARY_COLUMNS: Final = [
-    column for column in runs.c if column.name not in ("shard", "seen_at", "feed_seq")
-]
-
-_KEY: Final = struct.Struct(">q16s")
+_KEY: Final = struct.Struct(">Bq16s")
+_NEWER: Final = 1
+_INCLUSIVE: Final = 2
 _HOUR: Final = timedelta(hours=1)
+_LAST_HOUR: Final = datetime.max.replace(tzinfo=UTC) - _HOUR
 
 
 class Page(NamedTuple):
     """Which part of a list is wanted."""
 
     limit: int
-    offset: int
-    after: tuple[datetime, UUID] | None
+    offset: int = 0
+    direction: Direction = NEWEST_FIRST
 
 
-class Rollup(NamedTuple):
-    """What the rollups say of a filter, its times left out."""
+class _Found(NamedTuple):
+    """Rows in the order of the walk; `reached` is where it stopped, if it could go on."""
 
-    n: int
-    is_complete: bool
-    first_hour: datetime | None
-    last_hour: datetime | None
+    rows: list[Row[Any]]
+    reached: Key | None
 
 
 def make_page(wanted: RunFilter, limit: int, offset: int, cursor: str | None) -> Page:
@@ -59,108 +58,151 @@ def make_page(wanted: RunFilter, limit: int, offset: int, cursor: str | None) ->
     check_number("limit", limit, 1, MAX_LIMIT)
     check_number("offset", offset, 0, MAX_OFFSET)
     if cursor is None:
-        return Page(limit, offset, None)
+        return Page(limit, offset)
     if offset:
         raise BadParameter("offset", "cannot be combined with a cursor")
-    return Page(limit, 0, _decode_key(decode_cursor(wanted.question(), cursor)))
+    return Page(limit, 0, _decode(decode_cursor(wanted.question(), cursor)))
 
 
 def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     """One page; `connection` is in a transaction with one snapshot for all of its statements."""
-    rollup = None
-    if wanted.statuses or not wanted.has_times:
-        rollup = _read_rollup(connection, wanted)
-    total = _count(connection, wanted) if wanted.has_times else _total(rollup)
-    rows = []
-    if rollup is None or rollup.n or not rollup.is_complete:
-        rows = list(connection.execute(list_statement(wanted, page, rollup)))
-    more = len(rows) > page.limit
-    rows = rows[: page.limit]
+    ways = _ways(connection, wanted)
+    total, found = NONE, _Found([], None)
+    if ways:
+        surveyed = survey(connection, wanted, ways)
+        total = surveyed.total
+        if total != NONE:
+            found = _find(connection, wanted, ways, surveyed, page)
+    rows = found.rows[::-1] if page.direction.is_newer else found.rows
+    next_cursor, prev_cursor = _cursors(wanted, page, rows, found.reached)
     return RunPage(
         runs=[summary_of(row) for row in rows],
-        next_cursor=_next_cursor(wanted, rows[-1]) if more else None,
+        next_cursor=next_cursor,
+        prev_cursor=prev_cursor,
         total=total,
         watermark=read_watermark(connection),
     )
 
 
-def list_statement(wanted: RunFilter, page: Page, rollup: Rollup | None = None) -> Select[Any]:
-    """The page's runs, and one more to know whether there is a next page."""
-    conditions = wanted.conditions()
-    if page.after is not None:
-        conditions.append(tuple_(runs.c.created_at, runs.c.run) < tuple_(*page.after))
-    if wanted.statuses and rollup is not None and rollup.is_complete:
-        if rollup.first_hour is not None:
-            conditions.append(runs.c.created_at >= rollup.first_hour)
-        if rollup.last_hour is not None and rollup.last_hour < _LAST_HOUR:
-            conditions.append(runs.c.created_at < rollup.last_hour + _HOUR)
+def list_statement(wanted: RunFilter, after: Key | None, limit: int) -> Select[Any]:
+    """So many runs, by whatever plan: for exports, which go through all of them."""
     return (
         select(*SUMMARY_COLUMNS)
+        .where(*wanted.conditions(), *Direction(after).conditions())
+        .order_by(*NEWEST_FIRST.order(runs.c))
+        .limit(limit)
+    )
+
+
+def _ways(connection: Connection, wanted: RunFilter) -> list[Way]:
+    """No way when the rollups say that no run has such a status."""
+    first = end = None
+    if wanted.statuses and set(wanted.statuses) <= {"queued", "running"}:
+        first, last = open_hours(connection, wanted.statuses)
+        if first is None or last is None:
+            return []
+        end = last + _HOUR if last < _LAST_HOUR else None
+    return ways_of(wanted, first, end)
+
+
+def _find(
+    connection: Connection, wanted: RunFilter, ways: list[Way], surveyed: Survey, page: Page
+) -> _Found:
+    """The page's runs, in the direction that it goes."""
+    direction = page.direction
+    if surveyed.by_tags:
+        rows = _select(connection, with_tags(wanted), wanted, page, direction, page.limit + 1)
+        return _full(rows, page) or _Found(rows, None)
+    way = surveyed.way if direction == NEWEST_FIRST else choose(connection, ways, direction)
+    rows = []
+    examined, stretch = 0, MAX_EXAMINED if page.offset else FIRST_EXAMINED
+    while True:
+        walked = way.walk(SUMMARY_COLUMNS, stretch, direction)
+        rows += _select(connection, walked, wanted, page, direction, page.limit + 1 - len(rows))
+        if full := _full(rows, page):
+            return full
+        reached = _end_of(connection, way, stretch, direction)
+        examined += stretch
+        if reached is None or (page.offset and not rows):
+            return _Found(rows, None)
+        if examined >= MAX_EXAMINED:
+            return _Found(rows, reached)
+        direction = Direction(reached, direction.is_newer)
+        stretch = min(2 * stretch, MAX_EXAMINED - examined)
+
+
+def _select(
+    connection: Connection,
+    source: Subquery,
+    wanted: RunFilter,
+    page: Page,
+    direction: Direction,
+    most: int,
+) -> list[Row[Any]]:
+    conditions = [*wanted.conditions(source.c), *direction.conditions(source.c)]
+    statement = (
+        select(*(source.c[column.name] for column in SUMMARY_COLUMNS))
         .where(*conditions)
-        .order_by(runs.c.created_at.desc(), runs.c.run.desc())
-        .limit(page.limit + 1)
+        .order_by(*direction.order(source.c))
+        .limit(most)
         .offset(page.offset)
     )
+    return list(connection.execute(statement))
 
 
-_LAST_HOUR: Final = datetime.max.replace(tzinfo=UTC) - _HOUR
+def _full(rows: list[Row[Any]], page: Page) -> _Found | None:
+    """The page, if there is one run more than it takes."""
+    if len(rows) <= page.limit:
+        return None
+    return _Found(rows[: page.limit], _key_of(rows[page.limit - 1]))
 
 
-def _read_rollup(connection: Connection, wanted: RunFilter) -> Rollup:
-    conditions: list[ColumnElement[bool]] = [stats.c.node == "", stats.c.n > 0]
-    if wanted.project is not None:
-        conditions.append(stats.c.project == wanted.project)
-    if wanted.workflow is not None:
-        conditions.append(stats.c.workflow == wanted.workflow)
-    if wanted.statuses:
-        conditions.append(stats.c.status.in_(wanted.statuses))
-    rows = select(stats.c.n, stats.c.hour).where(*conditions).limit(MAX_ROLLUPS + 1).subquery()
-    n, n_rows, first_hour, last_hour = connection.execute(
-        select(
-            func.coalesce(func.sum(rows.c.n), 0),
-            func.count(),
-            func.min(rows.c.hour),
-            func.max(rows.c.hour),
+def _end_of(connection: Connection, way: Way, stretch: int, direction: Direction) -> Key | None:
+    """The key of the stretch's last run; None if it went to the end of the way."""
+    walked = way.walk([], stretch, direction)
+    last = select(walked.c.created_at, walked.c.run).offset(stretch - 1).limit(1)
+    found = connection.execute(last.order_by(*direction.order(walked.c))).first()
+    return None if found is None else (found.created_at, found.run)
+
+
+def _cursors(
+    wanted: RunFilter, page: Page, rows: list[Row[Any]], reached: Key | None
+) -> tuple[str | None, str | None]:
+    """Towards older runs, and towards newer ones.
+
+    Where a page came from there is always something, even if the page itself has become empty.
+    """
+    onward = None if reached is None else page.direction._replace(key=reached, is_inclusive=False)
+    back = None
+    if page.direction.key is not None or page.offset:
+        back = Direction(
+            key=_key_of(rows[0 if not page.direction.is_newer else -1])
+            if rows
+            else page.direction.key,
+            is_newer=not page.direction.is_newer,
+            is_inclusive=not rows,
         )
-    ).one()
-    return Rollup(int(n), n_rows <= MAX_ROLLUPS, first_hour, last_hour)
+    sides = (back, onward) if page.direction.is_newer else (onward, back)
+    older, newer = (_encode(wanted, side) for side in sides)
+    return older, newer
 
 
-def _total(rollup: Rollup | None) -> Total:
-    assert rollup is not None
-    return Total(rollup.n, "exact" if rollup.is_complete else "at_least")
+def _encode(wanted: RunFilter, direction: Direction | None) -> str | None:
+    if direction is None or direction.key is None:
+        return None
+    flags = _NEWER * direction.is_newer + _INCLUSIVE * direction.is_inclusive
+    created_at, run = direction.key
+    return encode_cursor(wanted.question(), _KEY.pack(flags, to_us(created_at), run.bytes))
 
 
-def _count(connection: Connection, wanted: RunFilter) -> Total:
-    """Count within a time range, as far as a bounded number of runs reaches."""
-    looked_at = (
-        select(runs.c.status, runs.c.started_at)
-        .where(*wanted.index_conditions())
-        .order_by(runs.c.created_at.desc(), runs.c.run.desc())
-        .limit(MAX_COUNTED + 1)
-        .subquery()
-    )
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.statuses:
-        conditions.append(looked_at.c.status.in_(wanted.statuses))
-    if wanted.started_after is not None:
-        conditions.append(looked_at.c.started_at >= wanted.started_after)
-    if wanted.started_before is not None:
-        conditions.append(looked_at.c.started_at < wanted.started_before)
-    n, n_looked_at = connection.execute(
-        select(func.count().filter(*conditions), func.count())
-    ).one()
-    return Total(n, "exact" if n_looked_at <= MAX_COUNTED else "at_least")
-
-
-def _next_cursor(wanted: RunFilter, last: Any) -> str:
-    key = _KEY.pack(to_us(last.created_at), last.run.bytes)
-    return encode_cursor(wanted.question(), key)
-
-
-def _decode_key(key: bytes) -> tuple[datetime, UUID]:
+def _decode(key: bytes) -> Direction:
     try:
-        created_us, run = _KEY.unpack(key)
-        return to_datetime(created_us), UUID(bytes=run)
+        flags, created_us, run = _KEY.unpack(key)
+        place = to_datetime(created_us), UUID(bytes=run)
+        return Direction(place, bool(flags & _NEWER), bool(flags & _INCLUSIVE))
     except (struct.error, OverflowError):
         raise BadParameter("cursor", "not a cursor of a list of runs") from None
+
+
+def _key_of(row: Row[Any]) -> Key:
+    return row.created_at, row.run

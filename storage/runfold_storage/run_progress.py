@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, Select, select, tuple_
 from runfold.codec import to_datetime, to_us
 
 from .event_pages import event_of
-from .run_lists import SUMMARY_COLUMNS
 from .summaries import RunSummary, UsageTotals, summary_of, to_ms, usage_of
 from .tables import events, nodes, runs
+from .ways import SUMMARY_COLUMNS
 
 TAIL: Final = 500
 """Events with output that a reader who knows none is given: the newest."""

@@ -85,10 +85,14 @@ class Watermark(Struct, frozen=True):
 
 
 class RunPage(Struct, frozen=True):
-    """Runs, newest first."""
+    """Runs, newest first; `next_cursor` leads to older ones, `prev_cursor` to newer ones.
+
+    A page may hold fewer runs than its limit, even none, and still have a `next_cursor`.
+    """
 
     runs: list[RunSummary]
     next_cursor: str | None
+    prev_cursor: str | None
     total: Total
     watermark: Watermark
 

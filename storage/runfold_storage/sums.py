@@ -16,6 +16,7 @@ from runfold.codec import to_datetime
 
 from .differences import HOUR_US, Differences
 from .histogram import bin_of
+from .rollups import rebuild_days
 from .rows import StatsKey
 
 
@@ -186,6 +187,8 @@ def replace_rollups(
             """,
             [_as_row(key, figures) for key, figures in rollups.items() if figures is not None],
         )
+    for shard in {key.shard for key in keys}:
+        rebuild_days(connection, shard, (key.hour_us for key in keys if key.shard == shard))
 
 
 def _as_row(key: StatsKey, figures: Figures) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ tables by it. Columns are ordered to avoid padding. An indexed column is one tha
 in the life of a run, for a change would end HOT updates; `fillfactor` leaves room for those.
 """
 
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     Enum,
     Identity,
@@ -42,7 +44,15 @@ metadata: Final = MetaData(
 )
 
 RUN_STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
+UNUSUAL_STATUSES: Final = ("failed", "cancelled", "lost")
 NODE_STATUSES: Final = ("pending", "running", "completed", "failed", "skipped", "cancelled")
+
+LATE_AFTER: Final = timedelta(hours=1)
+"""A run that starts later than so long after its first event is a late one."""
+LONG_US: Final = 60_000_000
+"""A run that took as long is a long one."""
+COSTLY_NANO_USD: Final = 100_000_000
+"""A run that cost as much is a costly one."""
 
 _TIME: Final = DateTime(timezone=True)
 _ROOM_FOR_HOT_UPDATES: Final = {"fillfactor": 80}
@@ -52,6 +62,25 @@ def _filled(name: str, kind: Any, default: str | None = None) -> Column[Any]:
     """A column that is never null."""
     server_default = None if default is None else text(default)
     return Column(name, kind, nullable=False, server_default=server_default)
+
+
+def _derived(name: str, kind: Any, expression: str) -> Column[Any]:
+    """A column that PostgreSQL computes; written as it shows it, so that the two can be compared.
+
+    Null but for the few rows that its index is for: HOT compares values, so for all other rows the
+    columns that it comes from may change.
+    """
+    return Column(name, kind, Computed(expression, persisted=True))
+
+
+def _fingerprint(node: str) -> Column[Any]:
+    """What failures of one kind have in common: see the function in migration 0005."""
+    return _derived(
+        "fingerprint",
+        Text,
+        "CASE WHEN (status = 'failed'::text) "
+        f"THEN runfold_fingerprint(error_type, {node}, error_message) ELSE NULL::text END",
+    )
 
 
 def _one_of(values: tuple[str, ...]) -> str:
@@ -112,6 +141,29 @@ runs = Table(
     Column("error_message", Text),
     Column("error_node", Text),
     Column("aged_at", _TIME),
+    _derived(
+        "unusual_status",
+        Text,
+        "CASE WHEN (status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'lost'::text])) "
+        "THEN status ELSE NULL::text END",
+    ),
+    _fingerprint("error_node"),
+    _derived(
+        "late_started_at",
+        _TIME,
+        "CASE WHEN ((started_at - created_at) > '01:00:00'::interval) "
+        "THEN started_at ELSE NULL::timestamp with time zone END",
+    ),
+    _derived(
+        "long_duration_us",
+        BigInteger,
+        "CASE WHEN (duration_us >= 60000000) THEN duration_us ELSE NULL::bigint END",
+    ),
+    _derived(
+        "high_cost_nano_usd",
+        BigInteger,
+        "CASE WHEN (cost_nano_usd >= 100000000) THEN cost_nano_usd ELSE NULL::bigint END",
+    ),
     PrimaryKeyConstraint("shard", "run"),
     CheckConstraint(_one_of(RUN_STATUSES), name="status"),
     postgresql_with=_ROOM_FOR_HOT_UPDATES,
@@ -119,6 +171,26 @@ runs = Table(
 Index(None, runs.c.created_at, runs.c.run)
 Index(None, runs.c.project, runs.c.created_at, runs.c.run)
 Index(None, runs.c.workflow, runs.c.created_at, runs.c.run)
+# What few runs have is indexed for those alone; each index is in the order of lists.
+for _column in (
+    runs.c.user,
+    runs.c.session,
+    runs.c.trigger_type,
+    runs.c.parent_run,
+    runs.c.error_type,
+    runs.c.fingerprint,
+    runs.c.unusual_status,
+):
+    Index(None, _column, runs.c.created_at, runs.c.run, postgresql_where=_column.is_not(None))
+for _column in (runs.c.late_started_at, runs.c.long_duration_us, runs.c.high_cost_nano_usd):
+    Index(None, runs.c.created_at, runs.c.run, _column, postgresql_where=_column.is_not(None))
+Index(
+    None,
+    runs.c.tags,
+    postgresql_using="gin",
+    postgresql_ops={"tags": "jsonb_path_ops"},
+    postgresql_where=runs.c.tags.is_not(None),
+)
 
 # One row an attempt at a node.
 nodes = Table(
@@ -140,10 +212,12 @@ nodes = Table(
     Column("parents", ARRAY(Text)),
     Column("error_type", Text),
     Column("error_message", Text),
+    _fingerprint("node"),
     PrimaryKeyConstraint("shard", "run", "node", "attempt"),
     CheckConstraint(_one_of(NODE_STATUSES), name="status"),
     postgresql_with=_ROOM_FOR_HOT_UPDATES,
 )
+Index(None, nodes.c.finished_at, postgresql_where=nodes.c.fingerprint.is_not(None))
 
 # Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
 # run's first event; `bins` and `bin_counts` are a histogram of durations (see `histogram`).
@@ -166,7 +240,42 @@ stats = Table(
     _filled("status", Text),
     _filled("bins", ARRAY(SmallInteger), "'{}'"),
     _filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    _derived(
+        "is_open",
+        Boolean,
+        "CASE WHEN ((n > 0) AND (node = ''::text) AND "
+        "(status = ANY (ARRAY['queued'::text, 'running'::text]))) "
+        "THEN true ELSE NULL::boolean END",
+    ),
     PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
+    postgresql_with=_ROOM_FOR_HOT_UPDATES,
+)
+# The hours in which runs began that have not ended.
+Index(None, stats.c.status, stats.c.hour, postgresql_where=stats.c.is_open)
+
+# All of an hour, for spans that do not begin or end with a day.
+Index(None, stats.c.hour, postgresql_where=text("node = ''"))
+
+# The same of runs by UTC day, all statuses in one row: what counts and a month's figures are read
+# from. `workflow` is '' for a whole project, and `project` too for all of them.
+stats_days = Table(
+    "stats_days",
+    metadata,
+    _filled("day", _TIME),
+    *(_filled(status, BigInteger, "0") for status in RUN_STATUSES),
+    _filled("n_timed", BigInteger, "0"),
+    Column("duration_min_us", BigInteger),
+    Column("duration_max_us", BigInteger),
+    _filled("duration_sum_us", Numeric, "0"),
+    _filled("input_tokens", Numeric, "0"),
+    _filled("output_tokens", Numeric, "0"),
+    _filled("cost_nano_usd", Numeric, "0"),
+    _filled("shard", SmallInteger),
+    _filled("project", Text),
+    _filled("workflow", Text),
+    _filled("bins", ARRAY(SmallInteger), "'{}'"),
+    _filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    PrimaryKeyConstraint("workflow", "project", "day", "shard"),
     postgresql_with=_ROOM_FOR_HOT_UPDATES,
 )
 

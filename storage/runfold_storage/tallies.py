@@ -1,12 +1,14 @@
 """Adding rollup rows up, and what the sums say of durations and usage."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec import Struct
 
-from .histogram import percentile
+from .histogram import percentiles
 from .summaries import UsageTotals, to_ms, usage_of
+from .tables import RUN_STATUSES
 
 _PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
 
@@ -38,8 +40,12 @@ class Tally:
         self.bins: Counter[int] = Counter()
 
     def add(self, row: Any) -> None:
-        """One row of sums, all of one status."""
-        self.counts[row.status] += int(row.n)
+        """One row of sums: all of one status (`status`, `n`), or with a number for each."""
+        if hasattr(row, "status"):
+            self.counts[row.status] += int(row.n)
+        else:
+            for status in RUN_STATUSES:
+                self.counts[status] += int(getattr(row, status))
         self.n_timed += int(row.n_timed)
         self.sum_us += int(row.duration_sum_us)
         self._widen(row.duration_min_us, row.duration_max_us)
@@ -49,6 +55,12 @@ class Tally:
     def add_bin(self, index: int, count: int) -> None:
         """One bin of the histogram of durations."""
         self.bins[index] += count
+
+    def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
+        """Many of them."""
+        bins = self.bins
+        for index, count in zip(indices, counts, strict=True):
+            bins[index] = bins.get(index, 0) + count
 
     def merge(self, other: "Tally") -> None:
         """Add all that another tally holds."""
@@ -68,16 +80,18 @@ class Tally:
         """In the contract's units; all null when nothing was timed."""
         if self.n_timed <= 0:
             return DurationFigures()
-        percentiles = {name: self._percentile(fraction) for name, fraction in _PERCENTILES}
+        values_us = percentiles(self.bins, [fraction for _, fraction in _PERCENTILES])
         return DurationFigures(
             avg=round(self.sum_us / self.n_timed) / 1000,
             min=to_ms(self.shortest_us),
             max=to_ms(self.longest_us),
-            **percentiles,
+            **{
+                name: self._within(value_us)
+                for (name, _), value_us in zip(_PERCENTILES, values_us, strict=True)
+            },
         )
 
-    def _percentile(self, fraction: float) -> float | None:
-        value_us = percentile(self.bins, fraction)
+    def _within(self, value_us: float | None) -> float | None:
         if value_us is None:
             return None
         # A bin's estimate may lie beyond the values that it stands for.

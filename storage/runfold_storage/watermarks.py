@@ -1,7 +1,14 @@
 """How far the fold has come, and how many shards there are: both from `positions`."""
 
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
 from sqlalchemy import Connection, func, select
 
+from .errors import BadParameter
+from .lag import order
 from .positions import Position
 from .summaries import Watermark
 from .tables import positions
@@ -36,3 +43,39 @@ def read_positions(connection: Connection) -> dict[int, Position]:
     columns = (getattr(positions.c, name) for name in ("shard", *Position._fields))
     rows = connection.execute(select(*columns).order_by(positions.c.shard))
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
+
+
+def parse_positions(parameter: str, text: str) -> dict[int, str]:
+    """Read `5:1795226400000-3,6:…`, or the JSON object that a write was answered with."""
+    try:
+        if text.lstrip().startswith("{"):
+            given = dict(json.loads(text))
+        else:
+            given = dict(part.split(":", 1) for part in text.split(",") if part)
+        wanted = {int(shard): str(position) for shard, position in given.items()}
+    except (ValueError, TypeError, RecursionError):
+        wanted = {0: ""}
+    if not all(_POSITION.fullmatch(position) for position in wanted.values()):
+        raise BadParameter(parameter, "expected the position of a write, as in 5:1795226400000-3")
+    return wanted
+
+
+def missing_shards(wanted: Mapping[int, str], positions: Mapping[int, Position]) -> list[int]:
+    """The shards that are not as far as is wanted."""
+    return [
+        shard
+        for shard, position in wanted.items()
+        if shard not in positions or order(positions[shard].position) < order(position)
+    ]
+
+
+def fold_behind(missing: list[int], waited_s: float) -> str:
+    """What to tell whoever waited in vain."""
+    shards = ", ".join(map(str, missing))
+    return (
+        f"the fold has not come so far on shard {shards} within {waited_s:g} s: "
+        "try again, and see /readyz whether a worker runs"
+    )
+
+
+_POSITION: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")

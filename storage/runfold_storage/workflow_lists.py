@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select, true, tuple_
 
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
@@ -14,7 +14,7 @@ from .figures import Figures, figures_of
 from .filters import MAX_LIMIT, check_name, check_number
 from .statistics import sum_columns, unnested_bins
 from .summaries import Watermark
-from .tables import runs, stats
+from .tables import RUN_STATUSES, runs, stats_days
 from .tallies import Tally
 from .watermarks import read_watermark
 
@@ -71,7 +71,7 @@ def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage
                 **figures_of(tallies[row.workflow, row.project]),
                 workflow=row.workflow,
                 project=row.project,
-                last_run_at=row.newest or row.hour,
+                last_run_at=row.newest or row.day,
             )
             for row in page
         ],
@@ -80,16 +80,21 @@ def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage
     )
 
 
+_DAYS = stats_days.c
+_COUNTS = [func.sum(_DAYS[status]).label(status) for status in RUN_STATUSES]
+
+
 def _names_statement(query: WorkflowQuery) -> Select[Any]:
-    """The names, the hour of each one's newest run and, while that run is kept, its time."""
-    key = (stats.c.workflow, stats.c.project)
-    conditions: list[ColumnElement[bool]] = [stats.c.node == "", stats.c.n > 0]
+    """The names, the day of each one's newest run and, while that run is kept, its time."""
+    key = (_DAYS.workflow, _DAYS.project)
+    counted = or_(*(_DAYS[status] > 0 for status in RUN_STATUSES))
+    conditions: list[ColumnElement[bool]] = [_DAYS.workflow != "", counted]
     if query.project is not None:
-        conditions.append(stats.c.project == query.project)
+        conditions.append(_DAYS.project == query.project)
     if query.after is not None:
         conditions.append(tuple_(*key) > tuple_(*query.after))
     names = (
-        select(*key, func.max(stats.c.hour).label("hour"))
+        select(*key, func.max(_DAYS.day).label("day"))
         .where(*conditions)
         .group_by(*key)
         .order_by(*key)
@@ -99,7 +104,7 @@ def _names_statement(query: WorkflowQuery) -> Select[Any]:
     newest = select(func.max(runs.c.created_at)).where(
         runs.c.workflow == names.c.workflow,
         runs.c.project == names.c.project,
-        runs.c.created_at >= names.c.hour,
+        runs.c.created_at >= names.c.day,
     )
     return select(*names.c, newest.scalar_subquery().label("newest")).order_by(
         names.c.workflow, names.c.project
@@ -112,20 +117,16 @@ def _read_tallies(
     tallies = {(row.workflow, row.project): Tally() for row in names}
     if not names:
         return tallies
-    key = (stats.c.workflow, stats.c.project)
-    conditions = [
-        stats.c.node == "",
-        stats.c.n > 0,
-        tuple_(*key).in_(list(tallies)),
-    ]
-    sums = select(*key, stats.c.status, *sum_columns()).where(*conditions)
-    for row in connection.execute(sums.group_by(*key, stats.c.status)):
+    key = (_DAYS.workflow, _DAYS.project)
+    wanted = tuple_(*key).in_(list(tallies))
+    sums = select(*key, *_COUNTS, *sum_columns(_DAYS)).where(wanted).group_by(*key)
+    for row in connection.execute(sums):
         tallies[row.workflow, row.project].add(row)
-    bins = unnested_bins()
+    bins = unnested_bins(_DAYS)
     histograms = (
         select(*key, bins.c.bin, func.sum(bins.c.n).label("n"))
-        .select_from(stats.join(bins, true()))
-        .where(*conditions)
+        .select_from(stats_days.join(bins, true()))
+        .where(wanted)
         .group_by(*key, bins.c.bin)
     )
     for row in connection.execute(histograms):

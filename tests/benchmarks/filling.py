@@ -8,13 +8,15 @@ import gc
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import redis
 
+from benchmarks import month
 from benchmarks.children import Child, arguments, say
 from benchmarks.workload import EVENTS_PER_RUN, Encoder, Fields, envelopes, frames
 from runfold import streams
+from runfold.codec import Envelope
 
 _CHUNK_BYTES: Final = 64 * 1024 * 1024
 _PIPELINE_BYTES: Final = 2 * 1024 * 1024
@@ -29,9 +31,15 @@ class Filled(NamedTuple):
     xadd_s: float
 
 
-def fill(redis_url: str, runs: int, *, packed: bool = True) -> Filled:
-    """Put so many runs into the streams; returns when they are there."""
-    with Child("filling", redis_url=redis_url, runs=runs, packed=packed) as child:
+def fill(
+    redis_url: str, runs: int, *, packed: bool = True, month: tuple[int, int, int] | None = None
+) -> Filled:
+    """Put so many runs into the streams; returns when they are there.
+
+    `month` makes them runs of `benchmarks.month`: the first one's number, how many the month has,
+    and when it ends, in microseconds.
+    """
+    with Child("filling", redis_url=redis_url, runs=runs, packed=packed, month=month) as child:
         return Filled(*child.answer())
 
 
@@ -44,7 +52,7 @@ def main() -> None:
     xadd_s = 0.0
     with redis.Redis.from_url(given["redis_url"]) as client:
         shards = streams.agree_on_shards(client)
-        events = envelopes(given["runs"], shards=shards, begin_us=time.time_ns() // 1000)
+        events = _events(given, shards)
         encoded = (
             (streams.stream_key(frame.shard), encoder.encode(frame))
             for frame in frames(events, single=not packed)
@@ -58,6 +66,13 @@ def main() -> None:
             count += len(chunk)
             total += sum(map(_size, chunk))
     say(Filled(given["runs"] * EVENTS_PER_RUN, count, total, xadd_s))
+
+
+def _events(given: dict[str, Any], shards: int) -> Iterator[tuple[int, Envelope]]:
+    if given["month"] is None:
+        return envelopes(given["runs"], shards=shards, begin_us=time.time_ns() // 1000)
+    first, of, end_us = given["month"]
+    return month.envelopes(first, given["runs"], of, shards=shards, end_us=end_us)
 
 
 _Entry = tuple[str, Fields]

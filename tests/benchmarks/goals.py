@@ -95,4 +95,10 @@ FIGURES: Final = (
     Figure("growth.base_events_per_s", "fold into a small history", _RATE),
     Figure("growth.top_events_per_s", "fold into a large history", _RATE),
     Figure("growth.ratio", "fold, large ÷ small history", "ratio", at_least=0.8),
+    Figure("read.sql_p99_ms", "reads, each one's p99 in SQL", "ms", at_most=2, by_worst=True),
+    Figure("read.http_p99_ms", "– over HTTP", "ms", at_most=10, by_worst=True),
+    Figure("read.growth", "– p50 with ten times the runs", "ratio", at_most=1.5, by_worst=True),
+    Figure("bounded.sql_p99_ms", "filters that match next to nothing, p99 in SQL", "ms"),
+    Figure("bounded.http_p99_ms", "– over HTTP", "ms"),
+    Figure("bounded.growth", "– p50 with ten times the runs", "ratio"),
 )

@@ -1,62 +1,166 @@
-"""How long reads take once there are many runs, in Python and over HTTP."""
+"""How long reads take, in PostgreSQL and over HTTP, and how much longer with ten times the runs.
 
-import random
+`sql` is what the statements of one read take together, with their way there and back; `http` is
+the whole request, client and server in one process.
+"""
+
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
 
 import httpx
+from sqlalchemy import event
 
 from runfold_storage.history import History
 
+_WARM_UP: Final = 5
 
-def measure(database_url: str, api_url: str, rounds: int) -> dict[str, Any]:
+
+class Read(NamedTuple):
+    """One question, in Python and over HTTP."""
+
+    name: str
+    ask: Callable[[History], Any]
+    path: str
+    is_bounded: bool = False
+    """It looks at up to 50,000 runs, for its filters together match next to nothing."""
+
+
+def measure(database_url: str, api_url: str, rounds: int) -> dict[str, dict[str, float]]:
     """p50 and p99 in milliseconds of each read."""
+    figures = {}
     with History(database_url) as history, httpx.Client(base_url=api_url) as client:
-        first = history.runs(limit=500)
-        ids = [run.id for run in first.runs]
-        deep = history.runs(limit=50, offset=5000).next_cursor
-        chance = random.Random(2)
-        reads: dict[str, tuple[Callable[[], Any], str]] = {
-            "list page": (history.runs, "/api/v1/runs"),
-            "list page, project and workflow": (
-                lambda: history.runs(project="bench", workflow="workflow-7"),
-                "/api/v1/runs?project=bench&workflow=workflow-7",
-            ),
-            "deep cursor page": (
-                lambda: history.runs(cursor=deep),
-                f"/api/v1/runs?cursor={deep}",
-            ),
-            "one run": (
-                lambda: history.run(chance.choice(ids)),
-                f"/api/v1/runs/{chance.choice(ids)}",
-            ),
-            "statistics of a workflow": (
-                lambda: history.stats(workflow="workflow-7"),
-                "/api/v1/stats?workflow=workflow-7",
-            ),
-        }
-        figures: dict[str, Any] = {"runs": first.total.value}
-        for name, (read, path) in reads.items():
-            figures[name] = {
-                "python_ms": _times(read, rounds),
-                "http_ms": _times(partial(_get, client, path), rounds),
+        for read in _reads(history):
+            few = max(rounds // 20, 5) if read.is_bounded else rounds
+            sql = _sql_ms(history, read, few)
+            http = _http_ms(client, read, few)
+            figures[read.name] = {
+                "sql_p50": sql[len(sql) // 2],
+                "sql_p99": sql[len(sql) * 99 // 100],
+                "http_p50": http[len(http) // 2],
+                "http_p99": http[len(http) * 99 // 100],
+                "bounded": read.is_bounded,
             }
     return figures
 
 
-def _get(client: httpx.Client, path: str) -> None:
-    client.get(path).raise_for_status()
+def _reads(history: History) -> Iterator[Read]:
+    now = datetime.now(UTC)
+    deep = history.runs(limit=50, offset=5000)
+    yield _list("list")
+    yield _list("list, deep cursor", cursor=deep.next_cursor)
+    for name, filters in _FILTERS.items():
+        yield _list(f"list, {name}", **filters)
+    day = {"started_after": now - timedelta(days=20), "started_before": now - timedelta(days=19)}
+    yield _list("list, a day", **day)
+    yield _list("list, from tomorrow on (none)", started_after=now + timedelta(days=1))
+    for name, filters in _NEXT_TO_NOTHING.items():
+        yield _list(f"list, {name}", **filters)._replace(is_bounded=True)
+    run = deep.runs[0].id
+    yield Read("one run", lambda history: history.run(run), f"/api/v1/runs/{run}")
+    since = now - timedelta(days=31)
+    for name, question in (
+        ("a month by day", {}),
+        ("a month by day, a project", {"project": "project-2"}),
+        ("a month by day, a workflow", {"workflow": "workflow-7"}),
+    ):
+        query = {"since": since, "bucket": "day", **question}
+        yield Read(name, _stats(query), f"/api/v1/stats?{_encoded(query)}")
+    yield _list("count", limit=1)
 
 
-def _times(read: Callable[[], Any], rounds: int) -> dict[str, float]:
-    for _ in range(5):
-        read()
+_FILTERS: Final[dict[str, dict[str, Any]]] = {
+    "project": {"project": "project-2"},
+    "workflow": {"workflow": "workflow-7"},
+    "failed (5%)": {"status": "failed"},
+    "cancelled (0.1%)": {"status": "cancelled"},
+    "lost (none)": {"status": "lost"},
+    "running": {"status": "running"},
+    "trigger (30%)": {"trigger": "webhook"},
+    "trigger (rare)": {"trigger": "backfill"},
+    "user (4%)": {"user": "user-3"},
+    "user (rare)": {"user": "rare"},
+    "session": {"session": "session-777"},
+    "tag (60%)": {"tag": "env=prod"},
+    "tag (0.5%)": {"tag": "team=team-9"},
+    "tag (rare)": {"tag": "incident=yes"},
+    "tag (none)": {"tag": "no=such"},
+    "10 minutes or longer": {"min_duration_ms": 600_000},
+    "$20 or more": {"min_cost_usd": 20},
+    "error type (1%)": {"error_type": "Timeout"},
+    "error type (rare)": {"error_type": "Unheard"},
+    "user and workflow": {"user": "user-1", "workflow": "workflow-3"},
+    "user and error type": {"user": "user-1", "error_type": "Timeout"},
+    "project and workflow (none)": {"project": "project-3", "workflow": "workflow-7"},
+    "user and trigger, both rare (none)": {"user": "rare", "trigger": "backfill"},
+    "workflow and rare trigger (none)": {"workflow": "workflow-3", "trigger": "backfill"},
+    "cancelled, of a user (none)": {"status": "cancelled", "user": "rare"},
+}
+_NEXT_TO_NOTHING: Final[dict[str, dict[str, Any]]] = {
+    "1 ms or shorter (none)": {"max_duration_ms": 1},
+    "common tag, 5 ms or shorter (none)": {"tag": "env=prod", "max_duration_ms": 5},
+}
+
+
+def _list(name: str, **filters: Any) -> Read:
+    return Read(name, lambda history: history.runs(**filters), f"/api/v1/runs?{_encoded(filters)}")
+
+
+def _stats(query: dict[str, Any]) -> Callable[[History], Any]:
+    return lambda history: history.stats(**query)
+
+
+def _encoded(query: dict[str, Any]) -> httpx.QueryParams:
+    return httpx.QueryParams(
+        {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in query.items()
+        }
+    )
+
+
+def _sql_ms(history: History, read: Read, rounds: int) -> list[float]:
     times = []
-    for _ in range(rounds):
+    with _statement_times(history) as spent:
+        for number in range(rounds + _WARM_UP):
+            spent.clear()
+            read.ask(history)
+            if number >= _WARM_UP:
+                times.append(sum(spent) * 1000)
+    return sorted(times)
+
+
+def _http_ms(client: httpx.Client, read: Read, rounds: int) -> list[float]:
+    times = []
+    for number in range(rounds + _WARM_UP):
         began = time.perf_counter()
-        read()
-        times.append((time.perf_counter() - began) * 1000)
-    times.sort()
-    return {"p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100]}
+        client.get(read.path).raise_for_status()
+        if number >= _WARM_UP:
+            times.append((time.perf_counter() - began) * 1000)
+    return sorted(times)
+
+
+@contextmanager
+def _statement_times(history: History) -> Iterator[list[float]]:
+    """Seconds of each statement, as they are executed."""
+    engine = history._engine  # it has no other way in, and needs none but here
+    spent: list[float] = []
+    began = 0.0
+
+    def before(*_: Any) -> None:
+        nonlocal began
+        began = time.perf_counter()
+
+    def after(*_: Any) -> None:
+        spent.append(time.perf_counter() - began)
+
+    listeners = (("before_cursor_execute", before), ("after_cursor_execute", after))
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    try:
+        yield spent
+    finally:
+        for name, listener in listeners:
+            event.remove(engine, name, listener)

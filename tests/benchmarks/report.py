@@ -34,11 +34,10 @@ def show(figures: Figures, title: str) -> None:
     table.add_column("verdict")
     for figure in FIGURES:
         _add_row(table, figure, figures)
-    for name, times in figures.notes.get("read", {}).items():
-        if isinstance(times, dict):
-            for kind, percentiles in times.items():
-                label = f"{name}, {kind.removesuffix('_ms')}, p50 / p99"
-                table.add_row(label, "{p50:.2f} / {p99:.2f} ms".format(**percentiles))
+    for name, times in figures.notes.get("read", {}).get("top", {}).items():
+        for kind in ("sql", "http"):
+            p50, p99 = times[f"{kind}_p50"], times[f"{kind}_p99"]
+            table.add_row(f"{name}, {kind}, p50 / p99", f"{p50:.2f} / {p99:.2f} ms")
     console = Console()
     console.width = max(console.width, 140)
     console.print(table)

@@ -24,7 +24,8 @@ class Sizes:
     growth_base_runs: int
     growth_burst_runs: int
     growth_top_runs: int
-    read_runs: int
+    read_base_runs: int
+    read_top_runs: int
     read_rounds: int
     watchers: int
 
@@ -42,7 +43,8 @@ QUICK: Final = Sizes(
     growth_base_runs=1_000,
     growth_burst_runs=1_000,
     growth_top_runs=10_000,
-    read_runs=10_000,
+    read_base_runs=1_000,
+    read_top_runs=10_000,
     read_rounds=50,
     watchers=200,
 )
@@ -59,8 +61,9 @@ DEFAULT: Final = Sizes(
     growth_base_runs=10_000,
     growth_burst_runs=10_000,
     growth_top_runs=100_000,
-    read_runs=100_000,
-    read_rounds=500,
+    read_base_runs=10_000,
+    read_top_runs=100_000,
+    read_rounds=300,
     watchers=1_000,
 )
 FULL: Final = Sizes(
@@ -76,7 +79,8 @@ FULL: Final = Sizes(
     growth_base_runs=10_000,
     growth_burst_runs=30_000,
     growth_top_runs=3_000_000,
-    read_runs=300_000,
-    read_rounds=500,
+    read_base_runs=100_000,
+    read_top_runs=1_000_000,
+    read_rounds=300,
     watchers=1_000,
 )

@@ -15,6 +15,7 @@ import redis
 
 from conftest import MakePostgres, MakeRedis
 from runfold.frames import decode_frame
+from runfold_api import freshness
 from runfold_storage.migrate import migrate
 from services import serving, working
 from told import START, event, fold, whole_run
@@ -75,17 +76,13 @@ def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, database_u
     ]
     answer = api.post("/api/v1/events", json=events)
     assert answer.status_code == 202
-    (position,) = answer.json()["position"].items()
     assert answer.json()["accepted"] == 5
+    query = {"project": "acme", "wait_for": answer.json()["wait_for"]}
     with working(redis_url, database_url):
-        deadline = time.monotonic() + 20
-        while True:
-            page = api.get("/api/v1/runs", params={"project": "acme"}).json()
-            if page["watermark"]["position"].get(position[0]) == position[1]:
-                break
-            assert time.monotonic() < deadline, page
-            time.sleep(0.05)
-    assert set(page) == {"runs", "next_cursor", "total", "watermark"}
+        page = api.get("/api/v1/runs", params=query).json()
+    ((shard, position),) = answer.json()["position"].items()
+    assert page["watermark"]["position"][shard] == position
+    assert set(page) == {"runs", "next_cursor", "prev_cursor", "total", "watermark"}
     assert page["total"] == {"value": 1, "relation": "exact"}
     assert [(one["id"], one["status"], one["duration_ms"]) for one in page["runs"]] == [
         (run, "completed", 3000)
@@ -249,14 +246,34 @@ def test_wrong_method(lone_api: httpx.Client) -> None:
     assert "GET" in answer.headers["allow"]
 
 
+def test_waiting_in_vain(
+    api: httpx.Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker the wait has an end, and says which shard is behind."""
+    fold(database_url, whole_run("a", 0))
+    monkeypatch.setattr(freshness, "MAX_WAIT_S", 0.05)
+    for position in ("3:9999999999999-0", '{"3": "9999999999999-0"}', "99:1-1"):
+        answer = api.get("/api/v1/runs/a", params={"wait_for": position})
+        assert "shard" in problem(answer, 503, "fold-behind")["detail"]
+    for position in ("", "0:0-0", '{"0": "0-0"}'):
+        assert api.get("/api/v1/stats", params={"wait_for": position}).status_code == 200
+    for position in ("3", "a:1-1", "1:x", "[1]", "{", "1:1-1;2:2-2", "null"):
+        answer = api.get("/api/v1/workflows", params={"wait_for": position})
+        assert problem(answer, 400, "bad-parameter")["parameter"] == "wait_for"
+
+
 def test_injections(api: httpx.Client, database_url: str) -> None:
     """SQL in any parameter is a name that matches nothing, or a bad parameter; never a 500."""
     fold(database_url, whole_run("a", 0))
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
-        "runs": "project workflow status started_after started_before limit cursor offset",
-        "stats": "project workflow since until bucket group_by",
+        "runs": "project workflow status trigger user session tag started_after started_before "
+        "min_duration_ms max_duration_ms min_cost_usd max_cost_usd error_type fingerprint "
+        "parent_run limit cursor offset "
+        "wait_for",
+        "stats": "project workflow since until bucket group_by tz",
         "workflows": "project limit cursor",
+        "failures": "project workflow since until limit",
         "runs/a/events": "types limit after",
     }
     for path, names in routes.items():
@@ -521,6 +538,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/runs/{run}/events",
         "/api/v1/stats",
         "/api/v1/workflows",
+        "/api/v1/failures",
         "/api/v1/events",
         "/api/v1/executions",
         "/api/v1/export",
@@ -537,11 +555,23 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "project",
         "workflow",
         "status",
+        "trigger",
+        "user",
+        "session",
+        "tag",
         "started_after",
         "started_before",
+        "min_duration_ms",
+        "max_duration_ms",
+        "min_cost_usd",
+        "max_cost_usd",
+        "error_type",
+        "fingerprint",
+        "parent_run",
         "limit",
         "cursor",
         "offset",
+        "wait_for",
     }
     assert "application/problem+json" in listing["responses"]["400"]["content"]
     assert document["paths"]["/api/v1/events"]["post"]["requestBody"]["required"]

@@ -74,7 +74,7 @@ def received(event: str, data: Any) -> Received:
 def page(*runs: RunSummary) -> Received:
     """A snapshot, newest first."""
     total = Total(len(runs), "exact")
-    return received("snapshot", RunPage(list(runs), None, total, Watermark({}, None, None)))
+    return received("snapshot", RunPage(list(runs), None, None, total, Watermark({}, None, None)))
 
 
 def logged(*texts: str, first: int = 0) -> dict[str, Any]:

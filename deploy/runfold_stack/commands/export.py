@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runfold_stack.commands import Context
-from runfold_stack.options import name, period
 from runfold_stack.outcomes import OK, USAGE, CommandFailed
+from runfold_stack.run_filters import add_filters, filters_of
 from runfold_stack.servers import require_database
 from runfold_storage.export_formats import FORMATS
 from runfold_storage.history import History
@@ -38,13 +38,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--format", help=f"one of: {', '.join(FORMATS)}")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: stdout")
     parser.add_argument("--nodes", action="store_true", help="with the attempts at nodes")
-    parser.add_argument("--project", type=name, help="only runs of this project")
-    parser.add_argument("--workflow", type=name, help="only runs of this workflow")
-    parser.add_argument(
-        "--status", action="append", help="only runs with this status; may be given repeatedly"
-    )
-    parser.add_argument("--since", metavar="TIME", help="only runs that started then or later")
-    parser.add_argument("--until", metavar="TIME", help="only runs that started before")
+    add_filters(parser)
 
 
 def run(arguments: Namespace, context: Context) -> int:
@@ -52,14 +46,7 @@ def run(arguments: Namespace, context: Context) -> int:
     wanted = arguments.format or _format_of(arguments.output)
     if wanted == "parquet" and arguments.output is None and sys.stdout.isatty():
         raise CommandFailed("parquet is not for a terminal: name a file with -o", USAGE)
-    since, until = period(arguments, datetime.now(UTC))
-    filters = {
-        "project": arguments.project,
-        "workflow": arguments.workflow,
-        "status": arguments.status,
-        "started_after": since,
-        "started_before": until,
-    }
+    filters = filters_of(arguments, datetime.now(UTC))
     with History(require_database(context.settings), pool_size=1) as history:
         total = history.runs(**filters, limit=1).total.value
         with _progress(total) as seen, _opened(arguments.output) as file:

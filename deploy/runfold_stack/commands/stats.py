@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.table import Table
@@ -17,11 +17,13 @@ from runfold_storage.figures import Figures, GroupFigures
 from runfold_storage.history import History
 from runfold_storage.statistics import Stats
 
+_MOST_ERRORS: Final = 10
+
 _EPILOG = """\
 examples:
   runfold stats                              every workflow
   runfold stats nightly-report --since 7d    one workflow, with its nodes
-  runfold stats --json --bucket day --since 30d
+  runfold stats --json --bucket day --tz Europe/Berlin --since 30d
 
 Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w; they are
 widened to whole hours. A run counts in the hour of its first event.
@@ -36,7 +38,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--project", type=name, help="only runs of this project")
     parser.add_argument("--since", metavar="TIME", help="only runs that began then or later")
     parser.add_argument("--until", metavar="TIME", help="only runs that began before")
-    parser.add_argument("--bucket", help="also per hour, day, week or month (UTC)")
+    parser.add_argument("--bucket", help="also per hour, day, week or month; or minute, up to 6 h")
+    parser.add_argument("--tz", metavar="ZONE", help="of days, weeks, months (UTC): Europe/Berlin")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -53,18 +56,29 @@ def run(arguments: Namespace, context: Context) -> int:
     by_name = arguments.workflow is None
     with History(require_database(context.settings), pool_size=1) as history:
         stats = history.stats(
-            **question, bucket=arguments.bucket, group_by="workflow" if by_name else None
+            **question,
+            bucket=arguments.bucket,
+            tz=arguments.tz,
+            group_by="workflow" if by_name else None,
         )
         nodes = [] if by_name else _groups(history.stats(**question, group_by="node"))
+        errors = _groups(history.stats(**question, group_by="error_type"))
     if context.output.is_json:
         document = msgspec.to_builtins(stats, builtin_types=(datetime,))
+        document["errors"] = [{"type": one.error_type, "count": one.failed} for one in errors]
         context.output.json(document if by_name else {**document, "nodes": nodes})
         return 0
-    _print(stats, nodes, arguments.workflow, context.output)
+    _print(stats, nodes, errors, arguments.workflow, context.output)
     return 0
 
 
-def _print(stats: Stats, nodes: list[GroupFigures], workflow: str | None, output: Output) -> None:
+def _print(
+    stats: Stats,
+    nodes: list[GroupFigures],
+    errors: list[GroupFigures],
+    workflow: str | None,
+    output: Output,
+) -> None:
     if not stats.total:
         output.note("no runs in that time; `runfold runs` lists what there is")
         return
@@ -82,6 +96,12 @@ def _print(stats: Stats, nodes: list[GroupFigures], workflow: str | None, output
         if its_rows:
             output.line()
             output.table(_table(title, its_rows))
+    if errors:
+        output.line()
+        table = make_table("ERROR", "FAILED", right=("FAILED",))
+        for one in errors[:_MOST_ERRORS]:
+            table.add_row(cell(str(one.error_type or "none given")), number(one.failed))
+        output.table(table)
 
 
 def _table(first: str, rows: Sequence[tuple[str, Figures]]) -> Table:

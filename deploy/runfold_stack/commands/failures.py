@@ -1,0 +1,77 @@
+"""`runfold failures`: what goes wrong most, each kind once."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from datetime import UTC, datetime
+
+from runfold_stack.commands import Context
+from runfold_stack.formats import moment, number
+from runfold_stack.options import name, period, whole_number
+from runfold_stack.output import Output, cell, make_table
+from runfold_stack.servers import require_database
+from runfold_storage.failures import Failures
+from runfold_storage.filters import MAX_LIMIT
+from runfold_storage.history import History
+
+_EPILOG = """\
+examples:
+  runfold failures --since 24h
+  runfold failures --workflow nightly-report --json | jq '.failures[0].example_run'
+  runfold runs --fingerprint 2c1743a391305fbf
+
+Failures of a group have type of error, node and message in common, but for numbers, ids, paths,
+addresses and quoted texts in the message. Times are RFC 3339, a date, or how long ago: 24h 7d.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("--project", type=name, help="only runs of this project")
+    parser.add_argument("--workflow", type=name, help="only runs of this workflow")
+    parser.add_argument("--since", metavar="TIME", help="only what ended then or later")
+    parser.add_argument("--until", metavar="TIME", help="only what ended before")
+    parser.add_argument(
+        "--limit", type=whole_number(1, MAX_LIMIT), default=20, help="at most so many groups (20)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Read the groups and print them."""
+    since, until = period(arguments, datetime.now(UTC))
+    with History(require_database(context.settings), pool_size=1) as history:
+        found = history.failures(
+            project=arguments.project,
+            workflow=arguments.workflow,
+            since=since,
+            until=until,
+            limit=arguments.limit,
+        )
+    if context.output.is_json:
+        context.output.json(found)
+    else:
+        _print(found, context.output)
+    return 0
+
+
+def _print(found: Failures, output: Output) -> None:
+    if not found.failures:
+        output.note("nothing failed in that time")
+        return
+    counts = ("RUNS", "ATTEMPTS")
+    table = make_table("GROUP", *counts, "LAST", "NODE", "ERROR", "EXAMPLE", right=counts)
+    for group in found.failures:
+        message = (group.message or "").partition("\n")[0]
+        table.add_row(
+            cell(group.fingerprint),
+            number(group.runs),
+            number(group.node_attempts),
+            moment(group.last_seen_at),
+            cell(group.node or ""),
+            cell(": ".join(part for part in (group.error_type, message) if part)),
+            cell(group.example_run),
+        )
+    output.table(table)
+    if found.relation == "at_least":
+        output.note("there are more failures than were looked at: these counts are of the newest")

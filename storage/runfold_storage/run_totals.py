@@ -1,0 +1,99 @@
+"""How many runs a filter means, and on which way the fewest others lie.
+
+Exact where rollups know it (project, workflow, status), and where one way, or one index of tags,
+has few runs. Beyond that the planner's statistics are asked: counting would cost the more the more
+runs there are.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Subquery, and_, func, select
+
+from .estimates import estimate_rows
+from .filters import RunFilter
+from .summaries import Total
+from .tables import RUN_STATUSES, runs, stats, stats_days
+from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Way, choose
+
+COUNTED: Final = 1_000
+"""Runs of a way that are looked at to count those that match."""
+MAX_TAGGED: Final = 2_000
+"""Runs with the tags asked for up to which their index is used: it knows no order."""
+
+NONE: Final = Total(0, "exact")
+
+_COMMON: Final = 0.01
+"""Tags that more than so many of the newest runs have are not looked up by their index."""
+
+
+class Survey(NamedTuple):
+    """The total, the way to take, and whether the index of tags is the better one."""
+
+    total: Total
+    way: Way
+    by_tags: bool = False
+
+
+def survey(connection: Connection, wanted: RunFilter, ways: list[Way]) -> Survey:
+    """Count, and choose a way for the newest page."""
+    known = count_by_days(connection, wanted)
+    if not known:
+        return Survey(NONE, ways[0])
+    way = choose(connection, ways, NEWEST_FIRST)
+    if wanted.is_counted:
+        return Survey(Total(known, "exact"), way)
+    examined, matching, tagged = _sample(connection, way.walk(SUMMARY_COLUMNS, COUNTED + 1), wanted)
+    if examined <= COUNTED:
+        return Survey(Total(matching, "exact"), way)
+    if wanted.tags and tagged <= examined * _COMMON:
+        n, n_matching, _ = _sample(connection, with_tags(wanted, MAX_TAGGED + 1), wanted)
+        if n <= MAX_TAGGED:
+            return Survey(Total(n_matching, "exact"), way, by_tags=True)
+    estimate = estimate_rows(connection, select(runs.c.run).where(*wanted.conditions()))
+    return Survey(Total(min(max(matching, estimate), known), "estimate"), way)
+
+
+def count_by_days(connection: Connection, wanted: RunFilter) -> int:
+    """How many runs there are of this project, workflow and status."""
+    days = stats_days.c
+    conditions: list[ColumnElement[bool]] = [days.workflow == (wanted.workflow or "")]
+    if wanted.project is not None or wanted.workflow is None:
+        conditions.append(days.project == (wanted.project or ""))
+    numbers = [func.sum(days[status]) for status in wanted.statuses or RUN_STATUSES]
+    counted = connection.execute(select(*numbers).where(*conditions)).one()
+    return int(sum(number or 0 for number in counted))
+
+
+def open_hours(
+    connection: Connection, statuses: Iterable[str]
+) -> tuple[datetime | None, datetime | None]:
+    """The first and the last hour in which runs began that have one of these statuses now."""
+    found = connection.execute(
+        select(func.min(stats.c.hour), func.max(stats.c.hour)).where(
+            stats.c.is_open, stats.c.status.in_(list(statuses))
+        )
+    ).one()
+    return found[0], found[1]
+
+
+def with_tags(wanted: RunFilter, most: int | None = None) -> Subquery:
+    """The runs that have the tags, in no order."""
+    columns = [*SUMMARY_COLUMNS]
+    tagged = select(*columns).where(runs.c.tags.contains(dict(wanted.tags)))
+    # A fence: what surrounds it must not keep the planner from the index of tags.
+    return tagged.limit(most).offset(0).subquery()
+
+
+def _sample(connection: Connection, sample: Subquery, wanted: RunFilter) -> tuple[int, int, int]:
+    """How many runs there are in it, how many match, and how many have the tags."""
+    tagged = sample.c.tags.contains(dict(wanted.tags))
+    found = connection.execute(
+        select(
+            func.count(),
+            func.count().filter(and_(*wanted.conditions(sample.c))),
+            func.count().filter(tagged),
+        ).select_from(sample)
+    ).one()
+    return found[0], found[1], found[2]

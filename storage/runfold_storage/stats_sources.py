@@ -1,0 +1,88 @@
+"""Where figures are added up from: rollups by the day, rollups by the hour, or the runs themselves.
+
+All three have the columns of `stats` (but for the days, which have their statuses side by side).
+Days are used as far as they reach, hours for the rest; runs for what no rollup has: minutes, and
+types of errors.
+"""
+
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ARRAY, BigInteger, SmallInteger, case, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import array
+
+from .filters import ceil_day, floor_day
+from .histogram import LOG_GAMMA, ZERO_BIN
+from .tables import runs, stats, stats_days
+
+
+class Source(Enum):
+    """What is added up."""
+
+    DAYS = "days"
+    HOURS = "hours"
+    RUNS = "runs"
+
+
+class Part(NamedTuple):
+    """A span of time from one source: `first` ≤ time < `end`."""
+
+    source: Source
+    first: datetime | None
+    end: datetime | None
+
+
+def parts_of(first: datetime | None, end: datetime | None) -> list[Part]:
+    """A span of whole hours as days, with the hours before and after them."""
+    first_day = None if first is None else ceil_day(first)
+    end_day = None if end is None else floor_day(end)
+    if first_day is not None and end_day is not None and first_day >= end_day:
+        return [Part(Source.HOURS, first, end)]
+    found = [Part(Source.DAYS, first_day, end_day)]
+    if first != first_day:
+        found.append(Part(Source.HOURS, first, first_day))
+    if end != end_day:
+        found.append(Part(Source.HOURS, end_day, end))
+    return found
+
+
+def table_of(source: Source) -> Any:
+    """What to select from."""
+    return {Source.DAYS: stats_days, Source.HOURS: stats, Source.RUNS: _RUNS}[source]
+
+
+def time_of(source: Source) -> Any:
+    """The column that says when."""
+    return table_of(source).c["day" if source is Source.DAYS else "hour"]
+
+
+def _bins(one: Any) -> Any:
+    nothing = cast(array([], type_=BigInteger), ARRAY(BigInteger))
+    return case((runs.c.duration_us.is_(None), nothing), else_=array([one], type_=BigInteger))
+
+
+_BIN: Final = case(
+    (runs.c.duration_us <= 0, literal(ZERO_BIN)),
+    else_=func.ceil(func.ln(cast(runs.c.duration_us, BigInteger)) / literal(LOG_GAMMA)),
+)
+
+_RUNS: Final = select(
+    runs.c.workflow,
+    runs.c.project,
+    literal("").label("node"),
+    runs.c.created_at.label("hour"),
+    runs.c.status,
+    func.coalesce(runs.c.error_type, "").label("error_type"),
+    runs.c.unusual_status,
+    literal(1).label("n"),
+    case((runs.c.duration_us.is_(None), 0), else_=1).label("n_timed"),
+    runs.c.duration_us.label("duration_min_us"),
+    runs.c.duration_us.label("duration_max_us"),
+    func.coalesce(runs.c.duration_us, 0).label("duration_sum_us"),
+    runs.c.input_tokens,
+    runs.c.output_tokens,
+    runs.c.cost_nano_usd,
+    _bins(cast(_BIN, SmallInteger)).label("bins"),
+    _bins(literal(1)).label("bin_counts"),
+).subquery("single_runs")

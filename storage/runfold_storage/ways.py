@@ -1,0 +1,182 @@
+"""Ways through the runs that a filter means: which index is walked, in the order of lists.
+
+Invariant: every run that the filter means lies on each of its ways, so any one will do. They differ
+in how much else lies there. The planner does not know which of two filters that depend on each
+other matches less, and a wrong guess walks through a million runs; so the newest `PROBED` runs of
+each way are looked at, and the way that they reach back furthest on is the one with the fewest.
+
+A way is one stretch of an index, or several that are merged. Late starts are a stretch of their
+own: all other runs start within an hour of their first event, so a start bounds the walk.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Subquery,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
+
+from .filters import RunFilter
+from .tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
+
+PROBED: Final = 500
+
+SUMMARY_COLUMNS: Final = [
+    column
+    for column in runs.c
+    if column.name not in ("shard", "seen_at", "feed_seq")
+    and (column.computed is None or column.name == "fingerprint")
+]
+"""What lists show, and all that they are filtered by."""
+
+Key = tuple[datetime, UUID]
+"""A run's place in a list: the time of its first event, and its key."""
+Conditions = list[ColumnElement[bool]]
+
+
+class Direction(NamedTuple):
+    """Where a page goes on from: nothing for the first one, else towards older or newer runs."""
+
+    key: Key | None = None
+    is_newer: bool = False
+    is_inclusive: bool = False
+
+    def conditions(self, of: Any = runs.c) -> Conditions:
+        """Only what lies beyond the key, or at it."""
+        if self.key is None:
+            return []
+        place, key = tuple_(of.created_at, of.run), tuple_(*self.key)
+        if self.is_newer:
+            return [place >= key if self.is_inclusive else place > key]
+        return [place <= key if self.is_inclusive else place < key]
+
+    def order(self, of: Any) -> list[ColumnElement[Any]]:
+        """The order of the walk, for a table that has the key's columns."""
+        keys = [of.created_at, of.run]
+        return [key.asc() if self.is_newer else key.desc() for key in keys]
+
+
+NEWEST_FIRST: Final = Direction()
+
+
+class Way(NamedTuple):
+    """Stretches of one index; each is the conditions that it answers."""
+
+    stretches: list[Conditions]
+
+    def walk(
+        self, columns: Sequence[Any], most: int, direction: Direction = NEWEST_FIRST
+    ) -> Subquery:
+        """So many runs of it, in order, with these columns and the key's."""
+        wanted = [*columns, *(c for c in (runs.c.created_at, runs.c.run) if c not in columns)]
+        parts = [
+            select(*wanted)
+            .where(*stretch, *direction.conditions())
+            .order_by(*direction.order(runs.c))
+            .limit(most)
+            for stretch in self.stretches
+        ]
+        if len(parts) == 1:
+            return parts[0].subquery()
+        merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
+        return select(merged).order_by(*direction.order(merged.c)).limit(most).subquery()
+
+
+def ways_of(wanted: RunFilter, first: datetime | None, end: datetime | None) -> list[Way]:
+    """All ways to this filter's runs, none of which began before `first` or from `end` on."""
+    bounds: Conditions = []
+    if first is not None:
+        bounds.append(runs.c.created_at >= first)
+    if end is not None:
+        bounds.append(runs.c.created_at < end)
+    if wanted.started_before is not None:
+        # Implied, since the first event of a run is never later than its start.
+        bounds.append(runs.c.created_at < wanted.started_before)
+    spans = [bounds]
+    if wanted.started_after is not None:
+        early = wanted.started_after - _without_overflow(wanted.started_after)
+        spans = [
+            [*bounds, runs.c.created_at >= early],
+            [
+                *bounds,
+                runs.c.created_at < early,
+                runs.c.late_started_at >= wanted.started_after,
+            ],
+        ]
+    choices = _choices(wanted) or [[[]]]
+    return [
+        Way([[*choice, *span] for choice, span in product(stretches, spans)])
+        for stretches in choices
+    ]
+
+
+def choose(connection: Connection, ways: list[Way], direction: Direction) -> Way:
+    """The way on which the fewest runs lie from here on."""
+    if len(ways) == 1:
+        return ways[0]
+    reach = func.max if direction.is_newer else func.min
+    probes = []
+    for number, way in enumerate(ways):
+        walked = way.walk([], PROBED, direction)
+        probes.append(
+            select(
+                literal(number).label("number"),
+                func.count().label("n"),
+                reach(walked.c.created_at).label("reached"),
+            ).select_from(walked)
+        )
+    found = connection.execute(union_all(*probes)).all()
+
+    def rank(probe: Any) -> tuple[bool, float]:
+        if probe.n < PROBED:
+            return False, probe.n
+        reached = probe.reached.timestamp()
+        return True, -reached if direction.is_newer else reached
+
+    fewest: int = min(found, key=rank).number
+    return ways[fewest]
+
+
+def _choices(wanted: RunFilter) -> list[list[Conditions]]:
+    """The stretches of each index that answers a part of the filter, the best first."""
+    found: list[list[Conditions]] = [
+        [[column == value]]
+        for column, value in (
+            (runs.c.parent_run, wanted.parent_run),
+            (runs.c.session, wanted.session),
+            (runs.c.fingerprint, wanted.fingerprint),
+            (runs.c.error_type, wanted.error_type),
+            (runs.c.user, wanted.user),
+        )
+        if value is not None
+    ]
+    if wanted.statuses and set(wanted.statuses) <= set(UNUSUAL_STATUSES):
+        found.append([[runs.c.unusual_status == status] for status in wanted.statuses])
+    if (wanted.min_duration_us or 0) >= LONG_US:
+        found.append([[runs.c.long_duration_us >= wanted.min_duration_us]])
+    if (wanted.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
+        found.append([[runs.c.high_cost_nano_usd >= wanted.min_cost_nano_usd]])
+    found += [
+        [[column == value]]
+        for column, value in (
+            (runs.c.workflow, wanted.workflow),
+            (runs.c.project, wanted.project),
+            (runs.c.trigger_type, wanted.trigger),
+        )
+        if value is not None
+    ]
+    return found
+
+
+def _without_overflow(at: datetime) -> timedelta:
+    return min(LATE_AFTER, at - datetime.min.replace(tzinfo=at.tzinfo))

@@ -1,0 +1,97 @@
+"""The service against its own OpenAPI document: whatever the document allows, and what it forbids.
+
+Schemathesis makes requests from the document and holds every answer against it with all of its
+checks: no 500, only the statuses, media types and schemas that it tells, nothing accepted that it
+rules out, and nothing refused that it allows, but for what no schema can tell.
+"""
+
+import json
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from runfold_stack.postgres_server import PostgresServer
+from runfold_stack.redis_server import RedisServer
+from services import serving
+from told import fold, whole_run
+
+EXAMPLES = 30
+
+TOLD_BY_WORDS_ALONE = {
+    # Only what the service has given out itself.
+    *("cursor", "after"),
+    # A name out of some six hundred.
+    "tz",
+    # What another parameter rules out.
+    *("offset", "bucket", "group_by", "started_before", "until"),
+    *("max_duration_ms", "max_cost_usd"),
+    # A key that comes twice with two values.
+    "tag",
+}
+
+
+@pytest.fixture(scope="module")
+def service(postgres_server: PostgresServer, redis_server: RedisServer) -> Iterator[httpx.Client]:
+    """A server with a few runs."""
+    url = postgres_server.create_database("openapi")
+    error = {"type": "Timeout", "message": "30 s"}
+    fold(url, whole_run("a", 0, tags={"env": "prod"}) + whole_run("b/c", 1))
+    fold(url, [*whole_run("c", 2)[:1], {**whole_run("c", 2, end="failed")[1], "error": error}])
+    with serving(redis_server.url, url) as client:
+        yield client
+    postgres_server.drop_database("openapi")
+
+
+def is_told_by_words_alone(response: Any) -> bool:
+    """A refusal that the schema of the document cannot tell."""
+    if response.status_code != 400:
+        return False
+    if response.request.method == "HEAD":  # told by the same GET
+        return True
+    problem = json.loads(response.content)
+    if "got `number`" in problem["detail"]:  # 1.0 is an integer to JSON Schema, and not to us
+        return True
+    # The fields of each type of event are in the producers' README, not in the document.
+    return problem.get("parameter") in TOLD_BY_WORDS_ALONE or "events" in problem
+
+
+def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All routes, with a bounded number of requests that are the same each time."""
+    monkeypatch.setattr("runfold_api.freshness.MAX_WAIT_S", 0.02)
+    schema = schemathesis.openapi.from_dict(service.get("/api/openapi.json").json())
+    schema.config.update(base_url=str(service.base_url))
+    wrong = {}
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.path.endswith("/live"):  # an answer without an end: see test_live
+            continue
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def ask(case: Any) -> None:
+            response = case.call()
+            excluded = [positive_data_acceptance] if is_told_by_words_alone(response) else []
+            if b"problem:fold-behind" in response.content or response.status_code == 503:
+                assert "wait_for" in (case.query or {})  # for what does not come
+                excluded = [not_a_server_error]
+            case.validate_response(response, excluded_checks=excluded)
+
+        try:
+            ask()
+        except (Exception, BaseExceptionGroup) as error:
+            wrong[operation.label] = "".join(traceback.format_exception_only(error))[:2000]
+    assert not wrong, "\n".join(f"{label}: {reason}" for label, reason in wrong.items())

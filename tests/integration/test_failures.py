@@ -1,0 +1,111 @@
+"""Failures in groups, by what they have in common."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from runfold_storage import failures
+from runfold_storage.databases import connect
+from runfold_storage.errors import BadParameter
+from runfold_storage.history import History
+from told import START, event, fold
+
+ALIKE = [
+    ("no answer of 10.0.0.7 after 3000 ms", "no answer of 10.0.0.201 after 15 ms"),
+    (
+        "run 019b0000-0000-7000-8000-000000000001 is gone",
+        "run 019B0000-aaaa-7000-8000-0000000000ff is gone",
+    ),
+    ("cannot open '/tmp/a b.csv'", "cannot open '/var/lib/x.csv'"),
+    ("cannot open /tmp/a.csv: denied", "cannot open /var/lib/xyz.parquet: denied"),
+    ('key "a\'b" is missing', 'key "other" is missing'),
+    ("at 0x7ffee4c0 in frame deadbeef", "at 0x11 in frame 00c0ffee42"),
+    ("GET https://example.org/a?b=1 failed", "GET https://example.com/ failed"),
+    ("", ""),
+]
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with connect(migrated_url, autocommit=True) as connection:
+        yield connection
+
+
+def fingerprint(database: psycopg.Connection, *arguments: str | None) -> str:
+    row = database.execute("SELECT runfold_fingerprint(%s, %s, %s)", arguments).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_alike(database: psycopg.Connection, one: str, other: str) -> None:
+    """Messages that differ only in what changes from run to run."""
+    assert fingerprint(database, "E", "n", one) == fingerprint(database, "E", "n", other)
+
+
+def test_not_alike(database: psycopg.Connection) -> None:
+    """Another type, another node, other words; nothing at all is a kind of its own."""
+    kinds = [
+        ("E", "n", "no answer"),
+        ("F", "n", "no answer"),
+        ("E", "m", "no answer"),
+        ("E", "n", "no question"),
+        ("E", None, "n no answer"),
+        (None, None, None),
+        *(("E", "n", one) for one, _ in ALIKE),
+    ]
+    assert len({fingerprint(database, *kind) for kind in kinds}) == len(kinds)
+
+
+def failed(run: str, second: float, message: str, **names: Any) -> list[dict[str, Any]]:
+    """A run whose node failed, and it with it."""
+    error = {"type": "Timeout", "message": message}
+    return [
+        event("started", run, second, **names),
+        event("node_started", run, second, node="fetch"),
+        event("node_finished", run, second + 1, node="fetch", error=error),
+        event("failed", run, second + 2, error={**error, "node": "fetch"}),
+    ]
+
+
+def test_groups(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many, first, last, an example; runs and their nodes in the same group."""
+    events = [event("started", "mended", 0), event("completed", "mended", 99)]
+    for attempt in (1, 2, 3, 4):
+        error = {"type": "OSError", "message": f"try {attempt}"}
+        events.append(
+            event("node_finished", "mended", attempt, node="n", attempt=attempt, error=error)
+        )
+    for n in range(3):
+        events += failed(f"run-{n}", n * 60, f"no answer after {n} ms", workflow="w", project="p")
+    events += failed("other", 7200, "refused", workflow="v")
+    fold(database_url, events)
+    with History(database_url) as history:
+        found = history.failures()
+        assert found.relation == "exact"
+        mended, timeout, refused = found.failures
+        assert (mended.error_type, mended.node, mended.runs, mended.node_attempts) == (
+            *("OSError", "n", 0, 4),
+        )
+        assert (timeout.message, timeout.runs, timeout.node_attempts, timeout.example_run) == (
+            *("no answer after 2 ms", 3, 3, "run-2"),
+        )
+        assert timeout.first_seen_at == START + timedelta(seconds=1)
+        assert timeout.last_seen_at == START + timedelta(seconds=122)
+        assert refused.message == "refused"
+        of_group = history.runs(fingerprint=timeout.fingerprint)
+        assert [run.id for run in of_group.runs] == ["run-2", "run-1", "run-0"]
+        assert of_group.total.value == 3
+        assert history.failures(limit=1).failures == [mended]
+        assert history.failures(workflow="w", project="p").failures == [timeout]
+        late = history.failures(since=START + timedelta(hours=1))
+        assert [group.message for group in late.failures] == ["refused"]
+        early = history.failures(until=START + timedelta(seconds=3))
+        assert [group.runs for group in early.failures] == [0, 1]
+        with pytest.raises(BadParameter, match="until"):
+            history.failures(since=START, until=START)
+        monkeypatch.setattr(failures, "MAX_EXAMINED", 3)
+        assert history.failures().relation == "at_least"

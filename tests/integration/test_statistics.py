@@ -1,0 +1,238 @@
+"""Statistics of any span, bucket, zone and group, against figures worked out in Python."""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+import psycopg
+import pytest
+
+from runfold_storage.databases import connect
+from runfold_storage.errors import BadParameter
+from runfold_storage.history import History
+from runfold_storage.rollups import rebuild_days
+from runfold_storage.summaries import RunSummary
+from told import SHARDS, START, event, fold, whole_run
+
+DAYS = """
+    SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
+           n_timed, duration_min_us, duration_max_us, duration_sum_us, input_tokens,
+           output_tokens, cost_nano_usd,
+           (SELECT jsonb_object_agg(bin, n) FROM unnest(bins, bin_counts) AS each (bin, n)
+            WHERE n <> 0)
+    FROM stats_days
+    WHERE queued + running + completed + failed + cancelled + lost > 0
+    ORDER BY workflow, project, day, shard
+"""
+
+
+def made_up(database_url: str, runs: int = 120) -> None:
+    """Runs over five days, of all lengths and ends; a few are corrected later."""
+    chance = random.Random(3)
+    events: list[dict[str, Any]] = []
+    for n in range(runs):
+        names = {"workflow": chance.choice("xyz"), "project": chance.choice("pq")}
+        end = chance.choice(["completed", "completed", "failed", "cancelled", None])
+        second = chance.randrange(5 * 86_400)
+        events.append(event("started", f"run-{n}", second, **names))
+        if end is not None:
+            fields: dict[str, Any] = {}
+            if end != "cancelled":
+                fields["usage"] = {"input_tokens": n, "cost_usd": 0.01}
+            if end == "failed" and chance.random() < 0.8:
+                fields["error"] = {"type": chance.choice(["Timeout", "ValueError"])}
+            events.append(event(end, f"run-{n}", second + chance.lognormvariate(3, 2), **fields))
+    fold(database_url, events[::2])
+    fold(database_url, events[1::2])
+    fold(database_url, [event("queued", f"run-{n}", -3600 * n) for n in range(10)])
+
+
+def began(run: RunSummary) -> datetime:
+    return min(at for at in (run.queued_at, run.started_at, run.finished_at) if at is not None)
+
+
+def bucket_of(at: datetime, bucket: str, tz: str) -> datetime:
+    """As the documentation says: the hour's start decides, in the zone."""
+    if bucket == "minute":
+        return at.replace(second=0, microsecond=0)
+    hour = at.replace(minute=0, second=0, microsecond=0)
+    if bucket == "hour":
+        return hour
+    local = hour.astimezone(ZoneInfo(tz)).replace(hour=0, minute=0)
+    if bucket == "week":
+        local -= timedelta(days=local.weekday())
+    if bucket == "month":
+        local = local.replace(day=1)
+    return local.replace(tzinfo=None).replace(tzinfo=ZoneInfo(tz)).astimezone(UTC)
+
+
+def check(figures: Any, runs: Iterable[RunSummary]) -> None:
+    """What is counted is exact; percentiles are within 1%."""
+    runs = list(runs)
+    assert figures.total == len(runs)
+    for status in ("completed", "failed", "cancelled", "running", "queued", "lost"):
+        assert getattr(figures, status) == sum(run.status == status for run in runs)
+    assert figures.usage.input_tokens == sum(run.usage.input_tokens for run in runs)
+    assert figures.usage.cost_usd == pytest.approx(sum(run.usage.cost_usd for run in runs))
+    lengths = sorted(run.duration_ms for run in runs if run.duration_ms is not None)
+    took = figures.duration_ms
+    if not lengths:
+        assert took.avg is None
+        return
+    assert (took.min, took.max) == (lengths[0], lengths[-1])
+    assert took.avg == pytest.approx(sum(lengths) / len(lengths), abs=0.001)
+    for name, fraction in (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)):
+        true = lengths[max(math.ceil(fraction * len(lengths)), 1) - 1]
+        assert getattr(took, name) == pytest.approx(true, rel=0.0101, abs=0.002)
+
+
+def test_every_question_agrees_with_the_runs(database_url: str) -> None:
+    """Any mixture of filters, span, bucket, zone and group."""
+    made_up(database_url)
+    chance = random.Random(4)
+    with History(database_url) as history:
+        runs = history.runs(limit=500).runs
+        assert len(runs) == 120
+        for _ in range(150):
+            since = chance.choice([None, START + timedelta(hours=chance.randrange(-9, 90))])
+            until = chance.choice([None, START + timedelta(hours=chance.randrange(91, 125))])
+            bucket = chance.choice([None, "hour", "day", "week", "month", "day"])
+            group_by = chance.choice([None, "workflow", "project", "status", "error_type"])
+            tz = chance.choice([None, "UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns"])
+            project, workflow = chance.choice([None, "p"]), chance.choice([None, "x"])
+            if chance.random() < 0.15:
+                since = since or START
+                bucket, until = "minute", since + timedelta(hours=5, minutes=30)
+            stats = history.stats(
+                project=project,
+                workflow=workflow,
+                since=since,
+                until=until,
+                bucket=bucket,
+                group_by=group_by,
+                tz=tz,
+            )
+            meant = [
+                run
+                for run in runs
+                if project in (None, run.project)
+                and workflow in (None, run.workflow)
+                and (since is None or began(run) >= since)
+                and (until is None or began(run) < until)
+                and (group_by != "error_type" or run.status == "failed")
+            ]
+            check(stats, meant)
+            if bucket is not None:
+                buckets = defaultdict(list)
+                for run in meant:
+                    buckets[bucket_of(began(run), bucket, tz or "UTC")].append(run)
+                assert isinstance(stats.buckets, list)
+                assert [one.start for one in stats.buckets] == sorted(buckets)
+                for one in stats.buckets:
+                    check(one, buckets[one.start])
+            if group_by is not None:
+                groups = defaultdict(list)
+                for run in meant:
+                    error = (run.error.type if run.error else None) or ""
+                    name = error if group_by == "error_type" else getattr(run, group_by)
+                    groups[name].append(run)
+                assert isinstance(stats.groups, list)
+                assert {getattr(one, group_by) for one in stats.groups} == set(groups)
+                for group in stats.groups:
+                    check(group, groups[getattr(group, group_by)])
+
+
+def test_days_are_the_sum_of_their_hours(database_url: str) -> None:
+    """Kept up to date by differences, they are what adding them up again gives."""
+    made_up(database_url)
+    with connect(database_url, autocommit=True) as connection:
+        kept = connection.execute(DAYS).fetchall()
+        hours = connection.execute("SELECT extract(epoch FROM hour)::bigint FROM stats").fetchall()
+        for shard in range(SHARDS):
+            rebuild_days(connection, shard, (hour * 1_000_000 for (hour,) in hours))
+        assert connection.execute(DAYS).fetchall() == kept
+    assert {row[:2] for row in kept} >= {("", ""), ("", "p"), ("x", "p")}
+
+
+def test_a_corrected_duration_leaves_no_trace_in_its_day(database_url: str) -> None:
+    """The longest run of a day turns out to have been a short one."""
+    fold(database_url, whole_run("a", 0, duration_s=50) + whole_run("b", 0, duration_s=3))
+    fold(database_url, [event("cancelled", "a", 2)])
+    with History(database_url) as history:
+        for stats in (history.stats(), history.stats(project="default")):
+            assert (stats.duration_ms.min, stats.duration_ms.max) == (2000, 3000)
+
+
+def test_views_say_the_same(database_url: str) -> None:
+    """What an analyst reads in SQL is what the module returns."""
+    made_up(database_url)
+    columns = """
+        total, failed, success_rate, duration_avg_ms, duration_min_ms, duration_max_ms,
+        duration_p50_ms, duration_p99_ms, input_tokens, cost_usd
+    """
+    with History(database_url) as history, connect(database_url) as connection:
+        stats = history.stats(workflow="x", project="p", bucket="day")
+        assert isinstance(stats.buckets, list)
+        rows = connection.execute(
+            f"SELECT day, {columns} FROM daily_stats "
+            "WHERE workflow = 'x' AND project = 'p' ORDER BY day"
+        ).fetchall()
+        assert [row[0] for row in rows] == [one.start for one in stats.buckets]
+        for one, (_, *figures) in zip(stats.buckets, rows, strict=True):
+            took = one.duration_ms
+            assert [None if value is None else float(value) for value in figures[:6]] == [
+                *(one.total, one.failed, one.success_rate),
+                *(took.avg and pytest.approx(took.avg, abs=0.001), took.min, took.max),
+            ]
+            for value, true in ((figures[6], took.p50), (figures[7], took.p99)):
+                # The module also knows that no estimate lies outside the extremes.
+                assert value == (true and pytest.approx(true, rel=0.0101, abs=0.002))
+            assert (figures[8], float(figures[9])) == (
+                one.usage.input_tokens,
+                pytest.approx(one.usage.cost_usd),
+            )
+        by_hour = connection.execute(
+            "SELECT sum(total), count(DISTINCT hour) FROM hourly_stats WHERE node IS NULL"
+        ).fetchone()
+        hours = history.stats(bucket="hour").buckets
+        assert isinstance(hours, list)
+        assert by_hour == (120, len(hours))
+
+
+@pytest.mark.parametrize(
+    ("question", "parameter"),
+    [
+        ({"tz": "Mars/Olympus"}, "tz"),
+        ({"tz": "'; DROP TABLE runs; --"}, "tz"),
+        ({"tz": ""}, "tz"),
+        ({"bucket": "minute"}, "bucket"),
+        ({"bucket": "minute", "since": START, "until": START + timedelta(hours=7)}, "bucket"),
+        ({"bucket": "second"}, "bucket"),
+        (
+            {
+                "bucket": "minute",
+                "since": START,
+                "until": START + timedelta(hours=1),
+                "group_by": "node",
+            },
+            "group_by",
+        ),
+    ],
+)
+def test_questions_that_cannot_be(question: dict[str, Any], parameter: str) -> None:
+    """Each is refused by its name before there is any connection."""
+    with History("postgresql:///nowhere") as history, pytest.raises(BadParameter) as caught:
+        history.stats(**question)
+    assert caught.value.parameter == parameter
+
+
+def test_every_zone_that_is_offered_is_known_to_postgresql(postgres_server: Any) -> None:
+    """So that no zone that passes the check fails in the database."""
+    with psycopg.connect(postgres_server.url) as connection:
+        names = connection.execute("SELECT name FROM pg_timezone_names").fetchall()
+    known = {name for (name,) in names}
+    assert available_timezones() - {"localtime", "Factory"} <= known
