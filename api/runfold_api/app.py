@@ -70,8 +70,8 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[api, *health.ROUTES, *pages.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
-            "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "live": Provide(lambda: streams, sync_to_thread=False),
+            "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },

@@ -111,8 +111,7 @@ def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID
 def bury_aged(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Tombstones for runs whose rows are to go: no worker has them in memory from now on."""
     with connection.transaction():
-        position = hold_shard(connection, shard)
-        if position is None:
+        if hold_shard(connection, shard) is None:
             return
         connection.execute(
             """
@@ -122,7 +121,8 @@ def bury_aged(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) 
             """,
             (shard, list(runs)),
         )
-        change_behind(connection, shard, position.feed_seq)
+        change_behind(connection, shard)
+        # Now, and not when the rows go: that raises no generation.
         named = connection.execute(
             """
             SELECT run, coalesce(given_id, run::text) FROM runs

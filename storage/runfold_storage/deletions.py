@@ -200,17 +200,15 @@ def _bury(
 ) -> list[UUID]:
     """Take away rows and statistics of those that (still) are as meant, and leave tombstones."""
     with connection.transaction():
-        position = hold_shard(connection, shard)
-        if position is None:
+        if hold_shard(connection, shard) is None:
             return []
         # After the lock: a run may have come back to life since it was looked up.
-        statement = select(runs.c.run, runs.c.given_id).where(
+        statement = select(runs.c.run).where(
             runs.c.shard == shard, runs.c.run.in_(keys), *conditions
         )
-        meant = execute(connection, statement).fetchall()
-        if not meant:
+        gone = [row.run for row in execute(connection, statement)]
+        if not gone:
             return []
-        gone = [row.run for row in meant]
         gone_keys = [run.bytes for run in gone]
         stats: Differences = {}
         for stored in read_rows(connection, shard, gone_keys).values():
@@ -223,11 +221,11 @@ def _bury(
             """,
             (shard, gone),
         )
-        delete_rows(connection, shard, gone_keys)
+        deleted = delete_rows(connection, shard, gone_keys)
         write_images(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
-        change_behind(connection, shard, position.feed_seq)
-        note_gone(connection, shard, [(row.run, row.given_id or str(row.run)) for row in meant])
+        change_behind(connection, shard)
+        note_gone(connection, shard, deleted)
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
     return gone

@@ -122,11 +122,16 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     return None if row is None else Position(*row)
 
 
-def change_behind(connection: psycopg.Connection, shard: int, feed_seq: int) -> None:
-    """Runs of a shard that is held were changed: whoever remembers them has to forget them."""
+def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) -> None:
+    """Runs of a shard that is held were changed: whoever remembers them has to forget them.
+
+    `changed` rows have taken the next numbers.
+    """
     connection.execute(
-        "UPDATE positions SET generation = generation + 1, feed_seq = %s WHERE shard = %s",
-        (feed_seq, shard),
+        """
+        UPDATE positions SET generation = generation + 1, feed_seq = feed_seq + %s WHERE shard = %s
+        """,
+        (changed, shard),
     )
 
 

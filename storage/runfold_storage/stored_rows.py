@@ -38,16 +38,24 @@ def read_rows(
     return found
 
 
-def delete_rows(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> None:
-    """Take the rows of these runs away, from `runs` and `nodes`; the shard is held."""
+def delete_rows(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> list[tuple[UUID, str]]:
+    """Take the rows of these runs away, (key, id) each; the shard is held.
+
+    Watchers are to be told (`changes.note_gone`) where the shard's generation is raised: a worker
+    that did not notice would give their numbers out again.
+    """
     wanted = (shard, [UUID(bytes=key) for key in keys])
-    for table in ("nodes", "runs"):
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE shard = %s AND run = ANY(%s::uuid[])").format(
-                sql.Identifier(table)
-            ),
-            wanted,
-        )
+    connection.execute("DELETE FROM nodes WHERE shard = %s AND run = ANY(%s::uuid[])", wanted)
+    deleted = connection.execute(
+        """
+        DELETE FROM runs WHERE shard = %s AND run = ANY(%s::uuid[])
+        RETURNING run, coalesce(given_id, run::text)
+        """,
+        wanted,
+    )
+    return deleted.fetchall()
 
 
 def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) -> None:

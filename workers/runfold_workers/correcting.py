@@ -11,7 +11,6 @@ wrong in themselves stay so by that, and are replaced by the sum over the rows.
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 import psycopg
 
@@ -29,7 +28,7 @@ from runfold_storage.stored_rows import (
 )
 from runfold_storage.sums import Span, replace_rollups, spans_of
 
-from .comparing import Difference, compare_rollups, compare_run, name_of
+from .comparing import Difference, compare_rollups, compare_run
 from .refolding import refold
 from .verifying import sums_of
 
@@ -84,15 +83,14 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             ]
         if not corrected:
             return NOTHING_CORRECTED
-        delete_rows(connection, shard, gone)
         delete_attempts(connection, attempts_gone)
         write_images(
             connection,
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
-        change_behind(connection, shard, feed_seq)
-        named = [(UUID(bytes=key), name_of(key, stored[key].row)) for key in gone if key in stored]
-        note_gone(connection, shard, named)
+        change_behind(connection, shard, len(runs))
+        # Last, for it takes the numbers that follow.
+        note_gone(connection, shard, delete_rows(connection, shard, gone))
         crash_point("before_correction_commit")
     return Corrected(corrected, differences, spans_of(stats))
 
