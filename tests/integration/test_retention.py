@@ -11,7 +11,7 @@ import pytest
 from deliveries import SHARDS, Sender, framed
 from oracle import Event, Projection, project
 from runfold.ids import make_run_id, run_key
-from runfold.streams import agree_on_shards, connect
+from runfold.streams import agree_on_shards, connect, shard_of
 from runfold_storage import aging, databases
 from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run
