@@ -28,7 +28,9 @@ HOUR_US = 3_600_000_000
 ENVELOPE = ("type", "run", "id", "at_us")
 ENDS = ("completed", "failed", "cancelled")
 BEGINS = ("queued", "started")
-TELL_NOT_THAT_IT_RUNS = ("queued", "annotated", "heartbeat")
+TELL_NOT_THAT_IT_RUNS = ("queued", "annotated")
+SIGNS = ("heartbeat", "lost")
+"""They tell whether a run lives; which of them the ledger keeps, the definition leaves open."""
 AMOUNTS = ("input_tokens", "output_tokens", "cost_nano_usd")
 
 
@@ -73,7 +75,7 @@ def project(events: Iterable[Event], shards: int) -> Projection:
         runs[shard, key] = row
         nodes |= {(shard, key, node.node, node.attempt): node for node in node_rows}
         for event in in_order:
-            if event["type"] != "heartbeat":
+            if event["type"] not in SIGNS:
                 stored = (event["at_us"], event["type"], stored_body(event))
                 ledger[shard, key, event["id"]] = stored
     return Projection(runs, nodes, add_up(runs, nodes), ledger)
@@ -99,7 +101,7 @@ def to_envelope(event: Event) -> Envelope:
 
 def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, list[NodeRow]]:
     """The rows of one run; its events come in their order, each once."""
-    told = [event for event in events if event["type"] != "heartbeat"]
+    told = [event for event in events if event["type"] not in SIGNS]
     if not told:
         return None, []
     key = run_key_bytes(run_id)
@@ -118,6 +120,9 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
     status = "queued"
     if any(event["type"] not in TELL_NOT_THAT_IT_RUNS for event in told):
         status = "running"
+    losses = [event["at_us"] for event in events if event["type"] == "lost"]
+    if losses and max(losses) == max(event["at_us"] for event in events):
+        status = "lost"
     if end:
         status = end["type"]
     last_attempts: dict[str, NodeRow] = {}

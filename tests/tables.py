@@ -6,7 +6,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from oracle import Projection, Stat
+from oracle import SIGNS, Projection, Stat
 from runfold_storage.rows import NodeRow, RunRow, StatsKey
 
 _TIMES = ("created_us", "queued_us", "started_us", "finished_us", "seen_us", "hour_us")
@@ -25,6 +25,7 @@ def read_projection(connection: psycopg.Connection) -> Projection:
             FROM events
             """
         )
+        if event_type not in SIGNS
     }
     return Projection(runs, nodes, _stats(connection), ledger)
 
@@ -81,7 +82,9 @@ def truncate(connection: psycopg.Connection) -> None:
         "workers",
         "incidents",
         "sightings",
+        "pulses",
         "changes",
+        "stats_days",
     ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
     connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")

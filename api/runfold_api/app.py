@@ -14,8 +14,9 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from runfold_storage.history import History
+from runfold_storage.upkeep import Upkeep
 
-from . import health, live, pages, reads, writes
+from . import health, live, pages, reads, upkeep, writes
 from .feed import Feed
 from .freshness import provide_history
 from .metrics import MeteredApp, RequestMetrics
@@ -35,6 +36,7 @@ def create_app(settings: Settings) -> Litestar:
     history = History(
         settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
     )
+    keeper = Upkeep(settings.database_url, at_once=settings.delete_at_once)
     writer = StreamWriter(
         settings.redis_url,
         shards=settings.shards,
@@ -59,7 +61,7 @@ def create_app(settings: Settings) -> Litestar:
 
     api = Router(
         "/api/v1",
-        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES],
+        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
         before_request=check_query,
         dependencies={
             "history": Provide(provide_history(history)),
@@ -74,6 +76,7 @@ def create_app(settings: Settings) -> Litestar:
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "live": Provide(lambda: streams, sync_to_thread=False),
+            "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },

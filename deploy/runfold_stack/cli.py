@@ -25,6 +25,7 @@ examples:
   runfold exec -- make test               record a command
   runfold runs --status failed            what went wrong lately?
   runfold show RUN                        one run, with its nodes and its error
+  runfold watch                           what is running now?
   runfold stats nightly-report --since 7d how long, how often, how much?
 """
 

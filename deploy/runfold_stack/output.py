@@ -84,6 +84,17 @@ class Output:
         """One line of the result, never wrapped by us."""
         self.console.print(text, style=style, soft_wrap=True)
 
+    def line_now(self, text: str) -> None:
+        """One line that somebody waits for."""
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    def fitted(self, table: "Table") -> "Table":
+        """As much of a table as the window has room for."""
+        shorter, _ = _without_columns(table, self.console.width)
+        _fit(shorter, self.console.width)
+        return shorter
+
     def table(self, table: "Table") -> None:
         """A table; without one row nothing is printed."""
         if table.row_count:

@@ -1,4 +1,4 @@
-"""Options that say which runs are meant: those of `runfold runs` and `runfold export`."""
+"""Options that say which runs are meant: those of `runfold runs`, and of all that takes lists."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import datetime

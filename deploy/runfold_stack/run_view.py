@@ -10,11 +10,11 @@ from rich.text import Text
 
 from runfold_stack.formats import dollars, duration, moment, tokens
 from runfold_stack.output import STYLES, Output, cell, make_table, plain
+from runfold_stack.time_line import bar, time_line
 from runfold_storage.run_details import NodeDetail, RunDetail
 
 MAX_NODES: Final = 200
 _MAX_PAYLOAD: Final = 2000
-_BAR: Final = 30
 
 
 def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
@@ -79,7 +79,7 @@ def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
 def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
     bars = ["TIME"] if output.is_terminal else []
     table = make_table("NODE", "STATUS", "AFTER", "DURATION", *bars, right=("DURATION",))
-    scale = _scale(run, now)
+    line = time_line(run.nodes, now)
     for node in run.nodes[:MAX_NODES]:
         name = cell(node.name)
         if node.attempt > 1:
@@ -90,7 +90,7 @@ def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
             Text(node.status, style),
             _parents(node),
             duration(node.duration_ms),
-            *(Text(_bar(node, scale, now), style) for _ in bars),
+            *(Text(bar(node, line, now), style) for _ in bars),
         )
     output.table(table)
     if len(run.nodes) > MAX_NODES:
@@ -109,26 +109,6 @@ def _parents(node: NodeDetail) -> str:
     names = [cell(parent) for parent in node.parents[:3]]
     more = len(node.parents) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def _scale(run: RunDetail, now: datetime) -> tuple[datetime, float] | None:
-    """The start of the time line, and its seconds."""
-    starts = [node.started_at for node in run.nodes if node.started_at is not None]
-    if not starts:
-        return None
-    first = min(starts)
-    end = max(node.finished_at or now for node in run.nodes if node.started_at is not None)
-    return first, max((end - first).total_seconds(), 1e-6)
-
-
-def _bar(node: NodeDetail, scale: tuple[datetime, float] | None, now: datetime) -> str:
-    if scale is None or node.started_at is None:
-        return ""
-    first, length_s = scale
-    begin = (node.started_at - first).total_seconds() / length_s * _BAR
-    end = ((node.finished_at or now) - first).total_seconds() / length_s * _BAR
-    offset = min(int(begin), _BAR - 1)
-    return " " * offset + "━" * max(1, min(round(end), _BAR) - offset)
 
 
 def _shortened(payload: Raw) -> str:

@@ -10,22 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
 from runfold.events import MAX_NAME
 from runfold.places import default_data_dir
 from runfold.streams import MAX_SHARDS
+from runfold_storage.silence import (
+    DEFAULT_LIMITS,
+    DEFAULT_QUEUED_S,
+    DEFAULT_RUNNING_S,
+    Limit,
+    Limits,
+)
 
 DEFAULT_API_HOST: Final = "127.0.0.1"
 DEFAULT_API_PORT: Final = 8420
 DEFAULT_METRICS_HOST: Final = "127.0.0.1"
 DEFAULT_LOG_LEVEL: Final = "info"
 DEFAULT_WORKERS: Final = 1
+AT_ONCE: Final = 1000
 MAX_WORKERS: Final = 64
 DEFAULT_SPOOL_BYTES: Final = sdk_settings.Settings().spool_bytes
 
 _DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg://")
+_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -54,11 +64,26 @@ SETTINGS: Final = (
     ),
     Setting("RUNFOLD_PROJECT", "`default`", "project of what `exec` and `import` record"),
     Setting("RUNFOLD_WORKERS", str(DEFAULT_WORKERS), "worker processes that `up` starts"),
+    Setting(
+        "RUNFOLD_JOBS_REDIS_URL",
+        "the next database of `RUNFOLD_REDIS_URL`",
+        "Redis for the queue of background jobs; has to be given where that is a cluster",
+    ),
+    Setting(
+        "RUNFOLD_DELETE_AT_ONCE",
+        str(AT_ONCE),
+        "runs that one request deletes at most; for more it makes a job",
+    ),
     Setting("RUNFOLD_API_HOST", f"`{DEFAULT_API_HOST}`", "address that the API listens on"),
     Setting(
         "RUNFOLD_API_PORT",
         f"`{DEFAULT_API_PORT}`; if taken, any free one",
         "port that the API listens on; one that is given and taken is an error",
+    ),
+    Setting(
+        "RUNFOLD_API_URL",
+        "that of `runfold up`",
+        "API that `watch` talks to, as in `https://runfold.example`",
     ),
     Setting(
         "RUNFOLD_METRICS_HOST",
@@ -69,6 +94,17 @@ SETTINGS: Final = (
         "RUNFOLD_METRICS_PORT",
         "`worker`: none; `up`: free ones",
         "port of a worker's `/metrics`, for those of `up` the first of as many; 0: a free one",
+    ),
+    Setting(
+        "RUNFOLD_LOST_AFTER_S",
+        f"`{DEFAULT_RUNNING_S}`",
+        "worker: seconds without a sign of life after which a run that has started is `lost`; "
+        "0: never. A project may have its own: `3600,nightly=86400`",
+    ),
+    Setting(
+        "RUNFOLD_LOST_QUEUED_AFTER_S",
+        f"`{DEFAULT_QUEUED_S}`",
+        "worker: the same for a run that is only queued",
     ),
     Setting("RUNFOLD_LOG_LEVEL", f"`{DEFAULT_LOG_LEVEL}`", "`debug`, `info`, `warning` or `error`"),
 )
@@ -84,10 +120,14 @@ class Settings:
     shards: int | None = None
     project: str | None = None
     workers: int = DEFAULT_WORKERS
+    jobs_redis_url: str | None = None
+    delete_at_once: int = AT_ONCE
     api_host: str = DEFAULT_API_HOST
     api_port: int | None = None
+    api_url: str | None = None
     metrics_host: str = DEFAULT_METRICS_HOST
     metrics_port: int | None = None
+    limits: Limits = DEFAULT_LIMITS
     log_level: str = DEFAULT_LOG_LEVEL
     spool_dir: Path | None = None
     """These two are settings of the SDK, whose spool the command line looks after."""
@@ -113,6 +153,9 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
     redis_url, database_url = given["RUNFOLD_REDIS_URL"], given["RUNFOLD_DATABASE_URL"]
     if redis_url:
         sdk_settings.Settings(redis_url=redis_url)  # raises
+    jobs_redis_url = given["RUNFOLD_JOBS_REDIS_URL"]
+    if jobs_redis_url and not jobs_redis_url.startswith(_REDIS_SCHEMES):
+        raise SettingInvalid("RUNFOLD_JOBS_REDIS_URL: expected redis://user:password@host:port/1")
     if database_url and not database_url.startswith(_DATABASE_SCHEMES):
         raise SettingInvalid(  # without the value, which may hold a password
             "RUNFOLD_DATABASE_URL: expected postgresql://user:password@host:port/database"
@@ -128,10 +171,17 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         shards=_number("RUNFOLD_SHARDS", given, 1, MAX_SHARDS),
         project=project,
         workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
+        jobs_redis_url=jobs_redis_url or None,
+        delete_at_once=_number("RUNFOLD_DELETE_AT_ONCE", given, 1, 100_000) or AT_ONCE,
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
+        api_url=_http_url("RUNFOLD_API_URL", given),
         metrics_host=given["RUNFOLD_METRICS_HOST"] or DEFAULT_METRICS_HOST,
         metrics_port=_number("RUNFOLD_METRICS_PORT", given, 0, 65535),
+        limits=Limits(
+            running=_limit("RUNFOLD_LOST_AFTER_S", given, DEFAULT_RUNNING_S),
+            queued=_limit("RUNFOLD_LOST_QUEUED_AFTER_S", given, DEFAULT_QUEUED_S),
+        ),
         log_level=level,
         spool_dir=Path(spool_dir or sdk_settings.default_spool_dir(environ)).absolute(),
         spool_bytes=_number("RUNFOLD_SPOOL_BYTES", given, 2**20, 2**40) or DEFAULT_SPOOL_BYTES,
@@ -145,3 +195,35 @@ def _number(name: str, given: Mapping[str, str], least: int, most: int) -> int |
     if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
         raise SettingInvalid(f"{name} is {text!r}: a whole number from {least} to {most} is needed")
     return int(text)
+
+
+def _http_url(name: str, given: Mapping[str, str]) -> str | None:
+    url = given[name].rstrip("/")
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_usable = False
+    if url and not is_usable:
+        raise SettingInvalid(f"{name}: expected http://host:port or https://host")
+    return url or None
+
+
+def _limit(name: str, given: Mapping[str, str], default_s: float) -> Limit:
+    """Seconds, and for some projects others: `3600,nightly=86400`."""
+    by_project: dict[str, float] = {}
+    for part in filter(None, map(str.strip, given[name].split(","))):
+        project, _, seconds = part.rpartition("=")
+        try:
+            limit_s = float(seconds)
+        except ValueError:
+            limit_s = -1.0
+        if not 0 <= limit_s <= _MAX_LIMIT_S:  # nor is it NaN
+            raise SettingInvalid(
+                f"{name} has {part!r}: seconds are needed, or project=seconds; 0: never"
+            )
+        by_project[project.strip()] = limit_s
+    return Limit(by_project.pop("", default_s), by_project)
+
+
+_MAX_LIMIT_S: Final = 10 * 365 * 86_400

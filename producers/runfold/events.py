@@ -35,6 +35,7 @@ EventId = Bounded[int, Meta(ge=0, le=2**63 - 1)]
 """Below 2**63, so that it is a PostgreSQL bigint; emitters are numbered with 31 bits."""
 Attempt = Bounded[int, Meta(ge=1, le=32_767)]
 ExitCode = Bounded[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Seconds = Bounded[float, Meta(ge=0, le=1e11)]
 Milliseconds = Bounded[float, Meta(ge=0, le=1e14)]
 Tokens = Bounded[int, Meta(ge=0, le=10**12)]
 Dollars = Bounded[float, Meta(ge=0, le=1e6)]
@@ -203,6 +204,18 @@ class Cancelled(_RunEnds, frozen=True, kw_only=True, tag="cancelled"):
     reason: str | None = None
 
 
+class Lost(Event, frozen=True, kw_only=True, tag="lost"):
+    """Inferred, not told by the runner: no sign of life for too long.
+
+    `at` is the last sign of life that was known, so whatever the run says of a later time takes
+    it back.
+    """
+
+    type: ClassVar[str] = "lost"
+
+    silent_s: Seconds | None = None
+
+
 AnyEvent = (
     Queued
     | Started
@@ -214,6 +227,7 @@ AnyEvent = (
     | Completed
     | Failed
     | Cancelled
+    | Lost
 )
 
 EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
@@ -227,5 +241,6 @@ EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
     Completed,
     Failed,
     Cancelled,
+    Lost,
 )
 """In the order of their numbers in packed frames and in the ledger: append, never reorder."""

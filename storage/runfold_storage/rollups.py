@@ -4,14 +4,15 @@ The days of runs follow from their hours, in the same statement's transaction: w
 in another way calls `rebuild_days` for their shard.
 """
 
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
 
 import psycopg
 
 from runfold.codec import to_datetime
 
 from .encoding import STATS_FIELDS
-from .rows import StatsKey
+from .rows import StatsDifference, StatsKey
 from .upserts import Upsert
 
 _DAY_US: Final = 86_400_000_000
@@ -118,19 +119,24 @@ _EXTREMES: Final = """
         FROM (
             SELECT r.duration_us
             FROM runs AS r
-            WHERE %(node)s = '' AND r.status = %(status)s
+            WHERE stats.n_timed > 0 AND %(node)s = '' AND r.status = %(status)s
               AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
               AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
             UNION ALL
             SELECT n.duration_us
             FROM runs AS r JOIN nodes AS n ON n.shard = r.shard AND n.run = r.run
-            WHERE n.name = %(node)s AND n.status = %(status)s
+            WHERE stats.n_timed > 0 AND n.name = %(node)s AND n.status = %(status)s
               AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
               AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
         ) AS counted
     )
     WHERE workflow = %(workflow)s AND project = %(project)s AND node = %(node)s
       AND hour = %(hour)s AND status = %(status)s AND shard = %(shard)s
+      AND (duration_min_us >= %(least)s OR duration_max_us <= %(most)s)
+      -- Of hours that have aged the rows do not tell any more.
+      AND NOT EXISTS (
+          SELECT FROM aged_hours AS a WHERE a.project = stats.project AND a.hour = stats.hour
+      )
 """
 
 
@@ -166,16 +172,96 @@ _EXTREMES_OF_DAYS: Final = (
 )
 
 
-def find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
-    """Look a rollup's minimum and maximum up among its rows; rare, so it may cost a scan."""
-    connection.execute(_EXTREMES, {**key._asdict(), "hour": to_datetime(key.hour_us)})
+class TakenBack(NamedTuple):
+    """Durations that a rollup counts no more, from the least to the most."""
+
+    key: StatsKey
+    least_us: int
+    most_us: int
+
+
+def taken_back(stats: Mapping[StatsKey, StatsDifference]) -> list[TakenBack]:
+    """What these differences take back, in the order of their keys."""
+    found = []
+    for key, difference in sorted(stats.items(), key=lambda item: item[0]):
+        gone = [duration for duration, count in difference.durations.items() if count < 0]
+        if gone:
+            found.append(TakenBack(key, min(gone), max(gone)))
+    return found
+
+
+def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:
+    """Look a rollup's minimum and maximum up among its rows, if they may be what was taken back.
+
+    Rare, so it may cost a scan.
+    """
+    key = gone.key
+    connection.execute(
+        _EXTREMES,
+        {
+            **key._asdict(),
+            "hour": to_datetime(key.hour_us),
+            "least": gone.least_us,
+            "most": gone.most_us,
+        },
+    )
     if not key.node:
         day = to_datetime(key.hour_us - key.hour_us % _DAY_US)
         for statement in _EXTREMES_OF_DAYS:
             connection.execute(statement, {**key._asdict(), "day": day})
 
 
-def rebuild_days(connection: psycopg.Connection, shard: int) -> None:
-    """Add a shard's days up again, for whoever holds its checkpoint and changed its hours."""
-    connection.execute("DELETE FROM stats_days WHERE shard = %s", (shard,))
-    connection.execute(_DAYS.format(source="stats", condition="AND shard = %s"), (shard,))
+def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> None:
+    """Take away those of these rollups that count nothing any more; their shards are held."""
+    connection.execute(
+        """
+        DELETE FROM stats AS s
+        USING unnest(
+            %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::smallint[]
+        ) AS k (workflow, project, node, hour, status, shard)
+        WHERE s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
+          AND s.hour = k.hour AND s.status = k.status AND s.shard = k.shard
+          AND s.n = 0 AND s.n_timed = 0
+        """,
+        [
+            [key.workflow for key in keys],
+            [key.project for key in keys],
+            [key.node for key in keys],
+            [to_datetime(key.hour_us) for key in keys],
+            [key.status for key in keys],
+            [key.shard for key in keys],
+        ],
+    )
+    connection.execute(
+        """
+        DELETE FROM stats_days
+        WHERE shard = ANY(%s::smallint[]) AND day = ANY(%s::timestamptz[])
+          AND queued + running + completed + failed + cancelled + lost = 0 AND n_timed = 0
+        """,
+        (
+            [key.shard for key in keys],
+            [to_datetime(key.hour_us - key.hour_us % _DAY_US) for key in keys],
+        ),
+    )
+
+
+def rebuild_days(connection: psycopg.Connection, shard: int, hours_us: Iterable[int]) -> None:
+    """Add the days of these hours up again, for whoever holds the shard and changed the hours."""
+    days = sorted({hour_us - hour_us % _DAY_US for hour_us in hours_us})
+    if not days:
+        return
+    wanted = (shard, [to_datetime(day) for day in days])
+    connection.execute(
+        "DELETE FROM stats_days WHERE shard = %s AND day = ANY(%s::timestamptz[])", wanted
+    )
+    connection.execute(
+        _DAYS.format(
+            source="stats",
+            condition="""
+                AND n <> 0 AND shard = %s
+                AND date_trunc('day', hour, 'UTC') = ANY(%s::timestamptz[])
+                AND hour >= %s AND hour < %s + interval '1 day'
+            """,
+        ),
+        (*wanted, to_datetime(days[0]), to_datetime(days[-1])),
+    )

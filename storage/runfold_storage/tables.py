@@ -102,7 +102,8 @@ events = Table(
     postgresql_partition_by="RANGE (run)",
 )
 
-# One row a run: what lists and watchers need. `given_id` is set for ids of the caller's own.
+# One row a run: what lists and watchers need. `given_id` is set for ids of the caller's own;
+# `aged_at` once retention has taken its events away ('infinity' while it is at it).
 runs = Table(
     "runs",
     metadata,
@@ -139,6 +140,7 @@ runs = Table(
     Column("error_type", Text),
     Column("error_message", Text),
     Column("error_node", Text),
+    Column("aged_at", _TIME),
     _derived(
         "unusual_status",
         Text,
@@ -348,6 +350,18 @@ sightings = Table(
     postgresql_with={"fillfactor": 50},
 )
 
+# How far the changes of a shard had come at a moment when all of its stream was folded, by how long
+# somebody had listened until then: tells which runs have been silent, see `silence`.
+pulses = Table(
+    "pulses",
+    metadata,
+    _filled("heard_us", BigInteger),
+    _filled("feed_seq", BigInteger),
+    _filled("at", _TIME),
+    _filled("shard", SmallInteger),
+    PrimaryKeyConstraint("shard", "heard_us"),
+)
+
 # What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
 dead_letters = Table(
     "dead_letters",
@@ -362,14 +376,43 @@ dead_letters = Table(
     UniqueConstraint("shard", "frame", "ordinal"),
 )
 
-# Runs that were deleted, so that late events do not revive them.
+# Runs that were deleted, so that late events do not revive them. Their events go last: until then
+# `events_left` is true. Those that retention took away are `aged`: their figures stay.
 tombstones = Table(
     "tombstones",
     metadata,
     _filled("run", Uuid),
     _filled("deleted_at", _TIME, "now()"),
     _filled("shard", SmallInteger),
+    _filled("events_left", Boolean, "false"),
+    _filled("aged", Boolean, "false"),
     PrimaryKeyConstraint("shard", "run"),
+)
+Index(
+    "tombstones_events_left_idx",
+    tombstones.c.shard,
+    tombstones.c.run,
+    postgresql_where=tombstones.c.events_left,
+)
+
+# How long what is kept, by project; '' stands for all that have no row. Null: for ever.
+retention = Table(
+    "retention",
+    metadata,
+    _filled("updated_at", _TIME, "now()"),
+    Column("payload_days", Integer),
+    Column("run_days", Integer),
+    Column("stats_days", Integer),
+    Column("project", Text, primary_key=True),
+)
+
+# Hours of which retention has taken rows away: `stats` says more there than can be added up.
+aged_hours = Table(
+    "aged_hours",
+    metadata,
+    _filled("hour", _TIME),
+    _filled("project", Text),
+    PrimaryKeyConstraint("project", "hour"),
 )
 
 # Who may call the API; the key itself is never stored.
@@ -386,7 +429,9 @@ api_keys = Table(
     UniqueConstraint("key_sha256"),
 )
 
-# Background work: the truth about it, of which RQ carries only the id.
+# Work that takes long: the truth about it. `progress` is noted after each step, which may be done
+# twice; `error` says why it failed. Workers take up what is for the `background`; the rest is done
+# by the command that someone waits for.
 jobs = Table(
     "jobs",
     metadata,
@@ -399,7 +444,10 @@ jobs = Table(
     _filled("arguments", JSONB),
     Column("progress", JSONB),
     Column("result", JSONB),
+    Column("error", Text),
+    _filled("background", Boolean, "false"),
     CheckConstraint(
         "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"
     ),
 )
+Index(None, jobs.c.created_at)

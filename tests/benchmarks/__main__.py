@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 from rich.console import Console
 
-from benchmarks import emitting, folding, growth, latency, machine, reading, report
+from benchmarks import emitting, folding, growth, latency, live, machine, reading, report
 from benchmarks.figures import Figures
 from benchmarks.filling import fill
 from benchmarks.profiling import Profile
@@ -21,7 +21,7 @@ from runfold_api.serving import bind, make_server, url_of
 from runfold_api.settings import Settings
 
 _AT_A_TIME: Final = 50_000
-PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "growth", "read")
+PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "live", "growth", "read")
 
 
 def main() -> None:
@@ -60,6 +60,7 @@ def main() -> None:
             "json": lambda: folding.measure_json(servers, sizes, figures),
             "sustained": lambda: folding.measure_sustained(servers, sizes, figures),
             "latency": lambda: latency.measure(servers, sizes, figures),
+            "live": lambda: live.measure(servers, sizes, figures),
             "growth": lambda: growth.measure(servers, sizes, figures),
             "read": lambda: _measure_reads(servers, sizes, figures),
         }

@@ -21,7 +21,7 @@ from benchmarks.figures import Figures
 from benchmarks.metering import Meter, per_event
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.working import StreamId, load_positions, parse_id, start_worker
+from benchmarks.working import StreamId, await_positions, load_positions, parse_id, start_worker
 from runfold.ids import run_key
 
 RATES: Final = (5_000, 50_000)
@@ -49,7 +49,7 @@ def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: 
         sender.await_ready()
         servers.settle(url)
         worker.go()
-        _await_positions(url)
+        await_positions(url)
         meter = Meter(worker=worker.pid, sender=sender.pid, **servers.pids)
         sender.release()
         probe = _Probe(url, sender)
@@ -73,15 +73,6 @@ def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: 
     for waits in windows.values():
         figures.add(f"latency.{rate}_p50_ms", _percentile(waits, 50))
         figures.add(f"latency.{rate}_p99_ms", _percentile(waits, 99))
-
-
-def _await_positions(url: str) -> None:
-    """Until the worker has connected and begun to wait for events."""
-    deadline = time.monotonic() + _PATIENCE_S
-    with psycopg.connect(url, autocommit=True) as connection:
-        while not load_positions(connection) and time.monotonic() < deadline:
-            time.sleep(0.01)
-    time.sleep(0.5)
 
 
 class _Probe:

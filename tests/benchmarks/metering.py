@@ -44,6 +44,11 @@ def peak_bytes(pid: int) -> int:
     return sum(_peak_bytes(each) for each in _tree(pid, _parents()))
 
 
+def now_bytes(pid: int) -> int:
+    """The resident set of a process at the moment."""
+    return _resident_bytes(pid, "VmRSS:")
+
+
 def per_event(used: Mapping[str, float], events: int) -> dict[str, float]:
     """Microseconds of CPU an event, without our own; `others` stays a share."""
     return {
@@ -98,11 +103,15 @@ def _busy_s() -> float:
 
 
 def _peak_bytes(pid: int) -> int:
+    return _resident_bytes(pid, "VmHWM:")
+
+
+def _resident_bytes(pid: int, kind: str) -> int:
     try:
         status = (_PROC / str(pid) / "status").read_text()
     except OSError:
         return 0
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(kind):
             return int(line.split()[1]) * 1024
     return 0

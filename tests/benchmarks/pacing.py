@@ -20,8 +20,8 @@ from runfold import streams
 TICK_S: Final = 0.005
 _SAMPLE_EVERY_S: Final = 0.05
 
-_Tick = list[tuple[int, Fields, str]]
-"""Shard, the entry's fields, and a run of it."""
+_Tick = list[tuple[int, Fields, str, list[str]]]
+"""Shard, the entry's fields, a run of it, and the runs that end in it."""
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         await_go()
-        sent, late_s = _send(client, ticks)
-    say({"frames": sent, "late_ms_max": max(late_s) * 1000})
+        sent, ended_ns, late_s = _send(client, ticks)
+    say({"frames": sent, "ended_ns": ended_ns, "late_ms_max": max(late_s) * 1000})
 
 
 def _ticks(rate: int, seconds: float, shards: int) -> Iterator[_Tick]:
@@ -49,15 +49,22 @@ def _ticks(rate: int, seconds: float, shards: int) -> Iterator[_Tick]:
         for shard, envelope in due:
             by_shard.setdefault(shard, Frame(shard, [])).events.append(envelope)
         yield [
-            (frame.shard, encoder.encode(frame), frame.events[-1].run)
+            (
+                frame.shard,
+                encoder.encode(frame),
+                frame.events[-1].run,
+                [event.run for event in frame.events if event.type == "completed"],
+            )
             for frame in by_shard.values()
         ]
 
 
 def _send(
     client: redis.Redis, ticks: list[_Tick]
-) -> tuple[list[tuple[int, str, int]], list[float]]:
-    """(shard, entry id, when it was sent, in monotonic ns) of each frame; seconds late a tick."""
+) -> tuple[list[tuple[int, str, int]], dict[str, int], list[float]]:
+    """(shard, entry id, when it was sent, in monotonic ns) of each frame; when the end of each run
+    was sent; seconds late a tick."""
+    ended_ns: dict[str, int] = {}
     sent: list[tuple[int, str, int]] = []
     late_s = []
     began = time.monotonic()
@@ -69,14 +76,15 @@ def _send(
         late_s.append(time.monotonic() - due)
         sent_ns = time.monotonic_ns()
         with client.pipeline(transaction=False) as pipeline:
-            for shard, fields, _ in tick:
+            for shard, fields, _, ended in tick:
+                ended_ns |= dict.fromkeys(ended, sent_ns)
                 pipeline.xadd(streams.stream_key(shard), fields)
             ids = pipeline.execute()
-        sent.extend((shard, entry, sent_ns) for (shard, _, _), entry in zip(tick, ids, strict=True))
+        sent.extend((shard, entry, sent_ns) for (shard, *_), entry in zip(tick, ids, strict=True))
         if due >= sample_at:
             sample_at = due + _SAMPLE_EVERY_S
             say({"shard": tick[0][0], "id": ids[0], "sent_ns": sent_ns, "run": tick[0][2]})
-    return sent, late_s
+    return sent, ended_ns, late_s
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Sizes:
     read_base_runs: int
     read_top_runs: int
     read_rounds: int
+    watchers: int
 
 
 QUICK: Final = Sizes(
@@ -45,6 +46,7 @@ QUICK: Final = Sizes(
     read_base_runs=1_000,
     read_top_runs=10_000,
     read_rounds=50,
+    watchers=200,
 )
 DEFAULT: Final = Sizes(
     name="default",
@@ -62,6 +64,7 @@ DEFAULT: Final = Sizes(
     read_base_runs=10_000,
     read_top_runs=100_000,
     read_rounds=300,
+    watchers=1_000,
 )
 FULL: Final = Sizes(
     name="full",
@@ -79,4 +82,5 @@ FULL: Final = Sizes(
     read_base_runs=100_000,
     read_top_runs=1_000_000,
     read_rounds=300,
+    watchers=1_000,
 )

@@ -100,6 +100,15 @@ def load_positions(connection: psycopg.Connection) -> dict[int, StreamId]:
     return {shard: parse_id(position) for shard, position in rows}
 
 
+def await_positions(database_url: str) -> None:
+    """Until a worker has connected and begun to wait for events."""
+    deadline = time.monotonic() + _STALLED_S
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        while not load_positions(connection) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    time.sleep(0.5)
+
+
 def covers(positions: Mapping[int, StreamId], targets: Mapping[int, StreamId]) -> bool:
     """Whether all of these are committed."""
     return all(positions.get(shard, (0, 0)) >= target for shard, target in targets.items())

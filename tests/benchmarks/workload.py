@@ -25,7 +25,7 @@ PAYLOAD_BYTES: Final = 270
 FRAME_BYTES: Final = 256 * 1024
 """Of bodies, in a frame of a busy emitter."""
 
-_WORKFLOWS: Final = 20
+WORKFLOWS: Final = 20
 _VARIANTS: Final = 4000
 _RANDOM: Final = random.Random(1)
 _POOL: Final = _RANDOM.randbytes(1 << 20).hex().encode()
@@ -124,5 +124,5 @@ class Encoder:
 
 
 def _template(variant: int, number: int) -> tuple[str, bytes]:
-    event = run_event(f"workflow-{variant % _WORKFLOWS}", number)
+    event = run_event(f"workflow-{variant % WORKFLOWS}", number)
     return event.type, seal(event, run="-", id=0, at_us=0).body

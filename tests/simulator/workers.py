@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
+from runfold_storage.silence import Limits
 from runfold_workers.committing import Committer
 from runfold_workers.loop import Loop
 from runfold_workers.ownership import Ownership
@@ -76,7 +77,7 @@ class Folding:
             )
             committed = partial(_committed, client, worker.metrics)
             pipeline = stack.enter_context(Pipeline(committer, committed))
-            watch = stack.enter_context(Watch("", "", worker.metrics))
+            watch = stack.enter_context(Watch("", "", worker.metrics, Limits()))
             loop = Loop(client, reading, committer, pipeline, ownership, watch, worker.metrics)
             while not worker._stop.is_set():
                 if world.dice.calm or world.dice.rng.random() < LOOKS:

@@ -23,6 +23,7 @@ def test_the_types_are_the_contracts_in_the_order_of_their_numbers() -> None:
         "completed",
         "failed",
         "cancelled",
+        "lost",
     ]
 
 

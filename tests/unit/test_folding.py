@@ -46,8 +46,19 @@ def test_however_events_arrive_the_rows_are_those_of_the_definition(history: His
         assert told.runs[ref].seen_us <= row.seen_us <= expected.runs[ref].seen_us
 
 
+@settings(max_examples=200, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(histories(signs=("lost",)))
+def test_lost_is_taken_back_by_whatever_happened_later(history: History) -> None:
+    """Whenever that arrives, and however often a worker is restarted in between."""
+    paper = Paper()
+
+    fold(history.steps, paper, history.max_weight)
+
+    assert_says(paper, project(history.events, SHARDS))
+
+
 @settings(max_examples=100, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
-@given(histories())
+@given(histories(signs=("heartbeat", "lost")))
 def test_a_worker_that_lives_on_and_remembers_all_knows_every_sign_of_life(
     history: History,
 ) -> None:
@@ -200,6 +211,75 @@ def test_a_batch_that_was_not_committed_is_forgotten() -> None:
 
     again = folder.fold([frame], paper.positions)
     assert replace(again, number=lost.number) == lost
+
+
+def lost(at_us: int, event_id: int = 77) -> Event:
+    return {"type": "lost", "run": "a run", "id": event_id, "at_us": at_us, "silent_s": 3600}
+
+
+def heartbeat(at_us: int, event_id: int) -> Event:
+    return {"type": "heartbeat", "run": "a run", "id": event_id, "at_us": at_us}
+
+
+def test_a_heartbeat_that_takes_lost_back_is_kept() -> None:
+    """Or a worker that reads the ledger again would take the run for lost again."""
+    paper = Paper()
+    signs = [lost(NOON_US), heartbeat(NOON_US + 7, 1), heartbeat(NOON_US + 8, 2)]
+    tag = {"type": "annotated", "run": "a run", "id": 3, "at_us": NOON_US, "tags": {"a": "b"}}
+
+    fold(
+        [
+            Step([frame_of(started(), *signs)], restart=False),
+            Step([frame_of(tag, number=2)], restart=True),
+        ],
+        paper,
+    )
+
+    [row] = paper.runs.values()
+    assert (row.status, row.tags) == ("running", {"a": "b"})
+    [ledger] = paper.ledger.values()
+    assert [event_type for _, event_type, _ in ledger.values()] == [
+        "started",
+        "lost",
+        "heartbeat",
+        "annotated",
+    ]
+
+
+def test_lost_that_came_too_late_is_not_kept() -> None:
+    """What the ledger has no heartbeat against, it must not have either."""
+    paper = Paper()
+
+    fold(
+        [
+            Step([frame_of(started(), heartbeat(NOON_US + 7, 1), lost(NOON_US))], restart=False),
+            Step([frame_of(started(event_id=5, at_us=NOON_US), number=2)], restart=True),
+        ],
+        paper,
+    )
+
+    [row] = paper.runs.values()
+    assert (row.status, row.seen_us) == ("running", NOON_US + 7)
+
+
+def test_a_real_end_beats_lost() -> None:
+    """Even one that happened before the last sign of life."""
+    paper = Paper()
+    end = {"type": "completed", "run": "a run", "id": 1, "at_us": NOON_US}
+
+    fold([Step([frame_of(started(), lost(NOON_US + 5), end)], restart=False)], paper)
+
+    [row] = paper.runs.values()
+    assert (row.status, row.finished_us) == ("completed", NOON_US)
+
+
+def test_lost_alone_makes_no_run() -> None:
+    """It was inferred from a run that has been deleted since."""
+    paper = Paper()
+
+    fold([Step([frame_of(lost(NOON_US))], restart=False)], paper)
+
+    assert paper.runs == {}
 
 
 def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:

@@ -8,6 +8,7 @@ import pytest
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
 from runfold_stack.settings import SETTINGS, Settings, read_settings
+from runfold_storage.silence import Limit, Limits
 
 README = Path(__file__).parents[2] / "deploy" / "README.md"
 
@@ -37,8 +38,11 @@ def test_variables_are_read() -> None:
             "RUNFOLD_WORKERS": "2",
             "RUNFOLD_API_HOST": "0.0.0.0",
             "RUNFOLD_API_PORT": "9000",
+            "RUNFOLD_API_URL": "https://runfold.example/",
             "RUNFOLD_METRICS_HOST": "::",
             "RUNFOLD_METRICS_PORT": "0",
+            "RUNFOLD_LOST_AFTER_S": "600, nightly=86400,a=b=0",
+            "RUNFOLD_LOST_QUEUED_AFTER_S": "acme=0.5",
             "RUNFOLD_LOG_LEVEL": "WARNING",
             "RUNFOLD_SPOOL_DIR": "/srv/spool",
             "RUNFOLD_SPOOL_BYTES": "2000000",
@@ -54,8 +58,13 @@ def test_variables_are_read() -> None:
         workers=2,
         api_host="0.0.0.0",
         api_port=9000,
+        api_url="https://runfold.example",
         metrics_host="::",
         metrics_port=0,
+        limits=Limits(
+            running=Limit(600, {"nightly": 86_400, "a=b": 0}),
+            queued=Limit(86_400, {"acme": 0.5}),
+        ),
         log_level="warning",
         spool_dir=Path("/srv/spool"),
         spool_bytes=2_000_000,
@@ -71,8 +80,12 @@ def test_variables_are_read() -> None:
         ("RUNFOLD_SHARDS", "²"),
         ("RUNFOLD_WORKERS", "-1"),
         ("RUNFOLD_API_PORT", "65536"),
+        ("RUNFOLD_API_URL", "localhost:8420"),
         ("RUNFOLD_METRICS_PORT", "-1"),
         ("RUNFOLD_SPOOL_BYTES", "1 GB"),
+        ("RUNFOLD_LOST_AFTER_S", "1h"),
+        ("RUNFOLD_LOST_AFTER_S", "3600,nan"),
+        ("RUNFOLD_LOST_QUEUED_AFTER_S", "acme"),
         ("RUNFOLD_LOG_LEVEL", "loud"),
         ("RUNFOLD_PROJECT", "x" * 201),
     ],

@@ -26,6 +26,9 @@ from runfold.events import (
 )
 
 HEARTBEAT: Final = TYPE_NUMBERS["heartbeat"]
+LOST: Final = TYPE_NUMBERS["lost"]
+SIGNS: Final = (HEARTBEAT, LOST)
+"""They tell whether a run lives, and nothing else."""
 
 
 class Trigger(Struct, frozen=True, gc=False):
@@ -78,7 +81,7 @@ class NodeFinished(Struct, frozen=True, gc=False):
 
 
 class Said(Struct, frozen=True, gc=False):
-    """`logged` and `heartbeat`: that they came is all that counts."""
+    """`logged`, `heartbeat` and `lost`: that they came is all that counts."""
 
 
 class Annotated(Struct, frozen=True, gc=False):
@@ -129,6 +132,7 @@ FACT_CLASSES: Final[dict[str, type[Fact]]] = {
     "completed": Completed,
     "failed": Failed,
     "cancelled": Cancelled,
+    "lost": Said,
 }
 
 _CLASSES: Final = [FACT_CLASSES[name] for name in TYPES]

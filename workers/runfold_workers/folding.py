@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from runfold_storage.differences import Differences, add_node, add_run, scope_of
 from runfold_storage.ledger import with_run_id
 from runfold_storage.positions import Position
 from runfold_storage.rows import Advance, Batch, DeadLetter, LedgerRow, NodeRow, RunRow
@@ -21,10 +22,9 @@ from .arrivals import (
     take_apart,
     wrong_streams,
 )
-from .facts import HEARTBEAT
+from .facts import HEARTBEAT, SIGNS
 from .images import node_row, run_row
 from .memory import Load, Memory, Recalls
-from .rollups import Differences, add_node, add_run, scope_of
 from .state import RULES, Attempt, RunState
 
 MAX_MEMORY_WEIGHT: Final = 120_000
@@ -144,14 +144,15 @@ class Folder:
                 seen.expected = event_id + 1
             elif not seen.add(event_id) and kind != HEARTBEAT:
                 continue
-            if kind == HEARTBEAT:
-                run.apply(kind, at_us, event_id, fact)
-                continue
-            if at_us > run.seen_us:
-                run.seen_us = at_us
-            if at_us < run.created_us:
-                run.created_us = at_us
-            rules[kind](run, (at_us, event_id), fact)
+            if kind in SIGNS:
+                if not run.hear(kind, at_us, fact):
+                    continue
+            else:
+                if at_us > run.seen_us:
+                    run.seen_us = at_us
+                if at_us < run.created_us:
+                    run.created_us = at_us
+                rules[kind](run, (at_us, event_id), fact)
             given_id = run.given_id
             kept = body if given_id is None else with_run_id(body, given_id)
             note((run.key, event_id, at_us, kind, shard, kept))

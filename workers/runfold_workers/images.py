@@ -35,7 +35,7 @@ def run_row(state: RunState) -> RunRow | None:
         state.given_id,
         started.project or queued.project or DEFAULT_PROJECT,
         started.workflow or queued.workflow or UNNAMED,
-        state.ended_as or ("running" if state.begun else "queued"),
+        state.ended_as or ("lost" if state.is_lost else "running" if state.begun else "queued"),
         started.attempt or queued.attempt or 1,
         started.parent_run or queued.parent_run,
         trigger.type if trigger else None,

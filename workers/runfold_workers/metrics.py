@@ -36,6 +36,7 @@ class Metrics:
         self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
         self._restarts = self._counter("restarts", "Starts over from the committed positions")
         self.incidents = self._counter("incidents", "Incidents that this worker met", "kind")
+        self.lost = self._counter("runs_lost", "Runs that were found to give no sign of life")
         self._batch_events = Histogram(
             "runfold_worker_batch_events",
             "New events of a batch",

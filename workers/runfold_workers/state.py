@@ -4,7 +4,8 @@ Invariant: the state after a set of events is the same for every order in which 
 so that it equals `fold(events sorted by (at, id))`. Each fact is a slot that is won by a rule on
 (at, id) alone: `queued`, `started`, the end of a run, the start and the end of an attempt at a
 node belong to the earliest event that claims them; a tag to the latest. Usage is a sum over the
-winners. Nothing here does I/O or knows the time.
+winners. A run without an end is lost when nothing was said later than `lost`. Nothing here does
+I/O or knows the time.
 
 An event must be applied once; `Seen` sees to that. This is the innermost loop of Runfold: a slot
 holds what the event said as it was read, and everything derived is left to `images`, which is
@@ -22,6 +23,7 @@ from runfold_storage.rows import NodeRow, RunRow
 
 from .facts import (
     HEARTBEAT,
+    LOST,
     Annotated,
     Begun,
     Cancelled,
@@ -90,6 +92,7 @@ class RunState(Struct, gc=False):
     seen: Seen = field(default_factory=Seen)
     created_us: int = NEVER
     seen_us: int = -NEVER
+    lost_us: int = -NEVER - 1
     begun: bool = False
     queued: Begun | None = None
     queued_at: Stamp = NO_STAMP
@@ -119,9 +122,27 @@ class RunState(Struct, gc=False):
             self.seen_us = at_us
         if kind == HEARTBEAT:  # not in the ledger, so it must not tell anything else
             return
+        if kind == LOST:
+            self.lost_us = max(at_us, self.lost_us)
+            return
         if at_us < self.created_us:
             self.created_us = at_us
         RULES[kind](self, (at_us, event_id), fact)
+
+    def hear(self, kind: int, at_us: int, fact: Fact) -> bool:
+        """Take a heartbeat or `lost` into account; whether the ledger has to know of it.
+
+        What it is not told must not matter to a fold of it: so it gets each `lost` that nothing
+        known refutes, and of the heartbeats, which would be most of it, those that take one back.
+        """
+        is_news = at_us >= self.seen_us if kind == LOST else self.is_lost and at_us > self.lost_us
+        self.apply(kind, at_us, 0, fact)
+        return is_news
+
+    @property
+    def is_lost(self) -> bool:
+        """No end, and no sign of life since somebody found that there had been none."""
+        return self.lost_us >= self.seen_us and self.ended is None
 
     def attempt(self, name: str, number: int) -> Attempt:
         """This attempt, made if need be, and then to be touched."""
@@ -273,6 +294,7 @@ _RULE_OF: Final[dict[str, Rule]] = {
     "completed": _end("completed"),
     "failed": _end("failed"),
     "cancelled": _end("cancelled"),
+    "lost": _logged,  # never asked
 }
 RULES: Final = tuple(_RULE_OF[name] for name in TYPES)
 """What an event of each type does to its run, by the place of the type in `TYPES`."""

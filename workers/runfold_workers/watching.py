@@ -25,8 +25,10 @@ from runfold_storage.lag import Stream, look
 from runfold_storage.partitions import ensure_weeks, weeks_ahead
 from runfold_storage.positions import load_positions
 from runfold_storage.repairs import note_sightings
+from runfold_storage.silence import Limits
 
 from .metrics import Metrics
+from .sweeping import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +43,11 @@ _HOUSEKEEPER: Final = 0
 class Watch:
     """Looks at the shards that it is told to; use it as a context manager."""
 
-    def __init__(self, redis_url: str, database_url: str, metrics: Metrics) -> None:
+    def __init__(self, redis_url: str, database_url: str, metrics: Metrics, limits: Limits) -> None:
         self._redis_url = redis_url
         self._database_url = database_url
         self._metrics = metrics
+        self._sweep = Sweep(limits, metrics)
         self._seen: dict[int, Stream] = {}
         self._shards: frozenset[int] = frozenset()
         self._suspects: frozenset[int] = frozenset()
@@ -138,6 +141,7 @@ class Watch:
             # In this order, a crash in between counts them twice, and never not at all.
             raise_incident(connection, "events_dropped", dropped)
             streams.note_dropped(client, -dropped)
+        self._sweep.look(client, connection)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_EVERY_S
             forget_changes(connection)

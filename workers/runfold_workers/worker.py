@@ -27,6 +27,7 @@ from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.incidents import raise_incident
 from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.rows import Batch
+from runfold_storage.silence import DEFAULT_LIMITS, Limits
 
 from .committing import Committer
 from .garbage import Collector, collected_by_hand
@@ -52,6 +53,8 @@ class WorkerSettings:
     redis_url: str
     database_url: str
     shards: int | None = None
+    limits: Limits = DEFAULT_LIMITS
+    """How long runs may be silent until they are lost."""
 
 
 class Worker:
@@ -110,7 +113,9 @@ class Worker:
             pipeline = stack.enter_context(
                 Pipeline(committer, partial(_committed, client, metrics))
             )
-            watch = stack.enter_context(Watch(settings.redis_url, settings.database_url, metrics))
+            watch = stack.enter_context(
+                Watch(settings.redis_url, settings.database_url, metrics, settings.limits)
+            )
             loop = Loop(client, reading, committer, pipeline, ownership, watch, metrics)
             loop.run(self._stop, self._collector)
 

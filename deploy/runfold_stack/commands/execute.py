@@ -16,16 +16,19 @@ from runfold.names import is_run_id
 from runfold_stack.commands import Context
 from runfold_stack.execution.command import Ended, run_command
 from runfold_stack.execution.recording import Recording
+from runfold_stack.execution.watcher import Watcher, find_api
 from runfold_stack.options import name
 from runfold_stack.outcomes import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
 from runfold_stack.output import say
 from runfold_stack.redis_server import RedisServer
+from runfold_stack.settings import Settings
 
 _EPILOG = """\
 examples:
   runfold exec -- make test
   runfold exec --workflow nightly-backup --tag host=db1 -- ./backup.sh --full
   runfold exec -- sh -c 'make test | tee log'
+  runfold exec --watch -- ./pipeline.py
 
 Its stdin, stdout, stderr, signals and exit code are as without Runfold; if stdout is a terminal
 the command has one too. Recorded are its output, exit code, duration, directory, host and its
@@ -50,6 +53,9 @@ def configure(parser: ArgumentParser) -> None:
         "--tag", type=_tag, action="append", default=[], metavar="KEY=VALUE", help="label the run"
     )
     parser.add_argument("--run", type=_run_id, metavar="ID", help="the run's id (default: new)")
+    parser.add_argument(
+        "--watch", action="store_true", help="show the run as it goes on in place of its output"
+    )
     parser.add_argument("--verbose", action="store_true", help="say the run's id on stderr")
     parser.add_argument("words", nargs=REMAINDER, metavar="COMMAND")
 
@@ -72,8 +78,11 @@ def run(arguments: Namespace, context: Context) -> int:
     except SettingInvalid as error:
         say(str(error))
         return run_anyway(arguments)
-    exit_code = _execute(words, recording)
+    watcher = _watch(recording.run, settings) if arguments.watch else None
+    exit_code = _execute(words, recording, shows_output=watcher is None)
     trouble = recording.close()
+    if watcher is not None:
+        watcher.close()
     if trouble is not None:
         say(trouble)
     elif arguments.verbose:
@@ -103,9 +112,17 @@ def _words(arguments: Namespace) -> list[str]:
     return words
 
 
-def _execute(words: list[str], recording: Recording) -> int:
+def _watch(run: str, settings: Settings) -> Watcher | None:
+    api = find_api(settings)
+    if api is None:
+        say("the run cannot be watched, its output is shown: no API answers (`runfold up`)")
+        return None
+    return Watcher(run, api)
+
+
+def _execute(words: list[str], recording: Recording, *, shows_output: bool) -> int:
     try:
-        ended = run_command(words, recording.begin, recording.listen)
+        ended = run_command(words, recording.begin, recording.listen, shows_output=shows_output)
     except OSError as error:
         exit_code, message = _explain(words[0], error)
         say(message)

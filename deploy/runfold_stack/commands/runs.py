@@ -2,22 +2,21 @@
 
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from rich.text import Text
 
 from runfold_stack.commands import Context
-from runfold_stack.formats import dollars, duration, moment, number
+from runfold_stack.formats import number
 from runfold_stack.options import whole_number
-from runfold_stack.output import STYLES, Output, cell, make_table
+from runfold_stack.output import Output
 from runfold_stack.run_filters import add_filters, filters_of
+from runfold_stack.run_rows import runs_table
 from runfold_stack.servers import require_database
 from runfold_storage.filters import MAX_LIMIT
 from runfold_storage.history import History
-from runfold_storage.summaries import RunPage, RunSummary
+from runfold_storage.summaries import RunPage
 
 _PATIENCE_S: Final = 10
 
@@ -72,19 +71,7 @@ def _read(history: History, filters: dict[str, Any], limit: int, cursor: str | N
 
 
 def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
-    now = datetime.now(UTC)
-    names = Counter(run.project for run in page.runs)
-    columns = ["STATUS", "RUN", "WORKFLOW", "STARTED", "DURATION", "NODES", "COST", "ERROR"]
-    if list(names) not in ([], ["default"]):
-        columns.insert(3, "PROJECT")
-    if not any(run.usage.cost_usd for run in page.runs):
-        columns.remove("COST")
-    if not any(run.error for run in page.runs):
-        columns.remove("ERROR")
-    table = make_table(*columns, right=("DURATION", "NODES", "COST"))
-    for run in page.runs:
-        cells = _cells(run, now)
-        table.add_row(*(cells[column] for column in columns))
+    table = runs_table(page.runs, datetime.now(UTC))
     output.table(table)
     if not page.runs:
         output.note(
@@ -101,26 +88,3 @@ def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
             f"{len(page.runs)} of {total}{number(page.total.value)} runs; "
             f"more with: --cursor {page.next_cursor}"
         )
-
-
-def _cells(run: RunSummary, now: datetime) -> dict[str, Any]:
-    took = run.duration_ms
-    if took is None and run.status == "running" and run.started_at is not None:
-        took = max(0.0, (now - run.started_at).total_seconds() * 1000)
-    error = ""
-    if run.error is not None:
-        parts = [run.error.node, run.error.type, (run.error.message or "").partition("\n")[0]]
-        error = cell(": ".join(part for part in parts if part))
-    nodes = run.nodes
-    done = nodes.completed + nodes.failed + nodes.skipped + nodes.cancelled
-    return {
-        "STATUS": Text(run.status, STYLES.get(run.status, "")),
-        "RUN": cell(run.id),
-        "WORKFLOW": cell(run.workflow),
-        "PROJECT": cell(run.project),
-        "STARTED": moment(run.started_at or run.queued_at),
-        "DURATION": duration(took),
-        "NODES": f"{done}/{nodes.total}" if nodes.total else "",
-        "COST": dollars(run.usage.cost_usd),
-        "ERROR": error,
-    }

@@ -49,12 +49,14 @@ def run_command(
     words: Sequence[str],
     started: Callable[[], None],
     listen: Callable[[Source], Listener],
+    *,
+    shows_output: bool = True,
 ) -> Ended:
     """Run it to its end; OSError if it cannot be started.
 
     `started` is called once it runs, `listen` once for each of its streams.
     """
-    wiring = Wiring()
+    wiring = Wiring(shows_output=shows_output)
     relay = Relay(is_own_session=wiring.is_interactive, resize=wiring.resize)
 
     try:

@@ -31,11 +31,14 @@ class Source(NamedTuple):
 
 
 class Wiring:
-    """`sources` has one entry a pipe or pseudo-terminal; two streams may share one."""
+    """`sources` has one entry a pipe or pseudo-terminal; two streams may share one.
 
-    def __init__(self) -> None:
+    Without `shows_output` the command is not interactive, and what it writes is only listened to.
+    """
+
+    def __init__(self, *, shows_output: bool = True) -> None:
         _fill_standard_fds()
-        self.is_interactive = os.isatty(0) and os.isatty(1) and _is_foreground(0)
+        self.is_interactive = shows_output and os.isatty(0) and os.isatty(1) and _is_foreground(0)
         self.sources: list[Source] = []
         self._saved: list[Any] | None = None
         stdout = self._connect("stdout", 1)
@@ -43,6 +46,9 @@ class Wiring:
         stderr = stdout if shares else self._connect("stderr", 2)
         self.child_stdin = stdout.child_fd if self.is_interactive else 0
         self.child_stdout, self.child_stderr = stdout.child_fd, stderr.child_fd
+        if not shows_output:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            self.sources = [source._replace(target=nowhere) for source in self.sources]
 
     @property
     def keyboard_target(self) -> int:

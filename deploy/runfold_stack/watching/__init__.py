@@ -1,0 +1,1 @@
+"""`watch`: runs as they change, in a terminal, as lines or as JSON."""
