@@ -206,10 +206,11 @@ def test_broken_and_foreign_cursors(database_url: str) -> None:
     """Any change to a cursor, or a cursor of something else, is refused; never another error."""
     chance = random.Random(9)
     fold(database_url, [one for n in range(9) for one in made_up(chance, n)])
+    fold(database_url, [event("started", "two", 0), event("completed", "two", 1)])
     with History(database_url) as history:
         page = history.runs(limit=2)
         middle = history.runs(limit=2, cursor=page.next_cursor)
-        events = history.events("run-000", limit=1)
+        events = history.events("two", limit=1)
         foreign = [history.workflows(limit=1).next_cursor, events and events.next_cursor]
         foreign.append(history.runs(limit=2, user="ann").next_cursor)
         assert None not in foreign
