@@ -14,8 +14,9 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from runfold_storage.history import History
+from runfold_storage.upkeep import Upkeep
 
-from . import health, live, pages, reads, writes
+from . import health, live, pages, reads, upkeep, writes
 from .feed import Feed
 from .metrics import MeteredApp, RequestMetrics
 from .openapi import RawSchemaPlugin, openapi_config
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> Litestar:
     history = History(
         settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
     )
+    keeper = Upkeep(settings.database_url, at_once=settings.delete_at_once)
     writer = StreamWriter(
         settings.redis_url,
         shards=settings.shards,
@@ -58,7 +60,7 @@ def create_app(settings: Settings) -> Litestar:
 
     api = Router(
         "/api/v1",
-        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES],
+        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
         before_request=check_query,
     )
     request_metrics = RequestMetrics(feed)
@@ -69,6 +71,7 @@ def create_app(settings: Settings) -> Litestar:
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "live": Provide(lambda: streams, sync_to_thread=False),
+            "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },

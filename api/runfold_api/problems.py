@@ -63,6 +63,13 @@ class RunUnknown(Exception):
         )
 
 
+class JobUnknown(Exception):
+    """There is no such job."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"there is no job {job[:100]!r}: /api/v1/jobs lists them")
+
+
 class BadRequest(Exception):
     """A request that cannot be answered; `fields` are further fields of its problem."""
 
@@ -78,7 +85,8 @@ def handlers() -> ExceptionHandlersMap:
     return {
         BadParameter: _bad_parameter,
         BadRequest: _bad_request,
-        RunUnknown: _run_unknown,
+        RunUnknown: _unknown("run-unknown"),
+        JobUnknown: _unknown("job-unknown"),
         DatabaseUnreachable: _unavailable(
             "database-unreachable", f"no answer of PostgreSQL: {_AGAIN}"
         ),
@@ -136,8 +144,11 @@ def _bad_request(request: Request[Any, Any, Any], error: BadRequest) -> Response
     return respond(request, error.status, error.name, str(error), **error.fields)
 
 
-def _run_unknown(request: Request[Any, Any, Any], error: RunUnknown) -> Response[bytes]:
-    return respond(request, 404, "run-unknown", str(error))
+def _unknown(name: str) -> Any:
+    def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        return respond(request, 404, name, str(error))
+
+    return handle
 
 
 def _unavailable(name: str, detail: str | None) -> Any:

@@ -87,7 +87,9 @@ def check_query(request: Request[Any, Any, Any]) -> None:
             )
         if times > 1 and not known[name]:
             raise BadRequest(400, "bad-parameter", f"{name}: given {times} times", parameter=name)
-        if fields[name].annotation is int and not _WHOLE.fullmatch(request.query_params[name]):
+        if fields[name].annotation in (int, int | None) and not _WHOLE.fullmatch(
+            request.query_params[name]
+        ):
             raise BadRequest(  # what would be read as a number all the same, as 1e2 is
                 400, "bad-parameter", f"{name}: expected a whole number", parameter=name
             )

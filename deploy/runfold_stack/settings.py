@@ -30,10 +30,12 @@ DEFAULT_API_PORT: Final = 8420
 DEFAULT_METRICS_HOST: Final = "127.0.0.1"
 DEFAULT_LOG_LEVEL: Final = "info"
 DEFAULT_WORKERS: Final = 1
+AT_ONCE: Final = 1000
 MAX_WORKERS: Final = 64
 DEFAULT_SPOOL_BYTES: Final = sdk_settings.Settings().spool_bytes
 
 _DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg://")
+_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -62,6 +64,16 @@ SETTINGS: Final = (
     ),
     Setting("RUNFOLD_PROJECT", "`default`", "project of what `exec` and `import` record"),
     Setting("RUNFOLD_WORKERS", str(DEFAULT_WORKERS), "worker processes that `up` starts"),
+    Setting(
+        "RUNFOLD_JOBS_REDIS_URL",
+        "the next database of `RUNFOLD_REDIS_URL`",
+        "Redis for the queue of background jobs; has to be given where that is a cluster",
+    ),
+    Setting(
+        "RUNFOLD_DELETE_AT_ONCE",
+        str(AT_ONCE),
+        "runs that one request deletes at most; for more it makes a job",
+    ),
     Setting("RUNFOLD_API_HOST", f"`{DEFAULT_API_HOST}`", "address that the API listens on"),
     Setting(
         "RUNFOLD_API_PORT",
@@ -108,6 +120,8 @@ class Settings:
     shards: int | None = None
     project: str | None = None
     workers: int = DEFAULT_WORKERS
+    jobs_redis_url: str | None = None
+    delete_at_once: int = AT_ONCE
     api_host: str = DEFAULT_API_HOST
     api_port: int | None = None
     api_url: str | None = None
@@ -139,6 +153,9 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
     redis_url, database_url = given["RUNFOLD_REDIS_URL"], given["RUNFOLD_DATABASE_URL"]
     if redis_url:
         sdk_settings.Settings(redis_url=redis_url)  # raises
+    jobs_redis_url = given["RUNFOLD_JOBS_REDIS_URL"]
+    if jobs_redis_url and not jobs_redis_url.startswith(_REDIS_SCHEMES):
+        raise SettingInvalid("RUNFOLD_JOBS_REDIS_URL: expected redis://user:password@host:port/1")
     if database_url and not database_url.startswith(_DATABASE_SCHEMES):
         raise SettingInvalid(  # without the value, which may hold a password
             "RUNFOLD_DATABASE_URL: expected postgresql://user:password@host:port/database"
@@ -154,6 +171,8 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         shards=_number("RUNFOLD_SHARDS", given, 1, MAX_SHARDS),
         project=project,
         workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
+        jobs_redis_url=jobs_redis_url or None,
+        delete_at_once=_number("RUNFOLD_DELETE_AT_ONCE", given, 1, 100_000) or AT_ONCE,
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
         api_url=_http_url("RUNFOLD_API_URL", given),

@@ -7,10 +7,13 @@ woken through a pipe and does the stopping.
 import os
 import select
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
+
+T = TypeVar("T")
 
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,3 +72,33 @@ def interrupt_on_stop() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def run_stoppable(work: Callable[[threading.Event], T]) -> T:
+    """Work in a thread that is told when somebody asks to stop, and left alone when they insist.
+
+    Raises what the work raises, and `KeyboardInterrupt` when it was left alone.
+    """
+    stop, done = threading.Event(), threading.Event()
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work(stop))
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    with StopRequests() as requests:
+        threading.Thread(target=run, daemon=True).start()
+        while not done.is_set() and requests.count < 2:
+            if requests.count:
+                stop.set()
+            requests.wait(0.05)
+    if failures:
+        raise failures[0]
+    if not done.is_set():
+        raise KeyboardInterrupt
+    return results[0]

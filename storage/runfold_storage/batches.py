@@ -25,8 +25,8 @@ from .encoding import (
 )
 from .errors import LedgerKnowsMore
 from .positions import advance_positions
-from .rollups import STATS, find_extremes
-from .rows import Advance, Batch, DeadLetter, StatsKey
+from .rollups import STATS, TakenBack, find_extremes, taken_back
+from .rows import Advance, Batch, DeadLetter
 from .upserts import Upsert
 
 SMALL: Final = 2000
@@ -51,8 +51,8 @@ class Prepared:
     new_nodes: bytes
     changed_nodes: bytes
     stats: bytes
-    taken_back: Sequence[StatsKey]
-    """Rollups whose extremes have to be looked up."""
+    taken_back: Sequence[TakenBack]
+    """Rollups whose extremes may have to be looked up."""
     told: Sequence[ChangeRow]
     """What watchers are told."""
     dead_letters: Sequence[DeadLetter]
@@ -77,7 +77,7 @@ def prepare(batch: Batch) -> Prepared:
         new_nodes=encode_nodes(new_nodes) if new_nodes else b"",
         changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
         stats=encode_stats(stats) if stats else b"",
-        taken_back=sorted(key for key, difference in stats.items() if difference.takes_back),
+        taken_back=taken_back(stats),
         told=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
     )
@@ -102,6 +102,17 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
     crash_point("after_events_copied")
+    _write_changes(connection, batch)
+    if batch.dead_letters:
+        _write_dead_letters(connection, batch.dead_letters)
+
+
+def write_images(connection: psycopg.Connection, batch: Batch) -> None:
+    """Only the rows and the statistics of a batch, for whoever holds its shards' checkpoints."""
+    _write_changes(connection, prepare(batch))
+
+
+def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
     changes = (
         (_RUNS, batch.changed_runs),
         (_NODES, batch.changed_nodes),
@@ -116,10 +127,10 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
                 upsert.insert(connection)
         if batch.told:
             write_changes(connection, batch.told)
-    for key in batch.taken_back:
-        find_extremes(connection, key)
-    if batch.dead_letters:
-        _write_dead_letters(connection, batch.dead_letters)
+    if batch.taken_back:
+        with connection.pipeline():
+            for gone in batch.taken_back:
+                find_extremes(connection, gone)
 
 
 _RUNS: Final = Upsert(

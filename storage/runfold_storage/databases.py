@@ -8,7 +8,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from .errors import BadParameter, DatabaseUnreachable
+from .errors import BadParameter, DatabaseUnreachable, ReadTooSlow, SchemaOutdated, StorageError
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -56,3 +56,19 @@ def make_engine(
         pool_pre_ping=True,
         connect_args=_PATIENCE | ({"options": options} if options else {}),
     )
+
+
+def explain(error: BaseException) -> StorageError | None:
+    """What an error of psycopg's means for whoever asked; None for a fault of ours."""
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return ReadTooSlow("others were writing all the time: try again")
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return ReadTooSlow("the read took too long: narrow its filters, or its time range")
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        found = error.diag.message_primary
+        return SchemaOutdated(
+            f"the database's schema is not this Runfold's; run: runfold migrate ({found})"
+        )
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnreachable(f"PostgreSQL did not answer: {error}".rstrip())
+    return None

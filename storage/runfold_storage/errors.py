@@ -41,3 +41,7 @@ class BadParameter(StorageError, ValueError):
         super().__init__(f"{parameter}: {message}")
         self.parameter = parameter
         self.reason = message
+
+
+class JobTaken(StorageError):
+    """Another process works on this job; wait for it, or for the end of its session."""

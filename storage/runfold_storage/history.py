@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -24,8 +23,8 @@ from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
-from .databases import make_engine
-from .errors import DatabaseUnreachable, ReadTooSlow, SchemaOutdated
+from .databases import explain, make_engine
+from .errors import DatabaseUnreachable
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
@@ -259,14 +258,4 @@ def _told(
 
 
 def _translated(error: DBAPIError) -> Exception:
-    cause = error.orig
-    if isinstance(cause, psycopg.errors.QueryCanceled):
-        return ReadTooSlow("the read took too long: narrow its filters, or its time range")
-    if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
-        found = cause.diag.message_primary
-        return SchemaOutdated(
-            f"the database's schema is not this Runfold's; run: runfold migrate ({found})"
-        )
-    if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseUnreachable(f"PostgreSQL did not answer: {cause}".rstrip())
-    return error
+    return (explain(error.orig) if error.orig is not None else None) or error

@@ -16,7 +16,12 @@ from msgspec import Struct
 log = logging.getLogger(__name__)
 
 Kind = Literal[
-    "frames_lost", "stream_replaced", "position_moved", "partition_missing", "events_dropped"
+    "frames_lost",
+    "stream_replaced",
+    "position_moved",
+    "partition_missing",
+    "events_dropped",
+    "retention_behind",
 ]
 
 NO_SHARD: Final = -1
@@ -28,6 +33,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     "position_moved": "batches were refused, as another worker had moved the shard",
     "partition_missing": "partitions of the ledger could not be made",
     "events_dropped": "events were dropped by runners, whose memory and spool were full",
+    "retention_behind": "times retention did not get done what was due",
 }
 """What is counted: the words that follow the number."""
 
@@ -42,6 +48,8 @@ REMEDIES: Final[dict[Kind, str]] = {
     " rights of its user, and for tables of that name",
     "events_dropped": "raise RUNFOLD_SPOOL_BYTES or RUNFOLD_BUFFER_EVENTS on the runners' hosts,"
     " or find out why Redis was away for so long",
+    "retention_behind": "`runfold jobs` says what became of it; look for transactions that are open"
+    " for long (pg_stat_activity), and for a worker that does jobs",
 }
 
 

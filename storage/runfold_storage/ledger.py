@@ -1,7 +1,7 @@
 """Reading the ledger back: the source of truth from which any run can be folded again."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,27 @@ def with_run_id(body: bytes, run_id: str) -> bytes:
     return given + (b"," + fields if fields else b"") + b"}"
 
 
+class _Named(msgspec.Struct):
+    run: str
+
+
+def load_given_ids(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> dict[bytes, str]:
+    """The ids of these runs of callers' own, which any of their events tells."""
+    rows = connection.execute(
+        """
+        SELECT k.run, e.body
+        FROM unnest(%(keys)s::uuid[]) AS k (run) CROSS JOIN LATERAL (
+            SELECT body FROM events
+            WHERE shard = %(shard)s AND run = k.run ORDER BY id LIMIT 1
+        ) AS e
+        """,
+        {"keys": [UUID(bytes=key) for key in keys], "shard": shard},
+    )
+    return {run.bytes: msgspec.json.decode(body, type=_Named).run for run, body in rows}
+
+
 def load_for_fold(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> Iterator[StoredEvent]:
@@ -50,13 +71,45 @@ def load_for_fold(
 def load_tombstones(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> set[tuple[int, bytes]]:
-    """Which of these runs were deleted."""
+    """Which of these runs take no more events: deleted, or their events were given up by age."""
+    return load_aged(connection, keys) | _load_refs(connection, _DELETED, keys)
+
+
+def load_deleted(
+    connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
+) -> set[tuple[int, bytes]]:
+    """Which of these runs were deleted by a person."""
+    return _load_refs(connection, _DELETED, keys)
+
+
+def load_aged(
+    connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
+) -> set[tuple[int, bytes]]:
+    """Of which of these runs retention has taken events away: the ledger cannot tell them again."""
+    return _load_refs(connection, _AGED, keys)
+
+
+_DELETED: Final = """
+    SELECT t.shard, t.run
+    FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
+    JOIN tombstones AS t ON t.shard = k.shard AND t.run = k.run AND NOT t.aged
+"""
+_AGED: Final = """
+    SELECT k.shard, k.run
+    FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
+    WHERE EXISTS (
+        SELECT FROM runs AS r
+        WHERE r.shard = k.shard AND r.run = k.run AND r.aged_at IS NOT NULL
+    ) OR EXISTS (
+        SELECT FROM tombstones AS t WHERE t.shard = k.shard AND t.run = k.run AND t.aged
+    )
+"""
+
+
+def _load_refs(
+    connection: psycopg.Connection, statement: LiteralString, keys: Sequence[tuple[int, bytes]]
+) -> set[tuple[int, bytes]]:
     rows = connection.execute(
-        """
-        SELECT t.shard, t.run
-        FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
-        JOIN tombstones AS t ON t.shard = k.shard AND t.run = k.run
-        """,
-        ([shard for shard, _ in keys], [UUID(bytes=key) for _, key in keys]),
+        statement, ([shard for shard, _ in keys], [UUID(bytes=key) for _, key in keys])
     )
     return {(shard, run.bytes) for shard, run in rows}

@@ -6,6 +6,7 @@ at once, changes nothing. A partition is built beside the ledger and then attach
 CREATE TABLE … PARTITION OF would lock readers and writers out.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -23,6 +24,7 @@ WEEKS_AHEAD: Final = 4
 _WEEK: Final = timedelta(days=7)
 OWN_IDS: Final = UUID(int=0xFFFF << 112)
 _OWN_IDS_NAME: Final = "events_own_ids"
+_WEEK_NAME: Final = re.compile(r"events_(\d{4})w(\d{2})")
 _LOCK: Final = 0x52464F4C  # 'RFOL': one maker of partitions at a time
 
 
@@ -87,10 +89,17 @@ def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -
 def _bounds(week: date | None) -> tuple[UUID, UUID | None]:
     if week is None:
         return OWN_IDS, None
-    return _first_key(week), _first_key(week + _WEEK)
+    return first_key(week), first_key(week + _WEEK)
 
 
-def _first_key(day: date) -> UUID:
+def week_of_partition(name: str) -> date | None:
+    """The Monday of the week that this table holds; None if it holds none."""
+    found = _WEEK_NAME.fullmatch(name)
+    return None if found is None else date.fromisocalendar(int(found[1]), int(found[2]), 1)
+
+
+def first_key(day: date) -> UUID:
+    """No run that was named on this day or later has a smaller key."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     start = min(max(start, FIRST_DAY - _WEEK), LAST_DAY + _WEEK)
     return UUID(int=int(start.timestamp() * 1000) << 80)

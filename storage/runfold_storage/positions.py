@@ -106,6 +106,35 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
             raise PositionMoved(step.shard, step.believed)
 
 
+def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
+    """Lock a shard's checkpoint until the transaction ends; None if there is no such shard.
+
+    Whoever writes rows or statistics of a shard holds this row, so that what is read after it
+    stays so, and no batch of the shard is committed in between.
+    """
+    row = connection.execute(
+        """
+        SELECT position, generation, consumed, feed_seq FROM positions
+        WHERE shard = %s FOR UPDATE
+        """,
+        (shard,),
+    ).fetchone()
+    return None if row is None else Position(*row)
+
+
+def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) -> None:
+    """Runs of a shard that is held were changed: whoever remembers them has to forget them.
+
+    `changed` rows have taken the next numbers.
+    """
+    connection.execute(
+        """
+        UPDATE positions SET generation = generation + 1, feed_seq = feed_seq + %s WHERE shard = %s
+        """,
+        (changed, shard),
+    )
+
+
 _ADVANCE: Final = """
     WITH steps AS MATERIALIZED (
         SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq, s.folded_at

@@ -1,13 +1,14 @@
 """The rollups: differences are added to what is there."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import psycopg
 
 from runfold.codec import to_datetime
 
 from .encoding import STATS_FIELDS
-from .rows import StatsKey
+from .rows import StatsDifference, StatsKey
 from .upserts import Upsert
 
 STATS: Final = Upsert(
@@ -39,22 +40,57 @@ _EXTREMES: Final = """
         FROM (
             SELECT r.duration_us
             FROM runs AS r
-            WHERE %(node)s = '' AND r.status = %(status)s
+            WHERE stats.n_timed > 0 AND %(node)s = '' AND r.status = %(status)s
               AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
               AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
             UNION ALL
             SELECT n.duration_us
             FROM runs AS r JOIN nodes AS n ON n.shard = r.shard AND n.run = r.run
-            WHERE n.name = %(node)s AND n.status = %(status)s
+            WHERE stats.n_timed > 0 AND n.name = %(node)s AND n.status = %(status)s
               AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
               AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
         ) AS counted
     )
     WHERE workflow = %(workflow)s AND project = %(project)s AND node = %(node)s
       AND hour = %(hour)s AND status = %(status)s AND shard = %(shard)s
+      AND (duration_min_us >= %(least)s OR duration_max_us <= %(most)s)
+      -- Of hours that have aged the rows do not tell any more.
+      AND NOT EXISTS (
+          SELECT FROM aged_hours AS a WHERE a.project = stats.project AND a.hour = stats.hour
+      )
 """
 
 
-def find_extremes(connection: psycopg.Connection, key: StatsKey) -> None:
-    """Look a rollup's minimum and maximum up among its rows; rare, so it may cost a scan."""
-    connection.execute(_EXTREMES, {**key._asdict(), "hour": to_datetime(key.hour_us)})
+class TakenBack(NamedTuple):
+    """Durations that a rollup counts no more, from the least to the most."""
+
+    key: StatsKey
+    least_us: int
+    most_us: int
+
+
+def taken_back(stats: Mapping[StatsKey, StatsDifference]) -> list[TakenBack]:
+    """What these differences take back, in the order of their keys."""
+    found = []
+    for key, difference in sorted(stats.items(), key=lambda item: item[0]):
+        gone = [duration for duration, count in difference.durations.items() if count < 0]
+        if gone:
+            found.append(TakenBack(key, min(gone), max(gone)))
+    return found
+
+
+def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:
+    """Look a rollup's minimum and maximum up among its rows, if they may be what was taken back.
+
+    Rare, so it may cost a scan.
+    """
+    key = gone.key
+    connection.execute(
+        _EXTREMES,
+        {
+            **key._asdict(),
+            "hour": to_datetime(key.hour_us),
+            "least": gone.least_us,
+            "most": gone.most_us,
+        },
+    )

@@ -73,7 +73,8 @@ events = Table(
     postgresql_partition_by="RANGE (run)",
 )
 
-# One row a run: what lists and watchers need. `given_id` is set for ids of the caller's own.
+# One row a run: what lists and watchers need. `given_id` is set for ids of the caller's own;
+# `aged_at` once retention has taken its events away ('infinity' while it is at it).
 runs = Table(
     "runs",
     metadata,
@@ -110,6 +111,7 @@ runs = Table(
     Column("error_type", Text),
     Column("error_message", Text),
     Column("error_node", Text),
+    Column("aged_at", _TIME),
     PrimaryKeyConstraint("shard", "run"),
     CheckConstraint(_one_of(RUN_STATUSES), name="status"),
     postgresql_with=_ROOM_FOR_HOT_UPDATES,
@@ -265,14 +267,43 @@ dead_letters = Table(
     UniqueConstraint("shard", "frame", "ordinal"),
 )
 
-# Runs that were deleted, so that late events do not revive them.
+# Runs that were deleted, so that late events do not revive them. Their events go last: until then
+# `events_left` is true. Those that retention took away are `aged`: their figures stay.
 tombstones = Table(
     "tombstones",
     metadata,
     _filled("run", Uuid),
     _filled("deleted_at", _TIME, "now()"),
     _filled("shard", SmallInteger),
+    _filled("events_left", Boolean, "false"),
+    _filled("aged", Boolean, "false"),
     PrimaryKeyConstraint("shard", "run"),
+)
+Index(
+    "tombstones_events_left_idx",
+    tombstones.c.shard,
+    tombstones.c.run,
+    postgresql_where=tombstones.c.events_left,
+)
+
+# How long what is kept, by project; '' stands for all that have no row. Null: for ever.
+retention = Table(
+    "retention",
+    metadata,
+    _filled("updated_at", _TIME, "now()"),
+    Column("payload_days", Integer),
+    Column("run_days", Integer),
+    Column("stats_days", Integer),
+    Column("project", Text, primary_key=True),
+)
+
+# Hours of which retention has taken rows away: `stats` says more there than can be added up.
+aged_hours = Table(
+    "aged_hours",
+    metadata,
+    _filled("hour", _TIME),
+    _filled("project", Text),
+    PrimaryKeyConstraint("project", "hour"),
 )
 
 # Who may call the API; the key itself is never stored.
@@ -289,7 +320,9 @@ api_keys = Table(
     UniqueConstraint("key_sha256"),
 )
 
-# Background work: the truth about it, of which RQ carries only the id.
+# Work that takes long: the truth about it. `progress` is noted after each step, which may be done
+# twice; `error` says why it failed. Workers take up what is for the `background`; the rest is done
+# by the command that someone waits for.
 jobs = Table(
     "jobs",
     metadata,
@@ -302,7 +335,10 @@ jobs = Table(
     _filled("arguments", JSONB),
     Column("progress", JSONB),
     Column("result", JSONB),
+    Column("error", Text),
+    _filled("background", Boolean, "false"),
     CheckConstraint(
         "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"
     ),
 )
+Index(None, jobs.c.created_at)

@@ -25,7 +25,7 @@ from histories import NOON_US
 from oracle import Event
 from runfold.streams import agree_on_shards, connect, shard_of, stream_key
 from runfold_storage.incidents import read_incidents
-from runfold_workers.crash_points import POINTS
+from runfold_workers.crash_points import JOB_POINTS, POINTS
 from tables import dead_letters
 from waiting import wait_until, worker_thread
 
@@ -46,7 +46,7 @@ def test_every_crash_point_is_known() -> None:
         for module in (here / folder).rglob("*.py"):
             for call in re.findall(r"crash_point\(([^)]*)", module.read_text()):
                 named.update(re.findall(r'"(\w+)"', call))
-    assert named == set(POINTS)
+    assert named == {*POINTS, *JOB_POINTS}
 
 
 @pytest.mark.parametrize("point", POINTS)

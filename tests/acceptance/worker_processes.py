@@ -11,7 +11,7 @@ RUNFOLD = Path(sys.executable).with_name("runfold")
 
 
 class WorkerProcess:
-    """`runfold worker`, as an operator starts it."""
+    """`runfold worker` that folds, as an operator starts it."""
 
     def __init__(self, redis_url: str, database_url: str, log: Path, *, crash_at: str = "") -> None:
         self._log = log
@@ -22,7 +22,7 @@ class WorkerProcess:
         }
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [RUNFOLD, "worker"], env=environment, stdout=file, stderr=file
+                [RUNFOLD, "worker", "--role", "fold"], env=environment, stdout=file, stderr=file
             )
 
     @property

@@ -110,6 +110,28 @@ def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
     assert api.get("/api/v1/runs/a").status_code == 200
 
 
+def test_what_is_deleted_goes_from_every_page(page: Page, api: httpx.Client) -> None:
+    """What is selected, or what is filtered; another page that shows it is told."""
+    post(api, *(each for name in "abcd" for each in ended_run(name, project=f"p-{name}")))
+    other = page.context.new_page()
+    other.goto("/")
+    expect(other.get_by_text("● live")).to_be_visible()
+    page.goto("/")
+    page.get_by_label("Select a").check()
+    page.get_by_label("Select b").check()
+    page.get_by_role("button", name="Delete 2 selected…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
+    expect(page.locator(ROWS)).to_have_count(2)
+    expect(other.locator(ROWS)).to_have_count(2)
+    page.goto("/?project=p-c")
+    page.get_by_role("button", name="Delete all of these…").click()
+    expect(page.get_by_role("dialog")).to_contain_text("project = p-c")
+    page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_role("heading", name="No run is like this")).to_be_visible()
+    expect(other.locator(ROWS)).to_have_count(1)
+    expect(other.get_by_text("1 run", exact=True)).to_be_visible()
+
+
 def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
     """As marks that lead to the runs, with a line of how many there were a day."""
     post(api, *ended_run("good", 90), *ended_run("bad", 30, end="failed"))

@@ -458,6 +458,58 @@ def test_reads_at_once(api: httpx.Client, database_url: str) -> None:
     assert results == [200_050] * 80
 
 
+def test_a_run_can_be_deleted(api: httpx.Client, database_url: str) -> None:
+    """204 once; then there is no such run any more, nor are its events."""
+    fold(database_url, [*whole_run("a/b", 0, workflow="w"), *whole_run("c", 1, workflow="w")])
+    path = f"/api/v1/runs/{quote('a/b', safe='')}"
+    answer = api.delete(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    for gone in (api.delete(path), api.get(path), api.get(f"{path}/events")):
+        problem(gone, 404, "run-unknown")
+    assert api.get("/api/v1/stats").json()["total"] == 1
+
+
+def test_runs_can_be_deleted_by_the_filters_of_the_list(
+    api: httpx.Client, database_url: str
+) -> None:
+    """Those that the list has, and no others; never all of them by mistake."""
+    fold(database_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
+    fold(database_url, whole_run("other", 9, end="failed", workflow="w", project="q"))
+    runs = "/api/v1/runs"
+    assert problem(api.delete(runs), 400, "bad-parameter")["parameter"] == "all"
+    both = api.delete(runs, params={"all": "true", "project": "p"})
+    assert problem(both, 400, "bad-parameter")["parameter"] == "all"
+    unknown = problem(api.delete(runs, params={"projects": "p"}), 400, "unknown-parameter")
+    assert {"project", "older_than_days", "all"} <= set(unknown["allowed"])
+    for days in ("0", "x", "1e2", "36501"):
+        wrong = problem(api.delete(runs, params={"older_than_days": days}), 400, "bad-parameter")
+        assert wrong["parameter"] == "older_than_days"
+    assert api.get(runs).json()["total"]["value"] == 6
+
+    answer = api.delete(runs, params={"project": "p", "status": "completed"})
+    assert (answer.status_code, answer.json()) == (200, {"deleted": 5})
+    assert [run["id"] for run in api.get(runs).json()["runs"]] == ["other"]
+    assert api.delete(runs, params={"workflow": "none"}).json() == {"deleted": 0}
+    assert api.delete(runs, params={"all": "true"}).json() == {"deleted": 1}
+    assert api.get(runs).json()["total"]["value"] == 0
+
+
+def test_many_runs_are_deleted_by_a_job(redis_url: str, database_url: str) -> None:
+    """202, with where to look at it."""
+    fold(database_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
+    with serving(redis_url, database_url, delete_at_once=4) as api:
+        answer = api.delete("/api/v1/runs", params={"project": "p"})
+        assert answer.status_code == 202
+        job = answer.json()
+        assert (job["kind"], job["status"], job["arguments"]["runs"]) == ("delete", "queued", 5)
+        assert api.get(answer.headers["location"]).json() == job
+        assert api.get("/api/v1/jobs").json() == {"jobs": [job]}
+        assert api.get("/api/v1/jobs", params={"status": "failed"}).json() == {"jobs": []}
+        problem(api.get("/api/v1/jobs", params={"status": "x"}), 400, "bad-parameter")
+        for unknown in ("x", "00000000-0000-0000-0000-000000000000"):
+            problem(api.get(f"/api/v1/jobs/{unknown}"), 404, "job-unknown")
+
+
 def test_openapi_document(lone_api: httpx.Client) -> None:
     """The document lists every route, its parameters and problems, and loads nothing."""
     answer = lone_api.get("/api/openapi.json")
@@ -474,6 +526,8 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "/api/v1/export",
         "/api/v1/live",
         "/api/v1/runs/{run}/live",
+        "/api/v1/jobs",
+        "/api/v1/jobs/{job}",
         "/healthz",
         "/readyz",
         "/metrics",

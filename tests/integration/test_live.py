@@ -9,7 +9,6 @@ import pytest
 import redis
 
 from runfold_storage import changes, databases
-from runfold_storage.changes import note_gone
 from runfold_storage.migrate import migrate
 from server_sent import Listener, Received, listening
 from services import serving, working
@@ -228,16 +227,13 @@ def test_a_lost_wake_up_only_delays(
         listener.wait(has("changed"), what="the change")
 
 
-def test_a_deleted_run_is_told(api: httpx.Client, database: psycopg.Connection) -> None:
+def test_a_deleted_run_is_told(api: httpx.Client) -> None:
     """By its id, to those who watch lists and to those who watch it."""
     post(api, event("started", "mine", 0, workflow="w"))
     with listening(api, LIVE) as of_all, listening(api, "/api/v1/runs/mine/live") as of_one:
         of_all.wait(has("snapshot"), what="the list")
         of_one.wait(has("snapshot"), what="the run")
-        with database.transaction():
-            row = database.execute("DELETE FROM runs RETURNING shard, run").fetchone()
-            assert row is not None
-            note_gone(database, row[0], [(row[1], "mine")])
+        assert api.delete("/api/v1/runs/mine").status_code == 204
         of_all.wait(has("deleted"), what="the deletion")
         of_one.wait(has("deleted"), what="the deletion")
         assert of_all.named("deleted") == of_one.named("deleted") == [{"id": "mine"}]

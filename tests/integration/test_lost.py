@@ -174,6 +174,19 @@ def test_only_open_runs_beyond_the_limit_of_their_project_are_silent(
     assert found[12] == {"short": 600, "usual": 3600, "waiting": 7200}
 
 
+def test_a_run_whose_events_retention_took_is_left_alone(
+    database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """The fold takes nothing of it any more, so it would be said to be lost for ever."""
+    fold(redis_url, migrated_url, said("started", "kept"), said("started", "aged"))
+    take_pulse(database, [0], A_SECOND)
+    database.execute("UPDATE pulses SET at = at - interval '2 s'")
+    database.execute("UPDATE runs SET aged_at = now() WHERE given_id = 'aged'")
+    take_pulse(database, [0], A_SECOND)
+
+    assert [run.run_id for run in find_silent(database, A_SECOND)] == ["kept"]
+
+
 def test_a_time_in_which_nobody_listened_does_not_count(
     database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:

@@ -26,3 +26,14 @@ POINTS: Final = (
     "before_lease_release",
     "after_lease_release",
 )
+
+JOB_POINTS: Final = (
+    "before_correction_commit",
+    "after_progress",
+    "after_page_deleted",
+    "after_marking",
+    "after_aging_step",
+    "before_deletion_commit",
+    "after_deletion_commit",
+)
+"""The same for work that takes long: a rebuild, a deletion."""

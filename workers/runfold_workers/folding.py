@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from runfold_storage.differences import Differences, add_node, add_run, scope_of
 from runfold_storage.ledger import with_run_id
 from runfold_storage.positions import Position
 from runfold_storage.rows import Advance, Batch, DeadLetter, LedgerRow, NodeRow, RunRow
@@ -24,7 +25,6 @@ from .arrivals import (
 from .facts import HEARTBEAT, SIGNS
 from .images import node_row, run_row
 from .memory import Load, Memory, Recalls
-from .rollups import Differences, add_node, add_run, scope_of
 from .state import RULES, Attempt, RunState
 
 MAX_MEMORY_WEIGHT: Final = 120_000

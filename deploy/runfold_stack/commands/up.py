@@ -83,9 +83,14 @@ def run(arguments: Namespace, context: Context) -> int:
                     settings.metrics_host, settings.metrics_port, settings.workers
                 )
                 children += [
-                    Child(f"worker {number}", ["worker", "--metrics-port", str(its)], environ)
+                    Child(
+                        f"worker {number}",
+                        ["worker", "--role", "fold", "--metrics-port", str(its)],
+                        environ,
+                    )
                     for number, its in enumerate(ports, 1)
                 ]
+                children.append(Child("jobs", ["worker", "--role", "jobs"], environ))
                 state = UpState(
                     os.getpid(),
                     url_of(host, port),

@@ -1,26 +1,42 @@
-"""`runfold worker`: fold events into the history until told to stop."""
+"""`runfold worker`: fold events into the history, and do jobs, until told to stop.
+
+Jobs are done by a process of its own, so that a rebuild takes no time from the fold; it is started
+again when it ends, and ends with us.
+"""
 
 import logging
+import os
 import threading
+import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from contextlib import ExitStack
+from typing import Final
 
 from runfold_stack.commands import Context
+from runfold_stack.local import Endpoints
 from runfold_stack.logs import configure_logging
 from runfold_stack.outcomes import INTERRUPTED, OK, CommandFailed
 from runfold_stack.servers import require_endpoints
 from runfold_stack.settings import Settings
 from runfold_stack.stopping import StopRequests
+from runfold_stack.supervisor import Child
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.migrate import check_schema
+from runfold_workers.job_worker import JobWorker, JobWorkerSettings
 from runfold_workers.metrics import Metrics, serve_metrics
 from runfold_workers.spool_metrics import SpoolCollector
 from runfold_workers.worker import Worker, WorkerSettings
+
+STOP_S: Final = 20.0
+FOLD, JOBS, ALL = "fold", "jobs", "all"
 
 _EPILOG = """\
 Any number of workers may run, on any machine: they share the shards among them. SIGTERM and
 Ctrl-C let the batch at hand be committed; a second one does not wait for it, which loses nothing
 either. When Redis or PostgreSQL is away the worker waits.
+
+With `--role fold` it only folds, with `--role jobs` it only does what takes long: large deletions,
+rebuilds in the background, retention. A job that is interrupted goes on with the next worker.
 """
 _log = logging.getLogger(__name__)
 
@@ -29,6 +45,7 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
+    parser.add_argument("--role", choices=(FOLD, JOBS, ALL), default=ALL, help="what it does (all)")
     parser.add_argument(
         "--metrics-port",
         type=int,
@@ -37,7 +54,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Work in a thread, and wait here for what ends it."""
+    """Start what the role has to do."""
     settings = context.settings
     configure_logging(settings.logging_level)
     endpoints = require_endpoints(settings)
@@ -45,6 +62,8 @@ def run(arguments: Namespace, context: Context) -> int:
         check_schema(endpoints.database_url)
     except DatabaseUnreachable as error:
         _log.warning("PostgreSQL is away, waiting for it", extra={"reason": str(error)})
+    if arguments.role == JOBS:
+        return _do_jobs(endpoints, settings)
     worker = Worker(
         WorkerSettings(
             endpoints.redis_url,
@@ -53,23 +72,68 @@ def run(arguments: Namespace, context: Context) -> int:
             limits=settings.limits,
         )
     )
-    failures: list[BaseException] = []
     port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
-    with ExitStack() as exits, StopRequests() as requests:
+    jobs = _jobs_child(endpoints) if arguments.role == ALL else None
+    with ExitStack() as exits:
         if port is not None:
             _serve_metrics(worker.metrics, settings, port, exits)
+        return _run_until_stopped(worker, jobs)
+
+
+def _do_jobs(endpoints: Endpoints, settings: Settings) -> int:
+    worker = JobWorker(
+        JobWorkerSettings(endpoints.redis_url, endpoints.database_url, settings.jobs_redis_url)
+    )
+    return _run_until_stopped(worker, None)
+
+
+def _jobs_child(endpoints: Endpoints) -> Child:
+    return Child(
+        "jobs",
+        ["worker", "--role", JOBS],
+        {
+            **os.environ,
+            "RUNFOLD_REDIS_URL": endpoints.redis_url,
+            "RUNFOLD_DATABASE_URL": endpoints.database_url,
+        },
+    )
+
+
+def _run_until_stopped(worker: Worker | JobWorker, child: Child | None) -> int:
+    """Work in a thread, and wait here for what ends it."""
+    failures: list[BaseException] = []
+    with StopRequests() as requests:
         done = threading.Event()
         thread = threading.Thread(target=_work, args=(worker, failures, done), daemon=True)
         thread.start()
-        while not done.is_set() and requests.count < 2:
-            if requests.count:
-                worker.stop()
-            requests.wait(0.5)
-        if not done.is_set():
-            return INTERRUPTED
+        try:
+            while not done.is_set() and requests.count < 2:
+                if requests.count:
+                    worker.stop()
+                    if child is not None:
+                        child.ask_to_stop()
+                elif child is not None:
+                    child.tend()
+                requests.wait(0.5)
+            forced = not done.is_set()
+        finally:
+            if child is not None:
+                _stop(child, requests)
+    if forced:
+        return INTERRUPTED
     if failures:
         raise failures[0]
     return OK
+
+
+def _stop(child: Child, requests: StopRequests) -> None:
+    """Give it until the second request to stop, or for a while; nothing is lost if it is killed."""
+    child.ask_to_stop()
+    deadline = time.monotonic() + STOP_S
+    while not child.has_stopped():
+        if requests.count > 1 or time.monotonic() > deadline:
+            child.kill()
+        requests.wait(0.1)
 
 
 def _serve_metrics(metrics: Metrics, settings: Settings, port: int, exits: ExitStack) -> None:
@@ -87,7 +151,7 @@ def _serve_metrics(metrics: Metrics, settings: Settings, port: int, exits: ExitS
     _log.info("serving metrics", extra={"url": url})
 
 
-def _work(worker: Worker, failures: list[BaseException], done: threading.Event) -> None:
+def _work(worker: Worker | JobWorker, failures: list[BaseException], done: threading.Event) -> None:
     try:
         worker.run()
     except BaseException as error:

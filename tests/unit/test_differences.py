@@ -2,8 +2,8 @@
 
 from oracle import HOUR_US, project
 from runfold.ids import run_key_bytes
+from runfold_storage.differences import Differences, add_run, scope_of
 from runfold_storage.rows import RunRow, StatsDifference, StatsKey
-from runfold_workers.rollups import Differences, add_run, scope_of
 
 [RUN] = project(
     [

@@ -4,11 +4,12 @@ A run counts in the hour of its first event, and its nodes count in the hour of 
 one row of the rollups always speaks of the same runs. Nodes count under their name.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-from runfold_storage.rows import NodeRow, RunRow, StatsDifference, StatsKey
+from .rows import NodeRow, RunRow, StatsDifference, StatsKey
 
-_HOUR_US: Final = 3_600_000_000
+HOUR_US: Final = 3_600_000_000
 
 Differences = dict[StatsKey, StatsDifference]
 
@@ -19,7 +20,7 @@ Scope = tuple[str, str, int]
 
 def scope_of(run: RunRow) -> Scope:
     """Where a run counts."""
-    return run.workflow, run.project, run.created_us - run.created_us % _HOUR_US
+    return run.workflow, run.project, run.created_us - run.created_us % HOUR_US
 
 
 def add_run(differences: Differences, scope: Scope, run: RunRow, sign: int) -> None:
@@ -50,3 +51,14 @@ def _add(
     if row.duration_us is not None:
         durations = difference.durations
         durations[row.duration_us] = durations.get(row.duration_us, 0) + sign
+
+
+def add_whole(
+    differences: Differences, run: RunRow | None, nodes: Iterable[NodeRow], sign: int
+) -> None:
+    """A run and all attempts at its nodes; without a run they count nowhere."""
+    if run is not None:
+        scope = scope_of(run)
+        add_run(differences, scope, run, sign)
+        for node in nodes:
+            add_node(differences, scope, node, sign)

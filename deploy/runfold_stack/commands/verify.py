@@ -1,0 +1,64 @@
+"""`runfold verify`: whether projections and statistics say what the ledger says."""
+
+import threading
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+
+from runfold_stack.commands import Context
+from runfold_stack.findings import Listing, print_findings
+from runfold_stack.outcomes import FAILED, INTERRUPTED, OK
+from runfold_stack.selections import TIMES, add_selection, estimate, progress_bar, read_selection
+from runfold_stack.servers import require_database
+from runfold_stack.stopping import run_stoppable
+from runfold_storage.databases import connect
+from runfold_storage.jobs import Interrupted
+from runfold_storage.migrate import check_schema
+from runfold_workers.repairing import Findings, examine
+
+_EPILOG = f"""\
+examples:
+  runfold verify                    everything; names what differs
+  runfold verify --project acme --json
+  runfold verify --run RUN
+
+Refolds runs from the ledger and compares them with the tables, statistics too. Writes nothing and
+holds nothing up. The exit code is 1 if anything differs; `runfold repair` mends it.
+
+{TIMES}
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add_selection(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Compare, and tell each difference as it is found."""
+    url = require_database(context.settings)
+    check_schema(url)
+    listing = Listing(context.output)
+    with connect(url, autocommit=True) as connection:
+        selection = read_selection(arguments, connection)
+        with progress_bar("comparing", estimate(connection, selection)) as seen:
+
+            def work(stop: threading.Event) -> Findings:
+                return examine(
+                    connection,
+                    selection,
+                    listing.add,
+                    lambda findings: seen(findings.looked_at, findings.doing),
+                    stop,
+                )
+
+            try:
+                findings = run_stoppable(work)
+            except Interrupted:
+                context.output.note("interrupted")
+                return INTERRUPTED
+    print_findings(context.output, findings, listing)
+    if findings.differences and not context.output.is_json:
+        context.output.note("`runfold repair` with the same filters mends it")
+    return FAILED if findings.differences else OK

@@ -1,0 +1,99 @@
+"""Which runs `rebuild`, `verify` and `repair` are about, and how far they are with them."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from runfold_stack.options import name, period
+from runfold_stack.outcomes import USAGE, CommandFailed
+from runfold_storage.differences import HOUR_US
+from runfold_storage.positions import count_shards
+from runfold_workers.selecting import Selection
+
+Seen = Callable[[int, str], None]
+"""How many runs were looked at so far, and what is being done."""
+
+TIMES: Final = "Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 24h 7d 2w."
+
+
+def add_selection(parser: ArgumentParser) -> None:
+    """Add the arguments that select runs."""
+    parser.add_argument("--run", metavar="RUN", help="only this run")
+    parser.add_argument("--project", type=name, help="only runs of this project")
+    parser.add_argument("--workflow", type=name, help="only runs of this workflow")
+    parser.add_argument("--since", metavar="TIME", help="only runs whose first event came then")
+    parser.add_argument("--until", metavar="TIME", help="only runs whose first event came before")
+
+
+def read_selection(arguments: Namespace, connection: psycopg.Connection) -> Selection:
+    """What was selected; raises `CommandFailed` and `BadParameter`."""
+    others = (arguments.project, arguments.workflow, arguments.since, arguments.until)
+    if arguments.run is not None and any(each is not None for each in others):
+        raise CommandFailed("--run: names one run, so leave the other filters out", USAGE)
+    since, until = period(arguments, datetime.now(UTC))
+    return Selection.of(
+        count_shards(connection),
+        project=arguments.project,
+        workflow=arguments.workflow,
+        run=arguments.run,
+        since=since,
+        until=until,
+    )
+
+
+def estimate(connection: psycopg.Connection, selection: Selection) -> int:
+    """How many runs there are to look at, as the statistics say; 0: nobody knows."""
+    if selection.run is not None:
+        return 1
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(n), 0) FROM stats
+        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
+          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
+          AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
+          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
+        """,
+        {
+            "project": selection.project,
+            "workflow": selection.workflow,
+            "since": None
+            if selection.since_us is None
+            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
+            "until": None if selection.until_us is None else selection.until_us / 1e6,
+        },
+    ).fetchone()
+    assert row is not None
+    return max(0, int(row[0]))
+
+
+@contextmanager
+def progress_bar(doing: str, total: int) -> Iterator[Seen]:
+    """A bar on stderr, where that is a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr, highlight=False),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task(doing, total=total or None)
+
+        def seen(looked_at: int, now_doing: str) -> None:
+            progress.update(
+                task,
+                completed=looked_at,
+                description=now_doing,
+                total=max(total, looked_at) if total else None,
+            )
+
+        yield seen

@@ -1,0 +1,254 @@
+"""Deleting runs: rows, events and statistics go, and a tombstone keeps late events out.
+
+Invariant: rows, statistics and tombstone change in one transaction that holds the run's shard and
+raises its generation, so no batch that knew the run can be committed after it. The events, which
+nobody looks at behind a tombstone, go afterwards in portions of their own; until the last of them
+is gone the tombstone says so.
+
+Dies halfway: what was committed is deleted for good, and the next deletion, of whatever runs,
+takes away the events that were left (`purge`).
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from msgspec import Struct
+from sqlalchemy import ColumnElement, func, select, tuple_
+
+from runfold.crashing import crash_point
+from runfold.events import MAX_NAME
+from runfold.ids import run_key
+from runfold.streams import shard_of
+
+from .batches import write_images
+from .differences import Differences, add_whole
+from .filters import RunFilter
+from .jobs import Interrupted
+from .positions import change_behind, count_shards, hold_shard
+from .resting import Rests
+from .rows import Batch
+from .statements import execute
+from .stored_rows import delete_rows, read_rows
+from .tables import runs
+
+PAGE_RUNS: Final = 500
+"""Runs that are looked up at a time; those of one shard go in one transaction."""
+PURGED_EVENTS: Final = 20_000
+"""Events that one transaction deletes at most."""
+BURIED_NODES: Final = 10_000
+"""Rows of `nodes` that one transaction deletes at most, unless one run has more."""
+
+Place = tuple[datetime, UUID]
+"""Where a run stands in the list: its first event, then its key."""
+
+
+class Deletion(Struct, frozen=True):
+    """Which runs are to be deleted: those of a filter, up to the newest at the time of asking.
+
+    `ended_before`: only runs that ended before; without an end their last sign of life counts.
+    """
+
+    filter: RunFilter
+    ended_before: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL over `runs`."""
+        found = self.filter.conditions()
+        if self.ended_before is not None:
+            end = func.coalesce(runs.c.finished_at, runs.c.seen_at)
+            # Implied, since the first event of a run is never later than its last.
+            found += [end < self.ended_before, runs.c.created_at < self.ended_before]
+        return found
+
+
+def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) -> int:
+    """How many runs are meant, counting no further than `most`."""
+    found = select(runs.c.run).where(*deletion.conditions()).limit(most).subquery()
+    row = execute(connection, select(func.count().label("n")).select_from(found)).fetchone()
+    assert row is not None
+    return int(row.n)
+
+
+def newest_place(connection: psycopg.Connection, deletion: Deletion) -> Place | None:
+    """The first run in the list that is meant: what comes before it came after the question."""
+    statement = select(runs.c.created_at, runs.c.run).where(*deletion.conditions())
+    ordered = statement.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(1)
+    found = execute(connection, ordered).fetchone()
+    return None if found is None else (found.created_at, found.run)
+
+
+def delete_run(connection: psycopg.Connection, run: str) -> bool:
+    """Delete one run; False if there is none. After `batches.prepare_session`."""
+    if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
+        return False
+    shards = count_shards(connection)
+    if not shards:
+        return False
+    shard = shard_of(run, shards)
+    gone = _bury(connection, shard, [run_key(run)], ())
+    purge(connection, shard, gone)
+    return bool(gone)
+
+
+def delete_runs(
+    connection: psycopg.Connection,
+    deletion: Deletion,
+    *,
+    up_to: Place | None = None,
+    after: Place | None = None,
+    told: Callable[[int, Place], None] = lambda _, __: None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Delete the runs that are meant, from `up_to` (by default the newest) on, older and older.
+
+    `told` is given after each page how many went, and where the next one begins: its `after`.
+    Raises `Interrupted` once `stop` is set. After `batches.prepare_session`.
+    """
+    stop = stop or threading.Event()
+    rests = Rests(stop)
+    first = up_to or newest_place(connection, deletion)
+    deleted = 0
+    while first is not None:
+        page = _read_page(connection, deletion, first, after)
+        by_shard: dict[int, list[tuple[UUID, int]]] = defaultdict(list)
+        for row in page:
+            by_shard[row.shard].append((row.run, row.nodes_total))
+        n = 0
+        for shard, its_runs in by_shard.items():
+            for keys, _ in _portions(its_runs, BURIED_NODES):
+                rests.wait(shard)
+                gone = _bury(connection, shard, keys, deletion.conditions())
+                rests.begin(shard)
+                purge(connection, shard, gone)
+                n += len(gone)
+        deleted += n
+        if page:
+            after = (page[-1].created_at, page[-1].run)
+            told(n, after)
+        if len(page) < PAGE_RUNS:
+            break
+        if stop.is_set():
+            raise Interrupted
+    purge_left(connection)
+    return deleted
+
+
+def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> None:
+    """Delete the events of these runs, which are buried, in portions."""
+    if keys:
+        counted = connection.execute(
+            """
+            SELECT run, count(*) FROM events
+            WHERE shard = %s AND run = ANY(%s::uuid[]) GROUP BY run ORDER BY run
+            """,
+            (shard, list(keys)),
+        ).fetchall()
+        for portion, events in _portions(counted, PURGED_EVENTS):
+            if events > PURGED_EVENTS:  # then it is one run
+                while _purge_some(connection, shard, portion[0]):
+                    pass
+            connection.execute(
+                "DELETE FROM events WHERE shard = %s AND run = ANY(%s::uuid[])", (shard, portion)
+            )
+        connection.execute(
+            """
+            UPDATE tombstones SET events_left = false
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND events_left
+            """,
+            (shard, list(keys)),
+        )
+
+
+def purge_left(connection: psycopg.Connection, limit: int = 1000) -> int:
+    """The same for runs whose deletion was killed before; returns how many there were."""
+    left: dict[int, list[UUID]] = defaultdict(list)
+    for shard, run in connection.execute(
+        "SELECT shard, run FROM tombstones WHERE events_left ORDER BY shard, run LIMIT %s", (limit,)
+    ):
+        left[shard].append(run)
+    for shard, keys in left.items():
+        purge(connection, shard, keys)
+    return sum(map(len, left.values()))
+
+
+def _read_page(
+    connection: psycopg.Connection, deletion: Deletion, first: Place, after: Place | None
+) -> list[Any]:
+    key = tuple_(runs.c.created_at, runs.c.run)
+    place: Any = tuple_(*(first if after is None else after))
+    statement = (
+        select(runs.c.shard, runs.c.run, runs.c.created_at, runs.c.nodes_total)
+        .where(*deletion.conditions(), key <= place if after is None else key < place)
+        .order_by(runs.c.created_at.desc(), runs.c.run.desc())
+        .limit(PAGE_RUNS)
+    )
+    return execute(connection, statement).fetchall()
+
+
+def _bury(
+    connection: psycopg.Connection,
+    shard: int,
+    keys: Sequence[UUID],
+    conditions: Sequence[ColumnElement[bool]],
+) -> list[UUID]:
+    """Take away rows and statistics of those that (still) are as meant, and leave tombstones."""
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return []
+        # After the lock: a run may have come back to life since it was looked up.
+        statement = select(runs.c.run).where(
+            runs.c.shard == shard, runs.c.run.in_(keys), *conditions
+        )
+        gone = [row.run for row in execute(connection, statement)]
+        if not gone:
+            return []
+        gone_keys = [run.bytes for run in gone]
+        stats: Differences = {}
+        for stored in read_rows(connection, shard, gone_keys).values():
+            add_whole(stats, stored.row, stored.nodes.values(), -1)
+        connection.execute(
+            """
+            INSERT INTO tombstones (shard, run, events_left)
+            SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
+            ON CONFLICT (shard, run) DO UPDATE SET events_left = true
+            """,
+            (shard, gone),
+        )
+        delete_rows(connection, shard, gone_keys)
+        write_images(connection, Batch(advances=[], stats=stats))
+        change_behind(connection, shard)
+        crash_point("before_deletion_commit")
+    crash_point("after_deletion_commit")
+    return gone
+
+
+def _portions(counted: Iterable[tuple[UUID, int]], most: int) -> Iterator[tuple[list[UUID], int]]:
+    """Runs that have so many rows together at most, or one alone, and how many these are."""
+    keys: list[UUID] = []
+    rows = 0
+    for run, n in counted:
+        if keys and rows + n > most:
+            yield keys, rows
+            keys, rows = [], 0
+        keys.append(run)
+        rows += n
+    if keys:
+        yield keys, rows
+
+
+def _purge_some(connection: psycopg.Connection, shard: int, run: UUID) -> int:
+    cursor = connection.execute(
+        """
+        DELETE FROM events WHERE shard = %(shard)s AND run = %(run)s AND id < (
+            SELECT id FROM events WHERE shard = %(shard)s AND run = %(run)s
+            ORDER BY id LIMIT 1 OFFSET %(most)s
+        )
+        """,
+        {"shard": shard, "run": run, "most": PURGED_EVENTS},
+    )
+    return cursor.rowcount

@@ -1,0 +1,219 @@
+"""Background work: what is to be done, how far it has come, and how it ended.
+
+Invariant: only who holds a job's advisory lock works on it, and on the connection that holds it;
+so a job that is killed, or whose connection is lost, is free at once and goes on from its
+progress, and two that try the same job cannot both do it. The lock belongs to the session: jobs
+need session pooling, as workers do.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4, uuid5
+
+import psycopg
+from msgspec import Struct
+from psycopg.types.json import Jsonb
+
+from .errors import JobTaken
+
+_CLASS: Final = 0x4A4F4253
+"""'JOBS': the first half of the advisory locks, the second is a hash of the id."""
+
+_NAMES: Final = UUID("6f0c5c4e-7a1b-5d3e-9f66-2f1c8c1f9a40")
+
+STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled")
+UNFINISHED: Final = ("queued", "running")
+
+_SELECT: Final = """
+    SELECT id, kind, status, background, arguments, progress, result, error, created_at, started_at,
+           finished_at
+    FROM jobs
+"""
+
+
+class Interrupted(Exception):
+    """Told to stop: the rest is for the next one."""
+
+
+class Job(Struct, frozen=True):
+    """One row of `jobs`."""
+
+    id: UUID
+    kind: str
+    status: str
+    background: bool
+    arguments: dict[str, Any]
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def add_job(
+    connection: psycopg.Connection,
+    kind: str,
+    arguments: Mapping[str, Any],
+    *,
+    background: bool = False,
+    once: str | None = None,
+) -> UUID:
+    """Note down work to be done, by the caller or in the background by a worker.
+
+    `once` names it: what was noted down under this name before is not noted down again.
+    """
+    job_id = uuid4() if once is None else uuid5(_NAMES, f"{kind} {once}")
+    connection.execute(
+        """
+        INSERT INTO jobs (id, kind, arguments, background) VALUES (%s, %s, %s, %s)
+        ON CONFLICT (id) DO NOTHING
+        """,
+        (job_id, kind, Jsonb(dict(arguments)), background),
+    )
+    return job_id
+
+
+def read_job(connection: psycopg.Connection, job_id: UUID) -> Job | None:
+    """None if there is no such job."""
+    found = connection.execute(_SELECT + "WHERE id = %s", (job_id,)).fetchone()
+    return None if found is None else Job(*found)
+
+
+def list_jobs(
+    connection: psycopg.Connection, limit: int = 50, *, status: str | None = None
+) -> list[Job]:
+    """The newest first."""
+    rows = connection.execute(
+        _SELECT
+        + """
+        WHERE status = %(status)s OR %(status)s::text IS NULL
+        ORDER BY created_at DESC, id LIMIT %(limit)s
+        """,
+        {"status": status, "limit": limit},
+    )
+    return [Job(*row) for row in rows]
+
+
+def newest_job(connection: psycopg.Connection, kind: str) -> Job | None:
+    """The newest of this kind in the background; None if there never was one."""
+    found = connection.execute(
+        _SELECT + "WHERE background AND kind = %s ORDER BY created_at DESC, id LIMIT 1", (kind,)
+    ).fetchone()
+    return None if found is None else Job(*found)
+
+
+def find_unfinished(
+    connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]
+) -> Job | None:
+    """The newest job of this kind with the same arguments that someone left before its end."""
+    found = connection.execute(
+        _SELECT
+        + """
+        WHERE NOT background AND kind = %s AND arguments = %s AND status = ANY(%s)
+        ORDER BY created_at DESC, id LIMIT 1
+        """,
+        (kind, Jsonb(dict(arguments)), list(UNFINISHED)),
+    ).fetchone()
+    return None if found is None else Job(*found)
+
+
+@contextmanager
+def hold_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
+    """Nobody else works on this job; `JobTaken` if someone does."""
+    lock = (_CLASS, str(job_id))
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
+    if row != (True,):
+        raise JobTaken(f"job {job_id} is being worked on by another process")
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", lock)
+
+
+def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
+    """It is being worked on, perhaps again."""
+    connection.execute(
+        """
+        UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL
+        WHERE id = %s
+        """,
+        (job_id,),
+    )
+
+
+def leave_job(connection: psycopg.Connection, job_id: UUID) -> None:
+    """Nobody works on it for now; the next one goes on from its progress."""
+    connection.execute(
+        "UPDATE jobs SET status = 'queued' WHERE id = %s AND status = 'running'", (job_id,)
+    )
+
+
+def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID]:
+    """Work for the background that nobody is at, the oldest first: new, left, or of a dead one."""
+    rows = connection.execute(
+        """
+        SELECT j.id FROM jobs AS j
+        WHERE j.background AND j.status = ANY(%(unfinished)s) AND NOT EXISTS (
+            SELECT FROM pg_locks AS l
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              -- As unsigned numbers, which is how pg_locks shows both halves.
+              AND l.classid::bigint = %(class)s
+              AND l.objid::bigint = hashtext(j.id::text)::bigint & 4294967295
+        )
+        ORDER BY j.created_at, j.id LIMIT %(limit)s
+        """,
+        {"unfinished": list(UNFINISHED), "class": _CLASS, "limit": limit},
+    )
+    return [job_id for (job_id,) in rows]
+
+
+def take_the_chair(connection: psycopg.Connection) -> bool:
+    """Whether this session is the one that hands out work, until it ends."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s, hashtext('the chair'))", (_CLASS,)
+    ).fetchone()
+    return row == (True,)
+
+
+def note_progress(
+    connection: psycopg.Connection, job_id: UUID, progress: Mapping[str, Any]
+) -> None:
+    """How far it has come, in the words of its kind."""
+    connection.execute(
+        "UPDATE jobs SET progress = %s WHERE id = %s", (Jsonb(dict(progress)), job_id)
+    )
+
+
+def finish_job(connection: psycopg.Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
+    """It has done what it should."""
+    _end(connection, job_id, "completed", result, None)
+
+
+def fail_job(connection: psycopg.Connection, job_id: UUID, error: str) -> None:
+    """It cannot be done."""
+    _end(connection, job_id, "failed", None, error)
+
+
+def cancel_job(connection: psycopg.Connection, job_id: UUID) -> None:
+    """Nobody wants it any more."""
+    _end(connection, job_id, "cancelled", None, None)
+
+
+def _end(
+    connection: psycopg.Connection,
+    job_id: UUID,
+    status: str,
+    result: Mapping[str, Any] | None,
+    error: str | None,
+) -> None:
+    connection.execute(
+        """
+        UPDATE jobs SET status = %s, result = %s, error = %s, finished_at = now() WHERE id = %s
+        """,
+        (status, None if result is None else Jsonb(dict(result)), error, job_id),
+    )

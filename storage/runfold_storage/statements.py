@@ -1,0 +1,22 @@
+"""Statements of SQLAlchemy Core on a connection of psycopg's, which a batch of work holds."""
+
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+_DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+
+
+def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
+    """Run a query in whatever transaction the connection is in."""
+    compiled: Any = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+    processors = compiled._bind_processors
+    parameters = {
+        name: processors[name](value) if name in processors else value
+        for name, value in compiled.construct_params().items()
+    }
+    cursor = connection.cursor(row_factory=namedtuple_row)
+    return cursor.execute(str(compiled).encode(), parameters)

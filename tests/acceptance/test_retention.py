@@ -1,0 +1,106 @@
+"""`runfold retention` as an operator uses it, and killed halfway."""
+
+import itertools
+import json
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from acceptance.cli_processes import environ, runfold
+from deliveries import look_into
+from runfold.ids import make_run_id
+from told import fold
+
+RUNS = 40
+
+
+@pytest.fixture
+def env(database_url: str) -> dict[str, str]:
+    """Half of the runs ended long ago, each second one under an id of its caller's own."""
+    fold(database_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
+    return environ(RUNFOLD_DATABASE_URL=database_url)
+
+
+def a_run(n: int) -> list[dict[str, Any]]:
+    at = datetime.now(UTC) - timedelta(days=100 if n % 2 else 1)
+    run = f"own {n}" if n % 4 < 2 else make_run_id(int(at.timestamp() * 1e6))
+    common = {"run": run, "at": at.isoformat(timespec="microseconds")}
+    return [{**common, "type": "started", "workflow": "w"}, {**common, "type": "completed"}]
+
+
+def ask(env: dict[str, str], *words: str, exit_code: int = 0) -> Any:
+    answer = runfold("retention", *words, "--json", env=env)
+    assert answer.returncode == exit_code, answer
+    return json.loads(answer.stdout)
+
+
+def count(database: psycopg.Connection, table: str) -> int:
+    row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_what_is_said_is_done(env: dict[str, str], database_url: str) -> None:
+    """Policies are shown, a dry run changes nothing, and a run does what that said."""
+    assert ask(env, "show") == {"policies": []}
+    assert b"for ever" in runfold("retention", "show", env=env).stderr
+    ask(env, "set", "--payloads", "30")
+    ask(env, "set", "--project", "acme", "--payloads", "7", "--runs", "90")
+    shown = ask(env, "set", "--runs", "60", "--stats", "never")
+    assert shown == {
+        "policies": [
+            {"project": None, "payload_days": 30, "run_days": 60, "stats_days": None},
+            {"project": "acme", "payload_days": 7, "run_days": 90, "stats_days": None},
+        ]
+    }
+    assert b"60 days" in runfold("retention", "show", env=env).stdout
+    with look_into(database_url) as database:
+        due = ask(env, "run", "--dry-run")
+        assert (due["payloads"], due["runs"], len(due["partitions"])) == (RUNS // 2, RUNS // 2, 1)
+        assert count(database, "runs") == RUNS
+        done = ask(env, "run")
+        assert (done["payloads"], done["runs"]) == (RUNS // 2, RUNS // 2)
+        assert done["partitions"] == due["partitions"]
+        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
+    jobs = json.loads(runfold("jobs", "--json", env=env).stdout)["jobs"]
+    assert [(job["kind"], job["status"], job["result"]["runs"]) for job in jobs] == [
+        ("retention", "completed", RUNS // 2)
+    ]
+    assert runfold("verify", env=env).returncode == 0
+    assert len(ask(env, "set", "--project", "acme", "--unset")["policies"]) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("set",),
+        ("set", "--payloads", "0"),
+        ("set", "--runs", "10"),
+        ("set", "--payloads", "10", "--runs", "9"),
+        ("show", "--runs", "10"),
+        ("set", "--payloads", "1", "--dry-run"),
+        ("set", "--unset", "--payloads", "1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(env: dict[str, str], words: tuple[str, ...]) -> None:
+    """With exit code 2, and nothing is changed."""
+    assert runfold("retention", *words, env=env).returncode == 2
+    assert ask(env, "show") == {"policies": []}
+
+
+@pytest.mark.parametrize("point", ["after_marking", "after_aging_step"])
+def test_a_killed_retention_goes_on(env: dict[str, str], database_url: str, point: str) -> None:
+    """Killed at this point, the same command does the rest."""
+    ask(env, "set", "--payloads", "30", "--runs", "60")
+    killed = runfold("retention", "run", env={**env, "RUNFOLD_CRASH_AT": point})
+    assert killed.returncode == -signal.SIGKILL
+    assert runfold("verify", env=env).returncode == 0
+    with look_into(database_url) as database:
+        assert count(database, "runs") == RUNS
+        assert ask(env, "run")["runs"] == RUNS // 2
+        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
+        assert database.execute("SELECT sum(n) FROM stats").fetchone() == (RUNS,)
+    assert runfold("verify", env=env).returncode == 0

@@ -1,0 +1,284 @@
+"""Deleted runs: all of them is gone, the rest is exact, and nothing brings them back."""
+
+import random
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from deliveries import SHARDS, Sender, assert_exact, framed, interleaved
+from histories import made_up_runs
+from oracle import Event, project
+from runfold.ids import run_key
+from runfold.streams import agree_on_shards, connect, shard_of
+from runfold_storage import databases, deletions
+from runfold_storage.batches import prepare_session
+from runfold_storage.deletions import Deletion, delete_run, delete_runs, newest_place, purge_left
+from runfold_storage.errors import BadParameter
+from runfold_storage.filters import RunFilter
+from runfold_storage.jobs import Interrupted, Job, add_job
+from runfold_storage.positions import ensure_shards
+from runfold_storage.upkeep import Deleted, Upkeep, make_deletion
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+from runfold_workers.rebuilding import rebuild
+from runfold_workers.repairing import examine
+from runfold_workers.selecting import Selection
+from tables import read_projection, truncate
+from waiting import is_folded, wait_until, worker_thread
+
+EVERYTHING = Selection(shards=SHARDS)
+
+EVENTS = [
+    event
+    for run in made_up_runs(seed=11, events=1500)
+    for event in run
+    if event["type"] != "heartbeat"
+]
+WHOLE = project(EVENTS, SHARDS)
+RUNS = sorted({event["run"] for event in EVENTS})
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    """With what `EVENTS` makes, folded."""
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        prepare_session(connection)
+        fold(migrated_url, EVENTS)
+        yield connection
+
+
+def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
+    """As a worker does that has just been started."""
+    with databases.connect(url, autocommit=True) as connection:
+        committer = Committer(connection)
+        committer.own(range(SHARDS))
+        frames = enumerate(framed(list(events)), first)
+        committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+
+
+def without(gone: Iterable[str]) -> list[Event]:
+    gone = set(gone)
+    return [event for event in EVENTS if event["run"] not in gone]
+
+
+def runs_like(**fields: object) -> list[str]:
+    """The ids of runs with these values."""
+    by_key = {(shard_of(run, SHARDS), run_key(run).bytes): run for run in RUNS}
+    return [
+        by_key[ref]
+        for ref, row in WHOLE.runs.items()
+        if all(getattr(row, name) == value for name, value in fields.items())
+    ]
+
+
+def test_one_run_goes_with_all_that_is_its(database: psycopg.Connection) -> None:
+    """Rows, events and figures; what is left is what there would be without it."""
+    assert delete_run(database, RUNS[0])
+    assert read_projection(database) == project(without([RUNS[0]]), SHARDS)
+    assert not delete_run(database, RUNS[0])
+    assert not delete_run(database, "never heard of")
+    assert not delete_run(database, "")
+    assert not delete_run(database, "\ud800")
+
+
+def test_neither_late_events_nor_a_rebuild_bring_it_back(
+    database: psycopg.Connection, migrated_url: str
+) -> None:
+    """Whatever was sent twice or comes late."""
+    [gone, *_] = runs_like(status="completed")
+    assert delete_run(database, gone)
+    last = max(event["at_us"] for event in EVENTS)
+    late: Event = {"type": "annotated", "run": gone, "id": 10**9, "at_us": last, "tags": {"a": "b"}}
+    again = [event for event in EVENTS if event["run"] == gone]
+    fold(migrated_url, [*again, late], first=10_000)
+    expected = project(without([gone]), SHARDS)
+    assert read_projection(database) == expected
+
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        job = add_job(connection, "rebuild", EVERYTHING.as_arguments())
+        assert rebuild(connection, job, threading.Event()).runs == 0
+    assert read_projection(database) == expected
+
+
+def test_a_worker_that_remembers_a_run_forgets_it(
+    database: psycopg.Connection, migrated_url: str, redis_url: str
+) -> None:
+    """Deleted while a worker has it in memory, with more of its events to come."""
+    halves = EVENTS[: len(EVENTS) // 2], EVENTS
+    truncate(database)
+    gone = {event["run"] for event in halves[0][::40]}
+    with connect(redis_url) as client:
+        agree_on_shards(client, SHARDS)
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            for number, events in enumerate(halves):
+                sender = Sender(redis_url, framed(events), pause_s=0)
+                sender.start()
+                sender.join()
+                wait_until(lambda: is_folded(client, database), what="everything to be folded")
+                if not number:
+                    assert all(delete_run(database, run) for run in gone)
+        found = read_projection(database)
+    assert found == project(without(gone), SHARDS)
+
+
+@pytest.mark.parametrize("runs_of_a_page", [3, 500])
+@pytest.mark.parametrize(
+    ("filters", "fields"),
+    [
+        ({"project": "acme"}, {"project": "acme"}),
+        ({"workflow": "etl"}, {"workflow": "etl"}),
+        ({"status": ["failed"]}, {"status": "failed"}),
+        ({"status": ["failed"], "project": "acme"}, {"status": "failed", "project": "acme"}),
+    ],
+)
+def test_what_a_filter_means_goes(
+    database: psycopg.Connection,
+    migrated_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    runs_of_a_page: int,
+    filters: dict[str, object],
+    fields: dict[str, object],
+) -> None:
+    """No more and no less, in pages of any size."""
+    monkeypatch.setattr(deletions, "PAGE_RUNS", runs_of_a_page)
+    monkeypatch.setattr(deletions, "BURIED_NODES", runs_of_a_page)
+    monkeypatch.setattr(deletions, "PURGED_EVENTS", 5 * runs_of_a_page)
+    gone = runs_like(**fields)
+    assert 0 < len(gone) < len(RUNS)
+    assert Upkeep(migrated_url).delete_runs(**filters) == Deleted(len(gone))  # type: ignore[arg-type]
+    assert read_projection(database) == project(without(gone), SHARDS)
+    assert Upkeep(migrated_url).delete_runs(**filters) == Deleted(0)  # type: ignore[arg-type]
+
+
+def test_age_counts_from_the_end(database: psycopg.Connection) -> None:
+    """Of a run without an end, from its last sign of life."""
+    ends = sorted(row.finished_us or row.seen_us for row in WHOLE.runs.values())
+    middle_us = ends[len(ends) // 2]
+    middle = datetime.fromtimestamp(middle_us / 1e6, UTC)
+    keys = {run_key(run).bytes: run for run in RUNS}
+    gone = [
+        keys[key]
+        for (_, key), row in WHOLE.runs.items()
+        if (row.finished_us or row.seen_us) < middle_us
+    ]
+    assert delete_runs(database, Deletion(RunFilter(), middle)) == len(gone) > 0
+    assert read_projection(database) == project(without(gone), SHARDS)
+
+
+def test_what_came_after_the_question_stays(database: psycopg.Connection) -> None:
+    """Newer than the newest at the time of asking: none of those that were meant."""
+    newest, *rest = sorted((row.created_us, key) for (_, key), row in WHOLE.runs.items())[::-1]
+    up_to = max(rest)
+    place = datetime.fromtimestamp(up_to[0] / 1e6, UTC), UUID(bytes=up_to[1])
+    everything = make_deletion(everything=True)
+    assert newest_place(database, everything) != place
+    assert delete_runs(database, everything, up_to=place) == len(RUNS) - 1
+    assert [key for _, key in read_projection(database).runs] == [newest[1]]
+
+
+def test_a_deletion_that_was_stopped_goes_on(
+    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where `told` said that the next page begins."""
+    monkeypatch.setattr(deletions, "PAGE_RUNS", 4)
+    everything = make_deletion(everything=True)
+    up_to = newest_place(database, everything)
+    after, deleted, stops = None, 0, 0
+    stop = threading.Event()
+    stop.set()
+
+    def told(n: int, place: deletions.Place) -> None:
+        nonlocal after, deleted
+        after, deleted = place, deleted + n
+
+    while True:
+        try:
+            delete_runs(database, everything, up_to=up_to, after=after, told=told, stop=stop)
+        except Interrupted:
+            stops += 1
+        else:
+            break
+    assert (deleted, stops) == (len(RUNS), len(RUNS) // 4)
+    assert read_projection(database) == project([], SHARDS)
+
+
+def test_events_that_were_left_go_with_the_next_deletion(database: psycopg.Connection) -> None:
+    """Somebody was killed between the two: the tombstone knows."""
+    shard = shard_of(RUNS[0], SHARDS)
+    assert deletions._bury(database, shard, [run_key(RUNS[0])], ())
+    assert read_projection(database) != project(without(RUNS[:1]), SHARDS)
+    assert delete_runs(database, make_deletion(workflow="there is none")) == 0
+    assert read_projection(database) == project(without(RUNS[:1]), SHARDS)
+    assert purge_left(database) == 0
+
+
+def test_many_become_a_job(database: psycopg.Connection, migrated_url: str) -> None:
+    """Nothing is deleted until a worker does it; the job says how many there are."""
+    n = len(runs_like(project="acme"))
+    job = Upkeep(migrated_url, at_once=n - 1).delete_runs(project="acme")
+    assert isinstance(job, Job)
+    assert (job.kind, job.status, job.background, job.arguments["runs"]) == (
+        *("delete", "queued", True),
+        n,
+    )
+    assert read_projection(database) == WHOLE
+    assert Upkeep(migrated_url, at_once=n).delete_runs(project="acme") == Deleted(n)
+
+
+def test_everything_has_to_be_said(migrated_url: str) -> None:
+    """Without a filter nothing is deleted by mistake; and what was said must make sense."""
+    upkeep = Upkeep(migrated_url)
+    with pytest.raises(BadParameter, match="all=true"):
+        upkeep.delete_runs()
+    with pytest.raises(BadParameter, match="no filter"):
+        upkeep.delete_runs(everything=True, project="acme")
+    with pytest.raises(BadParameter, match="older_than_days"):
+        upkeep.delete_runs(older_than_days=0)
+    assert upkeep.delete_runs(everything=True) == Deleted(0)
+
+
+def test_deleting_and_rebuilding_while_events_arrive(redis_url: str, migrated_url: str) -> None:
+    """Damage, rebuilds and deletions at once, under load: in the end all is as the events say."""
+    rng = random.Random(29)
+    events = [event for event in interleaved(rng, 10_000) if event["type"] != "heartbeat"]
+    gone = set(rng.sample(sorted({event["run"] for event in events}), 40))
+    frames = framed(events, size=10)
+    with (
+        connect(redis_url) as client,
+        databases.connect(migrated_url, autocommit=True) as database,
+        databases.connect(migrated_url, autocommit=True) as rebuilding,
+        databases.connect(migrated_url, autocommit=True) as deleting,
+    ):
+        ensure_shards(database, SHARDS)
+        agree_on_shards(client, SHARDS)
+        prepare_session(deleting)
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            sender = Sender(redis_url, frames, pause_s=0.0045)
+            sender.start()
+            waiting = set(gone)
+            rebuilds = 0
+            while sender.is_alive():
+                database.execute(
+                    "UPDATE runs SET status = 'lost' WHERE hashtext(run::text) %% 5 = %s",
+                    (rebuilds % 5,),
+                )
+                job = add_job(rebuilding, "rebuild", EVERYTHING.as_arguments())
+                rebuild(rebuilding, job, threading.Event())
+                rebuilds += 1
+                waiting -= {run for run in sorted(waiting)[:8] if delete_run(deleting, run)}
+            sender.join()
+            wait_until(lambda: is_folded(client, database), what="everything to be folded")
+            assert rebuilds > 1
+            waiting -= {run for run in waiting if delete_run(deleting, run)}
+            assert not waiting
+            job = add_job(rebuilding, "rebuild", EVERYTHING.as_arguments())
+            rebuild(rebuilding, job, threading.Event())
+            assert_exact(client, database, [each for each in events if each["run"] not in gone])
+            differences = []
+            examine(rebuilding, EVERYTHING, differences.append)
+            assert differences == []

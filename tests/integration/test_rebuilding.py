@@ -1,0 +1,355 @@
+"""Runs refolded from the ledger: what is wrong is found and put right, and nothing else is touched.
+
+Damage is done to the tables by hand, for the fold itself does none.
+"""
+
+import random
+import threading
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from deliveries import SHARDS, Sender, assert_exact, framed, interleaved
+from histories import NOON_US, made_up_runs
+from oracle import HOUR_US, Event, project
+from runfold.ids import run_key
+from runfold.streams import agree_on_shards, connect, shard_of
+from runfold_storage import databases
+from runfold_storage.errors import JobTaken
+from runfold_storage.jobs import Interrupted, add_job, hold_job, read_job
+from runfold_storage.positions import ensure_shards, load_positions
+from runfold_workers import verifying
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+from runfold_workers.comparing import Difference
+from runfold_workers.rebuilding import Progress, rebuild
+from runfold_workers.repairing import Findings, examine, repair
+from runfold_workers.selecting import Selection
+from tables import read_projection
+from waiting import is_folded, wait_until, worker_thread
+
+EVERYTHING = Selection(shards=SHARDS)
+NEVER = threading.Event()
+
+EVENTS = [event for run in made_up_runs(seed=5, events=1500) for event in run]
+QUIET = [event for event in EVENTS if event["type"] != "heartbeat"]
+"""Heartbeats are not in the ledger, and no rebuild knows of them."""
+EXPECTED = project(QUIET, SHARDS)
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        yield connection
+
+
+@pytest.fixture
+def other(migrated_url: str) -> Iterator[psycopg.Connection]:
+    """The connection that rebuilds."""
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def history(database: psycopg.Connection, migrated_url: str) -> None:
+    """What `QUIET` makes, folded."""
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        fold(connection, QUIET)
+
+
+def fold(connection: psycopg.Connection, events: list[Event]) -> None:
+    """As a worker does."""
+    committer = Committer(connection)
+    committer.own(range(SHARDS))
+    frames = enumerate(framed(events), 1)
+    committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+
+
+def place_of(run: str) -> tuple[int, UUID]:
+    return shard_of(run, SHARDS), run_key(run)
+
+
+def found_in(
+    connection: psycopg.Connection, selection: Selection = EVERYTHING
+) -> tuple[list[Difference], Findings]:
+    differences: list[Difference] = []
+    return differences, examine(connection, selection, differences.append)
+
+
+def rebuild_all(connection: psycopg.Connection, selection: Selection = EVERYTHING) -> Progress:
+    job = add_job(connection, "rebuild", selection.as_arguments())
+    return rebuild(connection, job, NEVER)
+
+
+def generations(connection: psycopg.Connection) -> list[int]:
+    return [position.generation for position in load_positions(connection).values()]
+
+
+@pytest.mark.usefixtures("history")
+def test_what_is_right_is_left_alone(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """Nothing is found, nothing written, and no worker has to forget anything."""
+    assert read_projection(database) == EXPECTED
+    written = "SELECT xmin, ctid FROM runs UNION ALL SELECT xmin, ctid FROM stats"
+    before = sorted(database.execute(written).fetchall(), key=str)
+
+    differences, findings = found_in(other)
+    progress = rebuild_all(other)
+
+    assert differences == []
+    assert findings.looked_at == progress.looked_at == len(EXPECTED.runs)
+    assert (progress.runs, progress.rollups) == (0, 0)
+    assert sorted(database.execute(written).fetchall(), key=str) == before
+    assert generations(database) == [0] * SHARDS
+
+
+@pytest.mark.usefixtures("history")
+def test_damage_is_found_and_exactly_that_is_repaired(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """A row of each table, in each way that it can be wrong: each is one difference."""
+    altered, lost, invented = "run 0", "run 3", "run never"
+    database.execute(
+        "UPDATE runs SET status = 'lost', input_tokens = 1 WHERE shard = %s AND run = %s",
+        place_of(altered),
+    )
+    database.execute("DELETE FROM runs WHERE shard = %s AND run = %s", place_of(lost))
+    database.execute(
+        """
+        INSERT INTO runs (shard, run, created_at, seen_at, feed_seq, status, project, workflow)
+        VALUES (%s, %s, now(), now(), 0, 'running', 'acme', 'none')
+        """,
+        place_of(invented),
+    )
+    [node] = database.execute(
+        """
+        UPDATE nodes SET status = 'skipped', duration_us = 1
+        WHERE (shard, run) = (%s, %s) AND node = 'step 1' AND attempt = 1 RETURNING status
+        """,
+        place_of("run 6"),
+    ).fetchall()
+    assert node == ("skipped",)
+    database.execute(
+        "DELETE FROM nodes WHERE (shard, run) = (%s, %s) AND node = 'step 0'", place_of("run 9")
+    )
+    database.execute(
+        """
+        UPDATE stats SET n = n + 1, bin_counts[1] = bin_counts[1] + 2
+        WHERE (workflow, node, status, shard, hour, project) = (
+            SELECT workflow, node, status, shard, hour, project FROM stats
+            WHERE node = '' AND n_timed > 0 ORDER BY 1, 2, 3, 4, 5, 6 LIMIT 1
+        )
+        """
+    )
+    database.execute(
+        """
+        INSERT INTO stats (workflow, project, node, hour, status, shard, n)
+        VALUES ('none', 'acme', '', '2026-01-01T00:00Z', 'failed', 0, 7)
+        """
+    )
+    first_steps = sum(
+        name == "step 0" and run == run_key("run 9").bytes for _, run, name, _ in EXPECTED.nodes
+    )
+
+    differences, findings = found_in(other)
+
+    assert sorted((each.table, each.what) for each in differences) == sorted(
+        [("runs", "differs"), ("runs", "missing"), ("runs", "surplus"), ("nodes", "differs")]
+        + [("nodes", "missing")] * first_steps
+        + [("stats", "differs"), ("stats", "surplus")]
+    )
+    [of_run] = [each for each in differences if each.of.get("run") == altered]
+    row = EXPECTED.runs[shard_of(altered, SHARDS), run_key(altered).bytes]
+    assert [(field.name, field.found, field.expected) for field in of_run.fields] == [
+        ("status", "lost", row.status),
+        ("input_tokens", 1, row.input_tokens),
+    ]
+    assert read_projection(database) != EXPECTED
+
+    assert repair(other, findings, NEVER) == len(differences)
+    assert read_projection(database) == EXPECTED
+    assert found_in(other)[0] == []
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize("table", ["runs", "nodes", "stats"])
+def test_an_empty_table_is_filled_again(
+    database: psycopg.Connection, other: psycopg.Connection, table: str
+) -> None:
+    """The ledger is enough."""
+    database.execute(f"DELETE FROM {table}")
+    rebuild_all(other)
+    assert read_projection(database) == EXPECTED
+
+
+@pytest.mark.usefixtures("history")
+def test_only_what_is_selected_is_rebuilt(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """One run, a project, a workflow, a time: with the statistics in which they count."""
+    database.execute("UPDATE runs SET input_tokens = input_tokens + 1")
+    database.execute("UPDATE stats SET n = n + 1")
+    key = (shard_of("run 0", SHARDS), run_key("run 0").bytes)
+
+    assert rebuild_all(other, Selection.of(SHARDS, run="run 0")).runs == 1
+    found = read_projection(database)
+    assert [ref for ref, row in found.runs.items() if row == EXPECTED.runs[ref]] == [key]
+
+    rebuild_all(other, Selection.of(SHARDS, workflow="etl", project="acme"))
+    found = read_projection(database)
+    for ref, row in found.runs.items():
+        wanted = (row.workflow, row.project) == ("etl", "acme") or ref == key
+        assert (row == EXPECTED.runs[ref]) == wanted
+    mended = [key for key, stat in found.stats.items() if stat == EXPECTED.stats[key]]
+    assert {("etl", "acme")} <= {(each.workflow, each.project) for each in mended}
+    assert all(
+        stat == EXPECTED.stats[each]
+        for each, stat in found.stats.items()
+        if (each.workflow, each.project) == ("etl", "acme")
+    )
+    assert len(mended) < len(EXPECTED.stats)
+
+    middle = NOON_US + HOUR_US
+    [row] = database.execute("SELECT to_timestamp(%s)", (middle / 1e6,)).fetchall()
+    rebuild_all(other, Selection.of(SHARDS, until=row[0]))
+    found = read_projection(database)
+    assert all(r == EXPECTED.runs[ref] for ref, r in found.runs.items() if r.created_us < middle)
+    assert found != EXPECTED
+    rebuild_all(other, Selection.of(SHARDS, since=row[0]))
+    assert read_projection(database) == EXPECTED
+
+
+def test_what_only_heartbeats_told_is_kept(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """`seen_at` never goes back to what the ledger knows; where it is earlier, it moves on."""
+    told: list[Event] = [
+        {"type": "started", "run": "quiet", "id": 0, "at_us": NOON_US, "workflow": "w"},
+        {"type": "heartbeat", "run": "quiet", "id": 1, "at_us": NOON_US + 9},
+    ]
+    fold(other, told)
+    expected = project(told, SHARDS)
+    database.execute("UPDATE runs SET workflow = 'damaged'")
+    rebuild_all(other)
+    assert read_projection(database) == expected
+
+    database.execute("UPDATE runs SET seen_at = created_at - interval '1 s'")
+    [difference] = found_in(other)[0]
+    assert [field.name for field in difference.fields] == ["seen_at"]
+
+
+@pytest.mark.usefixtures("history")
+def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
+    database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every chunk, each time by another process: no run is looked at twice."""
+    monkeypatch.setattr(verifying, "CHUNK_RUNS", 10)
+    monkeypatch.setattr(verifying.verify_runs, "__defaults__", (bytes(16), 10))
+    monkeypatch.setattr(verifying, "SPAN_RUNS", 1)
+    database.execute("UPDATE runs SET attempt = 9")
+    database.execute("UPDATE stats SET n = n + 1")
+    job = add_job(database, "rebuild", EVERYTHING.as_arguments())
+    stop = threading.Event()
+    stop.set()
+    starts = 0
+    while True:
+        starts += 1
+        with databases.connect(migrated_url, autocommit=True) as connection:
+            try:
+                progress = rebuild(connection, job, stop)
+            except Interrupted:
+                found = read_job(database, job)
+                assert found is not None
+                assert found.status == "running"
+            else:
+                break
+    assert starts > len(EXPECTED.runs) / 10
+    assert progress.looked_at == progress.runs == len(EXPECTED.runs)
+    assert read_projection(database) == EXPECTED
+    found = read_job(database, job)
+    assert found is not None
+    assert (found.status, found.error) == ("completed", None)
+    assert found.result == {
+        "runs": len(EXPECTED.runs),
+        "rollups": len(EXPECTED.stats),
+        "of": len(EXPECTED.runs),
+        "unreadable": 0,
+    }
+
+
+@pytest.mark.usefixtures("history")
+def test_two_do_not_work_on_one_job(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """The second is told; when the first one's connection is gone, it may."""
+    job = add_job(database, "rebuild", EVERYTHING.as_arguments())
+    with hold_job(database, job), pytest.raises(JobTaken):
+        rebuild(other, job, NEVER)
+    assert rebuild(other, job, NEVER).looked_at == len(EXPECTED.runs)
+
+
+def test_a_ledger_that_cannot_be_read_is_told_and_left(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """Nobody can tell what such a run should be; others are rebuilt all the same."""
+    told: list[Event] = [
+        {"type": "started", "run": run, "id": 0, "at_us": NOON_US, "workflow": "w"}
+        for run in ("broken", "whole")
+    ]
+    fold(other, told)
+    before = read_projection(database)
+    shard, key = place_of("broken")
+    body = '{"run": "broken", "workflow": 7}'
+    database.execute(
+        "UPDATE events SET body = %s WHERE (shard, run) = (%s, %s)", (body, shard, key)
+    )
+    database.execute("UPDATE runs SET attempt = 5")
+
+    differences, _ = found_in(other)
+    assert [(d.table, d.what, d.of["run"]) for d in differences if d.table == "events"] == [
+        ("events", "unreadable", "broken")
+    ]
+    assert rebuild_all(other).unreadable == 1
+    rows = read_projection(database).runs
+    assert rows[shard, key.bytes].attempt == 5
+    ref = (shard_of("whole", SHARDS), run_key("whole").bytes)
+    assert rows[ref] == before.runs[ref]
+
+
+def test_rebuilding_while_events_arrive(
+    redis_url: str, database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
+) -> None:
+    """Rows that are damaged again and again while a worker folds end as they should."""
+    events = [
+        event for event in interleaved(random.Random(3), 6000) if event["type"] != "heartbeat"
+    ]
+    frames = framed(events, size=10)
+    with connect(redis_url) as client:
+        agree_on_shards(client, SHARDS)
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            sender = Sender(redis_url, frames, pause_s=0.004)
+            sender.start()
+            rounds = 0
+            while sender.is_alive():
+                damage(database, rounds)
+                rebuild_all(other)
+                rounds += 1
+            sender.join()
+            wait_until(lambda: is_folded(client, database), what="everything to be folded")
+            assert rounds > 1
+            rebuild_all(other)
+            assert_exact(client, database, events)
+            assert found_in(other)[0] == []
+            assert max(generations(database)) > 0
+
+
+def damage(database: psycopg.Connection, round_: int) -> None:
+    database.execute(
+        "UPDATE runs SET status = 'lost', workflow = 'x' WHERE hashtext(run::text) %% 3 = %s",
+        (round_ % 3,),
+    )
+    database.execute("DELETE FROM nodes WHERE hashtext(run::text) %% 7 = %s", (round_ % 7,))

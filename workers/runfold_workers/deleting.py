@@ -1,0 +1,53 @@
+"""The job that deletes many runs, page after page.
+
+Dies halfway: what was deleted stays so, and its progress says where the next page begins. `deleted`
+may then miss a page that was deleted and not noted.
+"""
+
+import threading
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import Struct
+
+from runfold.crashing import crash_point
+from runfold_storage.batches import prepare_session
+from runfold_storage.deletions import Place, delete_runs
+from runfold_storage.jobs import finish_job, hold_job, note_progress, read_job, start_job
+from runfold_storage.upkeep import DeleteArguments
+
+
+class Progress(Struct):
+    """How far a deletion has come; kept in `jobs`."""
+
+    deleted: int = 0
+    after: tuple[datetime, UUID] | None = None
+
+
+def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
+    """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`."""
+    prepare_session(connection)
+    with hold_job(connection, job_id):
+        job = read_job(connection, job_id)
+        assert job is not None
+        arguments = msgspec.convert(job.arguments, DeleteArguments)
+        progress = msgspec.convert(job.progress or {}, Progress)
+        start_job(connection, job_id)
+
+        def told(n: int, after: Place) -> None:
+            progress.deleted += n
+            progress.after = after
+            note_progress(connection, job_id, msgspec.to_builtins(progress))
+            crash_point("after_page_deleted")
+
+        delete_runs(
+            connection,
+            arguments.deletion,
+            up_to=arguments.up_to,
+            after=progress.after,
+            told=told,
+            stop=stop,
+        )
+        finish_job(connection, job_id, {"deleted": progress.deleted})
