@@ -31,6 +31,7 @@ from .filters import RunFilter
 from .jobs import Interrupted
 from .positions import change_behind, count_shards, hold_shard
 from .resting import Rests
+from .rollups import drop_empty
 from .rows import Batch
 from .statements import execute
 from .stored_rows import delete_rows, read_rows
@@ -221,6 +222,7 @@ def _bury(
         )
         delete_rows(connection, shard, gone_keys)
         write_images(connection, Batch(advances=[], stats=stats))
+        drop_empty(connection, stats)
         change_behind(connection, shard)
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")

@@ -1,6 +1,6 @@
 """The rollups: differences are added to what is there."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 import psycopg
@@ -93,4 +93,27 @@ def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:
             "least": gone.least_us,
             "most": gone.most_us,
         },
+    )
+
+
+def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> None:
+    """Take away those of these rollups that count nothing any more; their shards are held."""
+    connection.execute(
+        """
+        DELETE FROM stats AS s
+        USING unnest(
+            %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::smallint[]
+        ) AS k (workflow, project, node, hour, status, shard)
+        WHERE s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
+          AND s.hour = k.hour AND s.status = k.status AND s.shard = k.shard
+          AND s.n = 0 AND s.n_timed = 0
+        """,
+        [
+            [key.workflow for key in keys],
+            [key.project for key in keys],
+            [key.node for key in keys],
+            [to_datetime(key.hour_us) for key in keys],
+            [key.status for key in keys],
+            [key.shard for key in keys],
+        ],
     )

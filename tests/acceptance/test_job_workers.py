@@ -108,3 +108,16 @@ def test_by_default_a_worker_does_both(
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert not Path(f"/proc/{children[0]}").exists()
+
+
+def test_jobs_that_nobody_does_are_told(
+    database: psycopg.Connection, redis_url: str, database_url: str
+) -> None:
+    """By `doctor`, with what to do; and those that failed."""
+    assert isinstance(Upkeep(database_url).delete_runs(everything=True), Job)
+    env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=database_url)
+    assert b"nobody is at any" not in runfold("doctor", env=env).stdout
+    database.execute("UPDATE jobs SET created_at = now() - interval '5 minutes'")
+    assert b"runfold worker --role jobs" in runfold("doctor", env=env).stdout
+    database.execute("UPDATE jobs SET status = 'failed', finished_at = now()")
+    assert b"1 failed in the last week" in runfold("doctor", env=env).stdout

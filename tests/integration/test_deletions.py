@@ -178,6 +178,7 @@ def test_what_came_after_the_question_stays(database: psycopg.Connection) -> Non
     everything = make_deletion(everything=True)
     assert newest_place(database, everything) != place
     assert delete_runs(database, everything, up_to=place) == len(RUNS) - 1
+    assert database.execute("SELECT count(*) FROM stats WHERE n = 0").fetchone() == (0,)
     assert [key for _, key in read_projection(database).runs] == [newest[1]]
 
 

@@ -9,6 +9,7 @@ import psycopg
 from runfold_stack.diagnosis.findings import Finding, fail, ok, warn
 from runfold_storage.errors import SchemaOutdated
 from runfold_storage.incidents import MEANINGS, REMEDIES, acknowledge, read_incidents
+from runfold_storage.jobs import jobs_waiting
 from runfold_storage.migrate import check_schema, head
 from runfold_storage.partitions import existing_partitions, partition_name, weeks_ahead
 
@@ -91,6 +92,36 @@ def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
         f"{row[0]:,} events or frames could not be understood; the latest: {reasons}",
         "correct whoever sends them; the table `dead_letters` has what they sent, as bytes",
     )
+
+
+def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
+    """Work in the background: whether somebody does it, and what failed of late."""
+    waiting = set(jobs_waiting(connection))
+    row = connection.execute(
+        """
+        SELECT count(*) FILTER (WHERE status IN ('queued', 'running')),
+               count(*) FILTER (WHERE status IN ('queued', 'running')
+                                  AND created_at < now() - interval '1 minute'),
+               count(*) FILTER (WHERE status = 'failed')
+        FROM jobs WHERE background AND (
+            status IN ('queued', 'running') OR finished_at > now() - interval '7 days'
+        )
+        """
+    ).fetchone()
+    assert row is not None
+    unfinished, old, failed = row
+    if old and len(waiting) == unfinished:
+        yield warn(
+            "jobs",
+            f"{unfinished:,} wait, and nobody is at any of them",
+            "start `runfold worker --role jobs`, or look at its log: it needs Redis, too",
+        )
+    if failed:
+        yield warn(
+            "jobs", f"{failed:,} failed in the last week", "`runfold jobs --status failed` says why"
+        )
+    if not failed and not (old and len(waiting) == unfinished):
+        yield ok("jobs", f"{unfinished:,} to be done" if unfinished else "none to be done")
 
 
 def _name(week: date | None) -> str:
