@@ -9,6 +9,7 @@ from runfold.codec import TYPES
 from runfold.events import MAX_NAME
 from runfold_storage.export_formats import FORMATS
 from runfold_storage.filters import MAX_BOUND, MAX_TAG
+from runfold_storage.jobs import STATUSES as JOB_STATUSES
 from runfold_storage.statistics import BUCKETS, GROUPS
 from runfold_storage.tables import RUN_STATUSES
 
@@ -73,4 +74,6 @@ def _refined(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in schema.pop("oneOf", ()) if kind != {"type": "null"}]
     for kind in kinds:
         schema |= kind
+    if name == "status" and schema["type"] == "string":
+        return schema | {"enum": list(JOB_STATUSES)}
     return schema | _SHAPES.get(name, {})

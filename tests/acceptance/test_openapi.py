@@ -34,6 +34,8 @@ TOLD_BY_WORDS_ALONE = {
     *("max_duration_ms", "max_cost_usd"),
     # A key that comes twice with two values.
     "tag",
+    # Needed where there is no filter.
+    "all",
 }
 
 
