@@ -9,11 +9,9 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
-from runfold_storage.filters import parse_time
 from runfold_storage.jobs import Job
 from runfold_storage.upkeep import MAX_DAYS, MAX_JOBS, Deleted, Upkeep
 
-from . import queries
 from .problems import JobUnknown, RunUnknown, described
 from .run_paths import decode_run
 
@@ -66,24 +64,12 @@ def delete_run(upkeep: NamedDependency[Upkeep], run: FromPath[str]) -> None:
 )
 def delete_runs(
     upkeep: NamedDependency[Upkeep],
-    project: queries.Project = None,
-    workflow: queries.Workflow = None,
-    status: queries.Statuses = None,
-    started_after: queries.StartedAfter = None,
-    started_before: queries.StartedBefore = None,
+    filters: NamedDependency[dict[str, Any]],
     older_than_days: OlderThanDays = None,
     all: All = False,  # noqa: A002, the contract's word
 ) -> Response[Deleted | Job]:
     """Delete the runs of these filters; `GET /runs` with the same ones lists them."""
-    done = upkeep.delete_runs(
-        older_than_days=older_than_days,
-        everything=all,
-        project=project,
-        workflow=workflow,
-        status=queries.split_words(status),
-        started_after=parse_time("started_after", started_after),
-        started_before=parse_time("started_before", started_before),
-    )
+    done = upkeep.delete_runs(older_than_days=older_than_days, everything=all, **filters)
     if isinstance(done, Deleted):
         return Response(done, status_code=200)
     return Response(done, status_code=202, headers={"location": f"/api/v1/jobs/{done.id}"})
