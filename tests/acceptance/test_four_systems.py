@@ -143,6 +143,18 @@ def test_list_executions_by_page_and_status(client: Client) -> None:
     assert client.get("runs", **query, cursor=second["prev_cursor"])["runs"] == first["runs"]
 
 
+def test_delete_all_executions(client: Client) -> None:
+    """Of a project here, for other tests have runs too; without any filter it wants `all=true`."""
+    for number in range(3):
+        client.record(workflow="gone", project="deleted", duration_ms=number)
+    assert client.get("runs", project="deleted")["total"]["value"] == 3
+    answer = client.http.delete("/api/v1/runs", params={"project": "deleted"})
+    assert answer.json() == {"deleted": 3}
+    assert client.get("runs", project="deleted")["runs"] == []
+    assert client.get("stats", project="deleted")["total"] == 0
+    assert client.http.delete("/api/v1/runs").status_code == 400
+
+
 def test_get_statistics(client: Client) -> None:
     """Of all, and by workflow."""
     client.record(workflow="one", project="statistics", duration_ms=5, usage={"cost_usd": 0.5})
@@ -184,6 +196,27 @@ def test_get_executions_of_a_workflow(client: Client) -> None:
     run = client.record(workflow="of this one")
     client.record(workflow="of another one")
     assert [one["id"] for one in client.get("runs", workflow="of this one")["runs"]] == [run]
+
+
+def test_delete_execution(client: Client) -> None:
+    """One, by its id; it is gone, and what comes late does not bring it back."""
+    client.record(workflow="unwanted", id="unwanted", status="running")
+    assert client.get("runs/unwanted")["status"] == "running"
+    assert client.http.delete("/api/v1/runs/unwanted").status_code == 204
+    client.record(workflow="unwanted", id="unwanted", status="completed")
+    assert client.get("runs", workflow="unwanted")["runs"] == []
+    assert client.http.delete("/api/v1/runs/unwanted").status_code == 404
+
+
+def test_clear_workflow_executions(client: Client) -> None:
+    """All of one workflow, and none of another."""
+    kept = client.record(workflow="kept")
+    client.record(workflow="cleared")
+    client.record(workflow="cleared", status="failed")
+    assert client.get("runs", workflow="cleared")["total"]["value"] == 2
+    answer = client.http.delete("/api/v1/runs", params={"workflow": "cleared"})
+    assert answer.json() == {"deleted": 2}
+    assert [run["id"] for run in client.get("runs", workflow="kept")["runs"]] == [kept]
 
 
 def test_a_receiver_that_never_fails_the_workflow(
@@ -267,6 +300,16 @@ def test_list_and_stats_of_flow_runs(client: Client) -> None:
     stats = client.get("stats", project="figures", workflow="flow", bucket="day")
     assert (stats["total"], stats["duration_ms"]["avg"]) == (3, 1000)
     assert sum(bucket["total"] for bucket in stats["buckets"]) == 3
+
+
+def test_bulk_delete_of_flow_runs(client: Client) -> None:
+    """By whatever they are listed by: a session here."""
+    for session in ("bulk", "bulk", "other"):
+        client.record(**{**FLOW, "session": session, "project": "bulk"})
+    query = {"session": "bulk", "project": "bulk", "tag": "env:prod"}
+    assert client.get("runs", **query)["total"]["value"] == 2
+    assert client.http.delete("/api/v1/runs", params=query).json() == {"deleted": 2}
+    assert client.get("runs", project="bulk")["total"]["value"] == 1
 
 
 def test_migrations_up_and_down(database_url: str) -> None:

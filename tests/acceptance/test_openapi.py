@@ -36,6 +36,8 @@ TOLD_BY_WORDS_ALONE = {
     "all",
     # A key that comes twice with two values.
     "tag",
+    # Needed where there is no filter.
+    "all",
 }
 
 
