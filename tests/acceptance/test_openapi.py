@@ -32,8 +32,6 @@ TOLD_BY_WORDS_ALONE = {
     # What another parameter rules out.
     *("offset", "bucket", "group_by", "started_before", "until"),
     *("max_duration_ms", "max_cost_usd"),
-    # Whether any filter is given.
-    "all",
     # A key that comes twice with two values.
     "tag",
     # Needed where there is no filter.
