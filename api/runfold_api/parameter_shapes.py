@@ -27,6 +27,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
             "error_type",
             "fingerprint",
             "parent_run",
+            "q",
         ),
         _NAME,
     ),

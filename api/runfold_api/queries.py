@@ -67,6 +67,13 @@ Fingerprint = Annotated[
     str | None, QueryParameter(description="Only runs that failed alike: see /api/v1/failures.")
 ]
 ParentRun = Annotated[str | None, QueryParameter(description="Only runs that this run began.")]
+Search = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only runs with this text in their workflow, id, tags, error type or message; "
+        "case does not matter."
+    ),
+]
 EndedSince = Annotated[
     str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
 ]
@@ -144,6 +151,7 @@ def run_filters(
     error_type: ErrorType = None,
     fingerprint: Fingerprint = None,
     parent_run: ParentRun = None,
+    q: Search = None,
 ) -> dict[str, Any]:
     """What `History.runs` and `History.export` are filtered by."""
     return {
@@ -163,6 +171,7 @@ def run_filters(
         "error_type": error_type,
         "fingerprint": fingerprint,
         "parent_run": parent_run,
+        "q": q,
     }
 
 

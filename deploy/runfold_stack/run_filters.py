@@ -38,6 +38,12 @@ def add_filters(parser: ArgumentParser) -> None:
     group.add_argument("--error-type", type=name, help="only runs that failed with this error")
     group.add_argument("--parent-run", type=name, help="only runs that this run began")
     group.add_argument(
+        "--search",
+        type=name,
+        metavar="TEXT",
+        help="only runs with this in their workflow, id, tags, error type or message",
+    )
+    group.add_argument(
         "--fingerprint", type=name, help="only runs that failed alike: see runfold failures"
     )
 
@@ -62,6 +68,7 @@ def filters_of(arguments: Namespace, now: datetime) -> dict[str, Any]:
         "error_type": arguments.error_type,
         "parent_run": arguments.parent_run,
         "fingerprint": arguments.fingerprint,
+        "q": arguments.search,
     }
     return {parameter: value for parameter, value in given.items() if value is not None}
 

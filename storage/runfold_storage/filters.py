@@ -12,7 +12,7 @@ from zoneinfo import available_timezones as _available_timezones
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func, or_
 
 from runfold.events import MAX_NAME
 
@@ -47,6 +47,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     error_type: str | None = None
     fingerprint: str | None = None
     parent_run: str | None = None
+    q: str | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -91,7 +92,26 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
             found.append(of.started_at >= self.started_after)
         if self.started_before is not None:
             found.append(of.started_at < self.started_before)
+        if self.q is not None:
+            found.append(_search(of, self.q))
         return found
+
+
+def _search(of: Any, q: str) -> ColumnElement[bool]:
+    """A text in the workflow, the id, a key or value of the tags, the error's type or message."""
+    texts = (
+        of.workflow,
+        of.given_id,
+        func.text(of.run),
+        func.text(of.tags),
+        of.error_type,
+        of.error_message,
+    )
+    found = [text.icontains(q, autoescape=True) for text in texts]
+    key, separator, value = q.partition(":") if ":" in q else q.partition("=")
+    if separator and key:
+        found.append(of.tags.contains({key: value}))
+    return or_(*found)
 
 
 def make_run_filter(
@@ -112,10 +132,12 @@ def make_run_filter(
     error_type: str | None = None,
     fingerprint: str | None = None,
     parent_run: str | None = None,
+    q: str | None = None,
 ) -> RunFilter:
     """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
 
     `started_before` is exclusive; a `tag` is `key:value` or `key=value`, and a run must have all.
+    `q` is searched for in workflow, id, tags, type and message of the error; case does not matter.
     """
     after = check_time("started_after", started_after)
     before = check_time("started_before", started_before)
@@ -136,6 +158,7 @@ def make_run_filter(
         error_type=check_name("error_type", error_type),
         fingerprint=check_name("fingerprint", fingerprint),
         parent_run=check_name("parent_run", parent_run),
+        q=check_name("q", q),
     )
 
 

@@ -107,6 +107,7 @@ class History:
         error_type: str | None = None,
         fingerprint: str | None = None,
         parent_run: str | None = None,
+        q: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
@@ -114,7 +115,8 @@ class History:
         """Runs, newest first by their first event; `started_after` ≤ start < `started_before`.
 
         A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
-        `next_cursor` or the `prev_cursor` of a page with the same filters.
+        `next_cursor` or the `prev_cursor` of a page with the same filters. `q` is a text in the
+        workflow, the id, the tags, or the error's type or message.
         """
         wanted = make_run_filter(
             project=project,
@@ -133,6 +135,7 @@ class History:
             error_type=error_type,
             fingerprint=fingerprint,
             parent_run=parent_run,
+            q=q,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:

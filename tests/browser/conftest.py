@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from services import serving, working
 from waiting import wait_until
+
+expect.set_options(timeout=60_000)  # what is slow passes late, what never comes fails
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -49,7 +51,7 @@ def page(browser: Browser, api: httpx.Client) -> Iterator[Page]:
             complaints.append(said.text)
 
     page.on("console", hear)
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     yield page
     context.close()
     assert complaints == []

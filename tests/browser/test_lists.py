@@ -53,6 +53,22 @@ def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
     expect(page).to_have_url(re.compile(r"/$"))
 
 
+def test_what_is_searched_for_is_found(page: Page, api: httpx.Client) -> None:
+    """By a part of it, or as a whole id."""
+    post(api, *ended_run("order-17", workflow="import"), *ended_run("order-18", workflow="export"))
+    page.goto("/")
+    search = page.get_by_label("Search", exact=True)
+    search.fill("IMPOR")
+    search.press("Enter")
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.locator(ROWS)).to_contain_text("order-17")
+    search = page.get_by_label("Search", exact=True)
+    search.fill("order-18")
+    search.press("Enter")
+    page.get_by_text("There is a run with this id").get_by_role("link").click()
+    expect(page).to_have_url(re.compile(r"/runs/order-18$"))
+
+
 def test_a_run_leaves_a_filter_that_it_no_longer_matches(page: Page, api: httpx.Client) -> None:
     """Whoever watches what is running sees what is running."""
     post(api, event("started", "a", 5, workflow="w"))
@@ -88,6 +104,7 @@ def test_the_keyboard_is_enough(page: Page, api: httpx.Client) -> None:
     expect(page.get_by_role("button", name="Delete 1 selected…")).to_be_visible()
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/runs/older$"))
+    expect(page.get_by_role("tab", name="Timeline")).to_be_visible()
     page.keyboard.press("u")
     expect(page.locator(ROWS)).to_have_count(2)
     page.keyboard.press("?")

@@ -59,6 +59,13 @@ CHOICES: dict[str, list[tuple[Any, Matches]]] = {
     "max_cost_usd": [(0.1, lambda run: run.usage.cost_usd <= 0.1)],
     "parent_run": [("run-001", lambda run: run.parent_run == "run-001")],
     "error_type": [("Timeout", lambda run: error_type(run) == "Timeout")],
+    "q": [
+        ("TIMEOUT", lambda run: error_type(run) == "Timeout"),
+        ("run-01", lambda run: run.id.startswith("run-01")),
+        ("env:prod", lambda run: run.tags.get("env") == "prod"),
+        ("prod", lambda run: run.tags.get("env") == "prod"),
+        ("100%", lambda run: False),
+    ],
 }
 
 

@@ -1,6 +1,6 @@
 // The list of runs: filters in the address, pages by cursor, the first page live.
 
-import { get, withQuery } from "../shared/api.js";
+import { get, runPath, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
 import { formatCount } from "../shared/formats.js";
 import { useKeys } from "../shared/keys.js";
@@ -36,6 +36,7 @@ export async function showRuns(root, context) {
   fill(root, h("div", { class: "heading" }, h("h1", null, "Runs"), state), form, tools, rows, pager(page, query, context));
   drawRows();
   drawTools();
+  if (filters.q) offerRun(filters.q);
   useKeys(shortcuts(table, form), signal);
   if (!cursor) follow();
 
@@ -53,6 +54,12 @@ export async function showRuns(root, context) {
       total = (await get("runs", { ...filters, limit: 1 }, { signal }).catch(() => ({ total }))).total;
       drawTools();
     });
+  }
+
+  /** An id that was typed in whole leads to its run, however old it is. */
+  async function offerRun(id) {
+    const run = await get(runPath(id), {}, { signal }).catch(() => null);
+    if (run) tools.before(h("p", { class: "notice" }, "There is a run with this id: ", h("a", { href: runPath(id, "/runs") }, run.workflow, " ", h("span", { class: "id" }, id))));
   }
 
   function put(run) {
