@@ -18,6 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from .changes import note_gone
 from .partitions import (
     ensure_weeks,
     existing_partitions,
@@ -122,6 +123,15 @@ def bury_aged(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) 
             (shard, list(runs)),
         )
         change_behind(connection, shard)
+        # Now, and not when the rows go: that raises no generation.
+        named = connection.execute(
+            """
+            SELECT run, coalesce(given_id, run::text) FROM runs
+            WHERE shard = %s AND run = ANY(%s::uuid[])
+            """,
+            (shard, list(runs)),
+        )
+        note_gone(connection, shard, named.fetchall())
 
 
 def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:

@@ -26,6 +26,7 @@ from runfold.ids import run_key
 from runfold.streams import shard_of
 
 from .batches import write_images
+from .changes import note_gone
 from .differences import Differences, add_whole
 from .filters import RunFilter
 from .jobs import Interrupted
@@ -220,10 +221,11 @@ def _bury(
             """,
             (shard, gone),
         )
-        delete_rows(connection, shard, gone_keys)
+        deleted = delete_rows(connection, shard, gone_keys)
         write_images(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
         change_behind(connection, shard)
+        note_gone(connection, shard, deleted)
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
     return gone

@@ -157,7 +157,8 @@ _BOUNDS: Final = """
 """
 
 # No index names `status`, for it changes: the rollups tell in which hours runs began that are open.
-# Runs that are younger than any limit are not looked at, which spares the hours with the most.
+# Runs that are younger than any limit are not looked at, which spares the hours with the most. Of
+# runs that retention has aged, the fold takes nothing any more.
 _SILENT: Final = """
     WITH bounds AS MATERIALIZED (
         SELECT * FROM unnest(
@@ -180,6 +181,7 @@ _SILENT: Final = """
         SELECT shard, run, given_id, seen_at, status, project, feed_seq FROM runs
         WHERE created_at >= h.hour AND created_at < h.hour + interval '1 hour'
           AND created_at <= h.created_before AND status IN ('queued', 'running')
+          AND aged_at IS NULL
         OFFSET 0
     ) AS r
     CROSS JOIN LATERAL (

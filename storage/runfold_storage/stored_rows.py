@@ -7,7 +7,6 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from .changes import note_gone
 from .rows import NodeRow, RunRow
 
 Attempt = tuple[str, int]
@@ -39,8 +38,14 @@ def read_rows(
     return found
 
 
-def delete_rows(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> None:
-    """Take the rows of these runs away and tell watchers so; the shard is held."""
+def delete_rows(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> list[tuple[UUID, str]]:
+    """Take the rows of these runs away, (key, id) each; the shard is held.
+
+    Watchers are to be told (`changes.note_gone`) where the shard's generation is raised: a worker
+    that did not notice would give their numbers out again.
+    """
     wanted = (shard, [UUID(bytes=key) for key in keys])
     connection.execute("DELETE FROM nodes WHERE shard = %s AND run = ANY(%s::uuid[])", wanted)
     deleted = connection.execute(
@@ -50,7 +55,7 @@ def delete_rows(connection: psycopg.Connection, shard: int, keys: Sequence[bytes
         """,
         wanted,
     )
-    note_gone(connection, shard, deleted.fetchall())
+    return deleted.fetchall()
 
 
 def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) -> None:

@@ -17,6 +17,8 @@ from runfold_storage.silence import Limit, Limits, find_silent, take_pulse
 from runfold_workers.metrics import Metrics
 from runfold_workers.sweeping import Sweep
 from runfold_workers.worker import Worker, WorkerSettings
+from server_sent import listening
+from services import serving
 from tables import read_projection
 from waiting import is_folded, running, wait_until, worker_thread
 
@@ -104,6 +106,30 @@ def test_a_silent_run_is_lost_until_it_speaks_again(
     assert read_projection(database) == project([*told, *lost], SHARDS)
 
 
+def test_watchers_see_that_a_run_is_lost_and_that_it_is_not(
+    client: redis.Redis, redis_url: str, migrated_url: str
+) -> None:
+    """Those of all runs, and those of lost ones."""
+    agree_on_shards(client, SHARDS)
+    with (
+        serving(redis_url, migrated_url) as api,
+        running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, A_SECOND))),
+    ):
+        send(client, said("started"))
+        wait_until(lambda: api.get("/api/v1/runs").json()["runs"], what="the run")
+        with (
+            listening(api, "/api/v1/live?limit=1") as of_all,
+            listening(api, "/api/v1/live?status=lost") as of_lost,
+        ):
+            wait_until(lambda: of_lost.named("changed"), what="the loss")
+            send(client, said("heartbeat", minute=5))
+            wait_until(lambda: of_lost.named("removed"), what="the heartbeat")
+            wait_until(lambda: of_all.named("changed")[1:], what="the heartbeat")
+            told = [run["status"] for run in of_all.named("changed")]
+    assert "running" in told[told.index("lost") :]
+    assert of_lost.named("removed")[0] == {"id": "a run"}
+
+
 def test_the_sdk_s_heartbeats_keep_a_run_alive(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
@@ -146,6 +172,19 @@ def test_only_open_runs_beyond_the_limit_of_their_project_are_silent(
     assert found[5] == {"short": 600, "usual": 3600}
     assert found[10] == found[5]
     assert found[12] == {"short": 600, "usual": 3600, "waiting": 7200}
+
+
+def test_a_run_whose_events_retention_took_is_left_alone(
+    database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """The fold takes nothing of it any more, so it would be said to be lost for ever."""
+    fold(redis_url, migrated_url, said("started", "kept"), said("started", "aged"))
+    take_pulse(database, [0], A_SECOND)
+    database.execute("UPDATE pulses SET at = at - interval '2 s'")
+    database.execute("UPDATE runs SET aged_at = now() WHERE given_id = 'aged'")
+    take_pulse(database, [0], A_SECOND)
+
+    assert [run.run_id for run in find_silent(database, A_SECOND)] == ["kept"]
 
 
 def test_a_time_in_which_nobody_listened_does_not_count(

@@ -11,8 +11,8 @@ import pytest
 from deliveries import SHARDS, Sender, framed
 from oracle import Event, Projection, project
 from runfold.ids import make_run_id, run_key
-from runfold.streams import agree_on_shards, connect
-from runfold_storage import databases
+from runfold.streams import agree_on_shards, connect, shard_of
+from runfold_storage import aging, databases
 from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run
 from runfold_storage.errors import BadParameter
@@ -30,7 +30,7 @@ from runfold_workers.rebuilding import rebuild
 from runfold_workers.repairing import examine
 from runfold_workers.retaining import KIND, Progress, plan, retain
 from runfold_workers.selecting import Selection
-from tables import read_projection
+from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until, worker_thread
 
 DAY_US = 86_400_000_000
@@ -293,6 +293,27 @@ def test_retention_is_noted_down_once_a_day(
         assert len(list_jobs(database)) == 1
 
 
+def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_url: str) -> None:
+    """Whose numbers for watchers go on: none is given out twice, and no event is refused."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy(None, payload_days=30, run_days=65))
+    old = run_key(OLD[0][0]["run"])
+    shard = shard_of(OLD[0][0]["run"], SHARDS)
+    aging.mark(database, shard, [old], datetime.now(UTC), gone=False)
+    aging.bury_aged(database, shard, [old])
+    many = [a_run(0.01) for _ in range(99)]
+    news = [run for run in many if shard_of(run[0]["run"], SHARDS) == shard]
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        committer = Committer(connection)
+        committer.own(range(SHARDS))
+        for number, run in enumerate(news[:4], 20_000):
+            [(_, fields)] = framed(run)
+            committer.commit([StreamEntry(shard, f"{number}-0", fields)])
+            aging.remove_rows(database, shard, [old])
+    assert dead_letters(database) == []
+    assert {key for _, key in read_projection(database).runs} >= keys(news[:4])
+
+
 def test_the_fold_does_not_wait(
     database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
@@ -336,5 +357,10 @@ def test_the_fold_does_not_wait(
     [progress] = results
     assert len(progress.partitions) > 20
     assert progress.runs == len(old)
-    assert len(read_projection(database).runs) == len(new)
+    assert dead_letters(database) == []
+    found, expected = read_projection(database), project(events, SHARDS)
+    assert (found.runs, found.nodes, found.ledger) == (
+        *(expected.runs, expected.nodes),
+        expected.ledger,
+    )
     assert differences(migrated_url) == []

@@ -16,6 +16,7 @@ import psycopg
 
 from runfold.crashing import crash_point
 from runfold_storage.batches import write_images
+from runfold_storage.changes import note_gone
 from runfold_storage.differences import Differences, add_whole
 from runfold_storage.positions import change_behind, hold_shard
 from runfold_storage.rows import Batch, NodeRow, RunRow, StatsKey
@@ -88,7 +89,8 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
         change_behind(connection, shard, len(runs))
-        delete_rows(connection, shard, gone)  # last, for it takes the numbers that follow
+        # Last, for it takes the numbers that follow.
+        note_gone(connection, shard, delete_rows(connection, shard, gone))
         crash_point("before_correction_commit")
     return Corrected(corrected, differences, spans_of(stats))
 

@@ -6,9 +6,10 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 
 from runfold_stack.commands import Context
-from runfold_stack.options import name, period, whole_number
+from runfold_stack.options import whole_number
 from runfold_stack.outcomes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
 from runfold_stack.output import Output, plain
+from runfold_stack.run_filters import add_filters, filters_of
 from runfold_stack.selections import progress_bar
 from runfold_stack.servers import require_database
 from runfold_stack.stopping import run_stoppable
@@ -36,13 +37,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     parser.add_argument("runs", nargs="*", metavar="RUN", help="these runs, by their ids")
-    parser.add_argument("--project", type=name, help="runs of this project")
-    parser.add_argument("--workflow", type=name, help="runs of this workflow")
-    parser.add_argument(
-        "--status", action="append", help="runs with this status; may be given repeatedly"
-    )
-    parser.add_argument("--since", metavar="TIME", help="runs that started then or later")
-    parser.add_argument("--until", metavar="TIME", help="runs that started before")
+    add_filters(parser)
     parser.add_argument(
         "--older-than",
         type=whole_number(1, MAX_DAYS),
@@ -88,15 +83,8 @@ def run(arguments: Namespace, context: Context) -> int:
 
 def _deletion_of(arguments: Namespace) -> Deletion | None:
     """None: runs were named."""
-    since, until = period(arguments, datetime.now(UTC))
-    filters = {
-        "project": arguments.project,
-        "workflow": arguments.workflow,
-        "status": arguments.status,
-        "started_after": since,
-        "started_before": until,
-    }
-    given = arguments.older_than is not None or any(each is not None for each in filters.values())
+    filters = filters_of(arguments, datetime.now(UTC))
+    given = arguments.older_than is not None or bool(filters)
     if arguments.runs:
         if given or arguments.all:
             raise CommandFailed("name runs, or give filters, not both", USAGE)

@@ -37,6 +37,7 @@ export async function showRun(root, context) {
   draw();
   readTab();
   if (chosen) choose(chosen);
+  readRelated();
   useKeys(shortcuts(), signal);
   follow(id, run, context, {
     changed(next, hasOutput) {
@@ -121,6 +122,13 @@ export async function showRun(root, context) {
   function remember() {
     const query = { tab: tab === "timeline" ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
     history.replaceState(null, "", withQuery(location.pathname, query));
+  }
+
+  async function readRelated() {
+    const children = await get("runs", { parent_run: id, limit: 20 }, { signal }).catch(() => null);
+    if (!children?.runs.length) return;
+    fill(related, h("details", { class: "related", open: true }, h("summary", null, `Child runs (${children.next_cursor ? "newest 20" : children.runs.length})`),
+      h("ul", null, children.runs.map((child) => h("li", null, statusElement(child.status), " ", h("a", { href: runPath(child.id, "/runs") }, child.workflow, " ", h("span", { class: "id" }, child.id)), " ", durationElement(child))))));
   }
 
   function shortcuts() {
