@@ -223,9 +223,18 @@ def sums_statement(query: StatsQuery, part: Part) -> Select[Any]:
 
 
 def bins_statement(query: StatsQuery, part: Part) -> Select[Any]:
-    """The histograms, per group and bucket, each as one row of two arrays."""
+    """The histograms, per group and bucket, each as one row of two arrays, or as several.
+
+    The few rows of days that an answer without groups takes are added up faster here than there.
+    """
     table = table_of(part.source)
     group, bucket = _keys(query, part)
+    if part.source is Source.DAYS and query.group_by is None:
+        columns = (table.c.bins.label("bins"), table.c.bin_counts.label("ns"))
+        counted = or_(*(table.c[status] != 0 for status in RUN_STATUSES))
+        return select(group.label("grp"), bucket.label("bucket"), *columns).where(
+            *query.conditions(part), counted
+        )
     bins = unnested_bins(table.c)
     each = (
         select(
