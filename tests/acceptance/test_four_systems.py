@@ -31,18 +31,23 @@ class Client:
         self.http = http
         self.redis_url = redis_url
         self.database_url = database_url
-        self._wait_for = ""
+        self._position: dict[str, str] = {}
 
     def record(self, **execution: Any) -> str:
         """Send a whole execution; returns its id."""
         answer = self.http.post("/api/v1/executions", json=execution)
         assert answer.status_code == 202, answer.text
-        self._wait_for = answer.json()["wait_for"] or self._wait_for
+        self.note(answer.json()["position"])
         return str(answer.json()["run"])
+
+    def note(self, position: dict[str, str]) -> None:
+        """Remember how far reads have to wait: the last frame of each shard."""
+        self._position |= position
 
     def get(self, path: str, **query: Any) -> Any:
         """Read what was written before."""
-        answer = self.http.get(f"/api/v1/{path}", params={**query, "wait_for": self._wait_for})
+        wait_for = ",".join(f"{shard}:{frame}" for shard, frame in self._position.items())
+        answer = self.http.get(f"/api/v1/{path}", params={**query, "wait_for": wait_for})
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -226,7 +231,7 @@ def test_a_receiver_that_never_fails_the_workflow(
     with serving(redis_server.url, "postgresql://nobody@127.0.0.1:1/none") as lone:
         answer = lone.post("/api/v1/executions", json={"workflow": "received", "id": "received"})
         assert answer.status_code == 202
-        client._wait_for = answer.json()["wait_for"]
+        client.note(answer.json()["position"])
     assert client.get("runs/received")["status"] == "completed"
     with Recorder("redis://127.0.0.1:1/0") as recorder, recorder.run("unheard") as run:
         run.outputs = {"done": True}
