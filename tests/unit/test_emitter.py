@@ -294,10 +294,18 @@ def test_the_oldest_may_be_dropped(fake_server: fakeredis.FakeServer) -> None:
 
 def test_a_forked_child_starts_empty(fake_server: fakeredis.FakeServer) -> None:
     """The parent sends what the parent has; the child gets a thread and a client of its own."""
-    emitter = make(away, backpressure="block")
+    connecting, let_go = threading.Event(), threading.Event()
+
+    def hang() -> fakeredis.FakeRedis:
+        connecting.set()
+        let_go.wait(60)
+        return away()
+
+    emitter = make(hang, backpressure="block")
     emitter.put(item(0))
     thread = emitter._thread
     assert thread is not None
+    assert connecting.wait(30)  # in a child there is no such thread, so here it must do nothing
     emitter._connect = lambda: fakeredis.FakeRedis(server=fake_server)
     emitter.after_fork()
     emitter.put(item(1))
@@ -305,6 +313,8 @@ def test_a_forked_child_starts_empty(fake_server: fakeredis.FakeServer) -> None:
     assert ids(fake_server) == [1]
     assert emitter._thread is not thread
     emitter.close(5)
+    let_go.set()
+    thread.join(30)
 
 
 def test_heartbeats_come_from_the_flusher(fake_server: fakeredis.FakeServer) -> None:
