@@ -5,7 +5,7 @@ import re
 import httpx
 from playwright.sync_api import Page, expect
 
-from posting import ended_run, event, post
+from posting import ended_run, event, failed_run, post
 
 ROWS = "table.runs tbody tr"
 
@@ -161,6 +161,21 @@ def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
     expect(page).to_have_url(re.compile(r"/runs/bad$"))
 
 
+def test_failures_that_are_alike_lead_to_their_runs(page: Page, api: httpx.Client) -> None:
+    """And to one of them, at the node where it failed."""
+    post(api, *failed_run("r1", stack="x"), *failed_run("r2", stack="y"), *ended_run("fine"))
+    page.goto("/failures")
+    groups = page.locator("table.failures tbody tr")
+    expect(groups).to_have_count(1)
+    expect(groups).to_contain_text("ValueError")
+    expect(groups).to_contain_text("no rows")
+    groups.get_by_role("link", name="ValueError").click()
+    expect(page.locator(ROWS)).to_have_count(2)
+    page.go_back()
+    groups.get_by_role("link", name="see it").click()
+    expect(page.get_by_role("complementary", name="Node load")).to_be_visible()
+
+
 def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client) -> None:
     """With the figures that the service tells."""
     post(api, *ended_run("good", 90), *ended_run("bad", 30, end="failed"))
@@ -190,7 +205,7 @@ def test_every_control_has_a_name_and_the_page_fits_a_phone(page: Page, api: htt
     """What a screen reader would say, and nothing to scroll sideways for."""
     post(api, *ended_run("a", tags={"env": "prod"}), *ended_run("b", end="failed"))
     page.set_viewport_size({"width": 375, "height": 700})
-    for address in ("/", "/workflows", "/stats", "/runs/a"):
+    for address in ("/", "/workflows", "/failures", "/stats", "/runs/a"):
         page.goto(address)
         expect(page.locator("main h1")).to_be_visible()
         nameless = page.evaluate(

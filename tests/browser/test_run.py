@@ -91,7 +91,7 @@ def test_text_of_events_stays_text(page: Page, api: httpx.Client) -> None:
         event("node_finished", run, 6, node=evil, status="failed", error=error, outputs=payload),
         event("failed", run, 5, error={**error, "node": evil}, outputs=payload),
     )  # fmt: skip
-    for address in ("/", "/workflows", "/stats"):
+    for address in ("/", "/workflows", "/failures", "/stats"):
         page.goto(address)
         expect(page.get_by_role("main")).to_contain_text("<script>window.hacked")
     page.goto("/")

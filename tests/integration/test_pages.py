@@ -22,7 +22,9 @@ def api() -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/a", "/runs/a%2Fb%3F", "/workflows", "/stats"])
+@pytest.mark.parametrize(
+    "path", ["/", "/runs/a", "/runs/a%2Fb%3F", "/workflows", "/failures", "/stats"]
+)
 def test_every_address_gets_the_document(api: httpx.Client, path: str) -> None:
     """Under a policy that lets nothing in but the page's own files."""
     answer = api.get(path)

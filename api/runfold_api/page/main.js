@@ -10,6 +10,7 @@ import { initKeys } from "./shared/keys.js";
 import { showRuns } from "./runs/view.js";
 import { showRun } from "./run/view.js";
 import { showWorkflows } from "./workflows/view.js";
+import { showFailures } from "./failures/view.js";
 import { showStats } from "./stats/view.js";
 
 const main = document.getElementById("main");
@@ -53,6 +54,7 @@ function viewOf(path) {
   if (path === "/" || path === "/runs") return showRuns;
   if (path.startsWith("/runs/")) return showRun;
   if (path === "/workflows") return showWorkflows;
+  if (path === "/failures") return showFailures;
   if (path === "/stats") return showStats;
   return (root, context) => {
     context.title("Not found");

@@ -5,6 +5,7 @@ import { h, fill } from "./elements.js";
 const GENERAL = [
   { keys: ["g r"], says: "go to runs" },
   { keys: ["g w"], says: "go to workflows" },
+  { keys: ["g f"], says: "go to failures" },
   { keys: ["g s"], says: "go to statistics" },
   { keys: ["?"], says: "show these shortcuts" },
 ];
@@ -30,7 +31,7 @@ export function useKeys(shortcuts, signal) {
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
-  const places = { r: "/", w: "/workflows", s: "/stats" };
+  const places = { r: "/", w: "/workflows", f: "/failures", s: "/stats" };
   if (pending === "g" && places[event.key]) {
     pending = "";
     document.querySelector(`header nav a[href="${places[event.key]}"]`).click();
