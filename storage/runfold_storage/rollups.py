@@ -15,7 +15,7 @@ from .encoding import STATS_FIELDS
 from .rows import StatsDifference, StatsKey
 from .upserts import Upsert
 
-_DAY_US: Final = 86_400_000_000
+DAY_US: Final = 86_400_000_000
 
 _DAYS: Final = """
     INSERT INTO stats_days AS days (
@@ -206,7 +206,7 @@ def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:
         },
     )
     if not key.node:
-        day = to_datetime(key.hour_us - key.hour_us % _DAY_US)
+        day = to_datetime(key.hour_us - key.hour_us % DAY_US)
         for statement in _EXTREMES_OF_DAYS:
             connection.execute(statement, {**key._asdict(), "day": day})
 
@@ -240,14 +240,14 @@ def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> No
         """,
         (
             [key.shard for key in keys],
-            [to_datetime(key.hour_us - key.hour_us % _DAY_US) for key in keys],
+            [to_datetime(key.hour_us - key.hour_us % DAY_US) for key in keys],
         ),
     )
 
 
 def rebuild_days(connection: psycopg.Connection, shard: int, hours_us: Iterable[int]) -> None:
     """Add the days of these hours up again, for whoever holds the shard and changed the hours."""
-    days = sorted({hour_us - hour_us % _DAY_US for hour_us in hours_us})
+    days = sorted({hour_us - hour_us % DAY_US for hour_us in hours_us})
     if not days:
         return
     wanted = (shard, [to_datetime(day) for day in days])

@@ -38,6 +38,14 @@ QUIET = [event for event in EVENTS if event["type"] != "heartbeat"]
 """Heartbeats are not in the ledger, and no rebuild knows of them."""
 EXPECTED = project(QUIET, SHARDS)
 
+DAYS = """
+    SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
+           n_timed, duration_sum_us, duration_min_us, duration_max_us
+    FROM stats_days
+    WHERE queued + running + completed + failed + cancelled + lost > 0
+    ORDER BY workflow, project, day, shard
+"""
+
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[psycopg.Connection]:
@@ -176,14 +184,41 @@ def test_damage_is_found_and_exactly_that_is_repaired(
 
 
 @pytest.mark.usefixtures("history")
-@pytest.mark.parametrize("table", ["runs", "nodes", "stats"])
+def test_a_day_that_is_not_the_sum_of_its_hours(
+    database: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    """It is found, and added up again."""
+    before = database.execute(DAYS).fetchall()
+    place = database.execute(
+        """
+        UPDATE stats_days SET failed = failed + 1
+        WHERE (workflow, project, day, shard) = (
+            SELECT workflow, project, day, shard FROM stats_days ORDER BY 1, 2, 3, 4 LIMIT 1
+        )
+        RETURNING shard, day
+        """
+    ).fetchone()
+    assert place is not None
+    differences, findings = found_in(other)
+    assert [(each.table, each.what, each.shard) for each in differences] == [
+        ("stats_days", "differs", place[0])
+    ]
+    assert repair(other, findings, NEVER) == 1
+    assert database.execute(DAYS).fetchall() == before
+    assert found_in(other)[0] == []
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize("table", ["runs", "nodes", "stats", "stats_days"])
 def test_an_empty_table_is_filled_again(
     database: psycopg.Connection, other: psycopg.Connection, table: str
 ) -> None:
     """The ledger is enough."""
+    days = database.execute(DAYS).fetchall()
     database.execute(f"DELETE FROM {table}")
     rebuild_all(other)
     assert read_projection(database) == EXPECTED
+    assert database.execute(DAYS).fetchall() == days
 
 
 @pytest.mark.usefixtures("history")

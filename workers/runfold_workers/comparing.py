@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from runfold.codec import to_rfc3339
+from runfold_storage.days import Day
 from runfold_storage.rows import NodeRow, RunRow, StatsKey
 from runfold_storage.stored_rows import StoredRun
 from runfold_storage.sums import Figures, Rollups
@@ -34,7 +35,7 @@ class Difference(Struct, frozen=True):
     `unreadable`: the ledger has an event of the run that cannot be read, so that nobody can tell.
     """
 
-    table: Literal["events", "runs", "nodes", "stats"]
+    table: Literal["events", "runs", "nodes", "stats", "stats_days"]
     what: What
     shard: int
     of: dict[str, Any]
@@ -60,6 +61,12 @@ def compare_run(shard: int, key: bytes, refolded: Refolded, stored: StoredRun) -
         was, should = found.nodes.get(attempt), expected.nodes.get(attempt)
         differences += _compare("nodes", shard, of_node, was, should)
     return differences
+
+
+def wrong_day(day: Day) -> Difference:
+    """A day that is not the sum of its hours."""
+    shard, start_us = day
+    return Difference("stats_days", "differs", shard, {"day": to_rfc3339(start_us)})
 
 
 def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[StatsKey, Difference]]:

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from runfold.crashing import crash_point
 from runfold_storage.batches import prepare_session
+from runfold_storage.days import correct_day
 from runfold_storage.jobs import (
     Interrupted,
     finish_job,
@@ -37,7 +38,15 @@ from runfold_storage.sums import Span
 from .comparing import Difference
 from .correcting import correct_rollups, correct_runs, correct_span
 from .selecting import Selection
-from .verifying import Wrong, make_spans, shards_of, spans_of_run, verify_rollups, verify_runs
+from .verifying import (
+    Wrong,
+    make_spans,
+    shards_of,
+    spans_of_run,
+    verify_days,
+    verify_rollups,
+    verify_runs,
+)
 
 KIND: Final = "rebuild"
 CORRECTED_RUNS: Final = 200
@@ -167,6 +176,10 @@ class _Rebuild:
             found = verify_rollups(self._connection, span)
             self._progress.rollups += len(self._replace(found))
             self._progress.hour_us = span.end_us
+            self._note()
+        for day in verify_days(self._connection, self._selection):
+            correct_day(self._connection, day)
+            self._progress.rollups += 1
             self._note()
 
     def _replace(self, found: Sequence[tuple[StatsKey, Difference]]) -> list[StatsKey]:

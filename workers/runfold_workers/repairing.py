@@ -12,17 +12,26 @@ from dataclasses import dataclass, field
 import psycopg
 
 from runfold_storage.batches import prepare_session
+from runfold_storage.days import Day, correct_day, day_of
 from runfold_storage.jobs import Interrupted
 from runfold_storage.resting import Rests
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Span, spans_of
 
-from .comparing import Difference
+from .comparing import Difference, wrong_day
 from .correcting import correct_runs, correct_span
 from .rebuilding import portions
 from .selecting import Selection
-from .verifying import Wrong, make_spans, shards_of, spans_of_run, verify_rollups, verify_runs
+from .verifying import (
+    Wrong,
+    make_spans,
+    shards_of,
+    spans_of_run,
+    verify_days,
+    verify_rollups,
+    verify_runs,
+)
 
 
 @dataclass(slots=True)
@@ -33,6 +42,7 @@ class Findings:
     differences: int = 0
     runs: list[Wrong] = field(default_factory=list)
     rollups: list[StatsKey] = field(default_factory=list)
+    days: list[Day] = field(default_factory=list)
     hours_left: int | None = None
     """None as long as runs are compared."""
 
@@ -74,6 +84,10 @@ def examine(
         wrong = verify_rollups(connection, span, findings.runs)
         findings.rollups += [key for key, _ in wrong]
         tell(difference for _, difference in wrong)
+    # Where hours are wrong their days are added up again with them.
+    with_hours = {(key.shard, day_of(key.hour_us)) for key in findings.rollups if not key.node}
+    findings.days = [day for day in verify_days(connection, selection) if day not in with_hours]
+    tell(map(wrong_day, findings.days))
     return findings
 
 
@@ -106,6 +120,9 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
         corrected += sum(key in listed for key in replaced)
         if stop.is_set():
             raise Interrupted
+    for day in findings.days:
+        correct_day(connection, day)
+        corrected += 1
     return corrected
 
 

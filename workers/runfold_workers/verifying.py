@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 import psycopg
 
+from runfold.codec import to_datetime
+from runfold_storage.days import Day, find_wrong_days
 from runfold_storage.differences import HOUR_US, Differences, add_whole, scope_of
 from runfold_storage.rows import RunRow, StatsKey
 from runfold_storage.run_keys import BEFORE_ALL, next_keys
@@ -167,6 +169,15 @@ def sums_of(
         leave_out_aged(connection, span, differences)
         add_differences(expected, differences)
     return read_rollups(connection, span), expected
+
+
+def verify_days(connection: psycopg.Connection, selection: Selection) -> list[Day]:
+    """Days that are not the sum of their hours; only where all runs of a time are selected."""
+    if selection.run or selection.project or selection.workflow:
+        return []
+    bounds = (selection.since_us, selection.until_us)
+    since, until = (None if bound is None else to_datetime(bound) for bound in bounds)
+    return find_wrong_days(connection, since, until)
 
 
 def hour_of(row: RunRow) -> int:
