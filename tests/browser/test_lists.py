@@ -1,9 +1,11 @@
 """The list of runs, as a person uses it."""
 
 import re
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from posting import ended_run, event, failed_run, post
 
@@ -190,6 +192,24 @@ def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client
     expect(runs.locator("tbody tr").last).to_contain_text("1")
     page.get_by_label("Time").select_option("24h")
     expect(page).to_have_url(re.compile("last=24h"))
+
+
+def test_days_are_those_of_the_viewer(page: Page, browser: Browser, api: httpx.Client) -> None:
+    """Midnight is that of the viewer's zone, and nothing falls between two days."""
+    post(api, *(each for n in range(48) for each in ended_run(f"run {n}", 1800 + 3600 * n)))
+    context = browser.new_context(base_url=str(api.base_url), timezone_id="America/New_York")
+    there = context.new_page()
+    there.goto("/stats")
+    runs = there.locator("figure.chart").filter(
+        has=there.get_by_role("heading", name="Runs", exact=True)
+    )
+    runs.get_by_text("Table").click()
+    counts = [int(cell) for cell in runs.locator("tbody td").all_inner_texts()]
+    assert len(counts) == 7
+    assert sum(counts) == 48
+    hours_today = datetime.now(ZoneInfo("America/New_York")).hour
+    assert counts[-1] in (hours_today, hours_today + 1)
+    context.close()
 
 
 def test_a_page_that_is_not_there_leads_back(page: Page, api: httpx.Client) -> None:

@@ -1,37 +1,49 @@
-// The spans of time that statistics are shown for, and the buckets that they are cut into.
+// The spans of time that statistics are shown for, and the buckets that they are cut into: days,
+// weeks and months are those of the viewer's zone.
 
 const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const hour = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", timeZone: "UTC" });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const month = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short" });
 
 export const SPANS = {
-  "24h": { label: "Last 24 hours", ms: DAY_MS, bucket: "hour" },
-  "7d": { label: "Last 7 days", ms: 7 * DAY_MS, bucket: "day" },
-  "30d": { label: "Last 30 days", ms: 30 * DAY_MS, bucket: "day" },
-  "90d": { label: "Last 90 days", ms: 90 * DAY_MS, bucket: "week" },
-  all: { label: "All time", ms: null, bucket: "month" },
+  "24h": { label: "Last 24 hours", bucket: "hour", format: hour },
+  "7d": { label: "Last 7 days", days: 7, bucket: "day", format: day },
+  "30d": { label: "Last 30 days", days: 30, bucket: "day", format: day },
+  "90d": { label: "Last 90 days", days: 90, bucket: "week", format: day },
+  all: { label: "All time", bucket: "month", format: month },
 };
 
 /** What a name stands for; by default seven days. */
 export function spanOf(name) {
   const known = Object.hasOwn(SPANS, name ?? "") ? name : "7d";
   const span = SPANS[known];
-  const step = span.bucket === "hour" ? HOUR_MS : DAY_MS;
-  const since = span.ms === null ? null : new Date(Math.floor((Date.now() - span.ms) / step) * step + step).toISOString();
-  const format = span.bucket === "hour" ? hour : day;
-  return { ...span, name: known, since, zone, labelOf: (start) => format.format(new Date(start)) };
+  const first = firstStart(span);
+  return {
+    ...span, name: known, tz: span.bucket === "hour" ? null : zone,
+    since: first && first.toISOString(), labelOf: (start) => span.format.format(new Date(start)),
+  };
 }
 
 /** Every bucket of a span, also those without runs, so that time is even; and the figures of those that have some. */
 export function bucketsOf(buckets, span) {
   const at = new Map(buckets.map((bucket) => [Date.parse(bucket.start), bucket]));
   const known = [...at.keys()].sort((a, b) => a - b);
-  const step = { hour: HOUR_MS, day: DAY_MS, week: 7 * DAY_MS }[span.bucket];
-  if (!step || !known.length) return { starts: known, at };
+  if (!known.length || span.bucket === "month") return { starts: known, at };
   const starts = [];
-  const first = span.bucket === "week" ? known[0] : Date.parse(span.since);
-  for (let start = first; start <= Date.now() || start <= known.at(-1); start += step) starts.push(start);
+  const start = span.bucket === "week" ? new Date(known[0]) : new Date(span.since);
+  while (start <= Date.now() || start <= known.at(-1)) {
+    starts.push(start.getTime());
+    if (span.bucket === "hour") start.setTime(start.getTime() + HOUR_MS);
+    else start.setDate(start.getDate() + (span.bucket === "week" ? 7 : 1)); // a day may have 23 hours
+  }
   return { starts, at };
+}
+
+function firstStart(span) {
+  if (span.bucket === "month") return null;
+  const now = new Date();
+  if (span.bucket === "hour") return new Date(Math.floor(now / HOUR_MS) * HOUR_MS - 23 * HOUR_MS);
+  return new Date(now.getFullYear(), now.getMonth(), now.getDate() - span.days + 1);
 }

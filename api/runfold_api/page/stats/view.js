@@ -14,7 +14,7 @@ export async function showStats(root, context) {
   const span = spanOf(query.get("last"));
   const about = { project: query.get("project"), workflow: query.get("workflow"), since: span.since };
   const [stats, byWorkflow, byNode, names] = await Promise.all([
-    get("stats", { ...about, bucket: span.bucket }, { signal }),
+    get("stats", { ...about, bucket: span.bucket, tz: span.tz }, { signal }),
     get("stats", { ...about, group_by: "workflow" }, { signal }),
     get("stats", { ...about, group_by: "node" }, { signal }).catch(() => ({ groups: [] })),
     get("workflows", { limit: 500 }, { signal }),
@@ -52,16 +52,16 @@ const card = (name, value, more) => h("div", { class: "card" }, h("dt", null, na
 
 function charts(stats, span) {
   const { starts, at } = bucketsOf(stats.buckets, span);
-  const values = (pick) => starts.map((start) => (at.has(start) ? pick(at.get(start)) : null));
+  const values = (pick, none = null) => starts.map((start) => (at.has(start) ? pick(at.get(start)) : none));
   const common = { starts, labelOf: span.labelOf };
   const ms = (name) => ({ name, look: name, values: values((bucket) => bucket.duration_ms[name]) });
   return h("div", { class: "charts" },
-    chart({ ...common, title: "Runs", kind: "bars", format: formatShort, series: STATUSES.filter((name) => stats[name]).map((name) => ({ name, look: name, values: values((bucket) => bucket[name] ?? 0) })) }),
+    chart({ ...common, title: "Runs", kind: "bars", format: formatShort, series: STATUSES.filter((name) => stats[name]).map((name) => ({ name, look: name, values: values((bucket) => bucket[name] ?? 0, 0) })) }),
     chart({ ...common, title: "Success rate", kind: "lines", format: formatPercent, top: 1, series: [{ name: "success", look: "completed", values: values((bucket) => bucket.success_rate) }] }),
     chart({ ...common, title: "Duration", kind: "lines", format: formatDuration, series: [ms("p50"), ms("p95"), ms("p99")] }),
     stats.usage.total_tokens > 0 && chart({ ...common, title: "Tokens", kind: "bars", format: formatShort, series: [
-      { name: "input", look: "p50", values: values((bucket) => bucket.usage.input_tokens) }, { name: "output", look: "p95", values: values((bucket) => bucket.usage.output_tokens) }] }),
-    stats.usage.cost_usd > 0 && chart({ ...common, title: "Cost", kind: "bars", format: formatCost, series: [{ name: "US dollars", look: "p99", values: values((bucket) => bucket.usage.cost_usd) }] }));
+      { name: "input", look: "p50", values: values((bucket) => bucket.usage.input_tokens, 0) }, { name: "output", look: "p95", values: values((bucket) => bucket.usage.output_tokens, 0) }] }),
+    stats.usage.cost_usd > 0 && chart({ ...common, title: "Cost", kind: "bars", format: formatCost, series: [{ name: "US dollars", look: "p99", values: values((bucket) => bucket.usage.cost_usd, 0) }] }));
 }
 
 function tables(byWorkflow, byNode, about) {
