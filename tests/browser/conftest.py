@@ -15,9 +15,9 @@ expect.set_options(timeout=60_000)  # what is slow passes late, what never comes
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+    """A headless Chromium; no longer than a module, for Playwright's event loop runs as long."""
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH; on Debian: apt-get install chromium")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
