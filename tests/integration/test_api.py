@@ -568,6 +568,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "error_type",
         "fingerprint",
         "parent_run",
+        "q",
         "limit",
         "cursor",
         "offset",
