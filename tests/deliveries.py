@@ -40,12 +40,15 @@ class Sender(threading.Thread):
         self._may_finish = threading.Event()
         if not tireless:
             self._may_finish.set()
+        self.total = self.allowed = len(frames)
+        """How many there are, and may go by now."""
         self.failures = 0
         self.sent = 0
 
     def finish(self) -> None:
         """Send the rest without a pause; returns when all is sent."""
         self._pause_s = 0
+        self.allowed = self.total
         self._may_finish.set()
         self.join(60)
         assert not self.is_alive(), "the sender does not come to an end"
@@ -54,6 +57,8 @@ class Sender(threading.Thread):
         client = connect(self._url)
         number = 0
         while number < len(self._frames):
+            while number >= self.allowed:
+                time.sleep(0.01)
             if number == len(self._frames) - 1 and not self._may_finish.is_set():
                 number = max(number - 50, 0)
             shard, fields = self._frames[number]

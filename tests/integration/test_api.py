@@ -16,6 +16,7 @@ import redis
 from conftest import MakePostgres, MakeRedis
 from runfold.frames import decode_frame
 from runfold_api import freshness
+from runfold_storage.migrate import migrate
 from services import serving, working
 from told import START, event, fold, whole_run
 
@@ -439,6 +440,7 @@ def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> Non
     """Reads work again as soon as PostgreSQL does."""
     server = make_postgres()
     url = server.create_database("restarts")
+    migrate(url)
     fold(url, whole_run("a", 0))
     with serving(redis_url, url) as api:
         assert api.get("/readyz").json() == {"status": "ready"}

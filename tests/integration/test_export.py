@@ -135,7 +135,7 @@ def runfold_export(url: str, *words: str) -> tuple[subprocess.CompletedProcess[b
         [sys.executable, "-c", program, *words],
         env={"RUNFOLD_DATABASE_URL": url, "PATH": "/usr/bin:/bin"},
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
     return done, int(done.stderr.split()[-1])
 
