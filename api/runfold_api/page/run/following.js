@@ -4,6 +4,7 @@ import { get, runPath } from "../shared/api.js";
 import { watch } from "../shared/live.js";
 
 const AT_MOST_EVERY_MS = 500;
+const MOST_PAUSE_MS = 5000;
 const ENDED = ["completed", "failed", "cancelled"];
 
 /**
@@ -50,8 +51,9 @@ export function follow(id, first, context, handlers) {
       isDue = !context.signal.aborted;
       wrote = null;
     }
-    // A large run is read less often: at most a tenth of the time goes into reading.
-    last = Date.now() + 9 * (Date.now() - began);
+    // A large run is read less often: at most a tenth of the time goes into reading, unless that is
+    // so slow that nobody would see it go on.
+    last = Date.now() + Math.min(MOST_PAUSE_MS, 9 * (Date.now() - began));
     busy = false;
   }
 }
