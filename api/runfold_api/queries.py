@@ -12,7 +12,7 @@ from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
 from litestar.typing import FieldDefinition
 
-from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET, parse_time
+from runfold_storage.checks import MAX_LIMIT, MAX_OFFSET, parse_time
 
 from .problems import BadRequest
 
@@ -72,6 +72,14 @@ Search = Annotated[
     QueryParameter(
         description="Only runs with this text in their workflow, id, tags, error type or message; "
         "case does not matter."
+    ),
+]
+Payload = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only runs with this text in their inputs or outputs, of projects that have "
+        "these searched; case does not matter. The first 8192 characters of runs that have ended; "
+        "`searched` says how far. For lists and exports alone."
     ),
 ]
 EndedSince = Annotated[
@@ -152,6 +160,7 @@ def run_filters(
     fingerprint: Fingerprint = None,
     parent_run: ParentRun = None,
     q: Search = None,
+    payload: Payload = None,
 ) -> dict[str, Any]:
     """What `History.runs` and `History.export` are filtered by."""
     return {
@@ -172,6 +181,7 @@ def run_filters(
         "fingerprint": fingerprint,
         "parent_run": parent_run,
         "q": q,
+        "payload": payload,
     }
 
 

@@ -8,10 +8,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from runfold_storage.checks import parse_time
 from runfold_storage.event_pages import EventPage
 from runfold_storage.export_formats import FORMATS
 from runfold_storage.failures import Failures
-from runfold_storage.filters import parse_time
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
 from runfold_storage.statistics import Stats

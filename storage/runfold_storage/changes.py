@@ -181,7 +181,7 @@ def read_changed_runs(
         .render_derived()
     )
     statement = (
-        select(*SUMMARY_COLUMNS, runs.c.shard)
+        select(*SUMMARY_COLUMNS)
         .select_from(runs.join(keys, (runs.c.shard == keys.c.shard) & (runs.c.run == keys.c.run)))
         .where(*([] if wanted is None else wanted.conditions()))
     )
@@ -233,8 +233,17 @@ def _bound(values: Sequence[Any], kind: Any) -> Any:
     return cast(literal(values, ARRAY(kind)), ARRAY(kind))
 
 
+def entries_of(runs: bytes) -> list[UUID]:
+    """The keys of the runs that a row of `changes` is about, in the order of their numbers."""
+    return [UUID(bytes=entry[1:]) for entry in _split(runs)]
+
+
+def _split(runs: bytes) -> list[bytes]:
+    return [runs[at : at + _ENTRY_BYTES] for at in range(0, len(runs), _ENTRY_BYTES)]
+
+
 def _entries(row: Row[Any]) -> Iterator[Change]:
-    entries = [row.runs[at : at + _ENTRY_BYTES] for at in range(0, len(row.runs), _ENTRY_BYTES)]
+    entries = _split(row.runs)
     gone = row.gone or [None] * len(entries)
     first = row.feed_seq - len(entries) + 1
     for number, (entry, run_id) in enumerate(zip(entries, gone, strict=True), first):

@@ -17,9 +17,9 @@ from runfold.codec import TYPES, Envelope, decode_body, encode_event, to_datetim
 from runfold.errors import BrokenEvent
 from runfold.events import Logged
 
+from .checks import check_choice, check_name, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
-from .filters import check_choice, check_name, check_number
 from .tables import events
 
 MAX_EVENTS: Final = 1000

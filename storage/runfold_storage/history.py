@@ -11,32 +11,32 @@ threads; it opens no connection before the first read, and a connection that bre
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
-from .databases import explain, make_engine
-from .errors import DatabaseUnreachable, FoldBehind
+from .checks import check_choice
+from .errors import FoldBehind
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
-from .filters import check_choice, make_run_filter
+from .filters import make_run_filter
 from .incidents import Incident, read_incidents
 from .positions import Position
+from .remembered_days import RememberedDays
 from .run_details import RunDetail, read_run
 from .run_lists import make_page, read_runs
-from .statistics import Stats, make_stats_query, read_stats
+from .snapshots import Snapshots
+from .statistics import Stats, read_stats
+from .stats_queries import make_stats_query
 from .summaries import RunPage, Watermark
 from .tables import dead_letters, runs
 from .watermarks import (
@@ -65,13 +65,9 @@ class History:
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
-        session = {
-            "statement_timeout": str(round(timeout_s * 1000)),
-            "timezone": "UTC",
-            "application_name": "runfold-history",
-        }
-        self._engine = make_engine(dsn, pool_size=pool_size, session=session)
+        self._snapshots = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._shards = 0
+        self._remembered = RememberedDays()
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +82,7 @@ class History:
 
     def close(self) -> None:
         """Close all connections; the next read would open new ones."""
-        self._engine.dispose()
+        self._snapshots.close()
 
     def runs(
         self,
@@ -108,6 +104,7 @@ class History:
         fingerprint: str | None = None,
         parent_run: str | None = None,
         q: str | None = None,
+        payload: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
@@ -116,7 +113,8 @@ class History:
 
         A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
         `next_cursor` or the `prev_cursor` of a page with the same filters. `q` is a text in the
-        workflow, the id, the tags, or the error's type or message.
+        workflow, the id, the tags, or the error's type or message; `payload` is one in the inputs
+        or outputs, of projects that have those searched: the page's `searched` says how far.
         """
         wanted = make_run_filter(
             project=project,
@@ -136,9 +134,10 @@ class History:
             fingerprint=fingerprint,
             parent_run=parent_run,
             q=q,
+            payload=payload,
         )
         page = make_page(wanted, limit, offset, cursor)
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return read_runs(connection, wanted, page)
 
     def export(
@@ -156,12 +155,12 @@ class History:
         """
         check_choice("format", format, FORMATS)
         wanted = make_run_filter(**filters)
-        pages = read_pages(self._snapshot, wanted, with_nodes=nodes)
+        pages = read_pages(self._snapshots.open, wanted, with_nodes=nodes)
         return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
 
     def run(self, run: str) -> RunDetail | None:
         """One run with its nodes and payloads; None for a run that is not known."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             place = self.find(connection, run)
             return None if place is None else read_run(connection, *place)
 
@@ -216,8 +215,8 @@ class History:
             group_by=group_by,
             tz=tz,
         )
-        with self._snapshot() as connection:
-            return read_stats(connection, query)
+        with self._snapshots.open() as connection:
+            return read_stats(connection, query, self._remembered)
 
     def failures(
         self,
@@ -235,7 +234,7 @@ class History:
         query = make_failure_query(
             project=project, workflow=workflow, since=since, until=until, limit=limit
         )
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return read_failures(connection, query)
 
     def workflows(
@@ -243,17 +242,17 @@ class History:
     ) -> WorkflowPage:
         """Every workflow, by name, with the figures of all its runs."""
         query = make_workflow_query(project=project, limit=limit, cursor=cursor)
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return read_workflows(connection, query)
 
     def read(self, question: Callable[[Connection], Answer]) -> Answer:
         """Ask several things of one snapshot, as the feed of changes does."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return question(connection)
 
     def watermark(self) -> Watermark:
         """How far the fold has come."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return read_watermark(connection)
 
     def wait_for(self, position: Mapping[str, str] | str, *, timeout_s: float = MAX_WAIT_S) -> None:
@@ -271,27 +270,27 @@ class History:
 
     def incidents(self) -> list[Incident]:
         """What must not happen and did, the latest first."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return read_incidents(connection.exec_driver_sql)
 
     def positions(self) -> dict[int, Position]:
         """The checkpoint of each shard."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return read_positions(connection)
 
     def count_dead_letters(self) -> int:
         """Events and frames that could not be understood."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
 
     def revision(self) -> str | None:
         """The revision of the database's schema."""
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
 
     def _events(self, query: EventQuery) -> EventPage | None:
-        with self._snapshot() as connection:
+        with self._snapshots.open() as connection:
             place = self.find(connection, query.run)
             return None if place is None else read_events(connection, *place, query)
 
@@ -308,20 +307,6 @@ class History:
         statement = select(runs.c.run).where(runs.c.shard == shard, runs.c.run == key).limit(1)
         return None if connection.execute(statement).first() is None else (shard, key)
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        """A read-only transaction in which all statements see the same state."""
-        try:
-            with self._engine.connect() as connection:
-                # Counts, pages and watermark come from several statements and must agree.
-                yield connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-        except PoolTimeoutError as error:
-            raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
-        except DBAPIError as error:
-            raise _translated(error) from error
-
 
 def _told(
     pages: Iterable[list[ExportedRun]], seen: Callable[[int], None]
@@ -329,7 +314,3 @@ def _told(
     for page in pages:
         yield page
         seen(len(page))
-
-
-def _translated(error: DBAPIError) -> Exception:
-    return (explain(error.orig) if error.orig is not None else None) or error

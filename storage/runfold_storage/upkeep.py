@@ -20,9 +20,10 @@ from msgspec import Struct
 
 from . import databases, deletions, jobs
 from .batches import prepare_session
+from .checks import check_choice, check_number
 from .deletions import Deletion, Place
 from .errors import BadParameter
-from .filters import RunFilter, check_choice, check_number, make_run_filter
+from .filters import RunFilter, make_run_filter
 from .jobs import Job
 
 AT_ONCE: Final = 1000
@@ -131,6 +132,8 @@ def make_deletion(
 ) -> Deletion:
     """A checked one; raises `BadParameter`, also where nothing narrows it down."""
     wanted = make_run_filter(**filters)
+    if wanted.payload is not None:
+        raise BadParameter("payload", "only lists and exports take it: not all runs are searched")
     ended_before = None
     if older_than_days is not None:
         check_number("older_than_days", older_than_days, 1, MAX_DAYS)

@@ -38,7 +38,8 @@ export async function showRuns(root, context) {
   drawTools();
   if (filters.q) offerRun(filters.q);
   useKeys(shortcuts(table, form), signal);
-  if (!cursor) follow();
+  // Payloads are searched behind the fold: nobody is told of a run that comes to match.
+  if (!cursor && !filters.payload) follow();
 
   function follow() {
     watch("/api/v1/live", filters, {
@@ -76,7 +77,7 @@ export async function showRuns(root, context) {
   function drawTools() {
     const many = selected.length;
     fill(tools,
-      h("span", { class: "total", "aria-live": "polite" }, describeTotal(total)),
+      h("span", { class: "total", "aria-live": "polite" }, describeTotal(total), describeSearched(page.searched)),
       h("span", { class: "spacer" }),
       h("a", { class: "button quiet", download: true, href: withQuery("/api/v1/export", { format: "csv", ...filters }) }, "Export CSV"),
       h("button", {
@@ -87,7 +88,14 @@ export async function showRuns(root, context) {
 }
 
 /** `812 runs`, `more than 10,000 runs`, `about 1,200,000 runs`. */
-export function describeTotal({ value, relation }) {
+export /** How much of the payloads was searched, where that is not all. */
+function describeSearched(searched) {
+  if (!searched) return "";
+  if (searched.since) return ` of those since ${new Date(searched.since).toLocaleString()}; older ones are still being read`;
+  return searched.behind ? `; ${formatCount(searched.behind)} changes are not searched yet` : "";
+}
+
+function describeTotal({ value, relation }) {
   const noun = value === 1 ? "run" : "runs";
   if (relation === "at_least") return `at least ${formatCount(value)} ${noun}`;
   if (relation === "estimate") return `about ${formatCount(value)} ${noun} (an estimate)`;
