@@ -75,11 +75,9 @@ def follow(connection: psycopg.Connection) -> Step:
     looked_at, more = 0, False
     for shard, now, done, scan_to, scanned in behind:
         with connection.transaction():
-            if scan_to is None and done > now:  # of another life of this database
-                done = 0
-                _move(connection, shard, 0)
             if scan_to is None:
-                step = _follow(connection, shard, done, now)
+                # Further than the fold: that was in another life of this database.
+                step = _follow(connection, shard, 0 if done > now else done, now)
             else:
                 step = _scan(connection, shard, done, scan_to, scanned)
         looked_at, more = looked_at + step.looked_at, more or step.more
@@ -257,5 +255,6 @@ _MOVE: Final = """
 """
 _BEGIN_SCAN: Final = """
     INSERT INTO search_progress (shard, feed_seq, scan_to, scanned) VALUES (%s, %s, %s, %s)
-    ON CONFLICT (shard) DO UPDATE SET scan_to = excluded.scan_to, scanned = excluded.scanned
+    ON CONFLICT (shard) DO UPDATE SET feed_seq = excluded.feed_seq, scan_to = excluded.scan_to,
+        scanned = excluded.scanned
 """

@@ -90,13 +90,11 @@ def read_searched(connection: Connection, project: str | None) -> Searched:
 _OF_RUNS: Final = """
     (SELECT shard, run FROM search_runs WHERE text LIKE lower(%(pattern)s) LIMIT %(most)s)
 """
-_OF_RUNS_AND_TAGS: Final = (
-    _OF_RUNS
-    + """
+_OF_RUNS_AND_TAGS: Final = f"""
+    {_OF_RUNS}
     UNION ALL
     (SELECT shard, run FROM runs WHERE tags @> %(tag)s AND tags IS NOT NULL LIMIT %(most)s)
-"""
-)
+"""  # noqa: S608 - made of constants
 _OF_PAYLOADS: Final = """
     SELECT shard, run FROM search_payloads
     WHERE text LIKE lower(%(pattern)s) AND (project = %(project)s OR %(project)s::text IS NULL)
