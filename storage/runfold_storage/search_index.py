@@ -89,10 +89,9 @@ def look_back(connection: psycopg.Connection) -> Step:
     with connection.transaction():
         found = connection.execute(
             """
-            SELECT project, coalesce(reached_at, 'infinity'), coalesce(reached_run, %s)
+            SELECT project, reached_at, reached_run
             FROM search_projects WHERE wanted AND NOT whole ORDER BY project LIMIT 1
-            """,
-            (UUID(int=2**128 - 1),),
+            """
         ).fetchone()
         if found is None:
             return Step(0, False)
@@ -100,10 +99,11 @@ def look_back(connection: psycopg.Connection) -> Step:
         page = connection.execute(
             """
             SELECT shard, run, created_at FROM runs
-            WHERE project = %s AND (created_at, run) < (%s::timestamptz, %s)
-            ORDER BY project, created_at DESC, run DESC LIMIT %s
+            WHERE project = %s
+              AND (created_at, run) < (coalesce(%s::timestamptz, 'infinity'), %s)
+            ORDER BY created_at DESC, run DESC LIMIT %s
             """,
-            (project, at, run, PAYLOAD_PAGE),
+            (project, at, run or _BEFORE_ALL, PAYLOAD_PAGE),
         ).fetchall()
         write_payloads(connection, [(shard, key) for shard, key, _ in page])
         whole = len(page) < PAYLOAD_PAGE

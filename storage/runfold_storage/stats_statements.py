@@ -79,7 +79,8 @@ def days_statement(query: StatsQuery, part: Part) -> Select[Any]:
     """Everything but the histograms of each day, and which rows these are."""
     days = stats_days.c
     counts = [func.sum(days[status]).label(status) for status in RUN_STATUSES]
-    written = func.sum(literal_column("stats_days.xmin::text::bigint")).label("written")
+    xid: ColumnElement[int] = literal_column("stats_days.xmin::text::bigint")
+    written = func.sum(xid).label("written")
     return (
         select(days.day, *counts, *sum_columns(days), func.count().label("rows"), written)
         .where(*query.conditions(part))

@@ -44,7 +44,7 @@ print(sum(runs), peak.split()[1])
 
 
 def envelopes(first: int, runs: int) -> Iterator[Envelope]:
-    """Runs that are over, each a millisecond after the one before; a few have their own workflow."""
+    """Runs that are over, a millisecond apart; a few have their own workflow."""
     begin_us = 1_790_000_000_000_000
     for number in range(first, first + runs):
         at_us = begin_us + number * 1000

@@ -83,7 +83,7 @@ def test_what_stands_anywhere_is_looked_up(history: History, database_url: str) 
             *whole_run(uuid, -9, workflow="Nightly-Report"),
             event("started", "tagged", -8, workflow="common", tags={"team": "Blue_Birds", "n": 77}),
             event("started", "broken", -7, workflow="common"),
-            event("failed", "broken", -6, error={"type": "Sad", "message": "100% of\nit"}),
+            event("failed", "broken", -6, error={"type": "Sad", "message": "100% of\nitems"}),
         ],
     )
     for indexed in (False, True):
@@ -99,7 +99,7 @@ def test_what_stands_anywhere_is_looked_up(history: History, database_url: str) 
             "team=Blue_Birds": ["tagged"],
             'team": "blue': ["tagged"],
             "100% OF": ["broken"],
-            "of\nit": ["broken"],
+            "of\nITEM": ["broken"],
             "no such text": [],
         }.items():
             page = history.runs(q=q)
@@ -275,7 +275,14 @@ _KEY = "00000000-0000-7000-8000-000000000001"
 def paid(run: str, second: float, project: str = "acme", **inputs: Any) -> list[dict[str, Any]]:
     """A run with inputs and outputs of its own and of a node."""
     return [
-        event("started", run, second, project=project, inputs={"order": f"order-{run}", **inputs}),
+        event(
+            "started",
+            run,
+            second,
+            project=project,
+            workflow=f"flow-{run}",
+            inputs={"order": f"order-{run}", **inputs},
+        ),
         event("node_started", run, second + 1, node="n", inputs={"letter": f"alpha-{run}"}),
         event("node_finished", run, second + 2, node="n", outputs=[f"beta-{run}"]),
         event("logged", run, second + 2, text=f"gamma-{run}"),
@@ -313,7 +320,7 @@ def test_payloads_of_projects_that_want_it(
     assert ids(history, payload="gamma-2") == []
     assert ids(history, payload="order-3") == []
     assert ids(history, payload="order-5") == []
-    assert ids(history, payload='"order":"order-', project="acme", q="4") == ["4"]
+    assert ids(history, payload='"order":"order-', project="acme", q="flow-4") == ["4"]
     with pytest.raises(BadParameter, match="others"):
         history.runs(payload="order-3", project="others")
     fold(database_url, paid("5", 5000)[-1:])
