@@ -1,6 +1,9 @@
 """Texts searched for: found wherever they stand, whatever the index knows of them by now."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -416,3 +419,39 @@ def test_over_rest(
         ]
     assert [(one.status_code, one.json()["parameter"]) for one in refused] == [(400, "payload")] * 4
     assert count(database, "runs") == MANY + 2
+
+
+def test_from_the_terminal(
+    history: History, database: psycopg.Connection, database_url: str, state_home: None
+) -> None:
+    """Switched on, shown, searched and switched off; what goes wrong says what to do."""
+
+    def runfold(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "runfold_stack.cli", *words],
+            env={**os.environ, "RUNFOLD_DATABASE_URL": database_url, "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    fold(database_url, paid("1", 1000))
+    assert json.loads(
+        runfold("search", "set", "--project", "acme", "--payloads", "on", "--json").stdout
+    )["projects"][0]["wanted"]
+    index(database_url)
+    assert "all that is folded is in it" in runfold("search", "show").stdout
+    found = json.loads(runfold("runs", "--payload", "order-1", "--json").stdout)
+    assert [run["id"] for run in found["runs"]] == ["1"]
+
+    assert (
+        "being taken out"
+        in runfold("search", "set", "--project", "acme", "--payloads", "off").stdout
+    )
+    refused = runfold("runs", "--payload", "order-1")
+    assert refused.returncode == 2
+    assert "runfold search set" in refused.stderr
+    assert runfold("search", "set", "--project", "acme").returncode == 2
+    assert runfold("search", "set", "--project", "acme", "--payloads", "off").returncode == 1
+    shown = json.loads(runfold("search", "rebuild", "--json").stdout)
+    assert shown["index"]["reading_shards"] == shown["index"]["shards"]
