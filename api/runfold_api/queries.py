@@ -12,7 +12,7 @@ from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
 from litestar.typing import FieldDefinition
 
-from runfold_storage.checks import MAX_LIMIT, MAX_OFFSET, parse_time
+from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, parse_time
 
 from .problems import BadRequest
 

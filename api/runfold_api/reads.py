@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from runfold_storage.checks import parse_time
+from runfold_storage.parameters import parse_time
 from runfold_storage.event_pages import EventPage
 from runfold_storage.export_formats import FORMATS
 from runfold_storage.failures import Failures

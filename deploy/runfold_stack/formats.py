@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from runfold_storage.checks import parse_time
+from runfold_storage.parameters import parse_time
 from runfold_storage.errors import BadParameter
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

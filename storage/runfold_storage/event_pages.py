@@ -17,7 +17,7 @@ from runfold.codec import TYPES, Envelope, decode_body, encode_event, to_datetim
 from runfold.errors import BrokenEvent
 from runfold.events import Logged
 
-from .checks import check_choice, check_name, check_number
+from .parameters import check_choice, check_name, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .tables import events

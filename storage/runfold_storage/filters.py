@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_
 
-from .checks import check_choice, check_name, check_storable, check_time, shown
+from .parameters import check_choice, check_name, check_storable, check_time, shown
 from .errors import BadParameter
 from .search_texts import payload_condition
 from .tables import RUN_STATUSES, runs

@@ -22,7 +22,7 @@ from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
-from .checks import check_choice
+from .parameters import check_choice
 from .errors import FoldBehind
 from .event_pages import EventPage, EventQuery, make_event_query, read_events
 from .export_formats import FORMATS
@@ -65,7 +65,7 @@ class History:
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
-        self._snapshots = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
+        self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._shards = 0
         self._remembered = RememberedDays()
 
@@ -82,7 +82,7 @@ class History:
 
     def close(self) -> None:
         """Close all connections; the next read would open new ones."""
-        self._snapshots.close()
+        self._snapshot.close()
 
     def runs(
         self,
@@ -137,7 +137,7 @@ class History:
             payload=payload,
         )
         page = make_page(wanted, limit, offset, cursor)
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_runs(connection, wanted, page)
 
     def export(
@@ -155,12 +155,12 @@ class History:
         """
         check_choice("format", format, FORMATS)
         wanted = make_run_filter(**filters)
-        pages = read_pages(self._snapshots.open, wanted, with_nodes=nodes)
+        pages = read_pages(self._snapshot, wanted, with_nodes=nodes)
         return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
 
     def run(self, run: str) -> RunDetail | None:
         """One run with its nodes and payloads; None for a run that is not known."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             place = self.find(connection, run)
             return None if place is None else read_run(connection, *place)
 
@@ -215,7 +215,7 @@ class History:
             group_by=group_by,
             tz=tz,
         )
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_stats(connection, query, self._remembered)
 
     def failures(
@@ -234,7 +234,7 @@ class History:
         query = make_failure_query(
             project=project, workflow=workflow, since=since, until=until, limit=limit
         )
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_failures(connection, query)
 
     def workflows(
@@ -242,17 +242,17 @@ class History:
     ) -> WorkflowPage:
         """Every workflow, by name, with the figures of all its runs."""
         query = make_workflow_query(project=project, limit=limit, cursor=cursor)
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_workflows(connection, query)
 
     def read(self, question: Callable[[Connection], Answer]) -> Answer:
         """Ask several things of one snapshot, as the feed of changes does."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return question(connection)
 
     def watermark(self) -> Watermark:
         """How far the fold has come."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_watermark(connection)
 
     def wait_for(self, position: Mapping[str, str] | str, *, timeout_s: float = MAX_WAIT_S) -> None:
@@ -270,27 +270,27 @@ class History:
 
     def incidents(self) -> list[Incident]:
         """What must not happen and did, the latest first."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_incidents(connection.exec_driver_sql)
 
     def positions(self) -> dict[int, Position]:
         """The checkpoint of each shard."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_positions(connection)
 
     def count_dead_letters(self) -> int:
         """Events and frames that could not be understood."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
 
     def revision(self) -> str | None:
         """The revision of the database's schema."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
 
     def _events(self, query: EventQuery) -> EventPage | None:
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             place = self.find(connection, query.run)
             return None if place is None else read_events(connection, *place, query)
 

@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 from msgspec import Struct
 
-from .checks import check_name, check_number
+from .parameters import check_name, check_number
 from .errors import BadParameter
 
 OTHERS: Final = ""

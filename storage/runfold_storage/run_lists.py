@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, Select, Subquery, select
 
 from runfold.codec import to_datetime, to_us
 
-from .checks import MAX_LIMIT, MAX_OFFSET, check_number
+from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .filters import RunFilter

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import array
 
 from .histogram import LOG_GAMMA, ZERO_BIN
 from .tables import runs, stats, stats_days
-from .whole_times import ceil_day, floor_day
+from .periods import ceil_day, floor_day
 
 
 class Source(Enum):

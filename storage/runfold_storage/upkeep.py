@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from . import databases, deletions, jobs
 from .batches import prepare_session
-from .checks import check_choice, check_number
+from .parameters import check_choice, check_number
 from .deletions import Deletion, Place
 from .errors import BadParameter
 from .filters import RunFilter, make_run_filter

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select, true, tuple_
 
-from .checks import MAX_LIMIT, check_name, check_number
+from .parameters import MAX_LIMIT, check_name, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .figures import Figures, figures_of

@@ -615,6 +615,6 @@ def test_slow_reads_are_cut(database_url: str) -> None:
 def test_reads_write_nothing(database_url: str) -> None:
     """The connections of a history cannot write, whatever happens in between."""
     fold(database_url, whole_run("a", 0))
-    with History(database_url) as history, history._snapshots.open() as connection:
+    with History(database_url) as history, history._snapshot() as connection:
         mode = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
     assert mode == "on"

@@ -9,7 +9,7 @@ from msgspec import Struct
 from runfold.codec import to_us
 from runfold.ids import run_key_bytes
 from runfold.streams import shard_of
-from runfold_storage.checks import check_name, check_time
+from runfold_storage.parameters import check_name, check_time
 from runfold_storage.differences import HOUR_US
 from runfold_storage.rows import RunRow
 from runfold_storage.sums import Span
