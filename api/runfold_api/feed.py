@@ -20,7 +20,7 @@ from typing import Any, Final
 import redis.asyncio
 from sqlalchemy import Connection
 
-from runfold_storage.changes import Cursor, read_cursor
+from runfold_storage.change_feed import Cursor, Interests, read_cursor
 from runfold_storage.errors import StorageError
 from runfold_storage.filters import RunFilter
 from runfold_storage.history import History
@@ -66,6 +66,7 @@ class Feed:
         self._redis_url = redis_url
         self._audiences: dict[bytes, Audience] = {}
         self._followers: dict[str, set[Callable[[], None]]] = {}
+        self._interests = Interests([])
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.cursor: Cursor | None = None
@@ -170,8 +171,10 @@ class Feed:
             self._reset(await self.read(read_cursor))
             return
         filters = [audience.wanted for audience in self._audiences.values()]
-        after = self.cursor
-        news = await self.read(lambda connection: read_news(connection, after, filters))
+        if filters != self._interests.filters:
+            self._interests = Interests(filters)
+        after, interests = self.cursor, self._interests
+        news = await self.read(lambda connection: read_news(connection, after, interests))
         if news is None:
             self._reset(await self.read(read_cursor))
             return

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runfold_storage.changes import Change, Cursor, encode_feed_cursor
+from runfold_storage.change_feed import Change, Cursor, encode_feed_cursor
 
 if TYPE_CHECKING:
     from .feed import Audience
