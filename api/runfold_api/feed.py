@@ -14,7 +14,6 @@ the place of the older (`watchers`).
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, Final
 
 import redis.asyncio
@@ -26,7 +25,7 @@ from runfold_storage.filters import RunFilter
 from runfold_storage.history import History
 
 from .news import News, Others, read_news
-from .watchers import Watcher
+from .watchers import Watcher, slept_until
 
 log = logging.getLogger(__name__)
 
@@ -162,9 +161,7 @@ class Feed:
                 self._reset(None)
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(GAP_S)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), POLL_S)
-            self._woken.clear()
+            await slept_until(self._woken, POLL_S)
 
     async def _turn(self) -> None:
         if self.cursor is None:

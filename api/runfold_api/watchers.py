@@ -96,7 +96,8 @@ class Watcher:
 async def slept_until(event: asyncio.Event, timeout_s: float) -> bool:
     """Wait for an event and take it back; False if it did not happen in time."""
     try:
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):  # `wait_for` would make a task of it
+            await event.wait()
     except TimeoutError:
         return False
     event.clear()

@@ -30,7 +30,7 @@ class Upsert:
     """How rows with these fields get into a table, whether their key is there or not.
 
     Without `assignments`, what comes replaces what is there, but for the columns that are
-    `merged`. The statements' texts stay the same, so that the driver prepares them.
+    `merged`. The statement's text stays the same, so that the driver prepares it.
     """
 
     def __init__(
@@ -69,11 +69,10 @@ class Upsert:
         return _Array(array_of(kind, rows.n, rows.encoded))
 
     @cached_property
-    def statement(self) -> sql.Composed:
-        """With the rows as its parameter."""
-        return self._insert_from(
-            sql.SQL("unnest(%b::{}[])").format(sql.Identifier("pg_temp", self._type))
-        )
+    def statement(self) -> bytes:
+        """With the rows as its parameter; as text, which takes a millisecond to make."""
+        rows = sql.SQL("unnest(%b::{}[])").format(sql.Identifier("pg_temp", self._type))
+        return b" ".join(self._insert_from(rows).as_bytes(None).split())
 
     def _insert_from(self, source: sql.Composable) -> sql.Composed:
         changed = {
