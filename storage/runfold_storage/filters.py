@@ -5,24 +5,17 @@ that a caller can write reaches the database as an error.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from datetime import datetime
 from typing import Any, Final
-from zoneinfo import available_timezones as _available_timezones
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_
 
-from runfold.events import MAX_NAME
-
 from .errors import BadParameter
+from .parameters import check_choice, check_name, check_storable, check_time, shown
 from .tables import RUN_STATUSES, runs
 
-MAX_LIMIT: Final = 500
-MAX_OFFSET: Final = 10_000
-
-_HOUR: Final = timedelta(hours=1)
 MAX_TAG: Final = 2000
 MAX_TAGS: Final = 20
 MAX_BOUND: Final = 1_000_000_000
@@ -162,113 +155,6 @@ def make_run_filter(
     )
 
 
-def check_name(parameter: str, value: str | None) -> str | None:
-    """A project, workflow or node: 1 to 200 characters that PostgreSQL can hold."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
-        raise BadParameter(parameter, f"expected 1 to {MAX_NAME} characters")
-    return check_storable(parameter, value)
-
-
-def check_storable(parameter: str, value: str) -> str:
-    """A text that PostgreSQL can hold."""
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadParameter(parameter, "must not contain U+0000 or lone surrogates")
-    return value
-
-
-def check_choice(parameter: str, value: str | None, allowed: Iterable[str]) -> str | None:
-    """One of a few words."""
-    choices = tuple(allowed)
-    if value is None or value in choices:
-        return value
-    raise BadParameter(parameter, f"expected one of {', '.join(choices)}, got {_shown(value)}")
-
-
-def check_number(parameter: str, value: int, lowest: int, highest: int) -> int:
-    """A whole number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise BadParameter(parameter, f"expected {lowest} to {highest}, got {_shown(value)}")
-    return value
-
-
-def check_time(parameter: str, value: datetime | None) -> datetime | None:
-    """A time with a zone, in UTC."""
-    if value is None:
-        return None
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise BadParameter(parameter, "expected a time with a zone, as in 2026-11-21T02:00:00Z")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
-
-
-def check_zone(parameter: str, value: str | None) -> str:
-    """A time zone of the IANA database; UTC if none is given."""
-    if value is None:
-        return "UTC"
-    if not isinstance(value, str) or value not in _zones():
-        raise BadParameter(parameter, f"expected a zone such as Europe/Berlin, got {_shown(value)}")
-    return value
-
-
-def parse_time(parameter: str, text: str | None) -> datetime | None:
-    """Read RFC 3339; a date alone is its midnight in UTC."""
-    if text is None:
-        return None
-    if len(text) > 6 and text[-6] == " ":  # a `+` that nobody escaped in a query string
-        text = text[:-6] + "+" + text[-5:]
-    try:
-        if len(text) == len("2026-11-21"):
-            return datetime.combine(date.fromisoformat(text), time(), UTC)
-        return check_time(parameter, datetime.fromisoformat(text))
-    except BadParameter:
-        raise
-    except ValueError:
-        raise BadParameter(
-            parameter, "expected RFC 3339, as in 2026-11-21T02:00:00Z, or a date alone"
-        ) from None
-
-
-def floor_hour(at: datetime) -> datetime:
-    """The start of the hour."""
-    return at.replace(minute=0, second=0, microsecond=0)
-
-
-def ceil_hour(at: datetime) -> datetime:
-    """The start of the next hour, unless this is one."""
-    return _next(floor_hour(at), at, _HOUR)
-
-
-def floor_minute(at: datetime) -> datetime:
-    """The start of the minute."""
-    return at.replace(second=0, microsecond=0)
-
-
-def ceil_minute(at: datetime) -> datetime:
-    """The start of the next minute, unless this is one."""
-    return _next(floor_minute(at), at, timedelta(minutes=1))
-
-
-def floor_day(at: datetime) -> datetime:
-    """The start of the day in UTC."""
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def ceil_day(at: datetime) -> datetime:
-    """The start of the next day, unless this is one."""
-    return _next(floor_day(at), at, timedelta(days=1))
-
-
-def _next(start: datetime, at: datetime, step: timedelta) -> datetime:
-    try:
-        return start if start == at else start + step
-    except OverflowError:  # the last one that there is
-        return at
-
-
 def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
     if status is None:
         return ()
@@ -286,10 +172,10 @@ def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
     for text in given:
         key, separator, value = _tag_of(text)
         if not separator or not key or len(text) > MAX_TAG:
-            raise BadParameter("tag", f"expected key:value or key=value, got {_shown(text)}")
+            raise BadParameter("tag", f"expected key:value or key=value, got {shown(text)}")
         check_storable("tag", text)
         if wanted.setdefault(key, value) != value:
-            raise BadParameter("tag", f"no run has two values of {_shown(key)}")
+            raise BadParameter("tag", f"no run has two values of {shown(key)}")
     if len(wanted) > MAX_TAGS:
         raise BadParameter("tag", f"at most {MAX_TAGS} of them")
     return tuple(sorted(wanted.items()))
@@ -312,20 +198,8 @@ def _check_bounds(
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= MAX_BOUND:
-            raise BadParameter(
-                f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {_shown(value)}"
-            )
+            raise BadParameter(f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {shown(value)}")
         bounds[f"{side}_{stored}"] = round(value * unit)
     if least is not None and most is not None and least > most:
         raise BadParameter(f"max_{name}", f"must not be less than min_{name}")
     return bounds
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(_available_timezones() - {"localtime", "Factory"})

@@ -11,31 +11,29 @@ threads; it opens no connection before the first read, and a connection that bre
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
-from .databases import explain, make_engine
-from .errors import DatabaseUnreachable, FoldBehind
-from .event_pages import EventPage, EventQuery, make_event_query, read_events
+from .errors import FoldBehind
+from .event_pages import EventPage, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
-from .filters import check_choice, make_run_filter
+from .filters import make_run_filter
 from .incidents import Incident, read_incidents
+from .parameters import check_choice
 from .positions import Position
 from .run_details import RunDetail, read_run
 from .run_lists import make_page, read_runs
+from .snapshots import Snapshots
 from .statistics import Stats, make_stats_query, read_stats
 from .summaries import RunPage, Watermark
 from .tables import dead_letters, runs
@@ -65,12 +63,7 @@ class History:
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
-        session = {
-            "statement_timeout": str(round(timeout_s * 1000)),
-            "timezone": "UTC",
-            "application_name": "runfold-history",
-        }
-        self._engine = make_engine(dsn, pool_size=pool_size, session=session)
+        self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._shards = 0
 
     def __enter__(self) -> Self:
@@ -86,7 +79,7 @@ class History:
 
     def close(self) -> None:
         """Close all connections; the next read would open new ones."""
-        self._engine.dispose()
+        self._snapshot.close()
 
     def runs(
         self,
@@ -169,25 +162,28 @@ class History:
         self,
         run: str,
         *,
-        after: str | None = None,
-        limit: int = 200,
         types: str | Iterable[str] | None = None,
+        node: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        tail: bool = False,
+        limit: int = 200,
     ) -> EventPage | None:
-        """The run's events by (time, id); `after` is the `next_cursor` of the page before.
+        """The run's events by (time, id), or only those that name a node; None if it is not known.
 
-        None for a run that is not known.
+        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; with `tail` the
+        page is the last one. With a node it may hold fewer than `limit`, even none, and go on.
         """
-        return self._events(make_event_query(run, types=types, after=after, limit=limit))
+        query = make_event_query(
+            run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
+        )
+        with self._snapshot() as connection:
+            place = self.find(connection, query.run)
+            return None if place is None else read_events(connection, *place, query)
 
-    def logs(
-        self, run: str, *, node: str | None = None, after: str | None = None, limit: int = 200
-    ) -> EventPage | None:
-        """The run's `logged` events, of one node if one is given, as `events` returns them.
-
-        A page may hold fewer than `limit`, even none, and still have a `next_cursor`.
-        """
-        query = make_event_query(run, types="logged", node=node, after=after, limit=limit)
-        return self._events(query)
+    def logs(self, run: str, **options: Any) -> EventPage | None:
+        """The run's `logged` events; the other arguments are those of `events`."""
+        return self.events(run, types="logged", **options)
 
     def stats(
         self,
@@ -290,11 +286,6 @@ class History:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
 
-    def _events(self, query: EventQuery) -> EventPage | None:
-        with self._snapshot() as connection:
-            place = self.find(connection, query.run)
-            return None if place is None else read_events(connection, *place, query)
-
     def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
         """The shard and key of a run that exists."""
         if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
@@ -308,20 +299,6 @@ class History:
         statement = select(runs.c.run).where(runs.c.shard == shard, runs.c.run == key).limit(1)
         return None if connection.execute(statement).first() is None else (shard, key)
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        """A read-only transaction in which all statements see the same state."""
-        try:
-            with self._engine.connect() as connection:
-                # Counts, pages and watermark come from several statements and must agree.
-                yield connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-        except PoolTimeoutError as error:
-            raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
-        except DBAPIError as error:
-            raise _translated(error) from error
-
 
 def _told(
     pages: Iterable[list[ExportedRun]], seen: Callable[[int], None]
@@ -329,7 +306,3 @@ def _told(
     for page in pages:
         yield page
         seen(len(page))
-
-
-def _translated(error: DBAPIError) -> Exception:
-    return (explain(error.orig) if error.orig is not None else None) or error

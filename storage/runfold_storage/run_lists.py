@@ -19,7 +19,8 @@ from runfold.codec import to_datetime, to_us
 
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
-from .filters import MAX_LIMIT, MAX_OFFSET, RunFilter, check_number
+from .filters import RunFilter
+from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
 from .run_totals import NONE, Survey, open_hours, survey, with_tags
 from .summaries import RunPage, summary_of
 from .tables import runs

@@ -31,16 +31,8 @@ from sqlalchemy import (
 
 from .errors import BadParameter
 from .figures import BucketFigures, Figures, GroupFigures, figures_of
-from .filters import (
-    ceil_hour,
-    ceil_minute,
-    check_choice,
-    check_name,
-    check_time,
-    check_zone,
-    floor_hour,
-    floor_minute,
-)
+from .parameters import check_choice, check_name, check_time, check_zone
+from .periods import ceil_hour, ceil_minute, floor_hour, floor_minute
 from .stats_sources import Part, Source, parts_of, table_of, time_of
 from .summaries import Watermark
 from .tables import RUN_STATUSES
