@@ -22,14 +22,14 @@ from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
-from .parameters import check_choice
 from .errors import FoldBehind
-from .event_pages import EventPage, EventQuery, make_event_query, read_events
+from .event_pages import EventPage, make_event_query, read_events
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
 from .filters import make_run_filter
 from .incidents import Incident, read_incidents
+from .parameters import check_choice
 from .positions import Position
 from .remembered_days import RememberedDays
 from .run_details import RunDetail, read_run
@@ -168,25 +168,28 @@ class History:
         self,
         run: str,
         *,
-        after: str | None = None,
-        limit: int = 200,
         types: str | Iterable[str] | None = None,
+        node: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        tail: bool = False,
+        limit: int = 200,
     ) -> EventPage | None:
-        """The run's events by (time, id); `after` is the `next_cursor` of the page before.
+        """The run's events by (time, id), or only those that name a node; None if it is not known.
 
-        None for a run that is not known.
+        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; with `tail` the
+        page is the last one. With a node it may hold fewer than `limit`, even none, and go on.
         """
-        return self._events(make_event_query(run, types=types, after=after, limit=limit))
+        query = make_event_query(
+            run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
+        )
+        with self._snapshot() as connection:
+            place = self.find(connection, query.run)
+            return None if place is None else read_events(connection, *place, query)
 
-    def logs(
-        self, run: str, *, node: str | None = None, after: str | None = None, limit: int = 200
-    ) -> EventPage | None:
-        """The run's `logged` events, of one node if one is given, as `events` returns them.
-
-        A page may hold fewer than `limit`, even none, and still have a `next_cursor`.
-        """
-        query = make_event_query(run, types="logged", node=node, after=after, limit=limit)
-        return self._events(query)
+    def logs(self, run: str, **options: Any) -> EventPage | None:
+        """The run's `logged` events; the other arguments are those of `events`."""
+        return self.events(run, types="logged", **options)
 
     def stats(
         self,
@@ -288,11 +291,6 @@ class History:
         with self._snapshot() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
-
-    def _events(self, query: EventQuery) -> EventPage | None:
-        with self._snapshot() as connection:
-            place = self.find(connection, query.run)
-            return None if place is None else read_events(connection, *place, query)
 
     def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
         """The shard and key of a run that exists."""

@@ -11,8 +11,8 @@ from typing import Final
 import psycopg
 from msgspec import Struct
 
-from .parameters import check_name, check_number
 from .errors import BadParameter
+from .parameters import check_name, check_number
 
 OTHERS: Final = ""
 """The project that stands for all those without a policy of their own."""

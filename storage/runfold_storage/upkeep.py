@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from . import databases, deletions, jobs
 from .batches import prepare_session
-from .parameters import check_choice, check_number
 from .deletions import Deletion, Place
 from .errors import BadParameter
 from .filters import RunFilter, make_run_filter
 from .jobs import Job
+from .parameters import check_choice, check_number
 
 AT_ONCE: Final = 1000
 """So many runs are deleted while the caller waits; more become a job."""

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from runfold_storage.parameters import check_name, check_number, parse_time
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters import make_run_filter
+from runfold_storage.parameters import check_name, check_number, parse_time
 from runfold_storage.periods import ceil_hour, floor_hour
 
 
