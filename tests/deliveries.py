@@ -44,6 +44,7 @@ class Sender(threading.Thread):
         """How many there are, and may go by now."""
         self.failures = 0
         self.sent = 0
+        """Frames, among them those that were sent again."""
 
     def finish(self) -> None:
         """Send the rest without a pause; returns when all is sent."""
@@ -73,6 +74,31 @@ class Sender(threading.Thread):
                 number += 1
                 time.sleep(self._pause_s)
         client.close()
+
+
+class PacedSender(threading.Thread):
+    """Sends so many events a second, by the clock: what was late is made up for at once."""
+
+    TICK_S = 0.05
+
+    def __init__(self, redis_url: str, events: Sequence[Event], *, events_per_s: int) -> None:
+        super().__init__()
+        self._url = redis_url
+        self._events = events
+        self._per_tick = round(events_per_s * self.TICK_S)
+        self.sent = 0
+
+    def run(self) -> None:
+        begin = time.monotonic()
+        with connect(self._url) as client:
+            for tick, first in enumerate(range(0, len(self._events), self._per_tick)):
+                time.sleep(max(begin + tick * self.TICK_S - time.monotonic(), 0))
+                portion = self._events[first : first + self._per_tick]
+                with client.pipeline(transaction=False) as pipeline:
+                    for shard, fields in framed(portion):
+                        pipeline.xadd(stream_key(shard), fields)
+                    pipeline.execute()
+                self.sent += len(portion)
 
 
 def interleaved(rng: random.Random, events: int) -> list[Event]:

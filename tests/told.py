@@ -15,6 +15,7 @@ from runfold_storage.event_pages import EventPage
 from runfold_storage.positions import ensure_shards
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
+from runfold_workers.indexing import Indexing
 
 SHARDS = 4
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -56,3 +57,11 @@ def fold(migrated_url: str, events: Iterable[dict[str, Any]]) -> None:
         committer = Committer(connection)
         committer.own(range(SHARDS))
         committer.commit(entries)
+
+
+def index(database_url: str) -> None:
+    """Bring the search index as far as the fold is, as a worker for jobs does."""
+    with connect(database_url, autocommit=True) as connection:
+        indexing = Indexing(connection)
+        while indexing.turn():
+            pass

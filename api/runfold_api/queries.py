@@ -74,6 +74,14 @@ Search = Annotated[
         "case does not matter."
     ),
 ]
+Payload = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only runs with this text in their inputs or outputs, of projects that have "
+        "these searched; case does not matter. The first 8192 characters of runs that have ended; "
+        "`searched` says how far. For lists and exports alone."
+    ),
+]
 EndedSince = Annotated[
     str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
 ]
@@ -163,6 +171,7 @@ def run_filters(
     fingerprint: Fingerprint = None,
     parent_run: ParentRun = None,
     q: Search = None,
+    payload: Payload = None,
 ) -> dict[str, Any]:
     """What `History.runs` and `History.export` are filtered by."""
     return {
@@ -183,6 +192,7 @@ def run_filters(
         "fingerprint": fingerprint,
         "parent_run": parent_run,
         "q": q,
+        "payload": payload,
     }
 
 

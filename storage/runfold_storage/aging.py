@@ -29,6 +29,7 @@ from .partitions import (
 from .positions import change_behind, hold_shard
 from .retention import END, POLICIES, due, shortest_days
 from .rollups import rebuild_days
+from .search_writing import forget_payloads, hold_payloads
 from .stored_rows import delete_rows
 
 LOCK_MS: Final = 200
@@ -79,6 +80,7 @@ def mark(
     if not runs:
         return []
     with connection.transaction():
+        hold_payloads(connection, shard)
         if hold_shard(connection, shard) is None:
             return []
         rows = connection.execute(
@@ -93,7 +95,9 @@ def mark(
             """,  # noqa: S608 - made of constants
             {"gone": gone, "shard": shard, "runs": list(runs), "now": now},
         ).fetchall()
-    return [run for (run,) in rows]
+        marked = [run for (run,) in rows]
+        forget_payloads(connection, shard, marked)
+    return marked
 
 
 def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:

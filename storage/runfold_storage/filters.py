@@ -1,4 +1,4 @@
-"""What reads may be asked for, checked before any SQL is made of it.
+"""Which runs a list, an export or a deletion is about, and the same as SQL.
 
 Every check raises `BadParameter` with the parameter's name and what is allowed, so that nothing
 that a caller can write reaches the database as an error.
@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, func, or_
 
 from .errors import BadParameter
 from .parameters import check_choice, check_name, check_storable, check_time, shown
+from .search_texts import payload_condition
 from .tables import RUN_STATUSES, runs
 
 MAX_TAG: Final = 2000
@@ -41,6 +42,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     fingerprint: str | None = None
     parent_run: str | None = None
     q: str | None = None
+    payload: str | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -48,6 +50,10 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         return self == RunFilter(
             project=self.project, workflow=self.workflow, statuses=self.statuses
         )
+
+    def without_texts(self) -> "RunFilter":
+        """The rest of it."""
+        return msgspec.structs.replace(self, q=None, payload=None)
 
     def question(self) -> bytes:
         """The same bytes for the same filter, for its cursors."""
@@ -87,11 +93,27 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
             found.append(of.started_at < self.started_before)
         if self.q is not None:
             found.append(_search(of, self.q))
+        if self.payload is not None:
+            found.append(payload_condition(of, self.payload))
         return found
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text to search for."""
+        return self.q is not None or self.payload is not None
+
+
+def tag_of(q: str) -> dict[str, str] | None:
+    """The tag that a text to search for may be, as `env:prod` and `env=prod`."""
+    key, separator, value = q.partition(":") if ":" in q else q.partition("=")
+    return {key: value} if separator and key else None
 
 
 def _search(of: Any, q: str) -> ColumnElement[bool]:
-    """A text in the workflow, the id, a key or value of the tags, the error's type or message."""
+    """A text in the workflow, the id, a key or value of the tags, the error's type or message.
+
+    What is searched for here is what `search_texts` puts into the index.
+    """
     texts = (
         of.workflow,
         of.given_id,
@@ -101,9 +123,8 @@ def _search(of: Any, q: str) -> ColumnElement[bool]:
         of.error_message,
     )
     found = [text.icontains(q, autoescape=True) for text in texts]
-    key, separator, value = q.partition(":") if ":" in q else q.partition("=")
-    if separator and key:
-        found.append(of.tags.contains({key: value}))
+    if (tag := tag_of(q)) is not None:
+        found.append(of.tags.contains(tag))
     return or_(*found)
 
 
@@ -126,11 +147,13 @@ def make_run_filter(
     fingerprint: str | None = None,
     parent_run: str | None = None,
     q: str | None = None,
+    payload: str | None = None,
 ) -> RunFilter:
     """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
 
     `started_before` is exclusive; a `tag` is `key:value` or `key=value`, and a run must have all.
-    `q` is searched for in workflow, id, tags, type and message of the error; case does not matter.
+    `q` is searched for in workflow, id, tags, type and message of the error; `payload` in inputs
+    and outputs, of projects whose payloads are searched; case does not matter.
     """
     after = check_time("started_after", started_after)
     before = check_time("started_before", started_before)
@@ -152,6 +175,7 @@ def make_run_filter(
         fingerprint=check_name("fingerprint", fingerprint),
         parent_run=check_name("parent_run", parent_run),
         q=check_name("q", q),
+        payload=check_name("payload", payload),
     )
 
 

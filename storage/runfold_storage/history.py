@@ -31,10 +31,12 @@ from .filters import make_run_filter
 from .incidents import Incident, read_incidents
 from .parameters import check_choice
 from .positions import Position
+from .remembered_days import RememberedDays
 from .run_details import RunDetail, read_run
 from .run_lists import make_page, read_runs
 from .snapshots import Snapshots
-from .statistics import Stats, make_stats_query, read_stats
+from .statistics import Stats, read_stats
+from .stats_queries import make_stats_query
 from .summaries import RunPage, Watermark
 from .tables import dead_letters, runs
 from .watermarks import (
@@ -65,6 +67,7 @@ class History:
     def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
         self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._shards = 0
+        self._remembered = RememberedDays()
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +104,7 @@ class History:
         fingerprint: str | None = None,
         parent_run: str | None = None,
         q: str | None = None,
+        payload: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
@@ -109,7 +113,8 @@ class History:
 
         A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
         `next_cursor` or the `prev_cursor` of a page with the same filters. `q` is a text in the
-        workflow, the id, the tags, or the error's type or message.
+        workflow, the id, the tags, or the error's type or message; `payload` is one in the inputs
+        or outputs, of projects that have those searched: the page's `searched` says how far.
         """
         wanted = make_run_filter(
             project=project,
@@ -129,6 +134,7 @@ class History:
             fingerprint=fingerprint,
             parent_run=parent_run,
             q=q,
+            payload=payload,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
@@ -213,7 +219,7 @@ class History:
             tz=tz,
         )
         with self._snapshot() as connection:
-            return read_stats(connection, query)
+            return read_stats(connection, query, self._remembered)
 
     def failures(
         self,

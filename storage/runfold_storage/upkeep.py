@@ -132,6 +132,8 @@ def make_deletion(
 ) -> Deletion:
     """A checked one; raises `BadParameter`, also where nothing narrows it down."""
     wanted = make_run_filter(**filters)
+    if wanted.payload is not None:
+        raise BadParameter("payload", "only lists and exports take it: not all runs are searched")
     ended_before = None
     if older_than_days is not None:
         check_number("older_than_days", older_than_days, 1, MAX_DAYS)

@@ -12,7 +12,7 @@ from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .figures import Figures, figures_of
 from .parameters import MAX_LIMIT, check_name, check_number
-from .statistics import sum_columns, unnested_bins
+from .stats_statements import sum_columns, unnested_bins
 from .summaries import Watermark
 from .tables import RUN_STATUSES, runs, stats_days
 from .tallies import Tally

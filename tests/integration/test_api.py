@@ -570,6 +570,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
         "fingerprint",
         "parent_run",
         "q",
+        "payload",
         "limit",
         "cursor",
         "offset",

@@ -11,7 +11,7 @@ from runfold_storage import run_lists, run_totals, ways
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.summaries import RunSummary
-from told import START, event, fold
+from told import START, event, fold, index
 
 AFTER, BEFORE = START + timedelta(hours=1), START + timedelta(hours=3)
 
@@ -97,7 +97,7 @@ def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
         yield event(end, run, begin + chance.choice([1, 30, 60, 100]), **fields)
 
 
-@pytest.fixture(params=["as they are", "tiny"])
+@pytest.fixture(params=["as they are", "tiny", "looked up"])
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Also with bounds so small that every way of looking is taken with few runs."""
     if request.param == "tiny":
@@ -107,6 +107,10 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(run_totals, "MAX_TAGGED", 30)
         monkeypatch.setattr(run_totals, "_COMMON", 0.5)
         monkeypatch.setattr(ways, "PROBED", 4)
+        monkeypatch.setattr(run_totals, "SAMPLED", 3)
+    if request.param == "looked up":
+        monkeypatch.setattr(run_totals, "SAMPLED", 3)
+        monkeypatch.setattr(run_totals, "_COMMON_TEXT", 1)
     return str(request.param)
 
 
@@ -124,7 +128,9 @@ def everything(history: History) -> list[RunSummary]:
 def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) -> None:
     """Walking all pages of any combination gives the runs that match, each once, in order."""
     chance = random.Random(7)
-    fold(migrated_url, [one for n in range(150) for one in made_up(chance, n)])
+    fold(migrated_url, [one for n in range(100) for one in made_up(chance, n)])
+    index(migrated_url)
+    fold(migrated_url, [one for n in range(100, 150) for one in made_up(chance, n)])
     with History(migrated_url) as history:
         runs = everything(history)
         assert len(runs) == 150
@@ -154,7 +160,14 @@ def test_back_again(migrated_url: str, bounds: str) -> None:
     """`prev_cursor` leads through the same runs towards the newest, and ends there."""
     chance = random.Random(8)
     fold(migrated_url, [one for n in range(90) for one in made_up(chance, n)])
-    for filters in ({}, {"user": "ann"}, {"status": ["failed", "cancelled"]}, {"tag": "env=prod"}):
+    index(migrated_url)
+    for filters in (
+        {},
+        {"user": "ann"},
+        {"status": ["failed", "cancelled"]},
+        {"tag": "env=prod"},
+        {"q": "env:prod"},
+    ):
         with History(migrated_url) as history:
             there: list[str] = []
             page = history.runs(**filters, limit=7)

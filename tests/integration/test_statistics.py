@@ -167,6 +167,26 @@ def test_a_corrected_duration_leaves_no_trace_in_its_day(migrated_url: str) -> N
             assert (stats.duration_ms.min, stats.duration_ms.max) == (2000, 3000)
 
 
+def test_days_that_were_remembered_and_have_changed(migrated_url: str) -> None:
+    """Who asks again is told of what came since, in each kind of bucket; and nothing twice."""
+    made_up(migrated_url)
+    with History(migrated_url) as history:
+        questions = [{"bucket": bucket} for bucket in (None, "day", "week", "month")]
+        questions += [{"bucket": "day", "project": "p"}, {"bucket": "day", "workflow": "x"}]
+        for second in (10, 86_400, 10):
+            fold(
+                migrated_url,
+                whole_run(f"more-{second}", second, second, workflow="x", project="p"),
+            )
+            for question in questions:
+                remembered = history.stats(**question)
+                with History(migrated_url) as other:
+                    anew = other.stats(**question)
+                assert remembered.duration_ms == anew.duration_ms
+                assert remembered.buckets == anew.buckets
+                assert remembered.total == anew.total
+
+
 def test_views_say_the_same(migrated_url: str) -> None:
     """What an analyst reads in SQL is what the module returns."""
     made_up(migrated_url)

@@ -13,6 +13,7 @@ const MORE = [
   ["session", "Session", {}],
   ["tag", "Tag", { placeholder: "key:value" }],
   ["error_type", "Error type", {}],
+  ["payload", "In inputs or outputs", {}],
   ["min_duration_ms", "Min. duration (ms)", { type: "number", min: 0, step: "any" }],
   ["max_duration_ms", "Max. duration (ms)", { type: "number", min: 0, step: "any" }],
   ["min_cost_usd", "Min. cost ($)", { type: "number", min: 0, step: "any" }],

@@ -41,7 +41,8 @@ export async function showRuns(root, context) {
   drawTools();
   if (filters.q) offerRun(filters.q);
   useKeys(shortcuts(table, form), signal);
-  if (!cursor) follow();
+  // Payloads are searched behind the fold: nobody is told of a run that comes to match.
+  if (!cursor && !filters.payload) follow();
 
   function follow() {
     watch("/api/v1/live", { ...filters, limit: LIMIT }, {
@@ -83,10 +84,17 @@ export async function showRuns(root, context) {
 
   function drawTools() {
     const many = selected.length;
-    fill(count, describeTotal(total));
+    fill(count, describeTotal(total), describeSearched(page.searched));
     fill(deletion, many ? `Delete ${many} selected…` : isFiltered(query) ? "Delete all of these…" : "Delete all…");
     deletion.disabled = !many && !total.value;
   }
+}
+
+/** How much of the payloads was searched, where that is not all. */
+function describeSearched(searched) {
+  if (!searched) return "";
+  if (searched.since) return ` of those since ${new Date(searched.since).toLocaleString()}; older ones are still being read`;
+  return searched.behind ? `; ${formatCount(searched.behind)} changes are not searched yet` : "";
 }
 
 /** `812 runs`, `more than 10,000 runs`, `about 1,200,000 runs`. */
