@@ -217,7 +217,7 @@ def _bury(
             """
             INSERT INTO tombstones (shard, run, events_left)
             SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
-            ON CONFLICT (shard, run) DO UPDATE SET events_left = true
+            ON CONFLICT (shard, run) DO UPDATE SET events_left = true, aged = false
             """,
             (shard, gone),
         )
