@@ -88,15 +88,15 @@ def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery
         rows = rows[: query.limit]
         for position, row in enumerate(rows, 1):
             after = (to_us(row.at), row.id)
-            if query.node is None or _node_of(row) == query.node:
+            if query.node is None or node_of(row.type, row.body) == query.node:
                 found.append(event_of(query.run, row))
                 size += len(row.body)
             if len(found) == query.limit or size > MAX_PAGE_BYTES:
                 more = more or position < len(rows)
-                return EventPage(found, _cursor(query, after) if more else None)
+                return EventPage(found, cursor_of(query, after) if more else None)
         if not more:
             return EventPage(found, None)
-    return EventPage(found, _cursor(query, after))
+    return EventPage(found, cursor_of(query, after))
 
 
 def event_statement(
@@ -131,23 +131,30 @@ def event_statement(
 
 def event_of(run: str, row: Row[Any]) -> Raw:
     """An event of the ledger as it was sent."""
-    body = row.body.encode()
+    return make_event(run, row.type, row.id, to_us(row.at), row.body)
+
+
+def make_event(run: str, kind: str, event_id: int, at_us: int, text: str) -> Raw:
+    """The same from what the ledger has of it."""
+    body = text.encode()
     # The ledger keeps a caller's own id in the body; here it stands in the envelope.
     given = b'{"run":' + msgspec.json.encode(run)
     if body.startswith(given):
         body = b"{" + body[len(given) :].removeprefix(b",")
-    return Raw(encode_event(Envelope(row.type, run, row.id, to_us(row.at), body)))
+    return Raw(encode_event(Envelope(kind, run, event_id, at_us, body)))
 
 
-def _node_of(row: Row[Any]) -> str | None:
+def node_of(kind: str, body: str) -> str | None:
+    """The node that a logged event is of."""
     try:
-        event = decode_body(row.type, row.body.encode())
+        event = decode_body(kind, body.encode())
     except BrokenEvent:
         return None
     return event.node if isinstance(event, Logged) else None
 
 
-def _cursor(query: EventQuery, after: tuple[int, int] | None) -> str | None:
+def cursor_of(query: EventQuery, after: tuple[int, int] | None) -> str | None:
+    """Where the next page begins."""
     if after is None:
         return None
     return encode_cursor(query.question(), _KEY.pack(*after), parameter="after")

@@ -21,26 +21,22 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from runfold.events import MAX_NAME
-from runfold.ids import run_key
-from runfold.streams import shard_of
-
 from .databases import explain, make_engine
 from .errors import DatabaseUnreachable, FoldBehind
-from .event_pages import EventPage, EventQuery, make_event_query, read_events
+from .event_pages import EventPage, make_event_query
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
 from .filters import check_choice, make_run_filter
 from .incidents import Incident, read_incidents
+from .one_run import OneRun
 from .positions import Position
-from .run_details import RunDetail, read_run
+from .run_details import RunDetail
 from .run_lists import make_page, read_runs
 from .statistics import Stats, make_stats_query, read_stats
 from .summaries import RunPage, Watermark
-from .tables import dead_letters, runs
+from .tables import dead_letters
 from .watermarks import (
-    count_shards,
     fold_behind,
     missing_shards,
     parse_positions,
@@ -58,20 +54,28 @@ Answer = TypeVar("Answer")
 
 
 class History:
-    """The reads of one database.
+    """The reads of one database, and of the archive of what retention took away from it.
 
     Every method raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`,
-    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`.
+    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`; those of one run
+    `ArchiveUnusable`, where the archive has to be asked and does not answer.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        pool_size: int = 5,
+        timeout_s: float = TIMEOUT_S,
+        archive_url: str | None = None,
+    ) -> None:
         session = {
             "statement_timeout": str(round(timeout_s * 1000)),
             "timezone": "UTC",
             "application_name": "runfold-history",
         }
         self._engine = make_engine(dsn, pool_size=pool_size, session=session)
-        self._shards = 0
+        self._one_run = OneRun(self._snapshot, archive_url)
 
     def __enter__(self) -> Self:
         return self
@@ -160,10 +164,11 @@ class History:
         return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
 
     def run(self, run: str) -> RunDetail | None:
-        """One run with its nodes and payloads; None for a run that is not known."""
-        with self._snapshot() as connection:
-            place = self.find(connection, run)
-            return None if place is None else read_run(connection, *place)
+        """One run with its nodes and payloads; None for a run that is not known.
+
+        Where `archive_url` is given, also one that retention has taken away (`source`).
+        """
+        return self._one_run.details(run)
 
     def events(
         self,
@@ -177,7 +182,8 @@ class History:
 
         None for a run that is not known.
         """
-        return self._events(make_event_query(run, types=types, after=after, limit=limit))
+        query = make_event_query(run, types=types, after=after, limit=limit)
+        return self._one_run.events(query)
 
     def logs(
         self, run: str, *, node: str | None = None, after: str | None = None, limit: int = 200
@@ -187,7 +193,7 @@ class History:
         A page may hold fewer than `limit`, even none, and still have a `next_cursor`.
         """
         query = make_event_query(run, types="logged", node=node, after=after, limit=limit)
-        return self._events(query)
+        return self._one_run.events(query)
 
     def stats(
         self,
@@ -290,23 +296,9 @@ class History:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
 
-    def _events(self, query: EventQuery) -> EventPage | None:
-        with self._snapshot() as connection:
-            place = self.find(connection, query.run)
-            return None if place is None else read_events(connection, *place, query)
-
     def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
-        """The shard and key of a run that exists."""
-        if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
-            return None
-        key = run_key(run)
-        if not self._shards:  # it never changes once a worker has made it known
-            self._shards = count_shards(connection)
-        if not self._shards:
-            return None
-        shard = shard_of(run, self._shards)
-        statement = select(runs.c.run).where(runs.c.shard == shard, runs.c.run == key).limit(1)
-        return None if connection.execute(statement).first() is None else (shard, key)
+        """The shard and key of a run that the database has."""
+        return self._one_run.find(connection, run)
 
     @contextmanager
     def _snapshot(self) -> Iterator[Connection]:

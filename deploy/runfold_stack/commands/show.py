@@ -26,6 +26,8 @@ examples:
   runfold show RUN --logs       the whole output, as it was
   runfold show RUN --events     the events, one a line
   runfold show RUN --json
+
+With RUNFOLD_ARCHIVE also runs, and payloads of runs, that retention has put there.
 """
 
 
@@ -43,7 +45,10 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Read the run and print what was asked for."""
     output = context.output
-    with History(require_database(context.settings), pool_size=1) as history:
+    settings = context.settings
+    with History(
+        require_database(settings), pool_size=1, archive_url=settings.archive_url
+    ) as history:
         details = history.run(arguments.run)
         if details is None:
             raise CommandFailed(

@@ -1,0 +1,61 @@
+"""`runfold` over an archive, as an operator uses it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from acceptance.cli_processes import environ, runfold
+from old_runs import EVENTS, OLD, OLD_OWN
+from oracle import to_envelope
+from runfold.codec import encode_event
+from told import fold
+
+
+@pytest.fixture
+def env(database_url: str, tmp_path: Path) -> dict[str, str]:
+    """A history of which most was archived."""
+    fold(database_url, [json.loads(encode_event(to_envelope(event))) for event in EVENTS])
+    env = environ(RUNFOLD_DATABASE_URL=database_url, RUNFOLD_ARCHIVE=str(tmp_path / "archive"))
+    assert runfold("retention", "set", "--payloads", "30", "--runs", "65", env=env).returncode == 0
+    done = runfold("retention", "run", env=env)
+    assert done.returncode == 0, done
+    assert b"archived before: 24 events, 6 runs" in done.stdout
+    return env
+
+
+def test_show_opens_archived_runs(env: dict[str, str]) -> None:
+    """And says that they are; without the archive it does not know them."""
+    gone, aged = OLD[0][0]["run"], OLD[3][0]["run"]
+    shown = runfold("show", gone, env=env)
+    assert shown.returncode == 0, shown
+    assert b"from the archive" in shown.stdout
+    assert json.loads(runfold("show", gone, "--json", env=env).stdout)["source"] == "archive"
+    events = json.loads(runfold("show", gone, "--events", "--json", env=env).stdout)["events"]
+    assert [event["type"] for event in events] == [event["type"] for event in OLD[0]]
+    assert b"from the archive" in runfold("show", aged, env=env).stdout
+    without = {**env, "RUNFOLD_ARCHIVE": ""}
+    assert runfold("show", gone, env=without).returncode == 1
+    assert b"were removed by retention on 20" in runfold("show", aged, env=without).stdout
+
+
+def test_delete_takes_archived_runs(env: dict[str, str]) -> None:
+    """By their ids; then nobody is shown them."""
+    own = OLD_OWN[0][0]["run"]
+    assert runfold("delete", own, "--yes", env=env).returncode == 0
+    assert runfold("show", own, env=env).returncode == 1
+    assert runfold("delete", own, "--yes", env=env).returncode == 1
+
+
+def test_an_archive_that_cannot_be(env: dict[str, str], tmp_path: Path) -> None:
+    """A setting that makes no sense is told; a place that refuses leaves everything."""
+    bad = runfold("show", "x", env={**env, "RUNFOLD_ARCHIVE": "not/absolute"})
+    assert bad.returncode == 2
+    assert b"RUNFOLD_ARCHIVE" in bad.stderr
+    (tmp_path / "file").write_text("")
+    refused = runfold("retention", "run", env={**env, "RUNFOLD_ARCHIVE": str(tmp_path / "file")})
+    assert refused.returncode == 1
+    assert str(tmp_path / "file").encode() in refused.stderr
+    unknown = runfold("retention", "run", env={**env, "RUNFOLD_ARCHIVE": "nonsense://x"})
+    assert unknown.returncode == 1
+    assert b"nonsense://x" in unknown.stderr
