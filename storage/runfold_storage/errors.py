@@ -53,3 +53,7 @@ class JobTaken(StorageError):
 
 class ArchiveUnusable(StorageError):
     """The archive cannot be written or read; the message has its address and what is wrong."""
+
+
+class RestoreRefused(StorageError):
+    """An archive cannot be restored into this database; the message says why, and what to do."""

@@ -1,12 +1,13 @@
 """`runfold` over an archive, as an operator uses it."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from acceptance.cli_processes import environ, runfold
-from old_runs import EVENTS, OLD, OLD_OWN
+from old_runs import EVENTS, KEPT_PROJECT, OLD, OLD_OWN
 from oracle import to_envelope
 from runfold.codec import encode_event
 from told import fold
@@ -59,3 +60,36 @@ def test_an_archive_that_cannot_be(env: dict[str, str], tmp_path: Path) -> None:
     unknown = runfold("retention", "run", env={**env, "RUNFOLD_ARCHIVE": "nonsense://x"})
     assert unknown.returncode == 1
     assert b"nonsense://x" in unknown.stderr
+
+
+def test_restore_into_an_empty_database(
+    env: dict[str, str], other_url: str, tmp_path: Path
+) -> None:
+    """Killed and called again it goes on; verify finds nothing; done again it changes nothing."""
+    place = env["RUNFOLD_ARCHIVE"]
+    new = environ(RUNFOLD_DATABASE_URL=other_url)
+    killed = runfold(
+        "restore", "--from", place, env={**new, "RUNFOLD_CRASH_AT": "after_group_restored"}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    done = runfold("restore", "--from", place, env=new)
+    assert done.returncode == 0, done
+    assert b"going on" in done.stderr
+    gone = [*OLD, *OLD_OWN, *KEPT_PROJECT]
+    listed = json.loads(runfold("runs", "--json", env=new).stdout)["runs"]
+    assert {run["id"] for run in listed} == {run[0]["run"] for run in gone}
+    assert runfold("verify", env=new).returncode == 0
+    again = json.loads(runfold("restore", "--from", place, "--json", env=new).stdout)
+    assert again == {"events": 0, "runs": 0, "rollups": 0}
+
+
+def test_restore_refuses_nonsense(env: dict[str, str], other_url: str, tmp_path: Path) -> None:
+    """With a line that says what to do."""
+    new = environ(RUNFOLD_DATABASE_URL=other_url)
+    assert runfold("restore", env=new).returncode == 2
+    nothing = runfold("restore", "--from", str(tmp_path / "nothing"), env=new)
+    assert nothing.returncode == 1
+    assert b"nothing in it" in nothing.stderr
+    twice = runfold("restore", env=env)
+    assert twice.returncode == 1
+    assert b"would count twice" in twice.stderr

@@ -37,6 +37,7 @@ JOB_POINTS: Final = (
     "after_files_written",
     "after_step_written",
     "before_step_end",
+    "after_group_restored",
     "before_deletion_commit",
     "after_deletion_commit",
 )

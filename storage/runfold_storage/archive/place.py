@@ -50,7 +50,7 @@ class Archive:
     @contextmanager
     def reading(self, path: str) -> Iterator[Any]:
         """A file to read, at any place of it."""
-        with self._explained(), self._fs.open_input_file(self._at(path)) as file:
+        with self._explained(f"/{path}"), self._fs.open_input_file(self._at(path)) as file:
             yield file
 
     @contextmanager
@@ -122,11 +122,11 @@ class Archive:
                 os.close(descriptor)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, path: str = "") -> Iterator[None]:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            raise ArchiveUnusable(f"{self.shown}: {_one_line(error)}") from error
+            raise ArchiveUnusable(f"{self.shown}{path}: {_one_line(error)}") from error
 
 
 def open_archive(url: str) -> Archive:
