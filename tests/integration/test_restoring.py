@@ -15,6 +15,7 @@ from old_runs import (
     OLD,
     OLD_OWN,
     RUNS,
+    YOUNG,
     a_run,
     differences,
     fold,
@@ -31,7 +32,6 @@ from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run
 from runfold_storage.errors import ArchiveUnusable, RestoreRefused
 from runfold_storage.jobs import Interrupted, add_job
-from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import ensure_shards
 from runfold_storage.retention import Policy, set_policy
 from runfold_workers.restoring import KIND, Progress, restore
@@ -56,17 +56,11 @@ def other(other_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def run_restore(url: str, archive: Path, stop: threading.Event = NEVER) -> Progress:
+def run_restore(url: str, archive: Path, *, ledger: psycopg.Connection | None = None) -> Progress:
     with databases.connect(url, autocommit=True) as connection:
-        return restore(connection, add_job(connection, KIND, {}), stop, open_archive(str(archive)))
-
-
-def copy_ledger(old: psycopg.Connection, new: psycopg.Connection) -> None:
-    """As one does with pg_dump, of a database of which only the ledger can be read."""
-    rows = old.execute("SELECT run, id, at, type::text, shard, body FROM events").fetchall()
-    ensure_weeks(new, {week_of(row[0]) for row in rows})
-    with new.cursor() as cursor:
-        cursor.executemany("INSERT INTO events VALUES (%s, %s, %s, %s, %s, %s)", rows)
+        job = add_job(connection, KIND, {})
+        place = open_archive(str(archive))
+        return restore(connection, job, NEVER, place, ledger=ledger)
 
 
 def events_of(runs: list[list[Event]]) -> list[Event]:
@@ -88,14 +82,16 @@ def test_archive_and_ledger_make_it_whole(
     set_policy(database, Policy(None, payload_days=30, run_days=50, stats_days=90))
     set_policy(database, Policy("keeps"))
     run_retention(migrated_url, tmp_path)
-    copy_ledger(database, other)
+    assert delete_run(database, YOUNG[0][0]["run"])
+    database.execute("DROP TABLE runs, nodes, stats, stats_days, aged_hours CASCADE")
 
-    progress = run_restore(other_url, tmp_path)
-    assert progress.events == sum(map(len, [*OLD[2:], *OLD_OWN, *KEPT_PROJECT]))
-    expected = project(events_of([run for run in RUNS if run not in OLD[:2]]), SHARDS)
+    progress = run_restore(other_url, tmp_path, ledger=database)
+    deleted = [*OLD[:2], YOUNG[0]]
+    assert progress.events == sum(len(run) for run in RUNS if run not in deleted)
+    expected = project(events_of([run for run in RUNS if run not in deleted]), SHARDS)
     assert read_projection(other) == expected
     assert differences(other_url) == []
-    fold(other_url, events_of(OLD[:2]), first=10_000)
+    fold(other_url, events_of(deleted), first=10_000)
     assert read_projection(other) == expected
     rebuild_all(other_url)
     assert read_projection(other) == expected
@@ -226,6 +222,10 @@ def test_nonsense_is_refused(
     run_retention(migrated_url, tmp_path)
     with pytest.raises(RestoreRefused, match="would count twice"):
         run_restore(migrated_url, tmp_path)
+    database.execute("UPDATE events SET shard = (shard + 1) % 4")
+    with pytest.raises(RestoreRefused, match="the ledger is not of a deployment with 4 shards"):
+        run_restore(other_url, tmp_path, ledger=database)
+    other.execute("DELETE FROM positions")
     ensure_shards(other, SHARDS + 1)
     with pytest.raises(RestoreRefused, match=f"with {SHARDS} shards, and this database has 5"):
         run_restore(other_url, tmp_path)

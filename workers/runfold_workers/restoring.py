@@ -1,8 +1,9 @@
 """Restoring: what the archive has, back into a database, where nothing tells it any more.
 
-Tombstones first, so that what was deleted stays so; then events; then all runs that the ledger has
-by now are folded, as in a rebuild; then rows, attempts and figures of what has no events. All of it
-may be done while workers fold, and again: what is there stays as it is.
+Tombstones first, so that what was deleted stays so; then events, those of another ledger too, if
+one can still be read; then all runs that the ledger has by now are folded, as in a rebuild; then
+rows, attempts and figures of what has no events. All of it may be done while workers fold, and
+again: what is there stays as it is.
 
 Dies halfway: its progress names the last row group that is done.
 """
@@ -17,7 +18,7 @@ import psycopg
 from msgspec import Struct
 
 from runfold.crashing import crash_point
-from runfold_storage import restored
+from runfold_storage import other_ledger, restored
 from runfold_storage.archive.columns import node_of_row, run_of_row
 from runfold_storage.archive.names import EVENTS, KINDS, NODES, RUNS, STATS, TOMBSTONES
 from runfold_storage.archive.place import Archive
@@ -46,8 +47,8 @@ from .selecting import Selection
 from .verifying import verify_runs
 
 KIND: Final = "restore"
-FOLD: Final = "fold"
-ORDER: Final = (TOMBSTONES, EVENTS, FOLD, RUNS, NODES, STATS)
+LEDGER, FOLD = "ledger", "fold"
+ORDER: Final = (TOMBSTONES, LEDGER, EVENTS, FOLD, RUNS, NODES, STATS)
 
 Row = dict[str, Any]
 
@@ -77,10 +78,13 @@ def restore(
     stop: threading.Event,
     archive: Archive,
     told: Callable[[Progress], None] = lambda _: None,
+    *,
+    ledger: psycopg.Connection | None = None,
 ) -> Progress:
     """Do a job of this kind; raises `Interrupted`, `JobTaken`, `ArchiveUnusable`, `RestoreRefused`.
 
-    The connection is in autocommit mode, and of this job alone.
+    The connection is in autocommit mode, and of this job alone; `ledger` leads to another database
+    whose `events` are brought along.
     """
     prepare_session(connection)
     with hold_job(connection, job_id), hold_kind(connection, "retention"):
@@ -97,7 +101,7 @@ def restore(
             if stop.is_set():
                 raise Interrupted
 
-        _Restore(connection, archive, progress, note, stop).run()
+        _Restore(connection, archive, ledger, progress, note, stop).run()
         result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
         finish_job(connection, job_id, result)
     return progress
@@ -133,12 +137,14 @@ class _Restore:
         self,
         connection: psycopg.Connection,
         archive: Archive,
+        ledger: psycopg.Connection | None,
         progress: Progress,
         note: Callable[[], None],
         stop: threading.Event,
     ) -> None:
         self._connection = connection
         self._archive = archive
+        self._ledger = ledger
         self._progress = progress
         self._note = note
         self._rests = Rests(stop)
@@ -159,6 +165,8 @@ class _Restore:
             kind = progress.kinds[0]
             if kind == FOLD:
                 self._fold()
+            elif kind == LEDGER:
+                self._copy_ledger()
             else:
                 self._read(kind, works[kind])
             progress.kinds.pop(0)
@@ -184,12 +192,31 @@ class _Restore:
         restored.restore_tombstones(self._connection, shard, gone)
 
     def _events(self, shard: int, rows: list[Row]) -> None:
-        events = [
+        events = (
             restored.RestoredEvent(row["key"], row["id"], row["at"], row["type"], row["body"])
-            for row in self._left(shard, rows)
-        ]
-        if events:
-            self._progress.events += restored.restore_events(self._connection, shard, events)
+            for row in rows
+        )
+        self._put(shard, list(events))
+
+    def _put(self, shard: int, events: list[restored.RestoredEvent]) -> None:
+        gone = load_deleted(self._connection, [(shard, key) for key in {e.run for e in events}])
+        left = [event for event in events if (shard, event.run) not in gone]
+        if left:
+            self._progress.events += restored.restore_events(self._connection, shard, left)
+
+    def _copy_ledger(self) -> None:
+        """What another database has of the ledger, behind what it knows of deleted runs."""
+        if self._ledger is None:
+            return
+        for shard in range(self._shards):
+            restored.restore_tombstones(
+                self._connection, shard, other_ledger.read_deleted(self._ledger, shard)
+            )
+            place: other_ledger.Place | None = other_ledger.BEFORE_ALL
+            while place is not None:
+                events, place = other_ledger.read_page(self._ledger, shard, self._shards, place)
+                self._put(shard, events)
+                self._note()
 
     def _fold(self) -> None:
         """All runs that the ledger has by now, as a rebuild does."""

@@ -20,12 +20,13 @@ KIND: Final = "restore"
 _EPILOG = """\
 examples:
   runfold migrate && runfold restore --from /var/lib/runfold-archive
-  runfold restore --from s3://bucket/runfold
+  runfold restore --from s3://bucket/runfold --ledger postgresql://replica/runfold
 
 For an empty database, after the old one was lost: events, runs, nodes and statistics come back as
-they were before retention took them away; what was deleted stays deleted. If the old ledger can
-still be read, copy it first (pg_dump --data-only -t 'events*'): it is folded, too. Workers may be
-at work. Interrupted or killed, the same command goes on; done twice it changes nothing.
+they were before retention took them away; what was deleted stays deleted. --ledger brings along
+what is younger, from a database of which the table `events` can be read: the old one, a replica of
+it, or what was restored from a dump. Workers may be at work. Interrupted or killed, the same
+command goes on; done twice it changes nothing.
 
 It refuses an archive of another number of shards, and a database from which retention has taken
 runs away, for their figures still count there: `runfold show` opens those without restoring them.
@@ -40,6 +41,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument(
         "--from", dest="archive", metavar="ARCHIVE", help="folder or address (RUNFOLD_ARCHIVE)"
+    )
+    parser.add_argument(
+        "--ledger", metavar="URL", help="database whose ledger can still be read: bring it along"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -72,7 +76,10 @@ def run(arguments: Namespace, context: Context) -> int:
                 seen(progress.files, (progress.kinds or ["done"])[0])
 
             def work(stop: threading.Event) -> Progress:
-                return restore(connection, job_id, stop, archive, tell)
+                if arguments.ledger is None:
+                    return restore(connection, job_id, stop, archive, tell)
+                with connect(arguments.ledger, autocommit=True) as ledger:
+                    return restore(connection, job_id, stop, archive, tell, ledger=ledger)
 
             try:
                 progress = run_stoppable(work)
