@@ -13,7 +13,7 @@ import psycopg
 from msgspec import Struct
 
 from .partitions import existing_partitions, first_key, week_of_partition
-from .retention import END, OTHERS, POLICIES, due
+from .retention import END, POLICIES, due, read_policies
 
 PAYLOADS, RUNS = "payload_days", "run_days"
 
@@ -115,7 +115,7 @@ def _due(turn: Turn) -> str:
 def _parameters(connection: psycopg.Connection, turn: Turn, now: datetime) -> dict[str, object]:
     return {
         "project": turn.project,
-        "others": OTHERS,
+        "own": [each.project for each in read_policies(connection) if each.project is not None],
         "before": now - timedelta(days=turn.days),
         "first": _first_with_events(connection) if turn.what == PAYLOADS else UUID(int=0),
     }
@@ -128,8 +128,6 @@ def _first_with_events(connection: psycopg.Connection) -> UUID:
     return first_key(min(known)) if known else UUID(int=0)
 
 
-_OF_OTHERS: Final = (
-    "r.project <> ALL(SELECT own.project FROM retention AS own WHERE own.project <> %(others)s)"
-)
+_OF_OTHERS: Final = "r.project <> ALL(%(own)s::text[])"
 # 'infinity': marked, and its events may not all have gone.
 _LEFT: Final = "(r.aged_at IS NULL OR r.aged_at = 'infinity')"
