@@ -15,7 +15,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from runfold_storage.changes import decode_feed_cursor, encode_feed_cursor, read_cursor
+from runfold_storage.change_feed import decode_feed_cursor, encode_feed_cursor, read_cursor
+from runfold_storage.errors import BadParameter
 from runfold_storage.filters import RunFilter, make_run_filter
 from runfold_storage.history import History
 from runfold_storage.run_lists import make_page
@@ -128,6 +129,10 @@ async def watch_runs(
     """Runs as they change: a `snapshot`, which is a page of the list, then `changed`, `removed` and
     `deleted`."""
     wanted = make_run_filter(**filters)
+    if wanted.payload is not None:
+        raise BadParameter(
+            "payload", "only lists and exports take it: runs are found behind the fold"
+        )
     make_page(wanted, limit, 0, None)
     await live.feed.read(read_cursor)  # what can be wrong is told as a problem, before it begins
     return Stream(live.list_events(wanted, limit, _last_id(request)), **_STREAM)

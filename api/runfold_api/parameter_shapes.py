@@ -10,7 +10,7 @@ from runfold.events import MAX_NAME
 from runfold_storage.export_formats import FORMATS
 from runfold_storage.filters import MAX_BOUND, MAX_TAG
 from runfold_storage.jobs import STATUSES as JOB_STATUSES
-from runfold_storage.statistics import BUCKETS, GROUPS
+from runfold_storage.stats_queries import BUCKETS, GROUPS
 from runfold_storage.tables import RUN_STATUSES
 
 _NAME: Final = {"minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^\\u0000]*$"}
@@ -28,6 +28,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
             "fingerprint",
             "parent_run",
             "q",
+            "payload",
         ),
         _NAME,
     ),

@@ -12,7 +12,7 @@ from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
 from litestar.typing import FieldDefinition
 
-from runfold_storage.filters import MAX_LIMIT, MAX_OFFSET, parse_time
+from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, parse_time
 
 from .problems import BadRequest
 
@@ -74,6 +74,14 @@ Search = Annotated[
         "case does not matter."
     ),
 ]
+Payload = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only runs with this text in their inputs or outputs, of projects that have "
+        "these searched; case does not matter. The first 8192 characters of runs that have ended; "
+        "`searched` says how far. For lists and exports alone."
+    ),
+]
 EndedSince = Annotated[
     str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
 ]
@@ -121,6 +129,17 @@ Cursor = Annotated[
     str | None, QueryParameter(description="The `next_cursor` or `prev_cursor` of another page.")
 ]
 After = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
+Before = Annotated[str | None, QueryParameter(description="The `prev_cursor` of the page behind.")]
+Tail = Annotated[
+    bool, QueryParameter(description="The last events instead of the first; in the same order.")
+]
+Node = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only events that name this node. A page may then hold fewer than `limit`, "
+        "even none, and still have a cursor."
+    ),
+]
 
 
 ExportFormat = Annotated[str, QueryParameter(description="`csv`, `ndjson` or `parquet`.")]
@@ -152,6 +171,7 @@ def run_filters(
     fingerprint: Fingerprint = None,
     parent_run: ParentRun = None,
     q: Search = None,
+    payload: Payload = None,
 ) -> dict[str, Any]:
     """What `History.runs` and `History.export` are filtered by."""
     return {
@@ -172,6 +192,7 @@ def run_filters(
         "fingerprint": fingerprint,
         "parent_run": parent_run,
         "q": q,
+        "payload": payload,
     }
 
 

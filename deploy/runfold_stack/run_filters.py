@@ -44,6 +44,12 @@ def add_filters(parser: ArgumentParser) -> None:
         help="only runs with this in their workflow, id, tags, error type or message",
     )
     group.add_argument(
+        "--payload",
+        type=name,
+        metavar="TEXT",
+        help="only runs with this in their inputs or outputs: see runfold search",
+    )
+    group.add_argument(
         "--fingerprint", type=name, help="only runs that failed alike: see runfold failures"
     )
 
@@ -69,6 +75,7 @@ def filters_of(arguments: Namespace, now: datetime) -> dict[str, Any]:
         "parent_run": arguments.parent_run,
         "fingerprint": arguments.fingerprint,
         "q": arguments.search,
+        "payload": arguments.payload,
     }
     return {parameter: value for parameter, value in given.items() if value is not None}
 

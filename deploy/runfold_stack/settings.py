@@ -17,7 +17,7 @@ from runfold.errors import SettingInvalid
 from runfold.events import MAX_NAME
 from runfold.places import default_data_dir
 from runfold.streams import MAX_SHARDS
-from runfold_storage.silence import (
+from runfold_storage.silence_limits import (
     DEFAULT_LIMITS,
     DEFAULT_QUEUED_S,
     DEFAULT_RUNNING_S,

@@ -19,6 +19,7 @@ import psycopg
 from .changes import note_gone
 from .positions import change_behind, hold_shard
 from .retention import END, POLICIES, due
+from .search_writing import forget_payloads, hold_payloads
 from .stored_rows import delete_rows
 
 
@@ -29,6 +30,7 @@ def mark(
     if not runs:
         return []
     with connection.transaction():
+        hold_payloads(connection, shard)
         if hold_shard(connection, shard) is None:
             return []
         rows = connection.execute(
@@ -43,7 +45,9 @@ def mark(
             """,  # noqa: S608 - made of constants
             {"gone": gone, "shard": shard, "runs": list(runs), "now": now},
         ).fetchall()
-    return [run for (run,) in rows]
+        marked = [run for (run,) in rows]
+        forget_payloads(connection, shard, marked)
+    return marked
 
 
 def make_forgotten(connection: psycopg.Connection, shard: int) -> None:

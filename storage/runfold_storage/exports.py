@@ -17,8 +17,9 @@ from sqlalchemy import Connection, select, tuple_
 
 from .filters import RunFilter
 from .run_lists import list_statement
+from .search_lookup import read_searched
 from .summaries import RunSummary, UsageTotals, summary_of, to_ms, usage_of
-from .tables import nodes, runs
+from .tables import nodes
 
 PAGE: Final = 1000
 """Runs that are read at a time."""
@@ -58,7 +59,9 @@ def read_pages(
     after = None
     while True:
         with snapshot() as connection:
-            statement = list_statement(wanted, after, PAGE + 1).add_columns(runs.c.shard)
+            if after is None and wanted.payload is not None:
+                read_searched(connection, wanted.project)  # says so where nothing is
+            statement = list_statement(wanted, after, PAGE + 1)
             rows = list(connection.execute(statement))
             more = len(rows) > PAGE
             page = rows[:PAGE]

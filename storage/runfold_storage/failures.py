@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from .errors import BadParameter
-from .filters import MAX_LIMIT, check_name, check_number, check_time
+from .parameters import MAX_LIMIT, check_name, check_number, check_time
 from .summaries import Watermark
 from .tables import nodes, runs
 from .watermarks import read_watermark

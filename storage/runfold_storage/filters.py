@@ -1,28 +1,22 @@
-"""What reads may be asked for, checked before any SQL is made of it.
+"""Which runs a list, an export or a deletion is about, and the same as SQL.
 
 Every check raises `BadParameter` with the parameter's name and what is allowed, so that nothing
 that a caller can write reaches the database as an error.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from datetime import datetime
 from typing import Any, Final
-from zoneinfo import available_timezones as _available_timezones
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_
 
-from runfold.events import MAX_NAME
-
 from .errors import BadParameter
+from .parameters import check_choice, check_name, check_storable, check_time, shown
+from .search_texts import payload_condition
 from .tables import RUN_STATUSES, runs
 
-MAX_LIMIT: Final = 500
-MAX_OFFSET: Final = 10_000
-
-_HOUR: Final = timedelta(hours=1)
 MAX_TAG: Final = 2000
 MAX_TAGS: Final = 20
 MAX_BOUND: Final = 1_000_000_000
@@ -48,6 +42,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     fingerprint: str | None = None
     parent_run: str | None = None
     q: str | None = None
+    payload: str | None = None
 
     @property
     def is_counted(self) -> bool:
@@ -55,6 +50,10 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         return self == RunFilter(
             project=self.project, workflow=self.workflow, statuses=self.statuses
         )
+
+    def without_texts(self) -> "RunFilter":
+        """The rest of it."""
+        return msgspec.structs.replace(self, q=None, payload=None)
 
     def question(self) -> bytes:
         """The same bytes for the same filter, for its cursors."""
@@ -94,11 +93,27 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
             found.append(of.started_at < self.started_before)
         if self.q is not None:
             found.append(_search(of, self.q))
+        if self.payload is not None:
+            found.append(payload_condition(of, self.payload))
         return found
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text to search for."""
+        return self.q is not None or self.payload is not None
+
+
+def tag_of(q: str) -> dict[str, str] | None:
+    """The tag that a text to search for may be, as `env:prod` and `env=prod`."""
+    key, separator, value = q.partition(":") if ":" in q else q.partition("=")
+    return {key: value} if separator and key else None
 
 
 def _search(of: Any, q: str) -> ColumnElement[bool]:
-    """A text in the workflow, the id, a key or value of the tags, the error's type or message."""
+    """A text in the workflow, the id, a key or value of the tags, the error's type or message.
+
+    What is searched for here is what `search_texts` puts into the index.
+    """
     texts = (
         of.workflow,
         of.given_id,
@@ -108,9 +123,8 @@ def _search(of: Any, q: str) -> ColumnElement[bool]:
         of.error_message,
     )
     found = [text.icontains(q, autoescape=True) for text in texts]
-    key, separator, value = q.partition(":") if ":" in q else q.partition("=")
-    if separator and key:
-        found.append(of.tags.contains({key: value}))
+    if (tag := tag_of(q)) is not None:
+        found.append(of.tags.contains(tag))
     return or_(*found)
 
 
@@ -133,11 +147,13 @@ def make_run_filter(
     fingerprint: str | None = None,
     parent_run: str | None = None,
     q: str | None = None,
+    payload: str | None = None,
 ) -> RunFilter:
     """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
 
     `started_before` is exclusive; a `tag` is `key:value` or `key=value`, and a run must have all.
-    `q` is searched for in workflow, id, tags, type and message of the error; case does not matter.
+    `q` is searched for in workflow, id, tags, type and message of the error; `payload` in inputs
+    and outputs, of projects whose payloads are searched; case does not matter.
     """
     after = check_time("started_after", started_after)
     before = check_time("started_before", started_before)
@@ -159,114 +175,8 @@ def make_run_filter(
         fingerprint=check_name("fingerprint", fingerprint),
         parent_run=check_name("parent_run", parent_run),
         q=check_name("q", q),
+        payload=check_name("payload", payload),
     )
-
-
-def check_name(parameter: str, value: str | None) -> str | None:
-    """A project, workflow or node: 1 to 200 characters that PostgreSQL can hold."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
-        raise BadParameter(parameter, f"expected 1 to {MAX_NAME} characters")
-    return check_storable(parameter, value)
-
-
-def check_storable(parameter: str, value: str) -> str:
-    """A text that PostgreSQL can hold."""
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadParameter(parameter, "must not contain U+0000 or lone surrogates")
-    return value
-
-
-def check_choice(parameter: str, value: str | None, allowed: Iterable[str]) -> str | None:
-    """One of a few words."""
-    choices = tuple(allowed)
-    if value is None or value in choices:
-        return value
-    raise BadParameter(parameter, f"expected one of {', '.join(choices)}, got {_shown(value)}")
-
-
-def check_number(parameter: str, value: int, lowest: int, highest: int) -> int:
-    """A whole number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise BadParameter(parameter, f"expected {lowest} to {highest}, got {_shown(value)}")
-    return value
-
-
-def check_time(parameter: str, value: datetime | None) -> datetime | None:
-    """A time with a zone, in UTC."""
-    if value is None:
-        return None
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise BadParameter(parameter, "expected a time with a zone, as in 2026-11-21T02:00:00Z")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
-
-
-def check_zone(parameter: str, value: str | None) -> str:
-    """A time zone of the IANA database; UTC if none is given."""
-    if value is None:
-        return "UTC"
-    if not isinstance(value, str) or value not in _zones():
-        raise BadParameter(parameter, f"expected a zone such as Europe/Berlin, got {_shown(value)}")
-    return value
-
-
-def parse_time(parameter: str, text: str | None) -> datetime | None:
-    """Read RFC 3339; a date alone is its midnight in UTC."""
-    if text is None:
-        return None
-    if len(text) > 6 and text[-6] == " ":  # a `+` that nobody escaped in a query string
-        text = text[:-6] + "+" + text[-5:]
-    try:
-        if len(text) == len("2026-11-21"):
-            return datetime.combine(date.fromisoformat(text), time(), UTC)
-        return check_time(parameter, datetime.fromisoformat(text))
-    except BadParameter:
-        raise
-    except ValueError:
-        raise BadParameter(
-            parameter, "expected RFC 3339, as in 2026-11-21T02:00:00Z, or a date alone"
-        ) from None
-
-
-def floor_hour(at: datetime) -> datetime:
-    """The start of the hour."""
-    return at.replace(minute=0, second=0, microsecond=0)
-
-
-def ceil_hour(at: datetime) -> datetime:
-    """The start of the next hour, unless this is one."""
-    return _next(floor_hour(at), at, _HOUR)
-
-
-def floor_minute(at: datetime) -> datetime:
-    """The start of the minute."""
-    return at.replace(second=0, microsecond=0)
-
-
-def ceil_minute(at: datetime) -> datetime:
-    """The start of the next minute, unless this is one."""
-    return _next(floor_minute(at), at, timedelta(minutes=1))
-
-
-def floor_day(at: datetime) -> datetime:
-    """The start of the day in UTC."""
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def ceil_day(at: datetime) -> datetime:
-    """The start of the next day, unless this is one."""
-    return _next(floor_day(at), at, timedelta(days=1))
-
-
-def _next(start: datetime, at: datetime, step: timedelta) -> datetime:
-    try:
-        return start if start == at else start + step
-    except OverflowError:  # the last one that there is
-        return at
 
 
 def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -286,10 +196,10 @@ def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
     for text in given:
         key, separator, value = _tag_of(text)
         if not separator or not key or len(text) > MAX_TAG:
-            raise BadParameter("tag", f"expected key:value or key=value, got {_shown(text)}")
+            raise BadParameter("tag", f"expected key:value or key=value, got {shown(text)}")
         check_storable("tag", text)
         if wanted.setdefault(key, value) != value:
-            raise BadParameter("tag", f"no run has two values of {_shown(key)}")
+            raise BadParameter("tag", f"no run has two values of {shown(key)}")
     if len(wanted) > MAX_TAGS:
         raise BadParameter("tag", f"at most {MAX_TAGS} of them")
     return tuple(sorted(wanted.items()))
@@ -312,20 +222,8 @@ def _check_bounds(
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= MAX_BOUND:
-            raise BadParameter(
-                f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {_shown(value)}"
-            )
+            raise BadParameter(f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {shown(value)}")
         bounds[f"{side}_{stored}"] = round(value * unit)
     if least is not None and most is not None and least > most:
         raise BadParameter(f"max_{name}", f"must not be less than min_{name}")
     return bounds
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(_available_timezones() - {"localtime", "Factory"})

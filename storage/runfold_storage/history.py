@@ -11,29 +11,29 @@ threads; it opens no connection before the first read, and a connection that bre
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from .databases import explain, make_engine
-from .errors import DatabaseUnreachable, FoldBehind
+from .errors import FoldBehind
 from .event_pages import EventPage, make_event_query
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
-from .filters import check_choice, make_run_filter
+from .filters import make_run_filter
 from .incidents import Incident, read_incidents
 from .one_run import OneRun
+from .parameters import check_choice
 from .positions import Position
+from .remembered_days import RememberedDays
 from .run_details import RunDetail
 from .run_lists import make_page, read_runs
-from .statistics import Stats, make_stats_query, read_stats
+from .snapshots import Snapshots
+from .statistics import Stats, read_stats
+from .stats_queries import make_stats_query
 from .summaries import RunPage, Watermark
 from .tables import dead_letters
 from .watermarks import (
@@ -69,13 +69,9 @@ class History:
         timeout_s: float = TIMEOUT_S,
         archive_url: str | None = None,
     ) -> None:
-        session = {
-            "statement_timeout": str(round(timeout_s * 1000)),
-            "timezone": "UTC",
-            "application_name": "runfold-history",
-        }
-        self._engine = make_engine(dsn, pool_size=pool_size, session=session)
+        self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._one_run = OneRun(self._snapshot, archive_url)
+        self._remembered = RememberedDays()
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +86,7 @@ class History:
 
     def close(self) -> None:
         """Close all connections; the next read would open new ones."""
-        self._engine.dispose()
+        self._snapshot.close()
 
     def runs(
         self,
@@ -112,6 +108,7 @@ class History:
         fingerprint: str | None = None,
         parent_run: str | None = None,
         q: str | None = None,
+        payload: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
@@ -120,7 +117,8 @@ class History:
 
         A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
         `next_cursor` or the `prev_cursor` of a page with the same filters. `q` is a text in the
-        workflow, the id, the tags, or the error's type or message.
+        workflow, the id, the tags, or the error's type or message; `payload` is one in the inputs
+        or outputs, of projects that have those searched: the page's `searched` says how far.
         """
         wanted = make_run_filter(
             project=project,
@@ -140,6 +138,7 @@ class History:
             fingerprint=fingerprint,
             parent_run=parent_run,
             q=q,
+            payload=payload,
         )
         page = make_page(wanted, limit, offset, cursor)
         with self._snapshot() as connection:
@@ -174,26 +173,26 @@ class History:
         self,
         run: str,
         *,
-        after: str | None = None,
-        limit: int = 200,
         types: str | Iterable[str] | None = None,
+        node: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        tail: bool = False,
+        limit: int = 200,
     ) -> EventPage | None:
-        """The run's events by (time, id); `after` is the `next_cursor` of the page before.
+        """The run's events by (time, id), or only those that name a node; None if it is not known.
 
-        None for a run that is not known.
+        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; with `tail` the
+        page is the last one. With a node it may hold fewer than `limit`, even none, and go on.
         """
-        query = make_event_query(run, types=types, after=after, limit=limit)
+        query = make_event_query(
+            run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
+        )
         return self._one_run.events(query)
 
-    def logs(
-        self, run: str, *, node: str | None = None, after: str | None = None, limit: int = 200
-    ) -> EventPage | None:
-        """The run's `logged` events, of one node if one is given, as `events` returns them.
-
-        A page may hold fewer than `limit`, even none, and still have a `next_cursor`.
-        """
-        query = make_event_query(run, types="logged", node=node, after=after, limit=limit)
-        return self._one_run.events(query)
+    def logs(self, run: str, **options: Any) -> EventPage | None:
+        """The run's `logged` events; the other arguments are those of `events`."""
+        return self.events(run, types="logged", **options)
 
     def stats(
         self,
@@ -223,7 +222,7 @@ class History:
             tz=tz,
         )
         with self._snapshot() as connection:
-            return read_stats(connection, query)
+            return read_stats(connection, query, self._remembered)
 
     def failures(
         self,
@@ -300,20 +299,6 @@ class History:
         """The shard and key of a run that the database has."""
         return self._one_run.find(connection, run)
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        """A read-only transaction in which all statements see the same state."""
-        try:
-            with self._engine.connect() as connection:
-                # Counts, pages and watermark come from several statements and must agree.
-                yield connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-        except PoolTimeoutError as error:
-            raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
-        except DBAPIError as error:
-            raise _translated(error) from error
-
 
 def _told(
     pages: Iterable[list[ExportedRun]], seen: Callable[[int], None]
@@ -321,7 +306,3 @@ def _told(
     for page in pages:
         yield page
         seen(len(page))
-
-
-def _translated(error: DBAPIError) -> Exception:
-    return (explain(error.orig) if error.orig is not None else None) or error

@@ -70,7 +70,7 @@ class OneRun:
         archive = self._archive()
         if is_archived and find_run(archive, query.run) is None:
             return None
-        return read_archived_events(archive, query) or page or EventPage([], None)
+        return read_archived_events(archive, query) or page or EventPage([], None, None)
 
     def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
         """The shard and key of a run that the database has."""

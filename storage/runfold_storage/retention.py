@@ -11,7 +11,7 @@ import psycopg
 from msgspec import Struct
 
 from .errors import BadParameter
-from .filters import check_name, check_number
+from .parameters import check_name, check_number
 
 OTHERS: Final = ""
 """The project that stands for all those without a policy of their own."""

@@ -13,14 +13,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from msgspec import UNSET
 from sqlalchemy import Connection, Row, Select, Subquery, select
 
 from runfold.codec import to_datetime, to_us
 
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
-from .filters import MAX_LIMIT, MAX_OFFSET, RunFilter, check_number
-from .run_totals import NONE, Survey, open_hours, survey, with_tags
+from .filters import RunFilter
+from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
+from .run_totals import NONE, Survey, open_hours, survey
+from .search_lookup import read_searched
 from .summaries import RunPage, summary_of
 from .tables import runs
 from .watermarks import read_watermark
@@ -75,12 +78,14 @@ def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
             found = _find(connection, wanted, ways, surveyed, page)
     rows = found.rows[::-1] if page.direction.is_newer else found.rows
     next_cursor, prev_cursor = _cursors(wanted, page, rows, found.reached)
+    searched = UNSET if wanted.payload is None else read_searched(connection, wanted.project)
     return RunPage(
         runs=[summary_of(row) for row in rows],
         next_cursor=next_cursor,
         prev_cursor=prev_cursor,
         total=total,
         watermark=read_watermark(connection),
+        searched=searched,
     )
 
 
@@ -110,8 +115,8 @@ def _find(
 ) -> _Found:
     """The page's runs, in the direction that it goes."""
     direction = page.direction
-    if surveyed.by_tags:
-        rows = _select(connection, with_tags(wanted), wanted, page, direction, page.limit + 1)
+    if surveyed.among is not None:
+        rows = _select(connection, surveyed.among, wanted, page, direction, page.limit + 1)
         return _full(rows, page) or _Found(rows, None)
     way = surveyed.way if direction == NEWEST_FIRST else choose(connection, ways, direction)
     rows = []

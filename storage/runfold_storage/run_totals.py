@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Subquery, and_, func, select
 
 from .estimates import estimate_rows
 from .filters import RunFilter
+from .search_lookup import look_up
 from .summaries import Total
 from .tables import RUN_STATUSES, runs, stats, stats_days
 from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Way, choose
@@ -21,19 +22,23 @@ COUNTED: Final = 1_000
 """Runs of a way that are looked at to count those that match."""
 MAX_TAGGED: Final = 2_000
 """Runs with the tags asked for up to which their index is used: it knows no order."""
+SAMPLED: Final = 250
+"""The newest runs of a way that are looked at for a text before its index is asked."""
 
 NONE: Final = Total(0, "exact")
 
 _COMMON: Final = 0.01
 """Tags that more than so many of the newest runs have are not looked up by their index."""
+_COMMON_TEXT: Final = 0.025
+"""Texts that as many of the newest runs have fill a page on the first stretch of a walk."""
 
 
 class Survey(NamedTuple):
-    """The total, the way to take, and whether the index of tags is the better one."""
+    """The total, the way to take, and the few runs among which all are, if an index knows them."""
 
     total: Total
     way: Way
-    by_tags: bool = False
+    among: Subquery | None = None
 
 
 def survey(connection: Connection, wanted: RunFilter, ways: list[Way]) -> Survey:
@@ -44,15 +49,40 @@ def survey(connection: Connection, wanted: RunFilter, ways: list[Way]) -> Survey
     way = choose(connection, ways, NEWEST_FIRST)
     if wanted.is_counted:
         return Survey(Total(known, "exact"), way)
+    if wanted.has_text and (found := _look_up(connection, wanted, way)) is not None:
+        return found
     examined, matching, tagged = _sample(connection, way.walk(SUMMARY_COLUMNS, COUNTED + 1), wanted)
     if examined <= COUNTED:
         return Survey(Total(matching, "exact"), way)
     if wanted.tags and tagged <= examined * _COMMON:
         n, n_matching, _ = _sample(connection, with_tags(wanted, MAX_TAGGED + 1), wanted)
         if n <= MAX_TAGGED:
-            return Survey(Total(n_matching, "exact"), way, by_tags=True)
-    estimate = estimate_rows(connection, select(runs.c.run).where(*wanted.conditions()))
+            return Survey(Total(n_matching, "exact"), way, with_tags(wanted))
+    estimate = _estimate(connection, wanted, known, matching / examined)
     return Survey(Total(min(max(matching, estimate), known), "estimate"), way)
+
+
+def _look_up(connection: Connection, wanted: RunFilter, way: Way) -> Survey | None:
+    """By the index of texts, unless so many of the newest runs match that a walk is better."""
+    examined, matching, _ = _sample(connection, way.walk(SUMMARY_COLUMNS, SAMPLED), wanted)
+    if examined < SAMPLED:
+        return Survey(Total(matching, "exact"), way)
+    if matching > examined * _COMMON_TEXT:
+        return None
+    among = look_up(connection, wanted)
+    if among is None:
+        return None
+    _, matching, _ = _sample(connection, among, wanted)
+    return Survey(Total(matching, "exact"), way, among)
+
+
+def _estimate(connection: Connection, wanted: RunFilter, known: int, share: float) -> int:
+    """Of texts the planner knows nothing: the newest runs tell how many have them."""
+    rest = wanted.without_texts()
+    if wanted.has_text and rest.is_counted:
+        return round(known * share)
+    estimate = estimate_rows(connection, select(runs.c.run).where(*rest.conditions()))
+    return round(estimate * share) if wanted.has_text else estimate
 
 
 def count_by_days(connection: Connection, wanted: RunFilter) -> int:

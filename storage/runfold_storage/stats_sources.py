@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ARRAY, BigInteger, SmallInteger, case, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import array
 
-from .filters import ceil_day, floor_day
 from .histogram import LOG_GAMMA, ZERO_BIN
+from .periods import ceil_day, floor_day
 from .tables import runs, stats, stats_days
 
 

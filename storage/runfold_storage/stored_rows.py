@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from .rows import NodeRow, RunRow
+from .search_writing import forget_runs
 
 Attempt = tuple[str, int]
 """(node, attempt): what the rows of one run's nodes differ in."""
@@ -47,6 +48,7 @@ def delete_rows(
     that did not notice would give their numbers out again.
     """
     wanted = (shard, [UUID(bytes=key) for key in keys])
+    forget_runs(connection, *wanted)
     connection.execute("DELETE FROM nodes WHERE shard = %s AND run = ANY(%s::uuid[])", wanted)
     deleted = connection.execute(
         """

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 NANO: int = 1_000_000_000
 
@@ -84,10 +84,23 @@ class Watermark(Struct, frozen=True):
     age_s: float | None
 
 
+class Searched(Struct, frozen=True):
+    """How much of the payloads has been searched: of runs that have ended, as they were `up_to`.
+
+    `behind` changes of runs have been folded since and not been looked at yet. `since`: only runs
+    that began then or later, as older ones are still being put in; null: all.
+    """
+
+    up_to: datetime | None
+    behind: int
+    since: datetime | None
+
+
 class RunPage(Struct, frozen=True):
     """Runs, newest first; `next_cursor` leads to older ones, `prev_cursor` to newer ones.
 
     A page may hold fewer runs than its limit, even none, and still have a `next_cursor`.
+    `searched` is there when payloads were searched.
     """
 
     runs: list[RunSummary]
@@ -95,6 +108,7 @@ class RunPage(Struct, frozen=True):
     prev_cursor: str | None
     total: Total
     watermark: Watermark
+    searched: Searched | UnsetType = UNSET
 
 
 def run_id(row: Any) -> str:

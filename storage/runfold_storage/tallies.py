@@ -37,7 +37,7 @@ class Tally:
         self.shortest_us: int | None = None
         self.longest_us: int | None = None
         self.amounts = [0, 0, 0]
-        self.bins: Counter[int] = Counter()
+        self.bins: dict[int, int] = {}
 
     def add(self, row: Any) -> None:
         """One row of sums: all of one status (`status`, `n`), or with a number for each."""
@@ -54,7 +54,7 @@ class Tally:
 
     def add_bin(self, index: int, count: int) -> None:
         """One bin of the histogram of durations."""
-        self.bins[index] += count
+        self.bins[index] = self.bins.get(index, 0) + count
 
     def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
         """Many of them."""
@@ -70,7 +70,10 @@ class Tally:
         self._widen(other.shortest_us, other.longest_us)
         for i, amount in enumerate(other.amounts):
             self.amounts[i] += amount
-        self.bins.update(other.bins)
+        if self.bins:
+            self.add_bins(other.bins.keys(), other.bins.values())
+        else:
+            self.bins = dict(other.bins)
 
     def usage(self) -> UsageTotals:
         """In the contract's units."""

@@ -22,9 +22,10 @@ from . import databases, deletions, jobs
 from .batches import prepare_session
 from .deletions import Deletion, Place
 from .errors import BadParameter
-from .filters import RunFilter, check_choice, check_number, make_run_filter
+from .filters import RunFilter, make_run_filter
 from .history import History
 from .jobs import Job
+from .parameters import check_choice, check_number
 
 AT_ONCE: Final = 1000
 """So many runs are deleted while the caller waits; more become a job."""
@@ -152,6 +153,8 @@ def make_deletion(
 ) -> Deletion:
     """A checked one; raises `BadParameter`, also where nothing narrows it down."""
     wanted = make_run_filter(**filters)
+    if wanted.payload is not None:
+        raise BadParameter("payload", "only lists and exports take it: not all runs are searched")
     ended_before = None
     if older_than_days is not None:
         check_number("older_than_days", older_than_days, 1, MAX_DAYS)

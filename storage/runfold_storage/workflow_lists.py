@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .figures import Figures, figures_of
-from .filters import MAX_LIMIT, check_name, check_number
-from .statistics import sum_columns, unnested_bins
+from .parameters import MAX_LIMIT, check_name, check_number
+from .stats_statements import sum_columns, unnested_bins
 from .summaries import Watermark
 from .tables import RUN_STATUSES, runs, stats_days
 from .tallies import Tally

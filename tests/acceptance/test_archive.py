@@ -14,10 +14,10 @@ from told import fold
 
 
 @pytest.fixture
-def env(database_url: str, tmp_path: Path) -> dict[str, str]:
+def env(migrated_url: str, tmp_path: Path) -> dict[str, str]:
     """A history of which most was archived."""
-    fold(database_url, [json.loads(encode_event(to_envelope(event))) for event in EVENTS])
-    env = environ(RUNFOLD_DATABASE_URL=database_url, RUNFOLD_ARCHIVE=str(tmp_path / "archive"))
+    fold(migrated_url, [json.loads(encode_event(to_envelope(event))) for event in EVENTS])
+    env = environ(RUNFOLD_DATABASE_URL=migrated_url, RUNFOLD_ARCHIVE=str(tmp_path / "archive"))
     assert runfold("retention", "set", "--payloads", "30", "--runs", "65", env=env).returncode == 0
     done = runfold("retention", "run", env=env)
     assert done.returncode == 0, done

@@ -21,10 +21,10 @@ RUNS = 40
 
 
 @pytest.fixture
-def env(database_url: str) -> dict[str, str]:
+def env(migrated_url: str) -> dict[str, str]:
     """Half of the runs ended long ago, each second one under an id of its caller's own."""
-    fold(database_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
-    return environ(RUNFOLD_DATABASE_URL=database_url)
+    fold(migrated_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
+    return environ(RUNFOLD_DATABASE_URL=migrated_url)
 
 
 def a_run(n: int) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def count(database: psycopg.Connection, table: str) -> int:
     return int(row[0])
 
 
-def test_what_is_said_is_done(env: dict[str, str], database_url: str) -> None:
+def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
     """Policies are shown, a dry run changes nothing, and a run does what that said."""
     assert ask(env, "show") == {"policies": []}
     assert b"for ever" in runfold("retention", "show", env=env).stderr
@@ -60,7 +60,7 @@ def test_what_is_said_is_done(env: dict[str, str], database_url: str) -> None:
         ]
     }
     assert b"60 days" in runfold("retention", "show", env=env).stdout
-    with look_into(database_url) as database:
+    with look_into(migrated_url) as database:
         due = ask(env, "run", "--dry-run")
         assert (due["payloads"], due["runs"], len(due["partitions"])) == (RUNS // 2, RUNS // 2, 1)
         assert count(database, "runs") == RUNS
@@ -95,13 +95,13 @@ def test_what_makes_no_sense_is_refused(env: dict[str, str], words: tuple[str, .
 
 
 @pytest.mark.parametrize("point", ["after_marking", "after_aging_step"])
-def test_a_killed_retention_goes_on(env: dict[str, str], database_url: str, point: str) -> None:
+def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, point: str) -> None:
     """Killed at this point, the same command does the rest."""
     ask(env, "set", "--payloads", "30", "--runs", "60")
     killed = runfold("retention", "run", env={**env, "RUNFOLD_CRASH_AT": point})
     assert killed.returncode == -signal.SIGKILL
     assert runfold("verify", env=env).returncode == 0
-    with look_into(database_url) as database:
+    with look_into(migrated_url) as database:
         assert count(database, "runs") == RUNS
         assert ask(env, "run")["runs"] == RUNS // 2
         assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
@@ -121,12 +121,12 @@ def test_a_killed_retention_goes_on(env: dict[str, str], database_url: str, poin
     ],
 )
 def test_a_killed_retention_archives_once(
-    env: dict[str, str], database_url: str, tmp_path: Path, point: str
+    env: dict[str, str], migrated_url: str, tmp_path: Path, point: str
 ) -> None:
     """Killed at this point, again and again: each event and each run is in one file, once."""
     env = {**env, "RUNFOLD_ARCHIVE": str(tmp_path)}
     ask(env, "set", "--payloads", "30", "--runs", "60")
-    with look_into(database_url) as database:
+    with look_into(migrated_url) as database:
         gone = database.execute(
             """
             SELECT coalesce(r.given_id, r.run::text), e.id FROM events AS e

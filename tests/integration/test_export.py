@@ -23,7 +23,7 @@ EVIL = '=HYPERLINK("http://x","y")'
 
 
 @pytest.fixture
-def told_url(database_url: str) -> str:
+def told_url(migrated_url: str) -> str:
     """Ten runs with two nodes each, one without any, and one with names of all kinds."""
     events: list[dict[str, Any]] = []
     for number in range(10):
@@ -35,8 +35,8 @@ def told_url(database_url: str) -> str:
     events.append(event("started", "bare", 20, workflow="w"))
     events.append(event("failed", "bare", 21, error={"message": "-1 left\nof 2"}))
     events += whole_run("strange", 21, workflow=EVIL, user='a "quoted", ünusual one')
-    fold(database_url, events)
-    return database_url
+    fold(migrated_url, events)
+    return migrated_url
 
 
 def export(url: str, form: str, **wanted: Any) -> bytes:

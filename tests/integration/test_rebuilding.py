@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from deliveries import SHARDS, Sender, assert_exact, framed, interleaved
+from deliveries import SHARDS, PacedSender, Sender, assert_exact, framed, interleaved
 from histories import NOON_US, made_up_runs
 from oracle import HOUR_US, Event, project
 from runfold.ids import run_key
@@ -20,6 +20,7 @@ from runfold_storage import databases
 from runfold_storage.errors import JobTaken
 from runfold_storage.jobs import Interrupted, add_job, hold_job, read_job
 from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.upkeep import Upkeep
 from runfold_workers import verifying
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
@@ -30,6 +31,8 @@ from runfold_workers.selecting import Selection
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
 
+EVENTS_PER_S = 2000
+SECONDS = 6
 EVERYTHING = Selection(shards=SHARDS)
 NEVER = threading.Event()
 
@@ -382,9 +385,56 @@ def test_rebuilding_while_events_arrive(
             assert max(generations(database)) > 0
 
 
+def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
+    redis_url: str, database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
+) -> None:
+    """Whole rebuilds of damaged tables meanwhile, and the end is as the definition has it."""
+    events = [
+        event
+        for event in interleaved(random.Random(4), EVENTS_PER_S * SECONDS)
+        if event["type"] != "heartbeat"
+    ]
+    deleted: set[str] = set()
+    during: list[int] = []
+    upkeep = Upkeep(migrated_url)
+    with connect(redis_url) as client:
+        agree_on_shards(client, SHARDS)
+        with worker_thread(redis_url, migrated_url, SHARDS):
+            sender = PacedSender(redis_url, events, events_per_s=EVENTS_PER_S)
+            sender.start()
+            while sender.is_alive():
+                before = sender.sent
+                damage(database, len(during))
+                deleted |= delete_some(database, upkeep)
+                rebuild_all(other)
+                during.append(sender.sent - before)
+            sender.join()
+            wait_until(lambda: is_folded(client, database), what="everything to be folded")
+            rebuild_all(other)
+
+            assert sender.sent == len(events)
+            assert len([n for n in during if n]) > 1, "events arrived within several rebuilds"
+            assert len(deleted) > 1
+            left = [event for event in events if event["run"] not in deleted]
+            assert len(left) < len(events)
+            assert_exact(client, database, left)
+            assert found_in(other)[0] == []
+
+
+def delete_some(database: psycopg.Connection, upkeep: Upkeep) -> set[str]:
+    """Two runs of those that there are, of which more events may be on their way."""
+    found = database.execute(
+        "SELECT coalesce(given_id, run::text) FROM runs ORDER BY random() LIMIT 2"
+    ).fetchall()
+    return {run for (run,) in found if upkeep.delete_run(run)}
+
+
 def damage(database: psycopg.Connection, round_: int) -> None:
-    database.execute(
-        "UPDATE runs SET status = 'lost', workflow = 'x' WHERE hashtext(run::text) %% 3 = %s",
-        (round_ % 3,),
-    )
-    database.execute("DELETE FROM nodes WHERE hashtext(run::text) %% 7 = %s", (round_ % 7,))
+    with database.transaction():
+        # As whoever writes rows: else the order of their locks may cross that of a batch.
+        database.execute("SELECT FROM positions ORDER BY shard FOR UPDATE")
+        database.execute(
+            "UPDATE runs SET status = 'lost', workflow = 'x' WHERE hashtext(run::text) %% 3 = %s",
+            (round_ % 3,),
+        )
+        database.execute("DELETE FROM nodes WHERE hashtext(run::text) %% 7 = %s", (round_ % 7,))

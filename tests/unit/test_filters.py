@@ -5,14 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from runfold_storage.errors import BadParameter
-from runfold_storage.filters import (
-    ceil_hour,
-    check_name,
-    check_number,
-    floor_hour,
-    make_run_filter,
-    parse_time,
-)
+from runfold_storage.filters import make_run_filter
+from runfold_storage.parameters import check_name, check_number, parse_time
+from runfold_storage.periods import ceil_hour, floor_hour
 
 
 def test_several_statuses_in_any_order() -> None:

@@ -1,7 +1,8 @@
 """The worker for the background: hands out jobs, and does one at a time.
 
-Two threads: one brings jobs from the table into the queue (if no other process does), the other
-takes them out and does them. When Redis or PostgreSQL is away both wait and try again for ever.
+Three threads: one brings jobs from the table into the queue (if no other process does), one takes
+them out and does them, one keeps the search index (if no other process does). When Redis or
+PostgreSQL is away they wait and try again for ever.
 Killed, it leaves a job that is handed out again at once, for its lock goes with its connection.
 """
 
@@ -20,6 +21,7 @@ from runfold_storage.errors import DatabaseUnreachable
 
 from .background import do_job
 from .handing_out import HandingOut
+from .indexing import Indexing
 from .queueing import OneByOne, connect_queue, make_queue
 
 log = logging.getLogger(__name__)
@@ -54,10 +56,15 @@ class JobWorker:
 
     def run(self) -> None:
         """Work until `stop`."""
-        handing_out = threading.Thread(target=self._for_ever, args=(self._hand_out,), daemon=True)
-        handing_out.start()
+        others = [
+            threading.Thread(target=self._for_ever, args=(turn,), daemon=True)
+            for turn in (self._hand_out, self._index)
+        ]
+        for thread in others:
+            thread.start()
         self._for_ever(self._work)
-        handing_out.join()
+        for thread in others:
+            thread.join()
 
     def _for_ever(self, turn: Callable[[], None]) -> None:
         while not self._stop.is_set():
@@ -79,6 +86,11 @@ class JobWorker:
             while not self._stop.is_set():
                 handing_out.turn()
                 self._stop.wait(TURN_S)
+
+    def _index(self) -> None:
+        url = self._settings.database_url
+        with connect(url, autocommit=True, application_name="runfold-index") as connection:
+            Indexing(connection).work(self._stop)
 
     def _work(self) -> None:
         settings = self._settings

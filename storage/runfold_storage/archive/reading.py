@@ -6,9 +6,19 @@ from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
+from msgspec import Raw
+
 from runfold.codec import to_datetime
 
-from ..event_pages import MAX_PAGE_BYTES, EventPage, EventQuery, cursor_of, make_event, node_of
+from ..event_pages import (
+    MAX_PAGE_BYTES,
+    EventPage,
+    EventQuery,
+    Key,
+    make_event,
+    node_of,
+    page_of,
+)
 from ..payloads import MAX_BYTES, MAX_EVENTS, Payloads, payloads_of
 from ..rows import NodeRow, RunRow
 from ..run_details import RunDetail, make_detail
@@ -64,31 +74,35 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
             is_known = True
             if (
                 (not query.types or event.type in query.types)
-                and (query.after is None or (event.at_us, event.id) > query.after)
+                and _lies_ahead(query, (event.at_us, event.id))
                 and (query.node is None or node_of(event.type, event.body) == query.node)
             ):
                 yield event
 
-    first = _first(wanted(), query.limit + 1)
+    first = _first(wanted(), query.limit + 1, backwards=query.backwards)
     if not is_known:
         return None
-    page: list[ArchivedEvent] = []
+    found: list[tuple[Key, Raw]] = []
     size = 0
     for event in first[: query.limit]:
-        if page and size > MAX_PAGE_BYTES:
+        if found and size > MAX_PAGE_BYTES:
             break
         size += len(event.body)
-        page.append(event)
-    more = len(first) > len(page)
-    last = (page[-1].at_us, page[-1].id) if page else None
-    return EventPage(
-        [make_event(query.run, e.type, e.id, e.at_us, e.body) for e in page],
-        cursor_of(query, last) if more else None,
-    )
+        sent = make_event(query.run, event.type, event.id, event.at_us, event.body)
+        found.append(((event.at_us, event.id), sent))
+    return page_of(query, found, found[-1][0] if len(first) > len(found) else None)
 
 
-def _first(events: Iterator[ArchivedEvent], n: int) -> list[ArchivedEvent]:
-    """The first by (time, id); what two files say twice counts once."""
+def _lies_ahead(query: EventQuery, key: Key) -> bool:
+    if query.key is None:
+        return True
+    return key < query.key if query.backwards else key > query.key
+
+
+def _first(
+    events: Iterator[ArchivedEvent], n: int, *, backwards: bool = False
+) -> list[ArchivedEvent]:
+    """The first, or the last, by (time, id); what two files say twice counts once."""
     seen: set[int] = set()
 
     def each() -> Iterator[ArchivedEvent]:
@@ -97,7 +111,8 @@ def _first(events: Iterator[ArchivedEvent], n: int) -> list[ArchivedEvent]:
                 seen.add(event.id)
                 yield event
 
-    return heapq.nsmallest(n, each(), key=lambda event: (event.at_us, event.id))
+    choose = heapq.nlargest if backwards else heapq.nsmallest
+    return choose(n, each(), key=lambda event: (event.at_us, event.id))
 
 
 def _as_row(row: RunRow | NodeRow) -> Any:

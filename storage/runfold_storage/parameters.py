@@ -1,0 +1,98 @@
+"""Parameters of any question, checked: names, choices, numbers, times.
+
+Without SQLAlchemy, which commands that read nothing do not wait for.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time
+from functools import cache
+from typing import Any, Final
+from zoneinfo import available_timezones as _available_timezones
+
+from runfold.events import MAX_NAME
+
+from .errors import BadParameter
+
+MAX_LIMIT: Final = 500
+MAX_OFFSET: Final = 10_000
+
+
+def check_name(parameter: str, value: str | None) -> str | None:
+    """A project, workflow or node: 1 to 200 characters that PostgreSQL can hold."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
+        raise BadParameter(parameter, f"expected 1 to {MAX_NAME} characters")
+    return check_storable(parameter, value)
+
+
+def check_storable(parameter: str, value: str) -> str:
+    """A text that PostgreSQL can hold."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadParameter(parameter, "must not contain U+0000 or lone surrogates")
+    return value
+
+
+def check_choice(parameter: str, value: str | None, allowed: Iterable[str]) -> str | None:
+    """One of a few words."""
+    choices = tuple(allowed)
+    if value is None or value in choices:
+        return value
+    raise BadParameter(parameter, f"expected one of {', '.join(choices)}, got {shown(value)}")
+
+
+def check_number(parameter: str, value: int, lowest: int, highest: int) -> int:
+    """A whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise BadParameter(parameter, f"expected {lowest} to {highest}, got {shown(value)}")
+    return value
+
+
+def check_time(parameter: str, value: datetime | None) -> datetime | None:
+    """A time with a zone, in UTC."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise BadParameter(parameter, "expected a time with a zone, as in 2026-11-21T02:00:00Z")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
+
+
+def check_zone(parameter: str, value: str | None) -> str:
+    """A time zone of the IANA database; UTC if none is given."""
+    if value is None:
+        return "UTC"
+    if not isinstance(value, str) or value not in _zones():
+        raise BadParameter(parameter, f"expected a zone such as Europe/Berlin, got {shown(value)}")
+    return value
+
+
+def parse_time(parameter: str, text: str | None) -> datetime | None:
+    """Read RFC 3339; a date alone is its midnight in UTC."""
+    if text is None:
+        return None
+    if len(text) > 6 and text[-6] == " ":  # a `+` that nobody escaped in a query string
+        text = text[:-6] + "+" + text[-5:]
+    try:
+        if len(text) == len("2026-11-21"):
+            return datetime.combine(date.fromisoformat(text), time(), UTC)
+        return check_time(parameter, datetime.fromisoformat(text))
+    except BadParameter:
+        raise
+    except ValueError:
+        raise BadParameter(
+            parameter, "expected RFC 3339, as in 2026-11-21T02:00:00Z, or a date alone"
+        ) from None
+
+
+def shown(value: Any) -> str:
+    """As much of what was given as a message has room for."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(_available_timezones() - {"localtime", "Factory"})

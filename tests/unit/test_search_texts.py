@@ -1,0 +1,31 @@
+"""Texts to look for: as patterns, and whether an index can tell anything of them."""
+
+import pytest
+
+from runfold_storage.search_texts import has_trigram, pattern_of
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [("abc", "%abc%"), ("100%", r"%100\%%"), ("a_b", r"%a\_b%"), ("a\\b", r"%a\\b%")],
+)
+def test_everything_is_meant_literally(text: str, pattern: str) -> None:
+    """What LIKE takes for more than itself is escaped."""
+    assert pattern_of(text) == pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("abc", True),
+        ("x-12 a7b", True),
+        ("größe", True),
+        ("ab", False),
+        ("ab-cd ef", False),
+        ("---", False),
+        ("", False),
+    ],
+)
+def test_trigrams_are_of_letters_and_digits(text: str, has: bool) -> None:
+    """Three of them in a row."""
+    assert has_trigram(text) is has
