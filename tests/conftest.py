@@ -107,6 +107,14 @@ def _copied(server: PostgresServer, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def other_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """Another such database beside it."""
+    name = f"test_{next(_database_numbers)}"
+    yield postgres_server.create_database(name, template=migrated_template)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
 def make_redis(tmp_path: Path) -> Iterator[MakeRedis]:
     """Start a Redis of this test's own: `make_redis(data_dir=…, **RedisServer's arguments)`."""
     made: list[RedisServer] = []

@@ -48,13 +48,13 @@ def read_selection(arguments: Namespace, connection: psycopg.Connection) -> Sele
 
 
 @contextmanager
-def progress_bar(doing: str, total: int) -> Iterator[Seen]:
+def progress_bar(doing: str, total: int, of: str = "runs") -> Iterator[Seen]:
     """A bar on stderr, where that is a terminal."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("runs"),
+        TextColumn(of),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr, highlight=False),
         disable=not sys.stderr.isatty(),

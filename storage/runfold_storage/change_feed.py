@@ -29,7 +29,7 @@ from .changes import ENTRY_BYTES, NEW
 from .filters import RunFilter
 from .statements import compiled
 from .tables import positions, runs
-from .ways import SUMMARY_COLUMNS
+from .ways import SUMMARY_COLUMNS, SummaryRow
 
 MAX_BEHIND: Final = 20_000
 """Changes that a reader may catch up with."""
@@ -60,10 +60,7 @@ class Changes(NamedTuple):
     changed: list[Change]
 
 
-# A tenth of the time of SQLAlchemy's rows to take apart.
-ChangedRun: Final = namedtuple(  # type: ignore[misc]  # of names that are known at run time
-    "ChangedRun", [*(column.name for column in SUMMARY_COLUMNS), "own"]
-)
+ChangedRun: Final = namedtuple("ChangedRun", [*SummaryRow._fields, "own"])  # type: ignore[misc]
 
 
 class Interests:

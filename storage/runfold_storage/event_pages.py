@@ -96,16 +96,16 @@ def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery
                 is_more = True
                 break
             reached = (to_us(row.at), row.id)
-            if query.node is None or _node_of(row) == query.node:
+            if query.node is None or node_of(row.type, row.body) == query.node:
                 found.append((reached, event_of(query.run, row)))
                 size += len(row.body)
         if not is_more or len(found) == query.limit or size > MAX_PAGE_BYTES:
             break
-    return _page(query, found, reached if is_more else None)
+    return page_of(query, found, reached if is_more else None)
 
 
-def _page(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None) -> EventPage:
-    """`reached`: how far was looked, in the direction of the reading, if it goes on from there."""
+def page_of(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None) -> EventPage:
+    """What was `found` in the direction of the reading; `reached`, if it goes on from there."""
     if query.backwards:
         found = found[::-1]
     # Behind a page there is something if the reading began there, at another page.
@@ -153,17 +153,23 @@ def _order(rows: FromClause, query: EventQuery) -> tuple[ColumnElement[Any], ...
 
 def event_of(run: str, row: Row[Any]) -> Raw:
     """An event of the ledger as it was sent."""
-    body = row.body.encode()
+    return make_event(run, row.type, row.id, to_us(row.at), row.body)
+
+
+def make_event(run: str, kind: str, event_id: int, at_us: int, text: str) -> Raw:
+    """The same from what the ledger has of it."""
+    body = text.encode()
     # The ledger keeps a caller's own id in the body; here it stands in the envelope.
     given = b'{"run":' + msgspec.json.encode(run)
     if body.startswith(given):
         body = b"{" + body[len(given) :].removeprefix(b",")
-    return Raw(encode_event(Envelope(row.type, run, row.id, to_us(row.at), body)))
+    return Raw(encode_event(Envelope(kind, run, event_id, at_us, body)))
 
 
-def _node_of(row: Row[Any]) -> str | None:
+def node_of(kind: str, body: str) -> str | None:
+    """The node that an event names."""
     try:
-        event = decode_body(row.type, row.body.encode())
+        event = decode_body(kind, body.encode())
     except BrokenEvent:
         return None
     return getattr(event, "node", None)

@@ -20,6 +20,7 @@ from .run_lists import list_statement
 from .search_lookup import read_searched
 from .summaries import RunSummary, UsageTotals, summary_of, to_ms, usage_of
 from .tables import nodes
+from .ways import SummaryRow
 
 PAGE: Final = 1000
 """Runs that are read at a time."""
@@ -62,7 +63,7 @@ def read_pages(
             if after is None and wanted.payload is not None:
                 read_searched(connection, wanted.project)  # says so where nothing is
             statement = list_statement(wanted, after, PAGE + 1)
-            rows = list(connection.execute(statement))
+            rows: list[Any] = list(map(SummaryRow._make, connection.execute(statement)))
             more = len(rows) > PAGE
             page = rows[:PAGE]
             if with_nodes:

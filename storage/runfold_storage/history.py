@@ -18,29 +18,25 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
-from runfold.events import MAX_NAME
-from runfold.ids import run_key
-from runfold.streams import shard_of
-
 from .errors import FoldBehind
-from .event_pages import EventPage, make_event_query, read_events
+from .event_pages import EventPage, make_event_query
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
 from .filters import make_run_filter
 from .incidents import Incident, read_incidents
+from .one_run import OneRun
 from .parameters import check_choice
 from .positions import Position
 from .remembered_days import RememberedDays
-from .run_details import RunDetail, read_run
+from .run_details import RunDetail
 from .run_lists import make_page, read_runs
 from .snapshots import Snapshots
 from .statistics import Stats, read_stats
 from .stats_queries import make_stats_query
 from .summaries import RunPage, Watermark
-from .tables import dead_letters, runs
+from .tables import dead_letters
 from .watermarks import (
-    count_shards,
     fold_behind,
     missing_shards,
     parse_positions,
@@ -58,15 +54,23 @@ Answer = TypeVar("Answer")
 
 
 class History:
-    """The reads of one database.
+    """The reads of one database, and of the archive of what retention took away from it.
 
     Every method raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`,
-    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`.
+    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`; those of one run
+    `ArchiveUnusable`, where the archive has to be asked and does not answer.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        pool_size: int = 5,
+        timeout_s: float = TIMEOUT_S,
+        archive_url: str | None = None,
+    ) -> None:
         self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
-        self._shards = 0
+        self._one_run = OneRun(self._snapshot, archive_url)
         self._remembered = RememberedDays()
 
     def __enter__(self) -> Self:
@@ -159,10 +163,11 @@ class History:
         return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
 
     def run(self, run: str) -> RunDetail | None:
-        """One run with its nodes and payloads; None for a run that is not known."""
-        with self._snapshot() as connection:
-            place = self.find(connection, run)
-            return None if place is None else read_run(connection, *place)
+        """One run with its nodes and payloads; None for a run that is not known.
+
+        Where `archive_url` is given, also one that retention has taken away (`source`).
+        """
+        return self._one_run.details(run)
 
     def events(
         self,
@@ -183,9 +188,7 @@ class History:
         query = make_event_query(
             run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
         )
-        with self._snapshot() as connection:
-            place = self.find(connection, query.run)
-            return None if place is None else read_events(connection, *place, query)
+        return self._one_run.events(query)
 
     def logs(self, run: str, **options: Any) -> EventPage | None:
         """The run's `logged` events; the other arguments are those of `events`."""
@@ -293,17 +296,8 @@ class History:
             return found.scalar_one_or_none()
 
     def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
-        """The shard and key of a run that exists."""
-        if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
-            return None
-        key = run_key(run)
-        if not self._shards:  # it never changes once a worker has made it known
-            self._shards = count_shards(connection)
-        if not self._shards:
-            return None
-        shard = shard_of(run, self._shards)
-        statement = select(runs.c.run).where(runs.c.shard == shard, runs.c.run == key).limit(1)
-        return None if connection.execute(statement).first() is None else (shard, key)
+        """The shard and key of a run that the database has."""
+        return self._one_run.find(connection, run)
 
 
 def _told(

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from msgspec import UNSET
-from sqlalchemy import Connection, Row, Select, Subquery, select
+from sqlalchemy import Connection, Select, Subquery, select
 
 from runfold.codec import to_datetime, to_us
 
@@ -27,7 +27,7 @@ from .search_lookup import read_searched
 from .summaries import RunPage, summary_of
 from .tables import runs
 from .watermarks import read_watermark
-from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Direction, Key, Way, choose, ways_of
+from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Direction, Key, SummaryRow, Way, choose, ways_of
 
 FIRST_EXAMINED: Final = 2_000
 """Runs that are looked at in the first stretch of a page; each further one is twice as long."""
@@ -52,7 +52,7 @@ class Page(NamedTuple):
 class _Found(NamedTuple):
     """Rows in the order of the walk; `reached` is where it stopped, if it could go on."""
 
-    rows: list[Row[Any]]
+    rows: list[Any]
     reached: Key | None
 
 
@@ -143,7 +143,7 @@ def _select(
     page: Page,
     direction: Direction,
     most: int,
-) -> list[Row[Any]]:
+) -> list[Any]:
     conditions = [*wanted.conditions(source.c), *direction.conditions(source.c)]
     statement = (
         select(*(source.c[column.name] for column in SUMMARY_COLUMNS))
@@ -152,10 +152,10 @@ def _select(
         .limit(most)
         .offset(page.offset)
     )
-    return list(connection.execute(statement))
+    return list(map(SummaryRow._make, connection.execute(statement)))
 
 
-def _full(rows: list[Row[Any]], page: Page) -> _Found | None:
+def _full(rows: list[Any], page: Page) -> _Found | None:
     """The page, if there is one run more than it takes."""
     if len(rows) <= page.limit:
         return None
@@ -171,7 +171,7 @@ def _end_of(connection: Connection, way: Way, stretch: int, direction: Direction
 
 
 def _cursors(
-    wanted: RunFilter, page: Page, rows: list[Row[Any]], reached: Key | None
+    wanted: RunFilter, page: Page, rows: list[Any], reached: Key | None
 ) -> tuple[str | None, str | None]:
     """Towards older runs, and towards newer ones.
 
@@ -209,5 +209,5 @@ def _decode(key: bytes) -> Direction:
         raise BadParameter("cursor", "not a cursor of a list of runs") from None
 
 
-def _key_of(row: Row[Any]) -> Key:
+def _key_of(row: Any) -> Key:
     return row.created_at, row.run

@@ -3,10 +3,13 @@
 import itertools
 import json
 import signal
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from acceptance.cli_processes import environ, runfold
@@ -104,3 +107,48 @@ def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, poin
         assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
         assert database.execute("SELECT sum(n) FROM stats").fetchone() == (RUNS,)
     assert runfold("verify", env=env).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after_marking",
+        "after_step_begun",
+        "after_files_written",
+        "after_step_written",
+        "before_step_end",
+        "after_aging_step",
+    ],
+)
+def test_a_killed_retention_archives_once(
+    env: dict[str, str], migrated_url: str, tmp_path: Path, point: str
+) -> None:
+    """Killed at this point, again and again: each event and each run is in one file, once."""
+    env = {**env, "RUNFOLD_ARCHIVE": str(tmp_path)}
+    ask(env, "set", "--payloads", "30", "--runs", "60")
+    with look_into(migrated_url) as database:
+        gone = database.execute(
+            """
+            SELECT coalesce(r.given_id, r.run::text), e.id FROM events AS e
+            JOIN runs AS r USING (shard, run) WHERE r.finished_at < now() - interval '60 days'
+            """
+        ).fetchall()
+        for _ in range(3):
+            killed = runfold("retention", "run", env={**env, "RUNFOLD_CRASH_AT": point})
+            assert killed.returncode in (0, -signal.SIGKILL)
+        ask(env, "run")
+        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
+        assert count(database, "archive_steps") == 0
+    assert runfold("verify", env=env).returncode == 0
+    events = read_all(tmp_path, "events")
+    assert Counter((row["run"], row["id"]) for row in events) == Counter(gone)
+    runs = {run for run, _ in gone}
+    assert Counter(row["run"] for row in read_all(tmp_path, "runs")) == Counter(runs)
+
+
+def read_all(archive: Path, kind: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for path in archive.glob(f"{kind}/*/*.parquet")
+        for row in pq.read_table(path, partitioning=None).to_pylist()
+    ]

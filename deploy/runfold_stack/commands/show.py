@@ -24,6 +24,8 @@ examples:
   runfold show RUN --logs --node N    what one node wrote
   runfold show RUN --events           the events, one a line
   runfold show RUN --json
+
+With RUNFOLD_ARCHIVE also runs, and payloads of runs, that retention has put there.
 """
 
 
@@ -50,7 +52,10 @@ def run(arguments: Namespace, context: Context) -> int:
     output = context.output
     if arguments.node is not None and not arguments.logs:
         raise CommandFailed("--node: goes with --logs", USAGE)
-    with History(require_database(context.settings), pool_size=1) as history:
+    settings = context.settings
+    with History(
+        require_database(settings), pool_size=1, archive_url=settings.archive_url
+    ) as history:
         details = history.run(arguments.run)
         if details is None:
             raise CommandFailed(

@@ -45,7 +45,7 @@ export async function showRun(root, context) {
   readRelated();
   useKeys(shortcuts(), signal);
   context.every(GROW_EVERY_MS, () => { if (tab === "timeline" && !document.hidden) timeline.grow(run); });
-  follow(id, run, context, {
+  if (run.source !== "archive") follow(id, run, context, {
     state: (name) => fill(state, name === "live" ? null : h("span", { class: "off" }, "○ reconnecting")),
     changed(next, nodes) {
       run = next;
@@ -164,6 +164,7 @@ function header(run, state, isNode, choose) {
     h("p", { class: "id" }, h("code", null, run.id), copyButton(() => run.id)),
     run.error && errorElement(run.error, failedAt),
     run.reason && h("p", { class: "notice" }, `Cancelled: ${run.reason}`),
+    whereabouts(run),
     run.truncated && h("p", { class: "notice" }, "This run is larger than one answer may be; its events have everything."),
     h("dl", { class: "facts wide" },
       fact("Project", h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
@@ -182,7 +183,19 @@ function header(run, state, isNode, choose) {
   ];
 }
 
+/** What a viewer has to know of a run that retention has aged. */
+function whereabouts(run) {
+  const when = run.payloads_removed_at ? [" on ", timeElement(run.payloads_removed_at, { absolute: true })] : null;
+  const says = run.source === "archive" ? [`From the archive: retention has taken this run away${run.payloads === "removed" ? ", without its payloads" : ""}.`] : {
+    archived: ["Inputs, outputs and events are from the archive: retention put them there", when, "."],
+    removed: ["Inputs, outputs and events were removed by retention", when, "."],
+    unavailable: ["Inputs, outputs and events were taken away by retention", when, ", and the archive cannot be read at the moment."],
+  }[run.payloads];
+  return says && h("p", { class: "notice whereabouts" }, says);
+}
+
 function payloads(run) {
   const parts = [payload("Inputs", run.inputs), payload("Outputs", run.outputs), payload("Trigger", run.trigger?.data), payload("Metadata", run.metadata)];
-  return parts.some(Boolean) ? parts : h("p", { class: "empty" }, "This run has no inputs, outputs or metadata.");
+  const none = ["removed", "unavailable"].includes(run.payloads) ? "They are not kept any more." : "This run has no inputs, outputs or metadata.";
+  return parts.some(Boolean) ? parts : h("p", { class: "empty" }, none);
 }
