@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
+import psycopg
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -21,6 +22,7 @@ class Snapshots:
             "application_name": "runfold-history",
         }
         self.engine = make_engine(dsn, pool_size=pool_size, session=session)
+        event.listen(self.engine, "connect", _read_one_state)
 
     def close(self) -> None:
         """Close all connections; the next read would open new ones."""
@@ -34,14 +36,20 @@ class Snapshots:
         """
         try:
             with self.engine.connect() as connection:
-                # Counts, pages and watermark come from several statements and must agree.
-                yield connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
+                yield connection
         except PoolTimeoutError as error:
             raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
         except DBAPIError as error:
             raise _translated(error) from error
+
+
+def _read_one_state(connection: psycopg.Connection, *_: object) -> None:
+    """Counts, pages and watermark come from several statements and must agree.
+
+    Said once: SQLAlchemy would set it for each transaction, and take it back.
+    """
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
 
 
 def _translated(error: DBAPIError) -> Exception:
