@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS := auto
 SOURCES := producers storage workers api deploy tests .ci
 
 .DEFAULT_GOAL := help
@@ -21,8 +22,8 @@ demo: $(READY) ## Record a real workflow on embedded servers and look at it
 up: $(READY) ## Start the whole stack and keep it running
 	@$(BIN)/runfold up
 
-test: $(READY) ## Run all tests, on real servers of their own
-	$(BIN)/pytest
+test: $(READY) ## Run all tests side by side, on real servers of their own; JOBS=N processes
+	$(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal
 
 unit: $(READY) ## Run the unit tests alone
 	$(BIN)/pytest tests/unit

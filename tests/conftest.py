@@ -7,11 +7,14 @@ All of them end with the test run, also if it is killed.
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
+from psycopg import sql
 
 from runfold_stack.binaries import find_postgres, find_redis
 from runfold_stack.errors import ProgramNotFoundError
@@ -74,9 +77,8 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture
 def database_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A database of this test's own, empty, dropped afterwards."""
-    name = f"test_{next(_database_numbers)}"
-    yield postgres_server.create_database(name)
-    postgres_server.drop_database(name)
+    with _copied(postgres_server, "template1") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +91,24 @@ def migrated_template(postgres_server: PostgresServer) -> str:
 @pytest.fixture
 def migrated_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
     """A database of this test's own with the schema in it, dropped afterwards."""
+    with _copied(postgres_server, migrated_template) as url:
+        yield url
+
+
+@contextmanager
+def _copied(server: PostgresServer, template: str) -> Iterator[str]:
+    name = f"test_{next(_database_numbers)}"
+    with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
+        # Ten times as fast as through the WAL, which PostgreSQL would choose.
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    yield server.url_for(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def other_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """Another such database beside it."""
     name = f"test_{next(_database_numbers)}"
     yield postgres_server.create_database(name, template=migrated_template)
     postgres_server.drop_database(name)

@@ -17,7 +17,7 @@ from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until
 
 SHARDS = 4
-EVENTS = 20_000
+EVENTS = 6000
 
 Frame = tuple[int, dict[bytes, bytes]]
 
@@ -26,22 +26,42 @@ class Sender(threading.Thread):
     """Sends frames in their order; after an error it sends the latest ones again, and goes on.
 
     More than the one that failed, for a Redis that crashed may have lost what it had confirmed
-    within the last second.
+    within the last second. A `tireless` one keeps the last frame back, and goes on repeating those
+    before it, until it is told to `finish`: whatever happens meanwhile happens under load.
     """
 
-    def __init__(self, redis_url: str, frames: Sequence[Frame], *, pause_s: float) -> None:
+    def __init__(
+        self, redis_url: str, frames: Sequence[Frame], *, pause_s: float, tireless: bool = False
+    ) -> None:
         super().__init__()
         self._url = redis_url
         self._frames = frames
         self._pause_s = pause_s
+        self._may_finish = threading.Event()
+        if not tireless:
+            self._may_finish.set()
+        self.total = self.allowed = len(frames)
+        """How many there are, and may go by now."""
         self.failures = 0
         self.sent = 0
         """Frames, among them those that were sent again."""
+
+    def finish(self) -> None:
+        """Send the rest without a pause; returns when all is sent."""
+        self._pause_s = 0
+        self.allowed = self.total
+        self._may_finish.set()
+        self.join(60)
+        assert not self.is_alive(), "the sender does not come to an end"
 
     def run(self) -> None:
         client = connect(self._url)
         number = 0
         while number < len(self._frames):
+            while number >= self.allowed:
+                time.sleep(0.01)
+            if number == len(self._frames) - 1 and not self._may_finish.is_set():
+                number = max(number - 50, 0)
             shard, fields = self._frames[number]
             try:
                 client.xadd(stream_key(shard), fields)

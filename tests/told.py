@@ -11,7 +11,7 @@ from runfold.codec import decode_event
 from runfold.frames import encode_json_frame
 from runfold.streams import shard_of
 from runfold_storage.databases import connect
-from runfold_storage.migrate import migrate
+from runfold_storage.event_pages import EventPage
 from runfold_storage.positions import ensure_shards
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
@@ -36,9 +36,14 @@ def whole_run(
     return [event("started", run, second, **fields), event(end, run, second + duration_s)]
 
 
-def fold(database_url: str, events: Iterable[dict[str, Any]]) -> None:
-    """Put events into the database by the worker's own path, into a new schema if it is empty."""
-    migrate(database_url)
+def events_of(page: EventPage | None) -> list[dict[str, Any]]:
+    """The events of a page that is there."""
+    assert page is not None
+    return [msgspec.json.decode(item) for item in page.events]
+
+
+def fold(migrated_url: str, events: Iterable[dict[str, Any]]) -> None:
+    """Put events into the database by the worker's own path."""
     by_shard: dict[int, list[Any]] = {}
     for item in events:
         envelope, _ = decode_event(msgspec.json.encode(item))
@@ -47,7 +52,7 @@ def fold(database_url: str, events: Iterable[dict[str, Any]]) -> None:
         StreamEntry(shard, f"{next(_frames)}-0", encode_json_frame(envelopes))
         for shard, envelopes in by_shard.items()
     ]
-    with connect(database_url, autocommit=True) as connection:
+    with connect(migrated_url, autocommit=True) as connection:
         ensure_shards(connection, SHARDS)
         committer = Committer(connection)
         committer.own(range(SHARDS))

@@ -34,9 +34,16 @@ def create_app(settings: Settings) -> Litestar:
     `state.feed.end()` ends the streams of those who watch: a server that stops waits for them.
     """
     history = History(
-        settings.database_url, pool_size=settings.read_threads, timeout_s=settings.read_timeout_s
+        settings.database_url,
+        pool_size=settings.read_threads,
+        timeout_s=settings.read_timeout_s,
+        archive_url=settings.archive_url,
     )
-    keeper = Upkeep(settings.database_url, at_once=settings.delete_at_once)
+    keeper = Upkeep(
+        settings.database_url,
+        at_once=settings.delete_at_once,
+        archive_url=settings.archive_url,
+    )
     writer = StreamWriter(
         settings.redis_url,
         shards=settings.shards,

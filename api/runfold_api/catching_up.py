@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from runfold_storage.changes import Cursor, read_cursor
+from runfold_storage.change_feed import Cursor, Interests, read_cursor
 from runfold_storage.filters import RunFilter
 from runfold_storage.run_lists import Page, read_runs
 from runfold_storage.summaries import RunPage
@@ -36,7 +36,7 @@ def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snap
 
 def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Missed | None:
     """None: only a snapshot can tell."""
-    news = read_news(connection, after, [wanted])
+    news = read_news(connection, after, Interests([wanted]))
     if news is None:
         return None
     return Missed(news.changes.cursor, news.said_to(wanted.question()))

@@ -14,19 +14,18 @@ the place of the older (`watchers`).
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, Final
 
 import redis.asyncio
 from sqlalchemy import Connection
 
-from runfold_storage.changes import Cursor, read_cursor
+from runfold_storage.change_feed import Cursor, Interests, read_cursor
 from runfold_storage.errors import StorageError
 from runfold_storage.filters import RunFilter
 from runfold_storage.history import History
 
 from .news import News, Others, read_news
-from .watchers import Watcher
+from .watchers import Watcher, slept_until
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +65,7 @@ class Feed:
         self._redis_url = redis_url
         self._audiences: dict[bytes, Audience] = {}
         self._followers: dict[str, set[Callable[[], None]]] = {}
+        self._interests = Interests([])
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.cursor: Cursor | None = None
@@ -161,17 +161,17 @@ class Feed:
                 self._reset(None)
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(GAP_S)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), POLL_S)
-            self._woken.clear()
+            await slept_until(self._woken, POLL_S)
 
     async def _turn(self) -> None:
         if self.cursor is None:
             self._reset(await self.read(read_cursor))
             return
         filters = [audience.wanted for audience in self._audiences.values()]
-        after = self.cursor
-        news = await self.read(lambda connection: read_news(connection, after, filters))
+        if filters != self._interests.filters:
+            self._interests = Interests(filters)
+        after, interests = self.cursor, self._interests
+        news = await self.read(lambda connection: read_news(connection, after, interests))
         if news is None:
             self._reset(await self.read(read_cursor))
             return

@@ -15,7 +15,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from runfold_storage.changes import decode_feed_cursor, encode_feed_cursor, read_cursor
+from runfold_storage.change_feed import decode_feed_cursor, encode_feed_cursor, read_cursor
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters import RunFilter, make_run_filter
 from runfold_storage.history import History

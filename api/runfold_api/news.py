@@ -1,19 +1,14 @@
 """What has changed, read once for any number of filters, and what each of them is told of it."""
 
-from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
 
-from runfold_storage.changes import Changes, Cursor, read_changed_runs, read_changes
-from runfold_storage.filters import RunFilter
+from runfold_storage.change_feed import Changes, Cursor, Interests, Key, read_changes
 from runfold_storage.summaries import run_id, summary_of
 
 from .watchers import Said
-
-Key = tuple[int, Any]
-"""(shard, run)"""
 
 _MOST_OTHERS: Final = 10_000
 
@@ -81,25 +76,17 @@ class News(NamedTuple):
         return self.encoded[key]
 
 
-def read_news(connection: Connection, after: Cursor, filters: Iterable[RunFilter]) -> News | None:
+def read_news(connection: Connection, after: Cursor, interests: Interests) -> News | None:
     """What came after a cursor; None if that cannot be told (see `read_changes`)."""
     changes = read_changes(connection, after)
     if changes is None:
         return None
-    rows = {(row.shard, row.run): row for row in read_changed_runs(connection, changes.changed)}
-    changed = [change for change in changes.changed if (change.shard, change.run) in rows]
-    own: dict[bytes, set[Key]] = {}
-    for wanted in filters:
-        mine = [each for each in changed if _may_match(rows[each.shard, each.run], wanted)]
-        if mine and wanted != RunFilter():
-            # Asked of PostgreSQL, as lists are, so that the two cannot disagree.
-            kept = {(row.shard, row.run) for row in read_changed_runs(connection, mine, wanted)}
-        else:
-            kept = {(each.shard, each.run) for each in mine}
-        own[wanted.question()] = kept
-    return News(changes, rows, own, {})
-
-
-def _may_match(row: Any, wanted: RunFilter) -> bool:
-    """Whether it is worth asking: a filter of a project has nothing to do with the others."""
-    return wanted.project in (None, row.project) and wanted.workflow in (None, row.workflow)
+    rows: dict[Key, Any] = {}
+    own: list[set[Key]] = [set() for _ in interests.filters]
+    for row in interests.read(connection, changes.changed):
+        key = (row.shard, row.run.bytes)
+        rows[key] = row
+        for place in row.own:
+            own[place].add(key)
+    questions = [wanted.question() for wanted in interests.filters]
+    return News(changes, rows, dict(zip(questions, own, strict=True)), {})

@@ -70,7 +70,9 @@ def page_files() -> dict[str, PageFile]:
     return found
 
 
-@route(["/", "/runs", "/runs/{rest:path}", "/workflows", "/failures", "/stats"], **_METHODS)
+@route(
+    ["/", "/runs", "/runs/{rest:path}", "/workflows", "/failures", "/stats", "/jobs"], **_METHODS
+)
 def get_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The document."""
     return _send(request, page_files()["index.html"])

@@ -21,6 +21,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
         (
             "project",
             "workflow",
+            "node",
             "trigger",
             "user",
             "session",

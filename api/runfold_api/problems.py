@@ -18,6 +18,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from runfold.errors import ShardsDiffer
 from runfold_storage.errors import (
+    ArchiveUnusable,
     BadParameter,
     DatabaseUnreachable,
     FoldBehind,
@@ -90,6 +91,9 @@ def handlers() -> ExceptionHandlersMap:
         JobUnknown: _unknown("job-unknown"),
         DatabaseUnreachable: _unavailable(
             "database-unreachable", f"no answer of PostgreSQL: {_AGAIN}"
+        ),
+        ArchiveUnusable: _unavailable(
+            "archive-unusable", f"no answer of the archive, which may have this run: {_AGAIN}"
         ),
         SchemaOutdated: _unavailable("schema-outdated", None),
         ReadTooSlow: _unavailable("read-too-slow", None),

@@ -12,7 +12,7 @@ from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
 from litestar.typing import FieldDefinition
 
-from runfold_storage.checks import MAX_LIMIT, MAX_OFFSET, parse_time
+from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, parse_time
 
 from .problems import BadRequest
 
@@ -129,6 +129,17 @@ Cursor = Annotated[
     str | None, QueryParameter(description="The `next_cursor` or `prev_cursor` of another page.")
 ]
 After = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
+Before = Annotated[str | None, QueryParameter(description="The `prev_cursor` of the page behind.")]
+Tail = Annotated[
+    bool, QueryParameter(description="The last events instead of the first; in the same order.")
+]
+Node = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only events that name this node. A page may then hold fewer than `limit`, "
+        "even none, and still have a cursor."
+    ),
+]
 
 
 ExportFormat = Annotated[str, QueryParameter(description="`csv`, `ndjson` or `parquet`.")]

@@ -8,11 +8,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from runfold_storage.checks import parse_time
 from runfold_storage.event_pages import EventPage
 from runfold_storage.export_formats import FORMATS
 from runfold_storage.failures import Failures
 from runfold_storage.history import History
+from runfold_storage.parameters import parse_time
 from runfold_storage.run_details import RunDetail
 from runfold_storage.statistics import Stats
 from runfold_storage.summaries import RunPage
@@ -82,12 +82,23 @@ def list_events(
     history: NamedDependency[History],
     run: FromPath[str],
     types: queries.Types = None,
+    node: queries.Node = None,
     limit: queries.EventLimit = 200,
     after: queries.After = None,
+    before: queries.Before = None,
+    tail: queries.Tail = False,
 ) -> EventPage:
     """A run's events as the ledger has them, by time and id."""
     run = decode_run(run)
-    found = history.events(run, types=queries.split_words(types), limit=limit, after=after)
+    found = history.events(
+        run,
+        types=queries.split_words(types),
+        node=node,
+        after=after,
+        before=before,
+        tail=tail,
+        limit=limit,
+    )
     if found is None:
         raise RunUnknown(run)
     return found

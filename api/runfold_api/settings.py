@@ -19,6 +19,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Posts at a time, each with a connection of its own."""
     read_timeout_s: float = 15
     write_timeout_s: float = 5
+    archive_url: str | None = None
+    """Where retention puts what it takes away; runs that are there are shown, too."""
     delete_at_once: int = 1000
     """So many runs are deleted by a request itself; for more a job is made."""
     max_body_bytes: int = 16 * MIB

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runfold_storage.changes import Change, Cursor, encode_feed_cursor
+from runfold_storage.change_feed import Change, Cursor, encode_feed_cursor
 
 if TYPE_CHECKING:
     from .feed import Audience
@@ -96,7 +96,8 @@ class Watcher:
 async def slept_until(event: asyncio.Event, timeout_s: float) -> bool:
     """Wait for an event and take it back; False if it did not happen in time."""
     try:
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):  # `wait_for` would make a task of it
+            await event.wait()
     except TimeoutError:
         return False
     event.clear()

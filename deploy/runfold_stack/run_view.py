@@ -22,6 +22,10 @@ def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
     console = output.console
     for name, value in _head(run, now):
         console.print(Text.assemble((f"{name:<10}", "bold"), value), soft_wrap=True)
+    note = _whereabouts(run)
+    if note:
+        output.line()
+        output.line(note, "yellow")
     if run.error is not None:
         error = run.error
         output.line()
@@ -74,6 +78,28 @@ def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
     for name, text in optional:
         if text:
             yield name, Text(plain(text))
+
+
+def _whereabouts(run: RunDetail) -> str | None:
+    """What a reader has to know of a run that retention has aged."""
+    if run.source == "archive":
+        left = ", without its payloads" if run.payloads == "removed" else ""
+        return f"from the archive: retention has taken this run away{left}"
+    when = f" on {run.payloads_removed_at:%Y-%m-%d}" if run.payloads_removed_at else ""
+    match run.payloads:
+        case "archived":
+            return (
+                f"inputs, outputs and events are from the archive: retention put them there{when}"
+            )
+        case "removed":
+            return f"inputs, outputs and events were removed by retention{when}"
+        case "unavailable":
+            return (
+                f"inputs, outputs and events were taken away by retention{when}, and the archive"
+                " cannot be read at the moment"
+            )
+        case _:
+            return None
 
 
 def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:

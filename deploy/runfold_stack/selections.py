@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runfold_stack.options import name, period
 from runfold_stack.outcomes import USAGE, CommandFailed
-from runfold_storage.differences import HOUR_US
 from runfold_storage.positions import count_shards
 from runfold_workers.selecting import Selection
 
@@ -48,39 +47,14 @@ def read_selection(arguments: Namespace, connection: psycopg.Connection) -> Sele
     )
 
 
-def estimate(connection: psycopg.Connection, selection: Selection) -> int:
-    """How many runs there are to look at, as the statistics say; 0: nobody knows."""
-    if selection.run is not None:
-        return 1
-    row = connection.execute(
-        """
-        SELECT coalesce(sum(n), 0) FROM stats
-        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
-          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
-          AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
-          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
-        """,
-        {
-            "project": selection.project,
-            "workflow": selection.workflow,
-            "since": None
-            if selection.since_us is None
-            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
-            "until": None if selection.until_us is None else selection.until_us / 1e6,
-        },
-    ).fetchone()
-    assert row is not None
-    return max(0, int(row[0]))
-
-
 @contextmanager
-def progress_bar(doing: str, total: int) -> Iterator[Seen]:
+def progress_bar(doing: str, total: int, of: str = "runs") -> Iterator[Seen]:
     """A bar on stderr, where that is a terminal."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("runs"),
+        TextColumn(of),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr, highlight=False),
         disable=not sys.stderr.isatty(),

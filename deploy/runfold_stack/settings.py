@@ -17,7 +17,7 @@ from runfold.errors import SettingInvalid
 from runfold.events import MAX_NAME
 from runfold.places import default_data_dir
 from runfold.streams import MAX_SHARDS
-from runfold_storage.silence import (
+from runfold_storage.silence_limits import (
     DEFAULT_LIMITS,
     DEFAULT_QUEUED_S,
     DEFAULT_RUNNING_S,
@@ -74,6 +74,12 @@ SETTINGS: Final = (
         str(AT_ONCE),
         "runs that one request deletes at most; for more it makes a job",
     ),
+    Setting(
+        "RUNFOLD_ARCHIVE",
+        "none: what goes by age is gone",
+        "folder, or address as in `s3://bucket/prefix`, where retention puts what it takes away; "
+        "workers and the API need the same",
+    ),
     Setting("RUNFOLD_API_HOST", f"`{DEFAULT_API_HOST}`", "address that the API listens on"),
     Setting(
         "RUNFOLD_API_PORT",
@@ -122,6 +128,7 @@ class Settings:
     workers: int = DEFAULT_WORKERS
     jobs_redis_url: str | None = None
     delete_at_once: int = AT_ONCE
+    archive_url: str | None = None
     api_host: str = DEFAULT_API_HOST
     api_port: int | None = None
     api_url: str | None = None
@@ -173,6 +180,7 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
         jobs_redis_url=jobs_redis_url or None,
         delete_at_once=_number("RUNFOLD_DELETE_AT_ONCE", given, 1, 100_000) or AT_ONCE,
+        archive_url=_place("RUNFOLD_ARCHIVE", given),
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
         api_url=_http_url("RUNFOLD_API_URL", given),
@@ -195,6 +203,21 @@ def _number(name: str, given: Mapping[str, str], least: int, most: int) -> int |
     if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
         raise SettingInvalid(f"{name} is {text!r}: a whole number from {least} to {most} is needed")
     return int(text)
+
+
+def _place(name: str, given: Mapping[str, str]) -> str | None:
+    """A folder, which has to be absolute as processes may be started anywhere, or an address."""
+    text = given[name]
+    if not text:
+        return None
+    if "://" in text:
+        if not text.split("://")[0].isalnum() or not text.split("://")[1]:
+            raise SettingInvalid(f"{name}: expected a folder, or an address as s3://bucket/prefix")
+        return text
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise SettingInvalid(f"{name} is {text!r}: an absolute folder is needed, or an address")
+    return str(path)
 
 
 def _http_url(name: str, given: Mapping[str, str]) -> str | None:

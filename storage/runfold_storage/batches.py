@@ -24,10 +24,11 @@ from .encoding import (
     encode_stats,
 )
 from .errors import LedgerKnowsMore, PositionMoved
+from .fields import COPIED, RECORDS
 from .positions import advance_positions
 from .rollups import STATS, TakenBack, find_extremes, taken_back
 from .rows import Advance, Batch, DeadLetter
-from .upserts import Upsert
+from .upserts import Rows, Upsert
 
 SMALL: Final = 2000
 """Events: below it, a batch costs as much as the statements that write it."""
@@ -42,15 +43,15 @@ DATA_ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch as the database takes it: rows in the binary form of COPY."""
+    """A batch as the database takes it: what is new as COPY does, what may be there as records."""
 
     advances: Sequence[Advance]
     events: Sequence[bytes]
     new_runs: bytes
-    changed_runs: bytes
+    changed_runs: Rows
     new_nodes: bytes
-    changed_nodes: bytes
-    stats: bytes
+    changed_nodes: Rows
+    stats: Rows
     taken_back: Sequence[TakenBack]
     """Rollups whose extremes may have to be looked up."""
     told: Sequence[ChangeRow]
@@ -72,11 +73,11 @@ def prepare(batch: Batch) -> Prepared:
     return Prepared(
         advances=batch.advances,
         events=list(encode_events(batch.events)) if batch.events else [],
-        new_runs=encode_runs(new_runs) if new_runs else b"",
-        changed_runs=encode_runs(changed_runs) if changed_runs else b"",
-        new_nodes=encode_nodes(new_nodes) if new_nodes else b"",
-        changed_nodes=encode_nodes(changed_nodes) if changed_nodes else b"",
-        stats=encode_stats(stats) if stats else b"",
+        new_runs=encode_runs(new_runs, COPIED) if new_runs else b"",
+        changed_runs=Rows(len(changed_runs), encode_runs(changed_runs, RECORDS)),
+        new_nodes=encode_nodes(new_nodes, COPIED) if new_nodes else b"",
+        changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
+        stats=Rows(len(stats), encode_stats(stats)),
         taken_back=taken_back(stats),
         told=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
@@ -123,13 +124,10 @@ def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
         (_NODES, batch.changed_nodes),
         (STATS, batch.stats),
     )
-    for upsert, rows in changes:
-        if rows:
-            upsert.copy(connection, rows)
     with connection.pipeline():
         for upsert, rows in changes:
-            if rows:
-                upsert.insert(connection)
+            if rows.n:
+                upsert.insert(connection, rows)
         if batch.told:
             write_changes(connection, batch.told)
     if batch.taken_back:

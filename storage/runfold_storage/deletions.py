@@ -97,6 +97,26 @@ def delete_run(connection: psycopg.Connection, run: str) -> bool:
     return bool(gone)
 
 
+def bury_archived(connection: psycopg.Connection, run: str) -> bool:
+    """A tombstone for a run that only the archive has; False where there is no such shard."""
+    shards = count_shards(connection)
+    if not shards:
+        return False
+    with connection.transaction():
+        shard = shard_of(run, shards)
+        if hold_shard(connection, shard) is None:
+            return False
+        connection.execute(
+            """
+            INSERT INTO tombstones (shard, run) VALUES (%s, %s)
+            ON CONFLICT (shard, run) DO UPDATE SET aged = false, deleted_at = now()
+            """,
+            (shard, run_key(run)),
+        )
+        change_behind(connection, shard)
+    return True
+
+
 def delete_runs(
     connection: psycopg.Connection,
     deletion: Deletion,
@@ -217,7 +237,7 @@ def _bury(
             """
             INSERT INTO tombstones (shard, run, events_left)
             SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
-            ON CONFLICT (shard, run) DO UPDATE SET events_left = true
+            ON CONFLICT (shard, run) DO UPDATE SET events_left = true, aged = false
             """,
             (shard, gone),
         )

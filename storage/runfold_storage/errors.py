@@ -49,3 +49,11 @@ class BadParameter(StorageError, ValueError):
 
 class JobTaken(StorageError):
     """Another process works on this job; wait for it, or for the end of its session."""
+
+
+class ArchiveUnusable(StorageError):
+    """The archive cannot be written or read; the message has its address and what is wrong."""
+
+
+class RestoreRefused(StorageError):
+    """An archive cannot be restored into this database; the message says why, and what to do."""

@@ -1,7 +1,8 @@
 """The ledger's own view of a run: its events, each as it was sent, in the order of the fold.
 
-The order is (time, event id). An event that arrives late but carries an earlier time takes its
-place among the earlier ones; a reader who has passed that place does not see it.
+The order is (time, event id), on every page, whether pages are read from the first on or from the
+last back. An event that arrives late but carries an earlier time takes its place among the earlier
+ones; a reader who has passed that place does not see it.
 """
 
 import struct
@@ -11,20 +12,22 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
-from sqlalchemy import Connection, Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, func, select, tuple_
 
 from runfold.codec import TYPES, Envelope, decode_body, encode_event, to_datetime, to_us
 from runfold.errors import BrokenEvent
-from runfold.events import Logged
 
-from .checks import check_choice, check_name, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
+from .parameters import check_choice, check_name, check_number
 from .tables import events
 
 MAX_EVENTS: Final = 1000
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early, with a cursor, when its events are larger than this (one always fits)."""
+
+Key = tuple[int, int]
+"""(time in µs, event id): the order of the ledger."""
 
 _SEARCHED_PAGES: Final = 20
 _KEY: Final = struct.Struct(">qq")
@@ -35,16 +38,18 @@ class EventPage(Struct, frozen=True):
 
     events: list[Raw]
     next_cursor: str | None
+    prev_cursor: str | None
 
 
 class EventQuery(NamedTuple):
-    """Which events of a run are wanted."""
+    """Which events of a run are wanted; `key` is where the reading begins, exclusive."""
 
     run: str
     types: tuple[str, ...]
     node: str | None
-    after: tuple[int, int] | None
     limit: int
+    backwards: bool = False
+    key: Key | None = None
 
     def question(self) -> bytes:
         """The same bytes for the same question, for its cursors."""
@@ -57,62 +62,74 @@ def make_event_query(
     types: str | Iterable[str] | None = None,
     node: str | None = None,
     after: str | None = None,
+    before: str | None = None,
+    tail: bool = False,
     limit: int = 200,
 ) -> EventQuery:
-    """A checked question; `node` is only answered for `logged` events."""
+    """A checked question; with a `node` only the events that name it are meant."""
     wanted = {types} if isinstance(types, str) else set(types or ())
     for name in sorted(wanted, key=str):
         check_choice("types", name, TYPES)
     check_name("node", node)
     check_number("limit", limit, 1, MAX_EVENTS)
-    query = EventQuery(run, tuple(sorted(wanted)), node, None, limit)
-    if after is None:
-        return query
-    key = decode_cursor(query.question(), after, parameter="after")
-    try:
-        at_us, event_id = _KEY.unpack(key)
-        to_datetime(at_us)
-    except (struct.error, OverflowError):
-        raise BadParameter("after", "not a cursor of a list of events") from None
-    return query._replace(after=(at_us, event_id))
+    given = [name for name, value in (("after", after), ("before", before)) if value is not None]
+    if len(given) + tail > 1:
+        raise BadParameter(given[-1], "goes with no other place to read from: give one of them")
+    query = EventQuery(run, tuple(sorted(wanted)), node, limit, tail or before is not None)
+    for parameter, cursor in (("after", after), ("before", before)):
+        if cursor is not None:
+            query = query._replace(key=_decode(query, cursor, parameter))
+    return query
 
 
 def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery) -> EventPage:
     """One page of events; those of a node are searched for, and the search is bounded too."""
-    found: list[Raw] = []
+    found: list[tuple[Key, Raw]] = []
     size = 0
-    after = query.after
+    reached = query.key
+    is_more = False
     for _ in range(_SEARCHED_PAGES if query.node is not None else 1):
-        rows = connection.execute(event_statement(shard, run, query, after)).all()
-        more = bool(rows) and rows[0].n > min(len(rows), query.limit)
-        rows = rows[: query.limit]
-        for position, row in enumerate(rows, 1):
-            after = (to_us(row.at), row.id)
-            if query.node is None or _node_of(row) == query.node:
-                found.append(event_of(query.run, row))
-                size += len(row.body)
+        rows = connection.execute(event_statement(shard, run, query, reached)).all()
+        is_more = bool(rows) and rows[0].n > min(len(rows), query.limit)
+        for row in rows[: query.limit]:
             if len(found) == query.limit or size > MAX_PAGE_BYTES:
-                more = more or position < len(rows)
-                return EventPage(found, _cursor(query, after) if more else None)
-        if not more:
-            return EventPage(found, None)
-    return EventPage(found, _cursor(query, after))
+                is_more = True
+                break
+            reached = (to_us(row.at), row.id)
+            if query.node is None or node_of(row.type, row.body) == query.node:
+                found.append((reached, event_of(query.run, row)))
+                size += len(row.body)
+        if not is_more or len(found) == query.limit or size > MAX_PAGE_BYTES:
+            break
+    return page_of(query, found, reached if is_more else None)
 
 
-def event_statement(
-    shard: int, run: UUID, query: EventQuery, after: tuple[int, int] | None
-) -> Select[Any]:
+def page_of(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None) -> EventPage:
+    """What was `found` in the direction of the reading; `reached`, if it goes on from there."""
+    if query.backwards:
+        found = found[::-1]
+    # Behind a page there is something if the reading began there, at another page.
+    first, last = (found[0][0], found[-1][0]) if found and query.key is not None else (None, None)
+    following, preceding = (last, reached) if query.backwards else (reached, first)
+    return EventPage(
+        [event for _, event in found],
+        next_cursor=_encode(query, following, "after"),
+        prev_cursor=_encode(query, preceding, "before"),
+    )
+
+
+def event_statement(shard: int, run: UUID, query: EventQuery, key: Key | None) -> Select[Any]:
     """The page's events, as far as they fit, and in `n` how many there are up to one more."""
     conditions = [events.c.shard == shard, events.c.run == run]
     if query.types:
         conditions.append(events.c.type.in_(query.types))
-    if after is not None:
-        at_us, event_id = after
-        conditions.append(tuple_(events.c.at, events.c.id) > tuple_(to_datetime(at_us), event_id))
+    if key is not None:
+        place, bound = tuple_(events.c.at, events.c.id), tuple_(to_datetime(key[0]), key[1])
+        conditions.append(place < bound if query.backwards else place > bound)
     page = (
         select(events.c.id, events.c.at, events.c.type, events.c.body)
         .where(*conditions)
-        .order_by(events.c.at, events.c.id)
+        .order_by(*_order(events, query))
         .limit(query.limit + 1)
         .subquery()
     )
@@ -120,34 +137,55 @@ def event_statement(
     sized = select(
         *page.c,
         func.count().over().label("n"),
-        (func.sum(size).over(order_by=(page.c.at, page.c.id)) - size).label("before"),
+        (func.sum(size).over(order_by=_order(page, query)) - size).label("before"),
     ).subquery()
     return (
         select(sized.c.id, sized.c.at, sized.c.type, sized.c.body, sized.c.n)
         .where(sized.c.before < MAX_PAGE_BYTES)
-        .order_by(sized.c.at, sized.c.id)
+        .order_by(*_order(sized, query))
     )
+
+
+def _order(rows: FromClause, query: EventQuery) -> tuple[ColumnElement[Any], ...]:
+    columns = (rows.c.at, rows.c.id)
+    return tuple(column.desc() for column in columns) if query.backwards else columns
 
 
 def event_of(run: str, row: Row[Any]) -> Raw:
     """An event of the ledger as it was sent."""
-    body = row.body.encode()
+    return make_event(run, row.type, row.id, to_us(row.at), row.body)
+
+
+def make_event(run: str, kind: str, event_id: int, at_us: int, text: str) -> Raw:
+    """The same from what the ledger has of it."""
+    body = text.encode()
     # The ledger keeps a caller's own id in the body; here it stands in the envelope.
     given = b'{"run":' + msgspec.json.encode(run)
     if body.startswith(given):
         body = b"{" + body[len(given) :].removeprefix(b",")
-    return Raw(encode_event(Envelope(row.type, run, row.id, to_us(row.at), body)))
+    return Raw(encode_event(Envelope(kind, run, event_id, at_us, body)))
 
 
-def _node_of(row: Row[Any]) -> str | None:
+def node_of(kind: str, body: str) -> str | None:
+    """The node that an event names."""
     try:
-        event = decode_body(row.type, row.body.encode())
+        event = decode_body(kind, body.encode())
     except BrokenEvent:
         return None
-    return event.node if isinstance(event, Logged) else None
+    return getattr(event, "node", None)
 
 
-def _cursor(query: EventQuery, after: tuple[int, int] | None) -> str | None:
-    if after is None:
+def _decode(query: EventQuery, cursor: str, parameter: str) -> Key:
+    key = decode_cursor(query.question(), cursor, parameter=parameter)
+    try:
+        at_us, event_id = _KEY.unpack(key)
+        to_datetime(at_us)
+    except (struct.error, OverflowError):
+        raise BadParameter(parameter, "not a cursor of a list of events") from None
+    return at_us, event_id
+
+
+def _encode(query: EventQuery, key: Key | None, parameter: str) -> str | None:
+    if key is None:
         return None
-    return encode_cursor(query.question(), _KEY.pack(*after), parameter="after")
+    return encode_cursor(query.question(), _KEY.pack(*key), parameter=parameter)

@@ -12,8 +12,8 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from .checks import MAX_LIMIT, check_name, check_number, check_time
 from .errors import BadParameter
+from .parameters import MAX_LIMIT, check_name, check_number, check_time
 from .summaries import Watermark
 from .tables import nodes, runs
 from .watermarks import read_watermark

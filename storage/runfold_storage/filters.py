@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_
 
-from .checks import check_choice, check_name, check_storable, check_time, shown
 from .errors import BadParameter
+from .parameters import check_choice, check_name, check_storable, check_time, shown
 from .search_texts import payload_condition
 from .tables import RUN_STATUSES, runs
 

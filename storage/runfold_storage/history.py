@@ -18,29 +18,25 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
-from runfold.events import MAX_NAME
-from runfold.ids import run_key
-from runfold.streams import shard_of
-
-from .checks import check_choice
 from .errors import FoldBehind
-from .event_pages import EventPage, EventQuery, make_event_query, read_events
+from .event_pages import EventPage, make_event_query
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
 from .filters import make_run_filter
 from .incidents import Incident, read_incidents
+from .one_run import OneRun
+from .parameters import check_choice
 from .positions import Position
 from .remembered_days import RememberedDays
-from .run_details import RunDetail, read_run
+from .run_details import RunDetail
 from .run_lists import make_page, read_runs
 from .snapshots import Snapshots
 from .statistics import Stats, read_stats
 from .stats_queries import make_stats_query
 from .summaries import RunPage, Watermark
-from .tables import dead_letters, runs
+from .tables import dead_letters
 from .watermarks import (
-    count_shards,
     fold_behind,
     missing_shards,
     parse_positions,
@@ -58,15 +54,23 @@ Answer = TypeVar("Answer")
 
 
 class History:
-    """The reads of one database.
+    """The reads of one database, and of the archive of what retention took away from it.
 
     Every method raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`,
-    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`.
+    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`; those of one run
+    `ArchiveUnusable`, where the archive has to be asked and does not answer.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 5, timeout_s: float = TIMEOUT_S) -> None:
-        self._snapshots = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
-        self._shards = 0
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        pool_size: int = 5,
+        timeout_s: float = TIMEOUT_S,
+        archive_url: str | None = None,
+    ) -> None:
+        self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
+        self._one_run = OneRun(self._snapshot, archive_url)
         self._remembered = RememberedDays()
 
     def __enter__(self) -> Self:
@@ -82,7 +86,7 @@ class History:
 
     def close(self) -> None:
         """Close all connections; the next read would open new ones."""
-        self._snapshots.close()
+        self._snapshot.close()
 
     def runs(
         self,
@@ -137,7 +141,7 @@ class History:
             payload=payload,
         )
         page = make_page(wanted, limit, offset, cursor)
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_runs(connection, wanted, page)
 
     def export(
@@ -155,38 +159,40 @@ class History:
         """
         check_choice("format", format, FORMATS)
         wanted = make_run_filter(**filters)
-        pages = read_pages(self._snapshots.open, wanted, with_nodes=nodes)
+        pages = read_pages(self._snapshot, wanted, with_nodes=nodes)
         return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
 
     def run(self, run: str) -> RunDetail | None:
-        """One run with its nodes and payloads; None for a run that is not known."""
-        with self._snapshots.open() as connection:
-            place = self.find(connection, run)
-            return None if place is None else read_run(connection, *place)
+        """One run with its nodes and payloads; None for a run that is not known.
+
+        Where `archive_url` is given, also one that retention has taken away (`source`).
+        """
+        return self._one_run.details(run)
 
     def events(
         self,
         run: str,
         *,
-        after: str | None = None,
-        limit: int = 200,
         types: str | Iterable[str] | None = None,
+        node: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        tail: bool = False,
+        limit: int = 200,
     ) -> EventPage | None:
-        """The run's events by (time, id); `after` is the `next_cursor` of the page before.
+        """The run's events by (time, id), or only those that name a node; None if it is not known.
 
-        None for a run that is not known.
+        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; with `tail` the
+        page is the last one. With a node it may hold fewer than `limit`, even none, and go on.
         """
-        return self._events(make_event_query(run, types=types, after=after, limit=limit))
+        query = make_event_query(
+            run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
+        )
+        return self._one_run.events(query)
 
-    def logs(
-        self, run: str, *, node: str | None = None, after: str | None = None, limit: int = 200
-    ) -> EventPage | None:
-        """The run's `logged` events, of one node if one is given, as `events` returns them.
-
-        A page may hold fewer than `limit`, even none, and still have a `next_cursor`.
-        """
-        query = make_event_query(run, types="logged", node=node, after=after, limit=limit)
-        return self._events(query)
+    def logs(self, run: str, **options: Any) -> EventPage | None:
+        """The run's `logged` events; the other arguments are those of `events`."""
+        return self.events(run, types="logged", **options)
 
     def stats(
         self,
@@ -215,7 +221,7 @@ class History:
             group_by=group_by,
             tz=tz,
         )
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_stats(connection, query, self._remembered)
 
     def failures(
@@ -234,7 +240,7 @@ class History:
         query = make_failure_query(
             project=project, workflow=workflow, since=since, until=until, limit=limit
         )
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_failures(connection, query)
 
     def workflows(
@@ -242,17 +248,17 @@ class History:
     ) -> WorkflowPage:
         """Every workflow, by name, with the figures of all its runs."""
         query = make_workflow_query(project=project, limit=limit, cursor=cursor)
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_workflows(connection, query)
 
     def read(self, question: Callable[[Connection], Answer]) -> Answer:
         """Ask several things of one snapshot, as the feed of changes does."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return question(connection)
 
     def watermark(self) -> Watermark:
         """How far the fold has come."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_watermark(connection)
 
     def wait_for(self, position: Mapping[str, str] | str, *, timeout_s: float = MAX_WAIT_S) -> None:
@@ -270,42 +276,28 @@ class History:
 
     def incidents(self) -> list[Incident]:
         """What must not happen and did, the latest first."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_incidents(connection.exec_driver_sql)
 
     def positions(self) -> dict[int, Position]:
         """The checkpoint of each shard."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return read_positions(connection)
 
     def count_dead_letters(self) -> int:
         """Events and frames that could not be understood."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
 
     def revision(self) -> str | None:
         """The revision of the database's schema."""
-        with self._snapshots.open() as connection:
+        with self._snapshot() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
 
-    def _events(self, query: EventQuery) -> EventPage | None:
-        with self._snapshots.open() as connection:
-            place = self.find(connection, query.run)
-            return None if place is None else read_events(connection, *place, query)
-
     def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
-        """The shard and key of a run that exists."""
-        if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
-            return None
-        key = run_key(run)
-        if not self._shards:  # it never changes once a worker has made it known
-            self._shards = count_shards(connection)
-        if not self._shards:
-            return None
-        shard = shard_of(run, self._shards)
-        statement = select(runs.c.run).where(runs.c.shard == shard, runs.c.run == key).limit(1)
-        return None if connection.execute(statement).first() is None else (shard, key)
+        """The shard and key of a run that the database has."""
+        return self._one_run.find(connection, run)
 
 
 def _told(

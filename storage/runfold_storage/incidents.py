@@ -22,6 +22,7 @@ Kind = Literal[
     "partition_missing",
     "events_dropped",
     "retention_behind",
+    "archive_failed",
 ]
 
 NO_SHARD: Final = -1
@@ -34,6 +35,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     "partition_missing": "partitions of the ledger could not be made",
     "events_dropped": "events were dropped by runners, whose memory and spool were full",
     "retention_behind": "times retention did not get done what was due",
+    "archive_failed": "times the archive could not be written, so that nothing was taken away",
 }
 """What is counted: the words that follow the number."""
 
@@ -50,6 +52,8 @@ REMEDIES: Final[dict[Kind, str]] = {
     " or find out why Redis was away for so long",
     "retention_behind": "`runfold jobs` says what became of it; look for transactions that are open"
     " for long (pg_stat_activity), and for a worker that does jobs",
+    "archive_failed": "`runfold jobs` has the reason: look at RUNFOLD_ARCHIVE, at rights and space"
+    " there; what is due stays where it is, and `runfold retention run` tries again",
 }
 
 

@@ -123,10 +123,23 @@ def find_unfinished(
 @contextmanager
 def hold_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
     """Nobody else works on this job; `JobTaken` if someone does."""
-    lock = (_CLASS, str(job_id))
+    with _hold(connection, str(job_id), f"job {job_id} is being worked on by another process"):
+        yield
+
+
+@contextmanager
+def hold_kind(connection: psycopg.Connection, kind: str) -> Iterator[None]:
+    """Nobody else works on any job of this kind; `JobTaken` if someone does."""
+    with _hold(connection, kind, f"another process is at work on {kind}: `runfold jobs` shows it"):
+        yield
+
+
+@contextmanager
+def _hold(connection: psycopg.Connection, name: str, complaint: str) -> Iterator[None]:
+    lock = (_CLASS, name)
     row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
     if row != (True,):
-        raise JobTaken(f"job {job_id} is being worked on by another process")
+        raise JobTaken(complaint)
     try:
         yield
     finally:

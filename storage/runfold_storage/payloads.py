@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from runfold.codec import decode_body
 from runfold.errors import BrokenEvent
@@ -42,6 +42,7 @@ class Payloads:
     """The winners of the slots, told from a run's events in the order of (time, id)."""
 
     def __init__(self) -> None:
+        self.is_empty = True
         self.truncated = False
         self.queued: Queued | None = None
         self.started: Started | None = None
@@ -52,6 +53,7 @@ class Payloads:
 
     def add(self, event: Event) -> None:
         """Take the next event into account; the first that claims a slot keeps it."""
+        self.is_empty = False
         match event:
             case NodeStarted():
                 self.node_starts.setdefault((event.node, event.attempt), event)
@@ -102,10 +104,16 @@ class Payloads:
 def read_payloads(connection: Connection, shard: int, run: UUID) -> Payloads:
     """The payloads of a run, as far as they fit."""
     rows = connection.execute(payloads_statement(shard, run)).all()
-    payloads = Payloads()
-    for event in _decoded(rows):
-        payloads.add(event)
+    payloads = payloads_of((row.type, row.body) for row in rows)
     payloads.truncated = bool(rows) and rows[0].n > len(rows)
+    return payloads
+
+
+def payloads_of(told: Iterable[tuple[str, str]]) -> Payloads:
+    """What these events, (type, body) in the order of (time, id), have to say."""
+    payloads = Payloads()
+    for event in _decoded(told):
+        payloads.add(event)
     return payloads
 
 
@@ -131,10 +139,10 @@ def payloads_statement(shard: int, run: UUID) -> Select[Any]:
     )
 
 
-def _decoded(rows: Iterable[Row[Any]]) -> Iterable[Event]:
-    for row in rows:
+def _decoded(told: Iterable[tuple[str, str]]) -> Iterable[Event]:
+    for kind, body in told:
         try:
-            yield decode_body(row.type, row.body.encode())
+            yield decode_body(kind, body.encode())
         except BrokenEvent as error:  # an older Runfold let it in; the ledger's view still has it
             _log.warning("an event of the ledger cannot be read", extra={"reason": str(error)})
 

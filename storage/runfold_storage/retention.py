@@ -5,14 +5,13 @@ events of a run; when they have gone its row and its figures stay, and it takes 
 its row goes, its figures stay. So nothing is kept longer than what follows from it.
 """
 
-from datetime import datetime
 from typing import Final
 
 import psycopg
 from msgspec import Struct
 
-from .checks import check_name, check_number
 from .errors import BadParameter
+from .parameters import check_name, check_number
 
 OTHERS: Final = ""
 """The project that stands for all those without a policy of their own."""
@@ -97,35 +96,3 @@ def due(kind: str, time: str) -> str:
 
 
 END: Final = "coalesce(r.finished_at, r.seen_at)"
-
-
-class Due(Struct, frozen=True):
-    """What a run of retention would do."""
-
-    partitions: list[str]
-    payloads: int
-    """Runs whose events go, with those in the partitions."""
-    runs: int
-    rollups: int
-
-
-def count_due(connection: psycopg.Connection, now: datetime, partitions: list[str]) -> Due:
-    """Counted, which reads all runs."""
-    row = connection.execute(
-        f"""
-        SELECT count(*) FILTER (WHERE {due("payload_days", END)} AND r.aged_at IS NULL),
-               count(*) FILTER (WHERE {due("run_days", END)})
-        FROM runs AS r {POLICIES.format("r")}
-        """,  # noqa: S608 - made of constants
-        {"now": now},
-    ).fetchone()
-    rollups = connection.execute(
-        f"""
-        SELECT count(*) FROM stats AS s {POLICIES.format("s")}
-        WHERE {due("stats_days", "s.hour")}
-        """,  # noqa: S608
-        {"now": now},
-    ).fetchone()
-    assert row is not None
-    assert rollups is not None
-    return Due(partitions, row[0], row[1], rollups[0])

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import psycopg
+from psycopg import sql
 
 from runfold.codec import to_datetime
 
@@ -74,10 +75,13 @@ _DAYS: Final = """
         output_tokens = days.output_tokens + excluded.output_tokens,
         cost_nano_usd = days.cost_nano_usd + excluded.cost_nano_usd,
         (bins, bin_counts) = (
+            SELECT days.bins, days.bin_counts WHERE cardinality(excluded.bins) = 0
+            UNION ALL
             SELECT added.bins, added.bin_counts
             FROM runfold_add_bins(
                 days.bins, days.bin_counts, excluded.bins, excluded.bin_counts
             ) AS added
+            WHERE cardinality(excluded.bins) > 0
         )
 """
 
@@ -85,9 +89,11 @@ _DAYS: Final = """
 class _Rollups(Upsert):
     """The differences of a batch, added to the hours and to their days."""
 
-    def insert(self, connection: psycopg.Connection) -> None:
-        super().insert(connection)
-        connection.execute(_DAYS.format(source="batch_stats", condition=""))
+    def _insert_from(self, source: sql.Composable) -> sql.Composed:
+        came = sql.Identifier("came")
+        return sql.SQL("WITH came AS MATERIALIZED (SELECT * FROM {}), hours AS ({}) {}").format(
+            source, super()._insert_from(came), sql.SQL(_DAYS.format(source="came", condition=""))
+        )
 
 
 STATS: Final = _Rollups(
@@ -104,10 +110,13 @@ STATS: Final = _Rollups(
         output_tokens = stats.output_tokens + excluded.output_tokens,
         cost_nano_usd = stats.cost_nano_usd + excluded.cost_nano_usd,
         (bins, bin_counts) = (
+            SELECT stats.bins, stats.bin_counts WHERE cardinality(excluded.bins) = 0
+            UNION ALL
             SELECT added.bins, added.bin_counts
             FROM runfold_add_bins(
                 stats.bins, stats.bin_counts, excluded.bins, excluded.bin_counts
             ) AS added
+            WHERE cardinality(excluded.bins) > 0
         )
     """,
 )

@@ -3,12 +3,13 @@
 Status, times and counts come from the projection; payloads are stored once, in the events.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from msgspec import Raw, Struct
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, func, literal_column, select
 
 from runfold.events import Cancelled, Error, Event, Failed
 
@@ -63,9 +64,21 @@ class NodeDetail(Struct, frozen=True):
     error: NodeError | None
 
 
-class RunDetail(RunFacts, frozen=True, kw_only=True):
-    """One run; `nodes` has its attempts at nodes by their start, `node_counts` the numbers."""
+Kept = Literal["kept", "archived", "removed", "unavailable"]
 
+
+class RunDetail(RunFacts, frozen=True, kw_only=True):
+    """One run; `nodes` has its attempts at nodes by their start, `node_counts` the numbers.
+
+    `source` is `archive` for a run that the database does not have any more. `payloads` says where
+    inputs, outputs and events are: `kept` in the ledger; `archived` by retention, and read from the
+    archive; `removed` by retention at `payloads_removed_at`; or `unavailable`, for the archive
+    cannot be read at the moment.
+    """
+
+    source: Literal["database", "archive"] = "database"
+    payloads: Kept = "kept"
+    payloads_removed_at: datetime | None = None
     error: ErrorDetail | None
     reason: str | None
     trigger: TriggerDetail | None
@@ -77,27 +90,54 @@ class RunDetail(RunFacts, frozen=True, kw_only=True):
     truncated: bool
 
 
-def read_run(connection: Connection, shard: int, run: UUID) -> RunDetail | None:
+class StoredRun(NamedTuple):
+    """A run as the database has it."""
+
+    row: Any
+    nodes: Sequence[Any]
+    payloads: Payloads
+
+    @property
+    def is_aged(self) -> bool:
+        """Whether retention has taken its payloads away, or is about to."""
+        return bool(self.row.is_aged)
+
+
+def read_run(connection: Connection, shard: int, run: UUID) -> StoredRun | None:
     """One run, or None; `connection` is in a transaction with one snapshot for all of it."""
     row = connection.execute(
-        select(*SUMMARY_COLUMNS).where(runs.c.shard == shard, runs.c.run == run).limit(1)
+        select(*SUMMARY_COLUMNS, *_AGED).where(runs.c.shard == shard, runs.c.run == run).limit(1)
     ).one_or_none()
     if row is None:
         return None
     node_rows = connection.execute(_nodes_statement(shard, run)).all()
-    payloads = read_payloads(connection, shard, run)
+    return StoredRun(row, node_rows, read_payloads(connection, shard, run))
+
+
+def make_detail(row: Any, nodes: Sequence[Any], told: Payloads, **more: Any) -> RunDetail:
+    """What is told of a run: `row` has the columns of `runs`, `nodes` those of its attempts."""
     return RunDetail(
         **facts_of(row),
-        error=_run_error(row, payloads.end),
-        reason=payloads.end.reason if isinstance(payloads.end, Cancelled) else None,
-        trigger=_trigger(row, payloads),
-        inputs=payloads.inputs,
-        outputs=payloads.outputs,
-        metadata=payloads.metadata,
+        error=_run_error(row, told.end),
+        reason=told.end.reason if isinstance(told.end, Cancelled) else None,
+        trigger=_trigger(row, told),
+        inputs=told.inputs,
+        outputs=told.outputs,
+        metadata=told.metadata,
         node_counts=counts_of(row),
-        nodes=[_node(node_row, payloads) for node_row in node_rows[:MAX_NODES]],
-        truncated=payloads.truncated or len(node_rows) > MAX_NODES,
+        nodes=[_node(node, told) for node in nodes[:MAX_NODES]],
+        truncated=told.truncated or len(nodes) > MAX_NODES,
+        **more,
     )
+
+
+# 'infinity', which Python does not know, stands while retention is at it.
+_AGED: Final = (
+    runs.c.aged_at.is_not(None).label("is_aged"),
+    func.nullif(
+        runs.c.aged_at, literal_column("'infinity'::timestamptz"), type_=runs.c.aged_at.type
+    ).label("removed_at"),
+)
 
 
 def _nodes_statement(shard: int, run: UUID) -> Select[Any]:
@@ -109,13 +149,13 @@ def _nodes_statement(shard: int, run: UUID) -> Select[Any]:
     )
 
 
-def _trigger(row: Row[Any], payloads: Payloads) -> TriggerDetail | None:
+def _trigger(row: Any, payloads: Payloads) -> TriggerDetail | None:
     if row.trigger_type is None:
         return None
     return TriggerDetail(row.trigger_type, payloads.trigger_data)
 
 
-def _run_error(row: Row[Any], end: Event | None) -> ErrorDetail | None:
+def _run_error(row: Any, end: Event | None) -> ErrorDetail | None:
     if isinstance(end, Failed) and end.error is not None:
         error = end.error
         return ErrorDetail(error.type, error.message, error.stack, error.node)
@@ -124,7 +164,7 @@ def _run_error(row: Row[Any], end: Event | None) -> ErrorDetail | None:
     return ErrorDetail(row.error_type, row.error_message, None, row.error_node)
 
 
-def _node(row: Row[Any], payloads: Payloads) -> NodeDetail:
+def _node(row: Any, payloads: Payloads) -> NodeDetail:
     start = payloads.node_starts.get((row.node, row.attempt))
     end = payloads.node_ends.get((row.node, row.attempt))
     return NodeDetail(
@@ -144,7 +184,7 @@ def _node(row: Row[Any], payloads: Payloads) -> NodeDetail:
     )
 
 
-def _node_error(row: Row[Any], error: Error | None) -> NodeError | None:
+def _node_error(row: Any, error: Error | None) -> NodeError | None:
     if error is not None:
         return NodeError(error.type, error.message, error.stack)
     if row.error_type is None and row.error_message is None:

@@ -18,10 +18,10 @@ from sqlalchemy import Connection, Row, Select, Subquery, select
 
 from runfold.codec import to_datetime, to_us
 
-from .checks import MAX_LIMIT, MAX_OFFSET, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .filters import RunFilter
+from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
 from .run_totals import NONE, Survey, open_hours, survey
 from .search_lookup import read_searched
 from .summaries import RunPage, summary_of

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Select, select, tuple_
 
 from runfold.codec import to_datetime, to_us
 
-from .event_pages import event_of
+from .event_pages import Key, event_of
 from .summaries import RunSummary, UsageTotals, summary_of, to_ms, usage_of
 from .tables import events, nodes, runs
 from .ways import SUMMARY_COLUMNS
@@ -20,9 +20,6 @@ TAIL: Final = 500
 MAX_LINES: Final = 1000
 """Events with output that are read at a time."""
 MAX_NODES: Final = 10_000
-
-LogKey = tuple[int, int]
-"""(time in µs, event id): the order of the ledger."""
 
 
 class NodeFailure(Struct, frozen=True):
@@ -55,11 +52,11 @@ class RunProgress(NamedTuple):
     feed_seq: int
     nodes: list[NodeSummary]
     output: list[Raw]
-    log_key: LogKey | None
+    log_key: Key | None
 
 
 def read_progress(
-    connection: Connection, shard: int, run: UUID, after: LogKey | None = None
+    connection: Connection, shard: int, run: UUID, after: Key | None = None
 ) -> RunProgress | None:
     """The run, and its output behind `after`; None if it is not there.
 
@@ -91,7 +88,7 @@ def read_progress(
 
 
 def _read_output(
-    connection: Connection, shard: int, run: UUID, after: LogKey | None
+    connection: Connection, shard: int, run: UUID, after: Key | None
 ) -> Sequence[Row[Any]]:
     statement: Select[Any] = select(events.c.id, events.c.at, events.c.type, events.c.body).where(
         events.c.shard == shard, events.c.run == run, events.c.type == "logged"

@@ -11,13 +11,14 @@ at all. Then there is no answer, and a walk through the runs, which is bounded, 
 
 from collections.abc import Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, SmallInteger, Subquery, Uuid, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from .changes import read_changes
+from .change_feed import read_changes
 from .databases import explain
 from .errors import BadParameter
 from .filters import RunFilter, tag_of
@@ -147,7 +148,9 @@ def _changed_since(connection: Connection) -> list[Place] | None:
     if not any(behind):
         return []
     changes = read_changes(connection, cursor)
-    return None if changes is None else [(each.shard, each.run) for each in changes.changed]
+    if changes is None:
+        return None
+    return [(each.shard, UUID(bytes=each.run)) for each in changes.changed]
 
 
 def _rows_of(places: Sequence[Place]) -> Subquery:

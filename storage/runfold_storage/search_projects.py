@@ -9,7 +9,7 @@ from datetime import datetime
 import psycopg
 from msgspec import Struct
 
-from .checks import check_name
+from .parameters import check_name
 
 
 class SearchedProject(Struct, frozen=True):

@@ -9,54 +9,18 @@ Time in which nobody could have heard it does not count: no worker, a backlog, a
 outage makes no run lost. Nor do the clocks of runners matter, or times of long ago told today.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import psycopg
 
-DEFAULT_RUNNING_S: Final = 3600
-DEFAULT_QUEUED_S: Final = 86_400
+from .silence_limits import Limits
+
 _MAX_SILENT: Final = 10_000
 """Runs that one look finds; the next one finds the others."""
-_LEAST_TICK_S: Final = 0.5
-_MOST_TICK_S: Final = 60.0
-_TICKS: Final = 20
 _MOST_GAP_TICKS: Final = 3
 _EVERY_PROJECT: Final = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """After how many seconds of silence a run is lost; 0: never. Projects may have their own."""
-
-    default_s: float
-    by_project: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> list[float]:
-        """All that are in force."""
-        return [each for each in (self.default_s, *self.by_project.values()) if each > 0]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """A run that has started has a process that should speak; one that is queued may have none."""
-
-    running: Limit = field(default_factory=lambda: Limit(DEFAULT_RUNNING_S))
-    queued: Limit = field(default_factory=lambda: Limit(DEFAULT_QUEUED_S))
-
-    @property
-    def tick_s(self) -> float | None:
-        """How often to take pulses; None: no run is ever lost."""
-        seconds = [*self.running.seconds, *self.queued.seconds]
-        if not seconds:
-            return None
-        return min(max(min(seconds) / _TICKS, _LEAST_TICK_S), _MOST_TICK_S)
-
-
-DEFAULT_LIMITS: Final = Limits()
 
 
 class SilentRun(NamedTuple):

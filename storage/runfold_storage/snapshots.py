@@ -1,4 +1,4 @@
-"""Read-only snapshots of one database, on connections that are kept; errors in our own words."""
+"""Read-only transactions, in each of which all statements see the same state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,11 @@ from .errors import DatabaseUnreachable
 
 
 class Snapshots:
-    """May be shared by threads; no connection is opened before the first read."""
+    """Of one database, over a few connections that are opened when they are needed.
+
+    A call raises, also for what happens within it, `DatabaseUnreachable`, `SchemaOutdated` when
+    tables are missing, and `ReadTooSlow` after `timeout_s`.
+    """
 
     def __init__(self, dsn: str, *, pool_size: int, timeout_s: float) -> None:
         session = {
@@ -21,36 +25,30 @@ class Snapshots:
             "timezone": "UTC",
             "application_name": "runfold-history",
         }
-        self.engine = make_engine(dsn, pool_size=pool_size, session=session)
-        event.listen(self.engine, "connect", _read_one_state)
-
-    def close(self) -> None:
-        """Close all connections; the next read would open new ones."""
-        self.engine.dispose()
+        self._engine = make_engine(dsn, pool_size=pool_size, session=session)
+        event.listen(self._engine, "connect", _see_one_state)
 
     @contextmanager
-    def open(self) -> Iterator[Connection]:
-        """A read-only transaction in which all statements see the same state.
-
-        Raises `DatabaseUnreachable`, `SchemaOutdated`, `ReadTooSlow`.
-        """
+    def __call__(self) -> Iterator[Connection]:
+        """Take one."""
         try:
-            with self.engine.connect() as connection:
+            with self._engine.connect() as connection:
                 yield connection
         except PoolTimeoutError as error:
             raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
         except DBAPIError as error:
-            raise _translated(error) from error
+            translated = explain(error.orig) if error.orig is not None else None
+            raise translated or error from error
+
+    def close(self) -> None:
+        """Close all connections; the next call would open new ones."""
+        self._engine.dispose()
 
 
-def _read_one_state(connection: psycopg.Connection, *_: object) -> None:
+def _see_one_state(connection: psycopg.Connection, *_: object) -> None:
     """Counts, pages and watermark come from several statements and must agree.
 
     Said once: SQLAlchemy would set it for each transaction, and take it back.
     """
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-
-
-def _translated(error: DBAPIError) -> Exception:
-    return (explain(error.orig) if error.orig is not None else None) or error

@@ -12,11 +12,17 @@ _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
     """Run a query in whatever transaction the connection is in."""
-    compiled: Any = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    processors = compiled._bind_processors
+    query, parameters = compiled(statement)
+    cursor = connection.cursor(row_factory=namedtuple_row)
+    return cursor.execute(query.encode(), parameters)
+
+
+def compiled(statement: Select[Any]) -> tuple[str, dict[str, Any]]:
+    """A query as the driver takes it, and its parameters."""
+    made: Any = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+    processors = made._bind_processors
     parameters = {
         name: processors[name](value) if name in processors else value
-        for name, value in compiled.construct_params().items()
+        for name, value in made.construct_params().items()
     }
-    cursor = connection.cursor(row_factory=namedtuple_row)
-    return cursor.execute(str(compiled).encode(), parameters)
+    return str(made), parameters

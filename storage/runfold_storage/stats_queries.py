@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, literal_column
 
-from .checks import check_choice, check_name, check_time, check_zone
 from .errors import BadParameter
+from .parameters import check_choice, check_name, check_time, check_zone
+from .periods import ceil_hour, ceil_minute, floor_hour, floor_minute
 from .stats_sources import Part, Source, parts_of, table_of, time_of
-from .whole_times import ceil_hour, ceil_minute, floor_hour, floor_minute
 
 BUCKETS: Final = ("minute", "hour", "day", "week", "month")
 GROUPS: Final = ("workflow", "project", "node", "status", "error_type")

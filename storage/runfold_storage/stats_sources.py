@@ -13,8 +13,8 @@ from sqlalchemy import ARRAY, BigInteger, SmallInteger, case, cast, func, litera
 from sqlalchemy.dialects.postgresql import array
 
 from .histogram import LOG_GAMMA, ZERO_BIN
+from .periods import ceil_day, floor_day
 from .tables import runs, stats, stats_days
-from .whole_times import ceil_day, floor_day
 
 
 class Source(Enum):

@@ -14,6 +14,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
+    Date,
     DateTime,
     Enum,
     Identity,
@@ -377,7 +378,8 @@ dead_letters = Table(
 )
 
 # Runs that were deleted, so that late events do not revive them. Their events go last: until then
-# `events_left` is true. Those that retention took away are `aged`: their figures stay.
+# `events_left` is true. Those that retention took away are `aged`: their figures stay. The archive
+# is told of the others, which then are `archived`.
 tombstones = Table(
     "tombstones",
     metadata,
@@ -386,6 +388,7 @@ tombstones = Table(
     _filled("shard", SmallInteger),
     _filled("events_left", Boolean, "false"),
     _filled("aged", Boolean, "false"),
+    _filled("archived", Boolean, "false"),
     PrimaryKeyConstraint("shard", "run"),
 )
 Index(
@@ -413,6 +416,21 @@ aged_hours = Table(
     _filled("hour", _TIME),
     _filled("project", Text),
     PrimaryKeyConstraint("project", "hour"),
+)
+
+# What is being written to the archive, and goes once it is there: `runs` of a shard, a `week` of
+# the ledger, `rollups`; see `archive.steps`.
+archive_steps = Table(
+    "archive_steps",
+    metadata,
+    Column("token", Uuid, primary_key=True),
+    _filled("began_at", _TIME, "now()"),
+    Column("week", Date),
+    Column("shard", SmallInteger),
+    _filled("written", Boolean, "false"),
+    _filled("kind", Text),
+    _filled("runs", ARRAY(Uuid)),
+    _filled("rollups", JSONB),
 )
 
 # Who may call the API; the key itself is never stored.

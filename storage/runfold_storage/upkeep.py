@@ -20,11 +20,12 @@ from msgspec import Struct
 
 from . import databases, deletions, jobs
 from .batches import prepare_session
-from .checks import check_choice, check_number
 from .deletions import Deletion, Place
 from .errors import BadParameter
 from .filters import RunFilter, make_run_filter
+from .history import History
 from .jobs import Job
+from .parameters import check_choice, check_number
 
 AT_ONCE: Final = 1000
 """So many runs are deleted while the caller waits; more become a job."""
@@ -53,16 +54,36 @@ class Upkeep:
     """Raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`, `SchemaOutdated`, and
     `ReadTooSlow` when a statement takes longer than `timeout_s`."""
 
-    def __init__(self, dsn: str, *, at_once: int = AT_ONCE, timeout_s: float = 30) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        at_once: int = AT_ONCE,
+        timeout_s: float = 30,
+        archive_url: str | None = None,
+    ) -> None:
         self._dsn = dsn
+        self._archive_url = archive_url
         self._at_once = at_once
         self._timeout_ms = round(timeout_s * 1000)
 
     def delete_run(self, run: str) -> bool:
-        """Delete one run with all its events; False if there is none."""
+        """Delete one run with all its events; False if there is none.
+
+        One that only the archive has (`archive_url`) gets a tombstone: nobody is shown it any more.
+        """
         with self._connection() as connection:
             prepare_session(connection)
-            return deletions.delete_run(connection, run)
+            if deletions.delete_run(connection, run):
+                return True
+        return self._archive_url is not None and self._delete_archived(run, self._archive_url)
+
+    def _delete_archived(self, run: str, archive_url: str) -> bool:
+        with History(self._dsn, pool_size=1, archive_url=archive_url) as history:
+            if history.run(run) is None:
+                return False
+        with self._connection() as connection:
+            return deletions.bury_archived(connection, run)
 
     def delete_runs(
         self, *, older_than_days: int | None = None, everything: bool = False, **filters: Any

@@ -1,24 +1,36 @@
-"""Rows that may be there already: COPY into a temporary table, then INSERT … ON CONFLICT.
+"""Rows that may be there already: one parameter with all of them, and INSERT … ON CONFLICT.
 
-Sorted by key, so that two writers cannot deadlock. Faster than executemany, and unlike MERGE it
-does not race.
+The parameter is an array of records in binary form (`fields`), so that nothing is copied into a
+temporary table first: that took two more round trips, and its emptying at COMMIT a tenth of the
+time of a small batch. Sorted by key, so that two writers cannot deadlock. Faster than executemany,
+and unlike MERGE it does not race.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+from psycopg.types import TypeInfo
 
-from .copying import copy_encoded
+from .fields import array_of
+
+
+class Rows(NamedTuple):
+    """Rows as records, one after the other."""
+
+    n: int
+    encoded: bytes
 
 
 class Upsert:
     """How rows with these fields get into a table, whether their key is there or not.
 
     Without `assignments`, what comes replaces what is there, but for the columns that are
-    `merged`. The statements' texts stay the same, so that the driver prepares them.
+    `merged`. The statement's text stays the same, so that the driver prepares it.
     """
 
     def __init__(
@@ -35,29 +47,34 @@ class Upsert:
         self._key = key
         self._merged = merged or {}
         self._assignments = assignments
-        self._temporary: Final = f"batch_{table}"
+        self._type: Final = f"batch_{table}"
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the temporary table, for the whole session: one a batch would bloat the catalogue.
-
-        COMMIT empties it.
-        """
+        """Make the records' type, for the whole session: that of a temporary table without rows."""
         connection.execute(
             sql.SQL(
-                "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS"
-            ).format(sql.Identifier(self._temporary), sql.Identifier(self._table))
+                "CREATE TEMPORARY TABLE IF NOT EXISTS {} AS SELECT {} FROM {} WITH NO DATA"
+            ).format(sql.Identifier(self._type), _names(self._fields), sql.Identifier(self._table))
         )
+        found = TypeInfo.fetch(connection, sql.Identifier("pg_temp", self._type))
+        assert found is not None
+        found.register(connection)
 
-    def copy(self, connection: psycopg.Connection, rows: bytes) -> None:
-        """Bring rows, encoded, to the database; after `prepare`."""
-        copy_encoded(connection, self._temporary, self._fields, [rows])
+    def insert(self, connection: psycopg.Connection, rows: Rows) -> None:
+        """Insert these rows, or update what is there; after `prepare`."""
+        connection.execute(self.statement, (self._array(connection, rows),))
 
-    def insert(self, connection: psycopg.Connection) -> None:
-        """Insert what was copied, or update what is there."""
-        connection.execute(self._insert)
+    def _array(self, connection: psycopg.Connection, rows: Rows) -> "_Array":
+        kind = connection.adapters.types[self._type].oid
+        return _Array(array_of(kind, rows.n, rows.encoded))
 
     @cached_property
-    def _insert(self) -> sql.Composed:
+    def statement(self) -> bytes:
+        """With the rows as its parameter; as text, which takes a millisecond to make."""
+        rows = sql.SQL("unnest(%b::{}[])").format(sql.Identifier("pg_temp", self._type))
+        return b" ".join(self._insert_from(rows).as_bytes(None).split())
+
+    def _insert_from(self, source: sql.Composable) -> sql.Composed:
         changed = {
             name: sql.SQL("excluded.{}").format(sql.Identifier(name))
             for name in self._fields
@@ -70,15 +87,32 @@ class Upsert:
         if self._assignments is not None:
             assignments = sql.SQL(self._assignments)
         return sql.SQL(
-            "INSERT INTO {table} ({names}) SELECT {names} FROM {temporary} ORDER BY {keys} "
+            "INSERT INTO {table} ({names}) SELECT {names} FROM {source} ORDER BY {keys} "
             "ON CONFLICT ({keys}) DO UPDATE SET {assignments}"
         ).format(
             table=sql.Identifier(self._table),
-            temporary=sql.Identifier(self._temporary),
+            source=source,
             names=_names(self._fields),
             keys=_names(self._key),
             assignments=assignments,
         )
+
+
+class _Array(NamedTuple):
+    data: bytes
+
+
+class _ArrayDumper(Dumper):
+    """As it is; the statement says of which type."""
+
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: _Array) -> bytes:
+        return obj.data
+
+
+psycopg.adapters.register_dumper(_Array, _ArrayDumper)
 
 
 def _names(names: Iterable[str]) -> sql.Composed:

@@ -34,7 +34,7 @@ PROBED: Final = 500
 SUMMARY_COLUMNS: Final = [
     column
     for column in runs.c
-    if column.name not in ("seen_at", "feed_seq")
+    if column.name not in ("seen_at", "feed_seq", "aged_at")
     and (column.computed is None or column.name == "fingerprint")
 ]
 """What lists show, and all that they are filtered by."""

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select, true, tuple_
 
-from .checks import MAX_LIMIT, check_name, check_number
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .figures import Figures, figures_of
+from .parameters import MAX_LIMIT, check_name, check_number
 from .stats_statements import sum_columns, unnested_bins
 from .summaries import Watermark
 from .tables import RUN_STATUSES, runs, stats_days

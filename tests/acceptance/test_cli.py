@@ -137,6 +137,33 @@ def test_logs_are_the_output_byte_for_byte(up: Up) -> None:
     assert runfold("show", "pieces", "--logs", env=up.env).stdout == b"is it you?\n\nyes"
 
 
+def test_the_end_of_the_output(up: Up) -> None:
+    """Only so many lines, or events; of one node, if one is named."""
+    lines = [
+        {"type": "logged", "run": "long", "at": f"2026-11-20T10:00:{n:02}Z", "text": f"line {n}"}
+        for n in range(50)
+    ]
+    lines[3]["node"] = "extract"
+    events = b"\n".join(json.dumps(line).encode() for line in lines)
+    assert runfold("emit", "-", env=up.env, stdin=events).returncode == 0
+    await_run(up, "long", "running")
+
+    def shown(*words: str) -> list[bytes]:
+        return runfold("show", "long", *words, env=up.env).stdout.splitlines()
+
+    assert shown("--logs", "--tail", "2") == [b"line 48", b"line 49"]
+    assert shown("--logs", "--node", "extract") == [b"line 3"]
+    assert [line.rpartition(b" ")[2] for line in shown("--events", "--tail", "2")] == [
+        b'48"}',
+        b'49"}',
+    ]
+    assert len(ask(up, "show", "long", "--events", "--tail", "7")["events"]) == 7
+    end = shown("--tail", "1")
+    assert b"line 49" in end[-1]
+    assert not any(b"line 48" in line for line in end)
+    assert runfold("show", "long", "--node", "extract", env=up.env).returncode == 2
+
+
 def test_an_unknown_revision_is_refused_before_anything_else(up: Up) -> None:
     """`migrate --to` names the newest revision when it is given none that exists."""
     answer = runfold("migrate", "--to", "nosuch", env=up.env)

@@ -53,11 +53,12 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def client(postgres_server: PostgresServer, redis_server: RedisServer) -> Iterator[Client]:
+def client(
+    postgres_server: PostgresServer, migrated_template: str, redis_server: RedisServer
+) -> Iterator[Client]:
     with redis.Redis.from_url(redis_server.url) as server:
         server.flushall()
-    url = postgres_server.create_database("four_systems")
-    migrate(url)
+    url = postgres_server.create_database("four_systems", template=migrated_template)
     with serving(redis_server.url, url) as http, working(redis_server.url, url):
         yield Client(http, redis_server.url, url)
     postgres_server.drop_database("four_systems")

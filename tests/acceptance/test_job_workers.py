@@ -23,18 +23,18 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[psycopg.Connection]:
-    fold(database_url, itertools.chain(*(whole_run(f"r{n}", n / 10) for n in range(RUNS))))
-    with look_into(database_url) as connection:
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n / 10) for n in range(RUNS))))
+    with look_into(migrated_url) as connection:
         yield connection
 
 
 @pytest.fixture
-def start(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Start]:
+def start(redis_url: str, migrated_url: str, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*words: str, **more: str) -> subprocess.Popen[bytes]:
-        env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=database_url, **more)
+        env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=migrated_url, **more)
         with (tmp_path / "worker.log").open("ab") as log:
             process = subprocess.Popen([*RUNFOLD, "worker", *words], env=env, stderr=log)
         started.append(process)
@@ -59,10 +59,10 @@ def is_done(database: psycopg.Connection, job_id: UUID) -> bool:
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_job_goes_on_with_the_next_worker(
-    how: str, start: Start, database: psycopg.Connection, database_url: str
+    how: str, start: Start, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Killed after a page, or told to stop: what was done is not done again, the rest is."""
-    job = Upkeep(database_url).delete_runs(everything=True)
+    job = Upkeep(migrated_url).delete_runs(everything=True)
     assert isinstance(job, Job)
     if how == "killed":
         first = start("--role", "jobs", RUNFOLD_CRASH_AT="after_page_deleted")
@@ -82,14 +82,14 @@ def test_a_job_goes_on_with_the_next_worker(
 
 
 def test_by_default_a_worker_does_both(
-    start: Start, database: psycopg.Connection, redis_url: str, database_url: str
+    start: Start, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """It folds, a process of its own does jobs; it is shown by `jobs`, and it ends with the worker.
 
     No command line has an address in it, which may have a password.
     """
     worker = start()
-    env = environ(RUNFOLD_DATABASE_URL=database_url)
+    env = environ(RUNFOLD_DATABASE_URL=migrated_url)
     answer = runfold("rebuild", "--background", env=env)
     assert answer.returncode == 0, answer
     job_id = UUID(answer.stdout.split()[1].rstrip(b":").decode())
@@ -104,18 +104,18 @@ def test_by_default_a_worker_does_both(
     for pid in (str(worker.pid), *children):
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
         assert redis_url.encode() not in words
-        assert database_url.encode() not in words
+        assert migrated_url.encode() not in words
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert not Path(f"/proc/{children[0]}").exists()
 
 
 def test_jobs_that_nobody_does_are_told(
-    database: psycopg.Connection, redis_url: str, database_url: str
+    database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """By `doctor`, with what to do; and those that failed."""
-    assert isinstance(Upkeep(database_url).delete_runs(everything=True), Job)
-    env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=database_url)
+    assert isinstance(Upkeep(migrated_url).delete_runs(everything=True), Job)
+    env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=migrated_url)
     assert b"nobody is at any" not in runfold("doctor", env=env).stdout
     database.execute("UPDATE jobs SET created_at = now() - interval '5 minutes'")
     assert b"runfold worker --role jobs" in runfold("doctor", env=env).stdout

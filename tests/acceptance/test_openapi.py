@@ -26,7 +26,7 @@ EXAMPLES = 30
 
 TOLD_BY_WORDS_ALONE = {
     # Only what the service has given out itself.
-    *("cursor", "after"),
+    *("cursor", "after", "before"),
     # A name out of some six hundred.
     "tz",
     # What another parameter rules out.
@@ -40,9 +40,11 @@ TOLD_BY_WORDS_ALONE = {
 
 
 @pytest.fixture(scope="module")
-def service(postgres_server: PostgresServer, redis_server: RedisServer) -> Iterator[httpx.Client]:
+def service(
+    postgres_server: PostgresServer, migrated_template: str, redis_server: RedisServer
+) -> Iterator[httpx.Client]:
     """A server with a few runs."""
-    url = postgres_server.create_database("openapi")
+    url = postgres_server.create_database("openapi", template=migrated_template)
     error = {"type": "Timeout", "message": "30 s"}
     fold(url, whole_run("a", 0, tags={"env": "prod"}) + whole_run("b/c", 1))
     fold(url, [*whole_run("c", 2)[:1], {**whole_run("c", 2, end="failed")[1], "error": error}])

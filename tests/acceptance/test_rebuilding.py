@@ -19,7 +19,7 @@ from runfold_workers.committing import Committer
 from tables import read_projection
 
 EVENTS: list[Event] = [
-    event for event in interleaved(random.Random(7), 12_000) if event["type"] != "heartbeat"
+    event for event in interleaved(random.Random(7), 4000) if event["type"] != "heartbeat"
 ]
 EXPECTED = project(EVENTS, SHARDS)
 

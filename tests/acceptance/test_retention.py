@@ -3,10 +3,13 @@
 import itertools
 import json
 import signal
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from acceptance.cli_processes import environ, runfold
@@ -18,10 +21,10 @@ RUNS = 40
 
 
 @pytest.fixture
-def env(database_url: str) -> dict[str, str]:
+def env(migrated_url: str) -> dict[str, str]:
     """Half of the runs ended long ago, each second one under an id of its caller's own."""
-    fold(database_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
-    return environ(RUNFOLD_DATABASE_URL=database_url)
+    fold(migrated_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
+    return environ(RUNFOLD_DATABASE_URL=migrated_url)
 
 
 def a_run(n: int) -> list[dict[str, Any]]:
@@ -43,7 +46,7 @@ def count(database: psycopg.Connection, table: str) -> int:
     return int(row[0])
 
 
-def test_what_is_said_is_done(env: dict[str, str], database_url: str) -> None:
+def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
     """Policies are shown, a dry run changes nothing, and a run does what that said."""
     assert ask(env, "show") == {"policies": []}
     assert b"for ever" in runfold("retention", "show", env=env).stderr
@@ -57,7 +60,7 @@ def test_what_is_said_is_done(env: dict[str, str], database_url: str) -> None:
         ]
     }
     assert b"60 days" in runfold("retention", "show", env=env).stdout
-    with look_into(database_url) as database:
+    with look_into(migrated_url) as database:
         due = ask(env, "run", "--dry-run")
         assert (due["payloads"], due["runs"], len(due["partitions"])) == (RUNS // 2, RUNS // 2, 1)
         assert count(database, "runs") == RUNS
@@ -92,15 +95,60 @@ def test_what_makes_no_sense_is_refused(env: dict[str, str], words: tuple[str, .
 
 
 @pytest.mark.parametrize("point", ["after_marking", "after_aging_step"])
-def test_a_killed_retention_goes_on(env: dict[str, str], database_url: str, point: str) -> None:
+def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, point: str) -> None:
     """Killed at this point, the same command does the rest."""
     ask(env, "set", "--payloads", "30", "--runs", "60")
     killed = runfold("retention", "run", env={**env, "RUNFOLD_CRASH_AT": point})
     assert killed.returncode == -signal.SIGKILL
     assert runfold("verify", env=env).returncode == 0
-    with look_into(database_url) as database:
+    with look_into(migrated_url) as database:
         assert count(database, "runs") == RUNS
         assert ask(env, "run")["runs"] == RUNS // 2
         assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
         assert database.execute("SELECT sum(n) FROM stats").fetchone() == (RUNS,)
     assert runfold("verify", env=env).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after_marking",
+        "after_step_begun",
+        "after_files_written",
+        "after_step_written",
+        "before_step_end",
+        "after_aging_step",
+    ],
+)
+def test_a_killed_retention_archives_once(
+    env: dict[str, str], migrated_url: str, tmp_path: Path, point: str
+) -> None:
+    """Killed at this point, again and again: each event and each run is in one file, once."""
+    env = {**env, "RUNFOLD_ARCHIVE": str(tmp_path)}
+    ask(env, "set", "--payloads", "30", "--runs", "60")
+    with look_into(migrated_url) as database:
+        gone = database.execute(
+            """
+            SELECT coalesce(r.given_id, r.run::text), e.id FROM events AS e
+            JOIN runs AS r USING (shard, run) WHERE r.finished_at < now() - interval '60 days'
+            """
+        ).fetchall()
+        for _ in range(3):
+            killed = runfold("retention", "run", env={**env, "RUNFOLD_CRASH_AT": point})
+            assert killed.returncode in (0, -signal.SIGKILL)
+        ask(env, "run")
+        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
+        assert count(database, "archive_steps") == 0
+    assert runfold("verify", env=env).returncode == 0
+    events = read_all(tmp_path, "events")
+    assert Counter((row["run"], row["id"]) for row in events) == Counter(gone)
+    runs = {run for run, _ in gone}
+    assert Counter(row["run"] for row in read_all(tmp_path, "runs")) == Counter(runs)
+
+
+def read_all(archive: Path, kind: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for path in archive.glob(f"{kind}/*/*.parquet")
+        for row in pq.read_table(path, partitioning=None).to_pylist()
+    ]

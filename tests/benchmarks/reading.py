@@ -150,7 +150,7 @@ def _http_ms(client: httpx.Client, read: Read, rounds: int) -> list[float]:
 @contextmanager
 def _statement_times(history: History) -> Iterator[list[float]]:
     """Seconds of each statement, as they are executed."""
-    engine = history._snapshots.engine  # it has no other way in, and needs none but here
+    engine = history._snapshot._engine  # it has no other way in, and needs none but here
     spent: list[float] = []
     began = 0.0
 

@@ -225,7 +225,7 @@ def test_every_control_has_a_name_and_the_page_fits_a_phone(page: Page, api: htt
     """What a screen reader would say, and nothing to scroll sideways for."""
     post(api, *ended_run("a", tags={"env": "prod"}), *ended_run("b", end="failed"))
     page.set_viewport_size({"width": 375, "height": 700})
-    for address in ("/", "/workflows", "/failures", "/stats", "/runs/a"):
+    for address in ("/", "/workflows", "/failures", "/stats", "/jobs", "/runs/a"):
         page.goto(address)
         expect(page.locator("main h1")).to_be_visible()
         nameless = page.evaluate(

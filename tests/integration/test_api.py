@@ -26,10 +26,9 @@ NDJSON = {"content-type": "application/x-ndjson"}
 
 
 @pytest.fixture
-def api(redis_url: str, database_url: str) -> Iterator[httpx.Client]:
+def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     """A server over an empty, migrated database."""
-    migrate(database_url)
-    with serving(redis_url, database_url) as client:
+    with serving(redis_url, migrated_url) as client:
         yield client
 
 
@@ -64,7 +63,7 @@ def folded_events(redis_url: str) -> list[Any]:
     return [item[0] for fields in entries for item in decode_frame(fields).items]
 
 
-def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, database_url: str) -> None:
+def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, migrated_url: str) -> None:
     """What is posted is folded by a worker and read back, by list, details, events and figures."""
     run = "café/2026-11-20 #1?"
     events = [
@@ -78,7 +77,7 @@ def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, database_u
     assert answer.status_code == 202
     assert answer.json()["accepted"] == 5
     query = {"project": "acme", "wait_for": answer.json()["wait_for"]}
-    with working(redis_url, database_url):
+    with working(redis_url, migrated_url):
         page = api.get("/api/v1/runs", params=query).json()
     ((shard, position),) = answer.json()["position"].items()
     assert page["watermark"]["position"][shard] == position
@@ -101,11 +100,11 @@ def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, database_u
     assert (workflow["workflow"], workflow["project"]) == ("w", "acme")
 
 
-def test_any_run_id_has_a_path(api: httpx.Client, database_url: str) -> None:
+def test_any_run_id_has_a_path(api: httpx.Client, migrated_url: str) -> None:
     """Whatever an id is made of, encoded it finds its run and its events."""
     runs = ["a/b", "/a", "a/", "a//b", "ä", "?", "#", "%", "%2F", "a%2Fb", "a b", "+", "日本"]
     runs += ["a.b", "events", "x/events", "...", "a\nb", '"', "'; --", "live", "a:b@c,d;e=f&g"]
-    fold(database_url, itertools.chain(*(whole_run(run, 0) for run in runs)))
+    fold(migrated_url, itertools.chain(*(whole_run(run, 0) for run in runs)))
     for run in runs:
         path = f"/api/v1/runs/{quote(run, safe='')}"
         assert api.get(path).json()["id"] == run
@@ -113,9 +112,9 @@ def test_any_run_id_has_a_path(api: httpx.Client, database_url: str) -> None:
         assert [item["run"] for item in events] == [run, run]
 
 
-def test_slashes_need_not_be_encoded(api: httpx.Client, database_url: str) -> None:
+def test_slashes_need_not_be_encoded(api: httpx.Client, migrated_url: str) -> None:
     """A plain slash belongs to the id, and a slash at the very end does not."""
-    fold(database_url, whole_run("a/b", 0))
+    fold(migrated_url, whole_run("a/b", 0))
     for path in ("a/b", "a/b/", "a%2Fb/"):
         assert api.get(f"/api/v1/runs/{path}").json()["id"] == "a/b"
     assert len(api.get("/api/v1/runs/a/b/events").json()["events"]) == 2
@@ -128,19 +127,19 @@ def test_unknown_run(api: httpx.Client) -> None:
         assert found["detail"].startswith("there is no run ")
 
 
-def test_pages(api: httpx.Client, database_url: str) -> None:
+def test_pages(api: httpx.Client, migrated_url: str) -> None:
     """A cursor from one page gives the next one."""
-    fold(database_url, [item for n in range(5) for item in whole_run(f"r{n}", n)])
+    fold(migrated_url, [item for n in range(5) for item in whole_run(f"r{n}", n)])
     first = api.get("/api/v1/runs", params={"limit": 3}).json()
     rest = api.get("/api/v1/runs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
     assert [run["id"] for run in first["runs"] + rest["runs"]] == ["r4", "r3", "r2", "r1", "r0"]
     assert rest["next_cursor"] is None
 
 
-def test_filters(api: httpx.Client, database_url: str) -> None:
+def test_filters(api: httpx.Client, migrated_url: str) -> None:
     """Statuses may be repeated or separated by commas; times may have any offset."""
     fold(
-        database_url,
+        migrated_url,
         whole_run("a", 0) + whole_run("b", 60, end="failed") + whole_run("c", 120, end="cancelled"),
     )
 
@@ -189,6 +188,8 @@ def test_filters(api: httpx.Client, database_url: str) -> None:
         ("workflows?limit=501", "limit"),
         ("runs/a/events?types=nonsense", "types"),
         ("runs/a/events?after=x", "after"),
+        ("runs/a/events?before=x", "before"),
+        ("runs/a/events?tail=2", "tail"),
         ("runs/a/events?limit=1001", "limit"),
     ],
 )
@@ -222,9 +223,9 @@ def test_the_last_hour_of_the_calendar(api: httpx.Client) -> None:
     assert api.get("/api/v1/stats?until=9999-12-31T23:59:59Z").json()["total"] == 0
 
 
-def test_head(api: httpx.Client, database_url: str) -> None:
+def test_head(api: httpx.Client, migrated_url: str) -> None:
     """What can be read can be asked for without its body."""
-    fold(database_url, whole_run("a", 0))
+    fold(migrated_url, whole_run("a", 0))
     for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
         answer = api.head(f"/api/v1/{path}")
         assert (answer.status_code, answer.content) == (200, b"")
@@ -247,10 +248,10 @@ def test_wrong_method(lone_api: httpx.Client) -> None:
 
 
 def test_waiting_in_vain(
-    api: httpx.Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+    api: httpx.Client, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a worker the wait has an end, and says which shard is behind."""
-    fold(database_url, whole_run("a", 0))
+    fold(migrated_url, whole_run("a", 0))
     monkeypatch.setattr(freshness, "MAX_WAIT_S", 0.05)
     for position in ("3:9999999999999-0", '{"3": "9999999999999-0"}', "99:1-1"):
         answer = api.get("/api/v1/runs/a", params={"wait_for": position})
@@ -262,9 +263,9 @@ def test_waiting_in_vain(
         assert problem(answer, 400, "bad-parameter")["parameter"] == "wait_for"
 
 
-def test_injections(api: httpx.Client, database_url: str) -> None:
+def test_injections(api: httpx.Client, migrated_url: str) -> None:
     """SQL in any parameter is a name that matches nothing, or a bad parameter; never a 500."""
-    fold(database_url, whole_run("a", 0))
+    fold(migrated_url, whole_run("a", 0))
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
         "runs": "project workflow status trigger user session tag started_after started_before "
@@ -274,7 +275,7 @@ def test_injections(api: httpx.Client, database_url: str) -> None:
         "stats": "project workflow since until bucket group_by tz",
         "workflows": "project limit cursor",
         "failures": "project workflow since until limit",
-        "runs/a/events": "types limit after",
+        "runs/a/events": "types node limit after before tail",
     }
     for path, names in routes.items():
         for name, text in itertools.product(names.split(), texts):
@@ -314,14 +315,14 @@ def test_events_of_many_shards(api: httpx.Client, redis_url: str) -> None:
 
 
 def test_repeated_requests_are_duplicates(
-    api: httpx.Client, redis_url: str, database_url: str
+    api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """A request that is sent again, without event ids, changes nothing."""
     events = [event("started", "a", 0), event("logged", "a", 1, text="x"), event("failed", "a", 2)]
     for _ in range(3):
         assert api.post("/api/v1/events", json=events).status_code == 202
     assert len({(e.run, e.id) for e in folded_events(redis_url)}) == 3
-    with working(redis_url, database_url):
+    with working(redis_url, migrated_url):
         deadline = time.monotonic() + 20
         while not api.get("/api/v1/runs", params={"status": "failed"}).json()["runs"]:
             assert time.monotonic() < deadline
@@ -375,10 +376,10 @@ def test_sizes(redis_url: str, database_url: str) -> None:
         assert "too large" in problem(found, 400, "broken-events")["events"][0]["reason"]
 
 
-def test_redis_away(database_url: str) -> None:
+def test_redis_away(migrated_url: str) -> None:
     """Without Redis, posts are refused with Retry-After, and reads go on."""
-    fold(database_url, whole_run("a", 0))
-    with serving(NOWHERE, database_url) as api:
+    fold(migrated_url, whole_run("a", 0))
+    with serving(NOWHERE, migrated_url) as api:
         answer = api.post("/api/v1/events", json=event("started", "b", 0))
         found = problem(answer, 503, "redis-unreachable")
         assert "127.0.0.1" not in found["detail"]
@@ -413,12 +414,11 @@ def test_redis_full(make_redis: MakeRedis, database_url: str) -> None:
         assert "retry-after" in answer.headers
 
 
-def test_shards_differ(redis_url: str, database_url: str) -> None:
+def test_shards_differ(redis_url: str, migrated_url: str) -> None:
     """A service that was told another number of shards refuses events, and says why."""
-    migrate(database_url)
     with redis.Redis.from_url(redis_url) as client:
         client.set("runfold:shards", 4)
-    with serving(redis_url, database_url, shards=8) as api:
+    with serving(redis_url, migrated_url, shards=8) as api:
         answer = api.post("/api/v1/events", json=event("started", "a", 0))
         assert "RUNFOLD_SHARDS is 8" in problem(answer, 503, "shards-differ")["detail"]
         assert "RUNFOLD_SHARDS" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
@@ -440,6 +440,7 @@ def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> Non
     """Reads work again as soon as PostgreSQL does."""
     server = make_postgres()
     url = server.create_database("restarts")
+    migrate(url)
     fold(url, whole_run("a", 0))
     with serving(redis_url, url) as api:
         assert api.get("/readyz").json() == {"status": "ready"}
@@ -456,9 +457,9 @@ def test_schema_missing(redis_url: str, database_url: str) -> None:
         problem(api.get("/api/v1/runs"), 503, "schema-outdated")
 
 
-def test_reads_at_once(api: httpx.Client, database_url: str) -> None:
+def test_reads_at_once(api: httpx.Client, migrated_url: str) -> None:
     """More requests than threads and connections all get their answer."""
-    fold(database_url, [item for n in range(60) for item in whole_run(f"r{n}", n)])
+    fold(migrated_url, [item for n in range(60) for item in whole_run(f"r{n}", n)])
     results: list[int] = []
 
     def read() -> None:
@@ -475,9 +476,9 @@ def test_reads_at_once(api: httpx.Client, database_url: str) -> None:
     assert results == [200_050] * 80
 
 
-def test_a_run_can_be_deleted(api: httpx.Client, database_url: str) -> None:
+def test_a_run_can_be_deleted(api: httpx.Client, migrated_url: str) -> None:
     """204 once; then there is no such run any more, nor are its events."""
-    fold(database_url, [*whole_run("a/b", 0, workflow="w"), *whole_run("c", 1, workflow="w")])
+    fold(migrated_url, [*whole_run("a/b", 0, workflow="w"), *whole_run("c", 1, workflow="w")])
     path = f"/api/v1/runs/{quote('a/b', safe='')}"
     answer = api.delete(path)
     assert (answer.status_code, answer.content) == (204, b"")
@@ -487,11 +488,11 @@ def test_a_run_can_be_deleted(api: httpx.Client, database_url: str) -> None:
 
 
 def test_runs_can_be_deleted_by_the_filters_of_the_list(
-    api: httpx.Client, database_url: str
+    api: httpx.Client, migrated_url: str
 ) -> None:
     """Those that the list has, and no others; never all of them by mistake."""
-    fold(database_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
-    fold(database_url, whole_run("other", 9, end="failed", workflow="w", project="q"))
+    fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
+    fold(migrated_url, whole_run("other", 9, end="failed", workflow="w", project="q"))
     runs = "/api/v1/runs"
     assert problem(api.delete(runs), 400, "bad-parameter")["parameter"] == "all"
     both = api.delete(runs, params={"all": "true", "project": "p"})
@@ -511,10 +512,10 @@ def test_runs_can_be_deleted_by_the_filters_of_the_list(
     assert api.get(runs).json()["total"]["value"] == 0
 
 
-def test_many_runs_are_deleted_by_a_job(redis_url: str, database_url: str) -> None:
+def test_many_runs_are_deleted_by_a_job(redis_url: str, migrated_url: str) -> None:
     """202, with where to look at it."""
-    fold(database_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
-    with serving(redis_url, database_url, delete_at_once=4) as api:
+    fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
+    with serving(redis_url, migrated_url, delete_at_once=4) as api:
         answer = api.delete("/api/v1/runs", params={"project": "p"})
         assert answer.status_code == 202
         job = answer.json()
@@ -590,9 +591,9 @@ def test_every_route_is_documented(lone_api: httpx.Client) -> None:
                 assert f"`{parameter['name']}`" in readme or parameter["in"] == "path"
 
 
-def test_stats_bounds(api: httpx.Client, database_url: str) -> None:
+def test_stats_bounds(api: httpx.Client, migrated_url: str) -> None:
     """The bounds that were used come back, widened to whole hours."""
-    fold(database_url, whole_run("a", 0))
+    fold(migrated_url, whole_run("a", 0))
     query = {"since": "2026-11-20T10:30:00Z", "until": "2026-11-20T10:45:00Z", "bucket": "hour"}
     stats = api.get("/api/v1/stats", params=query).json()
     assert (stats["since"], stats["until"]) == ("2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z")

@@ -23,7 +23,7 @@ EVIL = '=HYPERLINK("http://x","y")'
 
 
 @pytest.fixture
-def told_url(database_url: str) -> str:
+def told_url(migrated_url: str) -> str:
     """Ten runs with two nodes each, one without any, and one with names of all kinds."""
     events: list[dict[str, Any]] = []
     for number in range(10):
@@ -35,8 +35,8 @@ def told_url(database_url: str) -> str:
     events.append(event("started", "bare", 20, workflow="w"))
     events.append(event("failed", "bare", 21, error={"message": "-1 left\nof 2"}))
     events += whole_run("strange", 21, workflow=EVIL, user='a "quoted", ünusual one')
-    fold(database_url, events)
-    return database_url
+    fold(migrated_url, events)
+    return migrated_url
 
 
 def export(url: str, form: str, **wanted: Any) -> bytes:
@@ -135,7 +135,7 @@ def runfold_export(url: str, *words: str) -> tuple[subprocess.CompletedProcess[b
         [sys.executable, "-c", program, *words],
         env={"RUNFOLD_DATABASE_URL": url, "PATH": "/usr/bin:/bin"},
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
     return done, int(done.stderr.split()[-1])
 
@@ -155,28 +155,22 @@ def test_the_command_writes_a_file_when_it_is_complete(told_url: str, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_200_000_runs_take_no_more_memory_than_2_000(
-    form: str, migrated_url: str, tmp_path: Path
-) -> None:
-    """Pages are let go of; what is left is the allocator's slack."""
+def test_the_command_lets_go_of_what_it_has_written(migrated_url: str, tmp_path: Path) -> None:
+    """Its memory is that of the pages, as that of `History.export` is for 200,000 runs."""
     insert = """
         INSERT INTO runs (shard, run, created_at, seen_at, feed_seq, status, project, workflow)
-        SELECT 0, gen_random_uuid(), t, t, n, 'completed', 'p', 'workflow ' || n
+        SELECT 0, gen_random_uuid(), t, t, n, 'completed', 'p', repeat('w', 100) || n
         FROM generate_series(%s::int, %s::int) AS n,
              LATERAL (SELECT timestamptz '2026-01-01' + n * interval '1 s' AS t) AS at
     """
-    target = tmp_path / f"runs.{form}"
+    target = tmp_path / "runs.csv"
     peaks = []
     with psycopg.connect(migrated_url, autocommit=True) as database:
-        for first, last in ((1, 2000), (2001, 200_000)):
+        for first, last in ((1, 2000), (2001, 60_000)):
             database.execute(insert, (first, last))
             done, peak = runfold_export(migrated_url, "-o", str(target))
             assert done.returncode == 0, done.stderr
             peaks.append(peak)
     few, many = peaks
-    assert many - few < 40 * 1024
-    if form == "parquet":
-        assert pq.read_metadata(target).num_rows == 200_000
-    else:
-        assert target.read_bytes().count(b"\n") == 200_001
+    assert many - few < 16 * 1024
+    assert target.read_bytes().count(b"\n") == 60_001

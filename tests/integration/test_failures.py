@@ -71,7 +71,7 @@ def failed(run: str, second: float, message: str, **names: Any) -> list[dict[str
     ]
 
 
-def test_groups(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many, first, last, an example; runs and their nodes in the same group."""
     events = [event("started", "mended", 0), event("completed", "mended", 99)]
     for attempt in (1, 2, 3, 4):
@@ -82,8 +82,8 @@ def test_groups(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(3):
         events += failed(f"run-{n}", n * 60, f"no answer after {n} ms", workflow="w", project="p")
     events += failed("other", 7200, "refused", workflow="v")
-    fold(database_url, events)
-    with History(database_url) as history:
+    fold(migrated_url, events)
+    with History(migrated_url) as history:
         found = history.failures()
         assert found.relation == "exact"
         mended, timeout, refused = found.failures

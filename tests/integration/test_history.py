@@ -17,10 +17,9 @@ from runfold_storage.errors import (
     ReadTooSlow,
     SchemaOutdated,
 )
-from runfold_storage.event_pages import EventPage
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
-from told import START, event, fold, whole_run
+from told import START, event, events_of, fold, whole_run
 from waiting import wait_until
 
 INJECTIONS = ["' OR 1=1 --", '"; DROP TABLE runs; --', "%s", "%(x)s", ":x", "\\", "a'b", "$1", "{}"]
@@ -43,20 +42,14 @@ def plain(value: Any) -> Any:
     return json.loads(msgspec.json.encode(value))
 
 
-def told(page: EventPage | None) -> list[dict[str, Any]]:
-    """The events of a page."""
-    assert page is not None
-    return [json.loads(bytes(item)) for item in page.events]
-
-
-def test_newest_first(database_url: str) -> None:
+def test_newest_first(migrated_url: str) -> None:
     """Runs come newest first, by their first event."""
-    fold(database_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in (3, 1, 2))))
-    with History(database_url) as history:
+    fold(migrated_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in (3, 1, 2))))
+    with History(migrated_url) as history:
         assert ids(history.runs()) == ["run-3", "run-2", "run-1"]
 
 
-def test_summary(database_url: str) -> None:
+def test_summary(migrated_url: str) -> None:
     """A summary has the contract's fields, in its units."""
     run = make_run_id()
     begin = {
@@ -73,7 +66,7 @@ def test_summary(database_url: str) -> None:
     usage = {"input_tokens": 120, "output_tokens": 40, "cost_usd": 0.002}
     error = {"type": "ValueError", "message": "no", "stack": "long", "node": "a"}
     fold(
-        database_url,
+        migrated_url,
         [
             event("queued", run, 0, **begin),
             event("started", run, 1.5),
@@ -82,7 +75,7 @@ def test_summary(database_url: str) -> None:
             event("failed", run, 4, error=error, exit_code=3, duration_ms=2500.125),
         ],
     )
-    with History(database_url) as history:
+    with History(migrated_url) as history:
         (summary,) = history.runs().runs
     shown = plain(summary)
     assert shown == {
@@ -120,11 +113,11 @@ def test_summary(database_url: str) -> None:
     }
 
 
-def test_pages_miss_and_repeat_nothing(database_url: str) -> None:
+def test_pages_miss_and_repeat_nothing(migrated_url: str) -> None:
     """Cursors walk through all runs once, also those that began at the same time."""
     runs = [f"run-{n:03}" for n in range(70)]
-    fold(database_url, itertools.chain(*(whole_run(run, n // 10) for n, run in enumerate(runs))))
-    with History(database_url) as history:
+    fold(migrated_url, itertools.chain(*(whole_run(run, n // 10) for n, run in enumerate(runs))))
+    with History(migrated_url) as history:
         found: list[str] = []
         cursor = None
         while True:
@@ -140,17 +133,17 @@ def test_pages_miss_and_repeat_nothing(database_url: str) -> None:
     assert by_offset == everything[40:70]
 
 
-def test_new_runs_do_not_shift_pages(database_url: str) -> None:
+def test_new_runs_do_not_shift_pages(migrated_url: str) -> None:
     """A run that arrives between two pages is on neither of them."""
-    fold(database_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(6))))
-    with History(database_url) as history:
+    fold(migrated_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(6))))
+    with History(migrated_url) as history:
         first = history.runs(limit=3)
-        fold(database_url, whole_run("run-new", 100))
+        fold(migrated_url, whole_run("run-new", 100))
         second = history.runs(limit=3, cursor=first.next_cursor)
     assert ids(first) + ids(second) == [f"run-{n}" for n in (5, 4, 3, 2, 1, 0)]
 
 
-def test_filters_agree_with_a_plain_search(database_url: str) -> None:
+def test_filters_agree_with_a_plain_search(migrated_url: str) -> None:
     """Every combination of filters gives the runs that a scan in Python gives, and their number."""
     chance = random.Random(5)
     events = []
@@ -166,9 +159,9 @@ def test_filters_agree_with_a_plain_search(database_url: str) -> None:
             events.append(event("started", f"run-{n}", second + 60))
         if end is not None:
             events.append(event(end, f"run-{n}", second + 90))
-    fold(database_url, events)
+    fold(migrated_url, events)
     after, before = START + timedelta(hours=1), START + timedelta(hours=2, minutes=30)
-    with History(database_url) as history:
+    with History(migrated_url) as history:
         everything = history.runs(limit=500).runs
         assert len(everything) == 120
         for project, workflow, status, low, high in itertools.product(
@@ -199,14 +192,14 @@ def test_filters_agree_with_a_plain_search(database_url: str) -> None:
             assert (page.total.value, page.total.relation) == (len(expected), "exact")
 
 
-def test_rare_status_pages(database_url: str) -> None:
+def test_rare_status_pages(migrated_url: str) -> None:
     """Pages of a status that few runs have are whole, wherever those runs are."""
     events = []
     for n in range(60):
         end = "failed" if n in (0, 1, 30, 59) else "completed"
         events += whole_run(f"run-{n}", n * 1800, end=end)
-    fold(database_url, events)
-    with History(database_url) as history:
+    fold(migrated_url, events)
+    with History(migrated_url) as history:
         first = history.runs(status="failed", limit=3)
         rest = history.runs(status="failed", limit=3, cursor=first.next_cursor)
     assert ids(first) == ["run-59", "run-30", "run-1"]
@@ -214,10 +207,10 @@ def test_rare_status_pages(database_url: str) -> None:
     assert rest.next_cursor is None
 
 
-def test_cursor_of_other_filters(database_url: str) -> None:
+def test_cursor_of_other_filters(migrated_url: str) -> None:
     """A cursor is refused when the filters have changed, and together with an offset."""
-    fold(database_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(3))))
-    with History(database_url) as history:
+    fold(migrated_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(3))))
+    with History(migrated_url) as history:
         cursor = history.runs(limit=1).next_cursor
         with pytest.raises(BadParameter, match="another query"):
             history.runs(limit=1, cursor=cursor, status="failed")
@@ -226,10 +219,10 @@ def test_cursor_of_other_filters(database_url: str) -> None:
         assert len(history.runs(limit=2, cursor=cursor).runs) == 2
 
 
-def test_watermark(database_url: str) -> None:
+def test_watermark(migrated_url: str) -> None:
     """The watermark has each shard's position, and the age of the newest folded event."""
-    fold(database_url, whole_run("a", 0))
-    with History(database_url) as history:
+    fold(migrated_url, whole_run("a", 0))
+    with History(migrated_url) as history:
         watermark = history.watermark()
         assert set(watermark.position) == {"0", "1", "2", "3"}
         assert sorted(watermark.position.values())[:3] == ["0-0"] * 3
@@ -239,10 +232,10 @@ def test_watermark(database_url: str) -> None:
         assert history.runs().watermark.position == watermark.position
 
 
-def test_nothing_folded_yet(database_url: str) -> None:
+def test_nothing_folded_yet(migrated_url: str) -> None:
     """Before the first worker has run, everything is empty and nothing fails."""
-    fold(database_url, [])
-    with History(database_url) as history:
+    fold(migrated_url, [])
+    with History(migrated_url) as history:
         assert history.runs().runs == []
         assert history.runs().total.value == 0
         assert history.run("a") is None
@@ -253,12 +246,12 @@ def test_nothing_folded_yet(database_url: str) -> None:
         assert history.watermark().age_s is None
 
 
-def test_details(database_url: str) -> None:
+def test_details(migrated_url: str) -> None:
     """Details have the payloads as they were sent, nodes by their start, and the whole error."""
     run = "nightly/2026"
     error = {"type": "E", "message": "m" * 5000, "stack": "s\n" * 5000, "node": "b"}
     fold(
-        database_url,
+        migrated_url,
         [
             event(
                 "queued",
@@ -279,7 +272,7 @@ def test_details(database_url: str) -> None:
             event("failed", run, 6, error=error, outputs={"o": None}, exit_code=1),
         ],
     )
-    with History(database_url) as history:
+    with History(migrated_url) as history:
         detail = details(history, run)
     assert detail.id == run
     assert bytes(detail.inputs or b"") == b'{"x":2.5}'
@@ -305,10 +298,10 @@ def test_details(database_url: str) -> None:
     assert not detail.truncated
 
 
-def test_first_end_wins_in_details(database_url: str) -> None:
+def test_first_end_wins_in_details(migrated_url: str) -> None:
     """Outputs and reason are those of the end that the status tells, whatever came later."""
     fold(
-        database_url,
+        migrated_url,
         [
             event("started", "a", 0),
             event("completed", "a", 5, outputs={"late": True}, exit_code=0),
@@ -319,7 +312,7 @@ def test_first_end_wins_in_details(database_url: str) -> None:
             event("failed", "b", 3, error={"type": "late"}, outputs={"first": False}),
         ],
     )
-    with History(database_url) as history:
+    with History(migrated_url) as history:
         a, b = details(history, "a"), details(history, "b")
     assert (a.status, a.reason, a.outputs, a.exit_code) == (
         "cancelled",
@@ -332,7 +325,7 @@ def test_first_end_wins_in_details(database_url: str) -> None:
     assert bytes(b.inputs or b"") == b'{"from":"queued"}'
 
 
-def test_details_do_not_depend_on_the_order_of_arrival(database_url: str) -> None:
+def test_details_do_not_depend_on_the_order_of_arrival(migrated_url: str) -> None:
     """The same events in any order and batches give the same details."""
     chance = random.Random(11)
     events = [
@@ -350,9 +343,9 @@ def test_details_do_not_depend_on_the_order_of_arrival(database_url: str) -> Non
         shuffled = [{**item, "run": f"run-{n}", "id": i} for i, item in enumerate(events)]
         chance.shuffle(shuffled)
         cut = chance.randrange(len(shuffled))
-        fold(database_url, shuffled[:cut])
-        fold(database_url, shuffled[cut:])
-    with History(database_url) as history:
+        fold(migrated_url, shuffled[:cut])
+        fold(migrated_url, shuffled[cut:])
+    with History(migrated_url) as history:
         shown = [plain(details(history, f"run-{n}")) for n in range(4)]
     for one in shown:
         del one["id"]
@@ -362,98 +355,17 @@ def test_details_do_not_depend_on_the_order_of_arrival(database_url: str) -> Non
     assert all(one == shown[0] for one in shown)
 
 
-def test_unknown_runs(database_url: str) -> None:
+def test_unknown_runs(migrated_url: str) -> None:
     """An id that no run has is None, whatever it looks like."""
-    fold(database_url, whole_run("a", 0))
-    with History(database_url) as history:
+    fold(migrated_url, whole_run("a", 0))
+    with History(migrated_url) as history:
         for run in ["", "b", "x" * 201, "\0", "\ud800", make_run_id(), *INJECTIONS]:
             assert history.run(run) is None
             assert history.events(run) is None
             assert history.logs(run) is None
 
 
-def test_events_as_they_were_sent(database_url: str) -> None:
-    """The ledger's view has every event with its envelope, in the order of the fold."""
-    run = "own/id"
-    sent = [
-        event("started", run, 1, workflow="w", extra={"kept": 1.0}),
-        event("queued", run, 0),
-        event("logged", run, 2, text="hello", node="a", stream="stdout"),
-        event("completed", run, 3),
-    ]
-    fold(database_url, [{**item, "id": n} for n, item in enumerate(sent)])
-    with History(database_url) as history:
-        page = history.events(run)
-    assert page is not None
-    assert page.next_cursor is None
-    assert bytes(page.events[1]) == (
-        b'{"type":"started","run":"own/id","id":0,"at":"2026-11-20T10:00:01.000000Z","v":1,'
-        b'"workflow":"w","extra":{"kept":1.0}}'
-    )
-    assert [item["type"] for item in told(page)] == ["queued", "started", "logged", "completed"]
-
-
-def test_event_pages(database_url: str) -> None:
-    """Cursors walk through a run's events once; types narrow them."""
-    run = make_run_id()
-    lines = [event("logged", run, n // 3, text=str(n), id=n) for n in range(50)]
-    fold(database_url, [*lines, event("completed", run, 99, id=99)])
-    with History(database_url) as history:
-        found: list[int] = []
-        after = None
-        while True:
-            page = history.events(run, after=after, limit=8)
-            assert page is not None
-            found += [item["id"] for item in told(page)]
-            after = page.next_cursor
-            if after is None:
-                break
-        assert found == [*range(50), 99]
-        assert [item["id"] for item in told(history.events(run, types="completed"))] == [99]
-        with pytest.raises(BadParameter, match="types: expected one of"):
-            history.events(run, types=["nonsense"])
-        with pytest.raises(BadParameter, match="after: "):
-            history.events(run, after="nonsense")
-
-
-def test_large_events_make_short_pages(database_url: str) -> None:
-    """A page of large events ends early, and the next one goes on."""
-    run = make_run_id()
-    text = "x" * 900_000
-    fold(database_url, [event("logged", run, n, text=text, id=n) for n in range(12)])
-    with History(database_url) as history:
-        first = history.events(run, limit=1000)
-        assert first is not None
-        assert 8 <= len(first.events) < 12
-        second = history.events(run, limit=1000, after=first.next_cursor)
-        assert second is not None
-        assert len(first.events) + len(second.events) == 12
-        assert second.next_cursor is None
-
-
-def test_logs_of_a_node(database_url: str) -> None:
-    """Logs are found by node, over as many pages as it takes."""
-    run = make_run_id()
-    lines = [
-        event("logged", run, n, text=str(n), id=n, **({"node": "rare"} if n % 40 == 0 else {}))
-        for n in range(200)
-    ]
-    fold(database_url, [*lines, event("started", run, 0, id=500)])
-    with History(database_url) as history:
-        assert len(told(history.logs(run, limit=1000))) == 200
-        found: list[str] = []
-        after = None
-        while True:
-            page = history.logs(run, node="rare", limit=3, after=after)
-            found += [item["text"] for item in told(page)]
-            assert page is not None
-            after = page.next_cursor
-            if after is None:
-                break
-    assert found == ["0", "40", "80", "120", "160"]
-
-
-def test_stats(database_url: str) -> None:
+def test_stats(migrated_url: str) -> None:
     """Counts, rates, durations and usage of a workflow, and the same per hour."""
     events = []
     for n in range(10):
@@ -463,8 +375,8 @@ def test_stats(database_url: str) -> None:
     events.append(event("annotated", "a3", 9999, usage=usage))
     events.append(event("started", "b", 0, workflow="w", project="p"))
     events += whole_run("c", 0, workflow="other", project="q")
-    fold(database_url, events)
-    with History(database_url) as history:
+    fold(migrated_url, events)
+    with History(migrated_url) as history:
         stats = history.stats(workflow="w", bucket="hour")
         since = history.stats(since=START + timedelta(minutes=90), until=START + timedelta(hours=3))
         grouped = history.stats(group_by="project", bucket="day")
@@ -497,10 +409,10 @@ def test_stats(database_url: str) -> None:
     ]
 
 
-def test_stats_of_nodes(database_url: str) -> None:
+def test_stats_of_nodes(migrated_url: str) -> None:
     """Grouped by node, attempts at nodes are counted instead of runs."""
     fold(
-        database_url,
+        migrated_url,
         [
             event("started", "a", 0, workflow="w", nodes=[{"node": "x"}, {"node": "y"}]),
             event("node_started", "a", 1, node="x"),
@@ -510,7 +422,7 @@ def test_stats_of_nodes(database_url: str) -> None:
             event("node_finished", "a", 5, node="z", status="skipped"),
         ],
     )
-    with History(database_url) as history:
+    with History(migrated_url) as history:
         stats = history.stats(workflow="w", group_by="node")
     assert isinstance(stats.groups, list)
     assert [(one.node, one.total) for one in stats.groups] == [("x", 2), ("y", 1), ("z", 1)]
@@ -519,11 +431,11 @@ def test_stats_of_nodes(database_url: str) -> None:
     assert (y.pending, z.skipped, z.success_rate) == (1, 1, None)
 
 
-def test_stats_follow_corrections(database_url: str) -> None:
+def test_stats_follow_corrections(migrated_url: str) -> None:
     """A run that moves on leaves nothing behind in the figures of its old status."""
-    fold(database_url, [event("queued", "a", 0, workflow="w")])
-    fold(database_url, [event("started", "a", 1), event("completed", "a", 2)])
-    with History(database_url) as history:
+    fold(migrated_url, [event("queued", "a", 0, workflow="w")])
+    fold(migrated_url, [event("started", "a", 1), event("completed", "a", 2)])
+    with History(migrated_url) as history:
         stats = history.stats(group_by="status")
         assert (stats.total, stats.queued, stats.completed) == (1, 0, 1)
         assert isinstance(stats.groups, list)
@@ -531,14 +443,14 @@ def test_stats_follow_corrections(database_url: str) -> None:
         assert history.runs(status="queued").total.value == 0
 
 
-def test_workflows(database_url: str) -> None:
+def test_workflows(migrated_url: str) -> None:
     """Each workflow of each project with its figures and its newest run, page by page."""
     events = []
     for n, (workflow, project) in enumerate([("a", "p"), ("a", "q"), ("b", "p"), ("ü/'", "p")]):
         events += whole_run(f"{n}", n * 60, workflow=workflow, project=project)
         events += whole_run(f"{n}-late", 7200 + n, end="failed", workflow=workflow, project=project)
-    fold(database_url, events)
-    with History(database_url) as history:
+    fold(migrated_url, events)
+    with History(migrated_url) as history:
         first = history.workflows(limit=3)
         rest = history.workflows(limit=3, cursor=first.next_cursor)
         only = history.workflows(project="q")
@@ -552,17 +464,17 @@ def test_workflows(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_injections_are_just_names(database_url: str, text: str) -> None:
+def test_injections_are_just_names(migrated_url: str, text: str) -> None:
     """SQL in a parameter is a name that no run has, or that one run has."""
-    fold(database_url, whole_run(text, 0, workflow=text, project=text) + whole_run("other", 1))
-    with History(database_url) as history:
+    fold(migrated_url, whole_run(text, 0, workflow=text, project=text) + whole_run("other", 1))
+    with History(migrated_url) as history:
         assert ids(history.runs(project=text)) == [text]
         assert ids(history.runs(workflow=text)) == [text]
         assert details(history, text).workflow == text
-        assert len(told(history.events(text))) == 2
+        assert len(events_of(history.events(text))) == 2
         assert history.stats(workflow=text, project=text).total == 1
         assert len(history.workflows(project=text).workflows) == 1
-        assert told(history.logs(text, node=text)) == []
+        assert events_of(history.logs(text, node=text)) == []
         for refused in (
             lambda: history.runs(status=text),
             lambda: history.runs(cursor=text),
@@ -589,32 +501,32 @@ def test_schema_missing(database_url: str) -> None:
         history.runs()
 
 
-def test_connections_that_broke_are_replaced(database_url: str) -> None:
+def test_connections_that_broke_are_replaced(migrated_url: str) -> None:
     """A read after PostgreSQL has cut all connections works again."""
-    fold(database_url, whole_run("a", 0))
-    with History(database_url) as history:
+    fold(migrated_url, whole_run("a", 0))
+    with History(migrated_url) as history:
         history.runs()
-        with psycopg.connect(database_url, autocommit=True) as other:
+        with psycopg.connect(migrated_url, autocommit=True) as other:
             ours = "FROM pg_stat_activity WHERE application_name = 'runfold-history'"
             other.execute(f"SELECT pg_terminate_backend(pid) {ours}")
             wait_until(lambda: other.execute(f"SELECT count(*) {ours}").fetchone() == (0,))
         assert ids(history.runs()) == ["a"]
 
 
-def test_slow_reads_are_cut(database_url: str) -> None:
+def test_slow_reads_are_cut(migrated_url: str) -> None:
     """A read that takes too long ends with advice, and its connection stays usable."""
-    fold(database_url, whole_run("a", 0))
-    with History(database_url, timeout_s=0.3) as history:
-        with psycopg.connect(database_url) as other:
+    fold(migrated_url, whole_run("a", 0))
+    with History(migrated_url, timeout_s=0.3) as history:
+        with psycopg.connect(migrated_url) as other:
             other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(ReadTooSlow, match="narrow"):
                 history.runs()
         assert ids(history.runs()) == ["a"]
 
 
-def test_reads_write_nothing(database_url: str) -> None:
+def test_reads_write_nothing(migrated_url: str) -> None:
     """The connections of a history cannot write, whatever happens in between."""
-    fold(database_url, whole_run("a", 0))
-    with History(database_url) as history, history._snapshots.open() as connection:
+    fold(migrated_url, whole_run("a", 0))
+    with History(migrated_url) as history, history._snapshot() as connection:
         mode = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
     assert mode == "on"

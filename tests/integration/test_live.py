@@ -9,7 +9,6 @@ import pytest
 import redis
 
 from runfold_storage import changes, databases
-from runfold_storage.migrate import migrate
 from server_sent import Listener, Received, listening
 from services import serving, working
 from told import event
@@ -19,16 +18,15 @@ LIVE = "/api/v1/live"
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[psycopg.Connection]:
-    migrate(database_url)
-    with databases.connect(database_url, autocommit=True) as connection:
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def api(redis_url: str, database_url: str, database: psycopg.Connection) -> Iterator[httpx.Client]:
+def api(redis_url: str, migrated_url: str, database: psycopg.Connection) -> Iterator[httpx.Client]:
     """A server and a worker over an empty database."""
-    with serving(redis_url, database_url) as client, working(redis_url, database_url):
+    with serving(redis_url, migrated_url) as client, working(redis_url, migrated_url):
         wait_until(
             lambda: client.get("/api/v1/runs").json()["watermark"]["position"], what="shards"
         )
@@ -118,14 +116,14 @@ def test_a_filter_is_told_what_enters_and_what_leaves(api: httpx.Client) -> None
 
 
 def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
-    api: httpx.Client, redis_url: str, database_url: str
+    api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """A server that never sent the run cannot know that it is on the client's page."""
     post(api, event("started", "a", 0, workflow="w"))
     with listening(api, f"{LIVE}?status=running") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
     with (
-        serving(redis_url, database_url) as other,
+        serving(redis_url, migrated_url) as other,
         listening(other, f"{LIVE}?status=running", listener.last_id) as again,
     ):
         wait_until(lambda: again.status == 200, what="the stream")
@@ -135,7 +133,7 @@ def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
 
 
 def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
-    api: httpx.Client, redis_url: str, database_url: str
+    api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """By its last id alone: another server does as well."""
     with listening(api, LIVE) as listener:
@@ -144,7 +142,7 @@ def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
         listener.wait(has("changed", 2), what="two runs")
     post(api, event("completed", "a", 1), event("started", "c", 1, workflow="w"))
     with (
-        serving(redis_url, database_url) as other,
+        serving(redis_url, migrated_url) as other,
         listening(other, LIVE, listener.last_id) as again,
     ):
         again.wait(has("changed", 2), what="what was missed")
@@ -315,10 +313,10 @@ def test_who_has_gone_leaves_nothing_behind(api: httpx.Client) -> None:
 
 
 def test_streams_end_when_the_server_stops(
-    redis_url: str, database_url: str, database: psycopg.Connection
+    redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Whole, as an answer ends, so that clients connect to the next one."""
-    with serving(redis_url, database_url, shutdown_s=600) as client:
+    with serving(redis_url, migrated_url, shutdown_s=600) as client:
         listener = Listener(str(client.base_url.join(LIVE)))
         listener.wait(has("snapshot"), what="the snapshot")
     assert listener.ended.wait(30)

@@ -14,7 +14,6 @@ import pytest
 from posting import event, post
 from runfold_stack.watching.event_stream import Received, parse
 from runfold_storage import databases
-from runfold_storage.migrate import migrate
 from services import serving, working
 from waiting import wait_until
 
@@ -24,9 +23,8 @@ RUNS = 80
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[psycopg.Connection]:
-    migrate(database_url)
-    with databases.connect(database_url, autocommit=True) as connection:
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
         yield connection
 
 
@@ -95,13 +93,13 @@ class Crowd:
 
 
 def test_each_of_many_is_told_everything_of_its_filter(
-    redis_url: str, database_url: str, database: psycopg.Connection
+    redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Two hundred clients with four filters: all runs of their own, to the end, and no others."""
     queries = [f"limit=1&project=p{number % PROJECTS}" for number in range(CLIENTS)]
     with (
-        serving(redis_url, database_url) as api,
-        working(redis_url, database_url),
+        serving(redis_url, migrated_url) as api,
+        working(redis_url, migrated_url),
     ):
         wait_until(lambda: _shards(api), what="shards")
         with Crowd(str(api.base_url), queries) as crowd:

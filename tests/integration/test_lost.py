@@ -13,7 +13,8 @@ from runfold import Recorder
 from runfold.streams import agree_on_shards, connect, stream_key
 from runfold_storage import databases
 from runfold_storage.history import History
-from runfold_storage.silence import Limit, Limits, find_silent, take_pulse
+from runfold_storage.silence import find_silent, take_pulse
+from runfold_storage.silence_limits import Limit, Limits
 from runfold_workers.metrics import Metrics
 from runfold_workers.sweeping import Sweep
 from runfold_workers.worker import Worker, WorkerSettings

@@ -23,7 +23,7 @@ def api() -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/runs/a", "/runs/a%2Fb%3F", "/workflows", "/failures", "/stats"]
+    "path", ["/", "/runs/a", "/runs/a%2Fb%3F", "/workflows", "/failures", "/stats", "/jobs"]
 )
 def test_every_address_gets_the_document(api: httpx.Client, path: str) -> None:
     """Under a policy that lets nothing in but the page's own files."""

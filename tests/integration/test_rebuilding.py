@@ -430,8 +430,11 @@ def delete_some(database: psycopg.Connection, upkeep: Upkeep) -> set[str]:
 
 
 def damage(database: psycopg.Connection, round_: int) -> None:
-    database.execute(
-        "UPDATE runs SET status = 'lost', workflow = 'x' WHERE hashtext(run::text) %% 3 = %s",
-        (round_ % 3,),
-    )
-    database.execute("DELETE FROM nodes WHERE hashtext(run::text) %% 7 = %s", (round_ % 7,))
+    with database.transaction():
+        # As whoever writes rows: else the order of their locks may cross that of a batch.
+        database.execute("SELECT FROM positions ORDER BY shard FOR UPDATE")
+        database.execute(
+            "UPDATE runs SET status = 'lost', workflow = 'x' WHERE hashtext(run::text) %% 3 = %s",
+            (round_ % 3,),
+        )
+        database.execute("DELETE FROM nodes WHERE hashtext(run::text) %% 7 = %s", (round_ % 7,))

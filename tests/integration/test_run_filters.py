@@ -125,13 +125,13 @@ def everything(history: History) -> list[RunSummary]:
             return found
 
 
-def test_combinations_agree_with_a_plain_search(database_url: str, bounds: str) -> None:
+def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) -> None:
     """Walking all pages of any combination gives the runs that match, each once, in order."""
     chance = random.Random(7)
-    fold(database_url, [one for n in range(100) for one in made_up(chance, n)])
-    index(database_url)
-    fold(database_url, [one for n in range(100, 150) for one in made_up(chance, n)])
-    with History(database_url) as history:
+    fold(migrated_url, [one for n in range(100) for one in made_up(chance, n)])
+    index(migrated_url)
+    fold(migrated_url, [one for n in range(100, 150) for one in made_up(chance, n)])
+    with History(migrated_url) as history:
         runs = everything(history)
         assert len(runs) == 150
         wanted: list[dict[str, tuple[Any, Matches]]] = [
@@ -156,11 +156,11 @@ def test_combinations_agree_with_a_plain_search(database_url: str, bounds: str) 
             assert found == expected, filters
 
 
-def test_back_again(database_url: str, bounds: str) -> None:
+def test_back_again(migrated_url: str, bounds: str) -> None:
     """`prev_cursor` leads through the same runs towards the newest, and ends there."""
     chance = random.Random(8)
-    fold(database_url, [one for n in range(90) for one in made_up(chance, n)])
-    index(database_url)
+    fold(migrated_url, [one for n in range(90) for one in made_up(chance, n)])
+    index(migrated_url)
     for filters in (
         {},
         {"user": "ann"},
@@ -168,7 +168,7 @@ def test_back_again(database_url: str, bounds: str) -> None:
         {"tag": "env=prod"},
         {"q": "env:prod"},
     ):
-        with History(database_url) as history:
+        with History(migrated_url) as history:
             there: list[str] = []
             page = history.runs(**filters, limit=7)
             assert page.prev_cursor is None
@@ -185,12 +185,12 @@ def test_back_again(database_url: str, bounds: str) -> None:
         assert len(set(there)) == len(there) > 7
 
 
-def test_newer_runs_by_the_first_page_again(database_url: str) -> None:
+def test_newer_runs_by_the_first_page_again(migrated_url: str) -> None:
     """Going back from a second page shows what has arrived since, too."""
-    fold(database_url, [event("started", f"run-{n}", n) for n in range(4)])
-    with History(database_url) as history:
+    fold(migrated_url, [event("started", f"run-{n}", n) for n in range(4)])
+    with History(migrated_url) as history:
         second = history.runs(limit=2, cursor=history.runs(limit=2).next_cursor)
-        fold(database_url, [event("started", "run-new", 9)])
+        fold(migrated_url, [event("started", "run-new", 9)])
         newer = history.runs(limit=5, cursor=second.prev_cursor)
     assert [run.id for run in newer.runs] == ["run-new", "run-3", "run-2"]
     assert newer.prev_cursor is None
@@ -222,12 +222,12 @@ def test_filters_that_cannot_be(filters: dict[str, Any], parameter: str) -> None
     assert caught.value.parameter == parameter
 
 
-def test_broken_and_foreign_cursors(database_url: str) -> None:
+def test_broken_and_foreign_cursors(migrated_url: str) -> None:
     """Any change to a cursor, or a cursor of something else, is refused; never another error."""
     chance = random.Random(9)
-    fold(database_url, [one for n in range(9) for one in made_up(chance, n)])
-    fold(database_url, [event("started", "two", 0), event("completed", "two", 1)])
-    with History(database_url) as history:
+    fold(migrated_url, [one for n in range(9) for one in made_up(chance, n)])
+    fold(migrated_url, [event("started", "two", 0), event("completed", "two", 1)])
+    with History(migrated_url) as history:
         page = history.runs(limit=2)
         middle = history.runs(limit=2, cursor=page.next_cursor)
         events = history.events("two", limit=1)

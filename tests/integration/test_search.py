@@ -38,20 +38,20 @@ MANY = 400
 
 
 @pytest.fixture
-def history(database_url: str) -> Iterator[History]:
+def history(migrated_url: str) -> Iterator[History]:
     """Many runs of workflow `common`, folded and indexed, and the reads of them."""
     fold(
-        database_url,
+        migrated_url,
         [one for n in range(MANY) for one in whole_run(f"run-{n:04}", n, workflow="common")],
     )
-    index(database_url)
-    with History(database_url) as reads:
+    index(migrated_url)
+    with History(migrated_url) as reads:
         yield reads
 
 
 @pytest.fixture
-def database(history: History, database_url: str) -> Iterator[psycopg.Connection]:
-    with connect(database_url, autocommit=True) as connection:
+def database(history: History, migrated_url: str) -> Iterator[psycopg.Connection]:
+    with connect(migrated_url, autocommit=True) as connection:
         yield connection
 
 
@@ -77,11 +77,11 @@ def count(database: psycopg.Connection, table: str) -> int:
 
 
 @pytest.mark.usefixtures("index_only")
-def test_what_stands_anywhere_is_looked_up(history: History, database_url: str) -> None:
+def test_what_stands_anywhere_is_looked_up(history: History, migrated_url: str) -> None:
     """Id, workflow, tags as they are written, type and message of the error; with a total."""
     uuid = make_run_id()
     fold(
-        database_url,
+        migrated_url,
         [
             *whole_run(uuid, -9, workflow="Nightly-Report"),
             event("started", "tagged", -8, workflow="common", tags={"team": "Blue_Birds", "n": 77}),
@@ -91,7 +91,7 @@ def test_what_stands_anywhere_is_looked_up(history: History, database_url: str) 
     )
     for indexed in (False, True):
         if indexed:
-            index(database_url)
+            index(migrated_url)
         for q, expected in {
             "nightly-rep": [uuid],
             uuid[3:21].upper(): [uuid],
@@ -111,25 +111,25 @@ def test_what_stands_anywhere_is_looked_up(history: History, database_url: str) 
 
 
 @pytest.mark.usefixtures("index_only")
-def test_what_changed_since_is_found_as_it_is(history: History, database_url: str) -> None:
+def test_what_changed_since_is_found_as_it_is(history: History, migrated_url: str) -> None:
     """Old runs, too, of which the index still says what they said before."""
     fold(
-        database_url,
+        migrated_url,
         [
             event("annotated", "run-0003", 1000, tags={"note": "precious"}),
             event("annotated", "run-0005", 1000, tags={"note": "worthless"}),
         ],
     )
-    index(database_url)
+    index(migrated_url)
     fold(
-        database_url,
+        migrated_url,
         [
             event("annotated", "run-0003", 1001, tags={"note": None}),
             event("annotated", "run-0004", 1001, tags={"note": "precious"}),
         ],
     )
     assert ids(history, q="precious") == ["run-0004"]
-    index(database_url)
+    index(migrated_url)
     assert ids(history, q="precious") == ["run-0004"]
     assert ids(history, q="worthless") == ["run-0005"]
 
@@ -154,10 +154,10 @@ def test_pages_of_what_was_looked_up(history: History) -> None:
 
 
 def test_what_an_index_cannot_tell_is_walked_to(
-    history: History, database_url: str, monkeypatch: pytest.MonkeyPatch
+    history: History, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two letters, too many matches, an index too far behind or too slow: found all the same."""
-    fold(database_url, whole_run("the one", -5, workflow="zq"))
+    fold(migrated_url, whole_run("the one", -5, workflow="zq"))
     assert ids(history, q="zq") == ["the one"]
     assert len(ids(history, q="common")) == MANY
     with monkeypatch.context() as patch:
@@ -173,28 +173,28 @@ def test_what_an_index_cannot_tell_is_walked_to(
 
 
 def test_without_trigrams(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """A PostgreSQL that has no pg_trgm: texts are found by walking, and somebody may ask why."""
     database.execute("DROP EXTENSION pg_trgm CASCADE")
-    fold(database_url, whole_run("another", -5))
-    index(database_url)
+    fold(migrated_url, whole_run("another", -5))
+    index(migrated_url)
     assert ids(history, q="another") == ["another"]
     assert not read_state(database).has_trigrams
 
 
 def test_a_feed_that_was_forgotten(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Runs are read one after the other, and what has no run goes."""
-    fold(database_url, whole_run("unseen", -5, workflow="rarity"))
+    fold(migrated_url, whole_run("unseen", -5, workflow="rarity"))
     database.execute("DELETE FROM changes")
     state = read_state(database)
     assert state.behind > 0
     assert ids(history, q="rarity") == ["unseen"]
     database.execute("INSERT INTO search_runs (shard, run, text) VALUES (1, %s, 'x')", [_KEY])
 
-    index(database_url)
+    index(migrated_url)
 
     assert read_state(database).behind == 0
     assert count(database, "search_runs") == MANY + 1
@@ -202,7 +202,7 @@ def test_a_feed_that_was_forgotten(
 
 
 def test_a_damaged_index_is_made_again(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Rows that are missing, wrong, or of nobody: page after page, also by several followers."""
     before = database.execute("SELECT * FROM search_runs ORDER BY shard, run").fetchall()
@@ -215,7 +215,7 @@ def test_a_damaged_index_is_made_again(
         patch.setattr(search_index, "PAGE", 30)
         more, turns = True, 0
         while more:
-            with connect(database_url, autocommit=True) as connection:
+            with connect(migrated_url, autocommit=True) as connection:
                 more = Indexing(connection).turn()
             turns += 1
 
@@ -234,11 +234,11 @@ def test_another_life_of_the_database(history: History, database: psycopg.Connec
     assert ids(history, q="run-0007") == ["run-0007"]
 
 
-def test_one_follows_at_a_time(history: History, database_url: str) -> None:
+def test_one_follows_at_a_time(history: History, migrated_url: str) -> None:
     """The second does nothing until the first one's session has ended."""
-    fold(database_url, whole_run("newer", -5))
-    with connect(database_url, autocommit=True) as second:
-        with connect(database_url, autocommit=True) as first:
+    fold(migrated_url, whole_run("newer", -5))
+    with connect(migrated_url, autocommit=True) as second:
+        with connect(migrated_url, autocommit=True) as first:
             assert search_index.become_follower(first)
             assert not Indexing(second).turn()
             assert read_state(second).behind > 0
@@ -247,25 +247,25 @@ def test_one_follows_at_a_time(history: History, database_url: str) -> None:
 
 
 def test_what_is_deleted_leaves_the_index_with_it(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """At once, and it does not come back."""
-    Upkeep(database_url).delete_runs(q="run-003")
+    Upkeep(migrated_url).delete_runs(q="run-003")
     assert count(database, "search_runs") == MANY - 10
-    index(database_url)
+    index(migrated_url)
     assert count(database, "search_runs") == MANY - 10
     assert ids(history, q="run-003") == []
 
 
 def test_a_worker_for_jobs_keeps_it(
-    history: History, database: psycopg.Connection, database_url: str, redis_url: str
+    history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
     """Some moments behind the fold, without anybody asking."""
-    worker = JobWorker(JobWorkerSettings(redis_url, database_url))
+    worker = JobWorker(JobWorkerSettings(redis_url, migrated_url))
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
-        fold(database_url, whole_run("newest", 900))
+        fold(migrated_url, whole_run("newest", 900))
         wait_until(lambda: count(database, "search_runs") == MANY + 1)
     finally:
         worker.stop()
@@ -294,10 +294,10 @@ def paid(run: str, second: float, project: str = "acme", **inputs: Any) -> list[
 
 
 def test_payloads_of_projects_that_want_it(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Runs that there are, and those to come; of runs and of nodes; and of nobody else."""
-    fold(database_url, [*paid("1", 1000), *paid("2", 2000), *paid("3", 3000, "others")])
+    fold(migrated_url, [*paid("1", 1000), *paid("2", 2000), *paid("3", 3000, "others")])
     with pytest.raises(BadParameter, match="runfold search set"):
         history.runs(payload="order-1")
 
@@ -305,13 +305,13 @@ def test_payloads_of_projects_that_want_it(
     page = history.runs(payload="order-1")
     assert page.runs == []
     assert page.searched.since is not None
-    index(database_url)
+    index(migrated_url)
 
-    fold(database_url, [*paid("4", 4000), *paid("5", 5000)[:-1]])
+    fold(migrated_url, [*paid("4", 4000), *paid("5", 5000)[:-1]])
     page = history.runs(payload="order-4")
     assert page.runs == []
     assert page.searched.behind > 0
-    index(database_url)
+    index(migrated_url)
 
     page = history.runs(payload="order-4")
     assert [run.id for run in page.runs] == ["4"]
@@ -326,39 +326,39 @@ def test_payloads_of_projects_that_want_it(
     assert ids(history, payload='"order":"order-', project="acme", q="flow-4") == ["4"]
     with pytest.raises(BadParameter, match="others"):
         history.runs(payload="order-3", project="others")
-    fold(database_url, paid("5", 5000)[-1:])
-    index(database_url)
+    fold(migrated_url, paid("5", 5000)[-1:])
+    index(migrated_url)
     assert ids(history, payload="order-5") == ["5"]
 
 
 def test_payloads_switched_off(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Nobody finds them any more, at once; then they are taken out; then it can be on again."""
     search_payloads_of(database, "acme")
     search_payloads_of(database, "others")
-    fold(database_url, [*paid("1", 1000), *paid("3", 3000, "others")])
-    index(database_url)
+    fold(migrated_url, [*paid("1", 1000), *paid("3", 3000, "others")])
+    index(migrated_url)
     assert ids(history, payload="order-") == ["3", "1"]
 
     assert forget_payloads_of(database, "acme")
     assert not forget_payloads_of(database, "acme")
     assert ids(history, payload="order-") == ["3"]
-    index(database_url)
+    index(migrated_url)
     assert count(database, "search_payloads") == 1
     assert [each.project for each in read_projects(database)] == ["others"]
     search_payloads_of(database, "acme")
-    index(database_url)
+    index(migrated_url)
     assert ids(history, payload="order-") == ["3", "1"]
 
 
 def test_letters_and_lengths(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Escaped letters are letters; what lies beyond the bound is not searched."""
     search_payloads_of(database, "acme")
     fold(
-        database_url,
+        migrated_url,
         [
             *paid("1", 1000, city="M\u00dcNCHEN"),
             *paid("2", 2000, a="x" * MAX_PAYLOAD, z="too late"),
@@ -370,19 +370,19 @@ def test_letters_and_lengths(
         "UPDATE events SET body = replace(body, %s, %s) WHERE type = 'started' AND body LIKE %s",
         ['"M\u00dcNCHEN"', raw[9:-1], "%M\u00dcNCHEN%"],
     )
-    index(database_url)
+    index(migrated_url)
     assert ids(history, payload="z\u00fcrich") == ["1"]
     assert ids(history, payload="too late") == []
     assert ids(history, payload="xxxxxxxxxxxx") == ["2"]
 
 
 def test_payloads_go_with_age(
-    history: History, database: psycopg.Connection, database_url: str
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """In the transaction that marks the run; and they are not put in again."""
     search_payloads_of(database, "acme")
-    fold(database_url, paid("1", 1000))
-    index(database_url)
+    fold(migrated_url, paid("1", 1000))
+    index(migrated_url)
     set_policy(database, Policy("acme", payload_days=1))
     place = database.execute("SELECT shard, run FROM search_payloads").fetchone()
     assert place is not None
@@ -392,18 +392,18 @@ def test_payloads_go_with_age(
 
     assert count(database, "search_payloads") == 0
     begin_again(database)
-    index(database_url)
+    index(migrated_url)
     assert count(database, "search_payloads") == 0
 
 
 def test_over_rest(
-    history: History, database: psycopg.Connection, database_url: str, redis_url: str
+    history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
     """Lists and exports take `payload`; what needs to know every match refuses it."""
     search_payloads_of(database, "acme")
-    fold(database_url, [*paid("1", 1000), *paid("2", 2000)])
-    index(database_url)
-    with serving(redis_url, database_url) as client:
+    fold(migrated_url, [*paid("1", 1000), *paid("2", 2000)])
+    index(migrated_url)
+    with serving(redis_url, migrated_url) as client:
         page = client.get("/api/v1/runs", params={"payload": "order-2"}).json()
         assert [run["id"] for run in page["runs"]] == ["2"]
         assert page["searched"]["behind"] == 0
@@ -422,24 +422,24 @@ def test_over_rest(
 
 
 def test_from_the_terminal(
-    history: History, database: psycopg.Connection, database_url: str, state_home: None
+    history: History, database: psycopg.Connection, migrated_url: str, state_home: None
 ) -> None:
     """Switched on, shown, searched and switched off; what goes wrong says what to do."""
 
     def runfold(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-P", "-m", "runfold_stack.cli", *words],
-            env={**os.environ, "RUNFOLD_DATABASE_URL": database_url, "NO_COLOR": "1"},
+            env={**os.environ, "RUNFOLD_DATABASE_URL": migrated_url, "NO_COLOR": "1"},
             capture_output=True,
             text=True,
             timeout=60,
         )
 
-    fold(database_url, paid("1", 1000))
+    fold(migrated_url, paid("1", 1000))
     assert json.loads(
         runfold("search", "set", "--project", "acme", "--payloads", "on", "--json").stdout
     )["projects"][0]["wanted"]
-    index(database_url)
+    index(migrated_url)
     assert "all that is folded is in it" in runfold("search", "show").stdout
     found = json.loads(runfold("runs", "--payload", "order-1", "--json").stdout)
     assert [run["id"] for run in found["runs"]] == ["1"]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -576,23 +577,25 @@ def test_a_copy_restored_by_root_is_taken_over(make_redis: MakeRedis) -> None:
 
 @as_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
-def test_a_closed_folder_without_capabilities_is_explained(tmp_path: Path) -> None:
+def test_a_closed_folder_without_capabilities_is_explained() -> None:
     """Root without the capability to pass others' folders learns which folder bars the way."""
     body = (
         "import sys; from pathlib import Path; from runfold_stack.redis_server import RedisServer\n"
         "RedisServer(Path(sys.argv[1])).start()"
     )
-    done = subprocess.run(
-        [
-            *("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"),
-            *(sys.executable, "-c", body, str(tmp_path / "redis")),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "PrivilegeError: The servers run as" in done.stderr
-    assert f"chmod o+x {tmp_path.parent.parent}" in done.stderr
+    with tempfile.TemporaryDirectory(dir="/tmp") as closed:
+        done = subprocess.run(
+            [
+                "setpriv",
+                *("--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"),
+                *(sys.executable, "-c", body, f"{closed}/redis"),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "PrivilegeError: The servers run as" in done.stderr
+        assert f"chmod o+x {closed}" in done.stderr
 
 
 @as_root

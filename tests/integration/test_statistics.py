@@ -30,7 +30,7 @@ DAYS = """
 """
 
 
-def made_up(database_url: str, runs: int = 120) -> None:
+def made_up(migrated_url: str, runs: int = 120) -> None:
     """Runs over five days, of all lengths and ends; a few are corrected later."""
     chance = random.Random(3)
     events: list[dict[str, Any]] = []
@@ -46,9 +46,9 @@ def made_up(database_url: str, runs: int = 120) -> None:
             if end == "failed" and chance.random() < 0.8:
                 fields["error"] = {"type": chance.choice(["Timeout", "ValueError"])}
             events.append(event(end, f"run-{n}", second + chance.lognormvariate(3, 2), **fields))
-    fold(database_url, events[::2])
-    fold(database_url, events[1::2])
-    fold(database_url, [event("queued", f"run-{n}", -3600 * n) for n in range(10)])
+    fold(migrated_url, events[::2])
+    fold(migrated_url, events[1::2])
+    fold(migrated_url, [event("queued", f"run-{n}", -3600 * n) for n in range(10)])
 
 
 def began(run: RunSummary) -> datetime:
@@ -90,11 +90,11 @@ def check(figures: Any, runs: Iterable[RunSummary]) -> None:
         assert getattr(took, name) == pytest.approx(true, rel=0.0101, abs=0.002)
 
 
-def test_every_question_agrees_with_the_runs(database_url: str) -> None:
+def test_every_question_agrees_with_the_runs(migrated_url: str) -> None:
     """Any mixture of filters, span, bucket, zone and group."""
-    made_up(database_url)
+    made_up(migrated_url)
     chance = random.Random(4)
-    with History(database_url) as history:
+    with History(migrated_url) as history:
         runs = history.runs(limit=500).runs
         assert len(runs) == 120
         for _ in range(150):
@@ -146,10 +146,10 @@ def test_every_question_agrees_with_the_runs(database_url: str) -> None:
                     check(group, groups[getattr(group, group_by)])
 
 
-def test_days_are_the_sum_of_their_hours(database_url: str) -> None:
+def test_days_are_the_sum_of_their_hours(migrated_url: str) -> None:
     """Kept up to date by differences, they are what adding them up again gives."""
-    made_up(database_url)
-    with connect(database_url, autocommit=True) as connection:
+    made_up(migrated_url)
+    with connect(migrated_url, autocommit=True) as connection:
         kept = connection.execute(DAYS).fetchall()
         hours = connection.execute("SELECT extract(epoch FROM hour)::bigint FROM stats").fetchall()
         for shard in range(SHARDS):
@@ -158,43 +158,43 @@ def test_days_are_the_sum_of_their_hours(database_url: str) -> None:
     assert {row[:2] for row in kept} >= {("", ""), ("", "p"), ("x", "p")}
 
 
-def test_a_corrected_duration_leaves_no_trace_in_its_day(database_url: str) -> None:
+def test_a_corrected_duration_leaves_no_trace_in_its_day(migrated_url: str) -> None:
     """The longest run of a day turns out to have been a short one."""
-    fold(database_url, whole_run("a", 0, duration_s=50) + whole_run("b", 0, duration_s=3))
-    fold(database_url, [event("cancelled", "a", 2)])
-    with History(database_url) as history:
+    fold(migrated_url, whole_run("a", 0, duration_s=50) + whole_run("b", 0, duration_s=3))
+    fold(migrated_url, [event("cancelled", "a", 2)])
+    with History(migrated_url) as history:
         for stats in (history.stats(), history.stats(project="default")):
             assert (stats.duration_ms.min, stats.duration_ms.max) == (2000, 3000)
 
 
-def test_days_that_were_remembered_and_have_changed(database_url: str) -> None:
+def test_days_that_were_remembered_and_have_changed(migrated_url: str) -> None:
     """Who asks again is told of what came since, in each kind of bucket; and nothing twice."""
-    made_up(database_url)
-    with History(database_url) as history:
+    made_up(migrated_url)
+    with History(migrated_url) as history:
         questions = [{"bucket": bucket} for bucket in (None, "day", "week", "month")]
         questions += [{"bucket": "day", "project": "p"}, {"bucket": "day", "workflow": "x"}]
         for second in (10, 86_400, 10):
             fold(
-                database_url,
+                migrated_url,
                 whole_run(f"more-{second}", second, second, workflow="x", project="p"),
             )
             for question in questions:
                 remembered = history.stats(**question)
-                with History(database_url) as other:
+                with History(migrated_url) as other:
                     anew = other.stats(**question)
                 assert remembered.duration_ms == anew.duration_ms
                 assert remembered.buckets == anew.buckets
                 assert remembered.total == anew.total
 
 
-def test_views_say_the_same(database_url: str) -> None:
+def test_views_say_the_same(migrated_url: str) -> None:
     """What an analyst reads in SQL is what the module returns."""
-    made_up(database_url)
+    made_up(migrated_url)
     columns = """
         total, failed, success_rate, duration_avg_ms, duration_min_ms, duration_max_ms,
         duration_p50_ms, duration_p99_ms, input_tokens, cost_usd
     """
-    with History(database_url) as history, connect(database_url) as connection:
+    with History(migrated_url) as history, connect(migrated_url) as connection:
         stats = history.stats(workflow="x", project="p", bucket="day")
         assert isinstance(stats.buckets, list)
         rows = connection.execute(

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from runfold_storage.migrate import migrate
 from services import serving, working
 
 REAL = Path(__file__).parents[2] / "../shared/data/wfinstances"
@@ -21,11 +20,11 @@ REAL_FILES = sorted(REAL.glob("*.json"))
 pytestmark = pytest.mark.skipif(not REAL_FILES, reason=f"no real WfFormat files in {REAL}")
 
 
-def run_import(redis_url: str, database_url: str) -> list[str]:
+def run_import(redis_url: str, migrated_url: str) -> list[str]:
     """Ids of the runs that `runfold import` says it imported, a run a file."""
     environment = os.environ | {
         "RUNFOLD_REDIS_URL": redis_url,
-        "RUNFOLD_DATABASE_URL": database_url,
+        "RUNFOLD_DATABASE_URL": migrated_url,
     }
     command = [Path(sys.executable).with_name("runfold"), "import", "--format", "wfformat"]
     done = subprocess.run(
@@ -46,19 +45,18 @@ def start_of(text: str) -> datetime:
 
 
 def test_every_real_execution_reads_back_as_the_file_says(
-    redis_url: str, database_url: str
+    redis_url: str, migrated_url: str
 ) -> None:
     """Nodes, counts, parents and durations over REST equal a plain reading of each file."""
-    migrate(database_url)
-    with working(redis_url, database_url), serving(redis_url, database_url) as api:
-        runs = run_import(redis_url, database_url)
+    with working(redis_url, migrated_url), serving(redis_url, migrated_url) as api:
+        runs = run_import(redis_url, migrated_url)
         assert len(set(runs)) == len(REAL_FILES)
         for run, path in zip(runs, REAL_FILES, strict=True):
             workflow = json.loads(path.read_text())["workflow"]
             detail = api.get(f"/api/v1/runs/{quote(run, safe='')}").raise_for_status().json()
             check_detail(detail, workflow)
         check_list_and_figures(api, runs)
-        assert run_import(redis_url, database_url) == runs, "a second import is another run"
+        assert run_import(redis_url, migrated_url) == runs, "a second import is another run"
         assert api.get("/api/v1/runs").json()["total"] == {
             "value": len(runs),
             "relation": "exact",

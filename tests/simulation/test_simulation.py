@@ -8,8 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -29,18 +27,10 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.fixture(scope="module")
-def played() -> Iterator[dict[int, Future[str]]]:
-    """All of them, on two cores; each test looks at its own."""
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        yield {first: pool.submit(play_all, range(first, first + SEEDS)) for first in FIRSTS}
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("first", FIRSTS)
-def test_what_is_acknowledged_counts_once(first: int, played: dict[int, Future[str]]) -> None:
+def test_what_is_acknowledged_counts_once(first: int) -> None:
     """Live rows = rows folded from the ledger = the definition, whatever went wrong."""
-    assert not played[first].result()
+    assert not play_all(range(first, first + SEEDS))
 
 
 def test_the_histories_are_full_of_faults() -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
-from runfold_storage.silence import Limits
+from runfold_storage.silence_limits import Limits
 from runfold_workers.committing import Committer
 from runfold_workers.loop import Loop
 from runfold_workers.ownership import Ownership

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from runfold_storage.checks import check_name, check_number, parse_time
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters import make_run_filter
-from runfold_storage.whole_times import ceil_hour, floor_hour
+from runfold_storage.parameters import check_name, check_number, parse_time
+from runfold_storage.periods import ceil_hour, floor_hour
 
 
 def test_several_statuses_in_any_order() -> None:

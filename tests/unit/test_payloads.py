@@ -52,7 +52,7 @@ def test_a_text_below_the_limit_is_whole() -> None:
 
 def test_many_items_are_cut_with_their_number() -> None:
     """A list that is too long as a whole keeps its beginning."""
-    value = loads(encode_payload([{"n": n, "s": "y" * 50} for n in range(100_000)], REDACTOR))
+    value = loads(encode_payload([{"n": n, "s": "y" * 50} for n in range(30_000)], REDACTOR))
     assert value[0] == {"n": 0, "s": "y" * 50}
     assert value[-1].startswith("…[cut, ")
 

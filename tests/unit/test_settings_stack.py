@@ -8,7 +8,7 @@ import pytest
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
 from runfold_stack.settings import SETTINGS, Settings, read_settings
-from runfold_storage.silence import Limit, Limits
+from runfold_storage.silence_limits import Limit, Limits
 
 README = Path(__file__).parents[2] / "deploy" / "README.md"
 

@@ -1,12 +1,11 @@
 """What waits for a watcher that is slow."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from runfold_api import watchers
 from runfold_api.feed import Audience
 from runfold_api.watchers import Said, Watcher
-from runfold_storage.changes import Change, decode_feed_cursor
+from runfold_storage.change_feed import Change, decode_feed_cursor
 from runfold_storage.filters import RunFilter
 
 
@@ -18,11 +17,13 @@ def watcher_at(*cursor: int) -> Watcher:
 
 
 def said(shard: int, number: int, run: int, data: bytes = b"{}") -> Said:
-    return Said(Change(shard, number, UUID(int=run)), "changed", data)
+    return Said(Change(shard, number, run.to_bytes(16, "big")), "changed", data)
 
 
 def taken(watcher: Watcher) -> Sequence[tuple[str, int, int]]:
-    return [(at, each.change.run.int, each.change.feed_seq) for at, each in watcher.take()]
+    return [
+        (at, int.from_bytes(each.change.run), each.change.feed_seq) for at, each in watcher.take()
+    ]
 
 
 def test_of_a_run_only_the_newest_state_waits() -> None:

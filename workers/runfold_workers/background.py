@@ -7,6 +7,7 @@ the job's lock, and a job that has ended is left alone.
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -24,32 +25,39 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[psycopg.Connection, UUID, threading.Event], object]
 
-KINDS: Final[Mapping[str, Work]] = {
-    rebuilding.KIND: rebuilding.rebuild,
-    DELETE: delete,
-    retaining.KIND: retaining.retain,
-}
-"""All that can be asked for; nothing else is ever called."""
+
+def kinds(archive_url: str | None) -> Mapping[str, Work]:
+    """All that can be asked for; nothing else is ever called."""
+    return {
+        rebuilding.KIND: rebuilding.rebuild,
+        DELETE: delete,
+        retaining.KIND: partial(retaining.retain, archive_url=archive_url),
+    }
+
 
 PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnreachable)
 """What is waited out: the job stays where it is, and is handed out again."""
 
 
-def do_job(database_url: str, job_id: UUID, stop: threading.Event) -> None:
+def do_job(
+    database_url: str, job_id: UUID, stop: threading.Event, *, archive_url: str | None = None
+) -> None:
     """Do the job, or the rest of it, as far as `stop` allows; how it ended stands in its row."""
     try:
         with connect(database_url, autocommit=True, application_name="runfold-job") as connection:
-            _do(connection, job_id, stop)
+            _do(connection, job_id, stop, kinds(archive_url))
     except PASSING as error:
         log.warning("a job was left", extra={"job": str(job_id), "reason": str(error)})
 
 
-def _do(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
+def _do(
+    connection: psycopg.Connection, job_id: UUID, stop: threading.Event, works: Mapping[str, Work]
+) -> None:
     job = read_job(connection, job_id)
     if job is None or job.status not in UNFINISHED:
         log.info("there is nothing left to do", extra={"job": str(job_id)})
         return
-    work = KINDS.get(job.kind)
+    work = works.get(job.kind)
     if work is None:
         fail_job(connection, job_id, f"this worker knows no work called {job.kind!r}")
         return

@@ -33,6 +33,11 @@ JOB_POINTS: Final = (
     "after_page_deleted",
     "after_marking",
     "after_aging_step",
+    "after_step_begun",
+    "after_files_written",
+    "after_step_written",
+    "before_step_end",
+    "after_group_restored",
     "before_deletion_commit",
     "after_deletion_commit",
 )

@@ -39,6 +39,8 @@ class JobWorkerSettings:
     redis_url: str
     database_url: str
     jobs_redis_url: str | None = None
+    archive_url: str | None = None
+    """Where retention puts what it takes away; nowhere without it."""
 
 
 class JobWorker:
@@ -97,4 +99,5 @@ class JobWorker:
             OneByOne(make_queue(client), self._do, self._stop).work(logging_level="WARNING")
 
     def _do(self, job_id: UUID) -> None:
-        do_job(self._settings.database_url, job_id, self._stop)
+        settings = self._settings
+        do_job(settings.database_url, job_id, self._stop, archive_url=settings.archive_url)

@@ -37,7 +37,7 @@ from runfold_storage.sums import Span
 
 from .comparing import Difference
 from .correcting import correct_rollups, correct_runs, correct_span
-from .selecting import Selection
+from .selecting import Selection, estimate_runs
 from .verifying import (
     Wrong,
     make_spans,
@@ -65,6 +65,8 @@ class Progress(Struct):
     touched: list[Span] = []
     """Other statistics in which corrected runs count, where not all runs were selected."""
     looked_at: int = 0
+    of: int | None = None
+    """About so many runs there are to look at."""
     runs: int = 0
     rollups: int = 0
     unreadable: int = 0
@@ -99,6 +101,8 @@ def rebuild(
                 raise Interrupted
 
         selection = msgspec.convert(job.arguments, Selection)
+        if progress.of is None:
+            progress.of = estimate_runs(connection, selection)
         _Rebuild(connection, selection, progress, note, stop).run()
         result = {"runs": progress.runs, "rollups": progress.rollups, "of": progress.looked_at}
         finish_job(connection, job_id, result | {"unreadable": progress.unreadable})

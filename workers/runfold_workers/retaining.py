@@ -1,15 +1,18 @@
 """The job that keeps what is kept for as long as it should be, and no longer.
 
 Weeks of the ledger that are due as a whole are detached and dropped; elsewhere events go run by
-run. One walk over all runs, by shard and key, marks those whose events go and takes away those
-whose rows go; then statistics. Watchers, workers and readers do not wait for any of it (`aging`).
+run. What is due is looked up policy by policy (`due_runs`): payloads, then rows; then statistics.
+With an archive each step puts there first what it takes away (`archiving`); without one it is gone.
+Watchers, workers and readers do not wait for any of it.
 
-Dies halfway: its progress says where the walk goes on, and what was begun is found again: marks
-that are not settled, weeks that are detached and not dropped.
+Dies halfway: its progress says where to go on, and what was begun is found again: marks that are
+not settled, weeks that are detached and not dropped, steps into the archive. One at a time is at
+work, whoever began it.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -19,29 +22,29 @@ import psycopg
 from msgspec import Struct
 
 from runfold.crashing import crash_point
-from runfold_storage import aging
+from runfold_storage import aging, dropping
 from runfold_storage.batches import prepare_session
-from runfold_storage.deletions import purge, purge_left
+from runfold_storage.deletions import purge_left
+from runfold_storage.due_runs import PAYLOADS, Due, DueRun, Place, Turn, count_due, read_due, turns
+from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.incidents import raise_incident
 from runfold_storage.jobs import (
     Interrupted,
     finish_job,
     hold_job,
+    hold_kind,
     note_progress,
     read_job,
     start_job,
 )
 from runfold_storage.partitions import partition_name
-from runfold_storage.resting import Rests
-from runfold_storage.retention import Due, count_due
-from runfold_storage.run_keys import BEFORE_ALL
 
 from .correcting import correct_runs
+from .taking_away import TakingAway
 from .verifying import shards_of
 
 KIND: Final = "retention"
-PAGE_RUNS: Final = 5000
-STEP_RUNS: Final = 500
+PAGE_RUNS: Final = 20_000
 TRIES: Final = 5
 """How often a week that someone reads is tried before it is left for the next day."""
 FORGOTTEN_AFTER: Final = timedelta(days=90)
@@ -51,10 +54,12 @@ FORGOTTEN_AFTER: Final = timedelta(days=90)
 class Progress(Struct):
     """How far it has come; kept in `jobs`."""
 
-    after: dict[str, str | None] = {}
-    """By shard the last key that was looked at, in hexadecimal; null where that was the last."""
-    weeks: list[date] | None = None
-    """Weeks that go as a whole; null: nobody has looked yet."""
+    turns: list[Turn] | None = None
+    """What is still to be looked at; null: nobody has looked yet."""
+    place: Place | None = None
+    """The last run that was looked at in the first of these turns."""
+    weeks: list[date] = []
+    """Weeks that go as a whole."""
     partitions: list[str] = []
     """Those that have gone."""
     postponed: list[str] = []
@@ -62,15 +67,13 @@ class Progress(Struct):
     payloads: int = 0
     runs: int = 0
     rollups: int = 0
-
-
-BeforeDrop = Callable[[str], None]
-"""Given the name of a detached table before it is dropped: the place for an archive."""
+    archived_events: int = 0
+    archived_runs: int = 0
 
 
 def plan(connection: psycopg.Connection, now: datetime) -> Due:
     """What it would do, changing nothing."""
-    weeks = aging.weeks_due(connection, shards_of(connection), now)
+    weeks = dropping.weeks_due(connection, shards_of(connection), now)
     return count_due(connection, now, [partition_name(week) for week in weeks])
 
 
@@ -79,14 +82,15 @@ def retain(
     job_id: UUID,
     stop: threading.Event,
     *,
-    before_drop: BeforeDrop = lambda _: None,
+    archive_url: str | None = None,
 ) -> Progress:
     """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`.
 
-    The connection is in autocommit mode, and of this job alone.
+    With an `archive_url` nothing is taken away that is not there; `ArchiveUnusable`, and an
+    incident, where it cannot be written. The connection is in autocommit mode, of this job alone.
     """
     prepare_session(connection)
-    with hold_job(connection, job_id):
+    with hold_job(connection, job_id), hold_kind(connection, KIND):
         job = read_job(connection, job_id)
         assert job is not None
         progress = msgspec.convert(job.progress or {}, Progress)
@@ -99,15 +103,45 @@ def retain(
                 raise Interrupted
 
         # The age is that at the time of the job, also when it goes on later.
-        _Retention(connection, job.created_at.astimezone(UTC), progress, note, stop).run(
-            before_drop
-        )
+        now = job.created_at.astimezone(UTC)
+        try:
+            away = _make(connection, stop, archive_url, progress)
+            _Retention(connection, now, progress, note, stop, away).run()
+        except ArchiveUnusable:
+            raise_incident(connection, "archive_failed")
+            raise
         result = msgspec.to_builtins(progress)
-        del result["after"], result["weeks"]
+        for field in ("turns", "place", "weeks"):
+            del result[field]
         finish_job(connection, job_id, result)
         if progress.postponed:
             raise_incident(connection, "retention_behind", len(progress.postponed))
     return progress
+
+
+def _make(
+    connection: psycopg.Connection,
+    stop: threading.Event,
+    archive_url: str | None,
+    progress: Progress,
+) -> TakingAway:
+    shards = shards_of(connection)
+    if archive_url is None:
+        return TakingAway(connection, shards, stop)
+    try:
+        from runfold_storage.archive.place import open_archive
+
+        from .archiving import Archiving
+    except ImportError as error:
+        raise ArchiveUnusable(
+            f"{archive_url}: an archive needs pyarrow: pip install 'runfold[parquet]'"
+        ) from error
+
+    def archived(events: int, runs: int) -> None:
+        progress.archived_events += events
+        progress.archived_runs += runs
+
+    return Archiving(connection, shards, stop, open_archive(archive_url), archived)
 
 
 class _Retention:
@@ -118,77 +152,83 @@ class _Retention:
         progress: Progress,
         note: Callable[[], None],
         stop: threading.Event,
+        away: TakingAway,
     ) -> None:
         self._connection = connection
         self._now = now
         self._progress = progress
         self._note = note
         self._stop = stop
-        self._rests = Rests(stop)
+        self._away = away
         self._shards = shards_of(connection)
 
-    def run(self, before_drop: BeforeDrop) -> None:
+    def run(self) -> None:
         progress = self._progress
-        for week in aging.detached_weeks(self._connection):
-            self._drop(week, before_drop)
-        if progress.weeks is None:
-            progress.weeks = aging.weeks_due(self._connection, self._shards, self._now)
-            for shard in self._shards:
-                progress.after[str(shard)] = BEFORE_ALL.hex()
+        self._away.begin()
+        for week in dropping.detached_weeks(self._connection):
+            self._drop(week)
+        if progress.turns is None:
+            progress.weeks = dropping.weeks_due(self._connection, self._shards, self._now)
+            progress.turns = turns(self._connection)
             self._note()
-        while pending := [int(shard) for shard, key in progress.after.items() if key is not None]:
-            for shard in pending:
-                key = progress.after[str(shard)]
-                assert key is not None
-                last = self._walk(shard, bytes.fromhex(key), progress.weeks)
-                progress.after[str(shard)] = None if last is None else last.hex()
-                self._note()
+        while progress.turns:
+            if not self._turn(progress.turns[0]):
+                progress.turns.pop(0)
+                progress.place = None
+            self._note()
         for week in list(progress.weeks):
-            self._drop(week, before_drop)
+            self._drop(week)
             progress.weeks.remove(week)
             self._note()
         for shard in self._shards:
-            while gone := aging.remove_rollups(self._connection, shard, self._now):
+            while gone := self._away.rollups(shard, self._now):
                 progress.rollups += gone
                 self._note()
         purge_left(self._connection)
+        self._away.end()
         aging.forget_old_marks(self._connection, self._now - FORGOTTEN_AFTER)
 
-    def _walk(self, shard: int, after: bytes, weeks: Sequence[date]) -> bytes | None:
-        page = aging.read_page(self._connection, shard, after, self._now, PAGE_RUNS)
-        wholly, singly = aging.split(page.payloads, weeks)
-        for runs, gone in ((wholly, True), (singly, False)):
-            for step in _steps(runs):
-                marked = aging.mark(self._connection, shard, step, self._now, gone=gone)
-                crash_point("after_marking")
-                if not gone:
-                    purge(self._connection, shard, marked)
-                    aging.settle_marks(self._connection, shard, marked)
-                self._progress.payloads += len(marked)
-        if page.runs:
-            self._rests.wait(shard)
-            aging.bury_aged(self._connection, shard, page.runs)
-            self._rests.begin(shard)
-            for step in _steps(page.runs):
-                aging.remove_rows(self._connection, shard, step)
-                self._progress.runs += len(step)
-        return page.last
+    def _turn(self, turn: Turn) -> bool:
+        """A page of it; False: there are no more."""
+        page = read_due(self._connection, turn, self._now, self._progress.place, PAGE_RUNS)
+        by_shard: dict[int, list[DueRun]] = defaultdict(list)
+        for due in page:
+            by_shard[due.shard].append(due)
+        for shard, runs in by_shard.items():
+            keys = sorted(due.run for due in runs)
+            if turn.what == PAYLOADS:
+                self._take_payloads(shard, keys)
+            else:
+                self._away.rows(shard, keys)
+                self._progress.runs += len(keys)
+            if self._stop.is_set():  # what was done is found done
+                raise Interrupted
+        if len(page) < PAGE_RUNS:
+            return False
+        self._progress.place = page[-1].place
+        return True
 
-    def _drop(self, week: date, before_drop: BeforeDrop) -> None:
+    def _take_payloads(self, shard: int, runs: list[UUID]) -> None:
+        wholly, singly = dropping.split(runs, self._progress.weeks)
+        marked = self._away.mark(shard, wholly, self._now, gone=True)
+        self._progress.payloads += len(marked)
+        marked = self._away.mark(shard, singly, self._now, gone=False)
+        if marked:
+            self._away.payloads(shard, marked)
+            self._progress.payloads += len(marked)
+
+    def _drop(self, week: date) -> None:
         tries = 0
-        while tries < TRIES or week in aging.detached_weeks(self._connection):
+        while tries < TRIES or week in dropping.detached_weeks(self._connection):
             tries += 1
-            dropped = aging.drop_week(self._connection, self._shards, week, before_drop)
-            if dropped is not None:
-                self._progress.partitions.append(dropped.name)
-                for shard, run in dropped.kept:
+            if dropping.detach_week(self._connection, week):
+                kept = dropping.put_back(self._connection, self._shards, week)
+                self._away.week(week)
+                self._progress.partitions.append(partition_name(week))
+                for shard, run in kept:
                     correct_runs(self._connection, shard, [run.bytes])
                 return
             self._stop.wait(1)
             if self._stop.is_set():
                 raise Interrupted
         self._progress.postponed.append(partition_name(week))
-
-
-def _steps(runs: Sequence[UUID]) -> list[list[UUID]]:
-    return [list(runs[first : first + STEP_RUNS]) for first in range(0, len(runs), STEP_RUNS)]

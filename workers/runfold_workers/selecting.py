@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Any, Self
 
 import msgspec
+import psycopg
 from msgspec import Struct
 
 from runfold.codec import to_us
 from runfold.ids import run_key_bytes
 from runfold.streams import shard_of
-from runfold_storage.checks import check_name, check_time
 from runfold_storage.differences import HOUR_US
+from runfold_storage.parameters import check_name, check_time
 from runfold_storage.rows import RunRow
 from runfold_storage.sums import Span
 
@@ -92,3 +93,28 @@ class Selection(Struct, frozen=True, omit_defaults=True):
     def narrow(self, span: Span) -> Span:
         """Only the rollups that runs which are meant may count in."""
         return span._replace(workflow=self.workflow, project=self.project)
+
+
+def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
+    """How many runs there are to look at, as the statistics say; 0: nobody knows."""
+    if selection.run is not None:
+        return 1
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(n), 0) FROM stats
+        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
+          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
+          AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
+          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
+        """,
+        {
+            "project": selection.project,
+            "workflow": selection.workflow,
+            "since": None
+            if selection.since_us is None
+            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
+            "until": None if selection.until_us is None else selection.until_us / 1e6,
+        },
+    ).fetchone()
+    assert row is not None
+    return max(0, int(row[0]))

@@ -23,7 +23,8 @@ from runfold.frames import encode_json_frame
 from runfold.ids import derive_event_id
 from runfold_storage.lag import order, read_streams
 from runfold_storage.positions import load_positions
-from runfold_storage.silence import Limits, SilentRun, find_silent, take_pulse
+from runfold_storage.silence import SilentRun, find_silent, take_pulse
+from runfold_storage.silence_limits import Limits
 
 from .metrics import Metrics
 

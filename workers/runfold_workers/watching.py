@@ -25,7 +25,7 @@ from runfold_storage.lag import Stream, look
 from runfold_storage.partitions import ensure_weeks, weeks_ahead
 from runfold_storage.positions import load_positions
 from runfold_storage.repairs import note_sightings
-from runfold_storage.silence import Limits
+from runfold_storage.silence_limits import Limits
 
 from .metrics import Metrics
 from .sweeping import Sweep

@@ -27,7 +27,7 @@ from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.incidents import raise_incident
 from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.rows import Batch
-from runfold_storage.silence import DEFAULT_LIMITS, Limits
+from runfold_storage.silence_limits import DEFAULT_LIMITS, Limits
 
 from .committing import Committer
 from .garbage import Collector, collected_by_hand

@@ -3,6 +3,7 @@
 import { h, fill } from "./shared/elements.js";
 import { refreshTimes } from "./shared/formats.js";
 import { Problem } from "./shared/api.js";
+import { keepFocus } from "./shared/focus.js";
 import { Router } from "./shared/router.js";
 import { watchHealth } from "./shared/health.js";
 import { initTheme } from "./shared/theme.js";
@@ -12,7 +13,9 @@ import { showRun } from "./run/view.js";
 import { showWorkflows } from "./workflows/view.js";
 import { showFailures } from "./failures/view.js";
 import { showStats } from "./stats/view.js";
+import { showJobs } from "./jobs/view.js";
 
+const BUSY_MS = 400;
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
@@ -40,14 +43,20 @@ function makeContext(place) {
 
 const router = new Router(async (place) => {
   const context = makeContext(place);
+  const focus = keepFocus(main);
+  const slow = setTimeout(() => main.setAttribute("aria-busy", "true"), BUSY_MS);
+  context.signal.addEventListener("abort", () => clearTimeout(slow));
   markNavigation(place.path);
   try {
     await viewOf(place.path)(main, context);
+    focus();
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof Problem)) console.error(error);
     showError(error);
   }
+  clearTimeout(slow);
+  main.removeAttribute("aria-busy");
 });
 
 function viewOf(path) {
@@ -56,6 +65,7 @@ function viewOf(path) {
   if (path === "/workflows") return showWorkflows;
   if (path === "/failures") return showFailures;
   if (path === "/stats") return showStats;
+  if (path === "/jobs") return showJobs;
   return (root, context) => {
     context.title("Not found");
     fill(root, h("section", { class: "empty" }, h("h1", null, "There is no such page"),

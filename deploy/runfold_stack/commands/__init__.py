@@ -57,6 +57,7 @@ COMMANDS: Final = (
     Command("verify", "compare runs and statistics with the ledger"),
     Command("repair", "put right what `verify` finds"),
     Command("retention", "say how long what is kept, and do what is due"),
+    Command("restore", "bring back what the archive has, into a new database"),
     Command("search", "say whose inputs and outputs are searched, and how far that is"),
     Command("jobs", "show work that takes long: deletions, rebuilds, retention"),
     Command("drain", "send what waits in the spool of this machine"),

@@ -38,6 +38,7 @@ def run(arguments: Namespace, context: Context) -> int:
             redis_url=endpoints.redis_url,
             database_url=endpoints.database_url,
             shards=settings.shards,
+            archive_url=settings.archive_url,
             delete_at_once=settings.delete_at_once,
         ),
         host,

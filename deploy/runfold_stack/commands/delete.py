@@ -26,7 +26,8 @@ examples:
 
 Events, rows and figures go; what comes late does not bring a run back. The age of a run counts from
 its end, or from its last sign of life. It asks before it deletes, unless --yes is given. What a
-filter means is what `runfold runs` lists with it.
+filter means is what `runfold runs` lists with it. A run that only the archive has can be deleted by
+its id: nobody is shown it any more, and `runfold restore` leaves it out.
 
 Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w.
 """
@@ -54,7 +55,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Ask, delete, say how many went."""
     deletion = _deletion_of(arguments)
-    upkeep = Upkeep(require_database(context.settings), timeout_s=600)
+    settings = context.settings
+    upkeep = Upkeep(require_database(settings), timeout_s=600, archive_url=settings.archive_url)
     if deletion is None:
         return _delete_named(arguments, context.output, upkeep)
     n = upkeep.count(deletion)

@@ -8,9 +8,9 @@ from runfold_stack.formats import moment, number
 from runfold_stack.options import name, period, whole_number
 from runfold_stack.output import Output, cell, make_table
 from runfold_stack.servers import require_database
-from runfold_storage.checks import MAX_LIMIT
 from runfold_storage.failures import Failures
 from runfold_storage.history import History
+from runfold_storage.parameters import MAX_LIMIT
 
 _EPILOG = """\
 examples:

@@ -13,7 +13,6 @@ from runfold_stack.selections import (
     TIMES,
     Seen,
     add_selection,
-    estimate,
     progress_bar,
     read_selection,
 )
@@ -23,6 +22,7 @@ from runfold_storage.databases import connect
 from runfold_storage.jobs import Interrupted, add_job, find_unfinished
 from runfold_storage.migrate import check_schema
 from runfold_workers.rebuilding import KIND, Progress, rebuild
+from runfold_workers.selecting import estimate_runs
 
 _EPILOG = f"""\
 examples:
@@ -68,7 +68,7 @@ def run(arguments: Namespace, context: Context) -> int:
             before = msgspec.convert(job.progress, Progress)
             output.note(f"going on with job {job.id}, after {before.looked_at:,} runs")
         job_id = job.id if job else add_job(connection, KIND, selection.as_arguments())
-        total = estimate(connection, selection)
+        total = estimate_runs(connection, selection)
         with progress_bar("refolding", total) as seen:
 
             def work(stop: threading.Event) -> Progress:

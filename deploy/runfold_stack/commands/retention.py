@@ -35,6 +35,9 @@ examples:
 In days, or `never`. The age of a run counts from its end, or from its last sign of life. When its
 payloads go, its row and figures stay; when its row goes, its figures stay. A run that has lost its
 payloads takes no more events. Workers do what is due once a day; `run` does it now.
+
+With RUNFOLD_ARCHIVE what goes is put there first, as Parquet, and nothing goes that is not there;
+`runfold show` and the API open archived runs, and `runfold restore` brings them back.
 """
 
 
@@ -65,7 +68,7 @@ def run(arguments: Namespace, context: Context) -> int:
         if arguments.what == "run":
             if arguments.dry_run:
                 return _show_plan(connection, context.output)
-            return _run(connection, context.output)
+            return _run(connection, context.output, context.settings.archive_url)
         if arguments.what == "set":
             _set(connection, arguments)
         return _show(connection, context.output)
@@ -131,12 +134,12 @@ def _show_plan(connection: psycopg.Connection, output: Output) -> int:
     return OK
 
 
-def _run(connection: psycopg.Connection, output: Output) -> int:
+def _run(connection: psycopg.Connection, output: Output, archive_url: str | None) -> int:
     job = find_unfinished(connection, KIND, {})
     job_id = job.id if job is not None else add_job(connection, KIND, {})
 
     def work(stop: threading.Event) -> Progress:
-        return retain(connection, job_id, stop)
+        return retain(connection, job_id, stop, archive_url=archive_url)
 
     try:
         progress = run_stoppable(work)
@@ -151,6 +154,8 @@ def _run(connection: psycopg.Connection, output: Output) -> int:
                 "payloads": progress.payloads,
                 "runs": progress.runs,
                 "rollups": progress.rollups,
+                "archived_events": progress.archived_events,
+                "archived_runs": progress.archived_runs,
             }
         )
     else:
@@ -158,6 +163,11 @@ def _run(connection: psycopg.Connection, output: Output) -> int:
             f"payloads of {progress.payloads:,} runs, rows of {progress.runs:,} runs and"
             f" {progress.rollups:,} statistics have gone"
         )
+        if archive_url is not None:
+            output.line(
+                f"archived before: {progress.archived_events:,} events,"
+                f" {progress.archived_runs:,} runs"
+            )
         if progress.partitions:
             output.line(f"dropped: {', '.join(progress.partitions)}")
         if progress.postponed:

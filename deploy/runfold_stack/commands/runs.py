@@ -14,8 +14,8 @@ from runfold_stack.output import Output
 from runfold_stack.run_filters import add_filters, filters_of
 from runfold_stack.run_rows import runs_table
 from runfold_stack.servers import require_database
-from runfold_storage.checks import MAX_LIMIT
 from runfold_storage.history import History
+from runfold_storage.parameters import MAX_LIMIT
 from runfold_storage.summaries import RunPage
 
 _PATIENCE_S: Final = 10

@@ -6,13 +6,14 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from runfold_stack.commands import Context
 from runfold_stack.findings import Listing, print_findings
 from runfold_stack.outcomes import FAILED, INTERRUPTED, OK
-from runfold_stack.selections import TIMES, add_selection, estimate, progress_bar, read_selection
+from runfold_stack.selections import TIMES, add_selection, progress_bar, read_selection
 from runfold_stack.servers import require_database
 from runfold_stack.stopping import run_stoppable
 from runfold_storage.databases import connect
 from runfold_storage.jobs import Interrupted
 from runfold_storage.migrate import check_schema
 from runfold_workers.repairing import Findings, examine
+from runfold_workers.selecting import estimate_runs
 
 _EPILOG = f"""\
 examples:
@@ -42,7 +43,7 @@ def run(arguments: Namespace, context: Context) -> int:
     listing = Listing(context.output)
     with connect(url, autocommit=True) as connection:
         selection = read_selection(arguments, connection)
-        with progress_bar("comparing", estimate(connection, selection)) as seen:
+        with progress_bar("comparing", estimate_runs(connection, selection)) as seen:
 
             def work(stop: threading.Event) -> Findings:
                 return examine(

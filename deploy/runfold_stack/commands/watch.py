@@ -23,7 +23,7 @@ from runfold_stack.watching.picture import draw
 from runfold_stack.watching.screens import list_screen, run_screen
 from runfold_stack.watching.watched_list import WatchedList
 from runfold_stack.watching.watched_run import WatchedRun
-from runfold_storage.checks import MAX_LIMIT
+from runfold_storage.parameters import MAX_LIMIT
 
 _EPILOG = """\
 examples:

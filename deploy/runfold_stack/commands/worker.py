@@ -82,7 +82,12 @@ def run(arguments: Namespace, context: Context) -> int:
 
 def _do_jobs(endpoints: Endpoints, settings: Settings) -> int:
     worker = JobWorker(
-        JobWorkerSettings(endpoints.redis_url, endpoints.database_url, settings.jobs_redis_url)
+        JobWorkerSettings(
+            endpoints.redis_url,
+            endpoints.database_url,
+            settings.jobs_redis_url,
+            settings.archive_url,
+        )
     )
     return _run_until_stopped(worker, None)
 

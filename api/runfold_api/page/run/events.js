@@ -1,42 +1,59 @@
-// The ledger's own view of a run: every event as it was sent.
+// The ledger's own view of a run: every event as it was sent, from the first on.
 
-import { get, runPath } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
 import { timeElement } from "../shared/formats.js";
 import { jsonElement } from "../shared/json_tree.js";
+import { Stretch } from "./stretch.js";
 
 const PAGE = 200;
 
 export class Events {
-  #run;
+  #stretch;
   #signal;
-  #cursor = null;
+  #rows = new Map();
+  #turn = Promise.resolve();
   #body = h("tbody");
-  #more = h("p");
+  #more = h("p", { class: "tools" });
 
   constructor(run, signal) {
-    this.#run = run;
+    this.#stretch = new Stretch(run, { limit: PAGE }, signal);
     this.#signal = signal;
     this.element = h("section", { class: "events", "aria-label": "Events" },
       h("table", null, h("caption", { class: "hidden" }, "Events by time"),
         h("thead", null, h("tr", null, ["At", "Type", "Node", "Event"].map((name) => h("th", { scope: "col" }, name)))), this.#body), this.#more);
   }
 
-  /** Read from the beginning. */
-  async read() {
-    this.#cursor = null;
-    await this.#readOn(true);
+  /** Show the first ones, or what has come since. */
+  read() {
+    return this.#read((stretch) => (stretch.events.length ? stretch.follow() : stretch.readStart()));
   }
 
-  async #readOn(isFirst) {
-    const page = await get(`${runPath(this.#run)}/events`, { limit: PAGE, after: this.#cursor }, { signal: this.#signal });
-    const rows = page.events.map(makeRow);
-    if (isFirst) fill(this.#body, rows);
-    else this.#body.append(...rows);
-    this.#cursor = page.next_cursor;
-    fill(this.#more, page.next_cursor
-      ? h("button", { type: "button", onclick: () => this.#readOn(false) }, "More events")
-      : !this.#body.children.length && h("span", { class: "empty" }, "The ledger has no event of it."));
+  #read(act) {
+    this.#turn = this.#turn.then(async () => {
+      try {
+        await act(this.#stretch);
+        this.#draw(null);
+      } catch (error) {
+        if (!this.#signal.aborted) this.#draw(error.message);
+      }
+    });
+    return this.#turn;
+  }
+
+  #draw(problem) {
+    const { events, hasEarlier, hasLater } = this.#stretch;
+    // What somebody has opened stays so.
+    const rows = new Map(events.map((event) => [String(event.id), this.#rows.get(String(event.id)) ?? makeRow(event)]));
+    this.#rows = rows;
+    const wanted = [...rows.values()];
+    if (wanted.length !== this.#body.children.length || wanted.some((row, index) => row !== this.#body.children[index])) this.#body.replaceChildren(...wanted);
+    const button = (label, act) => h("button", { type: "button", onclick: () => this.#read(act) }, label);
+    fill(this.#more,
+      problem && h("span", { class: "bad", role: "alert" }, problem),
+      hasEarlier && button("Earlier events", (stretch) => stretch.readEarlier()),
+      hasLater && button("More events", (stretch) => stretch.readLater()),
+      hasLater && button("The last events", (stretch) => stretch.readEnd()),
+      !events.length && !problem && h("span", { class: "empty" }, "The ledger has no event of it."));
   }
 }
 

@@ -1,28 +1,26 @@
-// What a run wrote, line by line, the newest in sight while it goes on.
+// What a run wrote, line by line: its end at first, and while the run goes on the newest in sight.
 
-import { get, runPath } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
+import { formatCount } from "../shared/formats.js";
 import { copyButton } from "../shared/json_tree.js";
 import { VirtualList } from "../shared/virtual.js";
+import { linesOf, readable } from "./lines.js";
+import { Stretch } from "./stretch.js";
 
 const PAGE = 1000;
-const PAGES_AT_ONCE = 10;
 const ROW_HEIGHT = 20;
-const ESCAPES = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
+const LONG_LINE = 5000;
 
 export class Log {
   #run;
   #signal;
   #node = null;
+  #stretch = null;
   #lines = [];
-  #partial = new Map();
-  #cursor = null;
-  #seen = new Set();
-  #hasMore = true;
+  #problem = null;
+  #turn = Promise.resolve();
   #tools = h("div", { class: "tools" });
-  #list = new VirtualList({ rowHeight: ROW_HEIGHT, makeRow: (index) => makeLine(this.#shown()[index], this.#node === null), label: "Output" });
-  #filtered = null;
-  #reading = null;
+  #list = new VirtualList({ rowHeight: ROW_HEIGHT, makeRow: (index) => makeLine(this.#lines[index], this.#node === null), label: "Output" });
 
   constructor(run, signal) {
     this.#run = run;
@@ -30,73 +28,79 @@ export class Log {
     this.element = h("section", { class: "log", "aria-label": "Output" }, this.#tools, this.#list.element);
   }
 
-  /** Only the lines of one node, or all. */
-  only(node) {
+  /** Show the end of what one node wrote, or all of them; what is shown of it already stays. */
+  open(node) {
+    if (this.#stretch && this.#node === node) return this.#read((stretch) => stretch.follow());
     this.#node = node;
-    this.#filtered = null;
-    this.#draw(true);
+    this.#stretch = new Stretch(this.#run, { types: "logged", node, limit: PAGE }, this.#signal);
+    return this.#read((stretch) => stretch.readEnd(), "end");
   }
 
-  /** Read on from where the last reading ended. */
-  async read() {
-    this.#reading ??= this.#readOn().finally(() => { this.#reading = null; });
-    await this.#reading;
+  /** These nodes have written something, null among them if the run itself has; null: any may have. */
+  follow(nodes) {
+    if (nodes === null || (nodes.size && (this.#node === null || nodes.has(this.#node)))) this.#read((stretch) => stretch.follow());
   }
 
-  async #readOn() {
-    const wasAtEnd = this.#lines.length === 0 || this.#list.isAtEnd;
-    for (let pages = 0; pages < PAGES_AT_ONCE; pages += 1) {
-      const page = await get(`${runPath(this.#run)}/events`, { types: "logged", limit: PAGE, after: this.#cursor }, { signal: this.#signal });
-      for (const event of page.events) this.#add(event);
-      this.#hasMore = page.next_cursor !== null;
-      if (!this.#hasMore) break;
-      this.#cursor = page.next_cursor;
-    }
-    this.#draw(wasAtEnd);
+  /** One reading after the other; `place` is what is in sight then: `start`, `end`, or the same. */
+  #read(act, place = null) {
+    const stretch = this.#stretch;
+    this.#turn = this.#turn.then(async () => {
+      try {
+        await act(stretch);
+        this.#problem = null;
+      } catch (error) {
+        this.#problem = error.message;
+      }
+      if (stretch === this.#stretch && !this.#signal.aborted) this.#show(place);
+    });
+    return this.#turn;
   }
 
-  #add(event) {
-    const key = String(event.id);
-    if (this.#seen.has(key)) return;
-    this.#seen.add(key);
-    this.#filtered = null;
-    // A chunk may end within a line; what follows on the same stream goes on with it.
-    const stream = `${event.node ?? ""}\u0000${event.stream}`;
-    const pieces = event.text.split("\n");
-    const open = event.stream === "log" ? null : this.#partial.get(stream);
-    if (open) open.text += pieces.shift();
-    for (const [index, text] of pieces.entries()) {
-      if (index === pieces.length - 1 && text === "") break;
-      this.#lines.push({ at: event.at, node: event.node ?? null, stream: event.stream, level: event.level ?? null, text });
-    }
-    if (event.text.endsWith("\n") || event.stream === "log") this.#partial.delete(stream);
-    else this.#partial.set(stream, pieces.length ? this.#lines.at(-1) : open);
+  #show(place) {
+    const isAtEnd = !this.#lines.length || this.#list.isAtEnd;
+    const before = this.#lines.length;
+    this.#lines = linesOf(this.#stretch.events);
+    this.element.style.setProperty("--rows", Math.max(1, Math.min(this.#lines.length, 28)));
+    this.#drawTools();
+    this.#list.show(this.#lines.length);
+    if (place === "start") this.#list.toStart();
+    else if (place === "above") this.#list.moveBy(this.#lines.length - before);
+    else if (place === "end" || (place === null && isAtEnd)) this.#list.toEnd();
   }
 
-  #shown() {
-    this.#filtered ??= this.#node === null ? this.#lines : this.#lines.filter((line) => line.node === this.#node);
-    return this.#filtered;
-  }
-
-  #draw(toEnd) {
-    const lines = this.#shown();
-    this.element.style.setProperty("--rows", Math.max(1, Math.min(lines.length, 28)));
+  #drawTools() {
+    const { hasEarlier, hasLater } = this.#stretch;
+    const button = (label, act, place) => h("button", { type: "button", class: "quiet", onclick: () => this.#read(act, place) }, label);
     fill(this.#tools,
-      h("span", { class: "faint", role: "status" }, lines.length ? `${lines.length.toLocaleString()} lines` : "Nothing was written", this.#node !== null && ` of ${this.#node}`),
-      this.#node !== null && h("button", { type: "button", class: "quiet", onclick: () => this.only(null) }, "All nodes"),
+      h("span", { class: "faint", role: "status" }, this.#describe()),
+      this.#node !== null && h("button", { type: "button", class: "quiet", onclick: () => this.open(null) }, "All nodes"),
+      this.#problem && h("span", { class: "bad", role: "alert" }, this.#problem),
       h("span", { class: "spacer" }),
-      this.#hasMore && lines.length > 0 && h("button", { type: "button", class: "quiet", onclick: () => this.read() }, "Read on"),
-      lines.length > 0 && copyButton(() => this.#shown().map((line) => line.text).join("\n")));
-    this.#list.show(lines.length);
-    if (toEnd) this.#list.toEnd();
+      hasEarlier && button("From the beginning", (stretch) => stretch.readStart(), "start"),
+      hasEarlier && button("Earlier lines", (stretch) => stretch.readEarlier(), "above"),
+      hasLater && button("Later lines", (stretch) => stretch.readLater(), "below"),
+      hasLater && button("To the end", (stretch) => stretch.readEnd(), "end"),
+      this.#lines.length > 0 && copyButton(() => this.#lines.map((line) => line.text).join("\n")));
+  }
+
+  #describe() {
+    const { hasEarlier, hasLater } = this.#stretch;
+    const of = this.#node === null ? "" : ` of ${this.#node}`;
+    if (!this.#lines.length) return this.#problem ? "" : `Nothing was written${of && ` by ${this.#node}`}`;
+    const count = `${formatCount(this.#lines.length)} ${this.#lines.length === 1 ? "line" : "lines"}${of}`;
+    if (hasEarlier && hasLater) return `${count}, neither the first nor the last`;
+    return hasEarlier ? `The last ${count}` : hasLater ? `The first ${count}` : count;
   }
 }
 
 function makeLine(line, showsNode) {
   const isBad = line.stream === "stderr" || ["error", "critical", "fatal"].includes(line.level?.toLowerCase());
+  const text = readable(line.text);
+  const rest = text.length - LONG_LINE;
   return h("div", { class: `text-line ${isBad ? "bad" : ""}`, title: line.at },
     h("span", { class: "at", "aria-hidden": "true" }, new Date(line.at).toLocaleTimeString(undefined, { hourCycle: "h23" })),
     showsNode && line.node && h("span", { class: "node" }, line.node),
     line.level && h("span", { class: "level" }, line.level),
-    h("code", null, line.text.replace(ESCAPES, "").replace(/^.*\r(?=.)/, "")));
+    h("code", { dir: "auto" }, rest > 0 ? text.slice(0, LONG_LINE) : text),
+    rest > 0 && h("span", { class: "node" }, `… and ${formatCount(rest)} characters; Copy has them`));
 }

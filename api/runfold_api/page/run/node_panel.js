@@ -1,6 +1,6 @@
 // One attempt at a node: where it failed, what went in and out, its output.
 
-import { h, fill } from "../shared/elements.js";
+import { h } from "../shared/elements.js";
 import { durationElement, formatCost, formatCount, timeElement } from "../shared/formats.js";
 import { copyButton, jsonElement } from "../shared/json_tree.js";
 import { statusElement } from "../shared/status.js";
@@ -31,7 +31,7 @@ export function nodePanel(node, { attempts, close, choose, showLog }) {
 /** Type, message and stack of an error; the stack is open, since it is what one came for. */
 export function errorElement(error, where = null) {
   return h("section", { class: "error", "aria-label": "Error" },
-    h("p", null, h("strong", null, error.type ?? "Error"), error.message ? `: ${error.message}` : null, where),
+    h("p", null, h("strong", null, error.type ?? "Error"), error.message && [": ", h("span", { class: "message" }, error.message)], where),
     error.stack && h("details", { open: true }, h("summary", null, "Stack", copyButton(() => error.stack)), h("pre", { tabindex: "0" }, error.stack)));
 }
 
@@ -43,10 +43,4 @@ export function fact(name, value) {
 /** A payload under its name, or nothing if there is none. */
 export function payload(name, value) {
   return value === null || value === undefined ? null : h("section", { class: "payload", "aria-label": name }, h("h3", null, name), jsonElement(value));
-}
-
-/** Put a panel, or nothing, into its place. */
-export function placePanel(place, panel) {
-  fill(place, panel);
-  place.hidden = !panel;
 }

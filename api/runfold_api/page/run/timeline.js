@@ -1,7 +1,7 @@
 // Nodes as bars over time (a Gantt chart): what ran when, for how long, and what is still planned.
 
 import { h, fill } from "../shared/elements.js";
-import { elapsedMs, formatDuration } from "../shared/formats.js";
+import { elapsedMs, formatDuration, msOf } from "../shared/formats.js";
 import { markOf } from "../shared/status.js";
 import { VirtualList } from "../shared/virtual.js";
 import { describeStatuses, groupByFamily, keyOf, nodeTitle, worstStatus } from "./nodes.js";
@@ -9,7 +9,7 @@ import { describeStatuses, groupByFamily, keyOf, nodeTitle, worstStatus } from "
 const ROW_HEIGHT = 28;
 const GROUPED_FROM = 100;
 const BARS_OF_GROUP = 400;
-const STEPS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5];
+const STEPS_MS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5];
 
 export class Timeline {
   #nodes = [];
@@ -22,21 +22,30 @@ export class Timeline {
   #select;
   #axis = h("div", { class: "axis", "aria-hidden": "true" });
   #tools = h("div", { class: "tools" });
+  #plot = h("div", { class: "plot" });
   #list;
 
   /** `select(node)` is called when one is chosen. */
   constructor(select) {
     this.#select = select;
     this.#list = new VirtualList({ rowHeight: ROW_HEIGHT, makeRow: (index) => this.#makeRow(this.#rows[index]), label: "Nodes by time" });
-    this.element = h("section", { class: "timeline", "aria-label": "Timeline" }, this.#tools, h("div", { class: "plot" }, this.#axis, this.#list.element));
+    this.element = h("section", { class: "timeline", "aria-label": "Timeline" }, this.#tools, this.#plot);
+    this.#plot.append(this.#axis, this.#list.element);
     this.element.addEventListener("keydown", (event) => this.#keys(event));
   }
 
   /** Draw these nodes of this run. */
   show(run, nodes) {
     this.#nodes = nodes;
-    this.#isGrouped ??= nodes.length >= GROUPED_FROM;
+    if (nodes.length >= GROUPED_FROM) this.#isGrouped ??= true;
     this.#span = spanOf(run, nodes);
+    this.#draw();
+  }
+
+  /** Time has passed: bars that have no end yet grow. */
+  grow(run) {
+    if (!this.#nodes.some((node) => node.status === "running")) return;
+    this.#span = spanOf(run, this.#nodes);
     this.#draw();
   }
 
@@ -70,6 +79,11 @@ export class Timeline {
   }
 
   #drawTools() {
+    this.#plot.hidden = !this.#nodes.length;
+    if (!this.#nodes.length) {
+      fill(this.#tools, h("p", { class: "empty" }, "This run told of no nodes."));
+      return;
+    }
     const zoomBy = (factor) => () => { this.#zoom = Math.min(64, Math.max(1, this.#zoom * factor)); this.#draw(); };
     fill(this.#tools,
       h("span", { class: "faint" }, `${this.#nodes.length} ${this.#nodes.length === 1 ? "attempt" : "attempts"}: ${describeStatuses(this.#nodes) || "none"}`),
@@ -110,7 +124,7 @@ export class Timeline {
 
   #bar(node) {
     if (!node.started_at) return null;
-    const from = this.#percent(Date.parse(node.started_at));
+    const from = this.#percent(msOf(node.started_at));
     const width = this.#percent(endOf(node)) - from;
     return h("span", { class: `bar ${node.status}`, css: { left: `${from}%`, width: `max(2px, ${width}%)` } });
   }
@@ -131,20 +145,20 @@ export class Timeline {
 }
 
 function endOf(node) {
-  if (node.finished_at) return Date.parse(node.finished_at);
-  return node.started_at ? Math.max(Date.now(), Date.parse(node.started_at)) : null;
+  if (node.finished_at) return msOf(node.finished_at);
+  return node.started_at ? Math.max(Date.now(), msOf(node.started_at)) : null;
 }
 
 function spanOf(run, nodes) {
   let from = Infinity;
   let to = -Infinity;
   for (const item of [run, ...nodes]) {
-    if (item.started_at) from = Math.min(from, Date.parse(item.started_at));
+    if (item.started_at) from = Math.min(from, msOf(item.started_at));
     const end = item.started_at || item.finished_at ? (item.finished_at || item.status === "running" ? endOf(item) : null) : null;
     if (end !== null) to = Math.max(to, end);
   }
   if (from === Infinity) return { from: 0, to: 1 };
-  return { from, to: Math.max(to, from + 1) };
+  return { from, to: Math.max(to, from + 0.01) };
 }
 
 function ticks({ from, to }, zoom) {

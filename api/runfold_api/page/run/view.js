@@ -5,28 +5,33 @@ import { h, fill } from "../shared/elements.js";
 import { durationElement, formatCost, formatCount, timeElement } from "../shared/formats.js";
 import { copyButton } from "../shared/json_tree.js";
 import { useKeys } from "../shared/keys.js";
+import { redraw } from "../shared/redraw.js";
 import { statusElement } from "../shared/status.js";
 import { Events } from "./events.js";
 import { follow } from "./following.js";
 import { Graph } from "./graph.js";
 import { Log } from "./log.js";
-import { errorElement, fact, nodePanel, payload, placePanel } from "./node_panel.js";
+import { errorElement, fact, nodePanel, payload } from "./node_panel.js";
 import { Timeline } from "./timeline.js";
 
+const GROW_EVERY_MS = 1000;
 const TABS = { timeline: "Timeline", graph: "Graph", data: "Inputs and outputs", log: "Output", events: "Events" };
 
 export async function showRun(root, context) {
   const id = idOf(context.path);
   const { signal } = context;
   let run = await get(runPath(id), {}, { signal });
-  let tab = Object.hasOwn(TABS, context.query.get("tab")) ? context.query.get("tab") : "timeline";
+  const usual = run.nodes.length ? "timeline" : "log";
+  let tab = Object.hasOwn(TABS, context.query.get("tab")) ? context.query.get("tab") : usual;
   let chosen = findNode(context.query.get("node"), Number(context.query.get("attempt")) || null);
   let isLogOfNode = false;
 
   const heading = h("div");
+  const state = h("span", { class: "live", role: "status" });
   const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "Views of the run" });
   const body = h("div", { class: "tab", role: "tabpanel" });
   const side = h("div", { class: "side", hidden: true });
+  const data = h("section", { "aria-label": "Inputs and outputs" });
   const timeline = new Timeline((node) => choose(node));
   const graph = new Graph((node) => choose(node));
   const log = new Log(id, signal);
@@ -39,11 +44,14 @@ export async function showRun(root, context) {
   if (chosen) choose(chosen);
   readRelated();
   useKeys(shortcuts(), signal);
-  follow(id, run, context, {
-    changed(next, hasOutput) {
+  context.every(GROW_EVERY_MS, () => { if (tab === "timeline" && !document.hidden) timeline.grow(run); });
+  if (run.source !== "archive") follow(id, run, context, {
+    state: (name) => fill(state, name === "live" ? null : h("span", { class: "off" }, "○ reconnecting")),
+    changed(next, nodes) {
       run = next;
       draw();
-      if (hasOutput && tab === "log") log.read();
+      if (tab === "log") log.follow(nodes);
+      if (tab === "events") events.read();
     },
     deleted() {
       fill(related, h("p", { class: "notice", role: "alert" }, "This run was deleted. ", h("a", { href: "/" }, "See all runs")));
@@ -52,11 +60,13 @@ export async function showRun(root, context) {
 
   function draw() {
     context.title(`${run.workflow} ${run.status}`);
-    fill(heading, header(run, (name) => choose(findNode(name, null))));
-    fill(tabs, Object.entries(TABS).map(([name, label]) => h("button", {
+    const { nodes, node_counts, inputs, outputs, metadata, ...head } = run;
+    const isNode = nodes.some((node) => node.node === run.error?.node);
+    redraw(heading, [head, isNode], () => header(run, state, isNode, (name) => choose(findNode(name, null))));
+    redraw(tabs, [tab, nodes.length], () => Object.entries(TABS).map(([name, label]) => h("button", {
       type: "button", role: "tab", id: `tab-${name}`, "aria-selected": String(tab === name), tabindex: tab === name ? "0" : "-1",
       onclick: () => open(name), onkeydown: moveTab,
-    }, label, name === "timeline" && run.nodes.length > 0 && h("span", { class: "count" }, formatCount(run.nodes.length)))));
+    }, label, name === "timeline" && nodes.length > 0 && h("span", { class: "count" }, formatCount(nodes.length)))));
     if (chosen) {
       chosen = findNode(chosen.node, chosen.attempt) ?? chosen;
       drawPanel();
@@ -66,13 +76,11 @@ export async function showRun(root, context) {
 
   function drawTab() {
     body.setAttribute("aria-labelledby", `tab-${tab}`);
-    const content = { timeline, graph, log, events }[tab]?.element ?? data(run);
+    const content = { timeline, graph, log, events }[tab]?.element ?? data;
     if (body.firstChild !== content) body.replaceChildren(content);
-    if (tab === "timeline") {
-      if (run.nodes.length) timeline.show(run, run.nodes);
-      else fill(body, h("p", { class: "empty" }, "This run told of no nodes."));
-    }
+    if (tab === "timeline") timeline.show(run, run.nodes);
     if (tab === "graph") graph.show(run, run.nodes);
+    if (tab === "data") redraw(data, [run.inputs, run.outputs, run.trigger?.data, run.metadata], () => payloads(run));
   }
 
   function open(name) {
@@ -84,7 +92,8 @@ export async function showRun(root, context) {
   }
 
   function readTab() {
-    if (tab === "log") { log.only(isLogOfNode && chosen ? chosen.node : null); log.read(); }
+    tabs.scrollLeft = document.getElementById(`tab-${tab}`).offsetLeft - tabs.offsetLeft - 40; // a phone has no room for all
+    if (tab === "log") log.open(isLogOfNode && chosen ? chosen.node : null);
     if (tab === "events") events.read();
   }
 
@@ -105,8 +114,10 @@ export async function showRun(root, context) {
   }
 
   function drawPanel() {
-    placePanel(side, chosen && nodePanel(chosen, {
-      attempts: run.nodes.filter((each) => each.node === chosen.node),
+    const attempts = chosen ? run.nodes.filter((each) => each.node === chosen.node) : [];
+    side.hidden = !chosen;
+    redraw(side, [chosen, attempts], () => chosen && nodePanel(chosen, {
+      attempts,
       close: () => choose(null),
       choose: (name, attempt = null) => choose(findNode(name, attempt)),
       showLog: () => { isLogOfNode = true; open("log"); isLogOfNode = false; },
@@ -120,8 +131,8 @@ export async function showRun(root, context) {
   }
 
   function remember() {
-    const query = { tab: tab === "timeline" ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
-    history.replaceState(null, "", withQuery(location.pathname, query));
+    const query = { tab: tab === usual ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
+    history.replaceState(history.state, "", withQuery(location.pathname, query));
   }
 
   async function readRelated() {
@@ -143,16 +154,17 @@ export async function showRun(root, context) {
 
 const idOf = (path) => decodeURIComponent(path.slice("/runs/".length));
 
-function header(run, choose) {
-  const failedAt = run.error?.node && run.nodes.some((each) => each.node === run.error.node)
+function header(run, state, isNode, choose) {
+  const failedAt = isNode
     ? [" at ", h("button", { type: "button", class: "link", onclick: () => choose(run.error.node) }, run.error.node)] : null;
   return [
     h("div", { class: "heading" },
       h("h1", null, h("a", { class: "plain", href: withQuery("/", { workflow: run.workflow, project: run.project }) }, run.workflow)),
-      statusElement(run.status), h("span", { class: "spacer" }), copyButton(() => location.href, "Copy link")),
+      statusElement(run.status), state, h("span", { class: "spacer" }), copyButton(() => location.href, "Copy link")),
     h("p", { class: "id" }, h("code", null, run.id), copyButton(() => run.id)),
     run.error && errorElement(run.error, failedAt),
     run.reason && h("p", { class: "notice" }, `Cancelled: ${run.reason}`),
+    whereabouts(run),
     run.truncated && h("p", { class: "notice" }, "This run is larger than one answer may be; its events have everything."),
     h("dl", { class: "facts wide" },
       fact("Project", h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
@@ -171,7 +183,19 @@ function header(run, choose) {
   ];
 }
 
-function data(run) {
+/** What a viewer has to know of a run that retention has aged. */
+function whereabouts(run) {
+  const when = run.payloads_removed_at ? [" on ", timeElement(run.payloads_removed_at, { absolute: true })] : null;
+  const says = run.source === "archive" ? [`From the archive: retention has taken this run away${run.payloads === "removed" ? ", without its payloads" : ""}.`] : {
+    archived: ["Inputs, outputs and events are from the archive: retention put them there", when, "."],
+    removed: ["Inputs, outputs and events were removed by retention", when, "."],
+    unavailable: ["Inputs, outputs and events were taken away by retention", when, ", and the archive cannot be read at the moment."],
+  }[run.payloads];
+  return says && h("p", { class: "notice whereabouts" }, says);
+}
+
+function payloads(run) {
   const parts = [payload("Inputs", run.inputs), payload("Outputs", run.outputs), payload("Trigger", run.trigger?.data), payload("Metadata", run.metadata)];
-  return h("section", { "aria-label": "Inputs and outputs" }, parts.some(Boolean) ? parts : h("p", { class: "empty" }, "This run has no inputs, outputs or metadata."));
+  const none = ["removed", "unavailable"].includes(run.payloads) ? "They are not kept any more." : "This run has no inputs, outputs or metadata.";
+  return parts.some(Boolean) ? parts : h("p", { class: "empty" }, none);
 }

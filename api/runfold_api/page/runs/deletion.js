@@ -2,6 +2,7 @@
 
 import { get, remove, runPath, Problem } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
+import { describe } from "../jobs/kinds.js";
 import { describeTotal } from "./view.js";
 
 const JOB_EVERY_MS = 500;
@@ -12,13 +13,14 @@ export function askToDelete({ selected, filters, total, done }) {
     ? `${selected.length} selected ${selected.length === 1 ? "run" : "runs"}`
     : describeTotal(total);
   const message = h("p", { role: "status" });
+  const leave = h("button", { autofocus: true }, "Keep them");
   const confirm = h("button", { type: "button", class: "danger", onclick: act }, "Delete for good");
   const dialog = h("dialog", { class: "sheet", "aria-labelledby": "delete-title" },
     h("h2", { id: "delete-title" }, `Delete ${what}?`),
     h("p", null, "Their nodes, payloads and events go too, and the statistics without them. It cannot be undone."),
     !selected.length && h("ul", null, Object.entries(filters).map(([name, value]) => h("li", null, h("code", null, `${name} = ${value}`)))),
     message,
-    h("form", { method: "dialog" }, h("button", { autofocus: true }, "Keep them"), confirm));
+    h("form", { method: "dialog" }, leave, confirm));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
@@ -26,36 +28,39 @@ export function askToDelete({ selected, filters, total, done }) {
   async function act() {
     confirm.disabled = true;
     try {
-      if (selected.length) await deleteEach(selected, (n) => fill(message, `${n} of ${selected.length} deleted …`));
-      else await deleteAll(filters, (text) => fill(message, text));
+      if (selected.length) await deleteEach();
+      else await deleteAll();
+      if (!dialog.open) return;
       dialog.close();
       done();
     } catch (error) {
       confirm.disabled = false;
+      fill(leave, "Keep them");
       fill(message, h("span", { class: "bad" }, error.message));
     }
   }
-}
 
-async function deleteEach(ids, progress) {
-  for (const [index, id] of ids.entries()) {
-    try {
-      await remove(runPath(id));
-    } catch (error) {
-      if (!(error instanceof Problem && error.status === 404)) throw error; // gone already
+  async function deleteEach() {
+    for (const [index, id] of selected.entries()) {
+      try {
+        await remove(runPath(id));
+      } catch (error) {
+        if (!(error instanceof Problem && error.status === 404)) throw error; // gone already
+      }
+      fill(message, `${index + 1} of ${selected.length} deleted …`);
     }
-    progress(index + 1);
   }
-}
 
-async function deleteAll(filters, progress) {
-  const answer = await remove("runs", Object.keys(filters).length ? filters : { all: true });
-  if (!answer?.job) return;
-  for (;;) {
-    const job = await get(`jobs/${answer.job.id ?? answer.job}`);
-    if (job.status === "completed") return;
-    if (job.status === "failed" || job.status === "cancelled") throw new Problem(0, job.error ?? `The job was ${job.status}.`);
-    progress(`${job.progress?.deleted ?? 0} deleted …`);
-    await new Promise((resolve) => { setTimeout(resolve, JOB_EVERY_MS); });
+  async function deleteAll() {
+    let job = await remove("runs", Object.keys(filters).length ? filters : { all: true });
+    if (!job?.id) return; // there were few, and they are gone
+    fill(leave, "Close");
+    while (job.status !== "completed" && dialog.open) {
+      if (job.status === "failed" || job.status === "cancelled") throw new Problem(0, job.error ?? `The job was ${job.status}.`);
+      fill(message, describe(job).sofar || "A job deletes them; it waits for a worker", " … It goes on without this page: see ",
+        h("a", { href: "/jobs", onclick: () => dialog.close() }, "Jobs"), ".");
+      await new Promise((resolve) => { setTimeout(resolve, JOB_EVERY_MS); });
+      job = await get(`jobs/${job.id}`);
+    }
   }
 }

@@ -56,7 +56,7 @@ export function filterForm(query, names, change) {
       RUN_STATUSES.map((status) => h("label", { class: `chip ${status}` },
         h("input", { type: "checkbox", name: "status", value: status, checked: statuses.includes(status) }),
         h("span", { class: "mark", "aria-hidden": "true" }, markOf(status)), status))),
-    h("details", { class: "more", open: MORE.some(([name]) => query.get(name)) },
+    h("details", { class: "more", open: MORE.some(([name]) => query.get(name)) || (document.querySelector(".filters .more")?.open ?? false) },
       h("summary", null, "More filters"),
       h("div", null, MORE.map((field) => textField(field, query)))),
     isFiltered(query) && h("a", { class: "clear", href: "/" }, "Clear filters"),

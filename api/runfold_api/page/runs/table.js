@@ -3,7 +3,7 @@
 import { h } from "../shared/elements.js";
 import { durationElement, formatCost, formatShort, timeElement } from "../shared/formats.js";
 import { progressElement, statusElement } from "../shared/status.js";
-import { runPath, withQuery } from "../shared/api.js";
+import { runPath, textOf, withQuery } from "../shared/api.js";
 
 const HEADS = [
   ["Status", ""], ["Run", ""], ["Project", ""], ["Started", ""], ["Duration", "number"],
@@ -12,17 +12,19 @@ const HEADS = [
 
 export class RunTable {
   #rows = new Map();
+  #texts = new Map();
   #body = h("tbody");
-  #selected;
+  #selected = new Set();
+  #selectionChanged;
 
   /** `selectionChanged(ids)` is told which runs are ticked. */
   constructor(selectionChanged) {
-    this.#selected = new Set();
+    this.#selectionChanged = selectionChanged;
     this.#body.addEventListener("change", (event) => {
       const { id } = event.target.closest("tr").dataset;
       if (event.target.checked) this.#selected.add(id);
       else this.#selected.delete(id);
-      selectionChanged([...this.#selected]);
+      this.#selectionChanged([...this.#selected]);
     });
     this.#body.addEventListener("click", (event) => {
       if (event.target.closest("a, input, label, button") || String(getSelection())) return;
@@ -44,16 +46,21 @@ export class RunTable {
     return this.#rows.has(id);
   }
 
-  /** Show these and no others. */
+  /** Show these and no others; whatever of it is there already is left alone. */
   show(runs) {
-    this.#rows.clear();
-    this.#selected.clear();
-    this.#body.replaceChildren(...runs.map((run) => this.#make(run)));
+    const wanted = runs.map((run) => (this.#texts.get(run.id) === textOf(run) ? this.#rows.get(run.id) : this.#make(run)));
+    const ids = new Set(runs.map((run) => run.id));
+    for (const id of [...this.#rows.keys()]) if (!ids.has(id)) this.remove(id);
+    const isShown = wanted.length === this.#body.children.length && wanted.every((row, index) => row === this.#body.children[index]);
+    if (!isShown) this.#body.replaceChildren(...wanted);
   }
 
-  /** Change a row that is there, or put a new one first; `limit` rows stay. */
+  /** Change a row that is there, or put a new one into its place by time; `limit` rows stay. */
   put(run, limit) {
     const known = this.#rows.get(run.id);
+    if (known && this.#texts.get(run.id) === textOf(run)) return;
+    const older = known ? null : [...this.#body.children].find((row) => Number(row.dataset.began) <= beganOf(run));
+    if (!known && !older && this.#rows.size >= limit) return; // it belongs to a later page
     const row = this.#make(run);
     row.classList.add(known ? "changed" : "new");
     if (known) {
@@ -62,14 +69,15 @@ export class RunTable {
       if (hadFocus) row.querySelector("a").focus();
       return;
     }
-    this.#body.prepend(row);
+    this.#body.insertBefore(row, older ?? null);
     while (this.#rows.size > limit) this.remove(this.#body.lastElementChild.dataset.id);
   }
 
   remove(id) {
     this.#rows.get(id)?.remove();
     this.#rows.delete(id);
-    this.#selected.delete(id);
+    this.#texts.delete(id);
+    if (this.#selected.delete(id)) this.#selectionChanged([...this.#selected]);
   }
 
   /** Move the focus by so many rows; `tick` the one that has it. */
@@ -89,18 +97,22 @@ export class RunTable {
   #make(run) {
     const row = makeRow(run, this.#selected.has(run.id));
     this.#rows.set(run.id, row);
+    this.#texts.set(run.id, textOf(run));
     return row;
   }
 }
 
+/** Lists are in the order of the first events; a run without a known beginning is new. */
+const beganOf = (run) => Math.min(...[run.queued_at, run.started_at].filter(Boolean).map(Date.parse));
+
 function makeRow(run, isSelected) {
-  return h("tr", { "data-id": run.id, "data-status": run.status },
+  return h("tr", { "data-id": run.id, "data-status": run.status, "data-began": beganOf(run) },
     h("td", { class: "tick" }, h("input", { type: "checkbox", checked: isSelected, "aria-label": `Select ${run.id}` })),
     h("td", { "data-label": "Status" }, statusElement(run.status)),
     h("td", { class: "name", "data-label": "Run" },
-      h("a", { href: runPath(run.id, "/runs") }, h("strong", null, run.workflow), h("br"), h("span", { class: "id" }, run.id)),
+      h("a", { href: runPath(run.id, "/runs") }, h("strong", { title: run.workflow }, run.workflow), h("span", { class: "id" }, run.id)),
       h("span", { class: "tags" }, Object.entries(run.tags).map(([key, value]) =>
-        h("a", { class: "tag", href: withQuery("/", { tag: `${key}:${value}` }) }, value ? `${key}: ${value}` : key))),
+        h("a", { class: "tag", title: `${key}: ${value}`, href: withQuery("/", { tag: `${key}:${value}` }) }, value ? `${key}: ${value}` : key))),
       run.error && h("span", { class: "why", title: run.error.message }, [run.error.type, run.error.message].filter(Boolean).join(": "))),
     h("td", { "data-label": "Project" }, h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
     h("td", { "data-label": "Started" }, timeElement(run.started_at ?? run.queued_at)),
@@ -108,5 +120,5 @@ function makeRow(run, isSelected) {
     h("td", { "data-label": "Nodes" }, progressElement(run.nodes)),
     h("td", { "data-label": "Trigger" }, [run.trigger_type, run.user].filter(Boolean).join(" · ") || h("span", { class: "faint" }, "–")),
     h("td", { class: "number", "data-label": "Tokens" }, run.usage.total_tokens ? formatShort(run.usage.total_tokens) : h("span", { class: "faint" }, "–")),
-    h("td", { class: "number", "data-label": "Cost" }, formatCost(run.usage.cost_usd)));
+    h("td", { class: "number", "data-label": "Cost" }, run.usage.cost_usd ? formatCost(run.usage.cost_usd) : h("span", { class: "faint" }, "–")));
 }

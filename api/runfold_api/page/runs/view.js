@@ -27,7 +27,10 @@ export async function showRuns(root, context) {
   let isStale = false;
 
   const table = new RunTable((ids) => { selected = ids; drawTools(); });
-  const tools = h("div", { class: "tools" });
+  const count = h("span", { class: "total", "aria-live": "polite" });
+  const deletion = h("button", { type: "button", class: "quiet danger", onclick: () => askToDelete({ selected, filters, total, done: () => context.go(location.pathname + location.search, { replace: true }) }) });
+  const tools = h("div", { class: "tools" }, count, h("span", { class: "spacer" }),
+    h("a", { class: "button quiet", download: true, href: withQuery("/api/v1/export", { format: "csv", ...filters }) }, "Export CSV"), deletion);
   const state = h("span", { class: "live", role: "status" });
   const rows = h("div", { class: "rows" });
   const form = filterForm(query, names, (next) => context.go(withQuery("/", Object.fromEntries(grouped(next)))));
@@ -42,9 +45,14 @@ export async function showRuns(root, context) {
   if (!cursor && !filters.payload) follow();
 
   function follow() {
-    watch("/api/v1/live", filters, {
+    watch("/api/v1/live", { ...filters, limit: LIMIT }, {
       state: (name) => fill(state, name === "live" ? h("span", { class: "on" }, "● live") : h("span", { class: "off" }, "○ reconnecting")),
-      snapshot: (snapshot) => { for (const run of snapshot.runs.slice(0, LIMIT).reverse()) put(run); },
+      snapshot: (snapshot) => {
+        table.show(snapshot.runs);
+        ({ total } = snapshot);
+        drawRows();
+        drawTools();
+      },
       changed: put,
       removed: ({ id }) => { table.remove(id); isStale = true; drawRows(); },
       deleted: ({ id }) => { table.remove(id); isStale = true; drawRows(); },
@@ -76,26 +84,21 @@ export async function showRuns(root, context) {
 
   function drawTools() {
     const many = selected.length;
-    fill(tools,
-      h("span", { class: "total", "aria-live": "polite" }, describeTotal(total), describeSearched(page.searched)),
-      h("span", { class: "spacer" }),
-      h("a", { class: "button quiet", download: true, href: withQuery("/api/v1/export", { format: "csv", ...filters }) }, "Export CSV"),
-      h("button", {
-        type: "button", class: "quiet danger", disabled: !many && !total.value,
-        onclick: () => askToDelete({ selected, filters, total, done: () => context.go(location.pathname + location.search, { replace: true }) }),
-      }, many ? `Delete ${many} selected…` : isFiltered(query) ? "Delete all of these…" : "Delete all…"));
+    fill(count, describeTotal(total), describeSearched(page.searched));
+    fill(deletion, many ? `Delete ${many} selected…` : isFiltered(query) ? "Delete all of these…" : "Delete all…");
+    deletion.disabled = !many && !total.value;
   }
 }
 
-/** `812 runs`, `more than 10,000 runs`, `about 1,200,000 runs`. */
-export /** How much of the payloads was searched, where that is not all. */
+/** How much of the payloads was searched, where that is not all. */
 function describeSearched(searched) {
   if (!searched) return "";
   if (searched.since) return ` of those since ${new Date(searched.since).toLocaleString()}; older ones are still being read`;
   return searched.behind ? `; ${formatCount(searched.behind)} changes are not searched yet` : "";
 }
 
-function describeTotal({ value, relation }) {
+/** `812 runs`, `more than 10,000 runs`, `about 1,200,000 runs`. */
+export function describeTotal({ value, relation }) {
   const noun = value === 1 ? "run" : "runs";
   if (relation === "at_least") return `at least ${formatCount(value)} ${noun}`;
   if (relation === "estimate") return `about ${formatCount(value)} ${noun} (an estimate)`;

@@ -41,6 +41,11 @@ export function parse(text) {
       ? BigInt(context.source) : value);
 }
 
+/** The same text for the same answer: whether it has changed. */
+export function textOf(value) {
+  return JSON.stringify(value, (_, each) => (typeof each === "bigint" ? `${each}n` : each));
+}
+
 async function ask(url, options) {
   let response;
   try {

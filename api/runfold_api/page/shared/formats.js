@@ -14,7 +14,7 @@ const moment = new Intl.DateTimeFormat(undefined, {
 });
 
 export const formatCount = (value) => whole.format(value);
-export const formatShort = (value) => (Math.abs(value) < 10_000 ? whole.format(value) : short.format(value));
+export const formatShort = (value) => (Math.abs(Number(value)) < 10_000 ? whole.format(value) : short.format(value));
 export const formatPercent = (value) => (value === null ? "–" : percent.format(value));
 
 /** US dollars; small amounts keep two significant digits. */
@@ -45,6 +45,12 @@ export function elapsedMs(item, now = Date.now()) {
   if (item.duration_ms !== null) return item.duration_ms;
   if (item.status !== "running" || !item.started_at) return null;
   return Math.max(0, now - Date.parse(item.started_at));
+}
+
+/** A time of the service in milliseconds, with what `Date` leaves out of them. */
+export function msOf(text) {
+  const finer = /\.\d{3}(\d+)/.exec(text);
+  return Date.parse(text) + (finer ? Number(`0.${finer[1]}`) : 0);
 }
 
 /** A `<time>` that says how long ago, or when, and the exact moment in UTC on hover. */

@@ -7,6 +7,7 @@ const GENERAL = [
   { keys: ["g w"], says: "go to workflows" },
   { keys: ["g f"], says: "go to failures" },
   { keys: ["g s"], says: "go to statistics" },
+  { keys: ["g j"], says: "go to jobs" },
   { keys: ["?"], says: "show these shortcuts" },
 ];
 
@@ -31,7 +32,7 @@ export function useKeys(shortcuts, signal) {
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
-  const places = { r: "/", w: "/workflows", f: "/failures", s: "/stats" };
+  const places = { r: "/", w: "/workflows", f: "/failures", s: "/stats", j: "/jobs" };
   if (pending === "g" && places[event.key]) {
     pending = "";
     document.querySelector(`header nav a[href="${places[event.key]}"]`).click();

@@ -1,30 +1,43 @@
 // Which page an address means. Links are ordinary links; clicks on our own stay in the document.
+// A page that one comes back to is shown where one was on it.
 
 /** @typedef {{path: string, query: URLSearchParams}} Place */
 
 export class Router {
   #show;
+  #arrivals = 0;
 
-  /** `show(place)` is called for the first place and for each that follows. */
+  /** `show(place)` is called for the first place and for each that follows; it may take a while. */
   constructor(show) {
     this.#show = show;
-    addEventListener("popstate", () => this.#arrive());
+    history.scrollRestoration = "manual"; // the browser would scroll before there is anything
+    addEventListener("popstate", (event) => this.#arrive(event.state?.scroll ?? 0));
+    addEventListener("pagehide", remember);
     document.addEventListener("click", (event) => this.#click(event));
   }
 
   start() {
-    this.#arrive();
+    this.#arrive(history.state?.scroll ?? 0);
   }
 
-  /** Go somewhere; `replace` leaves nothing for Back to return to. */
+  /** Go somewhere, without scrolling if that is the same page; `replace` leaves nothing for Back. */
   go(address, { replace = false } = {}) {
     if (address === location.pathname + location.search && !replace) return;
-    history[replace ? "replaceState" : "pushState"](null, "", address);
-    this.#arrive();
+    const isSame = new URL(address, location).pathname === location.pathname;
+    this.#leave(address, replace, isSame ? null : 0);
   }
 
-  #arrive() {
-    this.#show({ path: location.pathname, query: new URLSearchParams(location.search) });
+  #leave(address, replace, scroll) {
+    remember();
+    history[replace ? "replaceState" : "pushState"](null, "", address);
+    this.#arrive(scroll);
+  }
+
+  async #arrive(scroll) {
+    this.#arrivals += 1;
+    const arrival = this.#arrivals;
+    await this.#show({ path: location.pathname, query: new URLSearchParams(location.search) });
+    if (scroll !== null && arrival === this.#arrivals) scrollTo(0, scroll);
   }
 
   #click(event) {
@@ -33,6 +46,10 @@ export class Router {
     if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
     if (link.pathname.startsWith("/api/") || link.getAttribute("href").startsWith("#")) return;
     event.preventDefault();
-    this.go(link.pathname + link.search);
+    this.#leave(link.pathname + link.search, link.href === location.href, 0);
   }
+}
+
+function remember() {
+  history.replaceState({ ...history.state, scroll: scrollY }, "");
 }

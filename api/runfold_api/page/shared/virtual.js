@@ -29,7 +29,7 @@ export class VirtualList {
     for (const row of this.#drawn.values()) row.remove();
     this.#drawn.clear();
     this.#draw();
-    if (focused !== undefined) this.focus(focused);
+    if (focused !== undefined) this.#focusOf(focused)?.focus({ preventScroll: true });
   }
 
   /** Bring a row into sight. */
@@ -43,12 +43,28 @@ export class VirtualList {
 
   focus(index) {
     this.reveal(index);
-    (this.#drawn.get(index)?.querySelector("button, a") ?? this.#drawn.get(index))?.focus();
+    this.#focusOf(index)?.focus();
+  }
+
+  #focusOf(index) {
+    const row = this.#drawn.get(index);
+    return row?.querySelector("button, a") ?? row;
   }
 
   get isAtEnd() {
     const { scrollTop, clientHeight, scrollHeight } = this.element;
     return scrollTop + clientHeight >= scrollHeight - this.#rowHeight;
+  }
+
+  toStart() {
+    this.element.scrollTop = 0;
+    this.#draw();
+  }
+
+  /** Rows have come above those in sight: keep these where they are. */
+  moveBy(rows) {
+    this.element.scrollTop += rows * this.#rowHeight;
+    this.#draw();
   }
 
   toEnd() {

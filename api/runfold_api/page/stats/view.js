@@ -60,7 +60,7 @@ function charts(stats, span) {
     chart({ ...common, title: "Success rate", kind: "lines", format: formatPercent, top: 1, series: [{ name: "success", look: "completed", values: values((bucket) => bucket.success_rate) }] }),
     chart({ ...common, title: "Duration", kind: "lines", format: formatDuration, series: [ms("p50"), ms("p95"), ms("p99")] }),
     stats.usage.total_tokens > 0 && chart({ ...common, title: "Tokens", kind: "bars", format: formatShort, series: [
-      { name: "input", look: "p50", values: values((bucket) => bucket.usage.input_tokens, 0) }, { name: "output", look: "p95", values: values((bucket) => bucket.usage.output_tokens, 0) }] }),
+      { name: "input", look: "p50", values: values((bucket) => Number(bucket.usage.input_tokens), 0) }, { name: "output", look: "p95", values: values((bucket) => Number(bucket.usage.output_tokens), 0) }] }),
     stats.usage.cost_usd > 0 && chart({ ...common, title: "Cost", kind: "bars", format: formatCost, series: [{ name: "US dollars", look: "p99", values: values((bucket) => bucket.usage.cost_usd, 0) }] }));
 }
 

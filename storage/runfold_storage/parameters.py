@@ -1,7 +1,6 @@
-"""Parameters of reads, each checked by itself before any SQL is made of it.
+"""Parameters of any question, checked: names, choices, numbers, times.
 
-Every check raises `BadParameter` with the parameter's name and what is allowed, so that nothing
-that a caller can write reaches the database as an error.
+Without SQLAlchemy, which commands that read nothing do not wait for.
 """
 
 from collections.abc import Iterable
@@ -89,7 +88,7 @@ def parse_time(parameter: str, text: str | None) -> datetime | None:
 
 
 def shown(value: Any) -> str:
-    """What was given, in an error message."""
+    """As much of what was given as a message has room for."""
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
 

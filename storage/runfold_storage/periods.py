@@ -1,4 +1,4 @@
-"""Times widened to whole minutes, hours and days, in UTC."""
+"""Times brought to the minutes, hours and days that statistics are kept by."""
 
 from datetime import datetime, timedelta
 from typing import Final

@@ -1,0 +1,42 @@
+"""The page of a run that retention has aged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from deliveries import SHARDS
+from old_runs import EVENTS, OLD, OLD_OWN, fold, run_retention
+from runfold_storage import databases
+from runfold_storage.positions import ensure_shards
+from runfold_storage.retention import Policy, set_policy
+from services import serving
+
+
+@pytest.fixture
+def api(redis_url: str, migrated_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A server over a history of which the half was archived."""
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        fold(migrated_url, EVENTS)
+        set_policy(connection, Policy(None, payload_days=30, run_days=65))
+    run_retention(migrated_url, tmp_path)
+    with serving(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
+        yield client
+
+
+def test_an_archived_run_is_shown(page: Page) -> None:
+    """With its nodes and events, and it says where it is from; nobody waits for changes of it."""
+    page.goto("/runs/nightly%2F7")
+    expect(page.get_by_role("main")).to_contain_text("From the archive")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(OLD_OWN[0][0]["workflow"])
+    page.get_by_role("tab", name="Events").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("node_finished")
+
+
+def test_payloads_of_the_archive(page: Page) -> None:
+    """A run that has lost only its payloads says when."""
+    page.goto(f"/runs/{OLD[3][0]['run']}")
+    expect(page.get_by_role("main")).to_contain_text("events are from the archive")

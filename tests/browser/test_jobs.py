@@ -1,0 +1,103 @@
+"""The page of the jobs, and deleting so much that it becomes one."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from playwright.sync_api import Browser, Page, expect
+
+from posting import ended_run, post
+from runfold_storage.databases import connect
+from runfold_storage.jobs import Job, note_progress, start_job
+from runfold_storage.upkeep import Upkeep
+from runfold_workers.job_worker import JobWorker, JobWorkerSettings
+from services import serving
+
+ROWS = "table.jobs tbody tr"
+
+
+@contextmanager
+def at_work(redis_url: str, database_url: str) -> Iterator[None]:
+    """A worker for jobs."""
+    worker = JobWorker(JobWorkerSettings(redis_url, database_url))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def test_no_jobs_says_what_makes_some(page: Page) -> None:
+    """Reached by the navigation, as from every page."""
+    page.goto("/stats")
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Jobs").click()
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    expect(page.get_by_text("runfold rebuild --background")).to_be_visible()
+
+
+def test_a_job_is_followed(
+    page: Page, api: httpx.Client, redis_url: str, migrated_url: str
+) -> None:
+    """It waits, comes so far, and ends, without a reload; what is open in it stays open."""
+    page.goto("/jobs")
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    post(api, *(each for n in range(4) for each in ended_run(f"r{n}", project="acme")))
+    job = Upkeep(migrated_url, at_once=1).delete_runs(project="acme")
+    assert isinstance(job, Job)
+    row = page.locator(ROWS)
+    expect(row).to_contain_text("Delete runs project acme")
+    expect(row).to_contain_text("waits for a worker")
+    row.locator("summary").first.click()
+    expect(row.locator(".json")).to_contain_text("acme")
+    with connect(migrated_url, autocommit=True) as database:
+        start_job(database, job.id)
+        note_progress(database, job.id, {"deleted": 1, "after": None})
+    expect(row).to_contain_text("1 of 4 runs")
+    bar = row.get_by_role("progressbar")
+    assert bar.evaluate("each => each.value") == 0.25
+    expect(row.locator(".json")).to_be_visible()
+    with at_work(redis_url, migrated_url):
+        expect(row.locator(".status")).to_contain_text("completed")
+    expect(bar).to_have_count(0)
+    assert api.get("/api/v1/runs").json()["runs"] == []
+
+
+def test_jobs_by_status(page: Page, api: httpx.Client, migrated_url: str) -> None:
+    """The filter is in the address, and Back takes it away."""
+    post(api, *ended_run("a"), *ended_run("b"))
+    Upkeep(migrated_url, at_once=1).delete_runs(everything=True)
+    page.goto("/jobs")
+    expect(page.locator(ROWS)).to_have_count(1)
+    page.get_by_label("Status").select_option("failed")
+    expect(page.get_by_role("heading", name="No job is failed")).to_be_visible()
+    expect(page).to_have_url("/jobs?status=failed")
+    page.go_back()
+    expect(page.locator(ROWS)).to_have_count(1)
+
+
+def test_what_is_much_is_deleted_by_a_job(
+    browser: Browser, api: httpx.Client, redis_url: str, migrated_url: str
+) -> None:
+    """The dialog tells how far it is until it is done, and need not be waited for."""
+    post(api, *(each for name in "abc" for each in ended_run(name)))
+    with serving(redis_url, migrated_url, delete_at_once=1) as other:
+        page = browser.new_page(base_url=str(other.base_url))
+        page.goto("/")
+        page.get_by_role("button", name="Delete all…").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name="Delete for good").click()
+        expect(dialog).to_contain_text("it waits for a worker")
+        dialog.get_by_role("link", name="Jobs").click()
+        expect(dialog).to_have_count(0)
+        expect(page.locator(ROWS)).to_contain_text("Delete runs all of them")
+        page.go_back()
+        page.get_by_role("button", name="Delete all…").click()
+        dialog.get_by_role("button", name="Delete for good").click()
+        expect(dialog).to_contain_text("it waits for a worker")
+        with at_work(redis_url, migrated_url):
+            expect(dialog).to_have_count(0)
+            expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
+        page.close()

@@ -1,0 +1,232 @@
+"""The archive: what goes is there before, once, whatever is killed or refused meanwhile."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from deliveries import SHARDS
+from old_runs import (
+    EVENTS,
+    KEPT_PROJECT,
+    OLD,
+    OLD_OWN,
+    YOUNG,
+    a_run,
+    differences,
+    find_archived,
+    fold,
+    keys,
+    run_retention,
+    without_payloads,
+    without_rows,
+)
+from oracle import Event, project
+from runfold.ids import run_key
+from runfold_storage import databases
+from runfold_storage.archive import writing
+from runfold_storage.archive.place import Archive
+from runfold_storage.batches import prepare_session
+from runfold_storage.deletions import delete_run
+from runfold_storage.errors import ArchiveUnusable
+from runfold_storage.incidents import read_incidents
+from runfold_storage.positions import ensure_shards
+from runfold_storage.retention import Policy, set_policy
+from tables import read_projection
+
+GONE = [*OLD, *OLD_OWN]
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        prepare_session(connection)
+        yield connection
+
+
+def archived(archive: Path, kind: str) -> list[dict[str, object]]:
+    """All rows of a kind, as an analyst reads them."""
+    return [
+        row
+        for path in sorted(archive.glob(f"{kind}/*/*.parquet"))
+        for row in pq.read_table(path, partitioning=None).to_pylist()
+    ]
+
+
+def assert_archived_once(archive: Path, runs: list[list[Event]]) -> None:
+    """The events and the rows of these runs, each once, and no others."""
+    events = Counter((row["run"], row["id"]) for row in archived(archive, "events"))
+    assert events == {(each["run"], each["id"]): 1 for run in runs for each in run}
+    names = [run[0]["run"] for run in runs]
+    assert Counter(row["run"] for row in archived(archive, "runs")) == dict.fromkeys(names, 1)
+    assert Counter(row["run"] for row in archived(archive, "nodes")) == dict.fromkeys(names, 1)
+
+
+def test_what_goes_is_archived_once(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Weeks as a whole, single runs, ids of callers' own; rows that go later are there already."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy("acme", payload_days=30))
+    progress = run_retention(migrated_url, tmp_path)
+    assert progress.partitions
+    assert progress.payloads == progress.archived_runs == len(GONE)
+    assert progress.archived_events == sum(map(len, GONE))
+    assert_archived_once(tmp_path, GONE)
+    assert read_projection(database) == without_payloads(project(EVENTS, SHARDS), GONE)
+
+    set_policy(database, Policy("acme", payload_days=30, run_days=65))
+    later = run_retention(migrated_url, tmp_path)
+    assert (later.runs, later.archived_events, later.archived_runs) == (len(OLD[:3]) + 1, 0, 0)
+    assert_archived_once(tmp_path, GONE)
+    assert differences(migrated_url) == []
+
+
+def test_files_say_what_the_ledger_said(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Bodies byte for byte, times to the microsecond, in files that a key leads to."""
+    fold(migrated_url, EVENTS)
+    ledger = {
+        (run.bytes, event_id): (at_us, kind, body)
+        for run, event_id, at_us, kind, body in database.execute(
+            "SELECT run, id, (extract(epoch FROM at) * 1e6)::bigint, type::text, body FROM events"
+        )
+    }
+    set_policy(database, Policy(None, payload_days=1))
+    run_retention(migrated_url, tmp_path)
+    for run in [*GONE, *KEPT_PROJECT]:
+        key = run_key(run[0]["run"]).bytes
+        found = {each.id: tuple(each[:1]) + each[2:] for each in find_archived(tmp_path, run)}
+        assert found == {each["id"]: ledger[key, each["id"]] for each in run}
+    assert not any(find_archived(tmp_path, run) for run in YOUNG[2:])
+
+
+def test_rows_and_figures_are_archived(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Also of runs whose events went before there was an archive."""
+    fold(migrated_url, EVENTS)
+    before = project(EVENTS, SHARDS)
+    set_policy(database, Policy(None, payload_days=30))
+    run_retention(migrated_url)
+    set_policy(database, Policy(None, payload_days=30, run_days=50, stats_days=90))
+    progress = run_retention(migrated_url, tmp_path)
+    gone = [*GONE, *KEPT_PROJECT]
+    assert progress.archived_events == 0
+    assert {row["run"] for row in archived(tmp_path, "runs")} == {run[0]["run"] for run in gone}
+    rollups = project([event for run in OLD[:2] for event in run], SHARDS).stats
+    assert progress.rollups == len(rollups)
+    found = Counter((row["node"], row["status"], row["n"]) for row in archived(tmp_path, "stats"))
+    assert found == Counter((key.node, key.status, stat.n) for key, stat in rollups.items())
+    after = read_projection(database)
+    assert after.runs == without_rows(before, gone).runs
+    assert differences(migrated_url) == []
+
+
+def test_an_archive_that_refuses_keeps_everything(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """And it is an incident; once it takes files again, what is due goes."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy(None, payload_days=30, run_days=50, stats_days=90))
+    before = read_projection(database)
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with pytest.raises(ArchiveUnusable, match="taken"):
+        run_retention(migrated_url, tmp_path / "taken")
+    assert read_projection(database) == before
+    assert [each.kind for each in read_incidents(database.execute)] == ["archive_failed"]
+    fold(migrated_url, a_run(0.01), first=10_000)
+    assert run_retention(migrated_url, tmp_path / "free").runs == len(GONE) + 1
+
+
+@pytest.mark.parametrize("refused", [1, 2, 5, 8])
+def test_an_archive_that_fails_halfway(
+    database: psycopg.Connection,
+    migrated_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: int,
+) -> None:
+    """A disk that is full from some file on: what is not there has not gone, and comes once."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy("acme", payload_days=30, run_days=65))
+    publish = Archive.publish
+    files = 0
+
+    def publish_some(archive: Archive, *arguments: object) -> str:
+        nonlocal files
+        files += 1
+        if files >= refused:
+            raise ArchiveUnusable("no space left on device")
+        return publish(archive, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "publish", publish_some)
+        with pytest.raises(ArchiveUnusable, match="no space"):
+            run_retention(migrated_url, tmp_path)
+    _assert_in_one_place(database, tmp_path)
+    run_retention(migrated_url, tmp_path)
+    assert_archived_once(tmp_path, GONE)
+    assert differences(migrated_url) == []
+
+
+def _assert_in_one_place(database: psycopg.Connection, archive: Path) -> None:
+    """Each event is in the ledger, in a week that is detached, or in a complete file."""
+    tables = ["events"] + [
+        name
+        for (name,) in database.execute(
+            r"SELECT relname FROM pg_class WHERE relname LIKE 'events\_%\_detached'"
+        )
+    ]
+    left = {
+        (run.bytes, event_id)
+        for table in tables
+        for run, event_id in database.execute(f"SELECT run, id FROM {table}")
+    }
+    left |= {(row["key"], row["id"]) for row in archived(archive, "events")}
+    assert left == {(run_key(each["run"]).bytes, each["id"]) for each in EVENTS}
+
+
+def test_a_large_archive_is_cut_into_files(
+    database: psycopg.Connection,
+    migrated_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And no run is cut in two; each is found in its own file."""
+    monkeypatch.setattr(writing, "GROUP_ROWS", 7)
+    monkeypatch.setattr(writing, "FILE_BYTES", 1500)
+    runs = [a_run(100) for _ in range(60)]
+    fold(migrated_url, [event for run in runs for event in run])
+    set_policy(database, Policy(None, payload_days=30))
+    run_retention(migrated_url, tmp_path)
+    assert_archived_once(tmp_path, runs)
+    files = list(tmp_path.glob("events/*/*.parquet"))
+    assert len(files) > 2 * SHARDS
+    of_files = [
+        set(pq.read_table(file, partitioning=None).column("run").to_pylist()) for file in files
+    ]
+    assert sum(map(len, of_files)) == len(runs)
+    for run in runs:
+        assert len(find_archived(tmp_path, run)) == len(run)
+
+
+def test_deleted_runs_are_told(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Each once, and their events are in no file."""
+    fold(migrated_url, EVENTS)
+    assert delete_run(database, OLD[0][0]["run"])
+    set_policy(database, Policy(None, payload_days=30))
+    run_retention(migrated_url, tmp_path)
+    assert not find_archived(tmp_path, OLD[0])
+    assert delete_run(database, OLD[1][0]["run"])
+    for _ in range(2):
+        run_retention(migrated_url, tmp_path)
+    found = [row["key"] for row in archived(tmp_path, "tombstones")]
+    assert sorted(found) == sorted(keys(OLD[:2]))

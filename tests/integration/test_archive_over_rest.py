@@ -1,0 +1,71 @@
+"""Archived runs over REST: as any other run, with a word on where they are from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from deliveries import SHARDS
+from old_runs import EVENTS, OLD, OLD_OWN, fold, run_retention
+from runfold_storage import databases
+from runfold_storage.positions import ensure_shards
+from runfold_storage.retention import Policy, set_policy
+from services import serving
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        fold(migrated_url, EVENTS)
+        set_policy(connection, Policy(None, payload_days=30, run_days=65))
+        yield connection
+
+
+@pytest.fixture
+def api(
+    redis_url: str, migrated_url: str, database: psycopg.Connection, tmp_path: Path
+) -> Iterator[httpx.Client]:
+    with serving(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
+        yield client
+
+
+def test_archived_runs_are_there(api: httpx.Client, migrated_url: str, tmp_path: Path) -> None:
+    """Details, events; a run is deleted there too, and then unknown."""
+    gone, aged, own = OLD[0][0]["run"], OLD[3][0]["run"], OLD_OWN[0][0]["run"]
+    events = api.get(f"/api/v1/runs/{gone}/events").json()
+    assert api.get(f"/api/v1/runs/{gone}").json()["payloads"] == "kept"
+    run_retention(migrated_url, tmp_path)
+    detail = api.get(f"/api/v1/runs/{gone}").json()
+    assert (detail["source"], detail["payloads"], detail["id"]) == ("archive", "archived", gone)
+    assert [node["node"] for node in detail["nodes"]] == ["n"]
+    assert api.get(f"/api/v1/runs/{gone}/events").json() == events
+    detail = api.get(f"/api/v1/runs/{aged}").json()
+    assert (detail["source"], detail["payloads"]) == ("database", "archived")
+    assert detail["payloads_removed_at"]
+    assert api.get("/api/v1/runs/nightly%2F7").json()["id"] == own
+    assert api.delete("/api/v1/runs/nightly%2F7").status_code == 204
+    for answer in (
+        api.get("/api/v1/runs/nightly%2F7"),
+        api.get("/api/v1/runs/nightly%2F7/events"),
+        api.delete("/api/v1/runs/nightly%2F7"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json()["type"] == "urn:runfold:problem:run-unknown"
+
+
+def test_an_archive_that_cannot_be_read(
+    api: httpx.Client, migrated_url: str, tmp_path: Path
+) -> None:
+    """A 503 that tells no address of ours."""
+    run_retention(migrated_url, tmp_path)
+    for file in tmp_path.rglob("*.parquet"):
+        file.write_bytes(b"these are no columns")
+    answer = api.get(f"/api/v1/runs/{OLD[0][0]['run']}")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:runfold:problem:archive-unusable"
+    assert str(tmp_path) not in answer.text
+    detail = api.get(f"/api/v1/runs/{OLD[3][0]['run']}").json()
+    assert (detail["payloads"], detail["inputs"]) == ("unavailable", None)

@@ -1,0 +1,117 @@
+"""The archive elsewhere than in a folder: stores that pyarrow knows, and those that fsspec does.
+
+S3 is spoken to a server in a process of its own, moto's, which keeps objects in memory.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pyarrow import fs
+
+from deliveries import SHARDS
+from old_runs import EVENTS, KEPT_PROJECT, NEVER, OLD, OLD_OWN, differences, fold, run_retention
+from oracle import project
+from runfold_stack.addresses import choose_port
+from runfold_storage import databases
+from runfold_storage.archive.place import open_archive
+from runfold_storage.batches import prepare_session
+from runfold_storage.errors import ArchiveUnusable
+from runfold_storage.history import History
+from runfold_storage.incidents import read_incidents
+from runfold_storage.jobs import add_job
+from runfold_storage.positions import ensure_shards
+from runfold_storage.retention import Policy, set_policy
+from runfold_workers.restoring import KIND, restore
+from tables import read_projection
+
+S3 = "s3://key:hunter2@{place}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+
+
+@pytest.fixture(scope="module")
+def s3_port() -> Iterator[int]:
+    """Of an S3 server with a bucket called `archives`."""
+    port = choose_port("127.0.0.1", 0)
+    program = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _make_bucket(server, port)
+            yield port
+        finally:
+            server.terminate()
+
+
+def _make_bucket(server: subprocess.Popen[bytes], port: int) -> None:
+    url = S3.format(place="archives", port=port) + "&allow_bucket_creation=true"
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            filesystem, bucket = fs.FileSystem.from_uri(url)
+            filesystem.create_dir(bucket)
+        except OSError:
+            assert server.poll() is None, "the S3 server has ended"
+            assert time.monotonic() < deadline, "the S3 server does not answer"
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty archive of this test's own."""
+    if request.param == "file":
+        return tmp_path.as_uri()
+    if request.param == "memory":
+        return f"memory://{tmp_path}"
+    return S3.format(place=f"archives/{tmp_path.name}", port=request.getfixturevalue("s3_port"))
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        ensure_shards(connection, SHARDS)
+        prepare_session(connection)
+        yield connection
+
+
+def test_there_and_back(
+    database: psycopg.Connection, migrated_url: str, other_url: str, url: str
+) -> None:
+    """Archived, shown and restored; the password is in no name of it."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy(None, payload_days=30, run_days=50))
+    gone = [*OLD, *OLD_OWN, *KEPT_PROJECT]
+    progress = run_retention(migrated_url, url)
+    assert (progress.runs, progress.archived_events) == (len(gone), 4 * len(gone))
+    assert run_retention(migrated_url, url).archived_events == 0
+    with History(migrated_url, archive_url=url) as history:
+        for run in (OLD[0], OLD_OWN[0]):
+            detail = history.run(run[0]["run"])
+            assert detail is not None
+            assert (detail.source, detail.payloads) == ("archive", "archived")
+        assert history.run("no such run") is None
+    with databases.connect(other_url, autocommit=True) as other:
+        archive = open_archive(url)
+        assert "hunter2" not in archive.shown
+        restore(other, add_job(other, KIND, {}), NEVER, archive)
+        expected = project([event for run in gone for event in run], SHARDS)
+        assert read_projection(other) == expected
+    assert differences(other_url) == []
+
+
+def test_a_store_that_is_away(
+    database: psycopg.Connection, migrated_url: str, s3_port: int
+) -> None:
+    """A bucket that does not exist: nothing goes, it is an incident, and no password is told."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy(None, payload_days=30, run_days=50))
+    before = read_projection(database)
+    with pytest.raises(ArchiveUnusable, match="s3://nowhere/at/all") as refused:
+        run_retention(migrated_url, S3.format(place="nowhere/at/all", port=s3_port))
+    assert "hunter2" not in str(refused.value)
+    assert read_projection(database) == before
+    assert [each.kind for each in read_incidents(database.execute)] == ["archive_failed"]

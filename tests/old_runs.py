@@ -1,0 +1,117 @@
+"""Runs of some age, for tests of retention and of the archive, and what should be left of them."""
+
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from deliveries import SHARDS, framed
+from oracle import Event, Projection
+from runfold.ids import make_run_id, run_key
+from runfold_storage import databases
+from runfold_storage.archive.finding import ArchivedEvent, find_events
+from runfold_storage.archive.place import open_archive
+from runfold_storage.jobs import add_job
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+from runfold_workers.rebuilding import rebuild
+from runfold_workers.repairing import examine
+from runfold_workers.retaining import KIND, Progress, retain
+from runfold_workers.selecting import Selection
+
+DAY_US = 86_400_000_000
+NOW_US = int(datetime.now(UTC).timestamp() * 1e6)
+EVERYTHING = Selection(shards=SHARDS)
+NEVER = threading.Event()
+
+
+def a_run(days_ago: float, project_: str = "acme", given_id: str | None = None) -> list[Event]:
+    """One that ended so many days ago, with a node."""
+    at_us = NOW_US - int(days_ago * DAY_US)
+    run = given_id or make_run_id(at_us)
+    common = {"run": run}
+    return [
+        {
+            **common,
+            "type": "started",
+            "id": 0,
+            "at_us": at_us,
+            "workflow": "w",
+            "project": project_,
+        },
+        {**common, "type": "node_started", "id": 1, "at_us": at_us + 1000, "node": "n"},
+        {
+            **common,
+            "type": "node_finished",
+            "id": 2,
+            "at_us": at_us + 2000,
+            "node": "n",
+            "status": "completed",
+        },
+        {**common, "type": "completed", "id": 3, "at_us": at_us + 3000},
+    ]
+
+
+OLD = [a_run(days) for days in (100, 99.5, 70, 60)]
+OLD_OWN = [a_run(80, given_id="nightly/7")]
+KEPT_PROJECT = [a_run(61, "keeps")]
+YOUNG = [a_run(days) for days in (3, 2, 0.1)]
+RUNS = [*OLD, *OLD_OWN, *KEPT_PROJECT, *YOUNG]
+EVENTS = [event for run in RUNS for event in run]
+
+
+def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
+    """As a worker does it; `first` numbers the frames."""
+    with databases.connect(url, autocommit=True) as connection:
+        committer = Committer(connection)
+        committer.own(range(SHARDS))
+        frames = enumerate(framed(list(events)), first)
+        committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+
+
+def run_retention(url: str, archive: object = None) -> Progress:
+    """Do all that is due; into an archive, if one is given."""
+    archive_url = None if archive is None else str(archive)
+    with databases.connect(url, autocommit=True) as connection:
+        return retain(connection, add_job(connection, KIND, {}), NEVER, archive_url=archive_url)
+
+
+def rebuild_all(url: str) -> None:
+    """As `runfold rebuild` does."""
+    with databases.connect(url, autocommit=True) as connection:
+        rebuild(connection, add_job(connection, "rebuild", EVERYTHING.as_arguments()), NEVER)
+
+
+def keys(runs: Iterable[list[Event]]) -> set[bytes]:
+    """Those of the tables."""
+    return {run_key(run[0]["run"]).bytes for run in runs}
+
+
+def without_payloads(expected: Projection, gone: Iterable[list[Event]]) -> Projection:
+    """Everything but the events of these."""
+    left = keys(gone)
+    ledger = {ref: event for ref, event in expected.ledger.items() if ref[1] not in left}
+    return Projection(expected.runs, expected.nodes, expected.stats, ledger)
+
+
+def without_rows(expected: Projection, gone: Iterable[list[Event]]) -> Projection:
+    """Everything but events, runs and nodes of these."""
+    left = keys(gone)
+    return Projection(
+        {ref: row for ref, row in expected.runs.items() if ref[1] not in left},
+        {ref: row for ref, row in expected.nodes.items() if ref[1] not in left},
+        expected.stats,
+        without_payloads(expected, gone).ledger,
+    )
+
+
+def differences(url: str) -> list[object]:
+    """What `verify` finds."""
+    found: list[object] = []
+    with databases.connect(url, autocommit=True) as connection:
+        examine(connection, EVERYTHING, found.append)
+    return found
+
+
+def find_archived(archive: object, run: list[Event]) -> list[ArchivedEvent]:
+    """The events that an archive has of a run, as often as it has them."""
+    return list(find_events(open_archive(str(archive)), run[0]["run"]))

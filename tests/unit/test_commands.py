@@ -1,0 +1,16 @@
+"""The commands' modules: each is imported alone, and brings no more than it needs."""
+
+import subprocess
+import sys
+
+HEAVY = {"sqlalchemy", "psycopg", "alembic", "litestar", "rq"}
+
+
+def test_exec_does_not_wait_for_what_only_reads_need() -> None:
+    """It would take longer to import than all else, at each command that is recorded."""
+    script = "import sys, runfold_stack.commands.execute; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "runfold_stack.settings" in done.stdout.split()
+    assert HEAVY.isdisjoint(done.stdout.split())
