@@ -28,12 +28,16 @@ from sqlalchemy import (
 )
 
 from .filters import RunFilter
-from .summaries import SUMMARY_FIELDS
 from .tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
 
 PROBED: Final = 500
 
-SUMMARY_COLUMNS: Final = [runs.c[name] for name in SUMMARY_FIELDS]
+SUMMARY_COLUMNS: Final = [
+    column
+    for column in runs.c
+    if column.name not in ("seen_at", "feed_seq", "aged_at")
+    and (column.computed is None or column.name == "fingerprint")
+]
 """What lists show, and all that they are filtered by."""
 
 # SQLAlchemy's rows take ten times as long to take apart.
