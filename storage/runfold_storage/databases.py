@@ -4,6 +4,7 @@ import select
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 import psycopg
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -54,6 +55,7 @@ def make_engine(
         check_url(url).replace("postgresql:", "postgresql+psycopg:", 1),
         pool_size=pool_size,
         max_overflow=pool_size,
+        json_deserializer=msgspec.json.decode,
         connect_args=_PATIENCE | ({"options": options} if options else {}),
     )
     event.listen(engine, "checkout", _replace_if_broken)
