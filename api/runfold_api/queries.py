@@ -78,7 +78,7 @@ Payload = Annotated[
     str | None,
     QueryParameter(
         description="Only runs with this text in their inputs or outputs, of projects that have "
-        "these searched; case does not matter. The first 8192 characters of runs that have ended; "
+        "these searched; case does not matter. The first 4096 characters of runs that have ended; "
         "`searched` says how far. For lists and exports alone."
     ),
 ]

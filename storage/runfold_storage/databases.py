@@ -1,12 +1,14 @@
 """Connections to PostgreSQL. No connection lives at module level."""
 
+import select
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 import psycopg
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from .errors import BadParameter, DatabaseUnreachable, ReadTooSlow, SchemaOutdated, StorageError
 
@@ -49,13 +51,30 @@ def make_engine(
     `session`: PostgreSQL settings that each connection starts with.
     """
     options = " ".join(f"-c {name}={value}" for name, value in (session or {}).items())
-    return create_engine(
+    engine = create_engine(
         check_url(url).replace("postgresql:", "postgresql+psycopg:", 1),
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        json_deserializer=msgspec.json.decode,
         connect_args=_PATIENCE | ({"options": options} if options else {}),
     )
+    event.listen(engine, "checkout", _replace_if_broken)
+    return engine
+
+
+def _replace_if_broken(connection: psycopg.Connection, *_: object) -> None:
+    """Without a ping, which takes as long as a short read.
+
+    Nothing is due from the server: if there is something to read, it is a farewell.
+    """
+    if connection.closed or _has_something_to_say(connection.fileno()):
+        raise DisconnectionError("the server has ended the session")
+
+
+def _has_something_to_say(file: int) -> bool:
+    poll = select.poll()  # select() knows no file beyond the 1024th
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def explain(error: BaseException) -> StorageError | None:

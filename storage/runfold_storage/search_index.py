@@ -144,7 +144,7 @@ def take_out(connection: psycopg.Connection) -> Step:
 
 
 def sort_in(connection: psycopg.Connection) -> None:
-    """What GIN has put aside: every search reads through it, so it must not stay long."""
+    """What GIN has put aside."""
     connection.execute(
         """
         SELECT gin_clean_pending_list(c.oid) FROM pg_class AS c

@@ -22,7 +22,7 @@ from .change_feed import read_changes
 from .databases import explain
 from .errors import BadParameter
 from .filters import RunFilter, tag_of
-from .search_texts import has_trigram, pattern_of
+from .search_texts import has_trigram, pattern_of, telling_part
 from .search_writing import Place
 from .summaries import Searched
 from .tables import runs
@@ -105,7 +105,7 @@ _OF_PAYLOADS: Final = """
 
 def _about(wanted: RunFilter, searched: str) -> dict[str, Any]:
     return {
-        "pattern": pattern_of(searched),
+        "pattern": pattern_of(telling_part(searched)),
         "project": wanted.project,
         "tag": Jsonb(tag_of(searched)),
         "most": MAX_FOUND + 1,

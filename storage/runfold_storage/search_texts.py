@@ -3,13 +3,14 @@
 Everything is lower case, as PostgreSQL makes it, on both sides.
 """
 
+import re
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, exists, func
 
 from .search_tables import search_payloads, search_projects
 
-MAX_PAYLOAD: Final = 8192
+MAX_PAYLOAD: Final = 4096
 """Characters of a run's inputs and outputs that are searched."""
 
 RUN_TEXT: Final = """
@@ -29,6 +30,17 @@ def pattern_of(text: str) -> str:
     for special in "\\%_":
         text = text.replace(special, "\\" + special)
     return f"%{text}%"
+
+
+def telling_part(text: str) -> str:
+    """A part that says as much, with fewer trigrams to look up.
+
+    Ids of the same month begin alike: the end of a UUID alone tells which one it is.
+    """
+    return text[-12:] if _UUID.fullmatch(text) else text
+
+
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def has_trigram(text: str) -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
+import psycopg
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -25,16 +26,14 @@ class Snapshots:
             "application_name": "runfold-history",
         }
         self._engine = make_engine(dsn, pool_size=pool_size, session=session)
+        event.listen(self._engine, "connect", _see_one_state)
 
     @contextmanager
     def __call__(self) -> Iterator[Connection]:
         """Take one."""
         try:
             with self._engine.connect() as connection:
-                # Counts, pages and watermark come from several statements and must agree.
-                yield connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
+                yield connection
         except PoolTimeoutError as error:
             raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
         except DBAPIError as error:
@@ -44,3 +43,12 @@ class Snapshots:
     def close(self) -> None:
         """Close all connections; the next call would open new ones."""
         self._engine.dispose()
+
+
+def _see_one_state(connection: psycopg.Connection, *_: object) -> None:
+    """Counts, pages and watermark come from several statements and must agree.
+
+    Said once: SQLAlchemy would set it for each transaction, and take it back.
+    """
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True

@@ -46,6 +46,9 @@ def test_delete_takes_archived_runs(env: dict[str, str]) -> None:
     assert runfold("delete", own, "--yes", env=env).returncode == 0
     assert runfold("show", own, env=env).returncode == 1
     assert runfold("delete", own, "--yes", env=env).returncode == 1
+    purged = json.loads(runfold("retention", "purge", "--json", env=env).stdout)
+    assert purged == {"files": 3, "events": len(OLD_OWN[0])}
+    assert runfold("retention", "purge", env={**env, "RUNFOLD_ARCHIVE": ""}).returncode == 2
 
 
 def test_an_archive_that_cannot_be(env: dict[str, str], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from benchmarks.servers import Servers, open_servers
 from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
 from runfold_api.serving import bind, make_server, url_of
 from runfold_api.settings import Settings
+from runfold_workers.indexing import Indexing
 
 _AT_A_TIME: Final = 50_000
 PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "live", "growth", "read")
@@ -109,6 +110,9 @@ def _read_month(servers: Servers, sizes: Sizes, runs: int) -> dict[str, dict[str
             fill(servers.redis_url, more, month=(first, runs, end_us))
             folding.fold_waiting(servers, url)
         with psycopg.connect(url, autocommit=True) as connection:
+            indexing = Indexing(connection)
+            while indexing.turn():
+                pass
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later
         with _serving(Settings(redis_url=servers.redis_url, database_url=url)) as api_url:
             return reading.measure(url, api_url, sizes.read_rounds)

@@ -59,6 +59,8 @@ def _reads(history: History) -> Iterator[Read]:
     for name, filters in _NEXT_TO_NOTHING.items():
         yield _list(f"list, {name}", **filters)._replace(is_bounded=True)
     run = deep.runs[0].id
+    yield _list("list, text (the id)", q=run)
+    yield _list("list, text (the id's end)", q=run[-8:])
     yield Read("one run", lambda history: history.run(run), f"/api/v1/runs/{run}")
     since = now - timedelta(days=31)
     for name, question in (
@@ -96,6 +98,9 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "project and workflow (none)": {"project": "project-3", "workflow": "workflow-7"},
     "user and trigger, both rare (none)": {"user": "rare", "trigger": "backfill"},
     "workflow and rare trigger (none)": {"workflow": "workflow-3", "trigger": "backfill"},
+    "text (rare)": {"q": "unheard"},
+    "text (5%)": {"q": "workflow-7"},
+    "text (none)": {"q": "no such text"},
     "cancelled, of a user (none)": {"status": "cancelled", "user": "rare"},
 }
 _NEXT_TO_NOTHING: Final[dict[str, dict[str, Any]]] = {

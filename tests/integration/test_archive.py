@@ -26,9 +26,11 @@ from old_runs import (
 )
 from oracle import Event, project
 from runfold.ids import run_key
+from runfold.streams import shard_of
 from runfold_storage import databases
 from runfold_storage.archive import writing
-from runfold_storage.archive.place import Archive
+from runfold_storage.archive.place import Archive, open_archive
+from runfold_storage.archive.purging import purge
 from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run
 from runfold_storage.errors import ArchiveUnusable
@@ -230,3 +232,42 @@ def test_deleted_runs_are_told(
         run_retention(migrated_url, tmp_path)
     found = [row["key"] for row in archived(tmp_path, "tombstones")]
     assert sorted(found) == sorted(keys(OLD[:2]))
+
+
+def test_deleted_runs_are_purged(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """Out of the files that have them, and nothing else is touched."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy(None, payload_days=30))
+    run_retention(migrated_url, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    deleted = [OLD[1], OLD_OWN[0]]
+    archive = open_archive(str(tmp_path))
+    purge(archive, keys(deleted), lambda _: None)
+    assert_archived_once(tmp_path, [*(run for run in OLD if run not in deleted), *KEPT_PROJECT])
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    of_deleted = {path for path, content in before.items() if after.get(path) != content}
+    assert {path.parent.parent.name for path in of_deleted} == {"events", "nodes", "runs"}
+    assert len(of_deleted) == 6
+    for run in (OLD[0], OLD[2], OLD[3], KEPT_PROJECT[0]):
+        assert len(find_archived(tmp_path, run)) == len(run)
+    assert purge(archive, keys(deleted), lambda _: None) == (0, 0)
+
+
+def test_a_file_is_purged_of_some(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
+    """The first, the last and one in between: its name follows, the others stay."""
+    runs = [run for run in (a_run(100) for _ in range(80)) if shard_of(run[0]["run"], SHARDS) == 1]
+    runs.sort(key=lambda run: run_key(run[0]["run"]))
+    fold(migrated_url, [event for run in runs for event in run])
+    set_policy(database, Policy(None, payload_days=30))
+    run_retention(migrated_url, tmp_path)
+    deleted = [runs[0], runs[5], runs[-1]]
+    archive = open_archive(str(tmp_path))
+    assert purge(archive, keys(deleted), lambda _: None) == (3, 4 * len(deleted))
+    left = [run for run in runs if run not in deleted]
+    assert_archived_once(tmp_path, left)
+    for run in left:
+        assert len(find_archived(tmp_path, run)) == len(run)

@@ -20,6 +20,7 @@ from runfold_storage.errors import (
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
 from told import START, event, events_of, fold, whole_run
+from waiting import wait_until
 
 INJECTIONS = ["' OR 1=1 --", '"; DROP TABLE runs; --', "%s", "%(x)s", ":x", "\\", "a'b", "$1", "{}"]
 
@@ -506,10 +507,9 @@ def test_connections_that_broke_are_replaced(migrated_url: str) -> None:
     with History(migrated_url) as history:
         history.runs()
         with psycopg.connect(migrated_url, autocommit=True) as other:
-            other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'runfold-history'"
-            )
+            ours = "FROM pg_stat_activity WHERE application_name = 'runfold-history'"
+            other.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+            wait_until(lambda: other.execute(f"SELECT count(*) {ours}").fetchone() == (0,))
         assert ids(history.runs()) == ["a"]
 
 

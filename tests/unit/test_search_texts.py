@@ -2,7 +2,7 @@
 
 import pytest
 
-from runfold_storage.search_texts import has_trigram, pattern_of
+from runfold_storage.search_texts import has_trigram, pattern_of, telling_part
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,12 @@ from runfold_storage.search_texts import has_trigram, pattern_of
 def test_everything_is_meant_literally(text: str, pattern: str) -> None:
     """What LIKE takes for more than itself is escaped."""
     assert pattern_of(text) == pattern
+
+
+def test_the_end_of_a_uuid_tells() -> None:
+    """And all of anything else."""
+    assert telling_part("01a1fd76-3c4d-78dd-A6EE-f812f3a8a4ab") == "f812f3a8a4ab"
+    assert telling_part("run 01a1fd76-3c4d-78dd-a6ee-f812f3a8a4ab").startswith("run")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from oracle import Event, to_envelope
 from runfold.ids import run_key_bytes
 from runfold_storage.ledger import StoredEvent
 from runfold_storage.rows import NodeRow, RunRow
+from runfold_workers.amounts import to_nano_usd
 from runfold_workers.images import node_row, run_row
 from runfold_workers.memory import apply_stored, settle
-from runfold_workers.state import RunState, to_nano_usd
+from runfold_workers.state import RunState
 
 
 def said(event_type: str, at_us: int = 0, event_id: int = 0, **fields: Any) -> Event:

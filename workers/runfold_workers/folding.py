@@ -25,7 +25,8 @@ from .arrivals import (
 from .facts import HEARTBEAT, SIGNS
 from .images import node_row, run_row
 from .memory import Load, Memory, Recalls
-from .state import RULES, Attempt, RunState
+from .rules import RULES, hear
+from .state import Attempt, RunState
 
 MAX_MEMORY_WEIGHT: Final = 120_000
 """Runs and attempts at nodes, at one to two kilobytes each."""
@@ -129,7 +130,7 @@ class Folder:
     def _apply(
         self, arrival: Arrival, runs: Sequence[RunState | None], ledger: list[LedgerRow]
     ) -> None:
-        """The innermost loop, with the fast paths of `Seen.add` and `RunState.apply` in it."""
+        """The innermost loop, with the fast paths of `Seen.add` and `rules.apply` in it."""
         shard = arrival.shard
         note = ledger.append
         rules = RULES
@@ -145,7 +146,7 @@ class Folder:
             elif not seen.add(event_id) and kind != HEARTBEAT:
                 continue
             if kind in SIGNS:
-                if not run.hear(kind, at_us, fact):
+                if not hear(run, kind, at_us, fact):
                     continue
             else:
                 if at_us > run.seen_us:

@@ -4,8 +4,9 @@ from typing import Final
 
 from runfold_storage.rows import NodeRow, RunRow
 
+from .amounts import Amounts, to_nano_usd, to_us
 from .facts import Begun
-from .state import NEVER, Amounts, Attempt, RunState, to_nano_usd, to_us
+from .state import NEVER, Attempt, RunState
 
 UNNAMED: Final = "unnamed"
 """The workflow of a run of which no `queued` or `started` has come yet."""

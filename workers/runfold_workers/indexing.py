@@ -15,6 +15,9 @@ from runfold_storage.search_index import become_follower, follow, look_back, sor
 
 TURN_S: Final = 1.0
 MAX_REST_S: Final = 1.0
+MAX_ASIDE: Final = 500
+"""Runs that GIN may put aside before they are sorted in."""
+SORTED_EVERY_S: Final = 5.0
 
 
 class Indexing:
@@ -23,6 +26,8 @@ class Indexing:
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
         self._is_follower = False
+        self._put_aside = 0
+        self._sorted_at = time.monotonic()
         # What is lost with PostgreSQL's memory is lost together with how far it came.
         connection.execute("SET synchronous_commit = off")
 
@@ -40,9 +45,18 @@ class Indexing:
         if not self._is_follower:
             return False
         followed = follow(self._connection)
+        self._put_aside += followed.looked_at
         if followed.more:
             return True
         looked_back, taken_out = look_back(self._connection), take_out(self._connection)
-        if followed.looked_at or looked_back.looked_at:
-            sort_in(self._connection)
+        self._put_aside += looked_back.looked_at
+        if self._put_aside > MAX_ASIDE or time.monotonic() - self._sorted_at > SORTED_EVERY_S:
+            self._sort_in()
         return looked_back.more or taken_out.more
+
+    def _sort_in(self) -> None:
+        """Every search reads through what is put aside; the more there is, the cheaper is this."""
+        if self._put_aside:
+            sort_in(self._connection)
+        self._put_aside = 0
+        self._sorted_at = time.monotonic()

@@ -19,6 +19,7 @@ from runfold_storage.ledger import StoredEvent
 
 from .facts import Said, read_fact
 from .images import node_row, run_row
+from .rules import apply
 from .state import RunState
 
 RunRef = tuple[int, bytes]
@@ -150,7 +151,7 @@ def apply_stored(state: RunState, stored: StoredEvent) -> None:
     kind = TYPE_NUMBERS[stored.type]
     # The text of log lines was not loaded, and the fold does not look at it.
     fact = _SAID if kind == _LOGGED else read_fact(kind, stored.body)
-    state.apply(kind, stored.at_us, stored.id, fact)
+    apply(state, kind, stored.at_us, stored.id, fact)
 
 
 def settle(state: RunState) -> None:

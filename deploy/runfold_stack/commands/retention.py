@@ -10,11 +10,14 @@ from runfold_stack.commands import Context
 from runfold_stack.options import name, whole_number
 from runfold_stack.outcomes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
 from runfold_stack.output import Output, cell, make_table
+from runfold_stack.selections import progress_bar
 from runfold_stack.servers import require_database
 from runfold_stack.stopping import run_stoppable
+from runfold_storage.archive.tombstones import read_deleted
 from runfold_storage.databases import connect
-from runfold_storage.jobs import Interrupted, add_job, find_unfinished
+from runfold_storage.jobs import Interrupted, add_job, find_unfinished, hold_kind
 from runfold_storage.migrate import check_schema
+from runfold_storage.one_run import open_archive
 from runfold_storage.retention import (
     MAX_DAYS,
     Policy,
@@ -31,13 +34,15 @@ examples:
   runfold retention set --project acme --payloads 7 --runs 90
   runfold retention set --project acme --unset
   runfold retention run --dry-run                                  what is due?
+  runfold retention purge                                          deleted runs, out of the archive
 
 In days, or `never`. The age of a run counts from its end, or from its last sign of life. When its
 payloads go, its row and figures stay; when its row goes, its figures stay. A run that has lost its
 payloads takes no more events. Workers do what is due once a day; `run` does it now.
 
 With RUNFOLD_ARCHIVE what goes is put there first, as Parquet, and nothing goes that is not there;
-`runfold show` and the API open archived runs, and `runfold restore` brings them back.
+`runfold show` and the API open archived runs, and `runfold restore` brings them back. Runs that
+were deleted since are not shown; `purge` takes them out of the files.
 """
 
 
@@ -45,7 +50,7 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("what", choices=("show", "set", "run"), help="what to do")
+    parser.add_argument("what", choices=("show", "set", "run", "purge"), help="what to do")
     parser.add_argument("--project", type=name, help="set: only for this project")
     parser.add_argument("--payloads", type=_days, metavar="DAYS", help="set: events of a run")
     parser.add_argument("--runs", type=_days, metavar="DAYS", help="set: rows of runs and nodes")
@@ -69,6 +74,8 @@ def run(arguments: Namespace, context: Context) -> int:
             if arguments.dry_run:
                 return _show_plan(connection, context.output)
             return _run(connection, context.output, context.settings.archive_url)
+        if arguments.what == "purge":
+            return _purge(connection, context.output, context.settings.archive_url)
         if arguments.what == "set":
             _set(connection, arguments)
         return _show(connection, context.output)
@@ -173,6 +180,23 @@ def _run(connection: psycopg.Connection, output: Output, archive_url: str | None
         if progress.postponed:
             output.note(f"in use all the time, left for later: {', '.join(progress.postponed)}")
     return FAILED if progress.postponed else OK
+
+
+def _purge(connection: psycopg.Connection, output: Output, archive_url: str | None) -> int:
+    if archive_url is None:
+        raise CommandFailed("there is no archive: set RUNFOLD_ARCHIVE", USAGE)
+    archive = open_archive(archive_url)
+    # Only now: it needs pyarrow, and says so if it is missing.
+    from runfold_storage.archive.purging import deleted_keys, purge
+
+    with hold_kind(connection, KIND), progress_bar("purging", 0, "files") as seen:
+        gone = deleted_keys(archive) | read_deleted(connection)
+        files, events = purge(archive, gone, lambda n: seen(n, "purging"))
+    if output.is_json:
+        output.json({"files": files, "events": events})
+    else:
+        output.line(f"took {events:,} events of deleted runs out of {files:,} files")
+    return OK
 
 
 def _days(text: str) -> int:

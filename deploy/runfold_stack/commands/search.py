@@ -27,7 +27,7 @@ examples:
   runfold runs --project acme --payload order-4711
 
 Workflow, id, tags and errors of all runs are searched by `runfold runs --search`. Inputs and
-outputs are searched by `--payload`, for the projects that have it switched on: the first 8192
+outputs are searched by `--payload`, for the projects that have it switched on: the first 4096
 characters of each run that has ended. A worker for jobs keeps the index, some moments behind the
 fold. Switched on, the runs that are there are put in, newest first; switched off, they are taken
 out. `rebuild` compares every run with the index once more.

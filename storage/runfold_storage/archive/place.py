@@ -1,7 +1,7 @@
 """Where the archive is: a folder, or any place that pyarrow or fsspec has a file system for.
 
 A file gets its name when it is complete and was read back; what has no name yet is in `_writing/`.
-Nothing is ever changed, so readers need no locks.
+Nothing but `purging` changes any, so readers need no locks.
 """
 
 import os

@@ -26,6 +26,12 @@ def read_unarchived(connection: psycopg.Connection, shard: int, limit: int) -> l
     return [Tombstone(*row) for row in rows]
 
 
+def read_deleted(connection: psycopg.Connection) -> set[bytes]:
+    """All keys, whether the archive knows them or not."""
+    rows = connection.execute("SELECT run FROM tombstones WHERE NOT aged")
+    return {run.bytes for (run,) in rows}
+
+
 def note_archived(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """It knows these."""
     connection.execute(

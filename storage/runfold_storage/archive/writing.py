@@ -108,7 +108,7 @@ class _File:
         self._writing = archive.writing()
         self._path, sink = self._writing.__enter__()
         self._writer = pq.ParquetWriter(
-            sink, SCHEMAS[kind], compression="zstd", use_dictionary=_DICTIONARIES[kind]
+            sink, SCHEMAS[kind], compression="zstd", use_dictionary=DICTIONARIES[kind]
         )
         self._rows = 0
         self._first = self._last = b""
@@ -157,7 +157,7 @@ class _File:
 
 
 # Dictionaries are for what repeats itself; ids of events and bodies do not.
-_DICTIONARIES: Final = {
+DICTIONARIES: Final = {
     kind: [name for name in schema.names if name not in ("id", "at", "body")]
     for kind, schema in SCHEMAS.items()
 }
