@@ -36,6 +36,8 @@ TOLD_BY_WORDS_ALONE = {
     "tag",
     # Needed where there is no filter.
     "all",
+    # Only of projects whose payloads are searched, and not of what is deleted.
+    "payload",
 }
 
 

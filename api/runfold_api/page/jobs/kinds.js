@@ -30,10 +30,17 @@ const KINDS = {
   retention: {
     title: "Retention",
     about: () => "what is older than its project keeps",
-    share: (_, { after = {} }) => part(Object.values(after).filter((key) => key === null).length, Object.keys(after).length),
-    sofar: ({ payloads, runs, rollups, partitions = [], postponed = [] }) => (runs === undefined ? "" : [
+    share: () => null,
+    sofar: ({ payloads, runs, rollups, archived_runs: archived, partitions = [], postponed = [] }) => (runs === undefined ? "" : [
       `payloads of ${formatCount(payloads)} runs, ${formatCount(runs)} runs and ${formatCount(rollups)} statistics gone`,
-      partitions.length && `${formatCount(partitions.length)} weeks dropped`, postponed.length && `${formatCount(postponed.length)} weeks put off: somebody reads them`].filter(Boolean).join("; ")),
+      archived && `${formatCount(archived)} runs archived`, partitions.length && `${formatCount(partitions.length)} weeks dropped`,
+      postponed.length && `${formatCount(postponed.length)} weeks put off: somebody reads them`].filter(Boolean).join("; ")),
+  },
+  restore: {
+    title: "Restore",
+    about: () => "what the archive has",
+    share: () => null,
+    sofar: ({ events, runs }) => (runs === undefined ? "" : `${formatCount(events)} events and ${formatCount(runs)} runs restored`),
   },
 };
 
