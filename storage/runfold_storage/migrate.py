@@ -18,7 +18,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from . import search_tables  # noqa: F401 - declares tables, too
 from .databases import connect, make_engine
 from .errors import DatabaseUnreachable, SchemaOutdated
 from .partitions import ensure_weeks, weeks_ahead

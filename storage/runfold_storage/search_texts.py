@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, exists, func
 
-from .search_tables import search_payloads, search_projects
+from .tables import search_payloads, search_projects
 
 MAX_PAYLOAD: Final = 4096
 """Characters of a run's inputs and outputs that are searched."""

@@ -9,19 +9,16 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Index,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
     Uuid,
-    text,
 )
 
-from .tables import metadata
+from .columns import TIME, filled, metadata
 
-_TIME: Final = DateTime(timezone=True)
 _TRIGRAMS: Final[dict[str, Any]] = {
     "postgresql_using": "gin",
     "postgresql_ops": {"text": "gin_trgm_ops"},
@@ -31,9 +28,9 @@ _TRIGRAMS: Final[dict[str, Any]] = {
 search_runs = Table(
     "search_runs",
     metadata,
-    Column("run", Uuid, nullable=False),
-    Column("shard", SmallInteger, nullable=False),
-    Column("text", Text, nullable=False),
+    filled("run", Uuid),
+    filled("shard", SmallInteger),
+    filled("text", Text),
     PrimaryKeyConstraint("shard", "run"),
 )
 Index(None, search_runs.c.text, **_TRIGRAMS)
@@ -42,10 +39,10 @@ Index(None, search_runs.c.text, **_TRIGRAMS)
 search_payloads = Table(
     "search_payloads",
     metadata,
-    Column("run", Uuid, nullable=False),
-    Column("shard", SmallInteger, nullable=False),
-    Column("project", Text, nullable=False),
-    Column("text", Text, nullable=False),
+    filled("run", Uuid),
+    filled("shard", SmallInteger),
+    filled("project", Text),
+    filled("text", Text),
     PrimaryKeyConstraint("shard", "run"),
 )
 Index(None, search_payloads.c.text, **_TRIGRAMS)
@@ -57,9 +54,9 @@ Index(None, search_payloads.c.project)
 search_progress = Table(
     "search_progress",
     metadata,
-    Column("feed_seq", BigInteger, nullable=False, server_default=text("0")),
+    filled("feed_seq", BigInteger, "0"),
     Column("scan_to", BigInteger),
-    Column("changed_at", _TIME),
+    Column("changed_at", TIME),
     Column("shard", SmallInteger, primary_key=True, autoincrement=False),
     Column("scanned", Uuid),
     postgresql_with={"fillfactor": 50},
@@ -70,10 +67,10 @@ search_progress = Table(
 search_projects = Table(
     "search_projects",
     metadata,
-    Column("wanted_since", _TIME, nullable=False, server_default=text("now()")),
-    Column("reached_at", _TIME),
+    filled("wanted_since", TIME, "now()"),
+    Column("reached_at", TIME),
     Column("reached_run", Uuid),
-    Column("wanted", Boolean, nullable=False, server_default=text("true")),
-    Column("whole", Boolean, nullable=False, server_default=text("false")),
+    filled("wanted", Boolean, "true"),
+    filled("whole", Boolean, "false"),
     Column("project", Text, primary_key=True),
 )

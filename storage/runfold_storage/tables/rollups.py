@@ -1,0 +1,78 @@
+"""Statistics, by the hour and by the day."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata
+from .runs import RUN_STATUSES
+
+# Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
+# run's first event; `bins` and `bin_counts` are a histogram of durations (see `histogram`).
+stats = Table(
+    "stats",
+    metadata,
+    filled("hour", TIME),
+    filled("n", BigInteger, "0"),
+    filled("n_timed", BigInteger, "0"),
+    Column("duration_min_us", BigInteger),
+    Column("duration_max_us", BigInteger),
+    filled("duration_sum_us", Numeric, "0"),
+    filled("input_tokens", Numeric, "0"),
+    filled("output_tokens", Numeric, "0"),
+    filled("cost_nano_usd", Numeric, "0"),
+    filled("shard", SmallInteger),
+    filled("project", Text),
+    filled("workflow", Text),
+    filled("node", Text),
+    filled("status", Text),
+    filled("bins", ARRAY(SmallInteger), "'{}'"),
+    filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    derived(
+        "is_open",
+        Boolean,
+        "CASE WHEN ((n > 0) AND (node = ''::text) AND "
+        "(status = ANY (ARRAY['queued'::text, 'running'::text]))) "
+        "THEN true ELSE NULL::boolean END",
+    ),
+    PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
+    postgresql_with=ROOM_FOR_HOT_UPDATES,
+)
+# The hours in which runs began that have not ended.
+Index(None, stats.c.status, stats.c.hour, postgresql_where=stats.c.is_open)
+
+# All of an hour, for spans that do not begin or end with a day.
+Index(None, stats.c.hour, postgresql_where=text("node = ''"))
+
+# The same of runs by UTC day, all statuses in one row: what counts and a month's figures are read
+# from. `workflow` is '' for a whole project, and `project` too for all of them.
+stats_days = Table(
+    "stats_days",
+    metadata,
+    filled("day", TIME),
+    *(filled(status, BigInteger, "0") for status in RUN_STATUSES),
+    filled("n_timed", BigInteger, "0"),
+    Column("duration_min_us", BigInteger),
+    Column("duration_max_us", BigInteger),
+    filled("duration_sum_us", Numeric, "0"),
+    filled("input_tokens", Numeric, "0"),
+    filled("output_tokens", Numeric, "0"),
+    filled("cost_nano_usd", Numeric, "0"),
+    filled("shard", SmallInteger),
+    filled("project", Text),
+    filled("workflow", Text),
+    filled("bins", ARRAY(SmallInteger), "'{}'"),
+    filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    PrimaryKeyConstraint("workflow", "project", "day", "shard"),
+    postgresql_with=ROOM_FOR_HOT_UPDATES,
+)
