@@ -269,6 +269,17 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
     return [each["text"] for each in events]
 
 
+def test_output_that_says_nothing_else_is_told(api: httpx.Client) -> None:
+    """Lines of a clock that is behind: they are no sign of life, so the run's row stays as it is."""
+    run = "behind"
+    post(api, event("logged", run, 1, text="first"), event("started", run, 60, workflow="w"))
+    with listening(api, f"/api/v1/runs/{run}/live") as listener:
+        listener.wait(has("snapshot"), what="a snapshot")
+        post(api, event("logged", run, 2, text="second"))
+        listener.wait(has("logged"), what="output")
+    assert [texts(data["events"]) for data in listener.named("logged")] == [["second"]]
+
+
 def test_a_run_that_has_not_changed_needs_no_snapshot_again(api: httpx.Client) -> None:
     """One that has is sent anew."""
     post(api, event("started", "a", 0, workflow="w"))

@@ -187,17 +187,41 @@ def test_refused_events_are_left_out() -> None:
 
 
 def test_only_what_changed_is_written() -> None:
-    """A log line of a running run writes the ledger, and its summary only for the sign of life."""
+    """A start that comes late and does not count is in the ledger, and changes no row."""
     paper = Paper()
     folder = Folder(paper.load)
     node = {"type": "node_started", "run": "a run", "id": 1, "at_us": NOON_US, "node": "n"}
     paper.apply(folder.fold([frame_of(started(), node)], paper.positions))
-    line = {"type": "logged", "run": "a run", "id": 2, "at_us": NOON_US, "text": "x"}
 
-    batch = folder.fold([frame_of(line, number=2)], paper.positions)
+    batch = folder.fold([frame_of(node | {"id": 2}, number=2)], paper.positions)
 
     assert len(batch.events) == 1
     assert (batch.runs, batch.nodes, batch.stats) == ([], [], {})
+
+
+def test_late_output_is_told_though_no_row_says_it() -> None:
+    """Who watches the run has to hear of it; a duplicate is no news, nor what is read again."""
+    paper = Paper()
+    folder = Folder(paper.load)
+    paper.apply(folder.fold([frame_of(started())], paper.positions))
+    [row] = paper.runs.values()
+    late = {"type": "logged", "run": "a run", "id": 1, "at_us": NOON_US - 5, "text": "late"}
+    later = late | {"id": 2, "at_us": NOON_US - 4}
+
+    told = [
+        _told(folder, paper, frame_of(event, number=number))
+        for number, event in enumerate((late, later, later), 2)
+    ]
+
+    assert told == [[row._replace(created_us=NOON_US - 5)]] * 2 + [[]]
+    folder.forget()
+    assert _told(folder, paper, frame_of(later, number=5)) == []
+
+
+def _told(folder: Folder, paper: Paper, frame: StreamEntry) -> list[Any]:
+    batch = folder.fold([frame], paper.positions)
+    paper.apply(batch)
+    return [row for row, _ in batch.changed_runs]
 
 
 def test_a_batch_that_was_not_committed_is_forgotten() -> None:

@@ -181,7 +181,10 @@ class _Changes:
                 (self.new_nodes if old is None else self.changed_nodes).append(new)
         before = run.row
         row = run.row = run_row(run)
-        if row is None or (row == before and not replaced):  # None: only heartbeats so far
+        # Late output changes no row, but who watches the run has to be told.
+        is_news = row != before or replaced or run.has_output
+        run.has_output = False
+        if row is None or not is_news:  # None: only heartbeats so far
             return
         self._count(run, row, before, replaced)
         self.feed_seqs[row.shard] += 1

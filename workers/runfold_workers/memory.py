@@ -159,3 +159,4 @@ def settle(state: RunState) -> None:
     for attempt in state.take_changed():
         attempt.row = node_row(state, attempt)
     state.row = run_row(state)
+    state.has_output = False

@@ -130,7 +130,7 @@ def _node_finished(run: RunState, stamp: Stamp, said: NodeFinished) -> None:
 
 
 def _logged(run: RunState, _stamp: Stamp, _said: Said) -> None:
-    run.begun = True
+    run.begun = run.has_output = True
 
 
 def _annotated(run: RunState, stamp: Stamp, said: Annotated) -> None:

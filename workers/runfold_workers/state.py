@@ -76,6 +76,8 @@ class RunState(Struct, gc=False):
     seen_us: int = -NEVER
     lost_us: int = -NEVER - 1
     begun: bool = False
+    has_output: bool = False
+    """Since its rows were last brought up: of that they may say nothing."""
     queued: Begun | None = None
     queued_at: Stamp = NO_STAMP
     started: Begun | None = None
