@@ -270,7 +270,7 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
 
 
 def test_output_that_says_nothing_else_is_told(api: httpx.Client) -> None:
-    """Lines of a clock that is behind: they are no sign of life, so the run's row stays as it is."""
+    """Lines of a clock that is behind are no sign of life: the run's row stays as it is."""
     run = "behind"
     post(api, event("logged", run, 1, text="first"), event("started", run, 60, workflow="w"))
     with listening(api, f"/api/v1/runs/{run}/live") as listener:
