@@ -6,7 +6,7 @@ from pathlib import Path
 import fakeredis
 import pytest
 
-from runfold import Event, Recorder
+from runfold import Event, Node, Recorder, Run
 from runfold.codec import Envelope
 from runfold.frames import decode_frame
 
@@ -31,6 +31,13 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ):
         monkeypatch.delenv(f"RUNFOLD_{name}", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
+def no_run() -> None:
+    """Runs that a test left open, or left in another context, are none of the next one's."""
+    Run._current.set(None)
+    Node._current.set(None)
 
 
 @pytest.fixture
