@@ -88,5 +88,4 @@ def read_news(connection: Connection, after: Cursor, interests: Interests) -> Ne
         rows[key] = row
         for place in row.own:
             own[place].add(key)
-    questions = [wanted.question() for wanted in interests.filters]
-    return News(changes, rows, dict(zip(questions, own, strict=True)), {})
+    return News(changes, rows, dict(zip(interests.questions, own, strict=True)), {})

@@ -12,9 +12,7 @@ from sqlalchemy import (
     Connection,
     Row,
     SmallInteger,
-    Text,
     and_,
-    bindparam,
     case,
     cast,
     func,
@@ -23,13 +21,12 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, array
-from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
-from .changes import ENTRY_BYTES, NEW
+from .changes import entries_of
 from .filters import RunFilter
 from .statements import compiled
-from .tables import positions, runs
-from .ways import SUMMARY_COLUMNS, SummaryRow
+from .tables import positions
+from .ways import SUMMARY_COLUMNS, SummaryRow, runs_at
 
 MAX_BEHIND: Final = 20_000
 """Changes that a reader may catch up with."""
@@ -69,23 +66,15 @@ class Interests:
 
     def __init__(self, filters: Sequence[RunFilter]) -> None:
         self.filters = filters
+        self.questions = [wanted.question() for wanted in filters]
         matches = [
             case((and_(true(), *wanted.conditions()), number), else_=null())
             for number, wanted in enumerate(filters)
         ]
         own = cast(array(matches), ARRAY(SmallInteger))
-        keys = (
-            func.unnest(
-                cast(bindparam("shards", [], ARRAY(SmallInteger)), ARRAY(SmallInteger)),
-                cast(cast(bindparam("keys", [], ARRAY(Text)), ARRAY(Text)), ARRAY(UUID_TYPE)),
-            )
-            .table_valued("shard", "run", name="keys")
-            .render_derived()
-        )
-        statement = select(
-            *SUMMARY_COLUMNS, func.array_remove(own, null()).label("own")
-        ).select_from(runs.join(keys, (runs.c.shard == keys.c.shard) & (runs.c.run == keys.c.run)))
-        self._statement, self._parameters = compiled(statement)
+        places = runs_at()
+        columns = (*SUMMARY_COLUMNS, func.array_remove(own, null()).label("own"))
+        self._statement, self._parameters = compiled(select(*columns).select_from(places))
 
     def read(self, connection: Connection, changed: Sequence[Change]) -> list[Any]:
         """The rows of these runs, as far as they are there.
@@ -157,16 +146,11 @@ _LONGEST_NUMBER: Final = 19
 
 def _entries(row: Row[Any]) -> list[Change]:
     shard, feed_seq, packed, gone = row.shard, row.feed_seq, row.runs, row.gone
-    n = len(packed) // ENTRY_BYTES
+    entries = entries_of(packed)
+    first = feed_seq - len(entries) + 1
     return [
-        Change(
-            shard,
-            feed_seq - n + 1 + place,
-            packed[place * ENTRY_BYTES + 1 : (place + 1) * ENTRY_BYTES],
-            None if gone is None else gone[place],
-            packed[place * ENTRY_BYTES : place * ENTRY_BYTES + 1] == NEW,
-        )
-        for place in range(n)
+        Change(shard, first + place, run, None if gone is None else gone[place], is_new)
+        for place, (run, is_new) in enumerate(entries)
     ]
 
 

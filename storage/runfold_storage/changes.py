@@ -90,7 +90,12 @@ def forget_changes(connection: psycopg.Connection) -> None:
     )
 
 
-def entries_of(runs: bytes) -> list[UUID]:
-    """The keys of the runs that a row of `changes` is about, in the order of their numbers."""
-    n = len(runs)
-    return [UUID(bytes=runs[at + 1 : at + ENTRY_BYTES]) for at in range(0, n, ENTRY_BYTES)]
+def entries_of(runs: bytes) -> list[tuple[bytes, bool]]:
+    """The runs that a row of `changes` is about, in the order of their numbers.
+
+    Of each its key, and whether it was not there before.
+    """
+    return [
+        (runs[at + 1 : at + ENTRY_BYTES], runs[at : at + 1] == NEW)
+        for at in range(0, len(runs), ENTRY_BYTES)
+    ]

@@ -21,7 +21,6 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, func, select, tuple_
 
 from runfold.crashing import crash_point
-from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
@@ -34,6 +33,7 @@ from .positions import change_behind, count_shards, hold_shard
 from .resting import Rests
 from .rollups import drop_empty
 from .rows import Batch
+from .run_keys import may_be_run
 from .statements import execute
 from .stored_rows import delete_rows, read_rows
 from .tables import runs
@@ -86,9 +86,7 @@ def newest_place(connection: psycopg.Connection, deletion: Deletion) -> Place | 
 
 def delete_run(connection: psycopg.Connection, run: str) -> bool:
     """Delete one run; False if there is none. After `batches.prepare_session`."""
-    if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
-        return False
-    shards = count_shards(connection)
+    shards = count_shards(connection) if may_be_run(run) else 0
     if not shards:
         return False
     shard = shard_of(run, shards)

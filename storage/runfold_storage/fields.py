@@ -31,6 +31,10 @@ _TEXT_ARRAY: Final = 1009
 
 _MOST_TEXTS: Final = 10_000
 _LENGTH: Final = struct.Struct(">i")
+_ELEMENT_INT2: Final = struct.Struct(">ih").pack
+_ELEMENT_INT8: Final = struct.Struct(">iq").pack
+_RECORD: Final = struct.Struct(">ii").pack
+"""A length, and what it is the length of."""
 COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 
@@ -84,14 +88,12 @@ class Form:
 
     def int2_array(self, values: Collection[int]) -> bytes:
         """Integers of 2 bytes, in one field."""
-        pack = struct.Struct(">ih").pack
-        elements = b"".join([pack(2, value) for value in values])
+        elements = b"".join([_ELEMENT_INT2(2, value) for value in values])
         return self._sized(_INT2_ARRAY, array_of(_INT2, len(values), elements))
 
     def int8_array(self, values: Collection[int]) -> bytes:
         """Integers of 8 bytes, in one field."""
-        pack = struct.Struct(">iq").pack
-        elements = b"".join([pack(8, value) for value in values])
+        elements = b"".join([_ELEMENT_INT8(8, value) for value in values])
         return self._sized(_INT8_ARRAY, array_of(_INT8, len(values), elements))
 
     def jsonb(self, value: Mapping[str, str]) -> bytes:
@@ -101,8 +103,9 @@ class Form:
     def rows(self, rows: Sequence[bytes], n_fields: int) -> bytes:
         """Rows that have this many fields each: all that COPY is sent, or elements of an array."""
         if self._typed:
-            head = struct.Struct(">ii").pack
-            return b"".join([part for row in rows for part in (head(len(row) + 4, n_fields), row)])
+            return b"".join(
+                [part for row in rows for part in (_RECORD(len(row) + 4, n_fields), row)]
+            )
         begin = struct.pack(">h", n_fields)
         return b"".join((COPY_HEAD, *(part for row in rows for part in (begin, row)), COPY_END))
 

@@ -9,9 +9,10 @@ need session pooling, as workers do.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4, uuid5
 
+import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg.types.json import Jsonb
@@ -158,6 +159,26 @@ def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
     )
 
 
+_ProgressT = TypeVar("_ProgressT", bound=Struct)
+
+
+@contextmanager
+def take_up(
+    connection: psycopg.Connection, job_id: UUID, progress: type[_ProgressT]
+) -> Iterator[tuple[Job, _ProgressT]]:
+    """Work on a job, whose progress is of this type, from where it was left.
+
+    Nobody else does meanwhile: raises `JobTaken` if someone is at it.
+    """
+    with hold_job(connection, job_id):
+        job = read_job(connection, job_id)
+        if job is None:
+            raise LookupError(f"there is no job {job_id}")
+        reached = msgspec.convert(job.progress or {}, progress)
+        start_job(connection, job_id)
+        yield job, reached
+
+
 def leave_job(connection: psycopg.Connection, job_id: UUID) -> None:
     """Nobody works on it for now; the next one goes on from its progress."""
     connection.execute(
@@ -193,12 +214,11 @@ def take_the_chair(connection: psycopg.Connection) -> bool:
     return row == (True,)
 
 
-def note_progress(
-    connection: psycopg.Connection, job_id: UUID, progress: Mapping[str, Any]
-) -> None:
+def note_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct) -> None:
     """How far it has come, in the words of its kind."""
     connection.execute(
-        "UPDATE jobs SET progress = %s WHERE id = %s", (Jsonb(dict(progress)), job_id)
+        "UPDATE jobs SET progress = %s WHERE id = %s",
+        (Jsonb(msgspec.to_builtins(progress)), job_id),
     )
 
 

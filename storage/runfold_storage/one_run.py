@@ -9,18 +9,18 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
-from runfold.events import MAX_NAME
 from runfold.ids import run_key
 from runfold.streams import shard_of
 
 from .errors import ArchiveUnusable
 from .event_pages import EventPage, EventQuery, read_events
 from .run_details import Kept, RunDetail, StoredRun, make_detail, read_run
+from .run_keys import may_be_run
 from .tables import runs, tombstones
 from .watermarks import count_shards
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # it needs pyarrow, which need not be there
     from .archive.place import Archive
 
 Snapshot = Callable[[], AbstractContextManager[Connection]]
+Place = tuple[int, UUID]
+"""A run's shard and key."""
 log = logging.getLogger(__name__)
 
 
@@ -44,9 +46,9 @@ class OneRun:
     def details(self, run: str) -> RunDetail | None:
         """None for a run that is not known, or was deleted."""
         with self._snapshot() as connection:
-            place = self.find(connection, run)
+            place = self._place(connection, run)
             stored = None if place is None else read_run(connection, *place)
-            is_archived = stored is None and self._may_be_archived(connection, run)
+            is_archived = stored is None and self._may_be_archived(connection, run, place)
         if stored is not None:
             return self._aged(stored, run) if stored.is_aged else make_detail(*stored)
         if not is_archived:
@@ -58,27 +60,27 @@ class OneRun:
     def events(self, query: EventQuery) -> EventPage | None:
         """A page of the run's events; None for a run that is not known, or was deleted."""
         with self._snapshot() as connection:
-            place = self.find(connection, query.run)
-            is_aged = place is not None and self._is_aged(connection, *place)
-            page = None if place is None else read_events(connection, *place, query)
-            is_archived = place is None and self._may_be_archived(connection, query.run)
+            place = self._place(connection, query.run)
+            page, is_aged = None, False
+            if place is not None and (row := _row(connection, place, _IS_AGED)) is not None:
+                page, is_aged = read_events(connection, *place, query), row[0]
+            is_archived = page is None and self._may_be_archived(connection, query.run, place)
         if not is_archived and not (is_aged and self._archive_url is not None):
             return page
-        from .archive.finding import find_run
+        from .archive.finding import has_run
         from .archive.reading import read_archived_events
 
         archive = self._archive()
-        if is_archived and find_run(archive, query.run) is None:
+        if is_archived and not has_run(archive, query.run):
             return None
         return read_archived_events(archive, query) or page or EventPage([], None, None)
 
-    def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
+    def find(self, connection: Connection, run: str) -> Place | None:
         """The shard and key of a run that the database has."""
         place = self._place(connection, run)
-        if place is None:
+        if place is None or _row(connection, place, runs.c.run) is None:
             return None
-        statement = select(runs.c.run).where(runs.c.shard == place[0], runs.c.run == place[1])
-        return None if connection.execute(statement.limit(1)).first() is None else place
+        return place
 
     def _aged(self, stored: StoredRun, run: str) -> RunDetail:
         """One whose payloads have gone, or go as soon as they are archived."""
@@ -100,26 +102,18 @@ class OneRun:
             stored.row, stored.nodes, payloads, payloads=where, payloads_removed_at=removed_at
         )
 
-    def _place(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
-        if not 1 <= len(run) <= MAX_NAME or any("\ud800" <= c <= "\udfff" for c in run):
+    def _place(self, connection: Connection, run: str) -> Place | None:
+        """Where a run is, if it is; None: not a run's id, or no worker has ever run here."""
+        if not may_be_run(run):
             return None
         if not self._shards:  # it never changes once a worker has made it known
             self._shards = count_shards(connection)
         return (shard_of(run, self._shards), run_key(run)) if self._shards else None
 
-    def _is_aged(self, connection: Connection, shard: int, key: UUID) -> bool:
-        statement = select(runs.c.aged_at.is_not(None)).where(
-            runs.c.shard == shard, runs.c.run == key
-        )
-        return bool(connection.execute(statement.limit(1)).scalar())
-
-    def _may_be_archived(self, connection: Connection, run: str) -> bool:
+    def _may_be_archived(self, connection: Connection, run: str, place: Place | None) -> bool:
         """There is an archive, and nobody has deleted this run."""
-        if self._archive_url is None or not 1 <= len(run) <= MAX_NAME:
-            return False
-        place = self._place(connection, run)
-        if place is None:  # not a run's id; or a database that knows nothing yet
-            return not any("\ud800" <= c <= "\udfff" for c in run)
+        if self._archive_url is None or place is None:
+            return self._archive_url is not None and may_be_run(run)
         statement = select(tombstones.c.aged).where(
             tombstones.c.shard == place[0], tombstones.c.run == place[1]
         )
@@ -132,6 +126,15 @@ class OneRun:
             if self._opened is None:
                 self._opened = open_archive(self._archive_url)
             return self._opened
+
+
+_IS_AGED: Final = runs.c.aged_at.is_not(None)
+
+
+def _row(connection: Connection, place: Place, column: ColumnElement[Any]) -> Any:
+    shard, key = place
+    statement = select(column).where(runs.c.shard == shard, runs.c.run == key)
+    return connection.execute(statement.limit(1)).first()
 
 
 def open_archive(url: str) -> "Archive":

@@ -9,7 +9,14 @@ from uuid import UUID
 
 import psycopg
 
+from runfold.events import MAX_NAME
+
 BEFORE_ALL: Final = bytes(16)
+
+
+def may_be_run(text: str) -> bool:
+    """Whether a run can have this id at all."""
+    return 1 <= len(text) <= MAX_NAME and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def next_keys(connection: psycopg.Connection, shard: int, after: bytes, limit: int) -> list[bytes]:

@@ -198,7 +198,7 @@ def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> 
     gone: dict[Place, None] = {}
     reached, at = done, None
     for feed_seq, entries, are_gone, changed_at in rows:
-        keys = entries_of(entries)
+        keys = [UUID(bytes=run) for run, _ in entries_of(entries)]
         if feed_seq - len(keys) > reached:
             break
         (gone if are_gone else changed).update(((shard, key), None) for key in keys)

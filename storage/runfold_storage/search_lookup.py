@@ -15,8 +15,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, SmallInteger, Subquery, Uuid, cast, func, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection, Subquery, select
 
 from .change_feed import read_changes
 from .databases import explain
@@ -25,8 +24,7 @@ from .filters import RunFilter, tag_of
 from .search_texts import has_trigram, pattern_of, telling_part
 from .search_writing import Place
 from .summaries import Searched
-from .tables import runs
-from .ways import SUMMARY_COLUMNS
+from .ways import SUMMARY_COLUMNS, runs_at
 
 MAX_FOUND: Final = 2_000
 """Runs that an index may name: it knows no order."""
@@ -154,17 +152,5 @@ def _changed_since(connection: Connection) -> list[Place] | None:
 
 
 def _rows_of(places: Sequence[Place]) -> Subquery:
-    keys = (
-        func.unnest(
-            _bound([shard for shard, _ in places], SmallInteger),
-            _bound([run for _, run in places], Uuid),
-        )
-        .table_valued("shard", "run", name="keys")
-        .render_derived()
-    )
-    together = runs.join(keys, (runs.c.shard == keys.c.shard) & (runs.c.run == keys.c.run))
-    return select(*SUMMARY_COLUMNS).select_from(together).subquery()
-
-
-def _bound(values: Sequence[Any], kind: Any) -> Any:
-    return cast(literal(list(values), ARRAY(kind)), ARRAY(kind))
+    found = runs_at([shard for shard, _ in places], [run for _, run in places])
+    return select(*SUMMARY_COLUMNS).select_from(found).subquery()

@@ -19,13 +19,19 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
+    SmallInteger,
     Subquery,
+    Uuid,
+    bindparam,
+    cast,
     func,
     literal,
     select,
     tuple_,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from .filters import RunFilter
 from .tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
@@ -97,6 +103,20 @@ class Way(NamedTuple):
             return parts[0].subquery()
         merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
         return select(merged).order_by(*direction.order(merged.c)).limit(most).subquery()
+
+
+def runs_at(shards: Sequence[int] = (), keys: Sequence[UUID] = ()) -> FromClause:
+    """The runs at these places: the parameters `shards` and `keys` of the statement."""
+
+    def given(name: str, values: Sequence[Any], kind: Any) -> ColumnElement[Any]:
+        return cast(bindparam(name, list(values), ARRAY(kind)), ARRAY(kind))
+
+    places = (
+        func.unnest(given("shards", shards, SmallInteger), given("keys", keys, Uuid))
+        .table_valued("shard", "run", name="places")
+        .render_derived()
+    )
+    return runs.join(places, (runs.c.shard == places.c.shard) & (runs.c.run == places.c.run))
 
 
 def ways_of(wanted: RunFilter, first: datetime | None, end: datetime | None) -> list[Way]:

@@ -11,6 +11,7 @@ from posting import ended_run, post
 from runfold_storage.databases import connect
 from runfold_storage.jobs import Job, note_progress, start_job
 from runfold_storage.upkeep import Upkeep
+from runfold_workers.deleting import Progress
 from runfold_workers.job_worker import JobWorker, JobWorkerSettings
 from services import serving
 
@@ -54,7 +55,7 @@ def test_a_job_is_followed(
     expect(row.locator(".json")).to_contain_text("acme")
     with connect(migrated_url, autocommit=True) as database:
         start_job(database, job.id)
-        note_progress(database, job.id, {"deleted": 1, "after": None})
+        note_progress(database, job.id, Progress(deleted=1))
     expect(row).to_contain_text("1 of 4 runs")
     bar = row.get_by_role("progressbar")
     assert bar.evaluate("each => each.value") == 0.25

@@ -15,7 +15,7 @@ from msgspec import Struct
 from runfold.crashing import crash_point
 from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import Place, delete_runs
-from runfold_storage.jobs import finish_job, hold_job, note_progress, read_job, start_job
+from runfold_storage.jobs import finish_job, note_progress, take_up
 from runfold_storage.upkeep import DeleteArguments
 
 
@@ -29,17 +29,13 @@ class Progress(Struct):
 def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
     """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`."""
     prepare_session(connection)
-    with hold_job(connection, job_id):
-        job = read_job(connection, job_id)
-        assert job is not None
+    with take_up(connection, job_id, Progress) as (job, progress):
         arguments = msgspec.convert(job.arguments, DeleteArguments)
-        progress = msgspec.convert(job.progress or {}, Progress)
-        start_job(connection, job_id)
 
         def told(n: int, after: Place) -> None:
             progress.deleted += n
             progress.after = after
-            note_progress(connection, job_id, msgspec.to_builtins(progress))
+            note_progress(connection, job_id, progress)
             crash_point("after_page_deleted")
 
         delete_runs(

@@ -22,14 +22,7 @@ from msgspec import Struct
 from runfold.crashing import crash_point
 from runfold_storage.batches import prepare_session
 from runfold_storage.days import correct_day
-from runfold_storage.jobs import (
-    Interrupted,
-    finish_job,
-    hold_job,
-    note_progress,
-    read_job,
-    start_job,
-)
+from runfold_storage.jobs import Interrupted, finish_job, note_progress, take_up
 from runfold_storage.resting import Rests
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
@@ -86,15 +79,10 @@ def rebuild(
     The connection is in autocommit mode, and of this job alone.
     """
     prepare_session(connection)
-    with hold_job(connection, job_id):
-        job = read_job(connection, job_id)
-        assert job is not None
-        assert job.kind == KIND
-        progress = msgspec.convert(job.progress or {}, Progress)
-        start_job(connection, job_id)
+    with take_up(connection, job_id, Progress) as (job, progress):
 
         def note() -> None:
-            note_progress(connection, job_id, msgspec.to_builtins(progress))
+            note_progress(connection, job_id, progress)
             crash_point("after_progress")
             told(progress)
             if stop.is_set():

@@ -25,15 +25,7 @@ from runfold_storage.archive.place import Archive
 from runfold_storage.archive.whole import files_of, read_groups
 from runfold_storage.batches import prepare_session
 from runfold_storage.errors import RestoreRefused
-from runfold_storage.jobs import (
-    Interrupted,
-    finish_job,
-    hold_job,
-    hold_kind,
-    note_progress,
-    read_job,
-    start_job,
-)
+from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
 from runfold_storage.ledger import load_deleted
 from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.resting import Rests
@@ -41,6 +33,7 @@ from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Figures
 
+from . import retaining
 from .correcting import correct_runs
 from .rebuilding import portions
 from .selecting import Selection
@@ -87,15 +80,14 @@ def restore(
     whose `events` are brought along.
     """
     prepare_session(connection)
-    with hold_job(connection, job_id), hold_kind(connection, "retention"):
-        job = read_job(connection, job_id)
-        assert job is not None
+    with (
+        hold_kind(connection, retaining.KIND),
+        take_up(connection, job_id, Progress) as (_, progress),
+    ):
         check(connection, archive)
-        progress = msgspec.convert(job.progress or {}, Progress)
-        start_job(connection, job_id)
 
         def note() -> None:
-            note_progress(connection, job_id, msgspec.to_builtins(progress))
+            note_progress(connection, job_id, progress)
             crash_point("after_group_restored")
             told(progress)
             if stop.is_set():

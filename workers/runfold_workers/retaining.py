@@ -28,15 +28,7 @@ from runfold_storage.deletions import purge_left
 from runfold_storage.due_runs import PAYLOADS, Due, DueRun, Place, Turn, count_due, read_due, turns
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.incidents import raise_incident
-from runfold_storage.jobs import (
-    Interrupted,
-    finish_job,
-    hold_job,
-    hold_kind,
-    note_progress,
-    read_job,
-    start_job,
-)
+from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
 from runfold_storage.partitions import partition_name
 
 from .correcting import correct_runs
@@ -90,14 +82,10 @@ def retain(
     incident, where it cannot be written. The connection is in autocommit mode, of this job alone.
     """
     prepare_session(connection)
-    with hold_job(connection, job_id), hold_kind(connection, KIND):
-        job = read_job(connection, job_id)
-        assert job is not None
-        progress = msgspec.convert(job.progress or {}, Progress)
-        start_job(connection, job_id)
+    with hold_kind(connection, KIND), take_up(connection, job_id, Progress) as (job, progress):
 
         def note() -> None:
-            note_progress(connection, job_id, msgspec.to_builtins(progress))
+            note_progress(connection, job_id, progress)
             crash_point("after_aging_step")
             if stop.is_set():
                 raise Interrupted

@@ -56,9 +56,14 @@ def find_run(archive: Archive, run: str) -> ArchivedRun | None:
     return ArchivedRun(row, list(nodes.values()))
 
 
+def has_run(archive: Archive, run: str) -> bool:
+    """Whether there are rows of a run that nobody has deleted."""
+    return any(True for _ in _rows(archive, RUNS, run, [])) and not is_deleted(archive, run)
+
+
 def is_deleted(archive: Archive, run: str) -> bool:
     """Whether the archive knows that a person deleted this run."""
-    return any(True for _ in _rows(archive, TOMBSTONES, run))
+    return any(True for _ in _rows(archive, TOMBSTONES, run, []))
 
 
 def find_events(archive: Archive, run: str) -> Iterator[ArchivedEvent]:

@@ -40,7 +40,7 @@ class Files:
         shard: int,
         shards: int,
         token: UUID,
-        size_of: Callable[[Row], int] = lambda _: 100,
+        size_of: Callable[[Row], int],
     ) -> None:
         self._archive = archive
         self._kind = kind

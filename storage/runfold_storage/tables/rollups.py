@@ -1,5 +1,7 @@
 """Statistics, by the hour and by the day."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -17,27 +19,41 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata
 from .runs import RUN_STATUSES
 
+
+def _figures() -> tuple[Column[Any], ...]:
+    return (
+        filled("n_timed", BigInteger, "0"),
+        Column("duration_min_us", BigInteger),
+        Column("duration_max_us", BigInteger),
+        filled("duration_sum_us", Numeric, "0"),
+        filled("input_tokens", Numeric, "0"),
+        filled("output_tokens", Numeric, "0"),
+        filled("cost_nano_usd", Numeric, "0"),
+    )
+
+
+def _histogram() -> tuple[Column[Any], ...]:
+    """Of durations (see `histogram`)."""
+    return (
+        filled("bins", ARRAY(SmallInteger), "'{}'"),
+        filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    )
+
+
 # Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
-# run's first event; `bins` and `bin_counts` are a histogram of durations (see `histogram`).
+# run's first event.
 stats = Table(
     "stats",
     metadata,
     filled("hour", TIME),
     filled("n", BigInteger, "0"),
-    filled("n_timed", BigInteger, "0"),
-    Column("duration_min_us", BigInteger),
-    Column("duration_max_us", BigInteger),
-    filled("duration_sum_us", Numeric, "0"),
-    filled("input_tokens", Numeric, "0"),
-    filled("output_tokens", Numeric, "0"),
-    filled("cost_nano_usd", Numeric, "0"),
+    *_figures(),
     filled("shard", SmallInteger),
     filled("project", Text),
     filled("workflow", Text),
     filled("node", Text),
     filled("status", Text),
-    filled("bins", ARRAY(SmallInteger), "'{}'"),
-    filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    *_histogram(),
     derived(
         "is_open",
         Boolean,
@@ -61,18 +77,11 @@ stats_days = Table(
     metadata,
     filled("day", TIME),
     *(filled(status, BigInteger, "0") for status in RUN_STATUSES),
-    filled("n_timed", BigInteger, "0"),
-    Column("duration_min_us", BigInteger),
-    Column("duration_max_us", BigInteger),
-    filled("duration_sum_us", Numeric, "0"),
-    filled("input_tokens", Numeric, "0"),
-    filled("output_tokens", Numeric, "0"),
-    filled("cost_nano_usd", Numeric, "0"),
+    *_figures(),
     filled("shard", SmallInteger),
     filled("project", Text),
     filled("workflow", Text),
-    filled("bins", ARRAY(SmallInteger), "'{}'"),
-    filled("bin_counts", ARRAY(BigInteger), "'{}'"),
+    *_histogram(),
     PrimaryKeyConstraint("workflow", "project", "day", "shard"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
