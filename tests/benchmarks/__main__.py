@@ -1,10 +1,8 @@
 """Measure the whole pipeline and each part of it, on private servers."""
 
 import argparse
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +15,6 @@ from benchmarks.filling import fill
 from benchmarks.profiling import Profile
 from benchmarks.servers import Servers, open_servers
 from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
-from runfold_api.serving import bind, make_server, url_of
-from runfold_api.settings import Settings
 from runfold_workers.indexing import Indexing
 
 _AT_A_TIME: Final = 50_000
@@ -114,23 +110,7 @@ def _read_month(servers: Servers, sizes: Sizes, runs: int) -> dict[str, dict[str
             while indexing.turn():
                 pass
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later
-        with _serving(Settings(redis_url=servers.redis_url, database_url=url)) as api_url:
-            return reading.measure(url, api_url, sizes.read_rounds)
-
-
-@contextmanager
-def _serving(settings: Settings) -> Iterator[str]:
-    """The API in a thread of this process."""
-    with bind(port=0) as listener:
-        listener.listen()
-        server = make_server(settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield url_of(listener)
-        finally:
-            server.should_exit = True
-            thread.join()
+        return reading.measure(servers.redis_url, url, sizes.read_rounds)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
 """How long reads take, in PostgreSQL and over HTTP, and how much longer with ten times the runs.
 
 `sql` is what the statements of one read take together, with their way there and back; `http` is
-the whole request, client and server in one process.
+the whole request, from a client that does as little as it can to one process of the API.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.client import HTTPConnection
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode, urlsplit
 
-import httpx
 from sqlalchemy import event
 
+from benchmarks.children import Child
 from runfold_storage.history import History
 
 _WARM_UP: Final = 5
+
+
+class ReadFailed(Exception):
+    """The API did not answer a read."""
 
 
 class Read(NamedTuple):
@@ -28,10 +35,15 @@ class Read(NamedTuple):
     """It looks at up to 50,000 runs, for its filters together match next to nothing."""
 
 
-def measure(database_url: str, api_url: str, rounds: int) -> dict[str, dict[str, float]]:
+def measure(redis_url: str, database_url: str, rounds: int) -> dict[str, dict[str, float]]:
     """p50 and p99 in milliseconds of each read."""
     figures = {}
-    with History(database_url) as history, httpx.Client(base_url=api_url) as client:
+    with (
+        History(database_url) as history,
+        Child("serving", redis_url=redis_url, database_url=database_url) as serving,
+    ):
+        serving.go()
+        client = HTTPConnection(urlsplit(serving.answer()["url"]).netloc)
         for read in _reads(history):
             few = max(rounds // 20, 5) if read.is_bounded else rounds
             sql = _sql_ms(history, read, few)
@@ -49,6 +61,8 @@ def measure(database_url: str, api_url: str, rounds: int) -> dict[str, dict[str,
 def _reads(history: History) -> Iterator[Read]:
     now = datetime.now(UTC)
     deep = history.runs(limit=50, offset=5000)
+    if deep.next_cursor is None:  # of a month that is as short
+        deep = history.runs(limit=50, offset=500)
     yield _list("list")
     yield _list("list, deep cursor", cursor=deep.next_cursor)
     for name, filters in _FILTERS.items():
@@ -117,8 +131,8 @@ def _stats(query: dict[str, Any]) -> Callable[[History], Any]:
     return lambda history: history.stats(**query)
 
 
-def _encoded(query: dict[str, Any]) -> httpx.QueryParams:
-    return httpx.QueryParams(
+def _encoded(query: dict[str, Any]) -> str:
+    return urlencode(
         {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in query.items()
@@ -137,13 +151,17 @@ def _sql_ms(history: History, read: Read, rounds: int) -> list[float]:
     return sorted(times)
 
 
-def _http_ms(client: httpx.Client, read: Read, rounds: int) -> list[float]:
+def _http_ms(client: HTTPConnection, read: Read, rounds: int) -> list[float]:
     times = []
     for number in range(rounds + _WARM_UP):
         began = time.perf_counter()
-        client.get(read.path).raise_for_status()
+        client.request("GET", read.path)
+        response = client.getresponse()
+        body = response.read()
         if number >= _WARM_UP:
             times.append((time.perf_counter() - began) * 1000)
+        if response.status != HTTPStatus.OK:
+            raise ReadFailed(f"{read.path}: {response.status} {body.decode()}")
     return sorted(times)
 
 
