@@ -38,7 +38,7 @@ def percentiles(counts: Mapping[int, int], fractions: Iterable[float]) -> list[f
     The lower of two neighbours counts, as in PostgreSQL's `percentile_disc`.
     """
     indices = sorted(counts)
-    reached = list(accumulate(counts[index] for index in indices))
+    reached = list(accumulate(map(counts.__getitem__, indices)))
     total = reached[-1] if reached else 0
     if total <= 0:
         return [None for _ in fractions]

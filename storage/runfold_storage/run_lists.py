@@ -22,15 +22,15 @@ from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .filters import RunFilter
 from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
-from .run_totals import NONE, Survey, open_hours, survey
+from .run_totals import NONE, Survey, open_hours, read_known, survey
 from .search_lookup import read_searched
 from .summaries import RunPage, summary_of
 from .tables import runs
-from .watermarks import read_watermark
 from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Direction, Key, SummaryRow, Way, choose, ways_of
 
 FIRST_EXAMINED: Final = 2_000
-"""Runs that are looked at in the first stretch of a page; each further one is twice as long."""
+"""Runs that are looked at in the first stretch of a page, or more where few of the newest match;
+each further one is twice as long."""
 MAX_EXAMINED: Final = 50_000
 """Runs that are looked at for one page."""
 
@@ -69,10 +69,10 @@ def make_page(wanted: RunFilter, limit: int, offset: int, cursor: str | None) ->
 
 def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     """One page; `connection` is in a transaction with one snapshot for all of its statements."""
-    ways = _ways(connection, wanted)
+    known, watermark = read_known(connection, wanted)
     total, found = NONE, _Found([], None)
-    if ways:
-        surveyed = survey(connection, wanted, ways)
+    if known and (ways := _ways(connection, wanted)):
+        surveyed = survey(connection, wanted, ways, known)
         total = surveyed.total
         if total != NONE:
             found = _find(connection, wanted, ways, surveyed, page)
@@ -84,7 +84,7 @@ def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
         next_cursor=next_cursor,
         prev_cursor=prev_cursor,
         total=total,
-        watermark=read_watermark(connection),
+        watermark=watermark,
         searched=searched,
     )
 
@@ -119,8 +119,11 @@ def _find(
         rows = _select(connection, surveyed.among, wanted, page, direction, page.limit + 1)
         return _full(rows, page) or _Found(rows, None)
     way = surveyed.way if direction == NEWEST_FIRST else choose(connection, ways, direction)
+    if way.is_whole:
+        rows = _rows(connection, way.page(page.limit + 1, direction, page.offset))
+        return _full(rows, page) or _Found(rows, None)
     rows = []
-    examined, stretch = 0, MAX_EXAMINED if page.offset else FIRST_EXAMINED
+    examined, stretch = 0, _first_stretch(page, surveyed.share)
     while True:
         walked = way.walk(SUMMARY_COLUMNS, stretch, direction)
         rows += _select(connection, walked, wanted, page, direction, page.limit + 1 - len(rows))
@@ -134,6 +137,14 @@ def _find(
             return _Found(rows, reached)
         direction = Direction(reached, direction.is_newer)
         stretch = min(2 * stretch, MAX_EXAMINED - examined)
+
+
+def _first_stretch(page: Page, share: float) -> int:
+    """Twice what should do for a page, where so many match."""
+    if page.offset:
+        return MAX_EXAMINED
+    needed = 2 * page.limit / share if share else MAX_EXAMINED
+    return round(min(max(needed, FIRST_EXAMINED), MAX_EXAMINED))
 
 
 def _select(
@@ -152,6 +163,10 @@ def _select(
         .limit(most)
         .offset(page.offset)
     )
+    return _rows(connection, statement)
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> list[Any]:
     return list(map(SummaryRow._make, connection.execute(statement)))
 
 

@@ -7,6 +7,8 @@ runs there are.
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import reduce
+from operator import add
 from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Subquery, and_, func, select
@@ -14,8 +16,9 @@ from sqlalchemy import ColumnElement, Connection, Subquery, and_, func, select
 from .estimates import estimate_rows
 from .filters import RunFilter
 from .search_lookup import look_up
-from .summaries import Total
+from .summaries import Total, Watermark
 from .tables import RUN_STATUSES, runs, stats, stats_days
+from .watermarks import POSITIONS, watermark_of
 from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Way, choose
 
 COUNTED: Final = 1_000
@@ -27,39 +30,62 @@ SAMPLED: Final = 250
 
 NONE: Final = Total(0, "exact")
 
-_COMMON: Final = 0.01
-"""Tags that more than so many of the newest runs have are not looked up by their index."""
 _COMMON_TEXT: Final = 0.025
 """Texts that as many of the newest runs have fill a page on the first stretch of a walk."""
 
 
 class Survey(NamedTuple):
-    """The total, the way to take, and the few runs among which all are, if an index knows them."""
+    """The total, the way to take, and the few runs among which all are, if an index knows them.
+
+    `share`: of the newest runs of that way so many match.
+    """
 
     total: Total
     way: Way
     among: Subquery | None = None
+    share: float = 1
 
 
-def survey(connection: Connection, wanted: RunFilter, ways: list[Way]) -> Survey:
-    """Count, and choose a way for the newest page."""
-    known = count_by_days(connection, wanted)
-    if not known:
-        return Survey(NONE, ways[0])
+def read_known(connection: Connection, wanted: RunFilter) -> tuple[int, Watermark]:
+    """How many runs there are of this project, workflow and status, and how far the fold is."""
+    days = stats_days.c
+    conditions: list[ColumnElement[bool]] = [days.workflow == (wanted.workflow or "")]
+    if wanted.project is not None or wanted.workflow is None:
+        conditions.append(days.project == (wanted.project or ""))
+    statuses = [days[status] for status in wanted.statuses or RUN_STATUSES]
+    counted = select(func.sum(reduce(add, statuses))).where(*conditions).scalar_subquery()
+    rows = connection.execute(POSITIONS.add_columns(counted.label("known"))).all()
+    return int(rows[0].known or 0) if rows else 0, watermark_of(rows)
+
+
+def survey(connection: Connection, wanted: RunFilter, ways: list[Way], known: int) -> Survey:
+    """Count, and choose a way for the newest page; `known`: see `read_known`."""
     way = choose(connection, ways, NEWEST_FIRST)
     if wanted.is_counted:
         return Survey(Total(known, "exact"), way)
+    if way.is_whole:
+        return Survey(_count_way(connection, wanted, way, known), way)
     if wanted.has_text and (found := _look_up(connection, wanted, way)) is not None:
         return found
     examined, matching, tagged = _sample(connection, way.walk(SUMMARY_COLUMNS, COUNTED + 1), wanted)
     if examined <= COUNTED:
         return Survey(Total(matching, "exact"), way)
-    if wanted.tags and tagged <= examined * _COMMON:
+    if wanted.tags and known * tagged / examined <= 2 * MAX_TAGGED:
         n, n_matching, _ = _sample(connection, with_tags(wanted, MAX_TAGGED + 1), wanted)
         if n <= MAX_TAGGED:
             return Survey(Total(n_matching, "exact"), way, with_tags(wanted))
-    estimate = _estimate(connection, wanted, known, matching / examined)
-    return Survey(Total(min(max(matching, estimate), known), "estimate"), way)
+    share = matching / examined
+    estimate = _estimate(connection, wanted, known, share)
+    return Survey(Total(min(max(matching, estimate), known), "estimate"), way, share=share)
+
+
+def _count_way(connection: Connection, wanted: RunFilter, way: Way, known: int) -> Total:
+    """All of a way: its index alone is read."""
+    counted = select(func.count()).select_from(way.walk([], COUNTED + 1))
+    n: int = connection.execute(counted).scalar_one()
+    if n <= COUNTED:
+        return Total(n, "exact")
+    return Total(min(max(n, _estimate(connection, wanted, known, 1)), known), "estimate")
 
 
 def _look_up(connection: Connection, wanted: RunFilter, way: Way) -> Survey | None:
@@ -83,17 +109,6 @@ def _estimate(connection: Connection, wanted: RunFilter, known: int, share: floa
         return round(known * share)
     estimate = estimate_rows(connection, select(runs.c.run).where(*rest.conditions()))
     return round(estimate * share) if wanted.has_text else estimate
-
-
-def count_by_days(connection: Connection, wanted: RunFilter) -> int:
-    """How many runs there are of this project, workflow and status."""
-    days = stats_days.c
-    conditions: list[ColumnElement[bool]] = [days.workflow == (wanted.workflow or "")]
-    if wanted.project is not None or wanted.workflow is None:
-        conditions.append(days.project == (wanted.project or ""))
-    numbers = [func.sum(days[status]) for status in wanted.statuses or RUN_STATUSES]
-    counted = connection.execute(select(*numbers).where(*conditions)).one()
-    return int(sum(number or 0 for number in counted))
 
 
 def open_hours(

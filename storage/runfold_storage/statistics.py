@@ -5,8 +5,9 @@ the true value and never outside the smallest and largest duration. Minutes and 
 in no rollup: they come from the runs, at a cost that follows their number.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -20,12 +21,12 @@ from .stats_sources import Part, Source
 from .stats_statements import (
     MAX_ROWS,
     bins_statement,
-    days_bins_statement,
+    day_rows_statement,
     days_statement,
     sums_statement,
 )
 from .summaries import Watermark
-from .tallies import Tally
+from .tallies import Tally, merged
 from .watermarks import read_watermark
 
 
@@ -44,7 +45,8 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
     """Answer; `connection` is in a transaction with one snapshot for all of it."""
     tallies = _read_tallies(connection, query, remembered)
     is_nodes = query.group_by == "node"
-    answer: dict[str, Any] = figures_of(_merged(tallies.values()), is_nodes=is_nodes)
+    whole = remembered.merged(chain(*tallies.values()))
+    answer: dict[str, Any] = figures_of(whole, is_nodes=is_nodes)
     if query.bucket is not None:
         answer["buckets"] = _buckets(tallies, None, is_nodes=is_nodes)
     if query.group_by is not None:
@@ -59,7 +61,7 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
 
 
 _Key = tuple[str | None, datetime | None]  # group and bucket
-_Tallies = dict[_Key, Tally]
+_Tallies = dict[_Key, list[Tally]]
 
 
 def _read_tallies(
@@ -68,43 +70,48 @@ def _read_tallies(
     tallies: _Tallies = {}
     rows = 0
     for part in query.parts():
+        form, parameters = query.form(part), query.parameters(part)
         if part.source is Source.DAYS and query.group_by is None:
             for day, tally in _read_days(connection, query, part, remembered).items():
-                tallies.setdefault((None, _begin_of(query.bucket, day)), Tally()).merge(tally)
+                tallies.setdefault((None, _begin_of(query.bucket, day)), []).append(tally)
             continue
-        sums = connection.execute(sums_statement(query, part)).all()
+        sums = connection.execute(sums_statement(form), parameters).all()
         rows += len(sums)
         if rows > MAX_ROWS:
             raise BadParameter(
                 "bucket" if query.bucket is not None else "group_by",
                 f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
             )
+        added: dict[_Key, Tally] = defaultdict(Tally)
         for row in sums:
-            tallies.setdefault((row.grp, row.bucket), Tally()).add(row)
-        for row in connection.execute(bins_statement(query, part)):
-            tallies[row.grp, row.bucket].add_bins(row.bins, row.ns)
+            added[row.grp, row.bucket].add(row)
+        for row in connection.execute(bins_statement(form), parameters):
+            added[row.grp, row.bucket].add_bins(row.bins, row.ns)
+        for key, tally in added.items():
+            tallies.setdefault(key, []).append(tally)
     return tallies
 
 
 def _read_days(
     connection: Connection, query: StatsQuery, part: Part, remembered: RememberedDays
 ) -> dict[datetime, Tally]:
+    form, parameters = query.form(part), query.parameters(part)
     found: dict[datetime, Tally] = {}
     new: dict[datetime, tuple[Key, Any]] = {}
-    for row in connection.execute(days_statement(query, part)):
-        found[row.day] = Tally()
-        found[row.day].add(row)
-        key, version = (query.project, query.workflow, row.day), tuple(row)
-        bins = remembered.get(key, version)
-        if bins is None:
-            new[row.day] = key, version
-        else:
-            found[row.day].bins = dict(bins)
+    for day, *version in connection.execute(days_statement(form), parameters):
+        key = (query.project, query.workflow, day)
+        tally = remembered.get(key, version)
+        if tally is None:
+            tally = Tally()
+            new[day] = key, version
+        found[day] = tally
     if new:
-        for row in connection.execute(days_bins_statement(query, part, list(new))):
-            found[row.day].add_bins(row.bins, row.ns)
+        wanted = parameters | {"wanted": list(new)}
+        for row in connection.execute(day_rows_statement(form), wanted):
+            found[row.day].add(row)
+            found[row.day].add_bins(row.bins, row.bin_counts)
         for day, (key, version) in new.items():
-            remembered.put(key, version, dict(found[day].bins))
+            remembered.put(key, version, found[day])
     return found
 
 
@@ -117,21 +124,14 @@ def _begin_of(bucket: str | None, day: datetime) -> datetime | None:
     return None if bucket is None else day
 
 
-def _merged(tallies: Iterable[Tally]) -> Tally:
-    whole = Tally()
-    for tally in tallies:
-        whole.merge(tally)
-    return whole
-
-
 def _buckets(tallies: _Tallies, group: str | None, *, is_nodes: bool) -> list[BucketFigures]:
     """Those of one group, or of all; a bucket that nothing began in is left out."""
-    by_start: dict[datetime, list[Tally]] = {}
-    for (name, start), tally in tallies.items():
+    by_start: dict[datetime, list[Tally]] = defaultdict(list)
+    for (name, start), own in tallies.items():
         if start is not None and group in (None, name):
-            by_start.setdefault(start, []).append(tally)
+            by_start[start] += own
     return [
-        BucketFigures(**figures_of(_merged(by_start[start]), is_nodes=is_nodes), start=start)
+        BucketFigures(**figures_of(merged(by_start[start]), is_nodes=is_nodes), start=start)
         for start in sorted(by_start)
     ]
 
@@ -141,15 +141,15 @@ def _groups(tallies: _Tallies, query: StatsQuery) -> list[GroupFigures]:
     assert query.group_by is not None
     is_nodes = query.group_by == "node"
     by_name: dict[str, _Tallies] = {}
-    for (name, start), tally in tallies.items():
+    for (name, start), its in tallies.items():
         if name is not None:
-            by_name.setdefault(name, {})[name, start] = tally
+            by_name.setdefault(name, {})[name, start] = its
     groups = []
     for name, own in by_name.items():
         fields: dict[str, Any] = {query.group_by: name}
         if query.bucket is not None:
             fields["buckets"] = _buckets(own, name, is_nodes=is_nodes)
-        figures = figures_of(_merged(own.values()), is_nodes=is_nodes)
+        figures = figures_of(merged(chain(*own.values())), is_nodes=is_nodes)
         groups.append(GroupFigures(**figures, **fields))
     return sorted(groups, key=lambda group: (-group.total, _name(group, query.group_by)))
 

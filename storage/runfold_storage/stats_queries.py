@@ -8,7 +8,7 @@ it begins there, which matters in zones that are half an hour off.
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, literal_column
+from sqlalchemy import ColumnElement, bindparam, literal_column
 
 from .errors import BadParameter
 from .parameters import check_choice, check_name, check_time, check_zone
@@ -42,40 +42,78 @@ class StatsQuery(NamedTuple):
             return parts_of(self.since, self.until)
         return [Part(Source.HOURS, self.since, self.until)]
 
-    def conditions(self, part: Part) -> list[ColumnElement[bool]]:
-        """As SQL over this part's table."""
-        table, time = table_of(part.source).c, time_of(part.source)
+    def form(self, part: Part) -> "Form":
+        """What the statements for a part of it depend on."""
+        return Form(
+            part.source,
+            self.bucket,
+            self.group_by,
+            has_project=self.project is not None,
+            has_workflow=self.workflow is not None,
+            has_first=part.first is not None,
+            has_end=part.end is not None,
+        )
+
+    def parameters(self, part: Part) -> dict[str, Any]:
+        """The parameters of those statements."""
+        return {
+            "project": self.project,
+            "workflow": self.workflow,
+            "first": part.first,
+            "end": part.end,
+            # Hours are those of UTC: in zones that are half an hour off, no rollup begins with
+            # theirs.
+            "zone": "UTC" if self.bucket in ("minute", "hour") else self.tz,
+        }
+
+
+class Form(NamedTuple):
+    """Questions whose statements differ by nothing but their parameters."""
+
+    source: Source
+    bucket: str | None
+    group_by: str | None
+    has_project: bool
+    has_workflow: bool
+    has_first: bool
+    has_end: bool
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL over the table of the source."""
+        table, time = table_of(self.source).c, time_of(self.source)
         found: list[ColumnElement[bool]] = []
-        if part.source is Source.DAYS:
+        if self.source is Source.DAYS:
             found += self._level(table)
         else:
             # Written out, or a prepared plan would not know that the index of runs' hours will do.
-            nothing: ColumnElement[str] = literal_column("''")
             is_node = self.group_by == "node"
-            found.append(table.node != nothing if is_node else table.node == nothing)
+            found.append(table.node != _NOTHING if is_node else table.node == _NOTHING)
             found.append(table.n > 0)
-            if self.project is not None:
-                found.append(table.project == self.project)
-            if self.workflow is not None:
-                found.append(table.workflow == self.workflow)
+            if self.has_project:
+                found.append(table.project == bindparam("project"))
+            if self.has_workflow:
+                found.append(table.workflow == bindparam("workflow"))
         if self.group_by == "error_type":
             found.append(table.unusual_status == "failed")
-        if part.first is not None:
-            found.append(time >= part.first)
-        if part.end is not None:
-            found.append(time < part.end)
+        if self.has_first:
+            found.append(time >= bindparam("first"))
+        if self.has_end:
+            found.append(time < bindparam("end"))
         return found
 
     def _level(self, days: Any) -> list[ColumnElement[bool]]:
         """Rows of days are there of all, of each project and of each workflow of a project."""
-        if self.workflow is not None or self.group_by == "workflow":
-            workflow = (
-                days.workflow != "" if self.workflow is None else days.workflow == self.workflow
-            )
-            return [workflow, *([days.project == self.project] if self.project is not None else [])]
-        if self.project is None and self.group_by == "project":
-            return [days.workflow == "", days.project != ""]
-        return [days.workflow == "", days.project == (self.project or "")]
+        project = [days.project == bindparam("project")] if self.has_project else []
+        if self.has_workflow:
+            return [days.workflow == bindparam("workflow"), *project]
+        if self.group_by == "workflow":
+            return [days.workflow != _NOTHING, *project]
+        if self.group_by == "project" and not project:
+            return [days.workflow == _NOTHING, days.project != _NOTHING]
+        return [days.workflow == _NOTHING, *(project or [days.project == _NOTHING])]
+
+
+_NOTHING: Final[ColumnElement[str]] = literal_column("''")
 
 
 def make_stats_query(

@@ -1,13 +1,19 @@
-"""Rollups added up by PostgreSQL: sums and histograms, per group and bucket."""
+"""Rollups added up by PostgreSQL: sums and histograms, per group and bucket.
 
-from collections.abc import Sequence
-from datetime import datetime
+A statement is made once for all questions of a form, which takes SQLAlchemy longer than PostgreSQL
+takes to answer most of them; its parameters are those of `StatsQuery.parameters`.
+"""
+
+from functools import lru_cache, reduce
+from operator import add
 from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    Text,
+    bindparam,
     cast,
     func,
     literal,
@@ -18,20 +24,22 @@ from sqlalchemy import (
     true,
 )
 
-from .stats_queries import StatsQuery
-from .stats_sources import Part, Source, table_of, time_of
+from .stats_queries import Form
+from .stats_sources import Source, table_of, time_of
 from .tables import RUN_STATUSES, stats_days
 
+_MOST_KEPT: Final = 500
 MAX_ROWS: Final = 20_000
 """Sums that one answer is made of: groups × buckets × statuses."""
 
 
-def sums_statement(query: StatsQuery, part: Part) -> Select[Any]:
+@lru_cache(_MOST_KEPT)
+def sums_statement(form: Form) -> Select[Any]:
     """Everything but the histograms, per group and bucket, and per status unless by days."""
-    table = table_of(part.source).c
-    group, bucket = _keys(query, part)
+    table = table_of(form.source).c
+    group, bucket = _keys(form)
     statement = select(group.label("grp"), bucket.label("bucket"))
-    if part.source is Source.DAYS:
+    if form.source is Source.DAYS:
         counts = [func.sum(table[status]) for status in RUN_STATUSES]
         statement = (
             statement.add_columns(*(n.label(s) for n, s in zip(counts, RUN_STATUSES, strict=True)))
@@ -42,17 +50,14 @@ def sums_statement(query: StatsQuery, part: Part) -> Select[Any]:
         statement = statement.add_columns(table.status, func.sum(table.n).label("n")).group_by(
             "grp", "bucket", table.status
         )
-    return (
-        statement.add_columns(*sum_columns(table))
-        .where(*query.conditions(part))
-        .limit(MAX_ROWS + 1)
-    )
+    return statement.add_columns(*sum_columns(table)).where(*form.conditions()).limit(MAX_ROWS + 1)
 
 
-def bins_statement(query: StatsQuery, part: Part) -> Select[Any]:
+@lru_cache(_MOST_KEPT)
+def bins_statement(form: Form) -> Select[Any]:
     """The histograms, per group and bucket, each as one row of two arrays."""
-    table = table_of(part.source)
-    group, bucket = _keys(query, part)
+    table = table_of(form.source)
+    group, bucket = _keys(form)
     bins = unnested_bins(table.c)
     each = (
         select(
@@ -62,7 +67,7 @@ def bins_statement(query: StatsQuery, part: Part) -> Select[Any]:
             cast(func.sum(bins.c.n), BigInteger).label("n"),
         )
         .select_from(table.join(bins, true()))
-        .where(*query.conditions(part))
+        .where(*form.conditions())
         .group_by("grp", "bucket", bins.c.bin)
         .having(func.sum(bins.c.n) != 0)
         .subquery()
@@ -75,28 +80,26 @@ def bins_statement(query: StatsQuery, part: Part) -> Select[Any]:
     ).group_by(each.c.grp, each.c.bucket)
 
 
-def days_statement(query: StatsQuery, part: Part) -> Select[Any]:
-    """Everything but the histograms of each day, and which rows these are."""
+@lru_cache(_MOST_KEPT)
+def days_statement(form: Form) -> Select[Any]:
+    """The days, and which rows are theirs."""
     days = stats_days.c
-    counts = [func.sum(days[status]).label(status) for status in RUN_STATUSES]
+    n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
     xid: ColumnElement[int] = literal_column("stats_days.xmin::text::bigint")
-    written = func.sum(xid).label("written")
     return (
-        select(days.day, *counts, *sum_columns(days), func.count().label("rows"), written)
-        .where(*query.conditions(part))
+        select(days.day, n, func.count(), func.sum(xid))
+        .where(*form.conditions())
         .group_by(days.day)
-        .having(or_(*(func.sum(days[status]) != 0 for status in RUN_STATUSES)))
-        .order_by(days.day)
+        .having(n != 0)
         .limit(MAX_ROWS + 1)
     )
 
 
-def days_bins_statement(query: StatsQuery, part: Part, wanted: Sequence[datetime]) -> Select[Any]:
-    """The histograms of these days, as they are: few rows are added up faster here than there."""
-    days = stats_days.c
-    return select(days.day, days.bins, days.bin_counts.label("ns")).where(
-        *query.conditions(part), days.day.in_(wanted)
-    )
+@lru_cache(_MOST_KEPT)
+def day_rows_statement(form: Form) -> Select[Any]:
+    """The rows of the days `wanted`, as they are: few are added up faster here than there."""
+    wanted = stats_days.c.day.in_(bindparam("wanted", expanding=True))
+    return select(stats_days).where(*form.conditions(), wanted)
 
 
 def sum_columns(of: Any) -> list[ColumnElement[Any]]:
@@ -127,11 +130,9 @@ def unnested_bins(of: Any) -> Any:
     )
 
 
-def _keys(query: StatsQuery, part: Part) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    table, time = table_of(part.source).c, time_of(part.source)
-    group = null() if query.group_by is None else table[query.group_by]
-    if query.bucket is None:
+def _keys(form: Form) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    table, time = table_of(form.source).c, time_of(form.source)
+    group = null() if form.group_by is None else table[form.group_by]
+    if form.bucket is None:
         return group, null()
-    # Hours are those of UTC: in zones that are half an hour off, no rollup begins with theirs.
-    zone = "UTC" if query.bucket in ("minute", "hour") else query.tz
-    return group, func.date_trunc(literal(query.bucket), time, literal(zone))
+    return group, func.date_trunc(literal(form.bucket), time, bindparam("zone", type_=Text))

@@ -28,9 +28,21 @@ class DurationFigures(Struct, frozen=True):
 class Tally:
     """Sums over any number of rollup rows."""
 
-    __slots__ = ("amounts", "bins", "counts", "longest_us", "n_timed", "shortest_us", "sum_us")
+    __slots__ = (
+        "_durations",
+        "amounts",
+        "bins",
+        "counts",
+        "is_complete",
+        "longest_us",
+        "n_timed",
+        "shortest_us",
+        "sum_us",
+    )
 
     def __init__(self) -> None:
+        self.is_complete = False
+        self._durations: DurationFigures | None = None
         self.counts: Counter[str] = Counter()
         self.n_timed = 0
         self.sum_us = 0
@@ -38,6 +50,12 @@ class Tally:
         self.longest_us: int | None = None
         self.amounts = [0, 0, 0]
         self.bins: dict[int, int] = {}
+
+    def complete(self) -> None:
+        """Nothing is added any more: the percentiles are found once."""
+        if not self.is_complete:
+            self._durations = self.durations()
+            self.is_complete = True
 
     def add(self, row: Any) -> None:
         """One row of sums: all of one status (`status`, `n`), or with a number for each."""
@@ -48,7 +66,8 @@ class Tally:
                 self.counts[status] += int(getattr(row, status))
         self.n_timed += int(row.n_timed)
         self.sum_us += int(row.duration_sum_us)
-        self._widen(row.duration_min_us, row.duration_max_us)
+        if row.n_timed > 0:
+            self._widen(row.duration_min_us, row.duration_max_us)
         for i, sum_ in enumerate((row.input_tokens, row.output_tokens, row.cost_nano_usd)):
             self.amounts[i] += int(sum_)
 
@@ -81,6 +100,8 @@ class Tally:
 
     def durations(self) -> DurationFigures:
         """In the contract's units; all null when nothing was timed."""
+        if self._durations is not None:
+            return self._durations
         if self.n_timed <= 0:
             return DurationFigures()
         values_us = percentiles(self.bins, [fraction for _, fraction in _PERCENTILES])
@@ -109,3 +130,14 @@ class Tally:
             self.shortest_us = shortest_us
         if longest_us is not None and (self.longest_us is None or longest_us > self.longest_us):
             self.longest_us = longest_us
+
+
+def merged(tallies: Iterable[Tally]) -> Tally:
+    """The sum of all; of one, itself."""
+    given = list(tallies)
+    if len(given) == 1:
+        return given[0]
+    whole = Tally()
+    for tally in given:
+        whole.merge(tally)
+    return whole

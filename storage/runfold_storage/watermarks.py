@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
@@ -13,7 +13,7 @@ from .positions import Position
 from .summaries import Watermark
 from .tables import positions
 
-_POSITIONS = select(
+POSITIONS: Final = select(
     positions.c.shard,
     positions.c.position,
     positions.c.folded_at,
@@ -23,7 +23,11 @@ _POSITIONS = select(
 
 def read_watermark(connection: Connection) -> Watermark:
     """The position of each shard, and the age of the newest folded event of all of them."""
-    rows = connection.execute(_POSITIONS).all()
+    return watermark_of(connection.execute(POSITIONS).all())
+
+
+def watermark_of(rows: Sequence[Any]) -> Watermark:
+    """From rows that have the columns of `POSITIONS`."""
     folded = [(row.folded_at, float(row.age_s)) for row in rows if row.folded_at is not None]
     folded_at, age_s = max(folded, default=(None, None))
     return Watermark(

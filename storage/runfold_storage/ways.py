@@ -20,6 +20,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Select,
     SmallInteger,
     Subquery,
     Uuid,
@@ -45,6 +46,7 @@ SUMMARY_COLUMNS: Final = [
     and (column.computed is None or column.name == "fingerprint")
 ]
 """What lists show, and all that they are filtered by."""
+_SUMMARIES: Final = select(*SUMMARY_COLUMNS)
 
 # SQLAlchemy's rows take ten times as long to take apart.
 SummaryRow: Final = namedtuple(  # type: ignore[misc]  # of names that are known at run time
@@ -83,9 +85,24 @@ NEWEST_FIRST: Final = Direction()
 
 
 class Way(NamedTuple):
-    """Stretches of one index; each is the conditions that it answers."""
+    """Stretches of one index; each is the conditions that it answers.
+
+    `is_whole`: it has the filter's runs and no others.
+    """
 
     stretches: list[Conditions]
+    is_whole: bool = False
+
+    def page(self, most: int, direction: Direction, offset: int) -> Select[Any]:
+        """So many summaries of it, in order; for a way that is whole."""
+        if len(self.stretches) == 1:
+            page = _SUMMARIES.where(*self.stretches[0], *direction.conditions())
+            ordered = page.order_by(*direction.order(runs.c))
+        else:
+            merged = self.walk(SUMMARY_COLUMNS, most + offset, direction)
+            ordered = select(merged).order_by(*direction.order(merged.c))
+        limited = ordered.limit(most)
+        return limited.offset(offset) if offset else limited
 
     def walk(
         self, columns: Sequence[Any], most: int, direction: Direction = NEWEST_FIRST
@@ -140,10 +157,14 @@ def ways_of(wanted: RunFilter, first: datetime | None, end: datetime | None) -> 
                 runs.c.late_started_at >= wanted.started_after,
             ],
         ]
-    choices = _choices(wanted) or [[[]]]
+    is_anytime = spans == [[]]
+    choices = _choices(wanted) or [(RunFilter(), [[]])]
     return [
-        Way([[*choice, *span] for choice, span in product(stretches, spans)])
-        for stretches in choices
+        Way(
+            [[*choice, *span] for choice, span in product(stretches, spans)],
+            is_whole=is_anytime and answered == wanted,
+        )
+        for answered, stretches in choices
     ]
 
 
@@ -174,35 +195,35 @@ def choose(connection: Connection, ways: list[Way], direction: Direction) -> Way
     return ways[fewest]
 
 
-def _choices(wanted: RunFilter) -> list[list[Conditions]]:
-    """The stretches of each index that answers a part of the filter, the best first."""
-    found: list[list[Conditions]] = [
-        [[column == value]]
-        for column, value in (
-            (runs.c.parent_run, wanted.parent_run),
-            (runs.c.session, wanted.session),
-            (runs.c.fingerprint, wanted.fingerprint),
-            (runs.c.error_type, wanted.error_type),
-            (runs.c.user, wanted.user),
-        )
-        if value is not None
-    ]
+def _choices(wanted: RunFilter) -> list[tuple[RunFilter, list[Conditions]]]:
+    """Each part of the filter that an index answers, and its stretches there; the best first."""
+    found: list[tuple[RunFilter, list[Conditions]]] = []
+
+    def add(stretches: list[Conditions], **answered: Any) -> None:
+        found.append((RunFilter(**answered), stretches))
+
+    def add_equal(*names: str) -> None:
+        for name in names:
+            if (value := getattr(wanted, name)) is not None:
+                add([[_EQUAL[name] == value]], **{name: value})
+
+    add_equal("parent_run", "session", "fingerprint", "error_type", "user")
     if wanted.statuses and set(wanted.statuses) <= set(UNUSUAL_STATUSES):
-        found.append([[runs.c.unusual_status == status] for status in wanted.statuses])
-    if (wanted.min_duration_us or 0) >= LONG_US:
-        found.append([[runs.c.long_duration_us >= wanted.min_duration_us]])
-    if (wanted.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
-        found.append([[runs.c.high_cost_nano_usd >= wanted.min_cost_nano_usd]])
-    found += [
-        [[column == value]]
-        for column, value in (
-            (runs.c.workflow, wanted.workflow),
-            (runs.c.project, wanted.project),
-            (runs.c.trigger_type, wanted.trigger),
-        )
-        if value is not None
-    ]
+        stretches: list[Conditions] = [[runs.c.unusual_status == s] for s in wanted.statuses]
+        add(stretches, statuses=wanted.statuses)
+    if (longest := wanted.min_duration_us or 0) >= LONG_US:
+        add([[runs.c.long_duration_us >= longest]], min_duration_us=longest)
+    if (highest := wanted.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
+        add([[runs.c.high_cost_nano_usd >= highest]], min_cost_nano_usd=highest)
+    add_equal("workflow", "project", "trigger")
     return found
+
+
+_EQUAL: Final = {
+    **{name: runs.c[name] for name in ("parent_run", "session", "fingerprint", "error_type")},
+    **{name: runs.c[name] for name in ("user", "workflow", "project")},
+    "trigger": runs.c.trigger_type,
+}
 
 
 def _without_overflow(at: datetime) -> timedelta:

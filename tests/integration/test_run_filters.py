@@ -105,7 +105,6 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(run_lists, "MAX_EXAMINED", 40)
         monkeypatch.setattr(run_totals, "COUNTED", 10)
         monkeypatch.setattr(run_totals, "MAX_TAGGED", 30)
-        monkeypatch.setattr(run_totals, "_COMMON", 0.5)
         monkeypatch.setattr(ways, "PROBED", 4)
         monkeypatch.setattr(run_totals, "SAMPLED", 3)
     if request.param == "looked up":
