@@ -68,7 +68,7 @@ class Interests:
         self.filters = filters
         self.questions = [wanted.question() for wanted in filters]
         matches = [
-            case((and_(true(), *wanted.conditions()), number), else_=null())
+            case((and_(true(), *wanted.conditions(prefix=f"f{number}_")), number), else_=null())
             for number, wanted in enumerate(filters)
         ]
         own = cast(array(matches), ARRAY(SmallInteger))

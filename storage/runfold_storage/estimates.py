@@ -1,27 +1,17 @@
 """How many rows the planner expects: no count, but it costs the same however many there are."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, Select
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy import Connection
+
+from .statements import Kept
 
 _ROWS: Final = "Plan Rows"
 
 
-class _Explain(Executable, ClauseElement):
-    inherit_cache = False
-
-    def __init__(self, statement: Select[Any]) -> None:
-        self.statement = statement
-
-
-@compiles(_Explain, "postgresql")
-def _compile(element: _Explain, compiler: Any, **options: Any) -> str:
-    return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **options)}"
-
-
-def estimate_rows(connection: Connection, statement: Select[Any]) -> int:
+def estimate_rows(connection: Connection, query: Kept, parameters: Mapping[str, Any]) -> int:
     """From the statistics that ANALYZE made last."""
-    (plan,) = connection.execute(_Explain(statement)).scalar_one()
+    explained = query._replace(text=f"EXPLAIN (FORMAT JSON) {query.text}")
+    (plan,) = explained.run(connection, parameters).scalar_one()
     return int(plan["Plan"][_ROWS])

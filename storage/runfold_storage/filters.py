@@ -4,18 +4,19 @@ Every check raises `BadParameter` with the parameter's name and what is allowed,
 that a caller can write reaches the database as an error.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, func, or_
+from psycopg.types.json import Jsonb
+from sqlalchemy import BindParameter, ColumnElement, bindparam, func, literal, or_
 
 from .errors import BadParameter
 from .parameters import check_choice, check_name, check_storable, check_time, shown
-from .search_texts import payload_condition
-from .tables import RUN_STATUSES, runs
+from .search_texts import pattern_of, payload_condition
+from .tables import COSTLY_NANO_USD, LONG_US, RUN_STATUSES, runs
 
 MAX_TAG: Final = 2000
 MAX_TAGS: Final = 20
@@ -59,42 +60,59 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         """The same bytes for the same filter, for its cursors."""
         return b"runs" + msgspec.json.encode(self)
 
-    def conditions(self, of: Any = runs.c) -> list[ColumnElement[bool]]:
-        """As SQL over `runs`, or over what has its columns."""
+    def form(self) -> "RunFilter":
+        """The one that stands for all whose statements differ in nothing but parameters."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return RunFilter(
+            **{
+                name: _FORMS[name](value) if value is not None and name in _FORMS else value
+                for name, value in given.items()
+            }
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        """What the conditions are given, as the driver takes it; statuses are part of the form."""
+        values = self._values()
+        return values | {name: Jsonb(values[name]) for name in ("tags", "q_tag") if name in values}
+
+    def _values(self) -> dict[str, Any]:
+        given = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        found = {name: value for name, value in given if value is not None}
+        found["tags"] = dict(self.tags)
+        if self.q is not None:
+            found |= {"q": pattern_of(self.q), "q_tag": tag_of(self.q)}
+        if self.payload is not None:
+            found["payload"] = pattern_of(self.payload)
+        return found
+
+    def conditions(self, of: Any = runs.c, *, prefix: str = "") -> list[ColumnElement[bool]]:
+        """As SQL over `runs`, or over what has its columns.
+
+        Parameters have the names of the fields behind the prefix, so that a statement that was made
+        for one filter serves all of its form.
+        """
+        values = self._values()
+
+        def given(name: str) -> BindParameter[Any]:
+            return bindparam(prefix + name, values[name])
+
         found: list[ColumnElement[bool]] = [
-            column == value
-            for column, value in (
-                (of.project, self.project),
-                (of.workflow, self.workflow),
-                (of.trigger_type, self.trigger),
-                (of.user, self.user),
-                (of.session, self.session),
-                (of.error_type, self.error_type),
-                (of.fingerprint, self.fingerprint),
-                (of.parent_run, self.parent_run),
-            )
-            if value is not None
+            of[column] == given(name)
+            for name, column in _EQUAL.items()
+            if getattr(self, name) is not None
         ]
         if self.statuses:
-            found.append(of.status.in_(self.statuses))
+            found.append(of.status.in_(list(map(literal, self.statuses))))
         if self.tags:
-            found.append(of.tags.contains(dict(self.tags)))
-        for column, least, most in (
-            (of.duration_us, self.min_duration_us, self.max_duration_us),
-            (of.cost_nano_usd, self.min_cost_nano_usd, self.max_cost_nano_usd),
-        ):
-            if least is not None:
-                found.append(column >= least)
-            if most is not None:
-                found.append(column <= most)
-        if self.started_after is not None:
-            found.append(of.started_at >= self.started_after)
-        if self.started_before is not None:
-            found.append(of.started_at < self.started_before)
+            found.append(of.tags.contains(given("tags")))
+        for name, condition in _BOUNDS.items():
+            if getattr(self, name) is not None:
+                found.append(condition(of, given(name)))
         if self.q is not None:
-            found.append(_search(of, self.q))
+            tag = None if tag_of(self.q) is None else given("q_tag")
+            found.append(_search(of, given("q"), tag))
         if self.payload is not None:
-            found.append(payload_condition(of, self.payload))
+            found.append(payload_condition(of, given("payload")))
         return found
 
     @property
@@ -109,7 +127,47 @@ def tag_of(q: str) -> dict[str, str] | None:
     return {key: value} if separator and key else None
 
 
-def _search(of: Any, q: str) -> ColumnElement[bool]:
+_EQUAL: Final = {
+    "project": "project",
+    "workflow": "workflow",
+    "trigger": "trigger_type",
+    "user": "user",
+    "session": "session",
+    "error_type": "error_type",
+    "fingerprint": "fingerprint",
+    "parent_run": "parent_run",
+}
+"""Fields that a column must equal."""
+
+_BOUNDS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
+    "min_duration_us": lambda of, bound: of.duration_us >= bound,
+    "max_duration_us": lambda of, bound: of.duration_us <= bound,
+    "min_cost_nano_usd": lambda of, bound: of.cost_nano_usd >= bound,
+    "max_cost_nano_usd": lambda of, bound: of.cost_nano_usd <= bound,
+    "started_after": lambda of, bound: of.started_at >= bound,
+    "started_before": lambda of, bound: of.started_at < bound,
+}
+
+_SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_FORMS: Final[dict[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(_EQUAL, lambda _: ""),
+    "tags": lambda tags: (("", ""),) if tags else (),
+    "started_after": lambda _: _SOME_TIME,
+    "started_before": lambda _: _SOME_TIME,
+    # Indexes have those that are long, or costly.
+    "min_duration_us": lambda least: LONG_US if least >= LONG_US else 0,
+    "max_duration_us": lambda _: 0,
+    "min_cost_nano_usd": lambda least: COSTLY_NANO_USD if least >= COSTLY_NANO_USD else 0,
+    "max_cost_nano_usd": lambda _: 0,
+    "q": lambda q: "" if tag_of(q) is None else "a:b",
+    "payload": lambda _: "",
+}
+"""What stands for any value of a field that makes the same SQL; the others stand for themselves."""
+
+
+def _search(
+    of: Any, pattern: ColumnElement[str], tag: ColumnElement[Any] | None
+) -> ColumnElement[bool]:
     """A text in the workflow, the id, a key or value of the tags, the error's type or message.
 
     What is searched for here is what `search_texts` puts into the index.
@@ -122,8 +180,8 @@ def _search(of: Any, q: str) -> ColumnElement[bool]:
         of.error_type,
         of.error_message,
     )
-    found = [text.icontains(q, autoescape=True) for text in texts]
-    if (tag := tag_of(q)) is not None:
+    found = [func.lower(text).like(func.lower(pattern)) for text in texts]
+    if tag is not None:
         found.append(of.tags.contains(tag))
     return or_(*found)
 

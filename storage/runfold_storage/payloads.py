@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from runfold.codec import decode_body
 from runfold.errors import BrokenEvent
@@ -28,6 +28,7 @@ from runfold.events import (
     Started,
 )
 
+from .statements import keep
 from .tables import events
 
 MAX_EVENTS: Final = 25_000
@@ -103,7 +104,7 @@ class Payloads:
 
 def read_payloads(connection: Connection, shard: int, run: UUID) -> Payloads:
     """The payloads of a run, as far as they fit."""
-    rows = connection.execute(payloads_statement(shard, run)).all()
+    rows = _PAYLOADS.run(connection, {"shard": shard, "run": run}).all()
     payloads = payloads_of((row.type, row.body) for row in rows)
     payloads.truncated = bool(rows) and rows[0].n > len(rows)
     return payloads
@@ -117,8 +118,8 @@ def payloads_of(told: Iterable[tuple[str, str]]) -> Payloads:
     return payloads
 
 
-def payloads_statement(shard: int, run: UUID) -> Select[Any]:
-    """The run's events that carry payloads, up to a number of bytes, and how many there are."""
+def _payloads() -> Select[Any]:
+    """A run's events that carry payloads, up to a number of bytes, and how many there are."""
     order = (events.c.at, events.c.id)
     every = (
         select(
@@ -128,7 +129,11 @@ def payloads_statement(shard: int, run: UUID) -> Select[Any]:
             func.sum(func.octet_length(events.c.body)).over(order_by=order).label("bytes"),
             func.count().over().label("n"),
         )
-        .where(events.c.shard == shard, events.c.run == run, events.c.type != "logged")
+        .where(
+            events.c.shard == bindparam("shard"),
+            events.c.run == bindparam("run"),
+            events.c.type != "logged",
+        )
         .subquery()
     )
     return (
@@ -137,6 +142,9 @@ def payloads_statement(shard: int, run: UUID) -> Select[Any]:
         .order_by(every.c.at, every.c.id)
         .limit(MAX_EVENTS)
     )
+
+
+_PAYLOADS: Final = keep(_payloads())
 
 
 def _decoded(told: Iterable[tuple[str, str]]) -> Iterable[Event]:

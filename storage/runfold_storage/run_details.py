@@ -9,11 +9,12 @@ from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from msgspec import Raw, Struct
-from sqlalchemy import Connection, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select
 
 from runfold.events import Cancelled, Error, Event, Failed
 
 from .payloads import Payloads, first_given, read_payloads
+from .statements import keep
 from .summaries import NodeCounts, RunFacts, UsageTotals, counts_of, facts_of, to_ms, usage_of
 from .tables import nodes, runs
 from .ways import SUMMARY_COLUMNS
@@ -105,12 +106,11 @@ class StoredRun(NamedTuple):
 
 def read_run(connection: Connection, shard: int, run: UUID) -> StoredRun | None:
     """One run, or None; `connection` is in a transaction with one snapshot for all of it."""
-    row = connection.execute(
-        select(*SUMMARY_COLUMNS, *_AGED).where(runs.c.shard == shard, runs.c.run == run).limit(1)
-    ).one_or_none()
+    place = {"shard": shard, "run": run}
+    row = _RUN.run(connection, place).one_or_none()
     if row is None:
         return None
-    node_rows = connection.execute(_nodes_statement(shard, run)).all()
+    node_rows = _NODES.run(connection, place).all()
     return StoredRun(row, node_rows, read_payloads(connection, shard, run))
 
 
@@ -131,6 +131,10 @@ def make_detail(row: Any, nodes: Sequence[Any], told: Payloads, **more: Any) -> 
     )
 
 
+def _at(of: Any) -> tuple[ColumnElement[bool], ...]:
+    return of.shard == bindparam("shard"), of.run == bindparam("run")
+
+
 # 'infinity', which Python does not know, stands while retention is at it.
 _AGED: Final = (
     runs.c.aged_at.is_not(None).label("is_aged"),
@@ -138,15 +142,13 @@ _AGED: Final = (
         runs.c.aged_at, literal_column("'infinity'::timestamptz"), type_=runs.c.aged_at.type
     ).label("removed_at"),
 )
-
-
-def _nodes_statement(shard: int, run: UUID) -> Select[Any]:
-    return (
-        select(*(column for column in nodes.c if column.name not in ("shard", "run")))
-        .where(nodes.c.shard == shard, nodes.c.run == run)
-        .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
-        .limit(MAX_NODES + 1)
-    )
+_RUN: Final = keep(select(*SUMMARY_COLUMNS, *_AGED).where(*_at(runs.c)).limit(1))
+_NODES: Final = keep(
+    select(*(column for column in nodes.c if column.name not in ("shard", "run")))
+    .where(*_at(nodes.c))
+    .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
+    .limit(MAX_NODES + 1)
+)
 
 
 def _trigger(row: Any, payloads: Payloads) -> TriggerDetail | None:

@@ -9,24 +9,29 @@ matches nothing costs a bounded time, however many runs there are.
 """
 
 import struct
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from msgspec import UNSET
-from sqlalchemy import Connection, Select, Subquery, select
+from sqlalchemy import Connection, Select, select
 
 from runfold.codec import to_datetime, to_us
 
 from .cursors import decode_cursor, encode_cursor
+from .directions import NEWEST_FIRST, Direction, Key
 from .errors import BadParameter
 from .filters import RunFilter
+from .list_statements import end_of_walk, page_among, walked_page, whole_page
 from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
+from .questions import Question, choose, make_question
 from .run_totals import NONE, Survey, open_hours, read_known, survey
 from .search_lookup import read_searched
+from .statements import Kept
 from .summaries import RunPage, summary_of
 from .tables import runs
-from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Direction, Key, SummaryRow, Way, choose, ways_of
+from .ways import SUMMARY_COLUMNS, SummaryRow
 
 FIRST_EXAMINED: Final = 2_000
 """Runs that are looked at in the first stretch of a page, or more where few of the newest match;
@@ -71,11 +76,11 @@ def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     """One page; `connection` is in a transaction with one snapshot for all of its statements."""
     known, watermark = read_known(connection, wanted)
     total, found = NONE, _Found([], None)
-    if known and (ways := _ways(connection, wanted)):
-        surveyed = survey(connection, wanted, ways, known)
+    if known and (question := _question(connection, wanted)) is not None:
+        surveyed = survey(connection, question, known)
         total = surveyed.total
         if total != NONE:
-            found = _find(connection, wanted, ways, surveyed, page)
+            found = _find(connection, question, surveyed, page)
     rows = found.rows[::-1] if page.direction.is_newer else found.rows
     next_cursor, prev_cursor = _cursors(wanted, page, rows, found.reached)
     searched = UNSET if wanted.payload is None else read_searched(connection, wanted.project)
@@ -99,43 +104,47 @@ def list_statement(wanted: RunFilter, after: Key | None, limit: int) -> Select[A
     )
 
 
-def _ways(connection: Connection, wanted: RunFilter) -> list[Way]:
-    """No way when the rollups say that no run has such a status."""
+def _question(connection: Connection, wanted: RunFilter) -> Question | None:
+    """None when the rollups say that no run has such a status."""
     first = end = None
     if wanted.statuses and set(wanted.statuses) <= {"queued", "running"}:
         first, last = open_hours(connection, wanted.statuses)
         if first is None or last is None:
-            return []
+            return None
         end = last + _HOUR if last < _LAST_HOUR else None
-    return ways_of(wanted, first, end)
+    return make_question(wanted, first, end)
 
 
-def _find(
-    connection: Connection, wanted: RunFilter, ways: list[Way], surveyed: Survey, page: Page
-) -> _Found:
+def _find(connection: Connection, question: Question, surveyed: Survey, page: Page) -> _Found:
     """The page's runs, in the direction that it goes."""
-    direction = page.direction
+    direction, given = page.direction, question.parameters
+    place = {"limit": page.limit + 1, "offset": page.offset}
     if surveyed.among is not None:
-        rows = _select(connection, surveyed.among, wanted, page, direction, page.limit + 1)
+        few = page_among(question.form, surveyed.among.kind, direction.form())
+        rows = _rows(few, connection, given, surveyed.among.parameters, direction, place)
         return _full(rows, page) or _Found(rows, None)
-    way = surveyed.way if direction == NEWEST_FIRST else choose(connection, ways, direction)
+    way = surveyed.way if direction == NEWEST_FIRST else choose(connection, question, direction)
     if way.is_whole:
-        rows = _rows(connection, way.page(page.limit + 1, direction, page.offset))
+        whole = {"stretch": page.limit + 1 + page.offset}
+        rows = _rows(whole_page(way, direction.form()), connection, given, direction, place, whole)
         return _full(rows, page) or _Found(rows, None)
     rows = []
     examined, stretch = 0, _first_stretch(page, surveyed.share)
     while True:
-        walked = way.walk(SUMMARY_COLUMNS, stretch, direction)
-        rows += _select(connection, walked, wanted, page, direction, page.limit + 1 - len(rows))
+        place = {"limit": page.limit + 1 - len(rows), "offset": page.offset, "stretch": stretch}
+        walked = walked_page(question.form, way, direction.form())
+        rows += _rows(walked, connection, given, direction, place)
         if full := _full(rows, page):
             return full
-        reached = _end_of(connection, way, stretch, direction)
+        walk = {**given, **direction.parameters(), "stretch": stretch}
+        reached = end_of_walk(way, direction.form()).run(connection, walk).first()
         examined += stretch
         if reached is None or (page.offset and not rows):
             return _Found(rows, None)
+        key = (reached.created_at, reached.run)
         if examined >= MAX_EXAMINED:
-            return _Found(rows, reached)
-        direction = Direction(reached, direction.is_newer)
+            return _Found(rows, key)
+        direction = Direction(key, direction.is_newer)
         stretch = min(2 * stretch, MAX_EXAMINED - examined)
 
 
@@ -147,27 +156,16 @@ def _first_stretch(page: Page, share: float) -> int:
     return round(min(max(needed, FIRST_EXAMINED), MAX_EXAMINED))
 
 
-def _select(
+def _rows(
+    query: Kept,
     connection: Connection,
-    source: Subquery,
-    wanted: RunFilter,
-    page: Page,
-    direction: Direction,
-    most: int,
+    parameters: Mapping[str, Any],
+    *more: Direction | Mapping[str, Any],
 ) -> list[Any]:
-    conditions = [*wanted.conditions(source.c), *direction.conditions(source.c)]
-    statement = (
-        select(*(source.c[column.name] for column in SUMMARY_COLUMNS))
-        .where(*conditions)
-        .order_by(*direction.order(source.c))
-        .limit(most)
-        .offset(page.offset)
-    )
-    return _rows(connection, statement)
-
-
-def _rows(connection: Connection, statement: Select[Any]) -> list[Any]:
-    return list(map(SummaryRow._make, connection.execute(statement)))
+    given = dict(parameters)
+    for each in more:
+        given |= each.parameters() if isinstance(each, Direction) else each
+    return list(map(SummaryRow._make, query.run(connection, given)))
 
 
 def _full(rows: list[Any], page: Page) -> _Found | None:
@@ -175,14 +173,6 @@ def _full(rows: list[Any], page: Page) -> _Found | None:
     if len(rows) <= page.limit:
         return None
     return _Found(rows[: page.limit], _key_of(rows[page.limit - 1]))
-
-
-def _end_of(connection: Connection, way: Way, stretch: int, direction: Direction) -> Key | None:
-    """The key of the stretch's last run; None if it went to the end of the way."""
-    walked = way.walk([], stretch, direction)
-    last = select(walked.c.created_at, walked.c.run).offset(stretch - 1).limit(1)
-    found = connection.execute(last.order_by(*direction.order(walked.c))).first()
-    return None if found is None else (found.created_at, found.run)
 
 
 def _cursors(

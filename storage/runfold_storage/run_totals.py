@@ -5,21 +5,22 @@ has few runs. Beyond that the planner's statistics are asked: counting would cos
 runs there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import reduce
-from operator import add
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Subquery, and_, func, select
+from sqlalchemy import Connection, func, select
 
+from .directions import NEWEST_FIRST
 from .estimates import estimate_rows
 from .filters import RunFilter
+from .list_statements import Among, all_of, known_runs, length_of, sample_among, sample_of_way
+from .questions import Question, choose
 from .search_lookup import look_up
 from .summaries import Total, Watermark
-from .tables import RUN_STATUSES, runs, stats, stats_days
-from .watermarks import POSITIONS, watermark_of
-from .ways import NEWEST_FIRST, SUMMARY_COLUMNS, Way, choose
+from .tables import stats
+from .watermarks import watermark_of
+from .ways import Way
 
 COUNTED: Final = 1_000
 """Runs of a way that are looked at to count those that match."""
@@ -34,6 +35,13 @@ _COMMON_TEXT: Final = 0.025
 """Texts that as many of the newest runs have fill a page on the first stretch of a walk."""
 
 
+class Few(NamedTuple):
+    """Runs that an index named, among which all are."""
+
+    kind: Among
+    parameters: Mapping[str, Any]
+
+
 class Survey(NamedTuple):
     """The total, the way to take, and the few runs among which all are, if an index knows them.
 
@@ -42,73 +50,90 @@ class Survey(NamedTuple):
 
     total: Total
     way: Way
-    among: Subquery | None = None
+    among: Few | None = None
     share: float = 1
+
+
+class _Sample(NamedTuple):
+    """How many runs there are, how many of them match, and how many have the tags."""
+
+    examined: int
+    matching: int
+    tagged: int
 
 
 def read_known(connection: Connection, wanted: RunFilter) -> tuple[int, Watermark]:
     """How many runs there are of this project, workflow and status, and how far the fold is."""
-    days = stats_days.c
-    conditions: list[ColumnElement[bool]] = [days.workflow == (wanted.workflow or "")]
-    if wanted.project is not None or wanted.workflow is None:
-        conditions.append(days.project == (wanted.project or ""))
-    statuses = [days[status] for status in wanted.statuses or RUN_STATUSES]
-    counted = select(func.sum(reduce(add, statuses))).where(*conditions).scalar_subquery()
-    rows = connection.execute(POSITIONS.add_columns(counted.label("known"))).all()
+    rows = known_runs(wanted.form()).run(connection, wanted.parameters()).all()
     return int(rows[0].known or 0) if rows else 0, watermark_of(rows)
 
 
-def survey(connection: Connection, wanted: RunFilter, ways: list[Way], known: int) -> Survey:
+def survey(connection: Connection, question: Question, known: int) -> Survey:
     """Count, and choose a way for the newest page; `known`: see `read_known`."""
-    way = choose(connection, ways, NEWEST_FIRST)
+    wanted = question.wanted
+    way = choose(connection, question, NEWEST_FIRST)
     if wanted.is_counted:
         return Survey(Total(known, "exact"), way)
     if way.is_whole:
-        return Survey(_count_way(connection, wanted, way, known), way)
-    if wanted.has_text and (found := _look_up(connection, wanted, way)) is not None:
+        return Survey(_count_way(connection, question, way, known), way)
+    if wanted.has_text and (found := _look_up(connection, question, way)) is not None:
         return found
-    examined, matching, tagged = _sample(connection, way.walk(SUMMARY_COLUMNS, COUNTED + 1), wanted)
+    examined, matching, tagged = _sample(connection, question, way, COUNTED + 1)
     if examined <= COUNTED:
         return Survey(Total(matching, "exact"), way)
     if wanted.tags and known * tagged / examined <= 2 * MAX_TAGGED:
-        n, n_matching, _ = _sample(connection, with_tags(wanted, MAX_TAGGED + 1), wanted)
+        few = Few("tags", {"stretch": MAX_TAGGED + 1})
+        n, n_matching, _ = _sample_few(connection, question, few)
         if n <= MAX_TAGGED:
-            return Survey(Total(n_matching, "exact"), way, with_tags(wanted))
+            return Survey(Total(n_matching, "exact"), way, few)
     share = matching / examined
-    estimate = _estimate(connection, wanted, known, share)
+    estimate = _estimate(connection, question, known, share)
     return Survey(Total(min(max(matching, estimate), known), "estimate"), way, share=share)
 
 
-def _count_way(connection: Connection, wanted: RunFilter, way: Way, known: int) -> Total:
-    """All of a way: its index alone is read."""
-    counted = select(func.count()).select_from(way.walk([], COUNTED + 1))
-    n: int = connection.execute(counted).scalar_one()
+def _count_way(connection: Connection, question: Question, way: Way, known: int) -> Total:
+    """All of a way."""
+    given = {**question.parameters, "stretch": COUNTED + 1}
+    n: int = length_of(way).run(connection, given).scalar_one()
     if n <= COUNTED:
         return Total(n, "exact")
-    return Total(min(max(n, _estimate(connection, wanted, known, 1)), known), "estimate")
+    return Total(min(max(n, _estimate(connection, question, known, 1)), known), "estimate")
 
 
-def _look_up(connection: Connection, wanted: RunFilter, way: Way) -> Survey | None:
+def _look_up(connection: Connection, question: Question, way: Way) -> Survey | None:
     """By the index of texts, unless so many of the newest runs match that a walk is better."""
-    examined, matching, _ = _sample(connection, way.walk(SUMMARY_COLUMNS, SAMPLED), wanted)
+    examined, matching, _ = _sample(connection, question, way, SAMPLED)
     if examined < SAMPLED:
         return Survey(Total(matching, "exact"), way)
     if matching > examined * _COMMON_TEXT:
         return None
-    among = look_up(connection, wanted)
-    if among is None:
+    places = look_up(connection, question.wanted)
+    if places is None:
         return None
-    _, matching, _ = _sample(connection, among, wanted)
-    return Survey(Total(matching, "exact"), way, among)
+    shards, keys = [shard for shard, _ in places], [run for _, run in places]
+    few = Few("places", {"shards": shards, "keys": keys})
+    return Survey(Total(_sample_few(connection, question, few).matching, "exact"), way, few)
 
 
-def _estimate(connection: Connection, wanted: RunFilter, known: int, share: float) -> int:
+def _estimate(connection: Connection, question: Question, known: int, share: float) -> int:
     """Of texts the planner knows nothing: the newest runs tell how many have them."""
+    wanted = question.wanted
     rest = wanted.without_texts()
     if wanted.has_text and rest.is_counted:
         return round(known * share)
-    estimate = estimate_rows(connection, select(runs.c.run).where(*rest.conditions()))
+    estimate = estimate_rows(connection, all_of(rest.form()), rest.parameters())
     return round(estimate * share) if wanted.has_text else estimate
+
+
+def _sample(connection: Connection, question: Question, way: Way, most: int) -> _Sample:
+    """Of the newest runs of a way."""
+    given = {**question.parameters, "stretch": most}
+    return _Sample._make(sample_of_way(question.form, way).run(connection, given).one())
+
+
+def _sample_few(connection: Connection, question: Question, few: Few) -> _Sample:
+    given = {**question.parameters, **few.parameters}
+    return _Sample._make(sample_among(question.form, few.kind).run(connection, given).one())
 
 
 def open_hours(
@@ -121,24 +146,3 @@ def open_hours(
         )
     ).one()
     return found[0], found[1]
-
-
-def with_tags(wanted: RunFilter, most: int | None = None) -> Subquery:
-    """The runs that have the tags, in no order."""
-    columns = [*SUMMARY_COLUMNS]
-    tagged = select(*columns).where(runs.c.tags.contains(dict(wanted.tags)))
-    # A fence: what surrounds it must not keep the planner from the index of tags.
-    return tagged.limit(most).offset(0).subquery()
-
-
-def _sample(connection: Connection, sample: Subquery, wanted: RunFilter) -> tuple[int, int, int]:
-    """How many runs there are in it, how many match, and how many have the tags."""
-    tagged = sample.c.tags.contains(dict(wanted.tags))
-    found = connection.execute(
-        select(
-            func.count(),
-            func.count().filter(and_(*wanted.conditions(sample.c))),
-            func.count().filter(tagged),
-        ).select_from(sample)
-    ).one()
-    return found[0], found[1], found[2]

@@ -9,13 +9,12 @@ everywhere, more matches than can be sorted for every page, an index that is far
 at all. Then there is no answer, and a walk through the runs, which is bounded, has to do.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, Subquery, select
+from sqlalchemy import Connection
 
 from .change_feed import read_changes
 from .databases import explain
@@ -24,7 +23,6 @@ from .filters import RunFilter, tag_of
 from .search_texts import has_trigram, pattern_of, telling_part
 from .search_writing import Place
 from .summaries import Searched
-from .ways import SUMMARY_COLUMNS, runs_at
 
 MAX_FOUND: Final = 2_000
 """Runs that an index may name: it knows no order."""
@@ -43,7 +41,7 @@ _BEGIN: Final = f"""
 _END: Final = "ROLLBACK TO SAVEPOINT look_up; RELEASE SAVEPOINT look_up"
 
 
-def look_up(connection: Connection, wanted: RunFilter) -> Subquery | None:
+def look_up(connection: Connection, wanted: RunFilter) -> list[Place] | None:
     """The runs among which all that match are, or None where the index cannot tell."""
     places = None
     if wanted.payload is not None and has_trigram(wanted.payload):
@@ -55,7 +53,7 @@ def look_up(connection: Connection, wanted: RunFilter) -> Subquery | None:
             places = _ask(connection, statement, _about(wanted, wanted.q))
         if places is not None and recent is not None:
             places = list({*places, *recent})
-    return None if places is None else _rows_of(places)
+    return places
 
 
 def read_searched(connection: Connection, project: str | None) -> Searched:
@@ -149,8 +147,3 @@ def _changed_since(connection: Connection) -> list[Place] | None:
     if changes is None:
         return None
     return [(each.shard, UUID(bytes=each.run)) for each in changes.changed]
-
-
-def _rows_of(places: Sequence[Place]) -> Subquery:
-    found = runs_at([shard for shard, _ in places], [run for _, run in places])
-    return select(*SUMMARY_COLUMNS).select_from(found).subquery()

@@ -53,7 +53,7 @@ def has_trigram(text: str) -> bool:
     return False
 
 
-def payload_condition(of: Any, payload: str) -> ColumnElement[bool]:
+def payload_condition(of: Any, pattern: ColumnElement[str]) -> ColumnElement[bool]:
     """A text in the inputs or outputs of a row of `runs`, or of what has its columns."""
     texts = search_payloads.c
     return (
@@ -61,7 +61,7 @@ def payload_condition(of: Any, payload: str) -> ColumnElement[bool]:
         .where(
             texts.shard == of.shard,
             texts.run == of.run,
-            texts.text.like(func.lower(pattern_of(payload))),
+            texts.text.like(func.lower(pattern)),
             search_projects.c.project == texts.project,
             search_projects.c.wanted,
         )

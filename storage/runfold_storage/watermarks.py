@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 from .errors import BadParameter
 from .lag import order
 from .positions import Position
+from .statements import keep
 from .summaries import Watermark
 from .tables import positions
 
@@ -21,9 +22,12 @@ POSITIONS: Final = select(
 ).order_by(positions.c.shard)
 
 
+_POSITIONS: Final = keep(POSITIONS)
+
+
 def read_watermark(connection: Connection) -> Watermark:
     """The position of each shard, and the age of the newest folded event of all of them."""
-    return watermark_of(connection.execute(POSITIONS).all())
+    return watermark_of(_POSITIONS.run(connection, {}).all())
 
 
 def watermark_of(rows: Sequence[Any]) -> Watermark:

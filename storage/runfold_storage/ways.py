@@ -1,9 +1,7 @@
 """Ways through the runs that a filter means: which index is walked, in the order of lists.
 
 Invariant: every run that the filter means lies on each of its ways, so any one will do. They differ
-in how much else lies there. The planner does not know which of two filters that depend on each
-other matches less, and a wrong guess walks through a million runs; so the newest `PROBED` runs of
-each way are looked at, and the way that they reach back furthest on is the one with the fewest.
+in how much else lies there.
 
 A way is one stretch of an index, or several that are merged. Late starts are a stretch of their
 own: all other runs start within an hour of their first event, so a start bounds the walk.
@@ -11,33 +9,31 @@ own: all other runs start within an hour of their first event, so a start bounds
 
 from collections import namedtuple
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from itertools import product
-from typing import Any, Final, NamedTuple
-from uuid import UUID
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     FromClause,
-    Select,
+    Integer,
     SmallInteger,
     Subquery,
     Uuid,
     bindparam,
     cast,
     func,
-    literal,
     select,
-    tuple_,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from .directions import Direction
 from .filters import RunFilter
 from .tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
-
-PROBED: Final = 500
+from .tables.columns import TIME
 
 SUMMARY_COLUMNS: Final = [
     column
@@ -46,7 +42,6 @@ SUMMARY_COLUMNS: Final = [
     and (column.computed is None or column.name == "fingerprint")
 ]
 """What lists show, and all that they are filtered by."""
-_SUMMARIES: Final = select(*SUMMARY_COLUMNS)
 
 # SQLAlchemy's rows take ten times as long to take apart.
 SummaryRow: Final = namedtuple(  # type: ignore[misc]  # of names that are known at run time
@@ -54,61 +49,27 @@ SummaryRow: Final = namedtuple(  # type: ignore[misc]  # of names that are known
 )
 """A row of these columns."""
 
-Key = tuple[datetime, UUID]
-"""A run's place in a list: the time of its first event, and its key."""
 Conditions = list[ColumnElement[bool]]
+Stretches = list[Conditions]
 
 
-class Direction(NamedTuple):
-    """Where a page goes on from: nothing for the first one, else towards older or newer runs."""
-
-    key: Key | None = None
-    is_newer: bool = False
-    is_inclusive: bool = False
-
-    def conditions(self, of: Any = runs.c) -> Conditions:
-        """Only what lies beyond the key, or at it."""
-        if self.key is None:
-            return []
-        place, key = tuple_(of.created_at, of.run), tuple_(*self.key)
-        if self.is_newer:
-            return [place >= key if self.is_inclusive else place > key]
-        return [place <= key if self.is_inclusive else place < key]
-
-    def order(self, of: Any) -> list[ColumnElement[Any]]:
-        """The order of the walk, for a table that has the key's columns."""
-        keys = [of.created_at, of.run]
-        return [key.asc() if self.is_newer else key.desc() for key in keys]
-
-
-NEWEST_FIRST: Final = Direction()
-
-
-class Way(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Way:
     """Stretches of one index; each is the conditions that it answers.
 
-    `is_whole`: it has the filter's runs and no others.
+    `is_whole`: it has the filter's runs and no others. Each is made once, so it may be a key.
     """
 
-    stretches: list[Conditions]
-    is_whole: bool = False
+    stretches: Stretches
+    is_whole: bool
 
-    def page(self, most: int, direction: Direction, offset: int) -> Select[Any]:
-        """So many summaries of it, in order; for a way that is whole."""
-        if len(self.stretches) == 1:
-            page = _SUMMARIES.where(*self.stretches[0], *direction.conditions())
-            ordered = page.order_by(*direction.order(runs.c))
-        else:
-            merged = self.walk(SUMMARY_COLUMNS, most + offset, direction)
-            ordered = select(merged).order_by(*direction.order(merged.c))
-        limited = ordered.limit(most)
-        return limited.offset(offset) if offset else limited
+    def walk(self, columns: Sequence[Any], direction: Direction) -> Subquery:
+        """As many runs of it as the parameter `stretch` says, in order.
 
-    def walk(
-        self, columns: Sequence[Any], most: int, direction: Direction = NEWEST_FIRST
-    ) -> Subquery:
-        """So many runs of it, in order, with these columns and the key's."""
+        With these columns and the key's.
+        """
         wanted = [*columns, *(c for c in (runs.c.created_at, runs.c.run) if c not in columns)]
+        most = bindparam("stretch", type_=Integer)
         parts = [
             select(*wanted)
             .where(*stretch, *direction.conditions())
@@ -122,109 +83,85 @@ class Way(NamedTuple):
         return select(merged).order_by(*direction.order(merged.c)).limit(most).subquery()
 
 
-def runs_at(shards: Sequence[int] = (), keys: Sequence[UUID] = ()) -> FromClause:
-    """The runs at these places: the parameters `shards` and `keys` of the statement."""
+@lru_cache(500)
+def ways_of(form: RunFilter, *, has_first: bool, has_end: bool) -> tuple[Way, ...]:
+    """All ways to the runs of filters of this form, the best first.
 
-    def given(name: str, values: Sequence[Any], kind: Any) -> ColumnElement[Any]:
-        return cast(bindparam(name, list(values), ARRAY(kind)), ARRAY(kind))
+    The parameters `first` and `end` bound the times of their first events, where they are said to.
+    Of a filter with `started_after`, `early` is what `early_of` makes of it.
+    """
+    bounds: Conditions = []
+    if has_first:
+        bounds.append(runs.c.created_at >= bindparam("first", type_=TIME))
+    if has_end:
+        bounds.append(runs.c.created_at < bindparam("end", type_=TIME))
+    if form.started_before is not None:
+        # Implied, since the first event of a run is never later than its start.
+        bounds.append(runs.c.created_at < bindparam("started_before", type_=TIME))
+    spans = [bounds]
+    if form.started_after is not None:
+        early = bindparam("early", type_=TIME)
+        late = runs.c.late_started_at >= bindparam("started_after", type_=TIME)
+        spans = [
+            [*bounds, runs.c.created_at >= early],
+            [*bounds, runs.c.created_at < early, late],
+        ]
+    is_anytime = spans == [[]]
+    choices = _choices(form) or [(RunFilter(), [[]])]
+    return tuple(
+        Way(
+            [[*choice, *span] for choice, span in product(stretches, spans)],
+            is_whole=is_anytime and answered == form,
+        )
+        for answered, stretches in choices
+    )
+
+
+def early_of(started_after: datetime) -> datetime:
+    """No run that began before, and did not start late, started since."""
+    return started_after - min(LATE_AFTER, started_after - _first_of_all(started_after))
+
+
+def runs_at() -> FromClause:
+    """The runs at the places in the parameters `shards` and `keys`, lists of the same length."""
+
+    def given(name: str, kind: Any) -> ColumnElement[Any]:
+        return cast(bindparam(name, [], ARRAY(kind)), ARRAY(kind))
 
     places = (
-        func.unnest(given("shards", shards, SmallInteger), given("keys", keys, Uuid))
+        func.unnest(given("shards", SmallInteger), given("keys", Uuid))
         .table_valued("shard", "run", name="places")
         .render_derived()
     )
     return runs.join(places, (runs.c.shard == places.c.shard) & (runs.c.run == places.c.run))
 
 
-def ways_of(wanted: RunFilter, first: datetime | None, end: datetime | None) -> list[Way]:
-    """All ways to this filter's runs, none of which began before `first` or from `end` on."""
-    bounds: Conditions = []
-    if first is not None:
-        bounds.append(runs.c.created_at >= first)
-    if end is not None:
-        bounds.append(runs.c.created_at < end)
-    if wanted.started_before is not None:
-        # Implied, since the first event of a run is never later than its start.
-        bounds.append(runs.c.created_at < wanted.started_before)
-    spans = [bounds]
-    if wanted.started_after is not None:
-        early = wanted.started_after - _without_overflow(wanted.started_after)
-        spans = [
-            [*bounds, runs.c.created_at >= early],
-            [
-                *bounds,
-                runs.c.created_at < early,
-                runs.c.late_started_at >= wanted.started_after,
-            ],
-        ]
-    is_anytime = spans == [[]]
-    choices = _choices(wanted) or [(RunFilter(), [[]])]
-    return [
-        Way(
-            [[*choice, *span] for choice, span in product(stretches, spans)],
-            is_whole=is_anytime and answered == wanted,
-        )
-        for answered, stretches in choices
-    ]
-
-
-def choose(connection: Connection, ways: list[Way], direction: Direction) -> Way:
-    """The way on which the fewest runs lie from here on."""
-    if len(ways) == 1:
-        return ways[0]
-    reach = func.max if direction.is_newer else func.min
-    probes = []
-    for number, way in enumerate(ways):
-        walked = way.walk([], PROBED, direction)
-        probes.append(
-            select(
-                literal(number).label("number"),
-                func.count().label("n"),
-                reach(walked.c.created_at).label("reached"),
-            ).select_from(walked)
-        )
-    found = connection.execute(union_all(*probes)).all()
-
-    def rank(probe: Any) -> tuple[bool, float]:
-        if probe.n < PROBED:
-            return False, probe.n
-        reached = probe.reached.timestamp()
-        return True, -reached if direction.is_newer else reached
-
-    fewest: int = min(found, key=rank).number
-    return ways[fewest]
-
-
-def _choices(wanted: RunFilter) -> list[tuple[RunFilter, list[Conditions]]]:
+def _choices(form: RunFilter) -> list[tuple[RunFilter, Stretches]]:
     """Each part of the filter that an index answers, and its stretches there; the best first."""
-    found: list[tuple[RunFilter, list[Conditions]]] = []
+    found: list[tuple[RunFilter, Stretches]] = []
 
-    def add(stretches: list[Conditions], **answered: Any) -> None:
+    def add(stretches: Stretches, **answered: Any) -> None:
         found.append((RunFilter(**answered), stretches))
 
     def add_equal(*names: str) -> None:
         for name in names:
-            if (value := getattr(wanted, name)) is not None:
-                add([[_EQUAL[name] == value]], **{name: value})
+            if (value := getattr(form, name)) is not None:
+                column = runs.c["trigger_type" if name == "trigger" else name]
+                add([[column == bindparam(name)]], **{name: value})
 
     add_equal("parent_run", "session", "fingerprint", "error_type", "user")
-    if wanted.statuses and set(wanted.statuses) <= set(UNUSUAL_STATUSES):
-        stretches: list[Conditions] = [[runs.c.unusual_status == s] for s in wanted.statuses]
-        add(stretches, statuses=wanted.statuses)
-    if (longest := wanted.min_duration_us or 0) >= LONG_US:
-        add([[runs.c.long_duration_us >= longest]], min_duration_us=longest)
-    if (highest := wanted.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
-        add([[runs.c.high_cost_nano_usd >= highest]], min_cost_nano_usd=highest)
+    if form.statuses and set(form.statuses) <= set(UNUSUAL_STATUSES):
+        stretches = [[runs.c.unusual_status == status] for status in form.statuses]
+        add(stretches, statuses=form.statuses)
+    if (longest := form.min_duration_us or 0) >= LONG_US:
+        long = runs.c.long_duration_us >= bindparam("min_duration_us")
+        add([[long]], min_duration_us=longest)
+    if (highest := form.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
+        costly = runs.c.high_cost_nano_usd >= bindparam("min_cost_nano_usd")
+        add([[costly]], min_cost_nano_usd=highest)
     add_equal("workflow", "project", "trigger")
     return found
 
 
-_EQUAL: Final = {
-    **{name: runs.c[name] for name in ("parent_run", "session", "fingerprint", "error_type")},
-    **{name: runs.c[name] for name in ("user", "workflow", "project")},
-    "trigger": runs.c.trigger_type,
-}
-
-
-def _without_overflow(at: datetime) -> timedelta:
-    return min(LATE_AFTER, at - datetime.min.replace(tzinfo=at.tzinfo))
+def _first_of_all(at: datetime) -> datetime:
+    return datetime.min.replace(tzinfo=at.tzinfo)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runfold_storage import run_lists, run_totals, ways
+from runfold_storage import questions, run_lists, run_totals
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.summaries import RunSummary
@@ -105,7 +105,7 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(run_lists, "MAX_EXAMINED", 40)
         monkeypatch.setattr(run_totals, "COUNTED", 10)
         monkeypatch.setattr(run_totals, "MAX_TAGGED", 30)
-        monkeypatch.setattr(ways, "PROBED", 4)
+        monkeypatch.setattr(questions, "PROBED", 4)
         monkeypatch.setattr(run_totals, "SAMPLED", 3)
     if request.param == "looked up":
         monkeypatch.setattr(run_totals, "SAMPLED", 3)

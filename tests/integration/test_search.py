@@ -63,7 +63,7 @@ def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     def walk(*_: Any) -> None:
         raise AssertionError("walked")
 
-    monkeypatch.setattr("runfold_storage.run_lists._end_of", walk)
+    monkeypatch.setattr("runfold_storage.run_lists.end_of_walk", walk)
 
 
 def ids(history: History, **filters: Any) -> list[str]:
