@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from benchmarks.children import Child
 from runfold_storage.history import History
@@ -63,6 +63,7 @@ def _reads(history: History) -> Iterator[Read]:
     deep = history.runs(limit=50, offset=5000)
     if deep.next_cursor is None:  # of a month that is as short
         deep = history.runs(limit=50, offset=500)
+    yield Read("nothing", lambda history: history.read(_ask_nothing), "/healthz")
     yield _list("list")
     yield _list("list, deep cursor", cursor=deep.next_cursor)
     for name, filters in _FILTERS.items():
@@ -121,6 +122,11 @@ _NEXT_TO_NOTHING: Final[dict[str, dict[str, Any]]] = {
     "1 ms or shorter (none)": {"max_duration_ms": 1},
     "common tag, 5 ms or shorter (none)": {"tag": "env=prod", "max_duration_ms": 5},
 }
+
+
+def _ask_nothing(connection: Connection) -> None:
+    """What any statement takes, and what the machine happens to add."""
+    connection.exec_driver_sql("SELECT 1").all()
 
 
 def _list(name: str, **filters: Any) -> Read:
