@@ -20,10 +20,9 @@ from .stats_queries import StatsQuery
 from .stats_sources import Part, Source
 from .stats_statements import (
     MAX_ROWS,
-    bins_statement,
     day_rows_statement,
     days_statement,
-    sums_statement,
+    figures_statement,
 )
 from .summaries import Watermark
 from .tallies import Tally, merged
@@ -75,20 +74,22 @@ def _read_tallies(
             for day, tally in _read_days(connection, query, part, remembered).items():
                 tallies.setdefault((None, _begin_of(query.bucket, day)), []).append(tally)
             continue
-        sums = connection.execute(sums_statement(form), parameters).all()
-        rows += len(sums)
+        found = connection.execute(figures_statement(form), parameters).all()
+        rows += sum(row.bins is None for row in found)
         if rows > MAX_ROWS:
             raise BadParameter(
                 "bucket" if query.bucket is not None else "group_by",
                 f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
             )
         added: dict[_Key, Tally] = defaultdict(Tally)
-        for row in sums:
-            added[row.grp, row.bucket].add(row)
-        for row in connection.execute(bins_statement(form), parameters):
-            added[row.grp, row.bucket].add_bins(row.bins, row.ns)
-        for key, tally in added.items():
-            tallies.setdefault(key, []).append(tally)
+        for row in found:
+            tally = added[row.grp, row.bucket]
+            if row.bins is None:
+                tally.add(row)
+            else:
+                tally.add_bins(row.bins, row.ns)
+        for key, total in added.items():
+            tallies.setdefault(key, []).append(total)
     return tallies
 
 

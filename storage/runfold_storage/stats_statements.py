@@ -11,7 +11,9 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     Select,
+    SmallInteger,
     Text,
     bindparam,
     cast,
@@ -22,7 +24,9 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union_all,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from .stats_queries import Form
 from .stats_sources import Source, table_of, time_of
@@ -34,8 +38,23 @@ MAX_ROWS: Final = 20_000
 
 
 @lru_cache(_MOST_KEPT)
-def sums_statement(form: Form) -> Select[Any]:
-    """Everything but the histograms, per group and bucket, and per status unless by days."""
+def figures_statement(form: Form) -> CompoundSelect[Any]:
+    """Sums, and histograms as rows of their own: those of a group and bucket as two arrays.
+
+    Together, for to ask twice takes longer than to answer. Rows of sums have no `bins`; they are
+    per group and bucket, and per status unless by days.
+    """
+    sums, histograms = _sums(form).subquery(), _histograms(form).subquery()
+    rest = [cast(null(), column.type).label(column.name) for column in list(sums.c)[2:]]
+    lists = [cast(null(), ARRAY(kind)) for kind in (SmallInteger, BigInteger)]
+    bins, ns = (kind.label(name) for kind, name in zip(lists, ("bins", "ns"), strict=True))
+    every = histograms.c
+    return union_all(
+        select(*sums.c, bins, ns), select(every.grp, every.bucket, *rest, every.bins, every.ns)
+    )
+
+
+def _sums(form: Form) -> Select[Any]:
     table = table_of(form.source).c
     group, bucket = _keys(form)
     statement = select(group.label("grp"), bucket.label("bucket"))
@@ -53,9 +72,7 @@ def sums_statement(form: Form) -> Select[Any]:
     return statement.add_columns(*sum_columns(table)).where(*form.conditions()).limit(MAX_ROWS + 1)
 
 
-@lru_cache(_MOST_KEPT)
-def bins_statement(form: Form) -> Select[Any]:
-    """The histograms, per group and bucket, each as one row of two arrays."""
+def _histograms(form: Form) -> Select[Any]:
     table = table_of(form.source)
     group, bucket = _keys(form)
     bins = unnested_bins(table.c)
