@@ -11,6 +11,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
@@ -244,19 +245,25 @@ def unpack(raw: bytes) -> Columns:
         for length in lengths:
             runs.append(data[at : at + length].decode())
             at += length
-        columns = []
-        for code, size in (("H", 2), ("B", 1), ("Q", 8), ("q", 8), ("I", 4)):
-            columns.append(struct.unpack_from(f"<{n}{code}", data, at))
-            at += n * size
+        columns = _columns_of(n)
+        values = columns.unpack_from(data, at)
+        at += columns.size
     except (struct.error, UnicodeDecodeError, zstandard.ZstdError) as error:
         raise BrokenFrame(f"packed: {error}") from error
-    run_numbers, types, ids, times, body_lengths = columns
+    run_numbers, types = values[:n], values[n : 2 * n]
+    ids, times, body_lengths = values[2 * n : 3 * n], values[3 * n : 4 * n], values[4 * n :]
     ends = list(accumulate(body_lengths, initial=at))
     if ends[-1] != len(data):
         raise BrokenFrame("packed: the bodies do not fill the frame")
     _check_columns(n, runs, run_numbers, types, ids, times)
     bodies = [data[begin:end] for begin, end in pairwise(ends)]
     return Columns(runs, run_numbers, types, ids, times, bodies)
+
+
+@lru_cache(1000)
+def _columns_of(n: int) -> struct.Struct:
+    """Numbers of runs, types, ids, times and lengths of so many events."""
+    return struct.Struct(f"<{n}H{n}B{n}Q{n}q{n}I")
 
 
 def _check_columns(
@@ -270,16 +277,19 @@ def _check_columns(
     """Only a writer that is not ours gets here; its whole frame is suspect."""
     if n == 0:
         raise BrokenFrame("packed: a frame holds at least one event")
-    for what, fine in (
-        ("run ids of 1 to 200 characters", all(1 <= len(run) <= MAX_NAME for run in runs)),
-        ("run ids without U+0000", not any("\0" in run for run in runs)),
-        ("run numbers within the table of runs", max(run_numbers) < len(runs)),
-        ("known types", max(types) < len(TYPES)),
-        ("event ids below 2**63", max(ids) < 2**63),
-        ("times in the years 1 to 9999", min(times) >= MIN_US and max(times) <= MAX_US),
-    ):
-        if not fine:
-            raise BrokenFrame(f"packed: expected {what}")
+    lengths = list(map(len, runs))
+    if runs and not 1 <= min(lengths) <= max(lengths) <= MAX_NAME:
+        raise BrokenFrame("packed: expected run ids of 1 to 200 characters")
+    if "\0" in "".join(runs):
+        raise BrokenFrame("packed: expected run ids without U+0000")
+    if max(run_numbers) >= len(runs):
+        raise BrokenFrame("packed: expected run numbers within the table of runs")
+    if max(types) >= len(TYPES):
+        raise BrokenFrame("packed: expected known types")
+    if max(ids) >= 2**63:
+        raise BrokenFrame("packed: expected event ids below 2**63")
+    if min(times) < MIN_US or max(times) > MAX_US:
+        raise BrokenFrame("packed: expected times in the years 1 to 9999")
 
 
 class _Decompressors(threading.local):

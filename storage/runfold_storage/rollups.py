@@ -192,11 +192,12 @@ class TakenBack(NamedTuple):
 def taken_back(stats: Mapping[StatsKey, StatsDifference]) -> list[TakenBack]:
     """What these differences take back, in the order of their keys."""
     found = []
-    for key, difference in sorted(stats.items(), key=lambda item: item[0]):
-        gone = [duration for duration, count in difference.durations.items() if count < 0]
-        if gone:
-            found.append(TakenBack(key, min(gone), max(gone)))
-    return found
+    for key, difference in stats.items():
+        if difference.durations:
+            gone = [duration for duration, count in difference.durations.items() if count < 0]
+            if gone:
+                found.append(TakenBack(key, min(gone), max(gone)))
+    return sorted(found)
 
 
 def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:

@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date
+from operator import itemgetter
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -245,12 +247,15 @@ class Committer:
         return Loaded(load_for_fold(self._reading, refs), load_tombstones(self._reading, refs))
 
 
+_run_of: Final = itemgetter(0)
+
+
 def _after(old: Position, step: Advance) -> Position:
     return Position(step.position, step.generation, old.consumed + step.consumed, step.feed_seq)
 
 
 def weeks_of(batch: Batch) -> set[date | None]:
     """The ledger's weeks that a batch needs; run keys are ordered by time."""
-    runs = {run for run, *_ in batch.events}
+    runs = set(map(_run_of, batch.events))
     ends = {week_of(UUID(bytes=end(runs))) for end in (min, max)} if runs else set()
     return ends if len(ends) < 2 else {week_of(UUID(bytes=run)) for run in runs}
