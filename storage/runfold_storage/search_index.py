@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psycopg
 from msgspec import Struct
+from psycopg import sql
 
 from .changes import entries_of
 from .search_writing import (
@@ -152,6 +153,26 @@ def sort_in(connection: psycopg.Connection) -> None:
            OR c.oid = to_regclass('search_payloads_text_idx')
         """
     )
+
+
+def make_indexes(connection: psycopg.Connection) -> bool:
+    """What the migration could not make where PostgreSQL had no pg_trgm; False: it still has not.
+
+    The connection is in autocommit mode. Writers of the index wait meanwhile; the fold does not.
+    """
+    try:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+    except (
+        psycopg.errors.InsufficientPrivilege,
+        psycopg.errors.UndefinedFile,
+        psycopg.errors.FeatureNotSupported,
+    ):
+        return False
+    for table in ("search_runs", "search_payloads"):
+        name, on = sql.Identifier(f"{table}_text_idx"), sql.Identifier(table)
+        statement = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING gin (text gin_trgm_ops)")
+        connection.execute(statement.format(name, on))
+    return True
 
 
 def begin_again(connection: psycopg.Connection) -> None:

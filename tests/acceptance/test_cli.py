@@ -296,7 +296,17 @@ def test_doctor_finds_a_healthy_stack(up: Up) -> None:
     assert report["healthy"] is True
     assert {finding["check"] for finding in report["findings"]} >= {
         *("redis", "redis persistence", "redis eviction", "postgresql", "schema"),
-        *("partitions", "shards", "lag", "workers", "incidents", "dead letters", "jobs", "api"),
+        *(
+            "partitions",
+            "shards",
+            "lag",
+            "workers",
+            "incidents",
+            "dead letters",
+            "jobs",
+            "search",
+            "api",
+        ),
         *("spool", "metrics"),
     }
 

@@ -13,13 +13,15 @@ import psycopg
 import pytest
 
 from runfold.ids import make_run_id
+from runfold_stack.diagnosis import database_checks
+from runfold_stack.diagnosis.database_checks import check_search
 from runfold_storage import run_totals, search_index, search_lookup
 from runfold_storage.aging import mark
 from runfold_storage.databases import connect
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.retention import Policy, set_policy
-from runfold_storage.search_index import begin_again, read_state
+from runfold_storage.search_index import begin_again, make_indexes, read_state
 from runfold_storage.search_projects import (
     forget_payloads_of,
     read_projects,
@@ -455,3 +457,34 @@ def test_from_the_terminal(
     assert runfold("search", "set", "--project", "acme", "--payloads", "off").returncode == 1
     shown = json.loads(runfold("search", "rebuild", "--json").stdout)
     assert shown["index"]["reading_shards"] == shown["index"]["shards"]
+
+
+def test_the_doctor_tells_what_the_index_is_worth(
+    history: History,
+    database: psycopg.Connection,
+    migrated_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Too far behind, or not there at all, with the remedy; which helps."""
+    assert check_search(database).level == "ok"
+    monkeypatch.setattr(database_checks, "MAX_BEHIND", 0)
+    fold(migrated_url, paid("1", 1000))
+    late = check_search(database)
+    assert (late.level, late.remedy) == (
+        "warn",
+        "`runfold worker --role jobs` keeps it: is one at work?",
+    )
+    index(migrated_url)
+    assert check_search(database).level == "ok"
+
+    database.execute("DROP EXTENSION pg_trgm CASCADE")
+    missing = check_search(database)
+    assert missing.level == "warn"
+    assert missing.remedy is not None
+    assert missing.remedy.endswith("runfold search rebuild")
+    assert ids(history, q="run-0007") == ["run-0007"]
+    assert make_indexes(database)
+    begin_again(database)
+    index(migrated_url)
+    assert check_search(database).level == "ok"
+    assert read_state(database).has_trigrams

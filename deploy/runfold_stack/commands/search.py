@@ -11,7 +11,12 @@ from runfold_stack.output import Output, cell, make_table
 from runfold_stack.servers import require_database
 from runfold_storage.databases import connect
 from runfold_storage.migrate import check_schema
-from runfold_storage.search_index import IndexState, begin_again, read_state
+from runfold_storage.search_index import (
+    IndexState,
+    begin_again,
+    make_indexes,
+    read_state,
+)
 from runfold_storage.search_projects import (
     forget_payloads_of,
     read_projects,
@@ -30,7 +35,8 @@ Workflow, id, tags and errors of all runs are searched by `runfold runs --search
 outputs are searched by `--payload`, for the projects that have it switched on: the first 4096
 characters of each run that has ended. A worker for jobs keeps the index, some moments behind the
 fold. Switched on, the runs that are there are put in, newest first; switched off, they are taken
-out. `rebuild` compares every run with the index once more.
+out. `rebuild` compares every run with the index once more, and makes the index where PostgreSQL had
+no pg_trgm when the schema was made.
 """
 
 
@@ -55,6 +61,7 @@ def run(arguments: Namespace, context: Context) -> int:
     check_schema(url)
     with connect(url, autocommit=True) as connection:
         if arguments.what == "rebuild":
+            make_indexes(connection)
             begin_again(connection)
         elif arguments.payloads == "on":
             search_payloads_of(connection, arguments.project)
@@ -86,7 +93,7 @@ def _show(connection: psycopg.Connection, output: Output) -> int:
 
 def _words(state: IndexState) -> str:
     if not state.has_trigrams:
-        return "PostgreSQL has no pg_trgm, texts are searched for by walking through runs"
+        return "PostgreSQL had no pg_trgm, texts are searched for by walking through runs"
     if state.reading_shards:
         return (
             f"runs are being read through on {state.reading_shards} of {state.shards} shards,"

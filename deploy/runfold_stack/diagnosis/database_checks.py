@@ -12,6 +12,8 @@ from runfold_storage.incidents import MEANINGS, REMEDIES, acknowledge, read_inci
 from runfold_storage.jobs import jobs_waiting
 from runfold_storage.migrate import check_schema, head
 from runfold_storage.partitions import existing_partitions, partition_name, weeks_ahead
+from runfold_storage.search_index import read_state
+from runfold_storage.search_lookup import MAX_BEHIND
 
 OLDEST: Final = 14
 _LISTED: Final = 3
@@ -122,6 +124,18 @@ def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
         )
     if not failed and not (old and len(waiting) == unfinished):
         yield ok("jobs", f"{unfinished:,} to be done" if unfinished else "none to be done")
+
+
+def check_search(connection: psycopg.Connection) -> Finding:
+    """Whether texts are looked up, or searched for by walking through runs."""
+    state = read_state(connection)
+    if not state.has_trigrams:
+        found = "no index of texts: PostgreSQL had no pg_trgm, so texts are searched for run by run"
+        return warn("search", found, "install its contrib modules, then: runfold search rebuild")
+    if state.behind > MAX_BEHIND:
+        found = f"the index of texts is {state.behind:,} changes behind, too many to be asked"
+        return warn("search", found, "`runfold worker --role jobs` keeps it: is one at work?")
+    return ok("search", f"the index of texts is {state.behind:,} changes behind")
 
 
 def _name(week: date | None) -> str:

@@ -37,6 +37,7 @@ def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> It
             yield from database_checks.check_incidents(connection, acknowledge_them=acknowledge)
             yield from database_checks.check_dead_letters(connection)
             yield from database_checks.check_jobs(connection)
+            yield database_checks.check_search(connection)
     except (redis.RedisError, psycopg.Error) as error:
         remedy = "look again; if it stays so, look at the server's log"
         yield fail("servers", f"one of them broke off: {error}", remedy)
