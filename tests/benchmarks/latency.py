@@ -47,6 +47,7 @@ def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: 
     pace = {"redis_url": servers.redis_url, "events_per_s": rate, "seconds": seconds}
     with start_worker(servers, url) as worker, Child("pacing", **pace) as sender:
         sender.await_ready()
+        servers.wear_in(url)
         servers.settle(url)
         worker.go()
         await_positions(url)

@@ -69,6 +69,7 @@ def _measure(
         Child("serving", **api) as serving,
     ):
         sender.await_ready()
+        servers.wear_in(url)
         servers.settle(url)
         worker.go()
         await_positions(url)
