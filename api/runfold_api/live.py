@@ -17,7 +17,8 @@ from litestar.response import Stream
 
 from runfold_storage.change_feed import decode_feed_cursor, encode_feed_cursor, read_cursor
 from runfold_storage.errors import BadParameter
-from runfold_storage.filters import RunFilter, make_run_filter
+from runfold_storage.filter_parameters import make_run_filter
+from runfold_storage.filters import RunFilter
 from runfold_storage.history import History
 from runfold_storage.run_lists import make_page
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from runfold.codec import TYPES
 from runfold.events import MAX_NAME
 from runfold_storage.export_formats import FORMATS
-from runfold_storage.filters import MAX_BOUND, MAX_TAG
+from runfold_storage.filter_parameters import MAX_BOUND, MAX_TAG
 from runfold_storage.jobs import STATUSES as JOB_STATUSES
 from runfold_storage.stats_queries import BUCKETS, GROUPS
 from runfold_storage.tables import RUN_STATUSES

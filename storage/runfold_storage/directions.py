@@ -1,6 +1,6 @@
 """Places in a list of runs, and which way a page goes on from there."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -12,8 +12,6 @@ from .tables.columns import TIME
 Key = tuple[datetime, UUID]
 """A run's place in a list: the time of its first event, and its key."""
 
-_ANY_KEY: Final[Key] = (datetime(2000, 1, 1, tzinfo=UTC), UUID(int=0))
-
 
 class Direction(NamedTuple):
     """Where a page goes on from: nothing for the first one, else towards older or newer runs."""
@@ -22,22 +20,28 @@ class Direction(NamedTuple):
     is_newer: bool = False
     is_inclusive: bool = False
 
-    def form(self) -> "Direction":
-        """The one that stands for all whose statements differ in nothing but parameters."""
-        return self if self.key is None else self._replace(key=_ANY_KEY)
+    def form(self) -> "DirectionForm":
+        """What the statements for it depend on."""
+        return DirectionForm(self.key is not None, self.is_newer, self.is_inclusive)
 
     def parameters(self) -> dict[str, Any]:
-        """What the conditions are given."""
+        """What those statements are given."""
         return {} if self.key is None else {"key_at": self.key[0], "key_run": self.key[1]}
+
+
+class DirectionForm(NamedTuple):
+    """What directions have in common whose statements differ in nothing but parameters."""
+
+    has_key: bool
+    is_newer: bool
+    is_inclusive: bool
 
     def conditions(self, of: Any = runs.c) -> list[ColumnElement[bool]]:
         """Only what lies beyond the key, or at it."""
-        if self.key is None:
+        if not self.has_key:
             return []
         place = tuple_(of.created_at, of.run)
-        key = tuple_(
-            bindparam("key_at", self.key[0], TIME), bindparam("key_run", self.key[1], Uuid)
-        )
+        key = tuple_(bindparam("key_at", type_=TIME), bindparam("key_run", type_=Uuid))
         if self.is_newer:
             return [place >= key if self.is_inclusive else place > key]
         return [place <= key if self.is_inclusive else place < key]

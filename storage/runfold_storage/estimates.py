@@ -5,12 +5,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from .statements import Kept
+from .statements import Statement
 
 _ROWS: Final = "Plan Rows"
 
 
-def estimate_rows(connection: Connection, query: Kept, parameters: Mapping[str, Any]) -> int:
+def estimate_rows(connection: Connection, query: Statement, parameters: Mapping[str, Any]) -> int:
     """From the statistics that ANALYZE made last."""
     explained = query._replace(text=f"EXPLAIN (FORMAT JSON) {query.text}")
     (plan,) = explained.run(connection, parameters).scalar_one()

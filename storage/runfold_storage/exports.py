@@ -15,6 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
+from .directions import NEWEST_FIRST, Direction
 from .filters import RunFilter
 from .run_lists import list_statement
 from .search_lookup import read_searched
@@ -57,13 +58,14 @@ def read_pages(
 
     Raises what reading raises, between any two pages.
     """
-    after = None
+    after = NEWEST_FIRST
     while True:
         with snapshot() as connection:
-            if after is None and wanted.payload is not None:
+            if after == NEWEST_FIRST and wanted.payload is not None:
                 read_searched(connection, wanted.project)  # says so where nothing is
             statement = list_statement(wanted, after, PAGE + 1)
-            rows: list[Any] = list(map(SummaryRow._make, connection.execute(statement)))
+            found = connection.execute(statement, after.parameters())
+            rows: list[Any] = list(map(SummaryRow._make, found))
             more = len(rows) > PAGE
             page = rows[:PAGE]
             if with_nodes:
@@ -74,7 +76,7 @@ def read_pages(
             yield [(summary_of(row), attempts.get(row.run, ())) for row in page]
         if not more:
             return
-        after = (page[-1].created_at, page[-1].run)
+        after = Direction((page[-1].created_at, page[-1].run))
 
 
 def _how_many(rows: Sequence[Any]) -> int:

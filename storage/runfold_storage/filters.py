@@ -1,26 +1,27 @@
-"""Which runs a list, an export or a deletion is about, and the same as SQL.
+"""Which runs a list, an export or a deletion is about, and the same as SQL."""
 
-Every check raises `BadParameter` with the parameter's name and what is allowed, so that nothing
-that a caller can write reaches the database as an error.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from psycopg.types.json import Jsonb
-from sqlalchemy import BindParameter, ColumnElement, bindparam, func, literal, or_
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Text,
+    bindparam,
+    func,
+    literal,
+    or_,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
-from .errors import BadParameter
-from .parameters import check_choice, check_name, check_storable, check_time, shown
 from .search_texts import pattern_of, payload_condition
-from .tables import COSTLY_NANO_USD, LONG_US, RUN_STATUSES, runs
-
-MAX_TAG: Final = 2000
-MAX_TAGS: Final = 20
-MAX_BOUND: Final = 1_000_000_000
+from .tables import COSTLY_NANO_USD, LONG_US, runs
+from .tables.columns import TIME
 
 
 class RunFilter(Struct, frozen=True, omit_defaults=True):
@@ -48,9 +49,11 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     @property
     def is_counted(self) -> bool:
         """Whether the rollups know how many there are."""
-        return self == RunFilter(
-            project=self.project, workflow=self.workflow, statuses=self.statuses
-        )
+        return self == self.counted()
+
+    def counted(self) -> "RunFilter":
+        """As much of it as the rollups know."""
+        return RunFilter(project=self.project, workflow=self.workflow, statuses=self.statuses)
 
     def without_texts(self) -> "RunFilter":
         """The rest of it."""
@@ -60,10 +63,10 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         """The same bytes for the same filter, for its cursors."""
         return b"runs" + msgspec.json.encode(self)
 
-    def form(self) -> "RunFilter":
-        """The one that stands for all whose statements differ in nothing but parameters."""
+    def form(self) -> "FilterForm":
+        """What the statements for it depend on."""
         given = {name: getattr(self, name) for name in self.__struct_fields__}
-        return RunFilter(
+        return FilterForm(
             **{
                 name: _FORMS[name](value) if value is not None and name in _FORMS else value
                 for name, value in given.items()
@@ -71,9 +74,19 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         )
 
     def parameters(self) -> dict[str, Any]:
-        """What the conditions are given, as the driver takes it; statuses are part of the form."""
+        """What the statements of its form are given, as the driver takes it."""
         values = self._values()
         return values | {name: Jsonb(values[name]) for name in ("tags", "q_tag") if name in values}
+
+    def conditions(self, of: Any = runs.c, *, prefix: str = "") -> list[ColumnElement[bool]]:
+        """As SQL over `runs`, or over what has its columns.
+
+        Parameters have the names of the fields, behind the prefix.
+        """
+        values = self._values()
+        return self._conditions(
+            of, lambda name: bindparam(prefix + name, values[name], _TYPES.get(name, Text))
+        )
 
     def _values(self) -> dict[str, Any]:
         given = ((name, getattr(self, name)) for name in self.__struct_fields__)
@@ -85,17 +98,9 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
             found["payload"] = pattern_of(self.payload)
         return found
 
-    def conditions(self, of: Any = runs.c, *, prefix: str = "") -> list[ColumnElement[bool]]:
-        """As SQL over `runs`, or over what has its columns.
-
-        Parameters have the names of the fields behind the prefix, so that a statement that was made
-        for one filter serves all of its form.
-        """
-        values = self._values()
-
-        def given(name: str) -> BindParameter[Any]:
-            return bindparam(prefix + name, values[name])
-
+    def _conditions(
+        self, of: Any, given: Callable[[str], BindParameter[Any]]
+    ) -> list[ColumnElement[bool]]:
         found: list[ColumnElement[bool]] = [
             of[column] == given(name)
             for name, column in _EQUAL.items()
@@ -119,6 +124,20 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     def has_text(self) -> bool:
         """Whether there is a text to search for."""
         return self.q is not None or self.payload is not None
+
+
+class FilterForm(RunFilter, frozen=True):
+    """What filters have in common whose statements differ in nothing but parameters.
+
+    Statuses are those that are meant, and part of a statement; of all other fields it says that
+    they are given, and no more than their statements have to know.
+    """
+
+    def conditions(self, of: Any = runs.c, *, prefix: str = "") -> list[ColumnElement[bool]]:
+        """The same with parameters that have no value: a statement without them is refused."""
+        return self._conditions(
+            of, lambda name: bindparam(prefix + name, type_=_TYPES.get(name, Text))
+        )
 
 
 def tag_of(q: str) -> dict[str, str] | None:
@@ -147,6 +166,14 @@ _BOUNDS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
     "started_after": lambda of, bound: of.started_at >= bound,
     "started_before": lambda of, bound: of.started_at < bound,
 }
+
+_TYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(("min_duration_us", "max_duration_us"), BigInteger),
+    **dict.fromkeys(("min_cost_nano_usd", "max_cost_nano_usd"), BigInteger),
+    **dict.fromkeys(("started_after", "started_before"), TIME),
+    **dict.fromkeys(("tags", "q_tag"), JSONB),
+}
+"""Of parameters; the others are texts."""
 
 _SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _FORMS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -184,104 +211,3 @@ def _search(
     if tag is not None:
         found.append(of.tags.contains(tag))
     return or_(*found)
-
-
-def make_run_filter(
-    *,
-    project: str | None = None,
-    workflow: str | None = None,
-    status: str | Iterable[str] | None = None,
-    trigger: str | None = None,
-    user: str | None = None,
-    session: str | None = None,
-    tag: str | Iterable[str] | None = None,
-    started_after: datetime | None = None,
-    started_before: datetime | None = None,
-    min_duration_ms: float | None = None,
-    max_duration_ms: float | None = None,
-    min_cost_usd: float | None = None,
-    max_cost_usd: float | None = None,
-    error_type: str | None = None,
-    fingerprint: str | None = None,
-    parent_run: str | None = None,
-    q: str | None = None,
-    payload: str | None = None,
-) -> RunFilter:
-    """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
-
-    `started_before` is exclusive; a `tag` is `key:value` or `key=value`, and a run must have all.
-    `q` is searched for in workflow, id, tags, type and message of the error; `payload` in inputs
-    and outputs, of projects whose payloads are searched; case does not matter.
-    """
-    after = check_time("started_after", started_after)
-    before = check_time("started_before", started_before)
-    if after is not None and before is not None and after >= before:
-        raise BadParameter("started_before", "must be later than started_after")
-    return RunFilter(
-        project=check_name("project", project),
-        workflow=check_name("workflow", workflow),
-        statuses=_check_statuses(status),
-        trigger=check_name("trigger", trigger),
-        user=check_name("user", user),
-        session=check_name("session", session),
-        tags=_check_tags(tag),
-        started_after=after,
-        started_before=before,
-        **_check_bounds("duration_ms", min_duration_ms, max_duration_ms, "duration_us", 1000),
-        **_check_bounds("cost_usd", min_cost_usd, max_cost_usd, "cost_nano_usd", 10**9),
-        error_type=check_name("error_type", error_type),
-        fingerprint=check_name("fingerprint", fingerprint),
-        parent_run=check_name("parent_run", parent_run),
-        q=check_name("q", q),
-        payload=check_name("payload", payload),
-    )
-
-
-def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
-    if status is None:
-        return ()
-    wanted = {status} if isinstance(status, str) else set(status)
-    for value in sorted(wanted, key=str):
-        check_choice("status", value, RUN_STATUSES)
-    return () if wanted.issuperset(RUN_STATUSES) else tuple(sorted(wanted))
-
-
-def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
-    if tag is None:
-        return ()
-    given = [tag] if isinstance(tag, str) else list(tag)
-    wanted: dict[str, str] = {}
-    for text in given:
-        key, separator, value = _tag_of(text)
-        if not separator or not key or len(text) > MAX_TAG:
-            raise BadParameter("tag", f"expected key:value or key=value, got {shown(text)}")
-        check_storable("tag", text)
-        if wanted.setdefault(key, value) != value:
-            raise BadParameter("tag", f"no run has two values of {shown(key)}")
-    if len(wanted) > MAX_TAGS:
-        raise BadParameter("tag", f"at most {MAX_TAGS} of them")
-    return tuple(sorted(wanted.items()))
-
-
-def _tag_of(text: Any) -> tuple[str, str, str]:
-    """A key may have a colon if an equals sign follows it, as `aws:region=eu` has."""
-    if not isinstance(text, str):
-        return "", "", ""
-    return text.partition("=" if "=" in text else ":")
-
-
-def _check_bounds(
-    name: str, least: float | None, most: float | None, stored: str, unit: int
-) -> dict[str, int | None]:
-    bounds: dict[str, int | None] = {}
-    for side, value in (("min", least), ("max", most)):
-        bounds[f"{side}_{stored}"] = None
-        if value is None:
-            continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= MAX_BOUND:
-            raise BadParameter(f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {shown(value)}")
-        bounds[f"{side}_{stored}"] = round(value * unit)
-    if least is not None and most is not None and least > most:
-        raise BadParameter(f"max_{name}", f"must not be less than min_{name}")
-    return bounds

@@ -23,7 +23,7 @@ from .event_pages import EventPage, make_event_query
 from .export_formats import FORMATS
 from .exports import ExportedRun, read_pages
 from .failures import Failures, make_failure_query, read_failures
-from .filters import make_run_filter
+from .filter_parameters import make_run_filter
 from .incidents import Incident, read_incidents
 from .one_run import OneRun
 from .parameters import check_choice

@@ -164,16 +164,16 @@ _ProgressT = TypeVar("_ProgressT", bound=Struct)
 
 @contextmanager
 def take_up(
-    connection: psycopg.Connection, job_id: UUID, progress: type[_ProgressT]
+    connection: psycopg.Connection, job_id: UUID, kind: str, progress: type[_ProgressT]
 ) -> Iterator[tuple[Job, _ProgressT]]:
-    """Work on a job, whose progress is of this type, from where it was left.
+    """Work on a job of this kind, whose progress is of this type, from where it was left.
 
     Nobody else does meanwhile: raises `JobTaken` if someone is at it.
     """
     with hold_job(connection, job_id):
         job = read_job(connection, job_id)
-        if job is None:
-            raise LookupError(f"there is no job {job_id}")
+        if job is None or job.kind != kind:
+            raise LookupError(f"there is no job {job_id} of the kind {kind}")
         reached = msgspec.convert(job.progress or {}, progress)
         start_job(connection, job_id)
         yield job, reached

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from .directions import Direction
-from .filters import RunFilter
+from .filters import FilterForm, RunFilter
 from .list_statements import reach_of
 from .ways import Way, early_of, ways_of
 
@@ -23,7 +23,7 @@ class Question(NamedTuple):
     """A filter, and how it is asked."""
 
     wanted: RunFilter
-    form: RunFilter
+    form: FilterForm
     ways: tuple[Way, ...]
     parameters: Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def choose(connection: Connection, question: Question, direction: Direction) -> 
     if len(ways) == 1:
         return ways[0]
     probes = reach_of(ways, direction.form()).run(
-        connection, {**question.parameters, **direction.parameters(), "stretch": PROBED}
+        connection, {**question.parameters, **direction.parameters(), "most": PROBED}
     )
 
     def rank(probe: Any) -> tuple[bool, float]:

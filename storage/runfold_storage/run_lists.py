@@ -28,7 +28,7 @@ from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
 from .questions import Question, choose, make_question
 from .run_totals import NONE, Survey, open_hours, read_known, survey
 from .search_lookup import read_searched
-from .statements import Kept
+from .statements import Statement
 from .summaries import RunPage, summary_of
 from .tables import runs
 from .ways import SUMMARY_COLUMNS, SummaryRow
@@ -94,12 +94,12 @@ def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     )
 
 
-def list_statement(wanted: RunFilter, after: Key | None, limit: int) -> Select[Any]:
-    """So many runs, by whatever plan: for exports, which go through all of them."""
+def list_statement(wanted: RunFilter, after: Direction, limit: int) -> Select[Any]:
+    """So many runs, by whatever plan, given `after`: for exports, which go through all of them."""
     return (
         select(*SUMMARY_COLUMNS)
-        .where(*wanted.conditions(), *Direction(after).conditions())
-        .order_by(*NEWEST_FIRST.order(runs.c))
+        .where(*wanted.conditions(), *after.form().conditions())
+        .order_by(*after.form().order(runs.c))
         .limit(limit)
     )
 
@@ -117,35 +117,35 @@ def _question(connection: Connection, wanted: RunFilter) -> Question | None:
 
 def _find(connection: Connection, question: Question, surveyed: Survey, page: Page) -> _Found:
     """The page's runs, in the direction that it goes."""
-    direction, given = page.direction, question.parameters
-    place = {"limit": page.limit + 1, "offset": page.offset}
+    direction = page.direction
+    given = {**question.parameters, "limit": page.limit + 1, "offset": page.offset}
     if surveyed.among is not None:
         few = page_among(question.form, surveyed.among.kind, direction.form())
-        rows = _rows(few, connection, given, surveyed.among.parameters, direction, place)
+        given |= {**direction.parameters(), **surveyed.among.parameters}
+        rows = _rows(few, connection, given)
         return _full(rows, page) or _Found(rows, None)
     way = surveyed.way if direction == NEWEST_FIRST else choose(connection, question, direction)
     if way.is_whole:
-        whole = {"stretch": page.limit + 1 + page.offset}
-        rows = _rows(whole_page(way, direction.form()), connection, given, direction, place, whole)
+        given |= direction.parameters() | {"most": page.limit + 1 + page.offset}
+        rows = _rows(whole_page(way, direction.form()), connection, given)
         return _full(rows, page) or _Found(rows, None)
     rows = []
-    examined, stretch = 0, _first_stretch(page, surveyed.share)
+    examined, most = 0, _first_stretch(page, surveyed.share)
     while True:
-        place = {"limit": page.limit + 1 - len(rows), "offset": page.offset, "stretch": stretch}
-        walked = walked_page(question.form, way, direction.form())
-        rows += _rows(walked, connection, given, direction, place)
+        form = direction.form()
+        given |= direction.parameters() | {"most": most, "limit": page.limit + 1 - len(rows)}
+        rows += _rows(walked_page(question.form, way, form), connection, given)
         if full := _full(rows, page):
             return full
-        walk = {**given, **direction.parameters(), "stretch": stretch}
-        reached = end_of_walk(way, direction.form()).run(connection, walk).first()
-        examined += stretch
+        reached = end_of_walk(way, form).run(connection, given).first()
+        examined += most
         if reached is None or (page.offset and not rows):
             return _Found(rows, None)
         key = (reached.created_at, reached.run)
         if examined >= MAX_EXAMINED:
             return _Found(rows, key)
         direction = Direction(key, direction.is_newer)
-        stretch = min(2 * stretch, MAX_EXAMINED - examined)
+        most = min(2 * most, MAX_EXAMINED - examined)
 
 
 def _first_stretch(page: Page, share: float) -> int:
@@ -156,15 +156,7 @@ def _first_stretch(page: Page, share: float) -> int:
     return round(min(max(needed, FIRST_EXAMINED), MAX_EXAMINED))
 
 
-def _rows(
-    query: Kept,
-    connection: Connection,
-    parameters: Mapping[str, Any],
-    *more: Direction | Mapping[str, Any],
-) -> list[Any]:
-    given = dict(parameters)
-    for each in more:
-        given |= each.parameters() if isinstance(each, Direction) else each
+def _rows(query: Statement, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
     return list(map(SummaryRow._make, query.run(connection, given)))
 
 

@@ -64,7 +64,8 @@ class _Sample(NamedTuple):
 
 def read_known(connection: Connection, wanted: RunFilter) -> tuple[int, Watermark]:
     """How many runs there are of this project, workflow and status, and how far the fold is."""
-    rows = known_runs(wanted.form()).run(connection, wanted.parameters()).all()
+    counted = wanted.counted()
+    rows = known_runs(counted.form()).run(connection, counted.parameters()).all()
     return int(rows[0].known or 0) if rows else 0, watermark_of(rows)
 
 
@@ -82,7 +83,7 @@ def survey(connection: Connection, question: Question, known: int) -> Survey:
     if examined <= COUNTED:
         return Survey(Total(matching, "exact"), way)
     if wanted.tags and known * tagged / examined <= 2 * MAX_TAGGED:
-        few = Few("tags", {"stretch": MAX_TAGGED + 1})
+        few = Few("tags", {"most": MAX_TAGGED + 1})
         n, n_matching, _ = _sample_few(connection, question, few)
         if n <= MAX_TAGGED:
             return Survey(Total(n_matching, "exact"), way, few)
@@ -93,7 +94,7 @@ def survey(connection: Connection, question: Question, known: int) -> Survey:
 
 def _count_way(connection: Connection, question: Question, way: Way, known: int) -> Total:
     """All of a way."""
-    given = {**question.parameters, "stretch": COUNTED + 1}
+    given = {**question.parameters, "most": COUNTED + 1}
     n: int = length_of(way).run(connection, given).scalar_one()
     if n <= COUNTED:
         return Total(n, "exact")
@@ -127,7 +128,7 @@ def _estimate(connection: Connection, question: Question, known: int, share: flo
 
 def _sample(connection: Connection, question: Question, way: Way, most: int) -> _Sample:
     """Of the newest runs of a way."""
-    given = {**question.parameters, "stretch": most}
+    given = {**question.parameters, "most": most}
     return _Sample._make(sample_of_way(question.form, way).run(connection, given).one())
 
 

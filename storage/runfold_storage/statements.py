@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
-class Kept(NamedTuple):
+class Statement(NamedTuple):
     """A query that was made once, for whoever has parameters for it.
 
     SQLAlchemy makes a page's query anew, or looks up that it did, in the time that PostgreSQL needs
@@ -20,16 +20,16 @@ class Kept(NamedTuple):
 
     text: str
     parameters: Mapping[str, Any]
-    """Those that are always the same."""
+    """Those that are always the same: whatever else is missing is an error of the driver's."""
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
         """Its answer; parameters are given as the driver takes them."""
         return connection.exec_driver_sql(self.text, {**self.parameters, **parameters})
 
 
-def keep(statement: Select[Any]) -> Kept:
-    """Parameters that have a value keep it, unless another is given."""
-    return Kept(*compiled(statement))
+def keep(statement: Select[Any]) -> Statement:
+    """Parameters that have a value keep it; those without one are given each time."""
+    return Statement(*compiled(statement))
 
 
 def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:

@@ -42,9 +42,9 @@ class StatsQuery(NamedTuple):
             return parts_of(self.since, self.until)
         return [Part(Source.HOURS, self.since, self.until)]
 
-    def form(self, part: Part) -> "Form":
+    def form(self, part: Part) -> "StatsForm":
         """What the statements for a part of it depend on."""
-        return Form(
+        return StatsForm(
             part.source,
             self.bucket,
             self.group_by,
@@ -67,7 +67,7 @@ class StatsQuery(NamedTuple):
         }
 
 
-class Form(NamedTuple):
+class StatsForm(NamedTuple):
     """Questions whose statements differ by nothing but their parameters."""
 
     source: Source

@@ -1,7 +1,7 @@
 """Rollups added up by PostgreSQL: sums and histograms, per group and bucket.
 
-A statement is made once for all questions of a form, which takes SQLAlchemy longer than PostgreSQL
-takes to answer most of them; its parameters are those of `StatsQuery.parameters`.
+A statement is made once for all questions of a form: to make it takes SQLAlchemy longer than to
+answer most of them takes PostgreSQL. Its parameters are those of `StatsQuery.parameters`.
 """
 
 from functools import lru_cache, reduce
@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from .stats_queries import Form
+from .stats_queries import StatsForm
 from .stats_sources import Source, table_of, time_of
 from .tables import RUN_STATUSES, stats_days
 
@@ -38,13 +38,16 @@ MAX_ROWS: Final = 20_000
 
 
 @lru_cache(_MOST_KEPT)
-def figures_statement(form: Form) -> CompoundSelect[Any]:
+def figures_statement(form: StatsForm) -> CompoundSelect[Any]:
     """Sums, and histograms as rows of their own: those of a group and bucket as two arrays.
 
     Together, for to ask twice takes longer than to answer. Rows of sums have no `bins`; they are
-    per group and bucket, and per status unless by days.
+    per group and bucket, and per status unless by days. No histograms come with more than
+    `MAX_ROWS` sums.
     """
-    sums, histograms = _sums(form).subquery(), _histograms(form).subquery()
+    sums = _sums(form).cte("sums")
+    are_few = select(func.count()).select_from(sums).scalar_subquery() <= MAX_ROWS
+    histograms = _histograms(form, are_few).subquery()
     rest = [cast(null(), column.type).label(column.name) for column in list(sums.c)[2:]]
     lists = [cast(null(), ARRAY(kind)) for kind in (SmallInteger, BigInteger)]
     bins, ns = (kind.label(name) for kind, name in zip(lists, ("bins", "ns"), strict=True))
@@ -54,7 +57,7 @@ def figures_statement(form: Form) -> CompoundSelect[Any]:
     )
 
 
-def _sums(form: Form) -> Select[Any]:
+def _sums(form: StatsForm) -> Select[Any]:
     table = table_of(form.source).c
     group, bucket = _keys(form)
     statement = select(group.label("grp"), bucket.label("bucket"))
@@ -72,7 +75,7 @@ def _sums(form: Form) -> Select[Any]:
     return statement.add_columns(*sum_columns(table)).where(*form.conditions()).limit(MAX_ROWS + 1)
 
 
-def _histograms(form: Form) -> Select[Any]:
+def _histograms(form: StatsForm, condition: ColumnElement[bool]) -> Select[Any]:
     table = table_of(form.source)
     group, bucket = _keys(form)
     bins = unnested_bins(table.c)
@@ -84,7 +87,7 @@ def _histograms(form: Form) -> Select[Any]:
             cast(func.sum(bins.c.n), BigInteger).label("n"),
         )
         .select_from(table.join(bins, true()))
-        .where(*form.conditions())
+        .where(*form.conditions(), condition)
         .group_by("grp", "bucket", bins.c.bin)
         .having(func.sum(bins.c.n) != 0)
         .subquery()
@@ -98,11 +101,11 @@ def _histograms(form: Form) -> Select[Any]:
 
 
 @lru_cache(_MOST_KEPT)
-def days_statement(form: Form) -> Select[Any]:
+def days_statement(form: StatsForm) -> Select[Any]:
     """The days, and which rows are theirs."""
     days = stats_days.c
     n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
-    xid: ColumnElement[int] = literal_column("stats_days.xmin::text::bigint")
+    xid: ColumnElement[int] = literal_column("hashtext(stats_days.xmin::text)::bigint")
     return (
         select(days.day, n, func.count(), func.sum(xid))
         .where(*form.conditions())
@@ -113,7 +116,7 @@ def days_statement(form: Form) -> Select[Any]:
 
 
 @lru_cache(_MOST_KEPT)
-def day_rows_statement(form: Form) -> Select[Any]:
+def day_rows_statement(form: StatsForm) -> Select[Any]:
     """The rows of the days `wanted`, as they are: few are added up faster here than there."""
     wanted = stats_days.c.day.in_(bindparam("wanted", expanding=True))
     return select(stats_days).where(*form.conditions(), wanted)
@@ -147,7 +150,7 @@ def unnested_bins(of: Any) -> Any:
     )
 
 
-def _keys(form: Form) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+def _keys(form: StatsForm) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     table, time = table_of(form.source).c, time_of(form.source)
     group = null() if form.group_by is None else table[form.group_by]
     if form.bucket is None:

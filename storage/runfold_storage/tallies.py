@@ -33,15 +33,16 @@ class Tally:
         "amounts",
         "bins",
         "counts",
-        "is_complete",
         "longest_us",
         "n_timed",
+        "number",
         "shortest_us",
         "sum_us",
     )
 
     def __init__(self) -> None:
-        self.is_complete = False
+        self.number: int | None = None
+        """Of one that is complete."""
         self._durations: DurationFigures | None = None
         self.counts: Counter[str] = Counter()
         self.n_timed = 0
@@ -51,14 +52,14 @@ class Tally:
         self.amounts = [0, 0, 0]
         self.bins: dict[int, int] = {}
 
-    def complete(self) -> None:
-        """Nothing is added any more: the percentiles are found once."""
-        if not self.is_complete:
-            self._durations = self.durations()
-            self.is_complete = True
+    def complete(self, number: int) -> None:
+        """Nothing is added any more, so percentiles are found once; its own number tells it."""
+        self._durations = self.durations()
+        self.number = number
 
     def add(self, row: Any) -> None:
         """One row of sums: all of one status (`status`, `n`), or with a number for each."""
+        assert self.number is None
         if hasattr(row, "status"):
             self.counts[row.status] += int(row.n)
         else:
@@ -73,16 +74,19 @@ class Tally:
 
     def add_bin(self, index: int, count: int) -> None:
         """One bin of the histogram of durations."""
+        assert self.number is None
         self.bins[index] = self.bins.get(index, 0) + count
 
     def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
         """Many of them."""
+        assert self.number is None
         bins = self.bins
         for index, count in zip(indices, counts, strict=True):
             bins[index] = bins.get(index, 0) + count
 
     def merge(self, other: "Tally") -> None:
         """Add all that another tally holds."""
+        assert self.number is None
         self.counts.update(other.counts)
         self.n_timed += other.n_timed
         self.sum_us += other.sum_us

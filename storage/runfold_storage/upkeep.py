@@ -22,7 +22,8 @@ from . import databases, deletions, jobs
 from .batches import prepare_session
 from .deletions import Deletion, Place
 from .errors import BadParameter
-from .filters import RunFilter, make_run_filter
+from .filter_parameters import make_run_filter
+from .filters import RunFilter
 from .history import History
 from .jobs import Job
 from .parameters import check_choice, check_number

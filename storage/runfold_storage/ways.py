@@ -9,7 +9,7 @@ own: all other runs start within an hour of their first event, so a start bounds
 
 from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from itertools import product
@@ -30,8 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from .directions import Direction
-from .filters import RunFilter
+from .directions import DirectionForm
+from .filters import FilterForm
 from .tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
 from .tables.columns import TIME
 
@@ -53,23 +53,24 @@ Conditions = list[ColumnElement[bool]]
 Stretches = list[Conditions]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True)
 class Way:
     """Stretches of one index; each is the conditions that it answers.
 
-    `is_whole`: it has the filter's runs and no others. Each is made once, so it may be a key.
+    `is_whole`: it has the filter's runs and no others. `name` tells it from all others.
     """
 
-    stretches: Stretches
-    is_whole: bool
+    name: tuple[FilterForm, bool, bool, int]
+    stretches: Stretches = field(compare=False)
+    is_whole: bool = field(compare=False)
 
-    def walk(self, columns: Sequence[Any], direction: Direction) -> Subquery:
-        """As many runs of it as the parameter `stretch` says, in order.
+    def walk(self, columns: Sequence[Any], direction: DirectionForm) -> Subquery:
+        """As many runs of it as the parameter `most` says, in order.
 
         With these columns and the key's.
         """
         wanted = [*columns, *(c for c in (runs.c.created_at, runs.c.run) if c not in columns)]
-        most = bindparam("stretch", type_=Integer)
+        most = bindparam("most", type_=Integer)
         parts = [
             select(*wanted)
             .where(*stretch, *direction.conditions())
@@ -84,7 +85,7 @@ class Way:
 
 
 @lru_cache(500)
-def ways_of(form: RunFilter, *, has_first: bool, has_end: bool) -> tuple[Way, ...]:
+def ways_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[Way, ...]:
     """All ways to the runs of filters of this form, the best first.
 
     The parameters `first` and `end` bound the times of their first events, where they are said to.
@@ -107,13 +108,14 @@ def ways_of(form: RunFilter, *, has_first: bool, has_end: bool) -> tuple[Way, ..
             [*bounds, runs.c.created_at < early, late],
         ]
     is_anytime = spans == [[]]
-    choices = _choices(form) or [(RunFilter(), [[]])]
+    choices = _choices(form) or [(FilterForm(), [[]])]
     return tuple(
         Way(
+            (form, has_first, has_end, number),
             [[*choice, *span] for choice, span in product(stretches, spans)],
             is_whole=is_anytime and answered == form,
         )
-        for answered, stretches in choices
+        for number, (answered, stretches) in enumerate(choices)
     )
 
 
@@ -136,12 +138,12 @@ def runs_at() -> FromClause:
     return runs.join(places, (runs.c.shard == places.c.shard) & (runs.c.run == places.c.run))
 
 
-def _choices(form: RunFilter) -> list[tuple[RunFilter, Stretches]]:
+def _choices(form: FilterForm) -> list[tuple[FilterForm, Stretches]]:
     """Each part of the filter that an index answers, and its stretches there; the best first."""
-    found: list[tuple[RunFilter, Stretches]] = []
+    found: list[tuple[FilterForm, Stretches]] = []
 
     def add(stretches: Stretches, **answered: Any) -> None:
-        found.append((RunFilter(**answered), stretches))
+        found.append((FilterForm(**answered), stretches))
 
     def add_equal(*names: str) -> None:
         for name in names:

@@ -15,6 +15,8 @@ from runfold_storage.databases import connect
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.rollups import rebuild_days
+from runfold_storage.stats_queries import make_stats_query
+from runfold_storage.stats_statements import figures_statement
 from runfold_storage.summaries import RunSummary
 from told import SHARDS, START, event, fold, whole_run
 
@@ -256,3 +258,35 @@ def test_every_zone_that_is_offered_is_known_to_postgresql(postgres_server: Any)
         names = connection.execute("SELECT name FROM pg_timezone_names").fetchall()
     known = {name for (name,) in names}
     assert available_timezones() - {"localtime", "Factory"} <= known
+
+
+def test_what_would_be_too_much_is_refused_before_it_is_read(
+    migrated_url: str, database: psycopg.Connection
+) -> None:
+    """No histograms come with more sums than an answer may have."""
+    database.execute(
+        """
+        INSERT INTO stats (workflow, project, node, hour, status, shard, n, n_timed,
+                           duration_min_us, duration_max_us, bins, bin_counts)
+        SELECT 'w' || w, 'p', '', %s + make_interval(hours => h), 'completed', 0, 1, 1,
+               1000, 1000, '{350}', '{1}'
+        FROM generate_series(1, 200) AS w, generate_series(0, 100) AS h
+        """,
+        (START,),
+    )
+    query = make_stats_query(bucket="hour", group_by="workflow")
+    (part,) = query.parts()
+    with History(migrated_url) as history:
+        for workflows, n_histograms in ((200, 0), (100, 10_100)):
+            database.execute("DELETE FROM stats WHERE substr(workflow, 2)::int > %s", (workflows,))
+            rows = history.read(
+                lambda connection: connection.execute(
+                    figures_statement(query.form(part)), query.parameters(part)
+                ).all()
+            )
+            assert sum(row.bins is not None for row in rows) == n_histograms
+            if not n_histograms:
+                with pytest.raises(BadParameter, match="choose larger buckets"):
+                    history.stats(bucket="hour", group_by="workflow")
+        groups = history.stats(bucket="hour", group_by="workflow").groups
+    assert len(groups) == 100

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from runfold_storage.remembered_days import RememberedDays
 from runfold_storage.tallies import Tally
 
@@ -54,6 +56,7 @@ def test_a_sum_has_all_that_it_is_of() -> None:
     older = [tally(n) for n in range(4, 8)]
     for n, each in enumerate((yesterday, *older)):
         days.put((None, None, DAY - timedelta(days=n)), 1, each)
+        assert days.get((None, None, DAY - timedelta(days=n)), 1) is each
     for given, durations_ms in (
         ([yesterday, *older], [1, 2, 4, 5, 6, 7]),
         ([yesterday, *older], [1, 2, 4, 5, 6, 7]),
@@ -71,3 +74,30 @@ def test_a_sum_has_all_that_it_is_of() -> None:
     today.n_timed += 1
     assert days.merged([yesterday, today]).bins == tally(1, 2, 3, 8).bins
     assert yesterday.bins == tally(1, 2).bins
+
+
+def test_a_day_that_is_written_to_does_not_spoil_the_sum_of_the_others() -> None:
+    """What changes from question to question is in no sum that is remembered."""
+    days = RememberedDays()
+    older = [tally(n) for n in range(3)]
+    for n, each in enumerate(older):
+        days.put((None, None, DAY - timedelta(days=n + 1)), 1, each)
+        days.get((None, None, DAY - timedelta(days=n + 1)), 1)
+    first = days.merged(older)
+    for version in range(2, 6):
+        today = tally(*range(3, 3 + version))
+        days.put((None, None, DAY), version, today)
+        found = days.merged([*older, today])
+        assert found.bins == tally(*range(3 + version)).bins
+        assert days.get((None, None, DAY), version - 1) is None
+    assert days.merged(older) is first
+
+
+def test_nothing_is_added_to_what_is_complete() -> None:
+    """Threads share it."""
+    made = tally(1)
+    made.complete(1)
+    with pytest.raises(AssertionError):
+        made.add_bin(1, 1)
+    with pytest.raises(AssertionError):
+        made.merge(tally(2))

@@ -16,7 +16,7 @@ from runfold.crashing import crash_point
 from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import Place, delete_runs
 from runfold_storage.jobs import finish_job, note_progress, take_up
-from runfold_storage.upkeep import DeleteArguments
+from runfold_storage.upkeep import DELETE, DeleteArguments
 
 
 class Progress(Struct):
@@ -29,7 +29,7 @@ class Progress(Struct):
 def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
     """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`."""
     prepare_session(connection)
-    with take_up(connection, job_id, Progress) as (job, progress):
+    with take_up(connection, job_id, DELETE, Progress) as (job, progress):
         arguments = msgspec.convert(job.arguments, DeleteArguments)
 
         def told(n: int, after: Place) -> None:

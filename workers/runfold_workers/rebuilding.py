@@ -79,7 +79,7 @@ def rebuild(
     The connection is in autocommit mode, and of this job alone.
     """
     prepare_session(connection)
-    with take_up(connection, job_id, Progress) as (job, progress):
+    with take_up(connection, job_id, KIND, Progress) as (job, progress):
 
         def note() -> None:
             note_progress(connection, job_id, progress)

@@ -80,22 +80,20 @@ def restore(
     whose `events` are brought along.
     """
     prepare_session(connection)
-    with (
-        hold_kind(connection, retaining.KIND),
-        take_up(connection, job_id, Progress) as (_, progress),
-    ):
+    with hold_kind(connection, retaining.KIND):
         check(connection, archive)
+        with take_up(connection, job_id, KIND, Progress) as (_, progress):
 
-        def note() -> None:
-            note_progress(connection, job_id, progress)
-            crash_point("after_group_restored")
-            told(progress)
-            if stop.is_set():
-                raise Interrupted
+            def note() -> None:
+                note_progress(connection, job_id, progress)
+                crash_point("after_group_restored")
+                told(progress)
+                if stop.is_set():
+                    raise Interrupted
 
-        _Restore(connection, archive, ledger, progress, note, stop).run()
-        result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
-        finish_job(connection, job_id, result)
+            _Restore(connection, archive, ledger, progress, note, stop).run()
+            result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
+            finish_job(connection, job_id, result)
     return progress
 
 

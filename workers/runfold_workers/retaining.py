@@ -82,7 +82,10 @@ def retain(
     incident, where it cannot be written. The connection is in autocommit mode, of this job alone.
     """
     prepare_session(connection)
-    with hold_kind(connection, KIND), take_up(connection, job_id, Progress) as (job, progress):
+    with (
+        hold_kind(connection, KIND),
+        take_up(connection, job_id, KIND, Progress) as (job, progress),
+    ):
 
         def note() -> None:
             note_progress(connection, job_id, progress)
