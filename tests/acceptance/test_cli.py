@@ -327,8 +327,10 @@ def test_migrate_has_nothing_to_do(up: Up) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(up: Up) -> None:
     """A closed pipe ends a command quietly, with 141."""
+    runfold("exec", "--run", "unread", "--", "true", env=up.env)
+    await_run(up, "unread", "completed")
     with subprocess.Popen(
-        [*RUNFOLD, "show", "--json", "--events", "listed-1"],
+        [*RUNFOLD, "show", "--json", "--events", "unread"],
         env=up.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
