@@ -16,11 +16,16 @@ import pytest
 import redis
 from psycopg import sql
 
+from deliveries import SHARDS
+from runfold.streams import connect
 from runfold_stack.binaries import find_postgres, find_redis
 from runfold_stack.errors import ProgramNotFoundError
 from runfold_stack.postgres_server import PostgresServer
 from runfold_stack.redis_server import RedisServer
+from runfold_storage import databases
+from runfold_storage.batches import prepare_session
 from runfold_storage.migrate import migrate
+from runfold_storage.positions import ensure_shards
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
@@ -75,6 +80,13 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of `redis_url`, made as everything of ours makes its own."""
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
 def database_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A database of this test's own, empty, dropped afterwards."""
     with _copied(postgres_server, "template1") as url:
@@ -107,8 +119,22 @@ def _copied(server: PostgresServer, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+    """A connection to `migrated_url`, each statement a transaction of its own."""
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def deployment(database: psycopg.Connection) -> None:
+    """`migrated_url` has its shards, and `database` all that writing batches takes."""
+    ensure_shards(database, SHARDS)
+    prepare_session(database)
+
+
+@pytest.fixture
 def other_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
-    """Another such database beside it."""
+    """Another such database beside that of `migrated_url`."""
     name = f"test_{next(_database_numbers)}"
     yield postgres_server.create_database(name, template=migrated_template)
     postgres_server.drop_database(name)

@@ -1,9 +1,9 @@
-"""Events on their way to real workers, by senders that fail and repeat themselves."""
+"""Events on their way to real workers, by senders that fail and repeat themselves; or at once."""
 
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import psycopg
 import redis
@@ -13,7 +13,9 @@ from oracle import Event, project, to_envelope
 from runfold.streams import connect, shard_of, stream_key
 from runfold_storage import databases
 from runfold_storage.positions import load_positions
-from tables import dead_letters, read_projection
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+from tables import count, dead_letters, read_projection
 from waiting import is_folded, wait_until
 
 SHARDS = 4
@@ -132,6 +134,15 @@ def fields_of(events: Sequence[Event]) -> dict[bytes, bytes]:
     return to_fields(map(to_envelope, events), packed=True)
 
 
+def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
+    """As a worker does that has just been started; `first` numbers the frames."""
+    with databases.connect(url, autocommit=True) as connection:
+        committer = Committer(connection)
+        committer.own(range(SHARDS))
+        frames = enumerate(framed(list(events)), first)
+        committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+
+
 def look_into(url: str) -> psycopg.Connection:
     """A connection to read the tables with."""
     return databases.connect(url, autocommit=True)
@@ -164,9 +175,7 @@ def consumed(database: psycopg.Connection) -> int:
 
 
 def leases(database: psycopg.Connection) -> int:
-    row = database.execute("SELECT count(*) FROM leases").fetchone()
-    assert row is not None
-    return int(row[0])
+    return count(database, "leases")
 
 
 def owners(database: psycopg.Connection) -> dict[int, int]:

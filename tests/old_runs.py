@@ -1,27 +1,23 @@
 """Runs of some age, for tests of retention and of the archive, and what should be left of them."""
 
-import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from deliveries import SHARDS, framed
+import pyarrow.parquet as pq
+
 from oracle import Event, Projection
+from rebuilds import NEVER
 from runfold.ids import make_run_id, run_key
 from runfold_storage import databases
 from runfold_storage.archive.finding import ArchivedEvent, find_events
 from runfold_storage.archive.place import open_archive
 from runfold_storage.jobs import add_job
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.rebuilding import rebuild
-from runfold_workers.repairing import examine
 from runfold_workers.retaining import KIND, Progress, retain
-from runfold_workers.selecting import Selection
 
 DAY_US = 86_400_000_000
 NOW_US = int(datetime.now(UTC).timestamp() * 1e6)
-EVERYTHING = Selection(shards=SHARDS)
-NEVER = threading.Event()
 
 
 def a_run(days_ago: float, project_: str = "acme", given_id: str | None = None) -> list[Event]:
@@ -51,21 +47,17 @@ def a_run(days_ago: float, project_: str = "acme", given_id: str | None = None) 
     ]
 
 
+def events_of(runs: Iterable[list[Event]]) -> list[Event]:
+    """One run after the other."""
+    return [event for run in runs for event in run]
+
+
 OLD = [a_run(days) for days in (100, 99.5, 70, 60)]
 OLD_OWN = [a_run(80, given_id="nightly/7")]
 KEPT_PROJECT = [a_run(61, "keeps")]
 YOUNG = [a_run(days) for days in (3, 2, 0.1)]
 RUNS = [*OLD, *OLD_OWN, *KEPT_PROJECT, *YOUNG]
-EVENTS = [event for run in RUNS for event in run]
-
-
-def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
-    """As a worker does it; `first` numbers the frames."""
-    with databases.connect(url, autocommit=True) as connection:
-        committer = Committer(connection)
-        committer.own(range(SHARDS))
-        frames = enumerate(framed(list(events)), first)
-        committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+EVENTS = events_of(RUNS)
 
 
 def run_retention(url: str, archive: object = None) -> Progress:
@@ -73,12 +65,6 @@ def run_retention(url: str, archive: object = None) -> Progress:
     archive_url = None if archive is None else str(archive)
     with databases.connect(url, autocommit=True) as connection:
         return retain(connection, add_job(connection, KIND, {}), NEVER, archive_url=archive_url)
-
-
-def rebuild_all(url: str) -> None:
-    """As `runfold rebuild` does."""
-    with databases.connect(url, autocommit=True) as connection:
-        rebuild(connection, add_job(connection, "rebuild", EVERYTHING.as_arguments()), NEVER)
 
 
 def keys(runs: Iterable[list[Event]]) -> set[bytes]:
@@ -104,12 +90,13 @@ def without_rows(expected: Projection, gone: Iterable[list[Event]]) -> Projectio
     )
 
 
-def differences(url: str) -> list[object]:
-    """What `verify` finds."""
-    found: list[object] = []
-    with databases.connect(url, autocommit=True) as connection:
-        examine(connection, EVERYTHING, found.append)
-    return found
+def archived(archive: Path, kind: str) -> list[dict[str, Any]]:
+    """All rows of a kind, as an analyst reads them."""
+    return [
+        row
+        for path in sorted(archive.glob(f"{kind}/*/*.parquet"))
+        for row in pq.read_table(path, partitioning=None).to_pylist()
+    ]
 
 
 def find_archived(archive: object, run: list[Event]) -> list[ArchivedEvent]:

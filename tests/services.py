@@ -1,4 +1,4 @@
-"""The API and a worker in threads of the test, for tests of what they do together."""
+"""The API and workers in threads of the test, for tests of what they do together."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,9 @@ import httpx
 
 from runfold_api import Settings
 from runfold_api.serving import bind, make_server, url_of
+from runfold_workers.job_worker import JobWorker, JobWorkerSettings
 from runfold_workers.worker import Worker, WorkerSettings
+from waiting import running, wait_until
 
 
 @contextmanager
@@ -31,11 +33,22 @@ def serving(redis_url: str, database_url: str, **settings: Any) -> Iterator[http
 @contextmanager
 def working(redis_url: str, database_url: str) -> Iterator[None]:
     """A worker that folds what is posted."""
-    worker = Worker(WorkerSettings(redis_url, database_url))
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
+    with running(Worker(WorkerSettings(redis_url, database_url))):
         yield
-    finally:
-        worker.stop()
-        thread.join()
+
+
+@contextmanager
+def doing_jobs(redis_url: str, database_url: str) -> Iterator[None]:
+    """A worker for jobs; leaving stops it after the step at hand."""
+    with running(JobWorker(JobWorkerSettings(redis_url, database_url))):
+        yield
+
+
+@contextmanager
+def serving_and_working(redis_url: str, database_url: str) -> Iterator[httpx.Client]:
+    """Both, as soon as the deployment has its shards."""
+    with serving(redis_url, database_url) as client, working(redis_url, database_url):
+        wait_until(
+            lambda: client.get("/api/v1/runs").json()["watermark"]["position"], what="shards"
+        )
+        yield client

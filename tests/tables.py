@@ -68,6 +68,13 @@ def dead_letters(connection: psycopg.Connection) -> list[tuple[int, str, int, st
     ).fetchall()
 
 
+def count(connection: psycopg.Connection, table: str) -> int:
+    """How many rows are in it."""
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def truncate(connection: psycopg.Connection) -> None:
     """Empty what a worker writes; for a few rows, DELETE is faster than TRUNCATE."""
     for table in (

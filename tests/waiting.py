@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import psycopg
 import redis
@@ -35,6 +36,14 @@ def is_folded(client: redis.Redis, connection: psycopg.Connection) -> bool:
     return bool(positions)
 
 
+class Works(Protocol):
+    """A worker of any kind."""
+
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 @contextmanager
 def worker_thread(redis_url: str, database_url: str, shards: int) -> Iterator[threading.Thread]:
     """A worker at work; leaving stops it, and fails if it has died of anything."""
@@ -43,7 +52,7 @@ def worker_thread(redis_url: str, database_url: str, shards: int) -> Iterator[th
 
 
 @contextmanager
-def running(worker: Worker) -> Iterator[threading.Thread]:
+def running(worker: Works) -> Iterator[threading.Thread]:
     """The same with a worker that the test can look into."""
     died: list[BaseException] = []
 

@@ -278,6 +278,28 @@ def test_stats_count_by_workflow_and_by_node(up: Up) -> None:
     assert "counted" in runfold("stats", env=up.env).stdout.decode()
 
 
+def test_failures_that_are_alike_are_one_group(up: Up) -> None:
+    """With their number, an example, and a fingerprint that leads to the runs."""
+    lines = [
+        json.dumps({"run": f"late-{run}", "at": f"2026-11-21T02:00:0{number}Z", **event})
+        for run in range(2)
+        for number, event in enumerate(
+            [
+                {"type": "started", "workflow": "late"},
+                {"type": "failed", "error": {"type": "Timeout", "message": f"after {run} ms"}},
+            ]
+        )
+    ]
+    runfold("emit", env=up.env, stdin="\n".join(lines).encode())
+    for run in range(2):
+        await_run(up, f"late-{run}", "failed")
+    [group] = ask(up, "failures", "--workflow", "late")["failures"]
+    assert (group["error_type"], group["runs"]) == ("Timeout", 2)
+    alike = ask(up, "runs", "--fingerprint", group["fingerprint"])["runs"]
+    assert {run["id"] for run in alike} == {"late-0", "late-1"}
+    assert group["example_run"] in runfold("failures", env=up.env).stdout.decode()
+
+
 def test_a_large_file_is_emitted(up: Up, tmp_path: Path) -> None:
     """Tens of thousands of lines are accepted, all of them."""
     path = tmp_path / "many.ndjson"
@@ -327,8 +349,10 @@ def test_migrate_has_nothing_to_do(up: Up) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(up: Up) -> None:
     """A closed pipe ends a command quietly, with 141."""
+    runfold("exec", "--run", "unread", "--", "true", env=up.env)
+    await_run(up, "unread", "completed")
     with subprocess.Popen(
-        [*RUNFOLD, "show", "--json", "--events", "listed-1"],
+        [*RUNFOLD, "show", "--json", "--events", "unread"],
         env=up.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

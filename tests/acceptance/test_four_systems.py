@@ -5,7 +5,6 @@ real; what is written is read back with `wait_for`, as such a client would.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from runfold_storage.databases import connect
 from runfold_storage.history import History
 from runfold_storage.migrate import head, migrate
 from services import serving, working
+from waiting import wait_until
 
 
 class Client:
@@ -80,10 +80,10 @@ def test_record_execution(client: Client) -> None:
         )
         assert recorder.flush(timeout_s=20).pending == 0
     with History(client.database_url) as history:
-        deadline = time.monotonic() + 20
-        while (found := history.run(run)) is None or found.status != "failed":
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        failed = {"workflow": "modules/report", "status": "failed"}
+        wait_until(lambda: history.runs(**failed).runs, what="the fold")
+        found = history.run(run)
+        assert found is not None
         assert (found.exit_code, found.duration_ms) == (3, 1500)
         lines = history.logs(run)
         assert lines is not None

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from acceptance.cli_processes import RUNFOLD, environ, runfold
-from deliveries import look_into
 from runfold_storage.jobs import Job, read_job
 from runfold_storage.upkeep import Upkeep
 from told import fold, whole_run
@@ -23,10 +22,10 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+def database(database: psycopg.Connection, migrated_url: str) -> psycopg.Connection:
+    """With runs in it."""
     fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n / 10) for n in range(RUNS))))
-    with look_into(migrated_url) as connection:
-        yield connection
+    return database
 
 
 @pytest.fixture

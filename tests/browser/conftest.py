@@ -7,8 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from services import serving, working
-from waiting import wait_until
+from services import serving_and_working
 
 expect.set_options(timeout=60_000)  # what is slow passes late, what never comes fails
 
@@ -30,10 +29,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     """A server and a worker over an empty database."""
-    with serving(redis_url, migrated_url) as client, working(redis_url, migrated_url):
-        wait_until(
-            lambda: client.get("/api/v1/runs").json()["watermark"]["position"], what="shards"
-        )
+    with serving_and_working(redis_url, migrated_url) as client:
         yield client
 
 

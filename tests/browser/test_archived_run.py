@@ -4,24 +4,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from playwright.sync_api import Page, expect
 
-from deliveries import SHARDS
-from old_runs import EVENTS, OLD, OLD_OWN, fold, run_retention
-from runfold_storage import databases
-from runfold_storage.positions import ensure_shards
+from deliveries import fold
+from old_runs import EVENTS, OLD, OLD_OWN, run_retention
 from runfold_storage.retention import Policy, set_policy
 from services import serving
 
 
 @pytest.fixture
-def api(redis_url: str, migrated_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A server over a history of which the half was archived."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        fold(migrated_url, EVENTS)
-        set_policy(connection, Policy(None, payload_days=30, run_days=65))
+def api(
+    deployment: None,
+    database: psycopg.Connection,
+    redis_url: str,
+    migrated_url: str,
+    tmp_path: Path,
+) -> Iterator[httpx.Client]:
+    """A server over a history of which half was archived."""
+    fold(migrated_url, EVENTS)
+    set_policy(database, Policy(None, payload_days=30, run_days=65))
     run_retention(migrated_url, tmp_path)
     with serving(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
         yield client

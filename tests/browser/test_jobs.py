@@ -1,9 +1,5 @@
 """The page of the jobs, and deleting so much that it becomes one."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import httpx
 from playwright.sync_api import Browser, Page, expect
 
@@ -12,23 +8,9 @@ from runfold_storage.databases import connect
 from runfold_storage.jobs import Job, note_progress, start_job
 from runfold_storage.upkeep import Upkeep
 from runfold_workers.deleting import Progress
-from runfold_workers.job_worker import JobWorker, JobWorkerSettings
-from services import serving
+from services import doing_jobs, serving
 
 ROWS = "table.jobs tbody tr"
-
-
-@contextmanager
-def at_work(redis_url: str, database_url: str) -> Iterator[None]:
-    """A worker for jobs."""
-    worker = JobWorker(JobWorkerSettings(redis_url, database_url))
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join()
 
 
 def test_no_jobs_says_what_makes_some(page: Page) -> None:
@@ -60,7 +42,7 @@ def test_a_job_is_followed(
     bar = row.get_by_role("progressbar")
     assert bar.evaluate("each => each.value") == 0.25
     expect(row.locator(".json")).to_be_visible()
-    with at_work(redis_url, migrated_url):
+    with doing_jobs(redis_url, migrated_url):
         expect(row.locator(".status")).to_contain_text("completed")
     expect(bar).to_have_count(0)
     assert api.get("/api/v1/runs").json()["runs"] == []
@@ -98,7 +80,7 @@ def test_what_is_much_is_deleted_by_a_job(
         page.get_by_role("button", name="Delete all…").click()
         dialog.get_by_role("button", name="Delete for good").click()
         expect(dialog).to_contain_text("it waits for a worker")
-        with at_work(redis_url, migrated_url):
+        with doing_jobs(redis_url, migrated_url):
             expect(dialog).to_have_count(0)
             expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
         page.close()

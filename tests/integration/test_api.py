@@ -3,7 +3,6 @@
 import itertools
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from runfold_api import freshness
 from runfold_storage.migrate import migrate
 from services import serving, working
 from told import START, event, fold, whole_run
+from waiting import wait_until
 
 NOWHERE = "redis://127.0.0.1:1/0"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
@@ -323,10 +323,8 @@ def test_repeated_requests_are_duplicates(
         assert api.post("/api/v1/events", json=events).status_code == 202
     assert len({(e.run, e.id) for e in folded_events(redis_url)}) == 3
     with working(redis_url, migrated_url):
-        deadline = time.monotonic() + 20
-        while not api.get("/api/v1/runs", params={"status": "failed"}).json()["runs"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        failed = {"status": "failed"}
+        wait_until(lambda: api.get("/api/v1/runs", params=failed).json()["runs"], what="the fold")
     assert len(api.get("/api/v1/runs/a/events").json()["events"]) == 3
     assert api.get("/api/v1/stats").json()["total"] == 1
 

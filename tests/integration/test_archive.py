@@ -1,14 +1,13 @@
 """The archive: what goes is there before, once, whatever is killed or refused meanwhile."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from deliveries import SHARDS
+from deliveries import SHARDS, fold
 from old_runs import (
     EVENTS,
     KEPT_PROJECT,
@@ -16,47 +15,30 @@ from old_runs import (
     OLD_OWN,
     YOUNG,
     a_run,
-    differences,
+    archived,
+    events_of,
     find_archived,
-    fold,
     keys,
     run_retention,
     without_payloads,
     without_rows,
 )
 from oracle import Event, project
+from rebuilds import differences
 from runfold.ids import run_key
 from runfold.streams import shard_of
-from runfold_storage import databases
 from runfold_storage.archive import writing
 from runfold_storage.archive.place import Archive, open_archive
 from runfold_storage.archive.purging import purge
-from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.incidents import read_incidents
-from runfold_storage.positions import ensure_shards
 from runfold_storage.retention import Policy, set_policy
 from tables import read_projection
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 GONE = [*OLD, *OLD_OWN]
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        prepare_session(connection)
-        yield connection
-
-
-def archived(archive: Path, kind: str) -> list[dict[str, object]]:
-    """All rows of a kind, as an analyst reads them."""
-    return [
-        row
-        for path in sorted(archive.glob(f"{kind}/*/*.parquet"))
-        for row in pq.read_table(path, partitioning=None).to_pylist()
-    ]
 
 
 def assert_archived_once(archive: Path, runs: list[list[Event]]) -> None:
@@ -85,7 +67,7 @@ def test_what_goes_is_archived_once(
     later = run_retention(migrated_url, tmp_path)
     assert (later.runs, later.archived_events, later.archived_runs) == (len(OLD[:3]) + 1, 0, 0)
     assert_archived_once(tmp_path, GONE)
-    assert differences(migrated_url) == []
+    assert differences(database) == []
 
 
 def test_files_say_what_the_ledger_said(
@@ -121,13 +103,13 @@ def test_rows_and_figures_are_archived(
     gone = [*GONE, *KEPT_PROJECT]
     assert progress.archived_events == 0
     assert {row["run"] for row in archived(tmp_path, "runs")} == {run[0]["run"] for run in gone}
-    rollups = project([event for run in OLD[:2] for event in run], SHARDS).stats
+    rollups = project(events_of(OLD[:2]), SHARDS).stats
     assert progress.rollups == len(rollups)
     found = Counter((row["node"], row["status"], row["n"]) for row in archived(tmp_path, "stats"))
     assert found == Counter((key.node, key.status, stat.n) for key, stat in rollups.items())
     after = read_projection(database)
     assert after.runs == without_rows(before, gone).runs
-    assert differences(migrated_url) == []
+    assert differences(database) == []
 
 
 def test_an_archive_that_refuses_keeps_everything(
@@ -174,7 +156,7 @@ def test_an_archive_that_fails_halfway(
     _assert_in_one_place(database, tmp_path)
     run_retention(migrated_url, tmp_path)
     assert_archived_once(tmp_path, GONE)
-    assert differences(migrated_url) == []
+    assert differences(database) == []
 
 
 def _assert_in_one_place(database: psycopg.Connection, archive: Path) -> None:
@@ -204,7 +186,7 @@ def test_a_large_archive_is_cut_into_files(
     monkeypatch.setattr(writing, "GROUP_ROWS", 7)
     monkeypatch.setattr(writing, "FILE_BYTES", 1500)
     runs = [a_run(100) for _ in range(60)]
-    fold(migrated_url, [event for run in runs for event in run])
+    fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
     assert_archived_once(tmp_path, runs)
@@ -261,7 +243,7 @@ def test_a_file_is_purged_of_some(
     """The first, the last and one in between: its name follows, the others stay."""
     runs = [run for run in (a_run(100) for _ in range(80)) if shard_of(run[0]["run"], SHARDS) == 1]
     runs.sort(key=lambda run: run_key(run[0]["run"]))
-    fold(migrated_url, [event for run in runs for event in run])
+    fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
     deleted = [runs[0], runs[5], runs[-1]]

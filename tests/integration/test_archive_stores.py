@@ -5,7 +5,6 @@ S3 is spoken to a server in a process of its own, moto's, which keeps objects in
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,21 +12,23 @@ import psycopg
 import pytest
 from pyarrow import fs
 
-from deliveries import SHARDS
-from old_runs import EVENTS, KEPT_PROJECT, NEVER, OLD, OLD_OWN, differences, fold, run_retention
+from deliveries import SHARDS, fold
+from old_runs import EVENTS, KEPT_PROJECT, OLD, OLD_OWN, events_of, run_retention
 from oracle import project
+from rebuilds import NEVER, differences
 from runfold_stack.addresses import choose_port
 from runfold_storage import databases
 from runfold_storage.archive.place import open_archive
-from runfold_storage.batches import prepare_session
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.history import History
 from runfold_storage.incidents import read_incidents
 from runfold_storage.jobs import add_job
-from runfold_storage.positions import ensure_shards
 from runfold_storage.retention import Policy, set_policy
 from runfold_workers.restoring import KIND, restore
 from tables import read_projection
+from waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("deployment")
 
 S3 = "s3://key:hunter2@{place}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
 
@@ -47,17 +48,17 @@ def s3_port() -> Iterator[int]:
 
 def _make_bucket(server: subprocess.Popen[bytes], port: int) -> None:
     url = S3.format(place="archives", port=port) + "&allow_bucket_creation=true"
-    deadline = time.monotonic() + 60
-    while True:
+
+    def is_made() -> bool:
+        assert server.poll() is None, "the S3 server has ended"
         try:
             filesystem, bucket = fs.FileSystem.from_uri(url)
             filesystem.create_dir(bucket)
         except OSError:
-            assert server.poll() is None, "the S3 server has ended"
-            assert time.monotonic() < deadline, "the S3 server does not answer"
-            time.sleep(0.2)
-        else:
-            return
+            return False
+        return True
+
+    wait_until(is_made, what="the S3 server to answer")
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
@@ -68,14 +69,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return f"memory://{tmp_path}"
     return S3.format(place=f"archives/{tmp_path.name}", port=request.getfixturevalue("s3_port"))
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        prepare_session(connection)
-        yield connection
 
 
 def test_there_and_back(
@@ -98,9 +91,8 @@ def test_there_and_back(
         archive = open_archive(url)
         assert "hunter2" not in archive.shown
         restore(other, add_job(other, KIND, {}), NEVER, archive)
-        expected = project([event for run in gone for event in run], SHARDS)
-        assert read_projection(other) == expected
-    assert differences(other_url) == []
+        assert read_projection(other) == project(events_of(gone), SHARDS)
+        assert differences(other) == []
 
 
 def test_a_store_that_is_away(

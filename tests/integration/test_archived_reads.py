@@ -1,43 +1,24 @@
 """Archived runs are shown as they were, and say that they are; deleted ones are not shown."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import psycopg
 import pytest
 
-from deliveries import SHARDS
-from old_runs import (
-    EVENTS,
-    NOW_US,
-    OLD,
-    OLD_OWN,
-    a_run,
-    fold,
-    run_retention,
-)
+from deliveries import SHARDS, fold
+from old_runs import DAY_US, EVENTS, NOW_US, OLD, OLD_OWN, a_run, events_of, run_retention
 from oracle import Event
 from runfold.ids import make_run_id
-from runfold_storage import aging, databases
+from runfold_storage import aging
 from runfold_storage.archive.place import open_archive
-from runfold_storage.batches import prepare_session
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.history import History
-from runfold_storage.positions import ensure_shards
 from runfold_storage.retention import Policy, set_policy
 from runfold_storage.upkeep import Upkeep
 
-DAY_US = 86_400_000_000
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        prepare_session(connection)
-        yield connection
+pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def a_telling_run(days_ago: float, given_id: str | None = None) -> list[Event]:
@@ -72,7 +53,7 @@ TOLD = [a_telling_run(70), a_telling_run(71, "nightly/17"), a_telling_run(40)]
 
 
 def fold_told(url: str) -> None:
-    fold(url, [*EVENTS, *(event for run in TOLD for event in run)])
+    fold(url, [*EVENTS, *events_of(TOLD)])
 
 
 def test_runs_and_payloads_are_shown_as_they_were(
@@ -217,7 +198,7 @@ def test_one_row_group_is_read(
     monkeypatch.setattr("runfold_storage.archive.writing.GROUP_ROWS", 50)
     monkeypatch.setattr("runfold_storage.archive.writing.FILE_BYTES", 20_000)
     runs = [a_run(100 - n / 1000) for n in range(400)]
-    fold(migrated_url, [event for run in runs for event in run])
+    fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
     opened: list[str] = []

@@ -1,15 +1,14 @@
 """Rows by COPY and as records: the two ways into a table leave the same in it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from runfold_storage import batches
-from runfold_storage.databases import connect
-from runfold_storage.positions import ensure_shards
 from runfold_storage.rows import Batch, NodeRow, RunRow, StatsDifference, StatsKey
+
+pytestmark = pytest.mark.usefixtures("deployment")
 
 DAY_US = 86_400_000_000
 TEXTS = ("", "plain", "naïve – 東京 🚀", "x" * 10_000, "\\N", "{a,b}", '"quoted", \n and \t')
@@ -116,44 +115,36 @@ NODES = [
 ]
 
 
-@pytest.fixture
-def connection(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, 2)
-        batches.prepare_session(connection)
-        yield connection
-
-
-def write(connection: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
+def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
     """What is in the tables after this batch; nothing of it stays."""
-    with connection.transaction(force_rollback=True):
-        batches.write_batch(connection, batches.prepare(batch))
+    with database.transaction(force_rollback=True):
+        batches.write_batch(database, batches.prepare(batch))
         return {
-            table: connection.execute(f"SELECT * FROM {table} ORDER BY run").fetchall()
+            table: database.execute(f"SELECT * FROM {table} ORDER BY run").fetchall()
             for table in ("runs", "nodes")
         }
 
 
 def test_both_ways_in_leave_the_same(
-    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New rows go by COPY in a large batch, and with those that have changed in a small one."""
     numbered = [(run, number) for number, run in enumerate(RUNS, 1)]
     batch = Batch(advances=[], new_runs=numbered, new_nodes=list(NODES))
-    as_records = write(connection, batch)
+    as_records = write(database, batch)
     monkeypatch.setattr(batches, "SMALL", 0)
-    copied = write(connection, batch)
+    copied = write(database, batch)
     assert len(copied["runs"]) == len(RUNS)
     assert len(copied["nodes"]) == len(NODES)
     assert copied == as_records
 
 
-def test_rows_come_out_as_they_went_in(connection: psycopg.Connection) -> None:
+def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:
     """Some fields that say it for all of their type."""
     row = next(run for run in RUNS if run.given_id == "my own")
-    with connection.transaction(force_rollback=True):
-        batches.write_images(connection, Batch(advances=[], changed_runs=[(row, 77)]))
-        found = connection.execute(
+    with database.transaction(force_rollback=True):
+        batches.write_images(database, Batch(advances=[], changed_runs=[(row, 77)]))
+        found = database.execute(
             """
             SELECT given_id, "user", tags, attempt, feed_seq, duration_us, nodes_total, exit_code,
                    parent_run, extract(epoch FROM created_at) * 1000000, queued_at < '1970-01-01'
@@ -166,35 +157,35 @@ def test_rows_come_out_as_they_went_in(connection: psycopg.Connection) -> None:
     )
 
 
-def test_differences_are_added(connection: psycopg.Connection) -> None:
+def test_differences_are_added(database: psycopg.Connection) -> None:
     """Counts, exact sums of any size, extremes and bins; a bin that counts nothing goes away."""
     key = StatsKey("w", "p", "", 0, "completed", 1)
     large = 10**25
     first = StatsDifference(n=3, input_tokens=large, cost_nano_usd=-7, durations={0: 1, 50: 2})
     second = StatsDifference(n=-1, output_tokens=12_345, durations={50: -2, 1_000_000: 1})
     counts_alone = StatsDifference(n=5)
-    with connection.transaction(force_rollback=True):
+    with database.transaction(force_rollback=True):
         for difference in (first, second, counts_alone):
-            batches.write_images(connection, Batch(advances=[], stats={key: difference}))
-        found = connection.execute(
+            batches.write_images(database, Batch(advances=[], stats={key: difference}))
+        found = database.execute(
             """
             SELECT n, n_timed, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
                    cardinality(bins), bin_counts
             FROM stats
             """
         ).fetchall()
-        days = connection.execute(
+        days = database.execute(
             "SELECT completed, n_timed, input_tokens, bin_counts FROM stats_days"
         ).fetchall()
     assert found == [(7, 2, 1_000_000, large, 12_345, -7, 2, [1, 1])]
     assert days == 3 * [(7, 2, large, [1, 1])]
 
 
-def test_a_number_that_is_too_large_names_its_table(connection: psycopg.Connection) -> None:
+def test_a_number_that_is_too_large_names_its_table(database: psycopg.Connection) -> None:
     """Before anything is sent."""
     for batch, table in (
         (Batch(advances=[], changed_runs=[(a_run(1, exit_code=2**31), 1)]), "runs"),
         (Batch(advances=[], changed_nodes=[a_node(1, cost_nano_usd=2**63)]), "nodes"),
     ):
         with pytest.raises(psycopg.DataError, match=f"{table}: a number is too large"):
-            batches.write_images(connection, batch)
+            batches.write_images(database, batch)

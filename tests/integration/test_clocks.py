@@ -5,9 +5,9 @@ from typing import Final
 
 import psycopg
 import pytest
+import redis
 
 from runfold import Recorder
-from runfold.streams import connect
 from waiting import is_folded, wait_until, worker_thread
 
 SHARDS: Final = 8
@@ -27,15 +27,17 @@ class Clock:
 
 
 def test_clocks_that_jump_between_the_events_of_a_run(
-    redis_url: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+    redis_url: str,
+    client: redis.Redis,
+    migrated_url: str,
+    database: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each run and node is there once, complete, with the duration of the monotonic clock."""
     clock = Clock()
     monkeypatch.setattr(time, "time_ns", clock)
     monkeypatch.setattr("runfold.recorder._now_ns", clock)
     with (
-        connect(redis_url) as client,
-        psycopg.connect(migrated_url, autocommit=True) as database,
         worker_thread(redis_url, migrated_url, SHARDS),
         Recorder(redis_url, heartbeat_s=0) as recorder,
     ):

@@ -2,16 +2,17 @@
 
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from deliveries import SHARDS, Sender, assert_exact, framed, interleaved
+from deliveries import SHARDS, Sender, assert_exact, fold, framed, interleaved
 from histories import made_up_runs
 from oracle import Event, project
+from rebuilds import differences, rebuild_all
 from runfold.ids import run_key
 from runfold.streams import agree_on_shards, connect, shard_of
 from runfold_storage import databases, deletions
@@ -19,18 +20,11 @@ from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import Deletion, delete_run, delete_runs, newest_place, purge_left
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters import RunFilter
-from runfold_storage.jobs import Interrupted, Job, add_job
+from runfold_storage.jobs import Interrupted, Job
 from runfold_storage.positions import ensure_shards
 from runfold_storage.upkeep import Deleted, Upkeep, make_deletion
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.rebuilding import rebuild
-from runfold_workers.repairing import examine
-from runfold_workers.selecting import Selection
 from tables import read_projection, truncate
 from waiting import is_folded, wait_until, worker_thread
-
-EVERYTHING = Selection(shards=SHARDS)
 
 EVENTS = [
     event
@@ -43,22 +37,12 @@ RUNS = sorted({event["run"] for event in EVENTS})
 
 
 @pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
+def database(database: psycopg.Connection, migrated_url: str) -> psycopg.Connection:
     """With what `EVENTS` makes, folded."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        prepare_session(connection)
-        fold(migrated_url, EVENTS)
-        yield connection
-
-
-def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
-    """As a worker does that has just been started."""
-    with databases.connect(url, autocommit=True) as connection:
-        committer = Committer(connection)
-        committer.own(range(SHARDS))
-        frames = enumerate(framed(list(events)), first)
-        committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+    ensure_shards(database, SHARDS)
+    prepare_session(database)
+    fold(migrated_url, EVENTS)
+    return database
 
 
 def without(gone: Iterable[str]) -> list[Event]:
@@ -100,8 +84,7 @@ def test_neither_late_events_nor_a_rebuild_bring_it_back(
     assert read_projection(database) == expected
 
     with databases.connect(migrated_url, autocommit=True) as connection:
-        job = add_job(connection, "rebuild", EVERYTHING.as_arguments())
-        assert rebuild(connection, job, threading.Event()).runs == 0
+        assert rebuild_all(connection).runs == 0
     assert read_projection(database) == expected
 
 
@@ -259,27 +242,22 @@ def test_deleting_and_rebuilding_while_events_arrive(redis_url: str, migrated_ur
         agree_on_shards(client, SHARDS)
         prepare_session(deleting)
         with worker_thread(redis_url, migrated_url, SHARDS):
-            sender = Sender(redis_url, frames, pause_s=0.0045)
+            sender = Sender(redis_url, frames, pause_s=0.0045, tireless=True)
             sender.start()
             waiting = set(gone)
             rebuilds = 0
-            while sender.is_alive():
+            while rebuilds < 2 or sender.sent < sender.total:
                 database.execute(
                     "UPDATE runs SET status = 'lost' WHERE hashtext(run::text) %% 5 = %s",
                     (rebuilds % 5,),
                 )
-                job = add_job(rebuilding, "rebuild", EVERYTHING.as_arguments())
-                rebuild(rebuilding, job, threading.Event())
+                rebuild_all(rebuilding)
                 rebuilds += 1
                 waiting -= {run for run in sorted(waiting)[:8] if delete_run(deleting, run)}
-            sender.join()
+            sender.finish()
             wait_until(lambda: is_folded(client, database), what="everything to be folded")
-            assert rebuilds > 1
             waiting -= {run for run in waiting if delete_run(deleting, run)}
             assert not waiting
-            job = add_job(rebuilding, "rebuild", EVERYTHING.as_arguments())
-            rebuild(rebuilding, job, threading.Event())
+            rebuild_all(rebuilding)
             assert_exact(client, database, [each for each in events if each["run"] not in gone])
-            differences = []
-            examine(rebuilding, EVERYTHING, differences.append)
-            assert differences == []
+            assert differences(rebuilding) == []

@@ -155,7 +155,9 @@ def test_the_command_writes_a_file_when_it_is_complete(told_url: str, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
 
 
-def test_the_command_lets_go_of_what_it_has_written(migrated_url: str, tmp_path: Path) -> None:
+def test_the_command_lets_go_of_what_it_has_written(
+    database: psycopg.Connection, migrated_url: str, tmp_path: Path
+) -> None:
     """Its memory is that of the pages, as that of `History.export` is for 200,000 runs."""
     insert = """
         INSERT INTO runs (shard, run, created_at, seen_at, feed_seq, status, project, workflow)
@@ -165,12 +167,11 @@ def test_the_command_lets_go_of_what_it_has_written(migrated_url: str, tmp_path:
     """
     target = tmp_path / "runs.csv"
     peaks = []
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        for first, last in ((1, 2000), (2001, 60_000)):
-            database.execute(insert, (first, last))
-            done, peak = runfold_export(migrated_url, "-o", str(target))
-            assert done.returncode == 0, done.stderr
-            peaks.append(peak)
+    for first, last in ((1, 2000), (2001, 60_000)):
+        database.execute(insert, (first, last))
+        done, peak = runfold_export(migrated_url, "-o", str(target))
+        assert done.returncode == 0, done.stderr
+        peaks.append(peak)
     few, many = peaks
     assert many - few < 16 * 1024
     assert target.read_bytes().count(b"\n") == 60_001

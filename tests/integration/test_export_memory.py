@@ -6,19 +6,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import zstandard
 
+from deliveries import SHARDS
 from runfold.codec import Envelope
 from runfold.frames import encode_packed_frame
 from runfold.ids import make_run_id
 from runfold.streams import shard_of
-from runfold_storage import databases
-from runfold_storage.positions import ensure_shards
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 
-SHARDS = 4
 RUNS = 200_000
 FEW = 3_000
 A_TIME = 20_000
@@ -54,25 +53,23 @@ def envelopes(first: int, runs: int) -> Iterator[Envelope]:
 
 
 @pytest.fixture
-def many_url(migrated_url: str) -> str:
+def many_url(deployment: None, database: psycopg.Connection, migrated_url: str) -> str:
     """All of them, by the worker's own path."""
     frames = itertools.count(1)
     compressor = zstandard.ZstdCompressor(level=1)
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        committer = Committer(connection)
-        committer.own(range(SHARDS))
-        for first in range(0, RUNS, A_TIME):
-            by_shard: dict[int, list[Envelope]] = {shard: [] for shard in range(SHARDS)}
-            for envelope in envelopes(first, A_TIME):
-                by_shard[shard_of(envelope.run, SHARDS)].append(envelope)
-            committer.commit(
-                [
-                    StreamEntry(shard, f"{next(frames)}-0", encode_packed_frame(its, compressor))
-                    for shard, its in by_shard.items()
-                ]
-            )
-        connection.execute("ANALYZE runs")
+    committer = Committer(database)
+    committer.own(range(SHARDS))
+    for first in range(0, RUNS, A_TIME):
+        by_shard: dict[int, list[Envelope]] = {shard: [] for shard in range(SHARDS)}
+        for envelope in envelopes(first, A_TIME):
+            by_shard[shard_of(envelope.run, SHARDS)].append(envelope)
+        committer.commit(
+            [
+                StreamEntry(shard, f"{next(frames)}-0", encode_packed_frame(its, compressor))
+                for shard, its in by_shard.items()
+            ]
+        )
+    database.execute("ANALYZE runs")
     return migrated_url
 
 

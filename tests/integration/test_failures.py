@@ -1,6 +1,5 @@
 """Failures in groups, by what they have in common."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +7,6 @@ import psycopg
 import pytest
 
 from runfold_storage import failures
-from runfold_storage.databases import connect
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from told import START, event, fold
@@ -26,12 +24,6 @@ ALIKE = [
     ("GET https://example.org/a?b=1 failed", "GET https://example.com/ failed"),
     ("", ""),
 ]
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with connect(migrated_url, autocommit=True) as connection:
-        yield connection
 
 
 def fingerprint(database: psycopg.Connection, *arguments: str | None) -> str:

@@ -501,15 +501,16 @@ def test_schema_missing(database_url: str) -> None:
         history.runs()
 
 
-def test_connections_that_broke_are_replaced(migrated_url: str) -> None:
+def test_connections_that_broke_are_replaced(
+    database: psycopg.Connection, migrated_url: str
+) -> None:
     """A read after PostgreSQL has cut all connections works again."""
     fold(migrated_url, whole_run("a", 0))
+    ours = "FROM pg_stat_activity WHERE application_name = 'runfold-history'"
     with History(migrated_url) as history:
         history.runs()
-        with psycopg.connect(migrated_url, autocommit=True) as other:
-            ours = "FROM pg_stat_activity WHERE application_name = 'runfold-history'"
-            other.execute(f"SELECT pg_terminate_backend(pid) {ours}")
-            wait_until(lambda: other.execute(f"SELECT count(*) {ours}").fetchone() == (0,))
+        database.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+        wait_until(lambda: database.execute(f"SELECT count(*) {ours}").fetchone() == (0,))
         assert ids(history.runs()) == ["a"]
 
 

@@ -20,7 +20,6 @@ from runfold import Logged, Recorder
 from runfold.errors import ShardsDiffer
 from runfold.ids import make_run_id, run_key
 from runfold.streams import agree_on_shards, agreed_shards, connect, stream_key
-from runfold_storage import databases
 from runfold_storage.incidents import acknowledge, read_incidents
 from runfold_storage.lag import look
 from runfold_storage.partitions import (
@@ -38,18 +37,6 @@ from waiting import is_folded, running, wait_until, worker_thread
 SHARDS = 1
 KEY = stream_key(0)
 FAR_AHEAD = "99999999999999-0"
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
 
 
 def runs(first: int, last: int) -> list[Event]:

@@ -1,8 +1,6 @@
 """Work in the background: what the table says is done, whatever becomes of the queue."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -12,31 +10,23 @@ from rq import Callback, Queue
 from rq.job import Job as QueuedJob
 from rq.serializers import JSONSerializer, PickleSerializer
 
-from deliveries import SHARDS, framed
+from deliveries import SHARDS, fold
 from histories import NOON_US
-from oracle import Event, project
+from oracle import project
 from runfold.streams import connect, stream_key
 from runfold_storage import databases, deletions, jobs
 from runfold_storage.jobs import Job, add_job, hold_job, jobs_waiting, read_job
-from runfold_storage.positions import ensure_shards
 from runfold_storage.upkeep import Upkeep
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
 from runfold_workers.handing_out import HandingOut
-from runfold_workers.job_worker import JobWorker, JobWorkerSettings
 from runfold_workers.queueing import NAME, connect_queue, make_queue, put
 from runfold_workers.selecting import Selection
+from services import doing_jobs
 from tables import read_projection
 from waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 EVERYTHING = Selection(shards=SHARDS).as_arguments()
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        yield connection
 
 
 @pytest.fixture
@@ -45,32 +35,15 @@ def queue(redis_url: str) -> Iterator[Queue]:
         yield make_queue(client)
 
 
-@contextmanager
-def working(redis_url: str, database_url: str) -> Iterator[JobWorker]:
-    """A worker for jobs; leaving stops it, and waits until it has."""
-    worker = JobWorker(JobWorkerSettings(redis_url, database_url))
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(30)
-    assert not thread.is_alive(), "the worker does not stop"
-
-
-def fill(url: str, runs: int) -> list[Event]:
+def fill(url: str, runs: int) -> None:
     """So many runs, as a worker folds them."""
-    events: list[Event] = [
-        {"type": "started", "run": f"r{n}", "id": 0, "at_us": NOON_US + n, "workflow": "w"}
-        for n in range(runs)
-    ]
-    with databases.connect(url, autocommit=True) as connection:
-        committer = Committer(connection)
-        committer.own(range(SHARDS))
-        frames = enumerate(framed(events), 1)
-        committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
-    return events
+    fold(
+        url,
+        [
+            {"type": "started", "run": f"r{n}", "id": 0, "at_us": NOON_US + n, "workflow": "w"}
+            for n in range(runs)
+        ],
+    )
 
 
 def ended(database: psycopg.Connection, job_id: UUID) -> Job:
@@ -93,7 +66,7 @@ def test_a_large_deletion_is_done_in_the_background(
     fill(migrated_url, 30)
     job = Upkeep(migrated_url, at_once=5).delete_runs(workflow="w")
     assert isinstance(job, Job)
-    with working(redis_url, migrated_url):
+    with doing_jobs(redis_url, migrated_url):
         done = ended(database, job.id)
     assert (done.status, done.result, done.error) == ("completed", {"deleted": 30}, None)
     assert done.progress is not None
@@ -110,7 +83,7 @@ def test_a_queue_that_was_lost_is_filled_again(
         HandingOut(connection, queue).turn()
         assert queue.job_ids == [str(job_id) for job_id in ids]
         queue.connection.flushdb()
-        with working(redis_url, migrated_url):  # has no chair: the first one would have to do it
+        with doing_jobs(redis_url, migrated_url):  # has no chair: the first one would have to do it
             handing_out = HandingOut(connection, queue)
             handing_out.turn()
             for job_id in ids:
@@ -171,14 +144,14 @@ def test_what_is_interrupted_goes_on(
         found = read_job(database, job.id)
         return found is not None and found.progress is not None
 
-    with working(redis_url, migrated_url):
+    with doing_jobs(redis_url, migrated_url):
         wait_until(has_begun, what="the first page")
     left = read_job(database, job.id)
     assert left is not None
     assert left.status == "queued"
     assert left.progress is not None
     assert 0 < left.progress["deleted"] < 30
-    with working(redis_url, migrated_url):
+    with doing_jobs(redis_url, migrated_url):
         assert ended(database, job.id).result == {"deleted": 30}
     assert read_projection(database) == project([], SHARDS)
 
@@ -189,7 +162,7 @@ def test_work_that_nobody_knows_fails(
     """And says so; so does work whose arguments make no sense."""
     unknown = add_job(database, "os.system", {"command": "true"}, background=True)
     broken = add_job(database, "delete", {"deletion": 7}, background=True)
-    with working(redis_url, migrated_url):
+    with doing_jobs(redis_url, migrated_url):
         assert "os.system" in str(ended(database, unknown).error)
         assert ended(database, broken).status == "failed"
         assert "deletion" in str(ended(database, broken).error)
@@ -218,7 +191,7 @@ def test_nothing_else_is_ever_called(
     client.rpush(plain.key, "odd")
     good = add_job(database, "rebuild", EVERYTHING, background=True)
 
-    with working(redis_url, migrated_url):
+    with doing_jobs(redis_url, migrated_url):
         assert ended(database, good).status == "completed"
         wait_until(lambda: not client.llen(plain.key), what="the rest of the queue")
     assert list(tmp_path.iterdir()) == []

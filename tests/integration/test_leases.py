@@ -1,11 +1,10 @@
 """Leases and shares on PostgreSQL: every shard has one owner, and nobody has more than others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from runfold_storage.databases import connect
 from runfold_storage.leases import Holding, give_up, hold, leave
 from runfold_storage.positions import ensure_shards
 
@@ -14,10 +13,10 @@ TTL_S = 60.0
 
 
 @pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        yield connection
+def database(database: psycopg.Connection) -> psycopg.Connection:
+    """With the shards of a deployment that has many."""
+    ensure_shards(database, SHARDS)
+    return database
 
 
 Look = Callable[..., Holding]

@@ -8,9 +8,10 @@ import psycopg
 import pytest
 import redis
 
-from runfold_storage import changes, databases
+from posting import post
+from runfold_storage import changes
 from server_sent import Listener, Received, listening
-from services import serving, working
+from services import serving, serving_and_working
 from told import event
 from waiting import wait_until
 
@@ -18,42 +19,10 @@ LIVE = "/api/v1/live"
 
 
 @pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def api(redis_url: str, migrated_url: str, database: psycopg.Connection) -> Iterator[httpx.Client]:
+def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     """A server and a worker over an empty database."""
-    with serving(redis_url, migrated_url) as client, working(redis_url, migrated_url):
-        wait_until(
-            lambda: client.get("/api/v1/runs").json()["watermark"]["position"], what="shards"
-        )
+    with serving_and_working(redis_url, migrated_url) as client:
         yield client
-
-
-def post(client: httpx.Client, *events: dict[str, Any]) -> None:
-    """Send events, and wait until they are folded."""
-    answer = client.post("/api/v1/events", json=list(events))
-    assert answer.status_code == 202, answer.text
-    wanted = {shard: key(position) for shard, position in answer.json()["position"].items()}
-
-    def is_there() -> bool:
-        reached = watermark(client)
-        return all(key(reached[shard]) >= position for shard, position in wanted.items())
-
-    wait_until(is_there, what="the fold")
-
-
-def watermark(client: httpx.Client) -> dict[str, str]:
-    """How far the fold has come."""
-    position: dict[str, str] = client.get("/api/v1/runs?limit=1").json()["watermark"]["position"]
-    return position
-
-
-def key(position: str) -> tuple[int, ...]:
-    return tuple(map(int, position.split("-")))
 
 
 def has(name: str, number: int = 1) -> Any:

@@ -2,30 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import psycopg
-import pytest
 
 from posting import event, post
 from runfold_stack.watching.event_stream import Received, parse
-from runfold_storage import databases
-from services import serving, working
+from services import serving_and_working
 from waiting import wait_until
 
 CLIENTS = 200
 PROJECTS = 4
 RUNS = 80
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
 
 
 class Crowd:
@@ -97,11 +87,7 @@ def test_each_of_many_is_told_everything_of_its_filter(
 ) -> None:
     """Two hundred clients with four filters: all runs of their own, to the end, and no others."""
     queries = [f"limit=1&project=p{number % PROJECTS}" for number in range(CLIENTS)]
-    with (
-        serving(redis_url, migrated_url) as api,
-        working(redis_url, migrated_url),
-    ):
-        wait_until(lambda: _shards(api), what="shards")
+    with serving_and_working(redis_url, migrated_url) as api:
         with Crowd(str(api.base_url), queries) as crowd:
             wait_until(lambda: all(crowd.snapshots), what="the snapshots")
             runs = [(f"run {number}", f"p{number % PROJECTS}") for number in range(RUNS)]
@@ -127,7 +113,3 @@ def test_each_of_many_is_told_everything_of_its_filter(
         )
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     wait_until(lambda: database.execute(sessions).fetchone() == (1,), what="no session left")
-
-
-def _shards(api: httpx.Client) -> Any:
-    return api.get("/api/v1/runs").json()["watermark"]["position"]

@@ -1,17 +1,15 @@
 """Runs without a sign of life become lost, and anything that they say takes it back."""
 
 import json
-from collections.abc import Iterator
 
 import psycopg
-import pytest
 import redis
 
+from deliveries import look_into
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold import Recorder
 from runfold.streams import agree_on_shards, connect, stream_key
-from runfold_storage import databases
 from runfold_storage.history import History
 from runfold_storage.silence import find_silent, take_pulse
 from runfold_storage.silence_limits import Limit, Limits
@@ -28,18 +26,6 @@ A_SECOND = Limits(running=Limit(1.0), queued=Limit(0))
 MINUTE_US = 60_000_000
 
 
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
-
-
 def said(event_type: str, run: str = "a run", minute: int = 0, **fields: object) -> Event:
     event_id = 100 * minute + len(event_type)
     at_us = NOON_US + minute * MINUTE_US
@@ -54,7 +40,7 @@ def fold(redis_url: str, migrated_url: str, *events: Event) -> None:
     """By a worker that takes nothing for lost, which ends."""
     with (
         connect(redis_url) as client,
-        databases.connect(migrated_url, autocommit=True) as connection,
+        look_into(migrated_url) as connection,
         worker_thread(redis_url, migrated_url, SHARDS),
     ):
         send(client, *events)

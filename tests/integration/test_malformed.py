@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -13,8 +13,7 @@ import zstandard
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.codec import TYPE_NUMBERS, Envelope, encode_event, to_rfc3339
-from runfold.streams import connect, stream_key
-from runfold_storage import databases
+from runfold.streams import stream_key
 from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until, worker_thread
 
@@ -23,18 +22,6 @@ AT = to_rfc3339(NOON_US)
 
 Fields = dict[bytes, bytes]
 FoldFrames = Callable[[list[Fields]], list[tuple[int, str, int, str, bytes]]]
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -15,10 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from histories import NOON_US, to_fields
 from oracle import Event, to_envelope
 from runfold import Logged, Recorder
-from runfold.streams import agree_on_shards, connect, shard_of, stream_key
+from runfold.streams import agree_on_shards, shard_of, stream_key
 from runfold_stack.diagnosis.examination import examine
 from runfold_stack.settings import Settings
-from runfold_storage import databases
 from runfold_storage.incidents import Kind, raise_incident
 from runfold_workers.metrics import PHASES, serve_metrics
 from runfold_workers.spool_metrics import SpoolCollector
@@ -33,16 +32,9 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with connect(redis_url) as client:
-        agree_on_shards(client, SHARDS)
-        yield client
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
+def client(client: redis.Redis) -> redis.Redis:
+    agree_on_shards(client, SHARDS)
+    return client
 
 
 def samples(text: str) -> Samples:

@@ -1,25 +1,17 @@
 """The thread that keeps a worker's leases, while the one that folds does what it does."""
 
 import time
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from runfold_storage.databases import connect
-from runfold_storage.positions import ensure_shards
+from deliveries import SHARDS
 from runfold_workers.ownership import TTL_S, Ownership
 from waiting import wait_until
 
-SHARDS = 4
+pytestmark = pytest.mark.usefixtures("deployment")
+
 ALL = frozenset(range(SHARDS))
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        yield connection
 
 
 def follow(ownership: Ownership) -> frozenset[int]:

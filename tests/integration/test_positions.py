@@ -1,22 +1,14 @@
 """Checkpoints on PostgreSQL: who may wait for whom, and what moves them apart from batches."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
+from deliveries import SHARDS
 from runfold_storage import batches
 from runfold_storage.databases import connect
 from runfold_storage.positions import ensure_shards, load_positions
 
-SHARDS = 4
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        yield connection
+pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def test_starting_does_not_wait_for_a_batch_that_moves_positions(

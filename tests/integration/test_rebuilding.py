@@ -11,30 +11,28 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from deliveries import SHARDS, PacedSender, Sender, assert_exact, framed, interleaved
+from deliveries import SHARDS, PacedSender, Sender, assert_exact, fold, framed, interleaved
 from histories import NOON_US, made_up_runs
 from oracle import HOUR_US, Event, project
+from rebuilds import EVERYTHING, NEVER, differences, found_in, rebuild_all
 from runfold.ids import run_key
 from runfold.streams import agree_on_shards, connect, shard_of
 from runfold_storage import databases
 from runfold_storage.errors import JobTaken
 from runfold_storage.jobs import Interrupted, add_job, hold_job, read_job
-from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.positions import load_positions
 from runfold_storage.upkeep import Upkeep
 from runfold_workers import verifying
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.comparing import Difference
-from runfold_workers.rebuilding import Progress, rebuild
-from runfold_workers.repairing import Findings, examine, repair
+from runfold_workers.rebuilding import rebuild
+from runfold_workers.repairing import repair
 from runfold_workers.selecting import Selection
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 EVENTS_PER_S = 2000
 SECONDS = 6
-EVERYTHING = Selection(shards=SHARDS)
-NEVER = threading.Event()
 
 EVENTS = [event for run in made_up_runs(seed=5, events=1500) for event in run]
 QUIET = [event for event in EVENTS if event["type"] != "heartbeat"]
@@ -51,13 +49,6 @@ DAYS = """
 
 
 @pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        yield connection
-
-
-@pytest.fixture
 def other(migrated_url: str) -> Iterator[psycopg.Connection]:
     """The connection that rebuilds."""
     with databases.connect(migrated_url, autocommit=True) as connection:
@@ -65,34 +56,13 @@ def other(migrated_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def history(database: psycopg.Connection, migrated_url: str) -> None:
+def history(deployment: None, migrated_url: str) -> None:
     """What `QUIET` makes, folded."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        fold(connection, QUIET)
-
-
-def fold(connection: psycopg.Connection, events: list[Event]) -> None:
-    """As a worker does."""
-    committer = Committer(connection)
-    committer.own(range(SHARDS))
-    frames = enumerate(framed(events), 1)
-    committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+    fold(migrated_url, QUIET)
 
 
 def place_of(run: str) -> tuple[int, UUID]:
     return shard_of(run, SHARDS), run_key(run)
-
-
-def found_in(
-    connection: psycopg.Connection, selection: Selection = EVERYTHING
-) -> tuple[list[Difference], Findings]:
-    differences: list[Difference] = []
-    return differences, examine(connection, selection, differences.append)
-
-
-def rebuild_all(connection: psycopg.Connection, selection: Selection = EVERYTHING) -> Progress:
-    job = add_job(connection, "rebuild", selection.as_arguments())
-    return rebuild(connection, job, NEVER)
 
 
 def generations(connection: psycopg.Connection) -> list[int]:
@@ -108,10 +78,10 @@ def test_what_is_right_is_left_alone(
     written = "SELECT xmin, ctid FROM runs UNION ALL SELECT xmin, ctid FROM stats"
     before = sorted(database.execute(written).fetchall(), key=str)
 
-    differences, findings = found_in(other)
+    found, findings = found_in(other)
     progress = rebuild_all(other)
 
-    assert differences == []
+    assert found == []
     assert findings.looked_at == progress.looked_at == len(EXPECTED.runs)
     assert (progress.runs, progress.rollups) == (0, 0)
     assert sorted(database.execute(written).fetchall(), key=str) == before
@@ -166,14 +136,14 @@ def test_damage_is_found_and_exactly_that_is_repaired(
         name == "step 0" and run == run_key("run 9").bytes for _, run, name, _ in EXPECTED.nodes
     )
 
-    differences, findings = found_in(other)
+    found, findings = found_in(other)
 
-    assert sorted((each.table, each.what) for each in differences) == sorted(
+    assert sorted((each.table, each.what) for each in found) == sorted(
         [("runs", "differs"), ("runs", "missing"), ("runs", "surplus"), ("nodes", "differs")]
         + [("nodes", "missing")] * first_steps
         + [("stats", "differs"), ("stats", "surplus")]
     )
-    [of_run] = [each for each in differences if each.of.get("run") == altered]
+    [of_run] = [each for each in found if each.of.get("run") == altered]
     row = EXPECTED.runs[shard_of(altered, SHARDS), run_key(altered).bytes]
     assert [(field.name, field.found, field.expected) for field in of_run.fields] == [
         ("status", "lost", row.status),
@@ -181,9 +151,9 @@ def test_damage_is_found_and_exactly_that_is_repaired(
     ]
     assert read_projection(database) != EXPECTED
 
-    assert repair(other, findings, NEVER) == len(differences)
+    assert repair(other, findings, NEVER) == len(found)
     assert read_projection(database) == EXPECTED
-    assert found_in(other)[0] == []
+    assert differences(other) == []
 
 
 @pytest.mark.usefixtures("history")
@@ -202,13 +172,13 @@ def test_a_day_that_is_not_the_sum_of_its_hours(
         """
     ).fetchone()
     assert place is not None
-    differences, findings = found_in(other)
-    assert [(each.table, each.what, each.shard) for each in differences] == [
+    found, findings = found_in(other)
+    assert [(each.table, each.what, each.shard) for each in found] == [
         ("stats_days", "differs", place[0])
     ]
     assert repair(other, findings, NEVER) == 1
     assert database.execute(DAYS).fetchall() == before
-    assert found_in(other)[0] == []
+    assert differences(other) == []
 
 
 @pytest.mark.usefixtures("history")
@@ -262,21 +232,21 @@ def test_only_what_is_selected_is_rebuilt(
 
 
 def test_what_only_heartbeats_told_is_kept(
-    database: psycopg.Connection, other: psycopg.Connection
+    database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
 ) -> None:
     """`seen_at` never goes back to what the ledger knows; where it is earlier, it moves on."""
     told: list[Event] = [
         {"type": "started", "run": "quiet", "id": 0, "at_us": NOON_US, "workflow": "w"},
         {"type": "heartbeat", "run": "quiet", "id": 1, "at_us": NOON_US + 9},
     ]
-    fold(other, told)
+    fold(migrated_url, told)
     expected = project(told, SHARDS)
     database.execute("UPDATE runs SET workflow = 'damaged'")
     rebuild_all(other)
     assert read_projection(database) == expected
 
     database.execute("UPDATE runs SET seen_at = created_at - interval '1 s'")
-    [difference] = found_in(other)[0]
+    [difference] = differences(other)
     assert [field.name for field in difference.fields] == ["seen_at"]
 
 
@@ -331,14 +301,14 @@ def test_two_do_not_work_on_one_job(
 
 
 def test_a_ledger_that_cannot_be_read_is_told_and_left(
-    database: psycopg.Connection, other: psycopg.Connection
+    database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
 ) -> None:
     """Nobody can tell what such a run should be; others are rebuilt all the same."""
     told: list[Event] = [
         {"type": "started", "run": run, "id": 0, "at_us": NOON_US, "workflow": "w"}
         for run in ("broken", "whole")
     ]
-    fold(other, told)
+    fold(migrated_url, told)
     before = read_projection(database)
     shard, key = place_of("broken")
     body = '{"run": "broken", "workflow": 7}'
@@ -347,8 +317,8 @@ def test_a_ledger_that_cannot_be_read_is_told_and_left(
     )
     database.execute("UPDATE runs SET attempt = 5")
 
-    differences, _ = found_in(other)
-    assert [(d.table, d.what, d.of["run"]) for d in differences if d.table == "events"] == [
+    found = differences(other)
+    assert [(d.table, d.what, d.of["run"]) for d in found if d.table == "events"] == [
         ("events", "unreadable", "broken")
     ]
     assert rebuild_all(other).unreadable == 1
@@ -369,19 +339,18 @@ def test_rebuilding_while_events_arrive(
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
         with worker_thread(redis_url, migrated_url, SHARDS):
-            sender = Sender(redis_url, frames, pause_s=0.004)
+            sender = Sender(redis_url, frames, pause_s=0.004, tireless=True)
             sender.start()
             rounds = 0
-            while sender.is_alive():
+            while rounds < 2 or sender.sent < sender.total:
                 damage(database, rounds)
                 rebuild_all(other)
                 rounds += 1
-            sender.join()
+            sender.finish()
             wait_until(lambda: is_folded(client, database), what="everything to be folded")
-            assert rounds > 1
             rebuild_all(other)
             assert_exact(client, database, events)
-            assert found_in(other)[0] == []
+            assert differences(other) == []
             assert max(generations(database)) > 0
 
 
@@ -418,7 +387,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
             left = [event for event in events if event["run"] not in deleted]
             assert len(left) < len(events)
             assert_exact(client, database, left)
-            assert found_in(other)[0] == []
+            assert differences(other) == []
 
 
 def delete_some(database: psycopg.Connection, upkeep: Upkeep) -> set[str]:

@@ -1,12 +1,11 @@
 """Retention: what is due goes, the rest stays, figures stay."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
-from deliveries import SHARDS
+from deliveries import SHARDS, fold
 from old_runs import (
     DAY_US,
     EVENTS,
@@ -15,32 +14,22 @@ from old_runs import (
     OLD,
     OLD_OWN,
     RUNS,
-    differences,
-    fold,
-    rebuild_all,
+    events_of,
     run_retention,
     without_payloads,
     without_rows,
 )
 from oracle import project
+from rebuilds import differences, rebuild_all
 from runfold.ids import run_key
-from runfold_storage import databases
-from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run
 from runfold_storage.errors import BadParameter
 from runfold_storage.partitions import existing_partitions, partition_name, week_of
-from runfold_storage.positions import ensure_shards
 from runfold_storage.retention import Policy, forget_policy, read_policies, set_policy
 from runfold_workers.retaining import plan
 from tables import read_projection
 
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        prepare_session(connection)
-        yield connection
+pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def test_payloads_that_are_due_go(database: psycopg.Connection, migrated_url: str) -> None:
@@ -64,8 +53,8 @@ def test_payloads_that_are_due_go(database: psycopg.Connection, migrated_url: st
     again = run_retention(migrated_url)
     assert (again.payloads, again.partitions) == (0, [])
 
-    assert differences(migrated_url) == []
-    rebuild_all(migrated_url)
+    assert differences(database) == []
+    rebuild_all(database)
     assert read_projection(database) == expected
 
 
@@ -83,23 +72,22 @@ def test_rows_that_are_due_go_and_their_figures_stay(
     assert read_projection(database) == expected
 
     late = [{**run[0], "type": "annotated", "id": 77} for run in (OLD[0], OLD[3], OLD_OWN[0])]
-    again = [event for run in OLD for event in run]
-    fold(migrated_url, [*late, *again], first=10_000)
-    rebuild_all(migrated_url)
+    fold(migrated_url, [*late, *events_of(OLD)], first=10_000)
+    rebuild_all(database)
     assert read_projection(database) == expected
-    assert differences(migrated_url) == []
+    assert differences(database) == []
 
 
 def test_figures_that_are_due_go(database: psycopg.Connection, migrated_url: str) -> None:
     """Those of whole hours, behind the rows."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=50, stats_days=90))
-    rollups = len(project([event for run in OLD[:2] for event in run], SHARDS).stats)
+    rollups = len(project(events_of(OLD[:2]), SHARDS).stats)
     assert plan(database, datetime.now(UTC)).rollups == rollups
     assert run_retention(migrated_url).rollups == rollups
     hours = {key.hour_us for key in read_projection(database).stats}
     assert min(hours) > NOW_US - 90 * DAY_US
-    assert differences(migrated_url) == []
+    assert differences(database) == []
 
 
 def test_what_has_lost_its_payloads_can_be_deleted(
@@ -110,10 +98,10 @@ def test_what_has_lost_its_payloads_can_be_deleted(
     set_policy(database, Policy(None, payload_days=1))
     run_retention(migrated_url)
     assert delete_run(database, OLD[0][0]["run"])
-    left = project([event for run in RUNS[1:] for event in run], SHARDS)
+    left = project(events_of(RUNS[1:]), SHARDS)
     found = read_projection(database)
     assert (found.runs, found.nodes, found.stats) == (left.runs, left.nodes, left.stats)
-    assert differences(migrated_url) == []
+    assert differences(database) == []
 
 
 def test_policies(database: psycopg.Connection) -> None:

@@ -2,35 +2,32 @@
 
 import random
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from deliveries import SHARDS, Sender, framed
+from deliveries import SHARDS, Sender, fold, framed
 from old_runs import (
     EVENTS,
     OLD,
     OLD_OWN,
     a_run,
-    differences,
+    events_of,
     find_archived,
-    fold,
     keys,
     run_retention,
     without_payloads,
 )
 from oracle import project
+from rebuilds import differences
 from runfold.ids import run_key
 from runfold.streams import agree_on_shards, connect, shard_of
 from runfold_storage import aging, databases, dropping
-from runfold_storage.batches import prepare_session
 from runfold_storage.incidents import read_incidents
 from runfold_storage.jobs import list_jobs
 from runfold_storage.partitions import week_of
-from runfold_storage.positions import ensure_shards
 from runfold_storage.retention import Policy, set_policy
 from runfold_workers import retaining
 from runfold_workers.arrivals import StreamEntry
@@ -41,13 +38,7 @@ from runfold_workers.retaining import KIND, Progress
 from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until, worker_thread
 
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        ensure_shards(connection, SHARDS)
-        prepare_session(connection)
-        yield connection
+pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def test_a_week_that_someone_reads_is_left_for_later(
@@ -153,9 +144,9 @@ def test_the_fold_does_not_wait(
     """Weeks are dropped under load, and no batch waits for a lock for longer than a second."""
     rng = random.Random(5)
     old = [a_run(rng.uniform(40, 300)) for _ in range(300)]
-    fold(migrated_url, [event for run in old for event in run])
+    fold(migrated_url, events_of(old))
     new = [a_run(0.01) for _ in range(2500)]
-    events = [event for run in new for event in run]
+    events = events_of(new)
     set_policy(database, Policy(None, payload_days=30, run_days=35))
     longest = timedelta()
     with connect(redis_url) as client:
@@ -196,4 +187,4 @@ def test_the_fold_does_not_wait(
         *(expected.runs, expected.nodes),
         expected.ledger,
     )
-    assert differences(migrated_url) == []
+    assert differences(database) == []

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -30,8 +29,8 @@ from runfold_storage.search_projects import (
 from runfold_storage.search_texts import MAX_PAYLOAD
 from runfold_storage.upkeep import Upkeep
 from runfold_workers.indexing import Indexing
-from runfold_workers.job_worker import JobWorker, JobWorkerSettings
-from services import serving
+from services import doing_jobs, serving
+from tables import count
 from told import event, fold, index, whole_run
 from waiting import wait_until
 
@@ -52,12 +51,6 @@ def history(migrated_url: str) -> Iterator[History]:
 
 
 @pytest.fixture
-def database(history: History, migrated_url: str) -> Iterator[psycopg.Connection]:
-    with connect(migrated_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """A walk would find nothing: what is found was looked up."""
     monkeypatch.setattr(run_totals, "_COMMON_TEXT", 1)
@@ -70,12 +63,6 @@ def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ids(history: History, **filters: Any) -> list[str]:
     return [run.id for run in history.runs(**filters, limit=500).runs]
-
-
-def count(database: psycopg.Connection, table: str) -> int:
-    row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 @pytest.mark.usefixtures("index_only")
@@ -263,15 +250,9 @@ def test_a_worker_for_jobs_keeps_it(
     history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
     """Some moments behind the fold, without anybody asking."""
-    worker = JobWorker(JobWorkerSettings(redis_url, migrated_url))
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
+    with doing_jobs(redis_url, migrated_url):
         fold(migrated_url, whole_run("newest", 900))
         wait_until(lambda: count(database, "search_runs") == MANY + 1)
-    finally:
-        worker.stop()
-        thread.join()
 
 
 _KEY = "00000000-0000-7000-8000-000000000001"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from runfold_stack.local import (
 from runfold_stack.postgres_server import PostgresServer
 from runfold_stack.privileges import Identity, command_as
 from runfold_stack.redis_server import RedisServer
+from waiting import wait_until
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
@@ -384,10 +384,7 @@ def test_throw_away_servers_die_with_their_starter(tmp_path: Path) -> None:
         assert starter.stdout.readline() == "open\n"
         assert None not in pids()
         starter.kill()
-    deadline = time.monotonic() + 10
-    while any(pids()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert pids() == [None, None]
+    wait_until(lambda: not any(pids()), what="the servers to end")
 
 
 # Folders

@@ -1,36 +1,21 @@
 """The worker's loop, on real servers: what it promises around the commit."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
-import pytest
 import redis
 
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.ids import make_run_id
-from runfold.streams import agree_on_shards, changes_channel, connect, stream_key
-from runfold_storage import databases
+from runfold.streams import agree_on_shards, changes_channel, stream_key
 from runfold_storage.positions import load_positions
 from runfold_workers.worker import Worker, WorkerSettings
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
 
 SHARDS = 1
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
 
 
 def started(run: str, event_id: int = 0, **fields: object) -> Event:

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -24,12 +23,6 @@ LEFT_BEHIND = """
     UNION ALL
     SELECT 'function', p.proname FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
 """
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection]:
-    with databases.connect(migrated_url, autocommit=True) as connection:
-        yield connection
 
 
 def objects_in(url: str) -> set[tuple[str, str]]:

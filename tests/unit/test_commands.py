@@ -1,9 +1,20 @@
 """The commands' modules: each is imported alone, and brings no more than it needs."""
 
+import pkgutil
 import subprocess
 import sys
 
+from runfold_stack import commands
+
 HEAVY = {"sqlalchemy", "psycopg", "alembic", "litestar", "rq"}
+
+
+def test_every_module_is_a_command() -> None:
+    """Else it is there, and documented, and nobody can call it."""
+    modules = {
+        f"{commands.__name__}.{module.name}" for module in pkgutil.iter_modules(commands.__path__)
+    }
+    assert {command.module for command in commands.COMMANDS} == modules
 
 
 def test_exec_does_not_wait_for_what_only_reads_need() -> None:

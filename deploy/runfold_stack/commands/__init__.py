@@ -44,6 +44,7 @@ COMMANDS: Final = (
     Command("exec", "run a command and record it: output, exit code, duration"),
     Command("runs", "list runs, newest first"),
     Command("show", "show one run with its nodes, error and output"),
+    Command("failures", "show what goes wrong most, in groups that failed alike"),
     Command("stats", "show counts, durations and cost by workflow or by node"),
     Command("watch", "show runs as they change, or one run as it goes on"),
     Command("export", "write runs to a file: CSV, NDJSON or Parquet"),

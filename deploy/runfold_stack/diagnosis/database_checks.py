@@ -15,7 +15,7 @@ from runfold_storage.partitions import existing_partitions, partition_name, week
 from runfold_storage.search_index import read_state
 from runfold_storage.search_lookup import MAX_BEHIND
 
-OLDEST: Final = 14
+OLDEST: Final = 15
 _LISTED: Final = 3
 
 

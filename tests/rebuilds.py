@@ -1,0 +1,35 @@
+"""Runs refolded from the ledger: what differs from it, and a rebuild of what does."""
+
+import threading
+
+import psycopg
+
+from deliveries import SHARDS
+from runfold_storage.jobs import add_job
+from runfold_workers.comparing import Difference
+from runfold_workers.rebuilding import Progress, rebuild
+from runfold_workers.repairing import Findings, examine
+from runfold_workers.selecting import Selection
+
+EVERYTHING = Selection(shards=SHARDS)
+NEVER = threading.Event()
+"""When work that may be stopped is."""
+
+
+def rebuild_all(connection: psycopg.Connection, selection: Selection = EVERYTHING) -> Progress:
+    """As `runfold rebuild` does."""
+    job = add_job(connection, "rebuild", selection.as_arguments())
+    return rebuild(connection, job, NEVER)
+
+
+def found_in(
+    connection: psycopg.Connection, selection: Selection = EVERYTHING
+) -> tuple[list[Difference], Findings]:
+    """What `runfold verify` tells, and what `repair` needs."""
+    found: list[Difference] = []
+    return found, examine(connection, selection, found.append)
+
+
+def differences(connection: psycopg.Connection) -> list[Difference]:
+    """What `runfold verify` tells."""
+    return found_in(connection)[0]
