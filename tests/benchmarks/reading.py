@@ -159,6 +159,7 @@ def _sql_ms(history: History, read: Read, rounds: int) -> list[float]:
 
 def _http_ms(client: HTTPConnection, read: Read, rounds: int) -> list[float]:
     times = []
+    client.close()  # the server may have: it was left alone for as long as the other half took
     for number in range(rounds + _WARM_UP):
         began = time.perf_counter()
         client.request("GET", read.path)
