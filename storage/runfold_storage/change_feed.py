@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from .changes import entries_of
 from .filters import RunFilter
-from .statements import compiled
+from .statements import keep
 from .tables import positions
 from .ways import SUMMARY_COLUMNS, SummaryRow, runs_at
 
@@ -72,9 +72,8 @@ class Interests:
             for number, wanted in enumerate(filters)
         ]
         own = cast(array(matches), ARRAY(SmallInteger))
-        places = runs_at()
         columns = (*SUMMARY_COLUMNS, func.array_remove(own, null()).label("own"))
-        self._statement, self._parameters = compiled(select(*columns).select_from(places))
+        self._rows = keep(select(*columns).select_from(runs_at()))
 
     def read(self, connection: Connection, changed: Sequence[Change]) -> list[Any]:
         """The rows of these runs, as far as they are there.
@@ -87,8 +86,7 @@ class Interests:
             "shards": [change.shard for change in changed],
             "keys": [change.run.hex() for change in changed],
         }
-        found = connection.exec_driver_sql(self._statement, self._parameters | keys)
-        return list(map(ChangedRun._make, found))
+        return list(map(ChangedRun._make, self._rows.run(connection, keys)))
 
 
 def read_cursor(connection: Connection) -> Cursor:

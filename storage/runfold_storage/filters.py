@@ -103,7 +103,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
     ) -> list[ColumnElement[bool]]:
         found: list[ColumnElement[bool]] = [
             of[column] == given(name)
-            for name, column in _EQUAL.items()
+            for name, column in EQUAL.items()
             if getattr(self, name) is not None
         ]
         if self.statuses:
@@ -146,7 +146,7 @@ def tag_of(q: str) -> dict[str, str] | None:
     return {key: value} if separator and key else None
 
 
-_EQUAL: Final = {
+EQUAL: Final = {
     "project": "project",
     "workflow": "workflow",
     "trigger": "trigger_type",
@@ -156,7 +156,7 @@ _EQUAL: Final = {
     "fingerprint": "fingerprint",
     "parent_run": "parent_run",
 }
-"""Fields that a column must equal."""
+"""Fields that a column must equal, and which."""
 
 _BOUNDS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
     "min_duration_us": lambda of, bound: of.duration_us >= bound,
@@ -177,7 +177,7 @@ _TYPES: Final[dict[str, Any]] = {
 
 _SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _FORMS: Final[dict[str, Callable[[Any], Any]]] = {
-    **dict.fromkeys(_EQUAL, lambda _: ""),
+    **dict.fromkeys(EQUAL, lambda _: ""),
     "tags": lambda tags: (("", ""),) if tags else (),
     "started_after": lambda _: _SOME_TIME,
     "started_before": lambda _: _SOME_TIME,

@@ -28,19 +28,7 @@ class Statement(NamedTuple):
 
 
 def keep(statement: Select[Any]) -> Statement:
-    """Parameters that have a value keep it; those without one are given each time."""
-    return Statement(*compiled(statement))
-
-
-def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
-    """Run a query on a connection of psycopg's, in whatever transaction it is in."""
-    query, parameters = compiled(statement)
-    cursor = connection.cursor(row_factory=namedtuple_row)
-    return cursor.execute(query.encode(), parameters)
-
-
-def compiled(statement: Select[Any]) -> tuple[str, dict[str, Any]]:
-    """A query as the driver takes it, and those of its parameters that have a value."""
+    """As the driver takes it: parameters with a value keep it, the others are given each time."""
     made: Any = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     processors = made._bind_processors
     missing = {name for name, parameter in made.binds.items() if parameter.required}
@@ -49,4 +37,11 @@ def compiled(statement: Select[Any]) -> tuple[str, dict[str, Any]]:
         for name, value in made.construct_params(_check=False).items()
         if name not in missing
     }
-    return str(made), parameters
+    return Statement(str(made), parameters)
+
+
+def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
+    """Run a query on a connection of psycopg's, in whatever transaction it is in."""
+    made = keep(statement)
+    cursor = connection.cursor(row_factory=namedtuple_row)
+    return cursor.execute(made.text.encode(), made.parameters)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from .directions import DirectionForm
-from .filters import FilterForm
+from .filters import EQUAL, FilterForm
 from .tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
 from .tables.columns import TIME
 
@@ -121,14 +121,15 @@ def ways_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[Way, .
 
 def early_of(started_after: datetime) -> datetime:
     """No run that began before, and did not start late, started since."""
-    return started_after - min(LATE_AFTER, started_after - _first_of_all(started_after))
+    first_of_all = datetime.min.replace(tzinfo=started_after.tzinfo)
+    return started_after - min(LATE_AFTER, started_after - first_of_all)
 
 
 def runs_at() -> FromClause:
     """The runs at the places in the parameters `shards` and `keys`, lists of the same length."""
 
     def given(name: str, kind: Any) -> ColumnElement[Any]:
-        return cast(bindparam(name, [], ARRAY(kind)), ARRAY(kind))
+        return cast(bindparam(name, type_=ARRAY(kind)), ARRAY(kind))
 
     places = (
         func.unnest(given("shards", SmallInteger), given("keys", Uuid))
@@ -148,8 +149,7 @@ def _choices(form: FilterForm) -> list[tuple[FilterForm, Stretches]]:
     def add_equal(*names: str) -> None:
         for name in names:
             if (value := getattr(form, name)) is not None:
-                column = runs.c["trigger_type" if name == "trigger" else name]
-                add([[column == bindparam(name)]], **{name: value})
+                add([[runs.c[EQUAL[name]] == bindparam(name)]], **{name: value})
 
     add_equal("parent_run", "session", "fingerprint", "error_type", "user")
     if form.statuses and set(form.statuses) <= set(UNUSUAL_STATUSES):
@@ -163,7 +163,3 @@ def _choices(form: FilterForm) -> list[tuple[FilterForm, Stretches]]:
         add([[costly]], min_cost_nano_usd=highest)
     add_equal("workflow", "project", "trigger")
     return found
-
-
-def _first_of_all(at: datetime) -> datetime:
-    return datetime.min.replace(tzinfo=at.tzinfo)
