@@ -4,6 +4,7 @@ Parameters are those of the form and of the direction; `first`, `end` and `early
 `ways`); how many runs are walked at most (`most`) and are on the page (`limit`, `offset`).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache, reduce
 from operator import add
 from typing import Any, Final, Literal
@@ -39,10 +40,11 @@ Among = Literal["tags", "places"]
 
 
 @_kept
-def known_runs(form: FilterForm) -> Statement:
+def known_runs(form: FilterForm, way: Way | None) -> Statement:
     """`known`, how many runs there are of this project, workflow and status; the positions too.
 
-    For forms that have nothing else.
+    For forms that have nothing else. `length` is how many runs lie on the way, as far as it is
+    walked; its index alone is read.
     """
     days = stats_days.c
     conditions = [days.workflow == ("" if form.workflow is None else bindparam("workflow"))]
@@ -50,7 +52,12 @@ def known_runs(form: FilterForm) -> Statement:
         conditions.append(days.project == ("" if form.project is None else bindparam("project")))
     statuses = [days[status] for status in form.statuses or RUN_STATUSES]
     counted = select(func.sum(reduce(add, statuses))).where(*conditions).scalar_subquery()
-    return keep(POSITIONS.add_columns(counted.label("known")))
+    known = POSITIONS.add_columns(counted.label("known"))
+    if way is None:
+        return keep(known)
+    walked = way.walk([], _NEWEST_FIRST)
+    length = select(func.count()).select_from(walked).scalar_subquery()
+    return keep(known.add_columns(length.label("length")))
 
 
 @_kept
@@ -84,39 +91,38 @@ def end_of_walk(way: Way, direction: DirectionForm) -> Statement:
 
 
 @_kept
-def sample_of_way(form: FilterForm, way: Way) -> Statement:
-    """Of the newest runs of a way: how many there are, match, and have the tags."""
-    return keep(_sample(form, way.walk(SUMMARY_COLUMNS, _NEWEST_FIRST)))
-
-
-@_kept
 def sample_among(form: FilterForm, among: Among) -> Statement:
-    """The same of few."""
-    return keep(_sample(form, _few(among)))
+    """Of few runs: how many there are (`n`), match (`matching`), and have the tags (`tagged`)."""
+    few = _few(among)
+    return keep(select(*_sampled(form, few)).select_from(few))
 
 
 @_kept
-def length_of(way: Way) -> Statement:
-    """How many runs lie on a way, as far as it is walked; its index alone is read."""
-    return keep(select(func.count()).select_from(way.walk([], _NEWEST_FIRST)))
+def samples_of(form: FilterForm, ways: tuple[Way, ...]) -> Statement:
+    """The same of the newest runs of each way, and how far they reach, as in `reaches_of`."""
+    walks = (way.walk(SUMMARY_COLUMNS, _NEWEST_FIRST) for way in ways)
+    return _of_each(_NEWEST_FIRST, [(walk, _sampled(form, walk)) for walk in walks])
 
 
 @_kept
-def reach_of(ways: tuple[Way, ...], direction: DirectionForm) -> Statement:
-    """By `number` of each way how many runs there are, and the time of the last one."""
+def reaches_of(ways: tuple[Way, ...], direction: DirectionForm) -> Statement:
+    """By `number` of each way how many runs there are (`n`); the last began at `reached`."""
+    walks = (way.walk([], direction) for way in ways)
+    return _of_each(direction, [(walk, [func.count().label("n")]) for walk in walks])
+
+
+def _of_each(
+    direction: DirectionForm, walks: Sequence[tuple[Subquery, Sequence[ColumnElement[Any]]]]
+) -> Statement:
+    """These columns, and how far it reaches, of each walk."""
     reach = func.max if direction.is_newer else func.min
-    probes = []
-    for number, way in enumerate(ways):
-        walked = way.walk([], direction)
-        probes.append(
-            select(
-                literal(number).label("number"),
-                func.count().label("n"),
-                reach(walked.c.created_at).label("reached"),
-            ).select_from(walked)
-        )
-    together = union_all(*probes).subquery()
-    return keep(select(together))
+    each = [
+        select(
+            literal(number).label("number"), *columns, reach(walk.c.created_at).label("reached")
+        ).select_from(walk)
+        for number, (walk, columns) in enumerate(walks)
+    ]
+    return keep(select(union_all(*each).subquery()))
 
 
 @_kept
@@ -145,8 +151,13 @@ def _bounded(page: Select[Any]) -> Select[Any]:
     return page.limit(limit).offset(offset)
 
 
-def _sample(form: FilterForm, sample: Subquery) -> Select[Any]:
+def _sampled(form: FilterForm, sample: Subquery) -> list[ColumnElement[Any]]:
     matching: ColumnElement[bool] = and_(True, *form.conditions(sample.c))
-    tagged = sample.c.tags.contains(bindparam("tags", type_=JSONB))
-    columns: list[Any] = [func.count().filter(each) for each in (matching, tagged)]
-    return select(func.count(), *columns).select_from(sample)
+    columns: list[ColumnElement[Any]] = [
+        func.count().label("n"),
+        func.count().filter(matching).label("matching"),
+    ]
+    if form.tags:
+        tagged = sample.c.tags.contains(bindparam("tags", type_=JSONB))
+        columns.append(func.count().filter(tagged).label("tagged"))
+    return columns

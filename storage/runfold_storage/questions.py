@@ -1,11 +1,11 @@
 """Filters as they are asked: their form, the ways to their runs, and the parameters of both.
 
 The planner does not know which of two filters that depend on each other matches less, and a wrong
-guess walks through a million runs; so the newest `PROBED` runs of each way are looked at, and the
-way that they reach back furthest on is the one with the fewest others.
+guess walks through a million runs; so some hundred of the newest runs of each way are looked at,
+and the way that they reach back furthest on is the one with the fewest others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from .directions import Direction
 from .filters import FilterForm, RunFilter
-from .list_statements import reach_of
+from .list_statements import reaches_of
 from .ways import Way, early_of, ways_of
 
 PROBED: Final = 500
@@ -43,15 +43,19 @@ def choose(connection: Connection, question: Question, direction: Direction) -> 
     ways = question.ways
     if len(ways) == 1:
         return ways[0]
-    probes = reach_of(ways, direction.form()).run(
-        connection, {**question.parameters, **direction.parameters(), "most": PROBED}
-    )
+    given = {**question.parameters, **direction.parameters(), "most": PROBED}
+    looks = reaches_of(ways, direction.form()).run(connection, given)
+    fewest: int = fewest_of(looks, direction, PROBED).number
+    return ways[fewest]
 
-    def rank(probe: Any) -> tuple[bool, float]:
-        if probe.n < PROBED:
-            return False, probe.n
-        reached = probe.reached.timestamp()
+
+def fewest_of(looks: Iterable[Any], direction: Direction, most: int) -> Any:
+    """Of looks at `most` runs of each way, that at the way with the fewest; see `reaches_of`."""
+
+    def rank(look: Any) -> tuple[bool, float]:
+        if look.n < most:
+            return False, look.n
+        reached: float = look.reached.timestamp()
         return True, -reached if direction.is_newer else reached
 
-    fewest: int = min(probes, key=rank).number
-    return ways[fewest]
+    return min(looks, key=rank)

@@ -29,7 +29,7 @@ from .questions import Question, choose, make_question
 from .run_totals import NONE, Survey, open_hours, read_known, survey
 from .search_lookup import read_searched
 from .statements import Statement
-from .summaries import RunPage, summary_of
+from .summaries import RunPage, Total, summary_of
 from .tables import runs
 from .ways import SUMMARY_COLUMNS, SummaryRow
 
@@ -74,9 +74,9 @@ def make_page(wanted: RunFilter, limit: int, offset: int, cursor: str | None) ->
 
 def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     """One page; `connection` is in a transaction with one snapshot for all of its statements."""
-    known, watermark = read_known(connection, wanted)
+    known = read_known(connection, wanted)
     total, found = NONE, _Found([], None)
-    if known and (question := _question(connection, wanted)) is not None:
+    if known.n and (question := _question(connection, wanted)) is not None:
         surveyed = survey(connection, question, known)
         total = surveyed.total
         if total != NONE:
@@ -89,7 +89,7 @@ def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
         next_cursor=next_cursor,
         prev_cursor=prev_cursor,
         total=total,
-        watermark=watermark,
+        watermark=known.watermark,
         searched=searched,
     )
 
@@ -137,6 +137,8 @@ def _find(connection: Connection, question: Question, surveyed: Survey, page: Pa
         rows += _rows(walked_page(question.form, way, form), connection, given)
         if full := _full(rows, page):
             return full
+        if page.direction.key is None and _is_all(surveyed.total, page.offset + len(rows)):
+            return _Found(rows, None)
         reached = end_of_walk(way, form).run(connection, given).first()
         examined += most
         if reached is None or (page.offset and not rows):
@@ -146,6 +148,11 @@ def _find(connection: Connection, question: Question, surveyed: Survey, page: Pa
             return _Found(rows, key)
         direction = Direction(key, direction.is_newer)
         most = min(2 * most, MAX_EXAMINED - examined)
+
+
+def _is_all(total: Total, n: int) -> bool:
+    """Whether so many of the newest are all there are."""
+    return total.relation == "exact" and n >= total.value
 
 
 def _first_stretch(page: Page, share: float) -> int:

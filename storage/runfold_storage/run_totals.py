@@ -14,20 +14,24 @@ from sqlalchemy import Connection, func, select
 from .directions import NEWEST_FIRST
 from .estimates import estimate_rows
 from .filters import RunFilter
-from .list_statements import Among, all_of, known_runs, length_of, sample_among, sample_of_way
-from .questions import Question, choose
+from .list_statements import Among, all_of, known_runs, sample_among, samples_of
+from .questions import Question, choose, fewest_of
 from .search_lookup import look_up
 from .summaries import Total, Watermark
 from .tables import stats
 from .watermarks import watermark_of
-from .ways import Way
+from .ways import Way, whole_way
 
 COUNTED: Final = 1_000
-"""Runs of a way that are looked at to count those that match."""
+"""Runs that are counted where an index has those that are meant and no others."""
+SAMPLED: Final = 500
+"""The newest runs of a way that are looked at to count those that match."""
+SAMPLED_FOR_TAGS: Final = 1_000
+"""The same to tell tags that few have from those that one run in two hundred has."""
+SAMPLED_FOR_TEXT: Final = 250
+"""The same before the index of texts is asked."""
 MAX_TAGGED: Final = 2_000
 """Runs with the tags asked for up to which their index is used: it knows no order."""
-SAMPLED: Final = 250
-"""The newest runs of a way that are looked at for a text before its index is asked."""
 
 NONE: Final = Total(0, "exact")
 
@@ -54,66 +58,82 @@ class Survey(NamedTuple):
     share: float = 1
 
 
-class _Sample(NamedTuple):
-    """How many runs there are, how many of them match, and how many have the tags."""
+class Known(NamedTuple):
+    """What is known before any run is looked at: runs of this project, workflow and status.
 
-    examined: int
-    matching: int
-    tagged: int
+    `length`: where an index has the runs that are meant and no others, how many, or that it is more
+    than `COUNTED`.
+    """
+
+    n: int
+    length: int | None
+    watermark: Watermark
 
 
-def read_known(connection: Connection, wanted: RunFilter) -> tuple[int, Watermark]:
-    """How many runs there are of this project, workflow and status, and how far the fold is."""
+def read_known(connection: Connection, wanted: RunFilter) -> Known:
+    """What rollups and indices tell, and how far the fold is."""
     counted = wanted.counted()
-    rows = known_runs(counted.form()).run(connection, counted.parameters()).all()
-    return int(rows[0].known or 0) if rows else 0, watermark_of(rows)
+    way = None if wanted.is_counted else whole_way(wanted.form())
+    given = wanted.parameters() | {"most": COUNTED + 1}
+    rows = known_runs(counted.form(), way).run(connection, given).all()
+    n = int(rows[0].known or 0) if rows else 0
+    return Known(n, rows[0].length if rows and way else None, watermark_of(rows))
 
 
-def survey(connection: Connection, question: Question, known: int) -> Survey:
-    """Count, and choose a way for the newest page; `known`: see `read_known`."""
+def survey(connection: Connection, question: Question, known: Known) -> Survey:
+    """Count, and choose a way for the newest page."""
     wanted = question.wanted
-    way = choose(connection, question, NEWEST_FIRST)
     if wanted.is_counted:
-        return Survey(Total(known, "exact"), way)
-    if way.is_whole:
-        return Survey(_count_way(connection, question, way, known), way)
-    if wanted.has_text and (found := _look_up(connection, question, way)) is not None:
-        return found
-    examined, matching, tagged = _sample(connection, question, way, COUNTED + 1)
-    if examined <= COUNTED:
-        return Survey(Total(matching, "exact"), way)
-    if wanted.tags and known * tagged / examined <= 2 * MAX_TAGGED:
+        return Survey(Total(known.n, "exact"), choose(connection, question, NEWEST_FIRST))
+    if known.length is not None:
+        (way,) = question.ways
+        if known.length <= COUNTED:
+            return Survey(Total(known.length, "exact"), way)
+        estimate = _estimate(connection, question, known.n, 1)
+        return Survey(_about(estimate, known.length, known.n), way)
+    most = _sampled(wanted)
+    given = {**question.parameters, "most": most}
+    samples = samples_of(question.form, question.ways).run(connection, given)
+    sample = fewest_of(samples, NEWEST_FIRST, most)
+    way, share = question.ways[sample.number], sample.matching / (sample.n or 1)
+    if sample.n < most:
+        return Survey(Total(sample.matching, "exact"), way)
+    if wanted.has_text and share <= _COMMON_TEXT:
+        places = look_up(connection, wanted)
+        if places is not None:
+            shards, keys = [shard for shard, _ in places], [run for _, run in places]
+            few = Few("places", {"shards": shards, "keys": keys})
+            return Survey(_count(connection, question, few).total, way, few)
+    if wanted.tags and known.n * sample.tagged / sample.n <= 2 * MAX_TAGGED:
         few = Few("tags", {"most": MAX_TAGGED + 1})
-        n, n_matching, _ = _sample_few(connection, question, few)
-        if n <= MAX_TAGGED:
-            return Survey(Total(n_matching, "exact"), way, few)
-    share = matching / examined
-    estimate = _estimate(connection, question, known, share)
-    return Survey(Total(min(max(matching, estimate), known), "estimate"), way, share=share)
+        counted = _count(connection, question, few)
+        if counted.n <= MAX_TAGGED:
+            return Survey(counted.total, way, few)
+    estimate = _estimate(connection, question, known.n, share)
+    return Survey(_about(estimate, sample.matching, known.n), way, share=share)
 
 
-def _count_way(connection: Connection, question: Question, way: Way, known: int) -> Total:
-    """All of a way."""
-    given = {**question.parameters, "most": COUNTED + 1}
-    n: int = length_of(way).run(connection, given).scalar_one()
-    if n <= COUNTED:
-        return Total(n, "exact")
-    return Total(min(max(n, _estimate(connection, question, known, 1)), known), "estimate")
+def _sampled(wanted: RunFilter) -> int:
+    if wanted.has_text:
+        return SAMPLED_FOR_TEXT
+    return SAMPLED_FOR_TAGS if wanted.tags else SAMPLED
 
 
-def _look_up(connection: Connection, question: Question, way: Way) -> Survey | None:
-    """By the index of texts, unless so many of the newest runs match that a walk is better."""
-    examined, matching, _ = _sample(connection, question, way, SAMPLED)
-    if examined < SAMPLED:
-        return Survey(Total(matching, "exact"), way)
-    if matching > examined * _COMMON_TEXT:
-        return None
-    places = look_up(connection, question.wanted)
-    if places is None:
-        return None
-    shards, keys = [shard for shard, _ in places], [run for _, run in places]
-    few = Few("places", {"shards": shards, "keys": keys})
-    return Survey(Total(_sample_few(connection, question, few).matching, "exact"), way, few)
+class _Counted(NamedTuple):
+    """Of how many, and how many of these match."""
+
+    n: int
+    total: Total
+
+
+def _count(connection: Connection, question: Question, few: Few) -> _Counted:
+    given = {**question.parameters, **few.parameters}
+    sample = sample_among(question.form, few.kind).run(connection, given).one()
+    return _Counted(sample.n, Total(sample.matching, "exact"))
+
+
+def _about(estimate: int, least: int, most: int) -> Total:
+    return Total(min(max(least, estimate), most), "estimate")
 
 
 def _estimate(connection: Connection, question: Question, known: int, share: float) -> int:
@@ -124,17 +144,6 @@ def _estimate(connection: Connection, question: Question, known: int, share: flo
         return round(known * share)
     estimate = estimate_rows(connection, all_of(rest.form()), rest.parameters())
     return round(estimate * share) if wanted.has_text else estimate
-
-
-def _sample(connection: Connection, question: Question, way: Way, most: int) -> _Sample:
-    """Of the newest runs of a way."""
-    given = {**question.parameters, "most": most}
-    return _Sample._make(sample_of_way(question.form, way).run(connection, given).one())
-
-
-def _sample_few(connection: Connection, question: Question, few: Few) -> _Sample:
-    given = {**question.parameters, **few.parameters}
-    return _Sample._make(sample_among(question.form, few.kind).run(connection, given).one())
 
 
 def open_hours(

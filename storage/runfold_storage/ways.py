@@ -119,6 +119,12 @@ def ways_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[Way, .
     )
 
 
+def whole_way(form: FilterForm) -> Way | None:
+    """The only way to the runs of filters of this form, if no others lie there."""
+    ways = ways_of(form, has_first=False, has_end=False)
+    return ways[0] if len(ways) == 1 and ways[0].is_whole else None
+
+
 def early_of(started_after: datetime) -> datetime:
     """No run that began before, and did not start late, started since."""
     first_of_all = datetime.min.replace(tzinfo=started_after.tzinfo)

@@ -113,11 +113,13 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(run_lists, "FIRST_EXAMINED", 5)
         monkeypatch.setattr(run_lists, "MAX_EXAMINED", 40)
         monkeypatch.setattr(run_totals, "COUNTED", 10)
+        monkeypatch.setattr(run_totals, "SAMPLED", 10)
+        monkeypatch.setattr(run_totals, "SAMPLED_FOR_TAGS", 10)
         monkeypatch.setattr(run_totals, "MAX_TAGGED", 30)
         monkeypatch.setattr(questions, "PROBED", 4)
-        monkeypatch.setattr(run_totals, "SAMPLED", 3)
+        monkeypatch.setattr(run_totals, "SAMPLED_FOR_TEXT", 3)
     if request.param == "looked up":
-        monkeypatch.setattr(run_totals, "SAMPLED", 3)
+        monkeypatch.setattr(run_totals, "SAMPLED_FOR_TEXT", 3)
         monkeypatch.setattr(run_totals, "_COMMON_TEXT", 1)
     return str(request.param)
 
