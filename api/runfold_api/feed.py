@@ -19,6 +19,7 @@ from typing import Any, Final
 import redis.asyncio
 from sqlalchemy import Connection
 
+from runfold.streams import CHANGES_CHANNEL
 from runfold_storage.change_feed import Cursor, Interests, read_cursor
 from runfold_storage.errors import StorageError
 from runfold_storage.filters import RunFilter
@@ -34,7 +35,6 @@ GAP_S: Final = 0.005
 """Between two turns, so that what comes in bursts is read together."""
 _RETRY_S: Final = 1.0
 _BLOCK_S: Final = 2.0
-_CHANNELS: Final = "runfold:{*}:changes"
 
 
 class Audience:
@@ -141,7 +141,7 @@ class Feed:
                     redis.asyncio.Redis.from_url(self._redis_url) as client,
                     client.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
-                    await pubsub.psubscribe(_CHANNELS)
+                    await pubsub.subscribe(CHANGES_CHANNEL)
                     while True:
                         if await pubsub.get_message(timeout=_BLOCK_S) is not None:
                             self._woken.set()
@@ -183,7 +183,8 @@ class Feed:
                 audience.hear(news)
             else:  # it came while the changes were being read
                 audience.start_over()
-        self._tell_followers(news.run_ids() & self._followers.keys())
+        if self._followers:
+            self._tell_followers(news.run_ids() & self._followers.keys())
 
     def _reset(self, cursor: Cursor | None) -> None:
         """Too much has passed, or it is not known what: everyone starts from a snapshot."""

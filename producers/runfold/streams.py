@@ -17,6 +17,10 @@ DEFAULT_SHARDS: Final = 8
 MAX_SHARDS: Final = 1024
 DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 
+CHANGES_CHANNEL: Final = "runfold:changes"
+"""Where workers say, after each commit, how far the feed of changes of its shards goes: a JSON
+object, one message for all of them, as each wakes every watcher."""
+
 _SHARDS_KEY: Final = "runfold:shards"
 _DROPPED_KEY: Final = "runfold:dropped"
 
@@ -24,11 +28,6 @@ _DROPPED_KEY: Final = "runfold:dropped"
 def stream_key(shard: int) -> str:
     """The stream of a shard; the braces are a Redis Cluster hash tag."""
     return f"runfold:{{{shard}}}:events"
-
-
-def changes_channel(shard: int) -> str:
-    """Where a worker says, after its commit, how far the feed of changes of a shard goes."""
-    return f"runfold:{{{shard}}}:changes"
 
 
 def shard_of(run_id: str, shards: int) -> int:

@@ -4,13 +4,11 @@ See `changes` for what is kept, and for how long. Read some fifty times a second
 watches, so statements are sent as text that was made once, and one serves any number of filters.
 """
 
-from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     Connection,
-    Row,
     SmallInteger,
     and_,
     case,
@@ -24,9 +22,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from .changes import entries_of
 from .filters import RunFilter
-from .statements import keep
+from .statements import Statement, keep, row_of
 from .tables import positions
-from .ways import SUMMARY_COLUMNS, SummaryRow, runs_at
+from .ways import SUMMARY_COLUMNS, runs_at
 
 MAX_BEHIND: Final = 20_000
 """Changes that a reader may catch up with."""
@@ -57,9 +55,6 @@ class Changes(NamedTuple):
     changed: list[Change]
 
 
-ChangedRun: Final = namedtuple("ChangedRun", [*SummaryRow._fields, "own"])  # type: ignore[misc]
-
-
 class Interests:
     """Some filters, and which runs are of which: asked of PostgreSQL, as lists are, so that the two
     cannot disagree."""
@@ -86,7 +81,7 @@ class Interests:
             "shards": [change.shard for change in changed],
             "keys": [change.run.hex() for change in changed],
         }
-        return list(map(ChangedRun._make, self._rows.run(connection, keys)))
+        return self._rows.run(connection, keys)
 
 
 def read_cursor(connection: Connection) -> Cursor:
@@ -100,7 +95,7 @@ def read_changes(connection: Connection, after: Cursor) -> Changes | None:
     reached: list[int] = []
     now: list[int] = []
     newest: dict[Key, Change] = {}
-    for row in connection.exec_driver_sql(_AFTER, (list(after), MAX_BEHIND, MAX_BEHIND)):
+    for row in _AFTER.run(connection, {"after": list(after), "most": MAX_BEHIND}):
         if row.shard == len(now):
             if row.shard == len(after) or after[row.shard] > row.now:
                 return None
@@ -142,9 +137,9 @@ _LONGEST: Final = 20_000
 _LONGEST_NUMBER: Final = 19
 
 
-def _entries(row: Row[Any]) -> list[Change]:
-    shard, feed_seq, packed, gone = row.shard, row.feed_seq, row.runs, row.gone
-    entries = entries_of(packed)
+def _entries(row: Any) -> list[Change]:
+    shard, feed_seq, gone = row.shard, row.feed_seq, row.gone
+    entries = entries_of(row.runs)
     first = feed_seq - len(entries) + 1
     return [
         Change(shard, first + place, run, None if gone is None else gone[place], is_new)
@@ -154,14 +149,18 @@ def _entries(row: Row[Any]) -> list[Change]:
 
 # One statement sees one state. LATERAL with a LIMIT, so that only the index's end is looked at,
 # whatever the planner believes of how much has come. Where it is too much, nothing is read.
-_AFTER: Final = """
+_AFTER: Final = Statement(
+    """
     SELECT p.shard, p.feed_seq AS now, c.feed_seq, c.runs, c.gone
-    FROM (SELECT shard, feed_seq, (%s::bigint[])[shard + 1] AS after FROM positions) AS p
+    FROM (SELECT shard, feed_seq, (%(after)s::bigint[])[shard + 1] AS after FROM positions) AS p
     LEFT JOIN LATERAL (
         SELECT c.feed_seq, c.runs, c.gone FROM changes AS c
-        WHERE c.shard = p.shard AND c.feed_seq > p.after AND p.feed_seq - p.after <= %s
+        WHERE c.shard = p.shard AND c.feed_seq > p.after AND p.feed_seq - p.after <= %(most)s
         ORDER BY c.feed_seq
-        LIMIT %s
+        LIMIT %(most)s
     ) AS c ON true
     ORDER BY p.shard, c.feed_seq
-"""
+    """,
+    {},
+    row_of(["shard", "now", "feed_seq", "runs", "gone"]),
+)

@@ -12,6 +12,6 @@ _ROWS: Final = "Plan Rows"
 
 def estimate_rows(connection: Connection, query: Statement, parameters: Mapping[str, Any]) -> int:
     """From the statistics that ANALYZE made last."""
-    explained = query._replace(text=f"EXPLAIN (FORMAT JSON) {query.text}")
-    (plan,) = explained.run(connection, parameters).scalar_one()
-    return int(plan["Plan"][_ROWS])
+    text = f"EXPLAIN (FORMAT JSON) {query.text}"
+    ((plans,),) = query._replace(text=text, row=tuple).run(connection, parameters)
+    return int(plans[0]["Plan"][_ROWS])

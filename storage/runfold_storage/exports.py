@@ -19,9 +19,9 @@ from .directions import NEWEST_FIRST, Direction
 from .filters import RunFilter
 from .run_lists import list_statement
 from .search_lookup import read_searched
+from .statements import keep
 from .summaries import RunSummary, UsageTotals, summary_of, to_ms, usage_of
 from .tables import nodes
-from .ways import SummaryRow
 
 PAGE: Final = 1000
 """Runs that are read at a time."""
@@ -63,9 +63,8 @@ def read_pages(
         with snapshot() as connection:
             if after == NEWEST_FIRST and wanted.payload is not None:
                 read_searched(connection, wanted.project)  # says so where nothing is
-            statement = list_statement(wanted, after, PAGE + 1)
-            found = connection.execute(statement, after.parameters())
-            rows: list[Any] = list(map(SummaryRow._make, found))
+            statement = keep(list_statement(wanted, after, PAGE + 1))
+            rows = statement.run(connection, after.parameters())
             more = len(rows) > PAGE
             page = rows[:PAGE]
             if with_nodes:

@@ -104,7 +104,7 @@ class Payloads:
 
 def read_payloads(connection: Connection, shard: int, run: UUID) -> Payloads:
     """The payloads of a run, as far as they fit."""
-    rows = _PAYLOADS.run(connection, {"shard": shard, "run": run}).all()
+    rows = _PAYLOADS.run(connection, {"shard": shard, "run": run})
     payloads = payloads_of((row.type, row.body) for row in rows)
     payloads.truncated = bool(rows) and rows[0].n > len(rows)
     return payloads

@@ -107,11 +107,11 @@ class StoredRun(NamedTuple):
 def read_run(connection: Connection, shard: int, run: UUID) -> StoredRun | None:
     """One run, or None; `connection` is in a transaction with one snapshot for all of it."""
     place = {"shard": shard, "run": run}
-    row = _RUN.run(connection, place).one_or_none()
-    if row is None:
+    found = _RUN.run(connection, place)
+    if not found:
         return None
-    node_rows = _NODES.run(connection, place).all()
-    return StoredRun(row, node_rows, read_payloads(connection, shard, run))
+    node_rows = _NODES.run(connection, place)
+    return StoredRun(found[0], node_rows, read_payloads(connection, shard, run))
 
 
 def make_detail(row: Any, nodes: Sequence[Any], told: Payloads, **more: Any) -> RunDetail:

@@ -9,7 +9,6 @@ matches nothing costs a bounded time, however many runs there are.
 """
 
 import struct
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -28,10 +27,9 @@ from .parameters import MAX_LIMIT, MAX_OFFSET, check_number
 from .questions import Question, choose, make_question
 from .run_totals import NONE, Survey, open_hours, read_known, survey
 from .search_lookup import read_searched
-from .statements import Statement
 from .summaries import RunPage, Total, summary_of
 from .tables import runs
-from .ways import SUMMARY_COLUMNS, SummaryRow
+from .ways import SUMMARY_COLUMNS
 
 FIRST_EXAMINED: Final = 2_000
 """Runs that are looked at in the first stretch of a page, or more where few of the newest match;
@@ -122,28 +120,28 @@ def _find(connection: Connection, question: Question, surveyed: Survey, page: Pa
     if surveyed.among is not None:
         few = page_among(question.form, surveyed.among.kind, direction.form())
         given |= {**direction.parameters(), **surveyed.among.parameters}
-        rows = _rows(few, connection, given)
+        rows = few.run(connection, given)
         return _full(rows, page) or _Found(rows, None)
     way = surveyed.way if direction == NEWEST_FIRST else choose(connection, question, direction)
     if way.is_whole:
         given |= direction.parameters() | {"most": page.limit + 1 + page.offset}
-        rows = _rows(whole_page(way, direction.form()), connection, given)
+        rows = whole_page(way, direction.form()).run(connection, given)
         return _full(rows, page) or _Found(rows, None)
     rows = []
     examined, most = 0, _first_stretch(page, surveyed.share)
     while True:
         form = direction.form()
         given |= direction.parameters() | {"most": most, "limit": page.limit + 1 - len(rows)}
-        rows += _rows(walked_page(question.form, way, form), connection, given)
+        rows += walked_page(question.form, way, form).run(connection, given)
         if full := _full(rows, page):
             return full
         if page.direction.key is None and _is_all(surveyed.total, page.offset + len(rows)):
             return _Found(rows, None)
-        reached = end_of_walk(way, form).run(connection, given).first()
+        reached = end_of_walk(way, form).run(connection, given)
         examined += most
-        if reached is None or (page.offset and not rows):
+        if not reached or (page.offset and not rows):
             return _Found(rows, None)
-        key = (reached.created_at, reached.run)
+        key = _key_of(reached[0])
         if examined >= MAX_EXAMINED:
             return _Found(rows, key)
         direction = Direction(key, direction.is_newer)
@@ -161,10 +159,6 @@ def _first_stretch(page: Page, share: float) -> int:
         return MAX_EXAMINED
     needed = 2 * page.limit / share if share else MAX_EXAMINED
     return round(min(max(needed, FIRST_EXAMINED), MAX_EXAMINED))
-
-
-def _rows(query: Statement, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
-    return list(map(SummaryRow._make, query.run(connection, given)))
 
 
 def _full(rows: list[Any], page: Page) -> _Found | None:

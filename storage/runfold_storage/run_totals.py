@@ -75,7 +75,7 @@ def read_known(connection: Connection, wanted: RunFilter) -> Known:
     counted = wanted.counted()
     way = None if wanted.is_counted else whole_way(wanted.form())
     given = wanted.parameters() | {"most": COUNTED + 1}
-    rows = known_runs(counted.form(), way).run(connection, given).all()
+    rows = known_runs(counted.form(), way).run(connection, given)
     n = int(rows[0].known or 0) if rows else 0
     return Known(n, rows[0].length if rows and way else None, watermark_of(rows))
 
@@ -128,7 +128,7 @@ class _Counted(NamedTuple):
 
 def _count(connection: Connection, question: Question, few: Few) -> _Counted:
     given = {**question.parameters, **few.parameters}
-    sample = sample_among(question.form, few.kind).run(connection, given).one()
+    (sample,) = sample_among(question.form, few.kind).run(connection, given)
     return _Counted(sample.n, Total(sample.matching, "exact"))
 
 

@@ -39,6 +39,8 @@ class Snapshots:
         except DBAPIError as error:
             translated = explain(error.orig) if error.orig is not None else None
             raise translated or error from error
+        except psycopg.Error as error:
+            raise explain(error) or error from error
 
     def close(self) -> None:
         """Close all connections; the next call would open new ones."""

@@ -74,7 +74,7 @@ def _read_tallies(
             for day, tally in _read_days(connection, query, part, remembered).items():
                 tallies.setdefault((None, _begin_of(query.bucket, day)), []).append(tally)
             continue
-        found = connection.execute(figures_statement(form), parameters).all()
+        found = figures_statement(form).run(connection, parameters)
         rows += sum(row.bins is None for row in found)
         if rows > MAX_ROWS:
             raise BadParameter(
@@ -99,7 +99,7 @@ def _read_days(
     form, parameters = query.form(part), query.parameters(part)
     found: dict[datetime, Tally] = {}
     new: dict[datetime, tuple[Key, Any]] = {}
-    for day, *version in connection.execute(days_statement(form), parameters):
+    for day, *version in days_statement(form).run(connection, parameters):
         key = (query.project, query.workflow, day)
         tally = remembered.get(key, version)
         if tally is None:
@@ -108,7 +108,7 @@ def _read_days(
         found[day] = tally
     if new:
         wanted = parameters | {"wanted": list(new)}
-        for row in connection.execute(day_rows_statement(form), wanted):
+        for row in day_rows_statement(form).run(connection, wanted):
             found[row.day].add(row)
             found[row.day].add_bins(row.bins, row.bin_counts)
         for day, (key, version) in new.items():

@@ -11,7 +11,6 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    CompoundSelect,
     Select,
     SmallInteger,
     Text,
@@ -28,9 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from .statements import Statement, keep
 from .stats_queries import StatsForm
 from .stats_sources import Source, table_of, time_of
 from .tables import RUN_STATUSES, stats_days
+from .tables.columns import TIME
 
 _MOST_KEPT: Final = 500
 MAX_ROWS: Final = 20_000
@@ -38,7 +39,7 @@ MAX_ROWS: Final = 20_000
 
 
 @lru_cache(_MOST_KEPT)
-def figures_statement(form: StatsForm) -> CompoundSelect[Any]:
+def figures_statement(form: StatsForm) -> Statement:
     """Sums, and histograms as rows of their own: those of a group and bucket as two arrays.
 
     Together, for to ask twice takes longer than to answer. Rows of sums have no `bins`; they are
@@ -52,9 +53,8 @@ def figures_statement(form: StatsForm) -> CompoundSelect[Any]:
     lists = [cast(null(), ARRAY(kind)) for kind in (SmallInteger, BigInteger)]
     bins, ns = (kind.label(name) for kind, name in zip(lists, ("bins", "ns"), strict=True))
     every = histograms.c
-    return union_all(
-        select(*sums.c, bins, ns), select(every.grp, every.bucket, *rest, every.bins, every.ns)
-    )
+    rows_of_bins = select(every.grp, every.bucket, *rest, every.bins, every.ns)
+    return keep(union_all(select(*sums.c, bins, ns), rows_of_bins))
 
 
 def _sums(form: StatsForm) -> Select[Any]:
@@ -101,12 +101,12 @@ def _histograms(form: StatsForm, condition: ColumnElement[bool]) -> Select[Any]:
 
 
 @lru_cache(_MOST_KEPT)
-def days_statement(form: StatsForm) -> Select[Any]:
+def days_statement(form: StatsForm) -> Statement:
     """The days, and which rows are theirs."""
     days = stats_days.c
     n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
     xid: ColumnElement[int] = literal_column("hashtext(stats_days.xmin::text)::bigint")
-    return (
+    return keep(
         select(days.day, n, func.count(), func.sum(xid))
         .where(*form.conditions())
         .group_by(days.day)
@@ -116,10 +116,10 @@ def days_statement(form: StatsForm) -> Select[Any]:
 
 
 @lru_cache(_MOST_KEPT)
-def day_rows_statement(form: StatsForm) -> Select[Any]:
+def day_rows_statement(form: StatsForm) -> Statement:
     """The rows of the days `wanted`, as they are: few are added up faster here than there."""
-    wanted = stats_days.c.day.in_(bindparam("wanted", expanding=True))
-    return select(stats_days).where(*form.conditions(), wanted)
+    wanted = stats_days.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
+    return keep(select(stats_days).where(*form.conditions(), wanted))
 
 
 def sum_columns(of: Any) -> list[ColumnElement[Any]]:

@@ -27,7 +27,7 @@ _POSITIONS: Final = keep(POSITIONS)
 
 def read_watermark(connection: Connection) -> Watermark:
     """The position of each shard, and the age of the newest folded event of all of them."""
-    return watermark_of(_POSITIONS.run(connection, {}).all())
+    return watermark_of(_POSITIONS.run(connection, {}))
 
 
 def watermark_of(rows: Sequence[Any]) -> Watermark:

@@ -7,7 +7,6 @@ A way is one stretch of an index, or several that are merged. Late starts are a 
 own: all other runs start within an hour of their first event, so a start bounds the walk.
 """
 
-from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,12 +41,6 @@ SUMMARY_COLUMNS: Final = [
     and (column.computed is None or column.name == "fingerprint")
 ]
 """What lists show, and all that they are filtered by."""
-
-# SQLAlchemy's rows take ten times as long to take apart.
-SummaryRow: Final = namedtuple(  # type: ignore[misc]  # of names that are known at run time
-    "SummaryRow", [column.name for column in SUMMARY_COLUMNS]
-)
-"""A row of these columns."""
 
 Conditions = list[ColumnElement[bool]]
 Stretches = list[Conditions]

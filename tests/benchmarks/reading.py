@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
+import psycopg
 from sqlalchemy import Connection, event
 
 from benchmarks.children import Child
@@ -177,20 +178,22 @@ def _statement_times(history: History) -> Iterator[list[float]]:
     """Seconds of each statement, as they are executed."""
     engine = history._snapshot._engine  # it has no other way in, and needs none but here
     spent: list[float] = []
-    began = 0.0
 
-    def before(*_: Any) -> None:
-        nonlocal began
-        began = time.perf_counter()
+    class Timed(psycopg.Cursor[Any]):
+        def execute(self, *args: Any, **kwargs: Any) -> Self:
+            began = time.perf_counter()
+            try:
+                return super().execute(*args, **kwargs)
+            finally:
+                spent.append(time.perf_counter() - began)
 
-    def after(*_: Any) -> None:
-        spent.append(time.perf_counter() - began)
+    def connected(connection: psycopg.Connection, *_: object) -> None:
+        connection.cursor_factory = Timed
 
-    listeners = (("before_cursor_execute", before), ("after_cursor_execute", after))
-    for name, listener in listeners:
-        event.listen(engine, name, listener)
+    engine.dispose()
+    event.listen(engine, "connect", connected)
     try:
         yield spent
     finally:
-        for name, listener in listeners:
-            event.remove(engine, name, listener)
+        event.remove(engine, "connect", connected)
+        engine.dispose()

@@ -280,9 +280,9 @@ def test_what_would_be_too_much_is_refused_before_it_is_read(
         for workflows, n_histograms in ((200, 0), (100, 10_100)):
             database.execute("DELETE FROM stats WHERE substr(workflow, 2)::int > %s", (workflows,))
             rows = history.read(
-                lambda connection: connection.execute(
-                    figures_statement(query.form(part)), query.parameters(part)
-                ).all()
+                lambda connection: figures_statement(query.form(part)).run(
+                    connection, query.parameters(part)
+                )
             )
             assert sum(row.bins is not None for row in rows) == n_histograms
             if not n_histograms:

@@ -1,5 +1,6 @@
 """The worker's loop, on real servers: what it promises around the commit."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import redis
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.ids import make_run_id
-from runfold.streams import agree_on_shards, changes_channel, stream_key
+from runfold.streams import CHANGES_CHANNEL, agree_on_shards, stream_key
 from runfold_storage.positions import load_positions
 from runfold_workers.worker import Worker, WorkerSettings
 from tables import read_projection
@@ -33,7 +34,7 @@ def test_changes_are_published_after_the_commit(
     """Who hears of a change can read it at once."""
     run = make_run_id(NOON_US)
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        pubsub.subscribe(changes_channel(0))
+        pubsub.subscribe(CHANGES_CHANNEL)
         with worker_thread(redis_url, migrated_url, SHARDS):
             for told in (1, 2, 3):
                 send(client, started(run, told), started(f"mine {told}"))
@@ -41,7 +42,7 @@ def test_changes_are_published_after_the_commit(
                 while message is None:
                     message = pubsub.get_message(timeout=30)
                 found = database.execute("SELECT max(feed_seq), count(*) FROM runs").fetchone()
-                assert found == (int(message["data"]), told + 1)
+                assert found == (json.loads(message["data"])["0"], told + 1)
 
 
 def test_only_committed_frames_are_trimmed(

@@ -4,6 +4,7 @@ Both may be lost when a worker dies right then. Watchers look for themselves a l
 whoever takes the shard over trims it up to its position.
 """
 
+import msgspec
 import redis
 
 from runfold import streams
@@ -15,8 +16,8 @@ from runfold_storage.rows import Batch
 def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
     """Tell watchers how far the feed goes now, and let go of the frames that are committed."""
     with client.pipeline(transaction=False) as pipeline:
-        for step in batch.advances:
-            pipeline.publish(streams.changes_channel(step.shard), step.feed_seq)
+        reached = {str(step.shard): step.feed_seq for step in batch.advances}
+        pipeline.publish(streams.CHANGES_CHANNEL, msgspec.json.encode(reached))
         crash_point("after_publish", pipeline.execute)
         for step in batch.advances:
             trim(pipeline, step.shard, step.position)
