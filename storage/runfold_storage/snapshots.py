@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, event
@@ -33,7 +34,13 @@ class Snapshots:
         """Take one."""
         try:
             with self._engine.connect() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.Error:  # SQLAlchemy sees only what it has executed itself
+                    driver: Any = connection.connection.driver_connection
+                    if driver.closed:
+                        connection.invalidate()
+                    raise
         except PoolTimeoutError as error:
             raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
         except DBAPIError as error:

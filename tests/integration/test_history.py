@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from runfold.ids import make_run_id
 from runfold_storage.errors import (
@@ -19,6 +20,7 @@ from runfold_storage.errors import (
 )
 from runfold_storage.history import History
 from runfold_storage.run_details import RunDetail
+from runfold_storage.watermarks import read_watermark
 from told import START, event, events_of, fold, whole_run
 from waiting import wait_until
 
@@ -511,6 +513,27 @@ def test_connections_that_broke_are_replaced(
         history.runs()
         database.execute(f"SELECT pg_terminate_backend(pid) {ours}")
         wait_until(lambda: database.execute(f"SELECT count(*) {ours}").fetchone() == (0,))
+        assert ids(history.runs()) == ["a"]
+
+
+def test_a_connection_cut_in_the_middle(
+    database: psycopg.Connection, migrated_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read that loses its server says so, and nothing else does; the next one works."""
+    fold(migrated_url, whole_run("a", 0))
+
+    def cut(connection: Connection) -> None:
+        read_watermark(connection)
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'runfold-history'"
+        )
+        read_watermark(connection)
+
+    with History(migrated_url) as history:
+        with pytest.raises(DatabaseUnreachable, match="terminating connection"):
+            history.read(cut)
+        assert caplog.messages == []
         assert ids(history.runs()) == ["a"]
 
 
