@@ -162,5 +162,5 @@ _AFTER: Final = Statement(
     ORDER BY p.shard, c.feed_seq
     """,
     {},
-    row_of(["shard", "now", "feed_seq", "runs", "gone"]),
+    row_of("shard", "now", "feed_seq", "runs", "gone"),
 )

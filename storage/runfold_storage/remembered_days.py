@@ -19,8 +19,8 @@ MOST: Final = 1000
 """Days, of some 20 kB each."""
 _MOST_SUMS: Final = 50
 
-Key = tuple[str | None, str | None, datetime]
-"""Project, workflow, day."""
+Key = tuple[str | None, str | None, str, datetime]
+"""Project, workflow, time zone, beginning of the day."""
 
 
 class RememberedDays:

@@ -1,7 +1,8 @@
 """Statements of SQLAlchemy Core as the driver takes them."""
 
 from collections import namedtuple
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -10,6 +11,7 @@ from sqlalchemy import CompoundSelect, Connection, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+_ROWS_KEPT: Final = 500
 
 
 class Statement(NamedTuple):
@@ -43,10 +45,11 @@ def keep(statement: Select[Any] | CompoundSelect[Any]) -> Statement:
         for name, value in made.construct_params(_check=False).items()
         if name not in missing
     }
-    return Statement(str(made), parameters, row_of(statement.selected_columns.keys()))
+    return Statement(str(made), parameters, row_of(*statement.selected_columns.keys()))
 
 
-def row_of(names: Iterable[str]) -> Any:
+@lru_cache(_ROWS_KEPT)
+def row_of(*names: str) -> Any:
     """What makes a named tuple of a row with these columns."""
     row: Any = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # names that come
     return row._make

@@ -6,9 +6,9 @@ in no rollup: they come from the runs, at a cost that follows their number.
 """
 
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
@@ -27,6 +27,7 @@ from .stats_statements import (
 from .summaries import Watermark
 from .tallies import Tally, merged
 from .watermarks import read_watermark
+from .zone_days import begin_of, read_zone_days
 
 
 class Stats(Figures, frozen=True, kw_only=True):
@@ -62,25 +63,25 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
 _Key = tuple[str | None, datetime | None]  # group and bucket
 _Tallies = dict[_Key, list[Tally]]
 
+_DAYS_OR_MORE: Final = ("day", "week", "month")
+
 
 def _read_tallies(
     connection: Connection, query: StatsQuery, remembered: RememberedDays
 ) -> _Tallies:
     tallies: _Tallies = {}
     rows = 0
-    for part in query.parts():
+    for part in _parts(connection, query, remembered, tallies):
         form, parameters = query.form(part), query.parameters(part)
         if part.source is Source.DAYS and query.group_by is None:
-            for day, tally in _read_days(connection, query, part, remembered).items():
-                tallies.setdefault((None, _begin_of(query.bucket, day)), []).append(tally)
+            days = _read_days(connection, query, part, remembered)
+            _check_rows(query, len(days))
+            for day, tally in days.items():
+                tallies.setdefault((None, begin_of(query.bucket, day, "UTC")), []).append(tally)
             continue
         found = figures_statement(form).run(connection, parameters)
         rows += sum(row.bins is None for row in found)
-        if rows > MAX_ROWS:
-            raise BadParameter(
-                "bucket" if query.bucket is not None else "group_by",
-                f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
-            )
+        _check_rows(query, rows)
         added: dict[_Key, Tally] = defaultdict(Tally)
         for row in found:
             tally = added[row.grp, row.bucket]
@@ -93,6 +94,31 @@ def _read_tallies(
     return tallies
 
 
+def _check_rows(query: StatsQuery, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise BadParameter(
+            "bucket" if query.bucket is not None else "group_by",
+            f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
+        )
+
+
+def _parts(
+    connection: Connection, query: StatsQuery, remembered: RememberedDays, tallies: _Tallies
+) -> list[Part]:
+    """What is left to read when days of another zone than UTC are tallied."""
+    parts = query.parts()
+    if query.tz == "UTC" or query.group_by is not None or query.bucket not in _DAYS_OR_MORE:
+        return parts
+    rest = []
+    for part in parts:
+        days = read_zone_days(connection, query, part, remembered)
+        for start, tally in days.tallies.items():
+            key = (None, begin_of(query.bucket, start, query.tz))
+            tallies.setdefault(key, []).append(tally)
+        rest += days.rest
+    return rest
+
+
 def _read_days(
     connection: Connection, query: StatsQuery, part: Part, remembered: RememberedDays
 ) -> dict[datetime, Tally]:
@@ -100,7 +126,7 @@ def _read_days(
     found: dict[datetime, Tally] = {}
     new: dict[datetime, tuple[Key, Any]] = {}
     for day, *version in days_statement(form).run(connection, parameters):
-        key = (query.project, query.workflow, day)
+        key = (query.project, query.workflow, "UTC", day)
         tally = remembered.get(key, version)
         if tally is None:
             tally = Tally()
@@ -114,15 +140,6 @@ def _read_days(
         for day, (key, version) in new.items():
             remembered.put(key, version, found[day])
     return found
-
-
-def _begin_of(bucket: str | None, day: datetime) -> datetime | None:
-    """The first day of the bucket that a day is in, all in UTC."""
-    if bucket == "week":
-        return day - timedelta(days=day.weekday())
-    if bucket == "month":
-        return day.replace(day=1)
-    return None if bucket is None else day
 
 
 def _buckets(tallies: _Tallies, group: str | None, *, is_nodes: bool) -> list[BucketFigures]:

@@ -1,5 +1,6 @@
 """Statistics of any span, bucket, zone and group, against figures worked out in Python."""
 
+import itertools
 import math
 import random
 from collections import defaultdict
@@ -11,6 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import psycopg
 import pytest
 
+from runfold_storage import statistics
 from runfold_storage.databases import connect
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
@@ -187,6 +189,49 @@ def test_days_that_were_remembered_and_have_changed(migrated_url: str) -> None:
                 assert remembered.duration_ms == anew.duration_ms
                 assert remembered.buckets == anew.buckets
                 assert remembered.total == anew.total
+
+
+@pytest.mark.parametrize(
+    ("tz", "begin"),
+    [
+        ("Europe/Berlin", datetime(2026, 3, 20, 22, tzinfo=UTC)),
+        ("Asia/Kolkata", datetime(2026, 3, 20, 5, tzinfo=UTC)),
+        ("America/Havana", datetime(2026, 10, 25, 1, tzinfo=UTC)),  # two midnights on November 1
+        ("Africa/Cairo", datetime(2026, 4, 17, 3, tzinfo=UTC)),  # none on April 24
+    ],
+)
+def test_days_of_a_zone_are_remembered(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch, tz: str, begin: datetime
+) -> None:
+    """Whatever is asked, and when: as if all of it had been added up from its hours."""
+    chance = random.Random(5)
+    offset = int((begin - START).total_seconds())
+
+    def tell(first: int, last: int) -> None:
+        told: list[dict[str, Any]] = []
+        for n in range(first, last):
+            run, at = f"run-{n}", offset + chance.randrange(14 * 24 * 3600)
+            told += whole_run(run, at, workflow=chance.choice("vw"))
+        fold(migrated_url, told)
+
+    with History(migrated_url) as history:
+        for round_ in range(3):
+            tell(100 * round_, 100 * round_ + 100 // (round_ + 1) ** 3)
+            for bucket, hours, workflow in itertools.product(
+                ("day", "week", "month"), (None, 0, 7), (None, "v")
+            ):
+                question: dict[str, Any] = {"tz": tz, "bucket": bucket, "workflow": workflow}
+                if hours is not None:
+                    question["since"] = begin + timedelta(hours=30 + hours)
+                    question["until"] = begin + timedelta(days=12, hours=hours)
+                told = [history.stats(**question) for _ in range(2)]
+                with monkeypatch.context() as patch, History(migrated_url) as fresh:
+                    patch.setattr(statistics, "_DAYS_OR_MORE", ())
+                    expected = fresh.stats(**question)
+                for each in told:
+                    assert each.buckets == expected.buckets, question
+                    assert each.duration_ms == expected.duration_ms
+                    assert each.total == expected.total > 0
 
 
 def test_views_say_the_same(migrated_url: str) -> None:
