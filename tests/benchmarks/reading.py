@@ -78,7 +78,8 @@ def _reads(history: History) -> Iterator[Read]:
     yield _list("list, text (the id)", q=run)
     yield _list("list, text (the id's end)", q=run[-8:])
     yield Read("one run", lambda history: history.run(run), f"/api/v1/runs/{run}")
-    since = now - timedelta(days=31)
+    # Whole days, as the page asks for them.
+    since = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=30)
     for name, question in (
         ("a month by day", {}),
         ("a month by day, a project", {"project": "project-2"}),
