@@ -8,7 +8,7 @@ in no rollup: they come from the runs, at a cost that follows their number.
 from collections import defaultdict
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
@@ -63,15 +63,21 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
 _Key = tuple[str | None, datetime | None]  # group and bucket
 _Tallies = dict[_Key, list[Tally]]
 
-_DAYS_OR_MORE: Final = ("day", "week", "month")
-
 
 def _read_tallies(
     connection: Connection, query: StatsQuery, remembered: RememberedDays
 ) -> _Tallies:
     tallies: _Tallies = {}
     rows = 0
-    for part in _parts(connection, query, remembered, tallies):
+    parts = query.parts()
+    if query.has_zone_days:
+        (part,) = parts
+        zone_days = read_zone_days(connection, query, part, remembered)
+        for start, tally in zone_days.tallies.items():
+            key = (None, begin_of(query.bucket, start, query.tz))
+            tallies.setdefault(key, []).append(tally)
+        parts = zone_days.rest
+    for part in parts:
         form, parameters = query.form(part), query.parameters(part)
         if part.source is Source.DAYS and query.group_by is None:
             days = _read_days(connection, query, part, remembered)
@@ -84,13 +90,9 @@ def _read_tallies(
         _check_rows(query, rows)
         added: dict[_Key, Tally] = defaultdict(Tally)
         for row in found:
-            tally = added[row.grp, row.bucket]
-            if row.bins is None:
-                tally.add(row)
-            else:
-                tally.add_bins(row.bins, row.ns)
-        for key, total in added.items():
-            tallies.setdefault(key, []).append(total)
+            added[row.grp, row.bucket].add_figures(row)
+        for group_and_bucket, total in added.items():
+            tallies.setdefault(group_and_bucket, []).append(total)
     return tallies
 
 
@@ -100,23 +102,6 @@ def _check_rows(query: StatsQuery, rows: int) -> None:
             "bucket" if query.bucket is not None else "group_by",
             f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
         )
-
-
-def _parts(
-    connection: Connection, query: StatsQuery, remembered: RememberedDays, tallies: _Tallies
-) -> list[Part]:
-    """What is left to read when days of another zone than UTC are tallied."""
-    parts = query.parts()
-    if query.tz == "UTC" or query.group_by is not None or query.bucket not in _DAYS_OR_MORE:
-        return parts
-    rest = []
-    for part in parts:
-        days = read_zone_days(connection, query, part, remembered)
-        for start, tally in days.tallies.items():
-            key = (None, begin_of(query.bucket, start, query.tz))
-            tallies.setdefault(key, []).append(tally)
-        rest += days.rest
-    return rest
 
 
 def _read_days(

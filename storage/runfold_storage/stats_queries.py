@@ -42,6 +42,12 @@ class StatsQuery(NamedTuple):
             return parts_of(self.since, self.until)
         return [Part(Source.HOURS, self.since, self.until)]
 
+    @property
+    def has_zone_days(self) -> bool:
+        """Whether it is cut into days of another zone than UTC, or weeks or months of them."""
+        is_by_days = self.bucket in ("day", "week", "month")
+        return is_by_days and self.tz != "UTC" and self.group_by is None
+
     def form(self, part: Part) -> "StatsForm":
         """What the statements for a part of it depend on."""
         return StatsForm(

@@ -72,6 +72,13 @@ class Tally:
         for i, sum_ in enumerate((row.input_tokens, row.output_tokens, row.cost_nano_usd)):
             self.amounts[i] += int(sum_)
 
+    def add_figures(self, row: Any) -> None:
+        """One row of `figures_statement`: of sums, or of a histogram."""
+        if row.bins is None:
+            self.add(row)
+        else:
+            self.add_bins(row.bins, row.ns)
+
     def add_bin(self, index: int, count: int) -> None:
         """One bin of the histogram of durations."""
         assert self.number is None

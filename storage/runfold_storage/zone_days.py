@@ -14,14 +14,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from .periods import ceil_day, floor_day
-from .remembered_days import RememberedDays
+from .remembered_days import Key, RememberedDays
 from .stats_queries import StatsQuery
 from .stats_sources import Part, Source
 from .stats_statements import MAX_ROWS, days_statement, figures_statement
 from .tallies import Tally
 
 _DAY: Final = timedelta(days=1)
-_HOURS: Final = Source.HOURS
 
 
 class ZoneDays(NamedTuple):
@@ -49,16 +48,19 @@ def read_zone_days(
     tallies: dict[datetime, Tally] = {}
     missing = []
     for start, stop in days:
-        tally = remembered.get(_key(query, start), _version(versions, start, stop))
+        key: Key = (query.project, query.workflow, query.tz, start)
+        version = _version(versions, start, stop)
+        tally = remembered.get(key, version)
         if tally is None:
-            missing.append((start, stop))
+            missing.append((start, stop, key, version))
         else:
             tallies[start] = tally
     if missing:
-        found = _read_hours(connection, query, missing[0][0], missing[-1][1])
-        for start, stop in missing:
+        span = Part(Source.HOURS, missing[0][0], missing[-1][1])
+        found = _read_hours(connection, query, span, zone)
+        for start, _, key, version in missing:
             tally = tallies[start] = found[start.astimezone(zone).date()]
-            remembered.put(_key(query, start), _version(versions, start, stop), tally)
+            remembered.put(key, version, tally)
     rest = []
     if part.first != first:
         rest.append(Part(part.source, part.first, first))
@@ -136,20 +138,12 @@ def _version(versions: dict[datetime, Any], start: datetime, stop: datetime) -> 
     return tuple(found)
 
 
-def _key(query: StatsQuery, start: datetime) -> tuple[str | None, str | None, str, datetime]:
-    return query.project, query.workflow, query.tz, start
-
-
 def _read_hours(
-    connection: Connection, query: StatsQuery, first: datetime, end: datetime
+    connection: Connection, query: StatsQuery, part: Part, zone: ZoneInfo
 ) -> dict[date, Tally]:
     """All days of a span, added up from their hours."""
-    zone, by_day, part = ZoneInfo(query.tz), query._replace(bucket="day"), Part(_HOURS, first, end)
+    by_day = query._replace(bucket="day")
     tallies: dict[date, Tally] = defaultdict(Tally)
     for row in figures_statement(by_day.form(part)).run(connection, by_day.parameters(part)):
-        tally = tallies[row.bucket.astimezone(zone).date()]
-        if row.bins is None:
-            tally.add(row)
-        else:
-            tally.add_bins(row.bins, row.ns)
+        tallies[row.bucket.astimezone(zone).date()].add_figures(row)
     return tallies

@@ -137,7 +137,7 @@ def test_redis_flushed_under_a_worker_that_runs(
         fold(client, database)
         client.flushall()
         wait_until(lambda: counted(database) == {"stream_replaced": 1}, what="the incident")
-        assert agreed_shards(client) == SHARDS
+        wait_until(lambda: agreed_shards(client) == SHARDS, what="the number of shards")
         send(client, runs(3, 5))
         fold(client, database)
 

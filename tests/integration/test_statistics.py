@@ -12,12 +12,11 @@ from zoneinfo import ZoneInfo, available_timezones
 import psycopg
 import pytest
 
-from runfold_storage import statistics
 from runfold_storage.databases import connect
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.rollups import rebuild_days
-from runfold_storage.stats_queries import make_stats_query
+from runfold_storage.stats_queries import StatsQuery, make_stats_query
 from runfold_storage.stats_statements import figures_statement
 from runfold_storage.summaries import RunSummary
 from told import SHARDS, START, event, fold, whole_run
@@ -226,7 +225,7 @@ def test_days_of_a_zone_are_remembered(
                     question["until"] = begin + timedelta(days=12, hours=hours)
                 told = [history.stats(**question) for _ in range(2)]
                 with monkeypatch.context() as patch, History(migrated_url) as fresh:
-                    patch.setattr(statistics, "_DAYS_OR_MORE", ())
+                    patch.setattr(StatsQuery, "has_zone_days", False)
                     expected = fresh.stats(**question)
                 for each in told:
                     assert each.buckets == expected.buckets, question
