@@ -15,7 +15,7 @@ from runfold_storage import databases
 from runfold_storage.positions import load_positions
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
-from tables import count, dead_letters, read_projection
+from tables import count, dead_letters, merge, read_projection
 from waiting import is_folded, wait_until
 
 SHARDS = 4
@@ -135,12 +135,13 @@ def fields_of(events: Sequence[Event]) -> dict[bytes, bytes]:
 
 
 def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
-    """As a worker does that has just been started; `first` numbers the frames."""
+    """As a worker does that is started and stopped; `first` numbers the frames."""
     with databases.connect(url, autocommit=True) as connection:
         committer = Committer(connection)
         committer.own(range(SHARDS))
         frames = enumerate(framed(list(events)), first)
         committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
+        merge(connection)
 
 
 def look_into(url: str) -> psycopg.Connection:

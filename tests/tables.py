@@ -1,5 +1,6 @@
 """What PostgreSQL says, in the oracle's words."""
 
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from psycopg import sql
 
 from oracle import SIGNS, Projection, Stat
 from runfold_storage.rows import NodeRow, RunRow, StatsKey
+from runfold_storage.unmerged import merge_differences, waiting_shards
 
 _TIMES = ("created_us", "queued_us", "started_us", "finished_us", "seen_us", "hour_us")
 
@@ -31,12 +33,19 @@ def read_projection(connection: psycopg.Connection) -> Projection:
 
 
 def _stats(connection: psycopg.Connection) -> dict[StatsKey, Stat]:
-    stats = {}
+    """The rollups with what is not merged into them yet."""
+    sums: dict[StatsKey, Stat] = {}
     fields = tuple(Stat.__dataclass_fields__)[:-1]
     width = len(StatsKey._fields)
-    for row in _rows(connection, "stats", (*StatsKey._fields, *fields, "bins", "bin_counts")):
+    columns = (*StatsKey._fields, *fields, "bins", "bin_counts")
+    # In one statement, as a worker may be merging.
+    for row in _rows(connection, "stats", columns, and_from="unmerged_stats"):
         key, figures, bins, counts = StatsKey(*row[:width]), row[width:-2], row[-2], row[-1]
         stat = Stat(*figures, bins=dict(zip(bins, counts, strict=True)))
+        known = sums.get(key)
+        sums[key] = stat if known is None else _sum(known, stat)
+    stats = {}
+    for key, stat in sums.items():
         if stat.n:
             stats[key] = stat
         else:
@@ -44,8 +53,29 @@ def _stats(connection: psycopg.Connection) -> dict[StatsKey, Stat]:
     return stats
 
 
+def _sum(a: Stat, b: Stat) -> Stat:
+    bins = Counter(a.bins)
+    bins.update(b.bins)
+    sums = {
+        name: getattr(a, name) + getattr(b, name)
+        for name in ("n", "n_timed", "duration_sum_us", "input_tokens", "output_tokens")
+    }
+    shortest = [each.duration_min_us for each in (a, b) if each.duration_min_us is not None]
+    longest = [each.duration_max_us for each in (a, b) if each.duration_max_us is not None]
+    return Stat(
+        **sums,
+        cost_nano_usd=a.cost_nano_usd + b.cost_nano_usd,
+        duration_min_us=min(shortest, default=None),
+        duration_max_us=max(longest, default=None),
+        bins={index: n for index, n in bins.items() if n},
+    )
+
+
 def _rows(
-    connection: psycopg.Connection, table: str, fields: tuple[str, ...]
+    connection: psycopg.Connection,
+    table: str,
+    fields: tuple[str, ...],
+    and_from: str | None = None,
 ) -> list[tuple[Any, ...]]:
     columns = []
     for field in fields:
@@ -56,8 +86,12 @@ def _rows(
                 sql.Identifier(name)
             )
         columns.append(column)
-    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), sql.Identifier(table))
-    rows = connection.execute(query).fetchall()
+    queries = [
+        sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), sql.Identifier(each))
+        for each in (table, and_from)
+        if each is not None
+    ]
+    rows = connection.execute(sql.SQL(" UNION ALL ").join(queries)).fetchall()
     return [tuple(v.bytes if isinstance(v, UUID) else v for v in row) for row in rows]
 
 
@@ -75,6 +109,12 @@ def count(connection: psycopg.Connection, table: str) -> int:
     return int(row[0])
 
 
+def merge(connection: psycopg.Connection) -> None:
+    """Leave nothing to be merged into the rollups, as a worker does within a second."""
+    for shard in waiting_shards(connection):
+        merge_differences(connection, shard)
+
+
 def truncate(connection: psycopg.Connection) -> None:
     """Empty what a worker writes; for a few rows, DELETE is faster than TRUNCATE."""
     for table in (
@@ -83,6 +123,7 @@ def truncate(connection: psycopg.Connection) -> None:
         "nodes",
         "stats",
         "stats_days",
+        "stats_differences",
         "dead_letters",
         "tombstones",
         "leases",

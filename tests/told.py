@@ -16,6 +16,7 @@ from runfold_storage.positions import ensure_shards
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.indexing import Indexing
+from tables import merge
 
 SHARDS = 4
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -42,8 +43,8 @@ def events_of(page: EventPage | None) -> list[dict[str, Any]]:
     return [msgspec.json.decode(item) for item in page.events]
 
 
-def fold(migrated_url: str, events: Iterable[dict[str, Any]]) -> None:
-    """Put events into the database by the worker's own path."""
+def fold(migrated_url: str, events: Iterable[dict[str, Any]], *, is_merged: bool = True) -> None:
+    """Put events into the database by the worker's own path; their figures may wait."""
     by_shard: dict[int, list[Any]] = {}
     for item in events:
         envelope, _ = decode_event(msgspec.json.encode(item))
@@ -57,6 +58,8 @@ def fold(migrated_url: str, events: Iterable[dict[str, Any]]) -> None:
         committer = Committer(connection)
         committer.own(range(SHARDS))
         committer.commit(entries)
+        if is_merged:
+            merge(connection)
 
 
 def index(database_url: str) -> None:

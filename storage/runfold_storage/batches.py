@@ -5,7 +5,7 @@ shard waiting until it finds that the position has moved.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -24,10 +24,12 @@ from .encoding import (
     encode_stats,
 )
 from .errors import LedgerKnowsMore, PositionMoved
+from .extremes import TakenBack, find_extremes, taken_back
 from .fields import COPIED, RECORDS
 from .positions import advance_positions
-from .rollups import STATS, TakenBack, find_extremes, taken_back
+from .rollups import STATS
 from .rows import Advance, Batch, DeadLetter
+from .unmerged import append_differences, merge_shard
 from .upserts import Rows, Upsert
 
 SMALL: Final = 2000
@@ -54,6 +56,8 @@ class Prepared:
     stats: Rows
     taken_back: Sequence[TakenBack]
     """Rollups whose extremes may have to be looked up."""
+    stats_wait: bool
+    """Whether the differences are appended, for someone else to merge."""
     told: Sequence[ChangeRow]
     """What watchers are told."""
     dead_letters: Sequence[DeadLetter]
@@ -66,10 +70,12 @@ def prepare(batch: Batch) -> Prepared:
     """
     new_runs, changed_runs = batch.new_runs, batch.changed_runs
     new_nodes, changed_nodes = batch.new_nodes, batch.changed_nodes
-    if len(batch.events) < SMALL:  # a COPY of its own would take longer than it saves
+    is_small = len(batch.events) < SMALL
+    if is_small:  # a COPY of its own would take longer than it saves
         new_runs, changed_runs = [], new_runs + changed_runs
         new_nodes, changed_nodes = [], new_nodes + changed_nodes
     stats = {key: difference for key, difference in batch.stats.items() if difference.changes}
+    gone = taken_back(stats)
     return Prepared(
         advances=batch.advances,
         events=list(encode_events(batch.events)) if batch.events else [],
@@ -78,7 +84,8 @@ def prepare(batch: Batch) -> Prepared:
         new_nodes=encode_nodes(new_nodes, COPIED) if new_nodes else b"",
         changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
         stats=Rows(len(stats), encode_stats(stats)),
-        taken_back=taken_back(stats),
+        taken_back=gone,
+        stats_wait=is_small and not gone,
         told=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
     )
@@ -115,19 +122,20 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
 
 def write_images(connection: psycopg.Connection, batch: Batch) -> None:
     """Only the rows and the statistics of a batch, for whoever holds its shards' checkpoints."""
-    _write_changes(connection, prepare(batch))
+    _write_changes(connection, replace(prepare(batch), stats_wait=False))
 
 
 def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
-    changes = (
-        (_RUNS, batch.changed_runs),
-        (_NODES, batch.changed_nodes),
-        (STATS, batch.stats),
-    )
+    for shard in sorted({gone.key.shard for gone in batch.taken_back}):
+        merge_shard(connection, shard)
     with connection.pipeline():
-        for upsert, rows in changes:
+        for upsert, rows in ((_RUNS, batch.changed_runs), (_NODES, batch.changed_nodes)):
             if rows.n:
                 upsert.insert(connection, rows)
+        if batch.stats_wait:
+            append_differences(connection, batch.stats)
+        elif batch.stats.n:
+            STATS.insert(connection, batch.stats)
         if batch.told:
             write_changes(connection, batch.told)
     if batch.taken_back:
@@ -147,15 +155,19 @@ _NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt")
 
 
 def prepare_session(connection: psycopg.Connection) -> None:
-    """Make what `write_batch` needs to have on a connection.
+    """Make what `write_batch` needs to have on a connection."""
+    let_go_when_frozen(connection)
+    for upsert in (_RUNS, _NODES, STATS):
+        upsert.prepare(connection)
 
-    A worker that is frozen, or whose machine is gone, must not hold its row locks for ever: the
-    server ends its session, within a quarter of a minute.
+
+def let_go_when_frozen(connection: psycopg.Connection) -> None:
+    """Have the server end this session within a quarter of a minute when nobody answers.
+
+    A worker that is frozen, or whose machine is gone, must not hold its row locks for ever.
     """
     for setting, value in _IMPATIENCE.items():
         connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
-    for upsert in (_RUNS, _NODES, STATS):
-        upsert.prepare(connection)
 
 
 _IMPATIENCE: Final = {

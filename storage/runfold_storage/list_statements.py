@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from .directions import NEWEST_FIRST, DirectionForm
 from .filters import FilterForm
 from .statements import Statement, keep
-from .tables import RUN_STATUSES, runs, stats_days
+from .tables import RUN_STATUSES, runs, stats_days, unmerged_stats
 from .watermarks import POSITIONS
 from .ways import SUMMARY_COLUMNS, Way, runs_at
 
@@ -52,12 +52,27 @@ def known_runs(form: FilterForm, way: Way | None) -> Statement:
         conditions.append(days.project == ("" if form.project is None else bindparam("project")))
     statuses = [days[status] for status in form.statuses or RUN_STATUSES]
     counted = select(func.sum(reduce(add, statuses))).where(*conditions).scalar_subquery()
-    known = POSITIONS.add_columns(counted.label("known"))
+    waiting = _unmerged_runs(form).scalar_subquery()
+    sum_ = func.coalesce(counted, 0) + func.coalesce(waiting, 0)
+    known = POSITIONS.add_columns(sum_.label("known"))
     if way is None:
         return keep(known)
     walked = way.walk([], _NEWEST_FIRST)
     length = select(func.count()).select_from(walked).scalar_subquery()
     return keep(known.add_columns(length.label("length")))
+
+
+def _unmerged_runs(form: FilterForm) -> Select[Any]:
+    """How many more than the rollups know."""
+    waiting = unmerged_stats.c
+    conditions = [waiting.node == ""]
+    if form.workflow is not None:
+        conditions.append(waiting.workflow == bindparam("workflow"))
+    if form.project is not None:
+        conditions.append(waiting.project == bindparam("project"))
+    if form.statuses:
+        conditions.append(waiting.status.in_(list(map(literal, form.statuses))))
+    return select(func.sum(waiting.n)).where(*conditions)
 
 
 @_kept

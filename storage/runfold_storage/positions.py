@@ -15,6 +15,7 @@ from runfold.codec import to_datetime
 from .errors import PositionMoved
 from .partitions import OWN_IDS
 from .rows import Advance
+from .unmerged import merge_shard
 
 
 class Position(NamedTuple):
@@ -37,6 +38,13 @@ def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
         ON CONFLICT (shard) DO NOTHING
         """,
         (shards,),
+    )
+    connection.execute(
+        """
+        INSERT INTO stats_merged (shard)
+        SELECT shard FROM positions EXCEPT SELECT shard FROM stats_merged
+        ON CONFLICT (shard) DO NOTHING
+        """
     )
 
 
@@ -110,7 +118,7 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     """Lock a shard's checkpoint until the transaction ends; None if there is no such shard.
 
     Whoever writes rows or statistics of a shard holds this row, so that what is read after it
-    stays so, and no batch of the shard is committed in between.
+    stays so, and no batch of the shard is committed in between. Its differences are merged.
     """
     row = connection.execute(
         """
@@ -119,7 +127,10 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
         """,
         (shard,),
     ).fetchone()
-    return None if row is None else Position(*row)
+    if row is None:
+        return None
+    merge_shard(connection, shard)
+    return Position(*row)
 
 
 def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) -> None:

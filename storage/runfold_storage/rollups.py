@@ -4,8 +4,9 @@ The days of runs follow from their hours, in the same statement's transaction: w
 in another way calls `rebuild_days` for their shard.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterable
+from functools import cached_property
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -13,8 +14,8 @@ from psycopg import sql
 from runfold.codec import to_datetime
 
 from .encoding import STATS_FIELDS
-from .rows import StatsDifference, StatsKey
-from .upserts import Upsert
+from .rows import StatsKey
+from .upserts import Upsert, as_text
 
 DAY_US: Final = 86_400_000_000
 
@@ -86,20 +87,66 @@ _DAYS: Final = """
 """
 
 
+# What is not merged yet of a shard: taken from where it is, and added up by key.
+_MERGED: Final = """
+    taken AS (
+        DELETE FROM stats_differences AS s USING stats_merged AS m
+        WHERE m.shard = %b AND s.shard = m.shard AND s.id > m.id
+        RETURNING s.shard, s.id, s.differences
+    ), marked AS (
+        UPDATE stats_merged AS m SET id = newest.id
+        FROM (SELECT shard, max(id) AS id FROM taken GROUP BY shard) AS newest
+        WHERE m.shard = newest.shard
+    ), differences AS MATERIALIZED (
+        SELECT d.* FROM taken, unnest(taken.differences) AS d
+    ), histograms AS (
+        SELECT workflow, project, node, hour, status, shard,
+               array_agg(bin) AS bins, array_agg(n) AS bin_counts
+        FROM (
+            SELECT workflow, project, node, hour, status, shard, bin, sum(each.n)::bigint AS n
+            FROM differences, unnest(bins, bin_counts) AS each (bin, n)
+            GROUP BY workflow, project, node, hour, status, shard, bin
+        ) AS binned
+        GROUP BY workflow, project, node, hour, status, shard
+    ), summed AS (
+        SELECT workflow, project, node, hour, status, shard,
+               sum(n)::bigint AS n, sum(n_timed)::bigint AS n_timed,
+               min(duration_min_us) AS duration_min_us, max(duration_max_us) AS duration_max_us,
+               sum(duration_sum_us) AS duration_sum_us, sum(input_tokens) AS input_tokens,
+               sum(output_tokens) AS output_tokens, sum(cost_nano_usd) AS cost_nano_usd
+        FROM differences
+        GROUP BY workflow, project, node, hour, status, shard
+    ), merged AS (
+        SELECT summed.*, coalesce(bins, '{}') AS bins, coalesce(bin_counts, '{}') AS bin_counts
+        FROM summed LEFT JOIN histograms USING (workflow, project, node, hour, status, shard)
+    )
+"""
+
+
 class _Rollups(Upsert):
-    """The differences of a batch, added to the hours and to their days."""
+    """Differences, added to the hours and to their days: those of a batch, or those that waited."""
 
     def _insert_from(self, source: sql.Composable) -> sql.Composed:
+        return sql.SQL("WITH {}").format(self._adding(source))
+
+    def _adding(self, source: sql.Composable) -> sql.Composed:
         came = sql.Identifier("came")
-        return sql.SQL("WITH came AS MATERIALIZED (SELECT * FROM {}), hours AS ({}) {}").format(
+        return sql.SQL("came AS MATERIALIZED (SELECT * FROM {}), hours AS ({}) {}").format(
             source, super()._insert_from(came), sql.SQL(_DAYS.format(source="came", condition=""))
         )
+
+    @cached_property
+    def merging(self) -> bytes:
+        """The statement that merges what waits; its parameter: the shard, which is held."""
+        adding = self._adding(sql.Identifier("merged"))
+        return as_text(sql.SQL("WITH {}, {}").format(sql.SQL(_MERGED), adding))
 
 
 STATS: Final = _Rollups(
     "stats",
     STATS_FIELDS,
     STATS_FIELDS[:6],
+    record="stats_difference",
     assignments="""
         n = stats.n + excluded.n,
         n_timed = stats.n_timed + excluded.n_timed,
@@ -120,105 +167,6 @@ STATS: Final = _Rollups(
         )
     """,
 )
-
-
-_EXTREMES: Final = """
-    UPDATE stats SET (duration_min_us, duration_max_us) = (
-        SELECT min(duration_us), max(duration_us)
-        FROM (
-            SELECT r.duration_us
-            FROM runs AS r
-            WHERE stats.n_timed > 0 AND %(node)s = '' AND r.status = %(status)s
-              AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
-              AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
-            UNION ALL
-            SELECT n.duration_us
-            FROM runs AS r JOIN nodes AS n ON n.shard = r.shard AND n.run = r.run
-            WHERE stats.n_timed > 0 AND n.name = %(node)s AND n.status = %(status)s
-              AND r.workflow = %(workflow)s AND r.project = %(project)s AND r.shard = %(shard)s
-              AND r.created_at >= %(hour)s AND r.created_at < %(hour)s + interval '1 hour'
-        ) AS counted
-    )
-    WHERE workflow = %(workflow)s AND project = %(project)s AND node = %(node)s
-      AND hour = %(hour)s AND status = %(status)s AND shard = %(shard)s
-      AND (duration_min_us >= %(least)s OR duration_max_us <= %(most)s)
-      -- Of hours that have aged the rows do not tell any more.
-      AND NOT EXISTS (
-          SELECT FROM aged_hours AS a WHERE a.project = stats.project AND a.hour = stats.hour
-      )
-"""
-
-
-_EXTREMES_OF_DAYS: Final = (
-    """
-    UPDATE stats_days SET (duration_min_us, duration_max_us) = (
-        SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM stats AS s
-        WHERE s.workflow = %(workflow)s AND s.project = %(project)s AND s.node = ''
-          AND s.shard = %(shard)s AND s.n_timed > 0
-          AND s.hour >= %(day)s AND s.hour < %(day)s + interval '1 day'
-    )
-    WHERE workflow = %(workflow)s AND project = %(project)s AND day = %(day)s AND shard = %(shard)s
-    """,
-    """
-    UPDATE stats_days SET (duration_min_us, duration_max_us) = (
-        SELECT min(d.duration_min_us), max(d.duration_max_us)
-        FROM stats_days AS d
-        WHERE d.workflow <> '' AND d.project = %(project)s AND d.shard = %(shard)s
-          AND d.day = %(day)s AND d.n_timed > 0
-    )
-    WHERE workflow = '' AND project = %(project)s AND day = %(day)s AND shard = %(shard)s
-    """,
-    """
-    UPDATE stats_days SET (duration_min_us, duration_max_us) = (
-        SELECT min(d.duration_min_us), max(d.duration_max_us)
-        FROM stats_days AS d
-        WHERE d.workflow = '' AND d.project <> '' AND d.shard = %(shard)s
-          AND d.day = %(day)s AND d.n_timed > 0
-    )
-    WHERE workflow = '' AND project = '' AND day = %(day)s AND shard = %(shard)s
-    """,
-)
-
-
-class TakenBack(NamedTuple):
-    """Durations that a rollup counts no more, from the least to the most."""
-
-    key: StatsKey
-    least_us: int
-    most_us: int
-
-
-def taken_back(stats: Mapping[StatsKey, StatsDifference]) -> list[TakenBack]:
-    """What these differences take back, in the order of their keys."""
-    found = []
-    for key, difference in stats.items():
-        if difference.durations:
-            gone = [duration for duration, count in difference.durations.items() if count < 0]
-            if gone:
-                found.append(TakenBack(key, min(gone), max(gone)))
-    return sorted(found)
-
-
-def find_extremes(connection: psycopg.Connection, gone: TakenBack) -> None:
-    """Look a rollup's minimum and maximum up among its rows, if they may be what was taken back.
-
-    Rare, so it may cost a scan.
-    """
-    key = gone.key
-    connection.execute(
-        _EXTREMES,
-        {
-            **key._asdict(),
-            "hour": to_datetime(key.hour_us),
-            "least": gone.least_us,
-            "most": gone.most_us,
-        },
-    )
-    if not key.node:
-        day = to_datetime(key.hour_us - key.hour_us % DAY_US)
-        for statement in _EXTREMES_OF_DAYS:
-            connection.execute(statement, {**key._asdict(), "day": day})
 
 
 def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> None:

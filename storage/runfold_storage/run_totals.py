@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, union_all
 
 from .directions import NEWEST_FIRST
 from .estimates import estimate_rows
@@ -18,7 +18,7 @@ from .list_statements import Among, all_of, known_runs, sample_among, samples_of
 from .questions import Question, choose, fewest_of
 from .search_lookup import look_up
 from .summaries import Total, Watermark
-from .tables import stats
+from .tables import stats, unmerged_stats
 from .watermarks import watermark_of
 from .ways import Way, whole_way
 
@@ -150,9 +150,12 @@ def open_hours(
     connection: Connection, statuses: Iterable[str]
 ) -> tuple[datetime | None, datetime | None]:
     """The first and the last hour in which runs began that have one of these statuses now."""
-    found = connection.execute(
-        select(func.min(stats.c.hour), func.max(stats.c.hour)).where(
-            stats.c.is_open, stats.c.status.in_(list(statuses))
-        )
-    ).one()
+    wanted = list(statuses)
+    hours = union_all(
+        select(stats.c.hour).where(stats.c.is_open, stats.c.status.in_(wanted)),
+        select(unmerged_stats.c.hour).where(
+            unmerged_stats.c.node == "", unmerged_stats.c.status.in_(wanted)
+        ),
+    ).subquery()
+    found = connection.execute(select(func.min(hours.c.hour), func.max(hours.c.hour))).one()
     return found[0], found[1]

@@ -77,7 +77,7 @@ def _read_tallies(
             key = (None, begin_of(query.bucket, start, query.tz))
             tallies.setdefault(key, []).append(tally)
         parts = zone_days.rest
-    for part in parts:
+    for part in (*parts, *query.unmerged()):
         form, parameters = query.form(part), query.parameters(part)
         if part.source is Source.DAYS and query.group_by is None:
             days = _read_days(connection, query, part, remembered)
@@ -133,9 +133,11 @@ def _buckets(tallies: _Tallies, group: str | None, *, is_nodes: bool) -> list[Bu
     for (name, start), own in tallies.items():
         if start is not None and group in (None, name):
             by_start[start] += own
+    whole = {start: merged(by_start[start]) for start in sorted(by_start)}
     return [
-        BucketFigures(**figures_of(merged(by_start[start]), is_nodes=is_nodes), start=start)
-        for start in sorted(by_start)
+        BucketFigures(**figures_of(tally, is_nodes=is_nodes), start=start)
+        for start, tally in whole.items()
+        if tally.counts_something
     ]
 
 
@@ -149,10 +151,13 @@ def _groups(tallies: _Tallies, query: StatsQuery) -> list[GroupFigures]:
             by_name.setdefault(name, {})[name, start] = its
     groups = []
     for name, own in by_name.items():
+        whole = merged(chain(*own.values()))
+        if not whole.counts_something:
+            continue
         fields: dict[str, Any] = {query.group_by: name}
         if query.bucket is not None:
             fields["buckets"] = _buckets(own, name, is_nodes=is_nodes)
-        figures = figures_of(merged(chain(*own.values())), is_nodes=is_nodes)
+        figures = figures_of(whole, is_nodes=is_nodes)
         groups.append(GroupFigures(**figures, **fields))
     return sorted(groups, key=lambda group: (-group.total, _name(group, query.group_by)))
 

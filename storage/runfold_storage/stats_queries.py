@@ -34,13 +34,24 @@ class StatsQuery(NamedTuple):
     tz: str
 
     def parts(self) -> list[Part]:
-        """What to add up."""
-        if self.bucket == "minute" or self.group_by == "error_type":
+        """What to add up, with what is `unmerged`."""
+        if self.is_of_runs:
             return [Part(Source.RUNS, self.since, self.until)]
         by_day = self.bucket is None or (self.bucket != "hour" and self.tz == "UTC")
         if by_day and self.group_by not in ("node", "status"):
             return parts_of(self.since, self.until)
         return [Part(Source.HOURS, self.since, self.until)]
+
+    def unmerged(self) -> list[Part]:
+        """What belongs to these as well, if they are rollups."""
+        if self.is_of_runs:
+            return []
+        return [Part(Source.UNMERGED, self.since, self.until)]
+
+    @property
+    def is_of_runs(self) -> bool:
+        """Whether no rollup has the answer."""
+        return self.bucket == "minute" or self.group_by == "error_type"
 
     @property
     def has_zone_days(self) -> bool:
@@ -94,7 +105,8 @@ class StatsForm(NamedTuple):
             # Written out, or a prepared plan would not know that the index of runs' hours will do.
             is_node = self.group_by == "node"
             found.append(table.node != _NOTHING if is_node else table.node == _NOTHING)
-            found.append(table.n > 0)
+            if self.source is Source.HOURS:
+                found.append(table.n > 0)
             if self.has_project:
                 found.append(table.project == bindparam("project"))
             if self.has_workflow:

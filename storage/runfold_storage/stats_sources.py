@@ -1,8 +1,8 @@
 """Where figures are added up from: rollups by the day, rollups by the hour, or the runs themselves.
 
-All three have the columns of `stats` (but for the days, which have their statuses side by side).
-Days are used as far as they reach, hours for the rest; runs for what no rollup has: minutes, and
-types of errors.
+All have the columns of `stats` (but for the days, which have their statuses side by side). Days are
+used as far as they reach, hours for the rest, and to both belongs what is not merged into them yet;
+runs for what no rollup has: minutes, and types of errors.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import array
 
 from .histogram import LOG_GAMMA, ZERO_BIN
 from .periods import ceil_day, floor_day
-from .tables import runs, stats, stats_days
+from .tables import runs, stats, stats_days, unmerged_stats
 
 
 class Source(Enum):
@@ -22,6 +22,7 @@ class Source(Enum):
 
     DAYS = "days"
     HOURS = "hours"
+    UNMERGED = "unmerged"
     RUNS = "runs"
 
 
@@ -49,7 +50,7 @@ def parts_of(first: datetime | None, end: datetime | None) -> list[Part]:
 
 def table_of(source: Source) -> Any:
     """What to select from."""
-    return {Source.DAYS: stats_days, Source.HOURS: stats, Source.RUNS: _RUNS}[source]
+    return _TABLES[source]
 
 
 def time_of(source: Source) -> Any:
@@ -86,3 +87,10 @@ _RUNS: Final = select(
     _bins(cast(_BIN, SmallInteger)).label("bins"),
     _bins(literal(1)).label("bin_counts"),
 ).subquery("single_runs")
+
+_TABLES: Final[dict[Source, Any]] = {
+    Source.DAYS: stats_days,
+    Source.HOURS: stats,
+    Source.UNMERGED: unmerged_stats,
+    Source.RUNS: _RUNS,
+}

@@ -4,6 +4,7 @@ Whoever replaces rollups holds their shard (`positions.hold_shard`), for then no
 rows or differences of it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ import psycopg
 from runfold.codec import to_datetime
 
 from .differences import HOUR_US, Differences
+from .encoding import STATS_FIELDS
 from .histogram import bin_of
 from .rollups import rebuild_days
 from .rows import StatsKey
@@ -129,7 +131,7 @@ def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Diff
 
 
 def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
-    """What `stats` says; rows that count nothing are left out."""
+    """What `stats` says with what is not merged yet; what counts nothing is left out."""
     rollups: Rollups = {}
     for (
         *key,
@@ -144,9 +146,13 @@ def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
         tokens_out,
         cost,
     ) in connection.execute(_READ, _parameters(span)):
+        histogram: Counter[int] = Counter()
+        for index, count in zip(bins, counts, strict=True):
+            histogram[index] += count
         figures = Figures(
-            n, timed, least, most, int(total), int(tokens_in), int(tokens_out), int(cost),
-            {index: count for index, count in zip(bins, counts, strict=True) if count},
+            int(n), int(timed), least, most,
+            int(total), int(tokens_in), int(tokens_out), int(cost),
+            {index: count for index, count in histogram.items() if count},
         )  # fmt: skip
         if figures != NO_FIGURES:
             rollups[StatsKey(*key)] = figures
@@ -258,9 +264,15 @@ _ADD_UP: Final = f"""
 
 _READ: Final = f"""
     SELECT workflow, project, node, (extract(epoch FROM hour) * 1000000)::bigint, status, shard,
-           bins, bin_counts, n, n_timed, duration_min_us, duration_max_us, duration_sum_us,
-           input_tokens, output_tokens, cost_nano_usd
-    FROM stats AS s
+           runfold_concatenated(bins), runfold_concatenated(bin_counts), sum(n), sum(n_timed),
+           min(duration_min_us), max(duration_max_us), sum(duration_sum_us),
+           sum(input_tokens), sum(output_tokens), sum(cost_nano_usd)
+    FROM (
+        SELECT * FROM unmerged_stats
+        UNION ALL
+        SELECT {", ".join(STATS_FIELDS)} FROM stats
+    ) AS s
     WHERE s.hour >= %(first)s AND s.hour < %(end)s AND s.shard >= 0
       AND {_OF_SPAN.format("s", "s.hour")}
+    GROUP BY workflow, project, node, hour, status, shard
 """  # noqa: S608 - made of constants

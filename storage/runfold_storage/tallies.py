@@ -57,6 +57,11 @@ class Tally:
         self._durations = self.durations()
         self.number = number
 
+    @property
+    def counts_something(self) -> bool:
+        """What is not merged yet may take the last one away."""
+        return any(n > 0 for n in self.counts.values())
+
     def add(self, row: Any) -> None:
         """One row of sums: all of one status (`status`, `n`), or with a number for each."""
         assert self.number is None

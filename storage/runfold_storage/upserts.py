@@ -41,38 +41,47 @@ class Upsert:
         *,
         merged: Mapping[str, str] | None = None,
         assignments: str | None = None,
+        record: str | None = None,
     ) -> None:
         self._table = table
         self._fields = fields
         self._key = key
         self._merged = merged or {}
         self._assignments = assignments
-        self._type: Final = f"batch_{table}"
+        self._record: Final = record or f"batch_{table}"
+        self._is_temporary: Final = record is None
+        self._type: Final = (
+            sql.Identifier("pg_temp", self._record) if record is None else sql.Identifier(record)
+        )
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Make the records' type, for the whole session: that of a temporary table without rows."""
-        connection.execute(
-            sql.SQL(
-                "CREATE TEMPORARY TABLE IF NOT EXISTS {} AS SELECT {} FROM {} WITH NO DATA"
-            ).format(sql.Identifier(self._type), _names(self._fields), sql.Identifier(self._table))
-        )
-        found = TypeInfo.fetch(connection, sql.Identifier("pg_temp", self._type))
+        """Look the records' type up, for the whole session.
+
+        Where none is given, it is that of a temporary table without rows.
+        """
+        if self._is_temporary:
+            connection.execute(
+                sql.SQL(
+                    "CREATE TEMPORARY TABLE IF NOT EXISTS {} AS SELECT {} FROM {} WITH NO DATA"
+                ).format(self._type, _names(self._fields), sql.Identifier(self._table))
+            )
+        found = TypeInfo.fetch(connection, self._type)
         assert found is not None
         found.register(connection)
 
     def insert(self, connection: psycopg.Connection, rows: Rows) -> None:
         """Insert these rows, or update what is there; after `prepare`."""
-        connection.execute(self.statement, (self._array(connection, rows),))
+        connection.execute(self.statement, (self.array(connection, rows),))
 
-    def _array(self, connection: psycopg.Connection, rows: Rows) -> "_Array":
-        kind = connection.adapters.types[self._type].oid
+    def array(self, connection: psycopg.Connection, rows: Rows) -> "_Array":
+        """These rows as a parameter."""
+        kind = connection.adapters.types[self._record].oid
         return _Array(array_of(kind, rows.n, rows.encoded))
 
     @cached_property
     def statement(self) -> bytes:
         """With the rows as its parameter; as text, which takes a millisecond to make."""
-        rows = sql.SQL("unnest(%b::{}[])").format(sql.Identifier("pg_temp", self._type))
-        return b" ".join(self._insert_from(rows).as_bytes(None).split())
+        return as_text(self._insert_from(sql.SQL("unnest(%b::{}[])").format(self._type)))
 
     def _insert_from(self, source: sql.Composable) -> sql.Composed:
         changed = {
@@ -113,6 +122,11 @@ class _ArrayDumper(Dumper):
 
 
 psycopg.adapters.register_dumper(_Array, _ArrayDumper)
+
+
+def as_text(statement: sql.Composed) -> bytes:
+    """A statement that is made once, as short as it can be."""
+    return b" ".join(statement.as_bytes(None).split())
 
 
 def _names(names: Iterable[str]) -> sql.Composed:

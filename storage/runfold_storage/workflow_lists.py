@@ -6,7 +6,18 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
@@ -14,7 +25,7 @@ from .figures import Figures, figures_of
 from .parameters import MAX_LIMIT, check_name, check_number
 from .stats_statements import sum_columns, unnested_bins
 from .summaries import Watermark
-from .tables import RUN_STATUSES, runs, stats_days
+from .tables import RUN_STATUSES, runs, stats_days, unmerged_stats
 from .tallies import Tally
 from .watermarks import read_watermark
 
@@ -81,21 +92,23 @@ def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage
 
 
 _DAYS = stats_days.c
-_COUNTS = [func.sum(_DAYS[status]).label(status) for status in RUN_STATUSES]
+_UNMERGED = unmerged_stats.c
+_COUNTS: Final[list[ColumnElement[Any]]] = [
+    func.sum(_DAYS[status]).label(status) for status in RUN_STATUSES
+]
 
 
 def _names_statement(query: WorkflowQuery) -> Select[Any]:
     """The names, the day of each one's newest run and, while that run is kept, its time."""
-    key = (_DAYS.workflow, _DAYS.project)
     counted = or_(*(_DAYS[status] > 0 for status in RUN_STATUSES))
-    conditions: list[ColumnElement[bool]] = [_DAYS.workflow != "", counted]
-    if query.project is not None:
-        conditions.append(_DAYS.project == query.project)
-    if query.after is not None:
-        conditions.append(tuple_(*key) > tuple_(*query.after))
+    day = func.date_trunc("day", _UNMERGED.hour, "UTC").label("day")
+    days = union_all(
+        _names_of(_DAYS, query, _DAYS.day).where(_DAYS.workflow != "", counted),
+        _names_of(_UNMERGED, query, day).where(_UNMERGED.node == "", _UNMERGED.n > 0),
+    ).subquery()
+    key = (days.c.workflow, days.c.project)
     names = (
-        select(*key, func.max(_DAYS.day).label("day"))
-        .where(*conditions)
+        select(*key, func.max(days.c.day).label("day"))
         .group_by(*key)
         .order_by(*key)
         .limit(query.limit + 1)
@@ -111,26 +124,43 @@ def _names_statement(query: WorkflowQuery) -> Select[Any]:
     )
 
 
+def _names_of(of: Any, query: WorkflowQuery, day: ColumnElement[Any]) -> Select[Any]:
+    key = (of.workflow, of.project)
+    statement = select(*key, day)
+    if query.project is not None:
+        statement = statement.where(of.project == query.project)
+    if query.after is not None:
+        statement = statement.where(tuple_(*key) > tuple_(*query.after))
+    return statement
+
+
 def _read_tallies(
     connection: Connection, names: Sequence[Row[Any]]
 ) -> dict[tuple[str, str], Tally]:
     tallies = {(row.workflow, row.project): Tally() for row in names}
     if not names:
         return tallies
-    key = (_DAYS.workflow, _DAYS.project)
-    wanted = tuple_(*key).in_(list(tallies))
-    sums = select(*key, *_COUNTS, *sum_columns(_DAYS)).where(wanted).group_by(*key)
-    for row in connection.execute(sums):
-        tallies[row.workflow, row.project].add(row)
-    bins = unnested_bins(_DAYS)
-    histograms = (
-        select(*key, bins.c.bin, func.sum(bins.c.n).label("n"))
-        .select_from(stats_days.join(bins, true()))
-        .where(wanted)
-        .group_by(*key, bins.c.bin)
-    )
-    for row in connection.execute(histograms):
-        tallies[row.workflow, row.project].add_bin(row.bin, int(row.n))
+    for source in (stats_days, unmerged_stats):
+        of = source.c
+        key = (of.workflow, of.project)
+        wanted: list[ColumnElement[bool]] = [tuple_(*key).in_(list(tallies))]
+        statuses: list[ColumnElement[Any]] = _COUNTS
+        of_each: list[ColumnElement[str]] = []
+        if source is unmerged_stats:
+            wanted.append(of.node == "")
+            statuses, of_each = [of.status, func.sum(of.n).label("n")], [of.status]
+        sums = select(*key, *statuses, *sum_columns(of)).where(*wanted).group_by(*key, *of_each)
+        for row in connection.execute(sums):
+            tallies[row.workflow, row.project].add(row)
+        bins = unnested_bins(of)
+        histograms = (
+            select(*key, bins.c.bin, func.sum(bins.c.n).label("n"))
+            .select_from(source.join(bins, true()))
+            .where(*wanted)
+            .group_by(*key, bins.c.bin)
+        )
+        for row in connection.execute(histograms):
+            tallies[row.workflow, row.project].add_bin(row.bin, int(row.n))
     return tallies
 
 

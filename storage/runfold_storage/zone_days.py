@@ -66,7 +66,8 @@ def read_zone_days(
         rest.append(Part(part.source, part.first, first))
     if part.end != end:
         rest.append(Part(part.source, end, part.end))
-    return ZoneDays({start: tally for start, tally in tallies.items() if +tally.counts}, rest)
+    counting = {start: tally for start, tally in tallies.items() if tally.counts_something}
+    return ZoneDays(counting, rest)
 
 
 def begin_of(bucket: str | None, start: datetime, tz: str) -> datetime | None:

@@ -173,7 +173,9 @@ def test_a_runner_behind_a_bad_network(
         wait_until(lambda: is_folded(client, database), what="everything to be folded")
         count = "SELECT count(*), count(DISTINCT (run, id)) FROM events"
         assert database.execute(count).fetchone() == (4 * RUNS + 2, 4 * RUNS + 2)
-        totals = "SELECT sum(n)::int FROM stats WHERE node = '' AND status = 'completed'"
+        totals = (
+            "SELECT sum(total)::int FROM hourly_stats WHERE node IS NULL AND status = 'completed'"
+        )
         assert database.execute(totals).fetchone() == (RUNS + 1,)
     worker.assert_lives()
 

@@ -61,7 +61,9 @@ def test_clocks_that_jump_between_the_events_of_a_run(
         assert found == (expected, expected, 2 * expected, True, True)
         events = database.execute("SELECT count(*), count(DISTINCT (run, id)) FROM events")
         assert events.fetchone() == (6 * expected, 6 * expected)
-        counted = "SELECT sum(n)::int FROM stats WHERE node = '' AND status = 'completed'"
+        counted = (
+            "SELECT sum(total)::int FROM hourly_stats WHERE node IS NULL AND status = 'completed'"
+        )
         assert database.execute(counted).fetchone() == (expected,)
         watermark = "SELECT bool_and(folded_at <= now()) FROM positions WHERE folded_at IS NOT NULL"
         assert database.execute(watermark).fetchone() == (True,)

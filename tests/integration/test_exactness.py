@@ -17,13 +17,14 @@ from runfold.ids import make_run_id, run_key
 from runfold.streams import shard_of
 from runfold_storage import partitions
 from runfold_storage.databases import connect
+from runfold_storage.days import find_wrong_days
 from runfold_storage.errors import PositionMoved
 from runfold_storage.positions import ensure_shards, load_positions
 from runfold_workers import pipelining
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.pipelining import Pipeline
-from tables import dead_letters, read_projection, truncate
+from tables import count, dead_letters, merge, read_projection, truncate
 from waiting import wait_until
 
 Connect = Callable[[], psycopg.Connection]
@@ -119,10 +120,14 @@ def test_however_events_arrive_the_tables_are_those_of_the_definition(
                 connection.close()
                 connection = open_connection()
                 committer = committer_on(connection, max_memory_weight=history.max_weight)
+                merge(database)
             committer.commit(step.entries)
         connection.close()
-        found = read_projection(database)
-        assert without_seen(found) == without_seen(project(history.events, SHARDS))
+        expected = without_seen(project(history.events, SHARDS))
+        assert without_seen(read_projection(database)) == expected
+        merge(database)
+        assert without_seen(read_projection(database)) == expected
+        assert (count(database, "unmerged_stats"), find_wrong_days(database)) == (0, [])
         assert dead_letters(database) == []
 
     check()
@@ -412,7 +417,7 @@ def test_a_run_deleted_behind_the_workers_back_is_not_revived(
     shard, key = shard_of("a run", SHARDS), run_key("a run")
     with database.transaction():
         database.execute("INSERT INTO tombstones (shard, run) VALUES (%s, %s)", [shard, key])
-        for table in ("events", "runs", "stats"):
+        for table in ("events", "runs", "stats_differences"):
             database.execute(f"DELETE FROM {table}")
         database.execute("UPDATE positions SET generation = generation + 1")
     late = frame_of(started("a run", 1), number=2)

@@ -445,13 +445,14 @@ def test_stats_follow_corrections(migrated_url: str) -> None:
         assert history.runs(status="queued").total.value == 0
 
 
-def test_workflows(migrated_url: str) -> None:
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_workflows(migrated_url: str, is_merged: bool) -> None:
     """Each workflow of each project with its figures and its newest run, page by page."""
     events = []
     for n, (workflow, project) in enumerate([("a", "p"), ("a", "q"), ("b", "p"), ("ü/'", "p")]):
         events += whole_run(f"{n}", n * 60, workflow=workflow, project=project)
         events += whole_run(f"{n}-late", 7200 + n, end="failed", workflow=workflow, project=project)
-    fold(migrated_url, events)
+    fold(migrated_url, events, is_merged=is_merged)
     with History(migrated_url) as history:
         first = history.workflows(limit=3)
         rest = history.workflows(limit=3, cursor=first.next_cursor)

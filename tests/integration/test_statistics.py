@@ -33,8 +33,11 @@ DAYS = """
 """
 
 
-def made_up(migrated_url: str, runs: int = 120) -> None:
-    """Runs over five days, of all lengths and ends; a few are corrected later."""
+def made_up(migrated_url: str, runs: int = 120, *, is_merged: bool = True) -> None:
+    """Runs over five days, of all lengths and ends; a few are corrected later.
+
+    The figures of the first half are merged in any case.
+    """
     chance = random.Random(3)
     events: list[dict[str, Any]] = []
     for n in range(runs):
@@ -50,8 +53,9 @@ def made_up(migrated_url: str, runs: int = 120) -> None:
                 fields["error"] = {"type": chance.choice(["Timeout", "ValueError"])}
             events.append(event(end, f"run-{n}", second + chance.lognormvariate(3, 2), **fields))
     fold(migrated_url, events[::2])
-    fold(migrated_url, events[1::2])
-    fold(migrated_url, [event("queued", f"run-{n}", -3600 * n) for n in range(10)])
+    fold(migrated_url, events[1::2], is_merged=is_merged)
+    late = [event("queued", f"run-{n}", -3600 * n) for n in range(10)]
+    fold(migrated_url, late, is_merged=is_merged)
 
 
 def began(run: RunSummary) -> datetime:
@@ -93,9 +97,10 @@ def check(figures: Any, runs: Iterable[RunSummary]) -> None:
         assert getattr(took, name) == pytest.approx(true, rel=0.0101, abs=0.002)
 
 
-def test_every_question_agrees_with_the_runs(migrated_url: str) -> None:
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_every_question_agrees_with_the_runs(migrated_url: str, is_merged: bool) -> None:
     """Any mixture of filters, span, bucket, zone and group."""
-    made_up(migrated_url)
+    made_up(migrated_url, is_merged=is_merged)
     chance = random.Random(4)
     with History(migrated_url) as history:
         runs = history.runs(limit=500).runs
@@ -161,16 +166,21 @@ def test_days_are_the_sum_of_their_hours(migrated_url: str) -> None:
     assert {row[:2] for row in kept} >= {("", ""), ("", "p"), ("x", "p")}
 
 
-def test_a_corrected_duration_leaves_no_trace_in_its_day(migrated_url: str) -> None:
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_a_corrected_duration_leaves_no_trace_in_its_day(
+    migrated_url: str, is_merged: bool
+) -> None:
     """The longest run of a day turns out to have been a short one."""
-    fold(migrated_url, whole_run("a", 0, duration_s=50) + whole_run("b", 0, duration_s=3))
-    fold(migrated_url, [event("cancelled", "a", 2)])
+    runs = whole_run("a", 0, duration_s=50) + whole_run("b", 0, duration_s=3)
+    fold(migrated_url, runs, is_merged=is_merged)
+    fold(migrated_url, [event("cancelled", "a", 2)], is_merged=is_merged)
     with History(migrated_url) as history:
         for stats in (history.stats(), history.stats(project="default")):
             assert (stats.duration_ms.min, stats.duration_ms.max) == (2000, 3000)
 
 
-def test_days_that_were_remembered_and_have_changed(migrated_url: str) -> None:
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_days_that_were_remembered_and_have_changed(migrated_url: str, is_merged: bool) -> None:
     """Who asks again is told of what came since, in each kind of bucket; and nothing twice."""
     made_up(migrated_url)
     with History(migrated_url) as history:
@@ -180,6 +190,7 @@ def test_days_that_were_remembered_and_have_changed(migrated_url: str) -> None:
             fold(
                 migrated_url,
                 whole_run(f"more-{second}", second, second, workflow="x", project="p"),
+                is_merged=is_merged,
             )
             for question in questions:
                 remembered = history.stats(**question)
@@ -233,9 +244,10 @@ def test_days_of_a_zone_are_remembered(
                     assert each.total == expected.total > 0
 
 
-def test_views_say_the_same(migrated_url: str) -> None:
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_views_say_the_same(migrated_url: str, is_merged: bool) -> None:
     """What an analyst reads in SQL is what the module returns."""
-    made_up(migrated_url)
+    made_up(migrated_url, is_merged=is_merged)
     columns = """
         total, failed, success_rate, duration_avg_ms, duration_min_ms, duration_max_ms,
         duration_p50_ms, duration_p99_ms, input_tokens, cost_usd

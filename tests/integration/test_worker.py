@@ -11,7 +11,10 @@ from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.ids import make_run_id
 from runfold.streams import CHANGES_CHANNEL, agree_on_shards, stream_key
-from runfold_storage.positions import load_positions
+from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.unmerged import waiting_shards
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
 from runfold_workers.worker import Worker, WorkerSettings
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
@@ -62,6 +65,30 @@ def test_only_committed_frames_are_trimmed(
     assert client.xlen(stream_key(0)) == 0
     checkpoint = load_positions(database)[0]
     assert (checkpoint.position, checkpoint.consumed) == (last, 301)
+
+
+def test_figures_are_merged_into_the_rollups(
+    client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
+) -> None:
+    """Soon while it works, also what another one has left; and when it stops, nothing waits."""
+    ensure_shards(database, SHARDS)
+    committer = Committer(database)
+    committer.own([0])
+    left = to_fields([to_envelope(started("left behind"))], packed=False)
+    committer.commit([StreamEntry(0, client.xadd(stream_key(0), left).decode(), left)])
+    assert waiting_shards(database) == [0]
+    counted = "SELECT coalesce(sum(n), 0)::int FROM stats"
+
+    def is_merged() -> bool:
+        return database.execute(counted).fetchone() == (2,) and not waiting_shards(database)
+
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        send(client, started("first"))
+        wait_until(is_merged, what="the figures to be merged")
+        send(client, started("second"))
+        wait_until(lambda: is_folded(client, database), what="the frame")
+    assert waiting_shards(database) == []
+    assert database.execute(counted).fetchone() == (3,)
 
 
 def test_a_worker_goes_on_where_the_last_one_stopped(

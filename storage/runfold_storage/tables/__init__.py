@@ -8,7 +8,7 @@ from .columns import metadata
 from .fold import changes, incidents, leases, positions, pulses, sightings, workers
 from .keeping import aged_hours, archive_steps, retention
 from .ledger import dead_letters, events, tombstones
-from .rollups import stats, stats_days
+from .rollups import stats, stats_days, stats_differences, stats_merged, unmerged_stats
 from .runs import (
     COSTLY_NANO_USD,
     LATE_AFTER,
@@ -51,6 +51,9 @@ __all__ = [
     "sightings",
     "stats",
     "stats_days",
+    "stats_differences",
+    "stats_merged",
     "tombstones",
+    "unmerged_stats",
     "workers",
 ]

@@ -6,15 +6,20 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Identity,
     Index,
     Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    column,
+    table,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.types import UserDefinedType
 
 from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata
 from .runs import RUN_STATUSES
@@ -38,6 +43,17 @@ def _histogram() -> tuple[Column[Any], ...]:
         filled("bins", ARRAY(SmallInteger), "'{}'"),
         filled("bin_counts", ARRAY(BigInteger), "'{}'"),
     )
+
+
+class Difference(UserDefinedType[Any]):
+    """A record with the columns of `stats`: what is to be added."""
+
+    def get_col_spec(self, **_options: object) -> str:
+        """As SQL names it."""
+        return "stats_difference"
+
+
+ischema_names["stats_difference"] = Difference  # so that reflection knows it
 
 
 # Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
@@ -84,4 +100,30 @@ stats_days = Table(
     *_histogram(),
     PrimaryKeyConstraint("workflow", "project", "day", "shard"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
+)
+
+# Differences of small batches, a row for each shard, until they are merged (see `unmerged`). They
+# are kept as they are, neither compressed nor moved out of the row.
+stats_differences = Table(
+    "stats_differences",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    filled("shard", SmallInteger),
+    filled("differences", ARRAY(Difference)),
+    PrimaryKeyConstraint("shard", "id"),
+    postgresql_with={"toast_tuple_target": 8160},
+)
+
+# Up to where they are merged.
+stats_merged = Table(
+    "stats_merged",
+    metadata,
+    filled("id", BigInteger, "0"),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+)
+
+# The view: those that are not, with the columns of `stats`.
+unmerged_stats = table(
+    "unmerged_stats",
+    *(column(each.name, each.type) for each in stats.columns if each.computed is None),
 )
