@@ -168,9 +168,20 @@ def _figures(difference: StatsDifference) -> bytes:
     amounts = _NO_AMOUNTS
     if tokens_in or tokens_out or cost:
         amounts = numeric(tokens_in) + numeric(tokens_out) + numeric(cost)
-    n = _COUNT.pack(RECORDS.int8, difference.n)
     if not durations:
-        return n + _NO_DURATIONS + amounts + _NO_BINS
+        return _COUNT(RECORDS.int8, difference.n) + _NO_DURATIONS + amounts + _NO_BINS
+    if len(durations) == 1:
+        ((duration_us, count),) = durations.items()
+        if count == 1:
+            int8 = RECORDS.int8
+            return b"".join(
+                (
+                    _ONE(int8, difference.n, int8, 1, int8, duration_us, int8, duration_us),
+                    numeric(duration_us),
+                    amounts,
+                    _one_bin(bin_of(duration_us)),
+                )
+            )
     came = [duration_us for duration_us, count in durations.items() if count > 0]
     bins: dict[int, int] = {}
     for duration_us, count in durations.items():
@@ -178,7 +189,7 @@ def _figures(difference: StatsDifference) -> bytes:
         bins[index] = bins.get(index, 0) + count
     return b"".join(
         (
-            n,
+            _COUNT(RECORDS.int8, difference.n),
             RECORDS.int8_or_null(sum(durations.values())),
             RECORDS.int8_or_null(min(came, default=None)),
             RECORDS.int8_or_null(max(came, default=None)),
@@ -190,8 +201,15 @@ def _figures(difference: StatsDifference) -> bytes:
     )
 
 
+@lru_cache(_MOST_KEYS)
+def _one_bin(index: int) -> bytes:
+    """A histogram of one duration."""
+    return RECORDS.int2_array((index,)) + RECORDS.int8_array((1,))
+
+
 _SHARD: Final = struct.Struct(f">{RECORDS.prefix}h")
-_COUNT: Final = struct.Struct(f">{RECORDS.prefix}q")
+_COUNT: Final = struct.Struct(f">{RECORDS.prefix}q").pack
+_ONE: Final = struct.Struct(">" + f"{RECORDS.prefix}q" * 4).pack
 _ZERO: Final = RECORDS.numeric(0)
 _NO_AMOUNTS: Final = 3 * _ZERO
 _NO_DURATIONS: Final = RECORDS.int8_or_null(0) + 2 * RECORDS.no_int8 + _ZERO

@@ -35,6 +35,9 @@ _ELEMENT_INT2: Final = struct.Struct(">ih").pack
 _ELEMENT_INT8: Final = struct.Struct(">iq").pack
 _RECORD: Final = struct.Struct(">ii").pack
 """A length, and what it is the length of."""
+_ONE_DIGIT: Final = struct.Struct(">hhHhh").pack
+_TWO_DIGITS: Final = struct.Struct(">hhHhhh").pack
+"""A numeric: how many digits, the first one's weight, sign, scale, and the digits."""
 COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 
@@ -62,6 +65,7 @@ class Form:
         self.no_jsonb = self._begin(_JSONB, -1)
         self._pack_int4 = struct.Struct(f">{self.prefix}i").pack
         self._pack_int8 = struct.Struct(f">{self.prefix}q").pack
+        self._numeric1, self._numeric2 = self._begin(_NUMERIC, 10), self._begin(_NUMERIC, 12)
         self.texts = lru_cache(_MOST_TEXTS)(self._texts)
         """Texts or nulls, one field each."""
         self.numeric = lru_cache(_MOST_TEXTS)(self._numeric)
@@ -83,18 +87,15 @@ class Form:
 
     def text_array(self, values: Sequence[str]) -> bytes:
         """Texts, in one field."""
-        elements = b"".join(_sized(value.encode()) for value in values)
-        return self._sized(_TEXT_ARRAY, array_of(_TEXT, len(values), elements))
+        return self._sized(_TEXT_ARRAY, text_array(values))
 
     def int2_array(self, values: Collection[int]) -> bytes:
         """Integers of 2 bytes, in one field."""
-        elements = b"".join([_ELEMENT_INT2(2, value) for value in values])
-        return self._sized(_INT2_ARRAY, array_of(_INT2, len(values), elements))
+        return self._sized(_INT2_ARRAY, int2_array(values))
 
     def int8_array(self, values: Collection[int]) -> bytes:
         """Integers of 8 bytes, in one field."""
-        elements = b"".join([_ELEMENT_INT8(8, value) for value in values])
-        return self._sized(_INT8_ARRAY, array_of(_INT8, len(values), elements))
+        return self._sized(_INT8_ARRAY, int8_array(values))
 
     def jsonb(self, value: Mapping[str, str]) -> bytes:
         """The format's version, then the text."""
@@ -123,6 +124,11 @@ class Form:
 
     def _numeric(self, value: int) -> bytes:
         """Digits to the base of 10,000, most significant first."""
+        if 0 < value < 100_000_000:
+            first, last = divmod(value, 10_000)
+            if first:
+                return self._numeric2 + _TWO_DIGITS(2, 1, 0, 0, first, last)
+            return self._numeric1 + _ONE_DIGIT(1, 0, 0, 0, last)
         digits = []
         rest = abs(value)
         while rest:
@@ -139,6 +145,24 @@ def array_of(kind: int, n: int, elements: bytes) -> bytes:
     if not n:
         return struct.pack(">iii", 0, 0, kind)
     return struct.pack(">iiiii", 1, 0, kind, n, 1) + elements
+
+
+def text_array(values: Collection[str]) -> bytes:
+    """The value of an array of texts."""
+    elements = b"".join([_sized(value.encode()) for value in values])
+    return array_of(_TEXT, len(values), elements)
+
+
+def int2_array(values: Collection[int]) -> bytes:
+    """The value of an array of integers of 2 bytes."""
+    elements = b"".join([_ELEMENT_INT2(2, value) for value in values])
+    return array_of(_INT2, len(values), elements)
+
+
+def int8_array(values: Collection[int]) -> bytes:
+    """The value of an array of integers of 8 bytes."""
+    elements = b"".join([_ELEMENT_INT8(8, value) for value in values])
+    return array_of(_INT8, len(values), elements)
 
 
 def _sized(data: bytes) -> bytes:

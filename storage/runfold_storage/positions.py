@@ -10,12 +10,12 @@ from uuid import UUID
 
 import psycopg
 
-from runfold.codec import to_datetime
-
 from .errors import PositionMoved
+from .fields import int2_array, int8_array, text_array
 from .partitions import OWN_IDS
 from .rows import Advance
 from .unmerged import merge_shard
+from .upserts import Binary
 
 
 class Position(NamedTuple):
@@ -99,13 +99,13 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
     moved = connection.execute(
         _ADVANCE,
         [
-            [step.shard for step in advances],
-            [step.believed for step in advances],
-            [step.generation for step in advances],
-            [step.position for step in advances],
-            [step.consumed for step in advances],
-            [step.feed_seq for step in advances],
-            [None if step.folded_us is None else to_datetime(step.folded_us) for step in advances],
+            Binary(int2_array([step.shard for step in advances])),
+            Binary(text_array([step.believed for step in advances])),
+            Binary(int8_array([step.generation for step in advances])),
+            Binary(text_array([step.position for step in advances])),
+            Binary(int8_array([step.consumed for step in advances])),
+            Binary(int8_array([step.feed_seq for step in advances])),
+            Binary(int8_array([_or_never(step.folded_us) for step in advances])),
         ],
     )
     reached = {shard for (shard,) in moved}
@@ -146,13 +146,20 @@ def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) 
     )
 
 
+def _or_never(us: int | None) -> int:
+    """An array has no room for nulls."""
+    return _NEVER if us is None else us
+
+
+_NEVER: Final = -(2**63)
 _ADVANCE: Final = """
     WITH steps AS MATERIALIZED (
-        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq, s.folded_at
+        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq,
+            to_timestamp(nullif(s.folded_us, -9223372036854775808) / 1e6) AS folded_at
         FROM unnest(
-            %s::smallint[], %s::text[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::timestamptz[]
-        ) AS s (shard, believed, generation, position, consumed, feed_seq, folded_at)
+            %b::smallint[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[],
+            %b::bigint[]
+        ) AS s (shard, believed, generation, position, consumed, feed_seq, folded_us)
         JOIN positions AS p ON p.shard = s.shard
         ORDER BY p.shard
         FOR UPDATE OF p

@@ -73,10 +73,10 @@ class Upsert:
         """Insert these rows, or update what is there; after `prepare`."""
         connection.execute(self.statement, (self.array(connection, rows),))
 
-    def array(self, connection: psycopg.Connection, rows: Rows) -> "_Array":
+    def array(self, connection: psycopg.Connection, rows: Rows) -> "Binary":
         """These rows as a parameter."""
         kind = connection.adapters.types[self._record].oid
-        return _Array(array_of(kind, rows.n, rows.encoded))
+        return Binary(array_of(kind, rows.n, rows.encoded))
 
     @cached_property
     def statement(self) -> bytes:
@@ -107,21 +107,21 @@ class Upsert:
         )
 
 
-class _Array(NamedTuple):
+class Binary(NamedTuple):
+    """A parameter as it is; the statement says of which type."""
+
     data: bytes
 
 
-class _ArrayDumper(Dumper):
-    """As it is; the statement says of which type."""
-
+class _BinaryDumper(Dumper):
     format = Format.BINARY
     oid = 0
 
-    def dump(self, obj: _Array) -> bytes:
+    def dump(self, obj: Binary) -> bytes:
         return obj.data
 
 
-psycopg.adapters.register_dumper(_Array, _ArrayDumper)
+psycopg.adapters.register_dumper(Binary, _BinaryDumper)
 
 
 def as_text(statement: sql.Composed) -> bytes:
