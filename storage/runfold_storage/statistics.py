@@ -6,16 +6,18 @@ in no rollup: they come from the runs, at a cost that follows their number.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exists, select
 
 from .errors import BadParameter
 from .figures import BucketFigures, Figures, GroupFigures, figures_of
 from .remembered_days import Key, RememberedDays
+from .statements import keep
 from .stats_queries import StatsQuery
 from .stats_sources import Part, Source
 from .stats_statements import (
@@ -25,8 +27,9 @@ from .stats_statements import (
     figures_statement,
 )
 from .summaries import Watermark
+from .tables import unmerged_stats
 from .tallies import Tally, merged
-from .watermarks import read_watermark
+from .watermarks import POSITIONS, watermark_of
 from .zone_days import begin_of, read_zone_days
 
 
@@ -43,7 +46,9 @@ class Stats(Figures, frozen=True, kw_only=True):
 
 def read_stats(connection: Connection, query: StatsQuery, remembered: RememberedDays) -> Stats:
     """Answer; `connection` is in a transaction with one snapshot for all of it."""
-    tallies = _read_tallies(connection, query, remembered)
+    state = _STATE.run(connection, {})
+    waiting = query.unmerged() if any(row.waits for row in state) else []
+    tallies = _read_tallies(connection, query, waiting, remembered)
     is_nodes = query.group_by == "node"
     whole = remembered.merged(chain(*tallies.values()))
     answer: dict[str, Any] = figures_of(whole, is_nodes=is_nodes)
@@ -56,16 +61,22 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
         since=query.since,
         until=query.until,
         tz=query.tz,
-        watermark=read_watermark(connection),
+        watermark=watermark_of(state),
     )
 
+
+_STATE: Final = keep(POSITIONS.add_columns(exists(select(unmerged_stats.c.n)).label("waits")))
+"""The positions, and whether anything waits to be merged."""
 
 _Key = tuple[str | None, datetime | None]  # group and bucket
 _Tallies = dict[_Key, list[Tally]]
 
 
 def _read_tallies(
-    connection: Connection, query: StatsQuery, remembered: RememberedDays
+    connection: Connection,
+    query: StatsQuery,
+    waiting: Sequence[Part],
+    remembered: RememberedDays,
 ) -> _Tallies:
     tallies: _Tallies = {}
     rows = 0
@@ -77,7 +88,7 @@ def _read_tallies(
             key = (None, begin_of(query.bucket, start, query.tz))
             tallies.setdefault(key, []).append(tally)
         parts = zone_days.rest
-    for part in (*parts, *query.unmerged()):
+    for part in (*parts, *waiting):
         form, parameters = query.form(part), query.parameters(part)
         if part.source is Source.DAYS and query.group_by is None:
             days = _read_days(connection, query, part, remembered)
