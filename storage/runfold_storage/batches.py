@@ -29,7 +29,7 @@ from .fields import COPIED, RECORDS
 from .positions import advance_positions
 from .rollups import STATS
 from .rows import Advance, Batch, DeadLetter
-from .unmerged import append_differences, merge_shard
+from .unmerged import append_differences, merge_shards
 from .upserts import Rows, Upsert
 
 SMALL: Final = 2000
@@ -56,6 +56,7 @@ class Prepared:
     stats: Rows
     taken_back: Sequence[TakenBack]
     """Rollups whose extremes may have to be looked up."""
+    stats_shards: Sequence[int]
     stats_wait: bool
     """Whether the differences are appended, for someone else to merge."""
     told: Sequence[ChangeRow]
@@ -85,7 +86,8 @@ def prepare(batch: Batch) -> Prepared:
         changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
         stats=Rows(len(stats), encode_stats(stats)),
         taken_back=gone,
-        stats_wait=is_small and not gone,
+        stats_shards=sorted({key.shard for key in stats}),
+        stats_wait=is_small and not gone and bool(stats),
         told=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
     )
@@ -126,8 +128,8 @@ def write_images(connection: psycopg.Connection, batch: Batch) -> None:
 
 
 def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
-    for shard in sorted({gone.key.shard for gone in batch.taken_back}):
-        merge_shard(connection, shard)
+    if batch.stats.n and not batch.stats_wait:
+        merge_shards(connection, batch.stats_shards)
     with connection.pipeline():
         for upsert, rows in ((_RUNS, batch.changed_runs), (_NODES, batch.changed_nodes)):
             if rows.n:

@@ -14,7 +14,7 @@ from .errors import PositionMoved
 from .fields import int2_array, int8_array, text_array
 from .partitions import OWN_IDS
 from .rows import Advance
-from .unmerged import merge_shard
+from .unmerged import merge_shards
 from .upserts import Binary
 
 
@@ -117,8 +117,9 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
 def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     """Lock a shard's checkpoint until the transaction ends; None if there is no such shard.
 
-    Whoever writes rows or statistics of a shard holds this row, so that what is read after it
-    stays so, and no batch of the shard is committed in between. Its differences are merged.
+    Whoever writes rows of a shard, or corrects its statistics, holds this row, so that what is read
+    after it stays so, and no batch of the shard is committed in between. All that waits of its
+    statistics is merged.
     """
     row = connection.execute(
         """
@@ -129,7 +130,7 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     ).fetchone()
     if row is None:
         return None
-    merge_shard(connection, shard)
+    merge_shards(connection, [shard])
     return Position(*row)
 
 

@@ -87,11 +87,11 @@ _DAYS: Final = """
 """
 
 
-# What is not merged yet of a shard: taken from where it is, and added up by key.
+# What is not merged yet of some shards: taken from where it is, and added up by key.
 _MERGED: Final = """
     taken AS (
         DELETE FROM stats_differences AS s USING stats_merged AS m
-        WHERE m.shard = %b AND s.shard = m.shard AND s.id > m.id
+        WHERE m.shard = ANY(%b::smallint[]) AND s.shard = m.shard AND s.id > m.id
         RETURNING s.shard, s.id, s.differences
     ), marked AS (
         UPDATE stats_merged AS m SET id = newest.id
@@ -137,7 +137,7 @@ class _Rollups(Upsert):
 
     @cached_property
     def merging(self) -> bytes:
-        """The statement that merges what waits; its parameter: the shard, which is held."""
+        """The statement that merges what waits; its parameter: the shards, which are held."""
         adding = self._adding(sql.Identifier("merged"))
         return as_text(sql.SQL("WITH {}, {}").format(sql.SQL(_MERGED), adding))
 

@@ -6,10 +6,13 @@ what came in a quarter of a second is merged at once, beside the fold. Nobody is
 reads rollups adds `unmerged_stats`, in the same snapshot.
 
 `stats_merged` says up to where a shard's differences are merged, so that no reader looks at rows
-that are gone: an old snapshot may keep those for long. Who merges holds its row; a batch does not
-wait for it. Whoever holds a shard (`positions.hold_shard`) finds everything merged.
+that are gone: an old snapshot may keep those for long. Who merges holds its row, which no batch
+that appends waits for. Invariant: rollups are what they were at some moment, never less than
+nothing. So whoever adds to them directly (large batches, durations that are taken back, whoever
+holds a shard) merges first what waits of the same shards.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import psycopg
@@ -31,28 +34,32 @@ def waiting_shards(connection: psycopg.Connection) -> list[int]:
 def merge_differences(connection: psycopg.Connection, shard: int) -> None:
     """Merge what waits of a shard, unless someone is at it; in a transaction of its own."""
     with connection.transaction():
-        _merge(connection, shard, connection.execute(_HOLD + " SKIP LOCKED", (shard,)).fetchone())
+        if connection.execute(_HOLD + " SKIP LOCKED", ([shard],)).fetchone() is not None:
+            _merge(connection, [shard])
 
 
-def merge_shard(connection: psycopg.Connection, shard: int) -> None:
-    """Merge what waits of a shard, in the transaction that is open, and keep others from it."""
-    _merge(connection, shard, connection.execute(_HOLD, (shard,)).fetchone())
+def merge_shards(connection: psycopg.Connection, shards: Sequence[int]) -> None:
+    """Merge what waits of these, in the transaction that is open, and keep others from them."""
+    connection.execute(_HOLD, (shards,))
+    _merge(connection, shards)
 
 
-def _merge(connection: psycopg.Connection, shard: int, held: tuple[int] | None) -> None:
-    # A statement of its own, so that it sees what the last one who held the shard has done.
-    if held is not None and connection.execute(_WAITS, (shard, *held)).fetchone() is not None:
-        connection.execute(STATS.merging, (shard,))
+def _merge(connection: psycopg.Connection, shards: Sequence[int]) -> None:
+    # A statement of its own, so that it sees what the last one who held a shard has done.
+    waiting = connection.execute(_WAITING_OF, (shards,)).fetchall()
+    if waiting:
+        connection.execute(STATS.merging, ([shard for (shard,) in waiting],))
 
 
 _APPEND: Final = """
     INSERT INTO stats_differences (shard, differences)
     SELECT d.shard, array_agg(d) FROM unnest(%b::stats_difference[]) AS d GROUP BY d.shard
 """
-_HOLD: Final = "SELECT id FROM stats_merged WHERE shard = %s FOR UPDATE"
-_WAITS: Final = "SELECT id FROM stats_differences WHERE shard = %s AND id > %s LIMIT 1"
+_HOLD: Final = """
+    SELECT shard FROM stats_merged WHERE shard = ANY(%s::smallint[]) ORDER BY shard FOR UPDATE
+"""
 _WAITING: Final = """
     SELECT shard FROM stats_merged AS m
     WHERE EXISTS (SELECT FROM stats_differences AS s WHERE s.shard = m.shard AND s.id > m.id)
-    ORDER BY shard
 """
+_WAITING_OF: Final = f"{_WAITING} AND shard = ANY(%s::smallint[])"

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import reduce
+from operator import add
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -12,7 +14,6 @@ from sqlalchemy import (
     Row,
     Select,
     func,
-    or_,
     select,
     true,
     tuple_,
@@ -100,12 +101,14 @@ _COUNTS: Final[list[ColumnElement[Any]]] = [
 
 def _names_statement(query: WorkflowQuery) -> Select[Any]:
     """The names, the day of each one's newest run and, while that run is kept, its time."""
-    counted = or_(*(_DAYS[status] > 0 for status in RUN_STATUSES))
     day = func.date_trunc("day", _UNMERGED.hour, "UTC").label("day")
-    days = union_all(
-        _names_of(_DAYS, query, _DAYS.day).where(_DAYS.workflow != "", counted),
-        _names_of(_UNMERGED, query, day).where(_UNMERGED.node == "", _UNMERGED.n > 0),
+    n = reduce(add, (_DAYS[status] for status in RUN_STATUSES))
+    parts = union_all(
+        _names_of(_DAYS, query, _DAYS.day, n).where(_DAYS.workflow != ""),
+        _names_of(_UNMERGED, query, day, _UNMERGED.n).where(_UNMERGED.node == ""),
     ).subquery()
+    columns = (parts.c.workflow, parts.c.project, parts.c.day)
+    days = select(*columns).group_by(*columns).having(func.sum(parts.c.n) > 0).subquery()
     key = (days.c.workflow, days.c.project)
     names = (
         select(*key, func.max(days.c.day).label("day"))
@@ -124,9 +127,11 @@ def _names_statement(query: WorkflowQuery) -> Select[Any]:
     )
 
 
-def _names_of(of: Any, query: WorkflowQuery, day: ColumnElement[Any]) -> Select[Any]:
+def _names_of(
+    of: Any, query: WorkflowQuery, day: ColumnElement[Any], n: ColumnElement[Any]
+) -> Select[Any]:
     key = (of.workflow, of.project)
-    statement = select(*key, day)
+    statement = select(*key, day, n.label("n"))
     if query.project is not None:
         statement = statement.where(of.project == query.project)
     if query.after is not None:

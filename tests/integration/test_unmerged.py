@@ -16,7 +16,7 @@ from runfold_storage.days import find_wrong_days
 from runfold_storage.deletions import delete_run
 from runfold_storage.history import History
 from runfold_storage.positions import hold_shard
-from runfold_storage.unmerged import merge_differences, merge_shard, waiting_shards
+from runfold_storage.unmerged import merge_differences, merge_shards, waiting_shards
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from tables import count, dead_letters, merge, read_projection
@@ -71,6 +71,36 @@ def test_what_waits_is_told(migrated_url: str, database: psycopg.Connection) -> 
     with History(migrated_url) as other:
         assert answers(other) == told
     assert find_wrong_days(database) == []
+
+
+def test_a_large_batch_after_small_ones(
+    migrated_url: str, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes from a status may be what has not been merged yet."""
+    fold(migrated_url, [*RUNS, event("node_started", "c", 90_001, node="n")], is_merged=False)
+    monkeypatch.setattr(batches, "SMALL", 1)
+    ended = [event("node_finished", "c", 90_002, node="n"), event("completed", "c", 90_003)]
+    fold(migrated_url, ended, is_merged=False)
+    assert waiting_shards(database)
+    with History(migrated_url) as history:
+        told = answers(history)
+        assert history.runs(status="running").total.value == 0
+        assert history.stats(bucket="hour").total == 3
+        merge(database)
+        assert answers(history) == told
+    assert database.execute("SELECT count(*) FROM stats WHERE n < 0").fetchone() == (0,)
+
+
+def test_a_workflow_that_gets_its_name(migrated_url: str, database: psycopg.Connection) -> None:
+    """The one that it was counted in is there no longer, before that is merged or after."""
+    fold(migrated_url, [event("annotated", "late", 0, tags={"a": "b"})])
+    fold(migrated_url, [event("started", "late", 1, workflow="named")], is_merged=False)
+    assert waiting_shards(database)
+    with History(migrated_url) as history:
+        told = history.workflows().workflows
+        assert [one.workflow for one in told] == ["named"]
+        merge(database)
+        assert history.workflows().workflows == told
 
 
 def test_an_old_snapshot_is_told_what_was_then(
@@ -163,7 +193,7 @@ def test_merging_beside_the_fold_and_corrections(
 
     def held(connection: psycopg.Connection, shard: int) -> None:
         with connection.transaction():
-            merge_shard(connection, shard)
+            merge_shards(connection, [shard])
 
     mergers = (merge_differences, merge_differences, held)
     threads = [threading.Thread(target=again, args=[one]) for one in mergers]

@@ -7,6 +7,7 @@ is gone; what nobody merges yet is read all the same (`runfold_storage.unmerged`
 """
 
 import logging
+import random
 import threading
 from types import TracebackType
 from typing import Final, Self
@@ -24,6 +25,7 @@ MERGE_EVERY_S: Final = 0.25
 """How often each shard has its turn."""
 LOOK_EVERY_S: Final = 1.0
 """While there is nothing to merge."""
+RETRY_S: Final = 5.0
 
 
 class Merging:
@@ -55,11 +57,9 @@ class Merging:
                     self._database_url, autocommit=True, options="-c synchronous_commit=off"
                 ) as connection:
                     self._merge(connection)
-            except (psycopg.OperationalError, DatabaseUnreachable) as error:
-                log.debug("cannot merge statistics: %s", error)  # the fold says it loudly
-            except Exception:
-                log.exception("merging statistics failed and is tried again")
-            self._stop.wait(LOOK_EVERY_S)
+            except (psycopg.Error, DatabaseUnreachable) as error:
+                log.warning("statistics wait to be merged: %s", error)
+                self._stop.wait(RETRY_S)
 
     def _merge(self, connection: psycopg.Connection) -> None:
         let_go_when_frozen(connection)
@@ -67,7 +67,8 @@ class Merging:
         while not is_last:
             is_last = self._stop.is_set()
             shards = waiting_shards(connection)
-            for shard in shards:
+            # In any order, so that one that fails does not keep others from their turn.
+            for shard in random.sample(shards, len(shards)):
                 merge_differences(connection, shard)
                 self._stop.wait(MERGE_EVERY_S / len(shards))
             if not shards:

@@ -102,8 +102,8 @@ stats_days = Table(
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 
-# Differences of small batches, a row for each shard, until they are merged (see `unmerged`). They
-# are kept as they are, neither compressed nor moved out of the row.
+# Differences of small batches, a row for each shard, until they are merged (see `unmerged`). Up to
+# 8 kB are kept as they are, neither compressed nor moved out of the row.
 stats_differences = Table(
     "stats_differences",
     metadata,

@@ -125,6 +125,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("LOCK TABLE stats_merged, stats_differences IN ACCESS EXCLUSIVE MODE")
     op.execute(
         """
         DO $$ BEGIN
