@@ -58,13 +58,13 @@ def _sum(a: Stat, b: Stat) -> Stat:
     bins.update(b.bins)
     sums = {
         name: getattr(a, name) + getattr(b, name)
-        for name in ("n", "n_timed", "duration_sum_us", "input_tokens", "output_tokens")
+        for name in Stat.__dataclass_fields__
+        if name not in ("duration_min_us", "duration_max_us", "bins")
     }
     shortest = [each.duration_min_us for each in (a, b) if each.duration_min_us is not None]
     longest = [each.duration_max_us for each in (a, b) if each.duration_max_us is not None]
     return Stat(
         **sums,
-        cost_nano_usd=a.cost_nano_usd + b.cost_nano_usd,
         duration_min_us=min(shortest, default=None),
         duration_max_us=max(longest, default=None),
         bins={index: n for index, n in bins.items() if n},

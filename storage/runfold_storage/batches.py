@@ -112,6 +112,8 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     except psycopg.errors.UniqueViolation as error:
         raise LedgerKnowsMore(str(error)) from error
     crash_point("after_events_copied")
+    if batch.stats.n and not batch.stats_wait:
+        merge_shards(connection, batch.stats_shards)
     try:
         _write_changes(connection, batch)
     except psycopg.errors.UniqueViolation as error:
@@ -123,13 +125,11 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
 
 
 def write_images(connection: psycopg.Connection, batch: Batch) -> None:
-    """Only the rows and the statistics of a batch, for whoever holds its shards' checkpoints."""
+    """Only the rows and the statistics of a batch, for whoever holds its shards (`hold_shard`)."""
     _write_changes(connection, replace(prepare(batch), stats_wait=False))
 
 
 def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
-    if batch.stats.n and not batch.stats_wait:
-        merge_shards(connection, batch.stats_shards)
     with connection.pipeline():
         for upsert, rows in ((_RUNS, batch.changed_runs), (_NODES, batch.changed_nodes)):
             if rows.n:

@@ -33,6 +33,7 @@ _MOST_TEXTS: Final = 10_000
 _LENGTH: Final = struct.Struct(">i")
 _ELEMENT_INT2: Final = struct.Struct(">ih").pack
 _ELEMENT_INT8: Final = struct.Struct(">iq").pack
+_NULL: Final = struct.pack(">i", -1)
 _RECORD: Final = struct.Struct(">ii").pack
 """A length, and what it is the length of."""
 _ONE_DIGIT: Final = struct.Struct(">hhHhh").pack
@@ -141,7 +142,10 @@ class Form:
 
 
 def array_of(kind: int, n: int, elements: bytes) -> bytes:
-    """Dimensions, no nulls, the type; then length and lower bound; then the elements."""
+    """Dimensions, a flag, the type; then length and lower bound; then the elements.
+
+    The flag says whether there are nulls; `array_recv` goes by the elements' lengths instead.
+    """
     if not n:
         return struct.pack(">iii", 0, 0, kind)
     return struct.pack(">iiiii", 1, 0, kind, n, 1) + elements
@@ -159,9 +163,9 @@ def int2_array(values: Collection[int]) -> bytes:
     return array_of(_INT2, len(values), elements)
 
 
-def int8_array(values: Collection[int]) -> bytes:
-    """The value of an array of integers of 8 bytes."""
-    elements = b"".join([_ELEMENT_INT8(8, value) for value in values])
+def int8_array(values: Collection[int | None]) -> bytes:
+    """The value of an array of integers of 8 bytes, or nulls."""
+    elements = b"".join([_NULL if value is None else _ELEMENT_INT8(8, value) for value in values])
     return array_of(_INT8, len(values), elements)
 
 

@@ -105,7 +105,7 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
             Binary(text_array([step.position for step in advances])),
             Binary(int8_array([step.consumed for step in advances])),
             Binary(int8_array([step.feed_seq for step in advances])),
-            Binary(int8_array([_or_never(step.folded_us) for step in advances])),
+            Binary(int8_array([step.folded_us for step in advances])),
         ],
     )
     reached = {shard for (shard,) in moved}
@@ -147,16 +147,10 @@ def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) 
     )
 
 
-def _or_never(us: int | None) -> int:
-    """An array has no room for nulls."""
-    return _NEVER if us is None else us
-
-
-_NEVER: Final = -(2**63)
 _ADVANCE: Final = """
     WITH steps AS MATERIALIZED (
         SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq,
-            to_timestamp(nullif(s.folded_us, -9223372036854775808) / 1e6) AS folded_at
+            to_timestamp(s.folded_us / 1e6) AS folded_at
         FROM unnest(
             %b::smallint[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[],
             %b::bigint[]

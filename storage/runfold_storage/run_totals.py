@@ -76,7 +76,7 @@ def read_known(connection: Connection, wanted: RunFilter) -> Known:
     way = None if wanted.is_counted else whole_way(wanted.form())
     given = wanted.parameters() | {"most": COUNTED + 1}
     rows = known_runs(counted.form(), way).run(connection, given)
-    n = int(rows[0].known or 0) if rows else 0
+    n = int(rows[0].known) if rows else 0
     return Known(n, rows[0].length if rows and way else None, watermark_of(rows))
 
 

@@ -9,8 +9,9 @@ is gone; what nobody merges yet is read all the same (`runfold_storage.unmerged`
 import logging
 import random
 import threading
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import psycopg
 
@@ -28,48 +29,44 @@ LOOK_EVERY_S: Final = 1.0
 RETRY_S: Final = 5.0
 
 
-class Merging:
-    """Merges until it is left, and then once more; use it as a context manager around the fold."""
+@contextmanager
+def merging(database_url: str) -> Iterator[None]:
+    """Merge until it is left, and then once more; around the fold."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_run, args=(database_url, stop), name="merging", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
-    def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="merging", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+def _run(database_url: str, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            # What is lost in a crash waits again, and so this need not wait for the disk.
+            with connect(
+                database_url, autocommit=True, options="-c synchronous_commit=off"
+            ) as connection:
+                _merge(connection, stop)
+        except (psycopg.Error, DatabaseUnreachable) as error:
+            log.warning("statistics wait to be merged: %s", error)
+            stop.wait(RETRY_S)
+        except Exception:
+            log.exception("merging statistics failed and is tried again")
+            stop.wait(RETRY_S)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                # What is lost in a crash waits again, and so this need not wait for the disk.
-                with connect(
-                    self._database_url, autocommit=True, options="-c synchronous_commit=off"
-                ) as connection:
-                    self._merge(connection)
-            except (psycopg.Error, DatabaseUnreachable) as error:
-                log.warning("statistics wait to be merged: %s", error)
-                self._stop.wait(RETRY_S)
-
-    def _merge(self, connection: psycopg.Connection) -> None:
-        let_go_when_frozen(connection)
-        is_last = False
-        while not is_last:
-            is_last = self._stop.is_set()
-            shards = waiting_shards(connection)
-            # In any order, so that one that fails does not keep others from their turn.
-            for shard in random.sample(shards, len(shards)):
-                merge_differences(connection, shard)
-                self._stop.wait(MERGE_EVERY_S / len(shards))
-            if not shards:
-                self._stop.wait(LOOK_EVERY_S)
+def _merge(connection: psycopg.Connection, stop: threading.Event) -> None:
+    let_go_when_frozen(connection)
+    is_last = False
+    while not is_last:
+        is_last = stop.is_set()
+        shards = waiting_shards(connection)
+        # In any order, so that one that fails does not keep others from their turn.
+        for shard in random.sample(shards, len(shards)):
+            merge_differences(connection, shard)
+            stop.wait(MERGE_EVERY_S / len(shards))
+        if not shards:
+            stop.wait(LOOK_EVERY_S)

@@ -32,7 +32,7 @@ from runfold_storage.silence_limits import DEFAULT_LIMITS, Limits
 from .committing import Committer
 from .garbage import Collector, collected_by_hand
 from .loop import Loop
-from .merging import Merging
+from .merging import merging
 from .metrics import Metrics
 from .ownership import Ownership
 from .pipelining import Pipeline
@@ -110,7 +110,7 @@ class Worker:
             reading = stack.enter_context(connect(settings.database_url, autocommit=True))
             ensure_shards(reading, agree_on_shards(client, reading, settings.shards))
             ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
-            stack.enter_context(Merging(settings.database_url))
+            stack.enter_context(merging(settings.database_url))
             committer = Committer(writing, reading=reading, metrics=metrics)
             pipeline = stack.enter_context(
                 Pipeline(committer, partial(_committed, client, metrics))
