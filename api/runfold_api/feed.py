@@ -1,8 +1,10 @@
 """The feed of one API process: one subscription to Redis, one reader of PostgreSQL, any number of
 watchers.
 
-Redis wakes, PostgreSQL is the truth: a wake-up that is lost only delays, up to `POLL_S`. A turn
-reads what has changed since the last one, asks once for each different filter which of these runs
+PostgreSQL is the truth, Redis tells of it sooner: what workers announce after their commits carries
+the rows that changed, and the numbers of the changes show whether any is missing. Where one is, or
+a filter needs PostgreSQL, or `POLL_S` has passed, a turn reads what has changed since the last one.
+So an announcement that is lost only delays. A turn asks once for each different filter which runs
 are its own, and hands each watcher of it the same encoded events. The feed works while somebody
 watches, and forgets everything when the last one leaves.
 
@@ -13,19 +15,22 @@ the place of the older (`watchers`).
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import redis.asyncio
 from sqlalchemy import Connection
 
-from runfold.streams import CHANGES_CHANNEL
+from runfold.streams import changes_channel
+from runfold_storage.announcements import understand
 from runfold_storage.change_feed import Cursor, Interests, read_cursor
 from runfold_storage.errors import StorageError
 from runfold_storage.filters import RunFilter
 from runfold_storage.history import History
+from runfold_storage.matching import match_of
 
-from .news import News, Others, read_news
+from .news import News, Others, heard_news, read_news
 from .watchers import Watcher, slept_until
 
 log = logging.getLogger(__name__)
@@ -35,6 +40,8 @@ GAP_S: Final = 0.005
 """Between two turns, so that what comes in bursts is read together."""
 _RETRY_S: Final = 1.0
 _BLOCK_S: Final = 2.0
+_MOST_ANNOUNCED: Final = 64
+"""Announcements that wait for a turn; of more, the newest are kept, and the rest is read."""
 
 
 class Audience:
@@ -42,6 +49,7 @@ class Audience:
 
     def __init__(self, wanted: RunFilter) -> None:
         self.wanted = wanted
+        self.match = match_of(wanted)
         self.watchers: set[Watcher] = set()
         self._others = Others()
 
@@ -67,6 +75,8 @@ class Feed:
         self._followers: dict[str, set[Callable[[], None]]] = {}
         self._interests = Interests([])
         self._woken = asyncio.Event()
+        self._announced: deque[bytes] = deque(maxlen=_MOST_ANNOUNCED)
+        self._look_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.cursor: Cursor | None = None
         self.ended = False
@@ -133,6 +143,7 @@ class Feed:
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
+            self._announced.clear()
 
     async def _listen(self) -> None:
         while True:
@@ -141,9 +152,11 @@ class Feed:
                     redis.asyncio.Redis.from_url(self._redis_url) as client,
                     client.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
-                    await pubsub.subscribe(CHANGES_CHANNEL)
+                    await pubsub.subscribe(changes_channel(client))
                     while True:
-                        if await pubsub.get_message(timeout=_BLOCK_S) is not None:
+                        message = await pubsub.get_message(timeout=_BLOCK_S)
+                        if message is not None:
+                            self._announced.append(message["data"])
                             self._woken.set()
             except (redis.RedisError, OSError) as error:
                 log.debug("changes are looked for once a second, without Redis: %s", error)
@@ -164,6 +177,35 @@ class Feed:
             await slept_until(self._woken, POLL_S)
 
     async def _turn(self) -> None:
+        announced = list(self._announced)
+        self._announced.clear()
+        clock = asyncio.get_running_loop().time
+        if announced and self._tell_announced(announced) and clock() < self._look_at:
+            return
+        self._look_at = clock() + POLL_S
+        await self._look()
+
+    def _tell_announced(self, messages: Iterable[bytes]) -> bool:
+        """Pass on what workers have said; whether nothing has to be read for that."""
+        matches = {
+            question: audience.match
+            for question, audience in self._audiences.items()
+            if audience.match is not None
+        }
+        if len(matches) < len(self._audiences):
+            return False
+        for message in messages:
+            announcement = understand(message)
+            if self.cursor is None or announcement is None:
+                return False
+            heard = announcement.behind(self.cursor)
+            if heard is None:
+                return False
+            self._tell(heard_news(heard, matches))
+        return True
+
+    async def _look(self) -> None:
+        """Read what has changed since, whatever was announced of it."""
         if self.cursor is None:
             self._reset(await self.read(read_cursor))
             return
@@ -174,7 +216,10 @@ class Feed:
         news = await self.read(lambda connection: read_news(connection, after, interests))
         if news is None:
             self._reset(await self.read(read_cursor))
-            return
+        else:
+            self._tell(news)
+
+    def _tell(self, news: News) -> None:
         self.cursor = news.changes.cursor
         if not news.changes.changed:
             return

@@ -1,11 +1,14 @@
 """What has changed, read once for any number of filters, and what each of them is told of it."""
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
 
+from runfold_storage.announcements import Heard
 from runfold_storage.change_feed import Changes, Cursor, Interests, Key, read_changes
+from runfold_storage.matching import Match
 from runfold_storage.summaries import run_id, summary_of
 
 from .watchers import Said
@@ -35,7 +38,10 @@ class Others:
 
 
 class News(NamedTuple):
-    """The changes, the rows of their runs, and by filter which of these are its own."""
+    """The changes, the rows of their runs, and by filter which of these are its own.
+
+    A row is one of `runs`, or the `RunRow` that a worker has announced.
+    """
 
     changes: Changes
     rows: dict[Key, Any]
@@ -89,3 +95,13 @@ def read_news(connection: Connection, after: Cursor, interests: Interests) -> Ne
         for place in row.own:
             own[place].add(key)
     return News(changes, rows, dict(zip(interests.questions, own, strict=True)), {})
+
+
+def heard_news(heard: Heard, matches: Mapping[bytes, Match]) -> News:
+    """What a worker has announced, for the filters that can be told without PostgreSQL."""
+    rows: dict[Key, Any] = dict(heard.rows)
+    own = {
+        question: {key for key, row in heard.rows.items() if match(row)}
+        for question, match in matches.items()
+    }
+    return News(heard.changes, rows, own, {})

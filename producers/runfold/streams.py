@@ -17,9 +17,6 @@ DEFAULT_SHARDS: Final = 8
 MAX_SHARDS: Final = 1024
 DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 
-CHANGES_CHANNEL: Final = "runfold:changes"
-"""Where workers say, after each commit, how far the feed of changes of its shards goes: a JSON
-object, one message for all of them, as each wakes every watcher."""
 
 _SHARDS_KEY: Final = "runfold:shards"
 _DROPPED_KEY: Final = "runfold:dropped"
@@ -33,6 +30,15 @@ def stream_key(shard: int) -> str:
 def shard_of(run_id: str, shards: int) -> int:
     """CRC-32 (zlib's) of the UTF-8 run id, modulo the number of shards."""
     return zlib.crc32(run_id.encode()) % shards
+
+
+def changes_channel(client: redis.Redis | redis.asyncio.Redis) -> str:
+    """Where workers announce, after each commit, what has changed: one message for all shards.
+
+    With the number of the database, which divides keys but not channels: another deployment may
+    have another one.
+    """
+    return f"runfold:changes:{client.connection_pool.connection_kwargs.get('db') or 0}"
 
 
 def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import ge, le, lt
 from typing import Any, Final
 
 import msgspec
@@ -110,9 +111,11 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
             found.append(of.status.in_(list(map(literal, self.statuses))))
         if self.tags:
             found.append(of.tags.contains(given("tags")))
-        for name, condition in _BOUNDS.items():
-            if getattr(self, name) is not None:
-                found.append(condition(of, given(name)))
+        found += [
+            compare(of[column], given(name))
+            for name, (column, compare) in BOUNDS.items()
+            if getattr(self, name) is not None
+        ]
         if self.q is not None:
             tag = None if tag_of(self.q) is None else given("q_tag")
             found.append(_search(of, given("q"), tag))
@@ -158,14 +161,15 @@ EQUAL: Final = {
 }
 """Fields that a column must equal, and which."""
 
-_BOUNDS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
-    "min_duration_us": lambda of, bound: of.duration_us >= bound,
-    "max_duration_us": lambda of, bound: of.duration_us <= bound,
-    "min_cost_nano_usd": lambda of, bound: of.cost_nano_usd >= bound,
-    "max_cost_nano_usd": lambda of, bound: of.cost_nano_usd <= bound,
-    "started_after": lambda of, bound: of.started_at >= bound,
-    "started_before": lambda of, bound: of.started_at < bound,
+BOUNDS: Final[dict[str, tuple[str, Callable[[Any, Any], Any]]]] = {
+    "min_duration_us": ("duration_us", ge),
+    "max_duration_us": ("duration_us", le),
+    "min_cost_nano_usd": ("cost_nano_usd", ge),
+    "max_cost_nano_usd": ("cost_nano_usd", le),
+    "started_after": ("started_at", ge),
+    "started_before": ("started_at", lt),
 }
+"""Fields that bound a column, which one, and how."""
 
 _TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("min_duration_us", "max_duration_us"), BigInteger),

@@ -5,7 +5,12 @@ money is in nano-dollars, so that sums are exact.
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
+
+from msgspec import Struct
+
+from runfold.codec import to_datetime
 
 LedgerRow = tuple[bytes, int, int, int, int, bytes]
 """One event as the ledger keeps it: run (the key's 16 bytes), id, at_us, kind (the place of its
@@ -48,6 +53,25 @@ class RunRow(NamedTuple):
     error_message: str | None
     error_node: str | None
 
+    @property
+    def queued_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.queued_us)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.started_us)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.finished_us)
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if us is None else to_datetime(us)
+
 
 class NodeRow(NamedTuple):
     """The final image of an attempt at a node."""
@@ -81,8 +105,7 @@ class StatsKey(NamedTuple):
     shard: int
 
 
-@dataclass(slots=True)
-class StatsDifference:
+class StatsDifference(Struct, gc=False):
     """What to add to one rollup row: new minus old.
 
     `durations` counts, for each duration in microseconds, how often it came minus how often it
@@ -94,7 +117,7 @@ class StatsDifference:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nano_usd: int = 0
-    durations: dict[int, int] = field(default_factory=dict)
+    durations: dict[int, int] = {}
 
     @property
     def takes_back(self) -> bool:

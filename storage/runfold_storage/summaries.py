@@ -112,35 +112,43 @@ class RunPage(Struct, frozen=True):
 
 
 def run_id(row: Any) -> str:
-    """The id that the run was given."""
-    return row.given_id if row.given_id is not None else str(row.run)
+    """The id that the run was given; `row` is one of `runs`, or the `RunRow` of a batch."""
+    if row.given_id is not None:
+        return str(row.given_id)
+    if not isinstance(row.run, bytes):
+        return str(row.run)
+    key = row.run.hex()  # to make a UUID of it takes five times as long
+    return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
 
 
 def facts_of(row: Any) -> dict[str, Any]:
     """The fields of `RunFacts` from a row of `runs`."""
-    return {
-        "id": run_id(row),
-        "project": row.project,
-        "workflow": row.workflow,
-        "status": row.status,
-        "attempt": row.attempt,
-        "parent_run": row.parent_run,
-        "trigger_type": row.trigger_type,
-        "user": row.user,
-        "session": row.session,
-        "tags": row.tags or {},
-        "queued_at": row.queued_at,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "duration_ms": to_ms(row.duration_us),
-        "usage": usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
-        "exit_code": row.exit_code,
-    }
+    summary = summary_of(row)
+    return {name: getattr(summary, name) for name in RunFacts.__struct_fields__}
 
 
 def summary_of(row: Any) -> RunSummary:
-    """A row of `runs` in the words of the contract."""
-    return RunSummary(**facts_of(row), nodes=counts_of(row), error=error_of(row))
+    """A row of `runs`, or the `RunRow` of a batch, in the words of the contract."""
+    return RunSummary(
+        id=run_id(row),
+        project=row.project,
+        workflow=row.workflow,
+        status=row.status,
+        attempt=row.attempt,
+        parent_run=row.parent_run,
+        trigger_type=row.trigger_type,
+        user=row.user,
+        session=row.session,
+        tags=row.tags or {},
+        queued_at=row.queued_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        duration_ms=to_ms(row.duration_us),
+        usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+        exit_code=row.exit_code,
+        nodes=counts_of(row),
+        error=error_of(row),
+    )
 
 
 def counts_of(row: Any) -> NodeCounts:

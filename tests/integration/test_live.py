@@ -1,6 +1,7 @@
 """Watching: what a client of the streams is told, over real Redis and PostgreSQL."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -8,8 +9,14 @@ import psycopg
 import pytest
 import redis
 
+from histories import NOON_US
+from oracle import project
 from posting import post
+from runfold.streams import changes_channel
 from runfold_storage import changes
+from runfold_storage.announcements import announce
+from runfold_storage.change_feed import decode_feed_cursor
+from runfold_storage.rows import Advance, Batch, RunRow
 from server_sent import Listener, Received, listening
 from services import serving, serving_and_working
 from told import event
@@ -192,6 +199,69 @@ def test_a_lost_wake_up_only_delays(
             assert killed
         post(api, event("started", "a", 0, workflow="w"))
         listener.wait(has("changed"), what="the change")
+
+
+def test_what_is_announced_is_told_before_it_is_read(
+    api: httpx.Client, redis_url: str, migrated_url: str
+) -> None:
+    """Within a second the database is looked into all the same, and has the last word."""
+    with listening(api, LIVE) as listener, redis.Redis.from_url(redis_url) as client:
+        listener.wait(has("snapshot"), what="the snapshot")
+        cursor = decode_feed_cursor(listener.last_id)
+        assert cursor is not None
+        ghost = a_run("ghost", shards=len(cursor))
+        last = cursor[ghost.shard] + 1
+        step = Advance(ghost.shard, "0-0", 0, "1-0", 1, last, None)
+        batch = Batch(advances=[step], new_runs=[(ghost, last)])
+        message = announce(batch, with_runs=True)
+        channel = changes_channel(client)
+        wait_until(lambda: client.publish(channel, message) > 0, what="a subscription")
+        listener.wait(has("changed"), what="what was announced")
+        assert listener.named("changed")[0]["id"] == "ghost"
+        listener.wait(has("snapshot", 2), what="a look into the database")
+        assert seen(listener.events) == {}
+        post(api, event("started", "real", 0, workflow="w"))
+        listener.wait(has("changed", 2), what="a real run")
+        assert seen(listener.events) == listed(api)
+
+
+def test_another_database_of_the_same_redis_is_another_deployment(
+    api: httpx.Client, redis_url: str
+) -> None:
+    """Its channels are not divided as its keys are: what is announced there is not for us."""
+    with (
+        redis.Redis.from_url(redis_url) as ours,
+        redis.Redis.from_url(redis_url.replace("db=0", "db=9")) as theirs,
+    ):
+        assert changes_channel(ours) != changes_channel(theirs)
+        with listening(api, LIVE):
+            heard = partial(ours.publish, changes_channel(ours), b"")
+            wait_until(heard, what="a subscription")
+            assert theirs.publish(changes_channel(theirs), b"") == 0
+
+
+def a_run(run: str, shards: int) -> RunRow:
+    [row] = project(
+        [{"type": "started", "run": run, "id": 0, "at_us": NOON_US, "workflow": "w"}], shards
+    ).runs.values()
+    return row
+
+
+def test_filters_that_only_postgresql_can_tell_beside_others(api: httpx.Client) -> None:
+    """All of them are told the same of the same runs."""
+    with (
+        listening(api, f"{LIVE}?q=needle") as texts_of,
+        listening(api, f"{LIVE}?workflow=needle") as of_workflow,
+    ):
+        for listener in (texts_of, of_workflow):
+            listener.wait(has("snapshot"), what="the snapshot")
+        for number in range(3):
+            post(api, event("started", f"run {number}", 0, workflow="needle", project="p"))
+            post(api, event("started", f"other {number}", 0, workflow="hay"))
+            for listener in (texts_of, of_workflow):
+                listener.wait(has("changed", number + 1), what="the run")
+        assert texts_of.named("changed") == of_workflow.named("changed")
+        assert seen(texts_of.events) == listed(api, "&workflow=needle")
 
 
 def test_a_deleted_run_is_told(api: httpx.Client) -> None:

@@ -2,14 +2,23 @@
 
 import fakeredis
 import pytest
+import redis.asyncio
 
 from runfold import ShardsDiffer
-from runfold.streams import agree_on_shards, connect, shard_of, stream_key
+from runfold.streams import agree_on_shards, changes_channel, connect, shard_of, stream_key
 
 
 def test_keys_carry_a_hash_tag() -> None:
     """All keys of a shard live in one slot of a Redis Cluster."""
     assert stream_key(3) == "runfold:{3}:events"
+
+
+@pytest.mark.parametrize(("path", "db"), [("", 0), ("/0", 0), ("/5", 5), ("?db=7", 7)])
+def test_a_database_has_a_channel_of_its_own(path: str, db: int) -> None:
+    """However its number is given, and whoever is connected: a worker, or the API."""
+    url = f"redis://127.0.0.1:6379{path}"
+    assert changes_channel(connect(url)) == f"runfold:changes:{db}"
+    assert changes_channel(redis.asyncio.Redis.from_url(url)) == f"runfold:changes:{db}"
 
 
 def test_hashing_is_fixed() -> None:

@@ -1,28 +1,40 @@
-"""After a commit: watchers are woken, and what is committed leaves its stream.
+"""After a commit: watchers are told, and what is committed leaves its stream.
 
 Both may be lost when a worker dies right then. Watchers look for themselves a little later, and
 whoever takes the shard over trims it up to its position.
 """
 
-import msgspec
 import redis
 
 from runfold import streams
 from runfold.crashing import crash_point
+from runfold_storage.announcements import announce
 from runfold_storage.lag import order
 from runfold_storage.rows import Batch
 
 
-def publish_and_trim(client: redis.Redis, batch: Batch) -> None:
-    """Tell watchers how far the feed goes now, and let go of the frames that are committed."""
-    with client.pipeline(transaction=False) as pipeline:
-        reached = {str(step.shard): step.feed_seq for step in batch.advances}
-        pipeline.publish(streams.CHANGES_CHANNEL, msgspec.json.encode(reached))
-        crash_point("after_publish", pipeline.execute)
-        for step in batch.advances:
-            trim(pipeline, step.shard, step.position)
-        pipeline.execute()
-        crash_point("after_trim")
+class Publisher:
+    """Of one worker, which knows whether anybody listened the last time."""
+
+    def __init__(self, client: redis.Redis, channel: str) -> None:
+        self._client = client
+        self._channel = channel
+        self._is_heard = False
+
+    def publish_and_trim(self, batch: Batch) -> None:
+        """Announce a batch that is committed, and let go of its frames.
+
+        Its rows only go to those who listen: they can read them, should they come just now.
+        """
+        with self._client.pipeline(transaction=False) as pipeline:
+            message = announce(batch, with_runs=self._is_heard)
+            pipeline.publish(self._channel, message)
+            crash_point("after_publish", pipeline.execute)
+            for step in batch.advances:
+                trim(pipeline, step.shard, step.position)
+            heard_by, *_ = pipeline.execute()
+            crash_point("after_trim")
+        self._is_heard = heard_by > 0
 
 
 def trim(client: redis.Redis, shard: int, position: str) -> None:

@@ -36,7 +36,7 @@ from .merging import merging
 from .metrics import Metrics
 from .ownership import Ownership
 from .pipelining import Pipeline
-from .publishing import publish_and_trim
+from .publishing import Publisher
 from .watching import Watch
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,9 @@ class Worker:
             ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
             stack.enter_context(merging(settings.database_url))
             committer = Committer(writing, reading=reading, metrics=metrics)
+            publisher = Publisher(client, streams.changes_channel(client))
             pipeline = stack.enter_context(
-                Pipeline(committer, partial(_committed, client, metrics))
+                Pipeline(committer, partial(_committed, publisher, metrics))
             )
             watch = stack.enter_context(
                 Watch(settings.redis_url, settings.database_url, metrics, settings.limits)
@@ -148,6 +149,6 @@ def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted:
     return agreed
 
 
-def _committed(client: redis.Redis, metrics: Metrics, batch: Batch) -> None:
+def _committed(publisher: Publisher, metrics: Metrics, batch: Batch) -> None:
     metrics.folded(batch)
-    publish_and_trim(client, batch)
+    publisher.publish_and_trim(batch)
