@@ -23,7 +23,7 @@ from runfold_stack.errors import ProgramNotFoundError
 from runfold_stack.postgres_server import PostgresServer
 from runfold_stack.redis_server import RedisServer
 from runfold_storage import databases
-from runfold_storage.batches import prepare_session
+from runfold_storage.batches import prepare_writing
 from runfold_storage.migrate import migrate
 from runfold_storage.positions import ensure_shards
 
@@ -129,7 +129,7 @@ def database(migrated_url: str) -> Iterator[psycopg.Connection]:
 def deployment(database: psycopg.Connection) -> None:
     """`migrated_url` has its shards, and `database` all that writing batches takes."""
     ensure_shards(database, SHARDS)
-    prepare_session(database)
+    prepare_writing(database)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Self
 
 from psycopg.conninfo import conninfo_to_dict
 
-_COMMIT = b"COMMIT\0"
+_LAST_WORDS = (b"COMMIT\0", b"runfold_batch\0")
+"""The end of a transaction, and a small batch, which is one by itself (`at_once`)."""
 _READY = b"Z\0\0\0\x05"
 
 
@@ -66,7 +67,7 @@ class CuttingProxy:
         answers.start()
         with client, server:
             while data := _receive(client):
-                if _COMMIT in data and self._cut is not None:
+                if self._cut is not None and any(words in data for words in _LAST_WORDS):
                     if self._cut:
                         # The answers stop here, so that this thread alone sees the last one.
                         client.shutdown(socket.SHUT_RDWR)

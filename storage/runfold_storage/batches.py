@@ -5,35 +5,25 @@ shard waiting until it finds that the position has moved.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import psycopg
 
 from runfold.crashing import crash_point
 
-from .changes import ChangeRow, change_rows, write_changes
+from .at_once import prepare_at_once, write_at_once
+from .changes import write_changes
 from .copying import copy_encoded
-from .encoding import (
-    EVENT_FIELDS,
-    NODE_FIELDS,
-    RUN_FIELDS,
-    encode_events,
-    encode_nodes,
-    encode_runs,
-    encode_stats,
-)
+from .encoding import EVENT_FIELDS, NODE_FIELDS, RUN_FIELDS
 from .errors import LedgerKnowsMore, PositionMoved
-from .extremes import TakenBack, find_extremes, taken_back
-from .fields import COPIED, RECORDS
+from .extremes import find_extremes
 from .positions import advance_positions
+from .prepared import Prepared, is_at_once, prepare
+from .projections import NODES, RUNS
 from .rollups import STATS
-from .rows import Advance, Batch, DeadLetter
+from .rows import Batch, DeadLetter
 from .unmerged import append_differences, merge_shards
-from .upserts import Rows, Upsert
-
-SMALL: Final = 2000
-"""Events: below it, a batch costs as much as the statements that write it."""
 
 DATA_ERRORS: Final = (
     psycopg.DataError,
@@ -43,62 +33,16 @@ DATA_ERRORS: Final = (
 """What PostgreSQL raises when a batch's data are to blame, and repeating it would not help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A batch as the database takes it: what is new as COPY does, what may be there as records."""
-
-    advances: Sequence[Advance]
-    events: Sequence[bytes]
-    new_runs: bytes
-    changed_runs: Rows
-    new_nodes: bytes
-    changed_nodes: Rows
-    stats: Rows
-    taken_back: Sequence[TakenBack]
-    """Rollups whose extremes may have to be looked up."""
-    stats_shards: Sequence[int]
-    stats_wait: bool
-    """Whether the differences are appended, for someone else to merge."""
-    told: Sequence[ChangeRow]
-    """What watchers are told."""
-    dead_letters: Sequence[DeadLetter]
-
-
-def prepare(batch: Batch) -> Prepared:
-    """All work on a batch that needs no database; `psycopg.DataError` for what cannot be stored.
-
-    Apart from `write_batch`, so that one batch can be prepared while another one is written.
-    """
-    new_runs, changed_runs = batch.new_runs, batch.changed_runs
-    new_nodes, changed_nodes = batch.new_nodes, batch.changed_nodes
-    is_small = len(batch.events) < SMALL
-    if is_small:  # a COPY of its own would take longer than it saves
-        new_runs, changed_runs = [], new_runs + changed_runs
-        new_nodes, changed_nodes = [], new_nodes + changed_nodes
-    stats = {key: difference for key, difference in batch.stats.items() if difference.changes}
-    gone = taken_back(stats)
-    return Prepared(
-        advances=batch.advances,
-        events=list(encode_events(batch.events)) if batch.events else [],
-        new_runs=encode_runs(new_runs, COPIED) if new_runs else b"",
-        changed_runs=Rows(len(changed_runs), encode_runs(changed_runs, RECORDS)),
-        new_nodes=encode_nodes(new_nodes, COPIED) if new_nodes else b"",
-        changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
-        stats=Rows(len(stats), encode_stats(stats)),
-        taken_back=gone,
-        stats_shards=sorted({key.shard for key in stats}),
-        stats_wait=is_small and not gone and bool(stats),
-        told=change_rows(batch.new_runs, batch.changed_runs),
-        dead_letters=batch.dead_letters,
-    )
-
-
 def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
-    """Write a batch in the transaction that is open; the caller commits. After `prepare_session`.
+    """Write a batch in the transaction that is open; the caller commits. After `prepare_writing`.
 
-    Raises `PositionMoved` when another worker was there first, `LedgerKnowsMore` when what the
-    batch takes for new is there already, and `DATA_ERRORS`; roll back after any.
+    One that goes at once needs none, and is committed then. Raises `PositionMoved` when another
+    worker was there first, `LedgerKnowsMore` when what the batch takes for new is there already,
+    and `DATA_ERRORS`; roll back after any.
     """
+    if is_at_once(batch):
+        write_at_once(connection, batch)
+        return
     advance_positions(connection, batch.advances)
     crash_point("after_positions_move")
     try:
@@ -131,7 +75,7 @@ def write_images(connection: psycopg.Connection, batch: Batch) -> None:
 
 def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
     with connection.pipeline():
-        for upsert, rows in ((_RUNS, batch.changed_runs), (_NODES, batch.changed_nodes)):
+        for upsert, rows in ((RUNS, batch.changed_runs), (NODES, batch.changed_nodes)):
             if rows.n:
                 upsert.insert(connection, rows)
         if batch.stats_wait:
@@ -146,21 +90,17 @@ def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
                 find_extremes(connection, gone)
 
 
-_RUNS: Final = Upsert(
-    "runs",
-    RUN_FIELDS,
-    ("shard", "run"),
-    # The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
-    merged={"seen_at": "greatest(runs.seen_at, excluded.seen_at)"},
-)
-_NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt"))
-
-
 def prepare_session(connection: psycopg.Connection) -> None:
-    """Make what `write_batch` needs to have on a connection."""
+    """Make what `write_images` needs to have on a connection."""
     let_go_when_frozen(connection)
-    for upsert in (_RUNS, _NODES, STATS):
+    for upsert in (RUNS, NODES, STATS):
         upsert.prepare(connection)
+
+
+def prepare_writing(connection: psycopg.Connection) -> None:
+    """Make what `write_batch` needs to have on a connection."""
+    prepare_session(connection)
+    prepare_at_once(connection)
 
 
 def let_go_when_frozen(connection: psycopg.Connection) -> None:

@@ -15,7 +15,9 @@ from uuid import UUID
 
 import psycopg
 
+from .fields import bytea_array, int2_array, int8_array
 from .rows import RunRow
+from .upserts import Binary
 
 KEPT_MINUTES: Final = 10
 
@@ -49,17 +51,22 @@ def change_rows(
 
 def write_changes(connection: psycopg.Connection, rows: Sequence[ChangeRow]) -> None:
     """Part of the transaction that writes the runs."""
-    connection.execute(
-        """
-        INSERT INTO changes (shard, feed_seq, runs)
-        SELECT * FROM unnest(%b::smallint[], %b::bigint[], %b::bytea[])
-        """,
-        (
-            [row.shard for row in rows],
-            [row.feed_seq for row in rows],
-            [row.runs for row in rows],
-        ),
-    )
+    connection.execute(NOTE, [Binary(each) for each in notes_of(rows)])
+
+
+def notes_of(rows: Sequence[ChangeRow]) -> list[bytes]:
+    """The parameters of `NOTE`, in binary form."""
+    return [
+        int2_array([row.shard for row in rows]),
+        int8_array([row.feed_seq for row in rows]),
+        bytea_array([row.runs for row in rows]),
+    ]
+
+
+NOTE: Final = """
+    INSERT INTO changes (shard, feed_seq, runs)
+    SELECT * FROM unnest(%b::smallint[], %b::bigint[], %b::bytea[])
+"""
 
 
 def note_gone(connection: psycopg.Connection, shard: int, gone: Sequence[tuple[UUID, str]]) -> None:

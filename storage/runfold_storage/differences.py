@@ -5,6 +5,7 @@ one row of the rollups always speaks of the same runs. Nodes count under their n
 """
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Final
 
 from .rows import NodeRow, RunRow, StatsDifference, StatsKey
@@ -27,6 +28,18 @@ def add_run(differences: Differences, scope: Scope, run: RunRow, sign: int) -> N
     """Count a run once more (`sign` 1) or take it out again (-1)."""
     workflow, project, hour_us = scope
     _add(differences, (workflow, project, "", hour_us, run.status, run.shard), run, sign)
+
+
+def change_run(differences: Differences, scope: Scope, old: RunRow, new: RunRow) -> None:
+    """Count a run as it is now and no longer as it was, in the scope that it keeps."""
+    if _figures(old) != _figures(new):  # most changes are of what is not counted
+        add_run(differences, scope, old, -1)
+        add_run(differences, scope, new, 1)
+
+
+_figures: Final = attrgetter(
+    "status", "input_tokens", "output_tokens", "cost_nano_usd", "duration_us"
+)
 
 
 def add_node(differences: Differences, scope: Scope, node: NodeRow, sign: int) -> None:

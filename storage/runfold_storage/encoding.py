@@ -43,6 +43,7 @@ _CHUNK_BYTES: Final = 256 * 1024
 _MOST_KEYS: Final = 10_000
 
 _EVENT: Final = struct.Struct(">i16siqiqi")
+_EVENT_RECORD: Final = struct.Struct(f">{RECORDS.prefix}16s{RECORDS.prefix}q{RECORDS.prefix}q")
 
 
 def encode_events(events: Iterable[LedgerRow]) -> Iterator[bytes]:
@@ -66,6 +67,22 @@ def encode_events(events: Iterable[LedgerRow]) -> Iterator[bytes]:
             size = 0
     parts.append(COPY_END)
     yield b"".join(parts)
+
+
+def encode_event_records(events: Iterable[LedgerRow]) -> bytes:
+    """Rows of the ledger, as the elements of an array of records; the type is a text."""
+    heads: dict[tuple[int, int], bytes] = {}
+    pack, sized_text = _EVENT_RECORD.pack, RECORDS.sized_text
+    uuid, int8, time = RECORDS.uuid, RECORDS.int8, RECORDS.time
+    encoded = []
+    for run, event_id, at_us, kind, shard, body in events:
+        head = heads.get((kind, shard))
+        if head is None:
+            head = RECORDS.texts(TYPES[kind]) + _SHARD.pack(RECORDS.int2, shard)
+            heads[kind, shard] = head
+        fields = pack(uuid, run, int8, event_id, time, at_us - EPOCH_2000_US)
+        encoded.append(head + fields + sized_text(body))
+    return RECORDS.rows(encoded, len(EVENT_FIELDS))
 
 
 def encode_nodes(rows: Iterable[NodeRow], form: Form) -> bytes:

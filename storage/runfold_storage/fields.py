@@ -19,6 +19,7 @@ EPOCH_2000_US: Final = 946_684_800_000_000
 _INT2: Final = 21
 _INT4: Final = 23
 _INT8: Final = 20
+_BYTEA: Final = 17
 _TEXT: Final = 25
 _UUID: Final = 2950
 _TIME: Final = 1184
@@ -85,6 +86,10 @@ class Form:
         if us is None:
             return self.no_time
         return self._pack_int8(self.time, us - EPOCH_2000_US)
+
+    def sized_text(self, text: bytes) -> bytes:
+        """A text that is encoded already."""
+        return self._sized(_TEXT, text)
 
     def text_array(self, values: Sequence[str]) -> bytes:
         """Texts, in one field."""
@@ -167,6 +172,11 @@ def int8_array(values: Collection[int | None]) -> bytes:
     """The value of an array of integers of 8 bytes, or nulls."""
     elements = b"".join([_NULL if value is None else _ELEMENT_INT8(8, value) for value in values])
     return array_of(_INT8, len(values), elements)
+
+
+def bytea_array(values: Collection[bytes]) -> bytes:
+    """The value of an array of bytes."""
+    return array_of(_BYTEA, len(values), b"".join(map(_sized, values)))
 
 
 def _sized(data: bytes) -> bytes:

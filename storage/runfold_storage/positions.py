@@ -96,22 +96,24 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
 
     They are taken in the order of the shards, so that two workers cannot deadlock.
     """
-    moved = connection.execute(
-        _ADVANCE,
-        [
-            Binary(int2_array([step.shard for step in advances])),
-            Binary(text_array([step.believed for step in advances])),
-            Binary(int8_array([step.generation for step in advances])),
-            Binary(text_array([step.position for step in advances])),
-            Binary(int8_array([step.consumed for step in advances])),
-            Binary(int8_array([step.feed_seq for step in advances])),
-            Binary(int8_array([step.folded_us for step in advances])),
-        ],
-    )
+    moved = connection.execute(ADVANCE, [Binary(each) for each in steps_of(advances)])
     reached = {shard for (shard,) in moved}
     for step in advances:
         if step.shard not in reached:
             raise PositionMoved(step.shard, step.believed)
+
+
+def steps_of(advances: Sequence[Advance]) -> list[bytes]:
+    """The parameters of `ADVANCE`, in binary form."""
+    return [
+        int2_array([step.shard for step in advances]),
+        text_array([step.believed for step in advances]),
+        int8_array([step.generation for step in advances]),
+        text_array([step.position for step in advances]),
+        int8_array([step.consumed for step in advances]),
+        int8_array([step.feed_seq for step in advances]),
+        int8_array([step.folded_us for step in advances]),
+    ]
 
 
 def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
@@ -147,7 +149,7 @@ def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) 
     )
 
 
-_ADVANCE: Final = """
+ADVANCE: Final = """
     WITH steps AS MATERIALIZED (
         SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq,
             to_timestamp(s.folded_us / 1e6) AS folded_at

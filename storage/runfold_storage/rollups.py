@@ -87,11 +87,16 @@ _DAYS: Final = """
 """
 
 
-# What is not merged yet of some shards: taken from where it is, and added up by key.
+# What is not merged yet of some shards: taken from where it is, and added up by key. Whoever had
+# a shard a moment ago may have done so behind the snapshot of this statement: then its row is that
+# of after the lock, and what is deleted already is not deleted again.
 _MERGED: Final = """
-    taken AS (
-        DELETE FROM stats_differences AS s USING stats_merged AS m
-        WHERE m.shard = ANY(%b::smallint[]) AND s.shard = m.shard AND s.id > m.id
+    held AS MATERIALIZED (
+        SELECT shard, id FROM stats_merged WHERE shard = ANY(%b::smallint[])
+        ORDER BY shard FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        DELETE FROM stats_differences AS s USING held AS m
+        WHERE s.shard = m.shard AND s.id > m.id
         RETURNING s.shard, s.id, s.differences
     ), marked AS (
         UPDATE stats_merged AS m SET id = newest.id
@@ -137,7 +142,7 @@ class _Rollups(Upsert):
 
     @cached_property
     def merging(self) -> bytes:
-        """The statement that merges what waits; its parameter: the shards, which are held."""
+        """The statement that merges what waits of these shards, but for those that others hold."""
         adding = self._adding(sql.Identifier("merged"))
         return as_text(sql.SQL("WITH {}, {}").format(sql.SQL(_MERGED), adding))
 

@@ -2,7 +2,7 @@
 
 A row of a rollup costs a small batch as much as a row of a run does, and the next batch changes the
 same ones again. So small batches append their differences as they are, a row for each shard, and
-what came in a quarter of a second is merged at once, beside the fold. Nobody is told less: whoever
+what came in half a second is merged at once, beside the fold. Nobody is told less: whoever
 reads rollups adds `unmerged_stats`, in the same snapshot.
 
 `stats_merged` says up to where a shard's differences are merged, so that no reader looks at rows
@@ -23,7 +23,7 @@ from .upserts import Rows
 
 def append_differences(connection: psycopg.Connection, differences: Rows) -> None:
     """In the transaction of their batch, which takes nothing back (`extremes`)."""
-    connection.execute(_APPEND, (STATS.array(connection, differences),))
+    connection.execute(APPEND, (STATS.array(connection, differences),))
 
 
 def waiting_shards(connection: psycopg.Connection) -> list[int]:
@@ -32,26 +32,20 @@ def waiting_shards(connection: psycopg.Connection) -> list[int]:
 
 
 def merge_differences(connection: psycopg.Connection, shard: int) -> None:
-    """Merge what waits of a shard, unless someone is at it; in a transaction of its own."""
-    with connection.transaction():
-        if connection.execute(_HOLD + " SKIP LOCKED", ([shard],)).fetchone() is not None:
-            _merge(connection, [shard])
+    """Merge what waits of a shard, unless someone is at it: a transaction of its own."""
+    connection.execute(STATS.merging, ([shard],))
 
 
 def merge_shards(connection: psycopg.Connection, shards: Sequence[int]) -> None:
     """Merge what waits of these, in the transaction that is open, and keep others from them."""
     connection.execute(_HOLD, (shards,))
-    _merge(connection, shards)
-
-
-def _merge(connection: psycopg.Connection, shards: Sequence[int]) -> None:
     # A statement of its own, so that it sees what the last one who held a shard has done.
     waiting = connection.execute(_WAITING_OF, (shards,)).fetchall()
     if waiting:
         connection.execute(STATS.merging, ([shard for (shard,) in waiting],))
 
 
-_APPEND: Final = """
+APPEND: Final = """
     INSERT INTO stats_differences (shard, differences)
     SELECT d.shard, array_agg(d) FROM unnest(%b::stats_difference[]) AS d GROUP BY d.shard
 """

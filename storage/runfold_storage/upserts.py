@@ -26,28 +26,24 @@ class Rows(NamedTuple):
     encoded: bytes
 
 
-class Upsert:
-    """How rows with these fields get into a table, whether their key is there or not.
+class Append:
+    """How rows with these fields get into a table as records.
 
-    Without `assignments`, what comes replaces what is there, but for the columns that are
-    `merged`. The statement's text stays the same, so that the driver prepares it.
+    `enums` names columns of enumerated types, which are given as texts. The statement's text stays
+    the same, so that it is prepared once.
     """
 
     def __init__(
         self,
         table: str,
         fields: tuple[str, ...],
-        key: tuple[str, ...],
         *,
-        merged: Mapping[str, str] | None = None,
-        assignments: str | None = None,
+        enums: Mapping[str, str] | None = None,
         record: str | None = None,
     ) -> None:
         self._table = table
         self._fields = fields
-        self._key = key
-        self._merged = merged or {}
-        self._assignments = assignments
+        self._enums = enums or {}
         self._record: Final = record or f"batch_{table}"
         self._is_temporary: Final = record is None
         self._type: Final = (
@@ -63,14 +59,18 @@ class Upsert:
             connection.execute(
                 sql.SQL(
                     "CREATE TEMPORARY TABLE IF NOT EXISTS {} AS SELECT {} FROM {} WITH NO DATA"
-                ).format(self._type, _names(self._fields), sql.Identifier(self._table))
+                ).format(
+                    self._type,
+                    self._columns(dict.fromkeys(self._enums, "text")),
+                    sql.Identifier(self._table),
+                )
             )
         found = TypeInfo.fetch(connection, self._type)
         assert found is not None
         found.register(connection)
 
     def insert(self, connection: psycopg.Connection, rows: Rows) -> None:
-        """Insert these rows, or update what is there; after `prepare`."""
+        """Write these rows; after `prepare`."""
         connection.execute(self.statement, (self.array(connection, rows),))
 
     def array(self, connection: psycopg.Connection, rows: Rows) -> "Binary":
@@ -84,6 +84,42 @@ class Upsert:
         return as_text(self._insert_from(sql.SQL("unnest(%b::{}[])").format(self._type)))
 
     def _insert_from(self, source: sql.Composable) -> sql.Composed:
+        return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+            sql.Identifier(self._table), _names(self._fields), self._columns(self._enums), source
+        )
+
+    def _columns(self, types: Mapping[str, str]) -> sql.Composed:
+        return sql.SQL(", ").join(
+            sql.SQL("{0}::{1} AS {0}").format(sql.Identifier(name), sql.Identifier(types[name]))
+            if name in types
+            else sql.Identifier(name)
+            for name in self._fields
+        )
+
+
+class Upsert(Append):
+    """The same whether their key is there or not.
+
+    Without `assignments`, what comes replaces what is there, but for the columns that are
+    `merged`.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        fields: tuple[str, ...],
+        key: tuple[str, ...],
+        *,
+        merged: Mapping[str, str] | None = None,
+        assignments: str | None = None,
+        record: str | None = None,
+    ) -> None:
+        super().__init__(table, fields, record=record)
+        self._key = key
+        self._merged = merged or {}
+        self._assignments = assignments
+
+    def _insert_from(self, source: sql.Composable) -> sql.Composed:
         changed = {
             name: sql.SQL("excluded.{}").format(sql.Identifier(name))
             for name in self._fields
@@ -95,15 +131,8 @@ class Upsert:
         )
         if self._assignments is not None:
             assignments = sql.SQL(self._assignments)
-        return sql.SQL(
-            "INSERT INTO {table} ({names}) SELECT {names} FROM {source} ORDER BY {keys} "
-            "ON CONFLICT ({keys}) DO UPDATE SET {assignments}"
-        ).format(
-            table=sql.Identifier(self._table),
-            source=source,
-            names=_names(self._fields),
-            keys=_names(self._key),
-            assignments=assignments,
+        return sql.SQL("{} ORDER BY {keys} ON CONFLICT ({keys}) DO UPDATE SET {}").format(
+            super()._insert_from(source), assignments, keys=_names(self._key)
         )
 
 

@@ -1,12 +1,15 @@
-"""Rows by COPY and as records: the two ways into a table leave the same in it."""
+"""Batches by COPY, as records and as one statement: all ways in leave the same in the tables."""
 
 from typing import Any
 
 import psycopg
 import pytest
 
-from runfold_storage import batches
-from runfold_storage.rows import Batch, NodeRow, RunRow, StatsDifference, StatsKey
+from runfold.codec import TYPES
+from runfold_storage import batches, prepared
+from runfold_storage.errors import LedgerKnowsMore, PositionMoved
+from runfold_storage.partitions import OWN_IDS
+from runfold_storage.rows import Advance, Batch, NodeRow, RunRow, StatsDifference, StatsKey
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -115,28 +118,122 @@ NODES = [
 ]
 
 
+EVENTS = [
+    (OWN_IDS.bytes[:15] + bytes([1 + n % 2]), n, n * DAY_US, n % len(TYPES), 1, body.encode())
+    for n, body in enumerate(("{}", '{"text":"naïve – 東京 🚀"}', "x" * 10_000, "") * 4)
+]
+STATS = {
+    StatsKey("w", "p", "", 0, "completed", 1): StatsDifference(n=3, durations={0: 1, 50: 2}),
+    StatsKey("w", "p", "n", 0, "running", 2): StatsDifference(n=-1, input_tokens=10**25),
+}
+WHAT = {
+    "events": "run, id, at, type, shard, body",
+    "runs": "*",
+    "nodes": "*",
+    "changes": "shard, feed_seq, runs, gone",
+    "positions": "shard, position, consumed, feed_seq, generation, folded_at",
+}
+
+
 def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
     """What is in the tables after this batch; nothing of it stays."""
     with database.transaction(force_rollback=True):
-        batches.write_batch(database, batches.prepare(batch))
-        return {
-            table: database.execute(f"SELECT * FROM {table} ORDER BY run").fetchall()
-            for table in ("runs", "nodes")
+        batches.write_batch(database, prepared.prepare(batch))
+        found = {
+            table: database.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
+            for table, columns in WHAT.items()
         }
+        # Wherever they are: merged, or waiting.
+        found["stats"] = database.execute(
+            """
+            SELECT workflow, project, node, hour, status, shard, n, duration_sum_us, input_tokens,
+                   bins, bin_counts
+            FROM (TABLE unmerged_stats UNION ALL SELECT workflow, project, node, hour, status,
+                  shard, n, n_timed, duration_min_us, duration_max_us, duration_sum_us,
+                  input_tokens, output_tokens, cost_nano_usd, bins, bin_counts FROM stats) AS s
+            ORDER BY shard
+            """
+        ).fetchall()
+        return found
 
 
-def test_both_ways_in_leave_the_same(
+def test_all_ways_in_leave_the_same(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New rows go by COPY in a large batch, and with those that have changed in a small one."""
-    numbered = [(run, number) for number, run in enumerate(RUNS, 1)]
-    batch = Batch(advances=[], new_runs=numbered, new_nodes=list(NODES))
-    as_records = write(database, batch)
-    monkeypatch.setattr(batches, "SMALL", 0)
+    """Few events go as one statement, more step by step, and many by COPY."""
+    batch = Batch(
+        advances=[Advance(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US), A_STEP],
+        events=EVENTS,
+        new_runs=[(run, number) for number, run in enumerate(RUNS, 1)],
+        new_nodes=list(NODES),
+        stats=STATS,
+    )
+    assert prepared.is_at_once(prepared.prepare(batch))
+    at_once = write(database, batch)
+    monkeypatch.setattr(prepared, "AT_ONCE", 0)
+    by_steps = write(database, batch)
+    monkeypatch.setattr(prepared, "SMALL", 0)
     copied = write(database, batch)
-    assert len(copied["runs"]) == len(RUNS)
-    assert len(copied["nodes"]) == len(NODES)
-    assert copied == as_records
+    assert [len(copied[table]) for table in ("events", "runs", "nodes", "changes", "stats")] == [
+        *(len(EVENTS), len(RUNS), len(NODES), 1, len(STATS))
+    ]
+    assert copied["positions"][1][:4] == (1, "5-1", 16, len(RUNS))
+    assert copied == by_steps
+    assert copied == at_once
+
+
+def test_large_events_go_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few they are."""
+    batch = Batch(advances=[A_STEP], events=EVENTS)
+    size = sum(len(body) for *_, body in EVENTS)
+    monkeypatch.setattr(prepared, "AT_ONCE_BYTES", size)
+    assert prepared.is_at_once(prepared.prepare(batch))
+    monkeypatch.setattr(prepared, "AT_ONCE_BYTES", size - 1)
+    assert not prepared.is_at_once(prepared.prepare(batch))
+
+
+A_STEP = Advance(2, "0-0", 0, "7-0", 1, 0, None)
+
+
+@pytest.mark.parametrize(
+    "moved", [A_STEP._replace(believed="6-0"), A_STEP._replace(generation=1)], ids=str
+)
+@pytest.mark.parametrize("at_once", [0, 400])
+def test_a_position_that_has_moved_keeps_all_out(
+    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, moved: Advance, at_once: int
+) -> None:
+    """Also the shards of the same batch whose positions are where they should be."""
+    monkeypatch.setattr(prepared, "AT_ONCE", at_once)
+    first = Advance(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US)
+    runs = [(run, number) for number, run in enumerate(RUNS, 1)]
+    batch = prepared.prepare(Batch(advances=[first, moved], events=EVENTS, new_runs=runs))
+    assert prepared.is_at_once(batch) == bool(at_once)
+    alone = prepared.prepare(Batch(advances=[moved], events=EVENTS))
+    for refused in (batch, alone):
+        with pytest.raises(PositionMoved) as raised, database.transaction():
+            batches.write_batch(database, refused)
+        assert (raised.value.shard, raised.value.position) == (2, moved.believed)
+    for table in ("events", "runs", "changes"):
+        assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    assert database.execute("SELECT DISTINCT position FROM positions").fetchall() == [("0-0",)]
+
+
+@pytest.mark.parametrize("at_once", [0, 400])
+def test_what_is_there_already_is_told_from_what_is_given_out(
+    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """An event makes the worker load its memory, a number of the feed makes it look for others."""
+    monkeypatch.setattr(prepared, "AT_ONCE", at_once)
+    step = Advance(1, "0-0", 0, "5-1", 16, 1, DAY_US)
+    run = (RUNS[0], 1)
+    again = Batch(advances=[step._replace(believed="5-1")], events=EVENTS)
+    numbered = Batch(advances=again.advances, changed_runs=[run])
+    batches.write_batch(
+        database, prepared.prepare(Batch(advances=[step], events=EVENTS, new_runs=[run]))
+    )
+    for batch, error in ((again, LedgerKnowsMore), (numbered, PositionMoved)):
+        with pytest.raises(error), database.transaction():
+            batches.write_batch(database, prepared.prepare(batch))
 
 
 def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:

@@ -15,12 +15,11 @@ from histories import NOON_US, SHARDS, History, cut, histories, made_up_runs, to
 from oracle import Event, Projection, project
 from runfold.ids import make_run_id, run_key
 from runfold.streams import shard_of
-from runfold_storage import partitions
+from runfold_storage import partitions, prepared
 from runfold_storage.databases import connect
 from runfold_storage.days import find_wrong_days
 from runfold_storage.errors import PositionMoved
 from runfold_storage.positions import ensure_shards, load_positions
-from runfold_workers import pipelining
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.pipelining import Pipeline
@@ -28,6 +27,12 @@ from tables import count, dead_letters, merge, read_projection, truncate
 from waiting import wait_until
 
 Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture(autouse=True, params=[0, 400], ids=["step by step", "at once"])
+def _way_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test holds for both ways in which small batches are written."""
+    monkeypatch.setattr(prepared, "AT_ONCE", request.param)
 
 
 @pytest.fixture
@@ -524,10 +529,8 @@ def test_a_refused_batch_of_a_shard_that_was_lost_meanwhile(
     regained: bool,
     open_connection: Connect,
     poisoned: psycopg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its frames were folded by another worker: the position does not go back to them."""
-    monkeypatch.setattr(pipelining, "SMALL", 0)  # so that the batch is on its way for a while
     committer, other = committer_on(open_connection()), committer_on(open_connection())
     frames = [frame_of(started(user="poison")), frame_of(ended("a run", 1), number=2)]
     shard = shard_of("a run", SHARDS)

@@ -108,7 +108,7 @@ def test_a_worker_counts_what_it_folds(
     for phase in PHASES:
         assert value(found, "runfold_worker_phase_seconds_count", phase=phase) >= 1
         assert value(found, "runfold_worker_phase_seconds_sum", phase=phase) > 0
-    assert value(found, "runfold_worker_phase_seconds_count", phase="commit") == batches
+    assert value(found, "runfold_worker_phase_seconds_count", phase="write") == batches
 
 
 def test_a_worker_tells_the_lag_of_its_shards(

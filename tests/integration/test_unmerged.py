@@ -11,7 +11,7 @@ from deliveries import framed, interleaved
 from oracle import project
 from rebuilds import differences
 from runfold.events import MAX_NAME
-from runfold_storage import batches, databases
+from runfold_storage import databases, prepared
 from runfold_storage.days import find_wrong_days
 from runfold_storage.deletions import delete_run
 from runfold_storage.history import History
@@ -78,7 +78,7 @@ def test_a_large_batch_after_small_ones(
 ) -> None:
     """What it takes from a status may be what has not been merged yet."""
     fold(migrated_url, [*RUNS, event("node_started", "c", 90_001, node="n")], is_merged=False)
-    monkeypatch.setattr(batches, "SMALL", 1)
+    monkeypatch.setattr(prepared, "SMALL", 1)
     ended = [event("node_finished", "c", 90_002, node="n"), event("completed", "c", 90_003)]
     fold(migrated_url, ended, is_merged=False)
     assert waiting_shards(database)
@@ -172,7 +172,7 @@ def test_merging_beside_the_fold_and_corrections(
 
     Every difference counts once, and nobody waits in a circle.
     """
-    monkeypatch.setattr(batches, "SMALL", 30)
+    monkeypatch.setattr(prepared, "SMALL", 30)
     chance = random.Random(7)
     events = interleaved(random.Random(6), 2000)
     frames = [

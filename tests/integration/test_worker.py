@@ -1,8 +1,8 @@
 """The worker's loop, on real servers: what it promises around the commit."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import redis
@@ -10,8 +10,11 @@ import redis
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.ids import make_run_id
-from runfold.streams import CHANGES_CHANNEL, agree_on_shards, stream_key
+from runfold.streams import agree_on_shards, changes_channel, stream_key
+from runfold_storage.announcements import Announcement, understand
+from runfold_storage.history import History
 from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.summaries import summary_of
 from runfold_storage.unmerged import waiting_shards
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
@@ -37,15 +40,54 @@ def test_changes_are_published_after_the_commit(
     """Who hears of a change can read it at once."""
     run = make_run_id(NOON_US)
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        pubsub.subscribe(CHANGES_CHANNEL)
+        pubsub.subscribe(changes_channel(client))
         with worker_thread(redis_url, migrated_url, SHARDS):
             for told in (1, 2, 3):
                 send(client, started(run, told), started(f"mine {told}"))
-                message = None
-                while message is None:
-                    message = pubsub.get_message(timeout=30)
+                announcement = next_announcement(pubsub)
                 found = database.execute("SELECT max(feed_seq), count(*) FROM runs").fetchone()
-                assert found == (json.loads(message["data"])["0"], told + 1)
+                assert found == (announcement.reached[0], told + 1)
+
+
+def test_rows_are_announced_as_they_are_listed(
+    client: redis.Redis, redis_url: str, migrated_url: str
+) -> None:
+    """Once somebody is known to listen, that is from the second batch on."""
+    texts = {"user": "ünal", "session": "s", "trigger": {"type": "cron"}, "parent_run": "p"}
+    run = make_run_id(NOON_US)
+    with (
+        client.pubsub(ignore_subscribe_messages=True) as pubsub,
+        worker_thread(redis_url, migrated_url, SHARDS),
+    ):
+        pubsub.subscribe(changes_channel(client))
+        send(client, started("first"))
+        assert next_announcement(pubsub).runs is None
+        usage = {"cost_usd": 0.5, "input_tokens": 7}
+        error = {"type": "E", "message": "no", "node": "n"}
+        failed = {"type": "failed", "run": run, "id": 2, "at_us": NOON_US + 1500}
+        send(
+            client,
+            started(run, tags={"a": "1", "b": "2"}, attempt=3, **texts),
+            {**failed, "error": error, "exit_code": 3, "usage": usage},
+            started("another"),
+        )
+        announced = next_announcement(pubsub).runs
+    assert announced is not None
+    with History(migrated_url) as history:
+        listed = {summary.id: summary for summary in history.runs().runs}
+    told = {summary.id: summary for each in announced if (summary := summary_of(each.row))}
+    assert told == {name: listed[name] for name in (run, "another")}
+    assert told[run].duration_ms == 1.5
+
+
+def next_announcement(pubsub: Any) -> Announcement:
+    """What a worker says next."""
+    message = None
+    while message is None:
+        message = pubsub.get_message(timeout=30)
+    announcement = understand(message["data"])
+    assert announcement is not None
+    return announcement
 
 
 def test_only_committed_frames_are_trimmed(

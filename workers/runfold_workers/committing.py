@@ -18,12 +18,13 @@ from uuid import UUID
 import psycopg
 
 from runfold.crashing import crash_point
-from runfold_storage.batches import DATA_ERRORS, Prepared, prepare, prepare_session, write_batch
+from runfold_storage.batches import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.lag import order
 from runfold_storage.ledger import load_for_fold, load_tombstones
 from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
+from runfold_storage.prepared import Prepared, is_at_once, prepare
 from runfold_storage.rows import Advance, Batch
 
 from .arrivals import NOTHING_REFUSED, Place, StreamEntry, take_apart
@@ -59,7 +60,7 @@ class Committer:
         self._metrics = metrics or Metrics()
         self._phases = self._metrics.phases
         self._reading = reading or connection
-        prepare_session(connection)
+        prepare_writing(connection)
         shards = count_shards(connection)
         self._folder = Folder(self._load, shards=shards, max_weight=max_memory_weight)
         self._weeks: set[date | None] = set()
@@ -112,13 +113,18 @@ class Committer:
             self._weeks |= missing
             crash_point("after_weeks_made")
         began = time.perf_counter()
-        with self._connection.transaction():
+        if is_at_once(batch):
             crash_point("before_positions_move")
             write_batch(self._connection, batch)
-            crash_point("before_commit")
-            written = time.perf_counter()
-        self._phases["write"].observe(written - began)
-        self._phases["commit"].observe(time.perf_counter() - written)
+            self._phases["write"].observe(time.perf_counter() - began)
+        else:
+            with self._connection.transaction():
+                crash_point("before_positions_move")
+                write_batch(self._connection, batch)
+                crash_point("before_commit")
+                written = time.perf_counter()
+            self._phases["write"].observe(written - began)
+            self._phases["commit"].observe(time.perf_counter() - written)
         crash_point("after_commit")
 
     def written(self, batch: Batch) -> None:

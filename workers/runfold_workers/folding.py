@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from runfold_storage.differences import Differences, add_node, add_run, scope_of
+from runfold_storage.differences import Differences, add_node, add_run, change_run, scope_of
 from runfold_storage.ledger import with_run_id
 from runfold_storage.positions import Position
 from runfold_storage.rows import Advance, Batch, DeadLetter, LedgerRow, NodeRow, RunRow
@@ -200,11 +200,15 @@ class _Changes:
     ) -> None:
         stats = self.stats
         scope = scope_of(row)
-        add_run(stats, scope, row, 1)
-        if before is not None:
+        if before is None:
+            add_run(stats, scope, row, 1)
+        else:
             old_scope = scope_of(before)
-            add_run(stats, old_scope, before, -1)
-            if old_scope != scope:  # all of them count elsewhere now
+            if old_scope == scope:
+                change_run(stats, scope, before, row)
+            else:  # all of them count elsewhere now
+                add_run(stats, old_scope, before, -1)
+                add_run(stats, scope, row, 1)
                 were = {id(attempt): old for attempt, old in replaced}
                 everyone = [each for name in run.nodes for each in run.attempts(name)]
                 replaced = [(each, were.get(id(each), each.row)) for each in everyone]

@@ -1,4 +1,4 @@
-"""Differences of small batches are merged into the rollups, a few times a second, beside the fold.
+"""Differences of small batches are merged into the rollups, twice a second, beside the fold.
 
 In a thread with a connection of its own: PostgreSQL works on it while the next batch is read and
 folded. One shard after the other, evenly, for a batch would wait for a core that merges all. It
@@ -22,11 +22,14 @@ from runfold_storage.unmerged import merge_differences, waiting_shards
 
 log = logging.getLogger(__name__)
 
-MERGE_EVERY_S: Final = 0.25
+MERGE_EVERY_S: Final = 0.5
 """How often each shard has its turn."""
 LOOK_EVERY_S: Final = 1.0
 """While there is nothing to merge."""
 RETRY_S: Final = 5.0
+# What is lost in a crash waits again, and so this need not wait for the disk. To plan the statement
+# each time would take a seventh of what it takes.
+_OPTIONS: Final = "-c synchronous_commit=off -c plan_cache_mode=force_generic_plan"
 
 
 @contextmanager
@@ -45,10 +48,7 @@ def merging(database_url: str) -> Iterator[None]:
 def _run(database_url: str, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
-            # What is lost in a crash waits again, and so this need not wait for the disk.
-            with connect(
-                database_url, autocommit=True, options="-c synchronous_commit=off"
-            ) as connection:
+            with connect(database_url, autocommit=True, options=_OPTIONS) as connection:
                 _merge(connection, stop)
         except (psycopg.Error, DatabaseUnreachable) as error:
             log.warning("statistics wait to be merged: %s", error)
