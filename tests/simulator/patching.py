@@ -51,7 +51,7 @@ class Folded(Land, Protocol):
     """What workers are given of the world."""
 
     small: int
-    """Batches below so many events are written without a thread."""
+    """Batches below so many events go at once, without a transaction around them."""
 
     @property
     def acting(self) -> Process:
@@ -73,9 +73,9 @@ def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[Non
         (committing, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
         (committing, "write_batch", lambda connection, batch: connection.write_batch(batch)),
         (committing, "prepare", snapshot),
-        (committing, "prepare_session", lambda connection: connection.prepare_session()),
+        (committing, "is_at_once", lambda batch: len(batch.events) < world.small),
+        (committing, "prepare_writing", lambda connection: connection.prepare_writing()),
         (pipelining, "prepare", snapshot),
-        (pipelining, "SMALL", world.small),
         (pipelining, "ThreadPoolExecutor", lambda *_, **__: Writer(world.acting)),
         (ownership, "connect", lambda *_, **__: Connection(world, world.acting)),
         (ownership, "hold", lambda connection, owner, **_: connection.hold(owner)),
@@ -84,6 +84,7 @@ def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[Non
         (ownership, "threading", threads),
         (ownership, "time", SimpleNamespace(monotonic=clock)),
         (watching, "threading", threads),
+        (loop, "time", SimpleNamespace(monotonic=clock, sleep=lambda _: None)),
         (loop, "load_positions", lambda connection, of: connection.load_positions(of)),
         (loop, "raise_incident", lambda connection, *_, **__: connection.raise_incident()),
         (loop, "mend", _mend),

@@ -61,6 +61,7 @@ class Connection:
         self._world = world
         self._process = process
         self._pending: Batch | None = None
+        self._is_open = False
         self.broken = False
 
     def count_shards(self) -> int:
@@ -97,7 +98,7 @@ class Connection:
     def ensure_weeks(self) -> None:
         self._call()
 
-    def prepare_session(self) -> None:
+    def prepare_writing(self) -> None:
         self._call()
 
     def __enter__(self) -> Self:
@@ -145,16 +146,23 @@ class Connection:
     @contextmanager
     def transaction(self, force_rollback: bool = False) -> Iterator[None]:
         self._call()
-        self._pending = None
+        self._pending, self._is_open = None, True
         try:
             yield
             if not force_rollback:
                 self._commit()
         finally:
-            self._pending = None
+            self._pending, self._is_open = None, False
 
     def write_batch(self, batch: Batch) -> None:
-        """All statements of a batch: those that read or compare do, the rest waits for COMMIT."""
+        """All statements of a batch: those that read or compare do, the rest waits for COMMIT.
+
+        Outside of a transaction it is one by itself.
+        """
+        if not self._is_open:
+            with self.transaction():
+                self.write_batch(batch)
+            return
         positions = self._world.database.paper.positions
         for step in sorted(batch.advances):
             now = positions[step.shard]

@@ -11,6 +11,7 @@ from runfold_workers.committing import Committer
 from runfold_workers.loop import Loop
 from runfold_workers.ownership import Ownership
 from runfold_workers.pipelining import Pipeline
+from runfold_workers.publishing import Publisher
 from runfold_workers.watching import Watch
 from runfold_workers.worker import PASSING, Worker, WorkerSettings, _committed
 
@@ -75,7 +76,7 @@ class Folding:
                 max_memory_weight=world.max_weight,
                 metrics=worker.metrics,
             )
-            committed = partial(_committed, client, worker.metrics)
+            committed = partial(_committed, Publisher(client, "changes"), worker.metrics)
             pipeline = stack.enter_context(Pipeline(committer, committed))
             watch = stack.enter_context(Watch("", "", worker.metrics, Limits()))
             loop = Loop(client, reading, committer, pipeline, ownership, watch, worker.metrics)

@@ -6,6 +6,8 @@ mended, only after everything that was submitted has been committed.
 
 import logging
 import threading
+import time
+from typing import Final
 
 import psycopg
 import redis
@@ -26,6 +28,10 @@ from .reading import BLOCK_MS, BUSY_BLOCK_MS, Reader
 from .watching import Watch
 
 log = logging.getLogger(__name__)
+
+GAP_S: Final = 0.01
+"""Between the beginnings of two batches at least: each costs as much as the rows of fifty events,
+whatever it holds, so at high rates smaller ones would come later, not sooner."""
 
 
 class Loop:
@@ -49,6 +55,7 @@ class Loop:
         self._ownership = ownership
         self._watch = watch
         self._metrics = metrics
+        self._next_at = 0.0
 
     def run(self, stop: threading.Event, collector: Collector) -> None:
         """Returns when everything that was read is committed."""
@@ -99,16 +106,21 @@ class Loop:
         if not self._committer.ahead:
             self._ownership.wait(RENEW_S)
             return
+        if (left_s := self._next_at - time.monotonic()) > 0:
+            time.sleep(left_s)
+        is_idle = not self._pipeline.busy
+        if is_idle:
+            self._pipeline.drain()  # how the last batch ended must not wait for the next frames
         entries = self._reader.read(
             {shard: ahead.position for shard, ahead in self._committer.ahead.items()},
-            block_ms=BUSY_BLOCK_MS if self._pipeline.busy else BLOCK_MS,
+            block_ms=BLOCK_MS if is_idle else BUSY_BLOCK_MS,
         )
         if entries:
+            self._next_at = time.monotonic() + GAP_S
             crash_point("after_read")
             self._pipeline.submit(entries)
             collector.after_batch()
-        elif not self._pipeline.busy:
-            self._pipeline.drain()
+        elif is_idle:
             collector.when_idle()
 
     def _lose(self, moved: PositionMoved) -> None:

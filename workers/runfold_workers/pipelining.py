@@ -1,9 +1,9 @@
 """Two batches at a time: while PostgreSQL works on one, the next is folded.
 
-Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both. A small
-batch is written at once: handing it over takes longer than it takes, and someone waits for it. The
-next batch is folded on the assumption that the one on its way is committed; if it is not, both
-are given up and everything starts over from the committed positions.
+Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both, and
+have the events of a small batch wait for twice as long. The next batch is folded on the assumption
+that the one on its way is committed; if it is not, both are given up and everything starts over
+from the committed positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from runfold.crashing import crash_point
-from runfold_storage.batches import SMALL, prepare
+from runfold_storage.prepared import prepare
 from runfold_storage.rows import Batch
 
 from .arrivals import StreamEntry
@@ -22,7 +22,6 @@ from .committing import REFUSED, Committer, weeks_of
 class _Folded(NamedTuple):
     batch: Batch
     write: Callable[[], None]
-    is_small: bool
 
 
 class Pipeline:
@@ -53,11 +52,7 @@ class Pipeline:
         if folded is None:
             self._commit(entries)
             return
-        if folded.is_small:
-            self._on_its_way = (entries, folded.batch, _done(folded.write))
-            self._settle()
-        else:
-            self._on_its_way = (entries, folded.batch, self._writer.submit(folded.write))
+        self._on_its_way = (entries, folded.batch, self._writer.submit(folded.write))
 
     @property
     def busy(self) -> bool:
@@ -87,14 +82,13 @@ class Pipeline:
             prepared, weeks = prepare(batch), weeks_of(batch)
         except REFUSED:
             return None
-        is_small = len(batch.events) < SMALL
         batch.events.clear()  # they are in `prepared`
 
         def write() -> None:
             self._committer.write(prepared, weeks)
             self._committed(batch)
 
-        return _Folded(batch, write, is_small)
+        return _Folded(batch, write)
 
     def _commit(self, entries: Sequence[StreamEntry]) -> None:
         self._committer.rewind()
@@ -124,15 +118,3 @@ class Pipeline:
             self._on_its_way[2].exception()
             self._on_its_way = None
         self._committer.rewind()
-
-
-def _done(write: Callable[[], None]) -> Future[None]:
-    """What a thread would have made of it."""
-    future: Future[None] = Future()
-    try:
-        write()
-    except Exception as error:
-        future.set_exception(error)
-    else:
-        future.set_result(None)
-    return future
