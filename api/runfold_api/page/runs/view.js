@@ -11,6 +11,7 @@ import { RunTable } from "./table.js";
 
 const LIMIT = 50;
 const TOTAL_EVERY_MS = 3000;
+const FIRST_TOTAL_MS = 250;
 
 export async function showRuns(root, context) {
   const { query, signal } = context;
@@ -25,6 +26,7 @@ export async function showRuns(root, context) {
   let selected = [];
   let total = page.total;
   let isStale = false;
+  let askedAt = 0;
 
   const table = new RunTable((ids) => { selected = ids; drawTools(); });
   const count = h("span", { class: "total", "aria-live": "polite" });
@@ -54,15 +56,24 @@ export async function showRuns(root, context) {
         drawTools();
       },
       changed: put,
-      removed: ({ id }) => { table.remove(id); isStale = true; drawRows(); },
-      deleted: ({ id }) => { table.remove(id); isStale = true; drawRows(); },
+      removed: drop,
+      deleted: drop,
     }, signal);
-    context.every(TOTAL_EVERY_MS, async () => {
-      if (!isStale || document.hidden) return;
-      isStale = false;
-      total = (await get("runs", { ...filters, limit: 1 }, { signal }).catch(() => ({ total }))).total;
-      drawTools();
-    });
+    context.every(TOTAL_EVERY_MS, countAgain);
+  }
+
+  /** The total is no longer right: after a pause it is asked for soon, else when its turn comes. */
+  function outdate() {
+    if (!isStale && Date.now() - askedAt > TOTAL_EVERY_MS) setTimeout(countAgain, FIRST_TOTAL_MS);
+    isStale = true;
+  }
+
+  async function countAgain() {
+    if (!isStale || document.hidden || signal.aborted) return;
+    isStale = false;
+    askedAt = Date.now();
+    total = (await get("runs", { ...filters, limit: 1 }, { signal }).catch(() => ({ total }))).total;
+    drawTools();
   }
 
   /** An id that was typed in whole leads to its run, however old it is. */
@@ -72,8 +83,14 @@ export async function showRuns(root, context) {
   }
 
   function put(run) {
-    isStale ||= !table.has(run.id);
+    if (!table.has(run.id)) outdate();
     table.put(run, LIMIT);
+    drawRows();
+  }
+
+  function drop({ id }) {
+    table.remove(id);
+    outdate();
     drawRows();
   }
 
