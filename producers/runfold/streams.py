@@ -17,7 +17,6 @@ DEFAULT_SHARDS: Final = 8
 MAX_SHARDS: Final = 1024
 DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 
-
 _SHARDS_KEY: Final = "runfold:shards"
 _DROPPED_KEY: Final = "runfold:dropped"
 

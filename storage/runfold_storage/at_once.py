@@ -20,7 +20,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from .changes import NOTE, notes_of
 from .encoding import EVENT_FIELDS
-from .errors import LedgerKnowsMore, PositionMoved
+from .errors import PositionMoved
 from .positions import ADVANCE, steps_of
 from .prepared import Prepared
 from .projections import NODES, RUNS
@@ -56,7 +56,7 @@ def prepare_at_once(connection: psycopg.Connection) -> None:
 
 
 def write_at_once(connection: psycopg.Connection, batch: Prepared) -> None:
-    """Raises what `batches.write_batch` does."""
+    """Raises `PositionMoved`, and else what PostgreSQL says (see `batches.write_batch`)."""
     assert batch.event_records is not None
     given = [
         *steps_of(batch.advances),
@@ -68,12 +68,6 @@ def write_at_once(connection: psycopg.Connection, batch: Prepared) -> None:
     ]
     try:
         _run(connection, given)
-    except psycopg.errors.UniqueViolation as error:
-        if error.diag.table_name == "changes":
-            # Numbers that are given out: no event is to blame, the worker has to look again.
-            step = batch.advances[0]
-            raise PositionMoved(step.shard, step.believed) from error
-        raise LedgerKnowsMore(str(error)) from error
     except psycopg.DatabaseError as error:
         if error.sqlstate != _MOVED:
             raise

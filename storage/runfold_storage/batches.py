@@ -40,37 +40,40 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     worker was there first, `LedgerKnowsMore` when what the batch takes for new is there already,
     and `DATA_ERRORS`; roll back after any.
     """
-    if is_at_once(batch):
-        write_at_once(connection, batch)
-        return
-    advance_positions(connection, batch.advances)
-    crash_point("after_positions_move")
     try:
-        for table, fields, chunks in (
-            ("events", EVENT_FIELDS, batch.events),
-            ("runs", RUN_FIELDS, [batch.new_runs]),
-            ("nodes", NODE_FIELDS, [batch.new_nodes]),
-        ):
-            if any(chunks):
-                copy_encoded(connection, table, fields, chunks)
+        if is_at_once(batch):
+            write_at_once(connection, batch)
+        else:
+            _write_by_steps(connection, batch)
     except psycopg.errors.UniqueViolation as error:
-        raise LedgerKnowsMore(str(error)) from error
-    crash_point("after_events_copied")
-    if batch.stats.n and not batch.stats_wait:
-        merge_shards(connection, batch.stats_shards)
-    try:
-        _write_changes(connection, batch)
-    except psycopg.errors.UniqueViolation as error:
+        if error.diag.table_name != "changes":
+            raise LedgerKnowsMore(str(error)) from error
         # Numbers of changes that are given out: no event is to blame, the worker has to look again.
         step = batch.advances[0]
         raise PositionMoved(step.shard, step.believed) from error
-    if batch.dead_letters:
-        _write_dead_letters(connection, batch.dead_letters)
 
 
 def write_images(connection: psycopg.Connection, batch: Batch) -> None:
     """Only the rows and the statistics of a batch, for whoever holds its shards (`hold_shard`)."""
     _write_changes(connection, replace(prepare(batch), stats_wait=False))
+
+
+def _write_by_steps(connection: psycopg.Connection, batch: Prepared) -> None:
+    advance_positions(connection, batch.advances)
+    crash_point("after_positions_move")
+    for table, fields, chunks in (
+        ("events", EVENT_FIELDS, batch.events),
+        ("runs", RUN_FIELDS, [batch.new_runs]),
+        ("nodes", NODE_FIELDS, [batch.new_nodes]),
+    ):
+        if any(chunks):
+            copy_encoded(connection, table, fields, chunks)
+    crash_point("after_events_copied")
+    if batch.stats.n and not batch.stats_wait:
+        merge_shards(connection, batch.stats_shards)
+    _write_changes(connection, batch)
+    if batch.dead_letters:
+        _write_dead_letters(connection, batch.dead_letters)
 
 
 def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:

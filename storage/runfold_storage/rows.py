@@ -69,10 +69,6 @@ class RunRow(NamedTuple):
         return _time(self.finished_us)
 
 
-def _time(us: int | None) -> datetime | None:
-    return None if us is None else to_datetime(us)
-
-
 class NodeRow(NamedTuple):
     """The final image of an attempt at a node."""
 
@@ -92,6 +88,20 @@ class NodeRow(NamedTuple):
     cost_nano_usd: int
     error_type: str | None
     error_message: str | None
+
+    @property
+    def started_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.started_us)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.finished_us)
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if us is None else to_datetime(us)
 
 
 class StatsKey(NamedTuple):

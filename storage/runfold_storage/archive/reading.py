@@ -2,13 +2,9 @@
 
 import heapq
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 from msgspec import Raw
-
-from runfold.codec import to_datetime
 
 from ..event_pages import (
     MAX_PAGE_BYTES,
@@ -20,7 +16,6 @@ from ..event_pages import (
     page_of,
 )
 from ..payloads import MAX_BYTES, MAX_EVENTS, Payloads, payloads_of
-from ..rows import NodeRow, RunRow
 from ..run_details import RunDetail, make_detail
 from .finding import ArchivedEvent, find_events, find_run
 from .place import Archive
@@ -40,8 +35,8 @@ def read_archived_run(archive: Archive, run: str) -> RunDetail | None:
     )
     payloads = read_archived_payloads(archive, run)
     return make_detail(
-        _as_row(found.row),
-        [_as_row(node) for node in nodes],
+        found.row,
+        nodes,
         payloads,
         source="archive",
         payloads="removed" if payloads.is_empty else "archived",
@@ -113,14 +108,3 @@ def _first(
 
     choose = heapq.nlargest if backwards else heapq.nsmallest
     return choose(n, each(), key=lambda event: (event.at_us, event.id))
-
-
-def _as_row(row: RunRow | NodeRow) -> Any:
-    """With the names and types of a row of the tables."""
-    fields: dict[str, Any] = {}
-    for name, value in row._asdict().items():
-        if name.endswith("_us") and name != "duration_us":
-            fields[name.removesuffix("_us") + "_at"] = None if value is None else to_datetime(value)
-        else:
-            fields[name] = UUID(bytes=value) if name == "run" else value
-    return SimpleNamespace(**fields)
