@@ -5,6 +5,8 @@ which `put` was called, and counts against the bounds until the flusher releases
 taken on the way in, so that a signal handler, a finalizer or a fork in the middle of `put`
 cannot leave anything locked: appending to a deque is atomic. The number of bytes is added up
 without one too; should that ever go wrong, it is put right when the buffer is next empty.
+
+A full buffer sets the pace: its caller sleeps, without any lock, until the flusher has made room.
 """
 
 import time
@@ -14,13 +16,15 @@ from itertools import repeat, starmap
 from queue import Empty, SimpleQueue
 from threading import Event as Signal
 from threading import RLock, Thread, current_thread
-from typing import Final
+from typing import Final, Protocol
 
 from .parcels import Parcel
 from .sealing import Unsealed
 from .settings import Backpressure
 
 _LOOK_AGAIN_S: Final = 0.002
+_NO_FLUSHER_S: Final = 5.0
+"""So long `block` waits without a thread that could make room, at the end of an interpreter."""
 
 
 class Barrier:
@@ -32,12 +36,27 @@ class Barrier:
         self.epoch = -1
 
 
-class Buffer:
-    """`alarm` is called by `put` while `alert` is set: nobody is there to take what was put.
+class Outlet(Protocol):
+    """Moves items from the buffer to where they are safe."""
 
-    When it is full, the newest are refused and counted, since what is already accepted was
-    promised; `when_full="block"` waits for room instead, as long as `patient` is set, and
-    `when_full="drop_oldest"` gives up the oldest that are not on their way yet.
+    def is_mine(self) -> bool:
+        """Whether the calling thread is moving items right now, and so cannot wait for itself."""
+
+    def is_in_outage(self) -> bool:
+        """Whether Redis has taken nothing for a while."""
+
+    def spill(self, is_enough: Callable[[], bool]) -> bool:
+        """Move the oldest items to disk in the calling thread; returns whether it is enough."""
+
+
+class Buffer:
+    """`alarm` is called by `put` while `alert` is set: the flusher sleeps or does not exist.
+
+    When it is full, callers wait for room, for at most `wait_s` seconds in all; with
+    `when_full="block"` without a bound, as long as there is a flusher. After a wait in which
+    nothing moved, later callers do not wait until something moves again. An item that finds no
+    room is accepted once `outlet` has put older ones on disk ("spool") or the oldest is given up
+    ("drop_oldest"), or else it is dropped and counted.
     """
 
     def __init__(
@@ -46,11 +65,14 @@ class Buffer:
         max_bytes: int,
         alarm: Callable[[], None],
         when_full: Backpressure = "spool",
+        wait_s: float = 0.0,
     ) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._alarm = alarm
         self._when_full = when_full
+        self._wait_s = wait_s
+        self.outlet: Outlet | None = None
         self.empty()
 
     def empty(self) -> None:
@@ -62,16 +84,18 @@ class Buffer:
         self._bytes_room = self._max_bytes
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._taking = RLock()
+        self._releases = 0
+        self._stalled_at = self._refused_at = -1
         self.flusher: Thread | None = None
         self.alert = self.patient = True
         self.dropped = 0
 
     def put(self, item: Unsealed) -> bool:
-        """Accept an item, or say that there is no room."""
+        """Accept an item; False when it had to be dropped."""
         items = self._items
         bytes_in = self._bytes_in + item[4]
         if len(items) >= self._events_room or bytes_in > self._bytes_room:
-            return self._make_room(1, item[4]) and self.put(item)
+            return self._put_into_full((item,), item[4])
         self._bytes_in = bytes_in
         items.append(item)
         if self.alert:
@@ -79,52 +103,104 @@ class Buffer:
         return True
 
     def put_all(self, items: Sequence[Unsealed]) -> bool:
-        """All of them or, when there is no room, none."""
+        """Accept all items or none; more than there is ever room for go into an empty buffer."""
         size = sum(item[4] for item in items)
         bytes_in = self._bytes_in + size
         if len(self._items) + len(items) > self._events_room or bytes_in > self._bytes_room:
-            return self._make_room(len(items), size) and self.put_all(items)
+            return self._put_into_full(items, size)
         self._bytes_in = bytes_in
         self._items.extend(items)
         if self.alert:
             self._alarm()
         return True
 
-    def _make_room(self, count: int, size: int) -> bool:
-        """Whether it is worth trying again; if not, they are counted as dropped."""
-        if count <= self._max_events and size <= self._max_bytes:
-            if self._when_full == "block" and self._wait_for_room(count, size):
-                return True
-            if self._when_full == "drop_oldest" and self._drop_oldest(count, size):
-                return True
-        self.dropped += count
+    def _put_into_full(self, items: Sequence[Unsealed], size: int) -> bool:
+        accepted = False
+        try:
+            accepted = self._find_room(len(items), size)
+        finally:  # a signal handler may raise out of the wait
+            if not accepted:
+                self.dropped += len(items)
+        if accepted:
+            self._bytes_in += size
+            self._items.extend(items)
         if self.alert:
             self._alarm()
-        return False
+        return accepted
 
-    def _lacks_room(self, count: int, size: int) -> bool:
+    def _find_room(self, count: int, size: int) -> bool:
+        """Whether items may go in now, if need be beyond the bounds."""
+        if self._max_events > 0 and self._moves_items():
+            return True  # heartbeats, finalizers: few, and nothing moves while they wait
+        if self._wait_for_room(count, size):
+            return True
+        if self._max_events <= 0:
+            return False
+        if self._when_full == "spool":
+            return self._spill(count, size)
+        return self._when_full == "drop_oldest" and self._drop_oldest(count, size)
+
+    def _moves_items(self) -> bool:
+        if current_thread() is self.flusher:
+            return True
+        return self.outlet is not None and self.outlet.is_mine()
+
+    def _has_room(self, count: int, size: int) -> bool:
         too_many = len(self._items) + count > self._events_room
-        return too_many or self._bytes_in + size > self._bytes_room
+        if not too_many and self._bytes_in + size <= self._bytes_room:
+            return True
+        return self._max_events > 0 and not self.pending
 
     def _wait_for_room(self, count: int, size: int) -> bool:
-        while self._lacks_room(count, size):
-            if not self.patient or current_thread() is self.flusher:
+        since, releases = time.monotonic(), self._releases
+        self.ring()
+        while not self._has_room(count, size):
+            if not self._may_wait(since, releases):
                 return False
             if self.alert:
                 self._alarm()
-            self.ring()
             time.sleep(_LOOK_AGAIN_S)
         return True
 
+    def _may_wait(self, since: float, releases: int) -> bool:
+        if not self.patient or self._max_events <= 0:
+            return False
+        waited_s = time.monotonic() - since
+        flusher, outlet = self.flusher, self.outlet
+        if self._when_full == "block":
+            return (flusher is not None and flusher.is_alive()) or waited_s < _NO_FLUSHER_S
+        if self._when_full == "drop_oldest" and outlet is not None and outlet.is_in_outage():
+            return False
+        if self._stalled_at == self._releases:
+            return False
+        if waited_s < self._wait_s:
+            return True
+        if releases == self._releases:
+            self._stalled_at = releases
+        return False
+
+    def _spill(self, count: int, size: int) -> bool:
+        if self.outlet is None or self._refused_at == self._releases:
+            return False
+        stalled = self._stalled_at == self._releases
+        spilled = self.outlet.spill(lambda: self._has_room(count, size))
+        if stalled:  # what this caller has moved itself is no reason to wait for the flusher
+            self._stalled_at = self._releases
+        if not spilled:
+            self._refused_at = self._releases
+        return spilled
+
     def _drop_oldest(self, count: int, size: int) -> bool:
-        while self._lacks_room(count, size):
+        if count > self._max_events or size > self._max_bytes:
+            return False
+        while not self._has_room(count, size):
             with self._taking:
                 try:
                     oldest = next(item for item in self._items if not isinstance(item, Barrier))
                     self._items.remove(oldest)
                 except StopIteration:
                     return False
-                except (RuntimeError, IndexError):  # another thread puts right now
+                except (RuntimeError, IndexError, ValueError):  # another put came in between
                     continue
                 self._bytes_room += oldest[4]
                 self.dropped += 1
@@ -187,10 +263,12 @@ class Buffer:
 
     def release(self, events: int, size: int) -> None:
         """These are in the stream, or given up."""
-        self._take(-events)
-        self._bytes_room += size
-        if not self._taken and not self._items:
-            self._bytes_room = self._bytes_in + self._max_bytes
+        with self._taking:  # `_drop_oldest` adds to the room too
+            self._take(-events)
+            self._bytes_room += size
+            self._releases += 1
+            if not self._taken and not self._items:
+                self._bytes_room = self._bytes_in + self._max_bytes
 
     def _take(self, count: int) -> None:
         self._taken += count

@@ -9,7 +9,6 @@ flusher hangs in a connection.
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,7 +23,7 @@ from .packing import Packer
 from .parcels import Parcel
 from .redaction import Redactor
 from .settings import Settings, default_spool_dir
-from .shipping import Shipper
+from .shipping import Desk, Shipper
 from .spool import Spool
 
 SPOOL_AFTER_S: Final = 1.0
@@ -32,6 +31,8 @@ SPOOL_AFTER_S: Final = 1.0
 ADOPT_EVERY_S: Final = 30.0
 """How often to look for what dead processes have left."""
 
+_SPILL_WAIT_S: Final = 1.0
+"""So long a runner waits for the flusher to let go of the desk."""
 _TAKE: Final = 8192
 
 _log = logging.getLogger("runfold")
@@ -49,7 +50,7 @@ class Dispatcher:
     ) -> None:
         self._buffer = buffer
         self._packer = Packer(redactor)
-        self._desk = threading.Lock()
+        self._desk = Desk()
         self._may_wait = settings.backpressure != "drop_oldest"
         self._spool: Spool | None = None
         if settings.backpressure == "spool":
@@ -67,6 +68,7 @@ class Dispatcher:
         self.broken = 0
         self._told_dropped = 0
         self.reason = ""
+        buffer.outlet = self
 
     @property
     def failing(self) -> bool:
@@ -82,10 +84,6 @@ class Dispatcher:
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self._buffer.pending and not self._shipper.waiting
-
-    @property
-    def has_spool(self) -> bool:
-        return self._spool is not None
 
     def left_s(self) -> float | None:
         """How long until a round can do something; `None`: nothing is queued."""
@@ -107,17 +105,30 @@ class Dispatcher:
             self._keep(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
             self._reach_barriers()
 
+    def is_mine(self) -> bool:
+        """Whether the calling thread is at the desk."""
+        return self._desk.is_mine()
+
+    def is_in_outage(self) -> bool:
+        """Whether Redis, or one of its shards, has taken nothing for `SPOOL_AFTER_S`."""
+        return self._shipper.is_stuck(SPOOL_AFTER_S)
+
+    def spill(self, is_enough: Callable[[], bool]) -> bool:
+        """From any thread: put the oldest events into the spool until it is enough."""
+        if self._spool is None or not self._desk.acquire(_SPILL_WAIT_S):
+            return False
+        try:
+            return is_enough() or self._keep_until(is_enough)
+        finally:
+            self._desk.release()
+
     def keep_all(self, timeout_s: float) -> bool:
         """From any thread: put everything that is not in Redis into the spool, durably."""
-        if self._spool is None or not self._desk.acquire(timeout=timeout_s):
+        if self._spool is None or not self._desk.acquire(timeout_s):
             return False
         try:
             deadline = time.monotonic() + timeout_s
-            while self._buffer.waiting and time.monotonic() <= deadline:
-                self._load()
-                if not self._keep_parcels(self._shipper.outstanding()):
-                    break
-            self._keep_parcels(self._shipper.outstanding())
+            self._keep_until(lambda: time.monotonic() > deadline)
             return self._sync()
         finally:
             self._desk.release()
@@ -211,6 +222,16 @@ class Dispatcher:
                 self._load()
                 if not self._keep_parcels(self._shipper.outstanding()):
                     break
+
+    def _keep_until(self, is_enough: Callable[[], bool]) -> bool:
+        """Put events into the spool, oldest first; returns whether it is enough."""
+        while self._keep_parcels(self._shipper.outstanding()):
+            if is_enough():
+                return True
+            if not self._buffer.waiting:
+                return False
+            self._load()
+        return is_enough()
 
     def _keep_parcels(self, parcels: Iterable[Parcel]) -> bool:
         """Whether all of them are on disk."""

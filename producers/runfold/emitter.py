@@ -63,10 +63,14 @@ class Emitter:
         self._connect = connect
         self._beat = beat
         self._buffer = Buffer(
-            settings.buffer_events, settings.buffer_bytes, self._attend, settings.backpressure
+            settings.buffer_events,
+            settings.buffer_bytes,
+            self._attend,
+            settings.backpressure,
+            settings.buffer_wait_s,
         )
         self.put: Final[Callable[[Unsealed], bool]] = self._buffer.put
-        """Accept one event, or count it as dropped; never blocks, never raises."""
+        """Accept one event, or count it as dropped; waits only for room, never raises."""
         self.put_all: Final[Callable[[Sequence[Unsealed]], bool]] = self._buffer.put_all
         """Accept several events, or none of them."""
         self._begin()

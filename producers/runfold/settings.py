@@ -35,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     redact_keys: tuple[str, ...] = ()
     buffer_events: int = 100_000
     buffer_bytes: int = 64 * 1024 * 1024
+    buffer_wait_s: float = 5.0
     heartbeat_s: float = 60.0
     exit_flush_s: float = 5.0
     backpressure: Backpressure = "spool"
@@ -55,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 raise invalid("redact_keys", key, "a key has at least one letter or digit")
         _check_int("buffer_events", self.buffer_events, 1, 100_000_000)
         _check_int("buffer_bytes", self.buffer_bytes, 1024 * 1024, 1024**4)
+        _check_seconds("buffer_wait_s", self.buffer_wait_s, "; 0 does not wait")
         _check_seconds("heartbeat_s", self.heartbeat_s, "; 0 sends none")
         _check_seconds("exit_flush_s", self.exit_flush_s, "; 0 does not wait")
         if self.backpressure not in BACKPRESSURES:

@@ -61,6 +61,36 @@ class Pause:
         self._failures = 0
 
 
+class Desk:
+    """A lock that knows whether the calling thread holds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder = 0
+
+    def acquire(self, timeout_s: float = -1.0) -> bool:
+        """Take the lock; False if it is not free in time (negative: wait without a bound)."""
+        acquired = self._lock.acquire(timeout=timeout_s)
+        if acquired:
+            self._holder = threading.get_ident()
+        return acquired
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        self._holder = 0
+        self._lock.release()
+
+    def is_mine(self) -> bool:
+        """Whether the calling thread holds the lock, in a frame below this one."""
+        return self._holder == threading.get_ident()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 class Lane:
     """The parcels of one shard that are not acknowledged yet."""
 
@@ -82,7 +112,7 @@ class Shipper:
         shards: int | None,
         split: Callable[[Parcel, int], Iterable[Parcel]],
         read: Callable[[Parcel], bytes | None],
-        desk: threading.Lock,
+        desk: Desk,
     ) -> None:
         self._connect = connect
         self._wanted = shards
