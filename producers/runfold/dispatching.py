@@ -18,13 +18,14 @@ import redis
 
 from .buffer import Barrier, Buffer
 from .crashing import crash_point
+from .drop_counter import DropCounter, report_left
 from .errors import BrokenEvent
 from .packing import Packer
 from .parcels import Parcel
 from .redaction import Redactor
 from .settings import Settings, default_spool_dir
 from .shipping import Desk, Shipper
-from .spool import Spool
+from .spool import Spool, target_of
 
 SPOOL_AFTER_S: Final = 1.0
 """So long events wait in memory for Redis to come back; sooner if the buffer is half full."""
@@ -52,14 +53,16 @@ class Dispatcher:
         self._packer = Packer(redactor)
         self._desk = Desk()
         self._may_wait = settings.backpressure != "drop_oldest"
+        self._folder = Path(settings.spool_dir or default_spool_dir(os.environ))
+        self._target = target_of(settings.redis_url)
+        self._drops = DropCounter(self._folder, self._target)
         self._spool: Spool | None = None
         if settings.backpressure == "spool":
-            folder = Path(settings.spool_dir or default_spool_dir(os.environ))
-            self._spool = Spool(folder, settings.spool_bytes, settings.redis_url)
+            self._spool = Spool(self._folder, settings.spool_bytes, self._target)
         self._shipper = Shipper(connect, settings.shards, self._split, self._read, self._desk)
         self._rewritten: list[Parcel] = []
         self._barriers: list[Barrier] = []
-        self._adopt_at = 0.0
+        self._adopt_at = self._report_left_at = 0.0
         self.came_at = float("-inf")
         self.sent = self.resent = self.unreadable = 0
         self.spooled = 0
@@ -67,6 +70,9 @@ class Dispatcher:
         """Written to the spool, but a loss of power could still take them."""
         self.broken = 0
         self._told_dropped = 0
+        self._is_ending = False
+        self.reported = 0
+        """Events that dead processes dropped, and of which Redis knows now."""
         self.reason = ""
         buffer.outlet = self
 
@@ -93,15 +99,17 @@ class Dispatcher:
         """One round: take, send, keep what cannot be sent; `now`: without regard to pauses."""
         with self._desk:
             shipper = self._shipper
-            if self.idle and shipper.failing:
+            if self.idle and shipper.failing and not self._untold:
                 return
             if shipper.prepare(now=now):
+                self._report_left()
                 self._adopt()
                 self._drop_rewritten()
                 if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
                     self._load()
                 self._settle(shipper.send(now=now))
                 self._tell_dropped()
+            self._note_dropped()
             self._keep(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
             self._reach_barriers()
 
@@ -133,12 +141,23 @@ class Dispatcher:
         finally:
             self._desk.release()
 
+    def note_lost(self, timeout_s: float) -> None:
+        """At the end of a process: note what was dropped and what is lost with its memory."""
+        self._is_ending = True
+        if self._desk.acquire(timeout_s):
+            try:
+                self._note_dropped()
+                self._drops.sync()
+            finally:
+                self._desk.release()
+
     def drain(self, deadline: float) -> None:
         """Send what dead processes have left; returns when nothing is left, or at the deadline."""
         with self._desk:
             while time.monotonic() < deadline and self._shipper.prepare():
                 self._adopt_at = 0.0
                 self._adopt()
+                self._report_left()
                 self._drop_rewritten()
                 if not self._shipper.waiting:
                     return
@@ -150,11 +169,14 @@ class Dispatcher:
         """Let go of the connection and of the spool."""
         with self._desk:
             self._shipper.close()
+            self._note_dropped()
+            self._drops.close()
             if self._spool is not None:
                 self._spool.close()
 
     def abandon(self) -> None:
         """In a forked child: what the parent has is the parent's."""
+        self._drops.abandon()
         if self._spool is not None:
             self._spool.abandon()
 
@@ -205,13 +227,26 @@ class Dispatcher:
         if from_spool and self._spool is not None:
             self._spool.note_sent()
 
+    @property
+    def _untold(self) -> int:
+        """Events that were dropped here and of which Redis does not know."""
+        return self._buffer.dropped - self._told_dropped
+
     def _tell_dropped(self) -> None:
         """An operator has to know of what the runners' memory and spool could not take."""
-        dropped = self._buffer.dropped
-        if dropped > self._told_dropped and self._shipper.tell_dropped(
-            dropped - self._told_dropped
-        ):
-            self._told_dropped = dropped
+        untold = self._untold
+        if untold and self._shipper.tell_dropped(untold):
+            self._told_dropped += untold
+
+    def _note_dropped(self) -> None:
+        lost = self._buffer.pending if self._is_ending else 0
+        self._drops.note(self._untold + lost)
+
+    def _report_left(self) -> None:
+        """Report what dead processes dropped, when first connected and every half minute."""
+        if time.monotonic() >= self._report_left_at:
+            self._report_left_at = time.monotonic() + ADOPT_EVERY_S
+            self.reported += report_left(self._folder, self._target, self._shipper.tell_dropped)
 
     def _keep(self, after_s: float) -> None:
         """Put into the spool what Redis has not taken for so long, and what comes behind it."""
@@ -301,6 +336,7 @@ class Dispatcher:
 
     def _sync(self) -> bool:
         """Whether the spool outlives a loss of power; only then may anybody count on it."""
+        self._drops.sync()
         if self._spool is None or not self._spool.sync():
             return False
         self.spooled += self.unsynced  # first, as another thread may add both up meanwhile

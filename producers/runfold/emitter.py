@@ -150,6 +150,7 @@ class Emitter:
     def at_exit(self) -> None:
         """Send what is there, within the time that is left for it altogether, or keep it."""
         if self._closed:
+            self._report_drops(last=True)
             return
         self._ending = True
         self._buffer.patient = False
@@ -260,6 +261,8 @@ class Emitter:
 
     def _report_drops(self, *, last: bool = False) -> None:
         dropped, now = self._dropped, time.monotonic()
+        if last:
+            self._dispatcher.note_lost(_GRACE_S)
         if dropped > self._reported and (last or now - self._reported_at >= _REPORT_EVERY_S):
             self._reported, self._reported_at = dropped, now
             _log.warning(

@@ -49,37 +49,22 @@ class Segment:
     def create(cls, folder: Path, target: bytes) -> Self:
         """A new one of ours; nobody sees it before it is locked and has its header."""
         crash_point("before_segment_create")
-        name = f"{time.time_ns():020}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
-        unpublished = folder / f"{UNPUBLISHED}{name}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(unpublished, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(descriptor, _HEADER.pack(_MAGIC, target, _HEADER.size), 0)
-            crash_point("before_segment_publish")
-            unpublished.rename(folder / name)
-        except OSError:
-            os.close(descriptor)
-            unpublished.unlink(missing_ok=True)
-            raise
-        return cls(folder / name, descriptor, _HEADER.size)
+        path, descriptor = publish(folder, SUFFIX, _HEADER.pack(_MAGIC, target, _HEADER.size))
+        return cls(path, descriptor, _HEADER.size)
 
     @classmethod
     def adopt(cls, path: Path, target: bytes) -> Self | None:
         """One whose owner is dead, with its parcels; `None`: alive, gone, or for another Redis."""
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
+        descriptor = open_abandoned(path)
+        if descriptor is None:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(descriptor)
-            content = os.pread(descriptor, status.st_size, 0) if status.st_nlink else b""
+            content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
         except OSError:
             os.close(descriptor)
             return None
         has_header = len(content) >= _HEADER.size and content.startswith(_MAGIC)
-        if not status.st_nlink or (has_header and content[8:_SENT_AT] != target):
+        if has_header and content[8:_SENT_AT] != target:
             os.close(descriptor)
             return None
         segment = cls(path, descriptor, len(content))
@@ -175,6 +160,40 @@ class Segment:
         crash_point("before_tail_cut")
         os.ftruncate(self._descriptor, at)
         self.end, self.cut_bytes = at, end - at
+
+
+def publish(folder: Path, suffix: str, content: bytes) -> tuple[Path, int]:
+    """Make a file of ours; no other process sees it before it is locked and has its content."""
+    name = f"{time.time_ns():020}-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
+    unpublished = folder / f"{UNPUBLISHED}{name}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(unpublished, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write(descriptor, content, 0)
+        crash_point("before_segment_publish")
+        unpublished.rename(folder / name)
+    except OSError:
+        os.close(descriptor)
+        unpublished.unlink(missing_ok=True)
+        raise
+    return folder / name, descriptor
+
+
+def open_abandoned(path: Path) -> int | None:
+    """Open and lock a file whose owner is dead; `None`: the owner lives, or the file is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+    except OSError:  # the owner lives
+        pass
+    os.close(descriptor)
+    return None
 
 
 class Waiting(NamedTuple):

@@ -29,11 +29,11 @@ _log = logging.getLogger("runfold")
 class Spool:
     """Made once a process; nothing is touched before the first parcel comes."""
 
-    def __init__(self, folder: Path, max_bytes: int, redis_url: str) -> None:
+    def __init__(self, folder: Path, max_bytes: int, target: bytes) -> None:
         self.folder = folder
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes(max_bytes)
-        self._target = target_of(redis_url)
+        self._target = target
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._reported_at: float | None = None

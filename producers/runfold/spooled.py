@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from .buffer import Buffer
 from .dispatching import Dispatcher
+from .drop_counter import look_at_counters
 from .redaction import Redactor
 from .segments import SET_ASIDE, look_into
 from .settings import Settings
@@ -30,6 +31,8 @@ class Spooled(NamedTuple):
     """Of these events, those in segments of processes that live."""
     segments: int = 0
     since: datetime | None = None
+    dropped: int = 0
+    """Events that runners dropped, and of which Redis does not know yet."""
 
 
 class SpoolState(NamedTuple):
@@ -45,10 +48,11 @@ class SpoolState(NamedTuple):
 
 
 class Drained(NamedTuple):
-    """Events that were sent, and those that could not be read."""
+    """Events that were sent, those that could not be read, and the drops that were reported."""
 
     sent: int
     unreadable: int
+    dropped: int
 
 
 def look(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolState:
@@ -75,12 +79,18 @@ def look(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolState:
             ours = _add(ours, name, waiting.events, in_use=waiting.in_use)
         else:
             others = _add(others, name, waiting.events, in_use=waiting.in_use)
+    for counted in look_at_counters(folder):
+        if counted.target == target:
+            ours = ours._replace(dropped=ours.dropped + counted.number)
+        else:
+            others = others._replace(dropped=others.dropped + counted.number)
     is_full = size + segment_bytes(max_bytes) > max_bytes
     return SpoolState(folder, ours, others, damaged, size, is_full)
 
 
 def drain(settings: Settings, timeout_s: float) -> Drained:
-    """Send what dead processes left for this Redis; returns when nothing is left or time is up.
+    """Send what dead processes left for this Redis, and report what they dropped; returns when
+    nothing is left or time is up.
 
     Raises what connecting and agreeing on the shards raise.
     """
@@ -90,14 +100,14 @@ def drain(settings: Settings, timeout_s: float) -> Drained:
         dispatcher.drain(time.monotonic() + timeout_s)
     finally:
         dispatcher.close()
-    return Drained(dispatcher.resent, dispatcher.unreadable)
+    return Drained(dispatcher.resent, dispatcher.unreadable, dispatcher.reported)
 
 
 def _add(spooled: Spooled, name: str, events: int, *, in_use: bool) -> Spooled:
     began = datetime.fromtimestamp(int(name.partition("-")[0]) / 1e9, UTC)
-    return Spooled(
-        spooled.events + events,
-        spooled.in_use + (events if in_use else 0),
-        spooled.segments + 1,
-        min(spooled.since or began, began),
+    return spooled._replace(
+        events=spooled.events + events,
+        in_use=spooled.in_use + (events if in_use else 0),
+        segments=spooled.segments + 1,
+        since=min(spooled.since or began, began),
     )

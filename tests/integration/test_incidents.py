@@ -4,6 +4,8 @@ Each test also holds that all that can be folded is, and that nothing is counted
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -16,9 +18,12 @@ import redis
 from conftest import MakeRedis
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
-from runfold import Logged, Recorder
+from runfold import Heartbeat, Logged, Recorder
 from runfold.errors import ShardsDiffer
 from runfold.ids import make_run_id, run_key
+from runfold.settings import read_settings
+from runfold.spooled import drain
+from runfold.spooled import look as look_at_spool
 from runfold.streams import agree_on_shards, agreed_shards, connect, stream_key
 from runfold_storage.incidents import acknowledge, read_incidents
 from runfold_storage.lag import look
@@ -391,6 +396,64 @@ def test_a_spool_at_its_cap(
             fold(client, database)
     assert counted(database) == {"events_dropped": dropped}
     assert database.execute("SELECT count(*) FROM events").fetchone() == (40 - dropped,)
+
+
+DROPPING = """
+import os, sys
+from runfold import Logged, Recorder
+recorder = Recorder(heartbeat_s=0, exit_flush_s=0.1)
+for number in range(40):
+    recorder.emit(Logged(run="dropped", id=number, text=os.urandom(50_000).hex()))
+    recorder.flush(0.05)
+"""
+
+
+@pytest.mark.parametrize("later", ["recorder", "drain"])
+@pytest.mark.parametrize("backpressure", ["spool", "block", "drop_oldest"])
+def test_drops_of_a_runner_that_ends_before_redis_is_back(
+    make_redis: MakeRedis,
+    database: psycopg.Connection,
+    migrated_url: str,
+    tmp_path: Path,
+    backpressure: str,
+    later: str,
+) -> None:
+    """Their number is on disk, and a later process makes an incident of it, once."""
+    server = make_redis()
+    with connect(server.url) as client:
+        agree_on_shards(client, SHARDS)
+    server.stop()
+    settings = {
+        "RUNFOLD_REDIS_URL": server.url,
+        "RUNFOLD_BACKPRESSURE": backpressure,
+        "RUNFOLD_SPOOL_DIR": str(tmp_path / "spool"),
+        "RUNFOLD_SPOOL_BYTES": str(1024 * 1024),
+        "RUNFOLD_BUFFER_EVENTS": "100" if backpressure == "block" else "10",
+        "RUNFOLD_BUFFER_WAIT_S": "0.1",
+    }
+    subprocess.run([sys.executable, "-c", DROPPING], env=os.environ | settings, check=True)
+    (waiting,) = (
+        spooled
+        for spooled in look_at_spool(tmp_path / "spool", server.url, 1024 * 1024)[1:3]
+        if spooled.dropped
+    )
+    assert waiting.events + waiting.dropped == 40
+
+    server.start()
+    sdk_settings = read_settings({}, redis_url=server.url, spool_dir=str(tmp_path / "spool"))
+    for _ in range(2):
+        if later == "drain":
+            drain(sdk_settings, 60)
+        else:
+            with Recorder(server.url, spool_dir=str(tmp_path / "spool"), heartbeat_s=0) as recorder:
+                recorder.emit(Heartbeat(run="dropped"))
+                wait_until(lambda: not os.listdir(tmp_path / "spool"), what="an empty spool")
+    with connect(server.url) as client, worker_thread(server.url, migrated_url, SHARDS):
+        wait_until(lambda: "events_dropped" in counted(database), what="the incident")
+        fold(client, database)
+    assert counted(database) == {"events_dropped": waiting.dropped}
+    logged = "SELECT count(*) FROM events WHERE type = 'logged'"
+    assert database.execute(logged).fetchone() == (waiting.events,)
 
 
 def test_what_was_taken_note_of_is_not_new(

@@ -106,6 +106,13 @@ def check_end(world: Globe) -> None:
     check(world)
 
 
+def check_drops(world: Globe, recorders: Sequence[RecorderLanes]) -> None:
+    """Redis knows of every event that was given up, unless the disk failed too."""
+    if "disk_fails" not in world.dice.struck:
+        known = int(world.redis.values.get("runfold:dropped", b"0"))
+        assert known >= sum(recorder.counted for recorder in recorders), "drops without an alarm"
+
+
 def check_orders(world: Globe, recorders: Sequence[RecorderLanes]) -> None:
     """What one process says of a run comes in its order, and nothing twice without a reason."""
     frames = [fields for history in world.redis.history for _, fields in history]

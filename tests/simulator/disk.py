@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from runfold.segments import SUFFIX
+
 from .processes import Process, Surroundings
 
 
@@ -85,10 +87,11 @@ class Disk:
             self.close(descriptor)
 
     def count_made_by(self, process: Process, folder: Path) -> int:
-        """How many files in a folder are a process's own."""
+        """How many segments in a folder are a process's own."""
         if not folder.exists():
             return 0
-        return sum(self._makers.get(each.inode()) is process for each in os.scandir(folder))
+        segments = (each for each in os.scandir(folder) if each.name.endswith(SUFFIX))
+        return sum(self._makers.get(each.inode()) is process for each in segments)
 
 
 def crash_points(world: Ground) -> Callable[..., None]:

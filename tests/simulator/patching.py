@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
-from runfold import buffer, dispatching, emitter, segments, shipping, spool
+from runfold import buffer, dispatching, drop_counter, emitter, segments, shipping, spool
 from runfold_workers import committing, loop, ownership, pipelining, watching
 from runfold_workers.publishing import trim
 
@@ -37,7 +37,7 @@ def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator
     doors: list[tuple[Any, str, Any]] = [
         *((module, "time", time) for module in (buffer, dispatching, emitter, shipping)),
         *((module, "time", time) for module in (segments, spool)),
-        *((module, "os", world.disk) for module in (segments, spool)),
+        *((module, "os", world.disk) for module in (drop_counter, segments, spool)),
         *((module, "crash_point", crash_point) for module in (dispatching, segments, shipping)),
         (shipping, "random", world.dice.rng),
         (emitter, "threading", without_threads()),

@@ -58,6 +58,8 @@ class RecorderLanes:
         """Of each run, what was accepted."""
         self.is_whole = False
         """Whether it came to its end with nothing left behind."""
+        self.counted = 0
+        """Events that were given up by the time at which the process ended in good order."""
         self.left = 0
         """Segments of the spool, for others to send."""
 
@@ -107,9 +109,12 @@ class RecorderLanes:
     def leave(self) -> list[EventRef]:
         """The process ends in good order; returns what is acknowledged now."""
         if self._world.dice.rng.random() < 0.5:
-            return self._safe(self._recorder.close(self._world.dice.rng.choice((0.0, 2.0))))
-        self._emitter.at_exit()
-        return self._safe(self._emitter.flushed)
+            safe = self._safe(self._recorder.close(self._world.dice.rng.choice((0.0, 2.0))))
+        else:
+            self._emitter.at_exit()
+            safe = self._safe(self._emitter.flushed)
+        self.counted = self._emitter._buffer.dropped + self._emitter._buffer.pending
+        return safe
 
     def vanish(self) -> None:
         """The process is gone, however it ended."""

@@ -18,7 +18,7 @@ from runfold.segments import SUFFIX
 from runfold.streams import shard_of, stream_key
 from runfold_workers.memory import RunRef
 
-from .checks import check, check_end, check_orders, refs_of
+from .checks import check, check_drops, check_end, check_orders, refs_of
 from .dice import Dice
 from .disk import Disk
 from .patching import recorders_walled_in, workers_walled_in
@@ -100,7 +100,9 @@ class World:
             check_end(self)
             for worker in self._workers:
                 self._let(worker, worker.end)
-            check_orders(self, [one for runner in self._runners for one in runner.recorders])
+            recorders = [one for runner in self._runners for one in runner.recorders]
+            check_orders(self, recorders)
+            check_drops(self, recorders)
 
     def _become_calm(self) -> None:
         """Whatever producers have is sent in the end, also what dead ones had on disk."""

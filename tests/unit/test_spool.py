@@ -22,7 +22,7 @@ def parcel(number: int, size: int = 10) -> Parcel:
 
 def test_nothing_is_touched_before_it_is_needed(tmp_path: Path) -> None:
     """A program that never loses Redis leaves no folder behind."""
-    spool = Spool(tmp_path / "spool", 2**30, URL)
+    spool = Spool(tmp_path / "spool", 2**30, target_of(URL))
     assert spool.adopt() == []
     spool.note_sent()
     spool.close()
@@ -31,7 +31,7 @@ def test_nothing_is_touched_before_it_is_needed(tmp_path: Path) -> None:
 
 def test_full_segments_are_followed_by_others(tmp_path: Path) -> None:
     """And each is deleted once everything in it is sent."""
-    spool = Spool(tmp_path, 4 * 2**20, URL)
+    spool = Spool(tmp_path, 4 * 2**20, target_of(URL))
     parcels = [parcel(number, 200_000) for number in range(12)]
     assert all(spool.keep(one) for one in parcels)
     assert len(os.listdir(tmp_path)) > 2
@@ -49,7 +49,7 @@ def test_the_cap_holds_for_all_processes_together(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A second spool in the folder counts what the first one has written."""
-    first, second = (Spool(tmp_path, 2**20, URL) for _ in range(2))
+    first, second = (Spool(tmp_path, 2**20, target_of(URL)) for _ in range(2))
     kept = [spool.keep(parcel(0, 60_000)) for _ in range(12) for spool in (first, second)]
     assert kept[0]
     assert not kept[-1]
@@ -65,7 +65,7 @@ def test_a_segment_whose_name_could_be_lost_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder could not be synced: the next event tries anew instead of trusting the file."""
-    spool = Spool(tmp_path, 2**30, URL)
+    spool = Spool(tmp_path, 2**30, target_of(URL))
     with monkeypatch.context() as patch:
         patch.setattr(spool, "_sync_folder", refuse)
         assert not spool.keep(parcel(0))
@@ -80,10 +80,10 @@ def refuse() -> None:
 
 def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
     """One after the other, and never those of the living."""
-    dead = [Spool(tmp_path, 2**30, URL) for _ in range(2)]
+    dead = [Spool(tmp_path, 2**30, target_of(URL)) for _ in range(2)]
     for number, spool in enumerate(dead):
         spool.keep(parcel(number))
-    living = Spool(tmp_path, 2**30, URL)
+    living = Spool(tmp_path, 2**30, target_of(URL))
     assert living.adopt() == []
     names = sorted(os.listdir(tmp_path))
     for spool in dead:
@@ -99,7 +99,7 @@ def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
 def test_what_was_never_begun_is_removed(tmp_path: Path) -> None:
     """A crash just before a segment was published leaves no litter."""
     (tmp_path / ".new-1-1-1.spool").touch()
-    spool = Spool(tmp_path, 2**30, URL)
+    spool = Spool(tmp_path, 2**30, target_of(URL))
     assert spool.adopt() == []
     assert os.listdir(tmp_path) == []
 

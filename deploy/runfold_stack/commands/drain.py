@@ -8,7 +8,7 @@ import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 
 from runfold.settings import Settings as SdkSettings
-from runfold.spooled import SpoolState, drain, look
+from runfold.spooled import Drained, SpoolState, drain, look
 from runfold.streams import connect
 from runfold_stack.commands import Context
 from runfold_stack.outcomes import FAILED, OK
@@ -59,6 +59,7 @@ def run(arguments: Namespace, context: Context) -> int:
                 "folder": str(folder),
                 "sent": drained.sent,
                 "unreadable": drained.unreadable,
+                "dropped": drained.dropped,
                 "left": left,
                 "in_use": state.ours.in_use,
                 "for_others": state.others.events,
@@ -66,15 +67,17 @@ def run(arguments: Namespace, context: Context) -> int:
             }
         )
     else:
-        _tell(context, state, drained.sent, drained.unreadable, left)
+        _tell(context, state, drained, left)
     return FAILED if left or drained.unreadable else OK
 
 
-def _tell(context: Context, state: SpoolState, sent: int, unreadable: int, left: int) -> None:
+def _tell(context: Context, state: SpoolState, drained: Drained, left: int) -> None:
     line = context.output.line
-    line(f"sent {sent:,} events of {state.folder}")
-    if unreadable:
-        line(f"{unreadable:,} events cannot be read any more and are lost")
+    line(f"sent {drained.sent:,} events of {state.folder}")
+    if drained.unreadable:
+        line(f"{drained.unreadable:,} events cannot be read any more and are lost")
+    if drained.dropped:
+        line(f"reported {drained.dropped:,} events that runners dropped: an incident tells of them")
     if left:
         line(f"{left:,} events are left: Redis did not take them; see `runfold doctor`")
     if state.ours.in_use:

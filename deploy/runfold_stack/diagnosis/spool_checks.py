@@ -22,14 +22,23 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
             "runners cannot spool there either: correct its rights, or RUNFOLD_SPOOL_DIR",
         )
         return
+    other = "another Redis" if redis_url else "some Redis"
     if state.ours.segments:
         yield warn("spool", _told(state.ours, "this Redis", folder), _remedy(state.ours))
     if state.others.segments:
         yield warn(
             "spool",
-            _told(state.others, "another Redis" if redis_url else "some Redis", folder),
+            _told(state.others, other, folder),
             "set RUNFOLD_REDIS_URL as it was for the runners, then: runfold drain",
         )
+    for spooled, target in ((state.ours, "this Redis"), (state.others, other)):
+        if spooled.dropped:
+            yield warn(
+                "spool",
+                f"{spooled.dropped:,} events for {target} were dropped by runners of this machine,"
+                " and no incident counts them yet",
+                "see that Redis takes events, then: runfold drain",
+            )
     if state.is_full:
         yield fail(
             "spool",
@@ -39,7 +48,8 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
         )
     if state.damaged:
         yield _damaged(state)
-    if not (state.ours.segments or state.others.segments or state.damaged):
+    waiting = (state.ours.segments, state.others.segments, state.ours.dropped, state.others.dropped)
+    if not (any(waiting) or state.damaged):
         yield ok("spool", f"nothing waits in {folder}")
 
 
