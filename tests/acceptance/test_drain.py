@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.cli_processes import environ, recorded_events, runfold
+from runfold.streams import connect, dropped_events
 from runfold_stack.redis_server import RedisServer
 
 MakeRedis = Callable[..., RedisServer]
@@ -23,6 +24,16 @@ for number in range(5):
     assert recorder.flush(0.1).pending == 0
 os._exit(0)
 """
+
+DROPPER = """
+from runfold import Logged, Recorder
+recorder = Recorder(
+    heartbeat_s=0, buffer_events=10, buffer_wait_s=0.1, backpressure="drop_oldest", exit_flush_s=0
+)
+for number in range(40):
+    recorder.emit(Logged(run="dropped", id=number, text="x"))
+"""
+"""Thirty are dropped, and ten are lost with the process."""
 
 
 class Place:
@@ -152,3 +163,22 @@ def test_a_spool_at_its_cap_is_a_failure(make_redis: MakeRedis, tmp_path: Path) 
     os.truncate(segment, 900_000)
     found = place.doctor(RUNFOLD_SPOOL_BYTES=str(2**20))
     assert [level for level, text, _ in found if "at its cap: 1 MiB of 1 MiB" in text] == ["fail"]
+
+
+def test_drops_of_a_dead_runner_are_found_and_reported(
+    make_redis: MakeRedis, tmp_path: Path
+) -> None:
+    """The doctor names their number until draining has told Redis, once."""
+    place = Place(make_redis, tmp_path)
+    place.server.stop()
+    subprocess.run([sys.executable, "-c", DROPPER], env=place.env, check=True, timeout=60)
+    place.server.start()
+    ((level, found, remedy),) = place.doctor()
+    assert level == "warn"
+    assert found.startswith("40 events for this Redis were dropped")
+    assert "runfold drain" in remedy
+
+    assert [place.drain()["dropped"] for _ in range(2)] == [40, 0]
+    with connect(place.server.url) as client:
+        assert dropped_events(client) == 40
+    assert [level for level, _, _ in place.doctor()] == ["ok"]

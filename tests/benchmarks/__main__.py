@@ -18,7 +18,7 @@ from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
 from runfold_workers.indexing import Indexing
 
 _AT_A_TIME: Final = 50_000
-PARTS: Final = ("emit", "fold", "json", "sustained", "latency", "live", "growth", "read")
+PARTS: Final = ("emit", "flood", "fold", "json", "sustained", "latency", "live", "growth", "read")
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def main() -> None:
         context["servers"] = servers.versions()
         measures: dict[str, Callable[[], None]] = {
             "emit": lambda: emitting.measure(servers, sizes, figures),
+            "flood": lambda: emitting.measure_flood(servers, sizes, figures),
             "fold": lambda: folding.measure(servers, sizes, figures, profile),
             "json": lambda: folding.measure_json(servers, sizes, figures),
             "sustained": lambda: folding.measure_sustained(servers, sizes, figures),

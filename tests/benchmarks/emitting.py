@@ -3,11 +3,16 @@
 Raw pipelined XADD of frames that were encoded before, in the same repeat, is the yardstick.
 """
 
+import psycopg
+
 from benchmarks.children import Child
 from benchmarks.figures import Figures
 from benchmarks.filling import fill
+from benchmarks.folding import check_folded
+from benchmarks.producing import FLOOD_NODES
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
+from benchmarks.working import await_folded, await_positions, last_ids, start_worker
 from benchmarks.workload import EVENTS_PER_RUN
 
 
@@ -27,6 +32,22 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
         figures.add("producer.events_per_s", saturated["events_per_s"])
         figures.add("producer.xadd_per_s", xadd_per_s)
         figures.add("producer.to_xadd", saturated["events_per_s"] / xadd_per_s)
+
+
+def measure_flood(servers: Servers, sizes: Sizes, figures: Figures) -> None:
+    """One thread floods a deployment at work; each run that was accepted must be complete."""
+    for _ in range(sizes.repeats):
+        with servers.database() as url, start_worker(servers, url) as worker:
+            servers.settle(url)
+            worker.go()
+            await_positions(url)
+            flood = _run(servers, "flood", sizes.flood_runs)
+            if not flood["dropped"]:
+                with psycopg.connect(url, autocommit=True) as connection:
+                    await_folded(connection, last_ids(servers.redis_url), worker)
+                check_folded(url, sizes.flood_runs, FLOOD_NODES)
+        for name, value in flood.items():
+            figures.add(f"flood.{name}", value)
 
 
 def _run(servers: Servers, manner: str, runs: int) -> dict[str, float]:

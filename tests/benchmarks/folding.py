@@ -74,13 +74,13 @@ def fold_waiting(servers: Servers, database_url: str) -> Folded:
         return fold_all(servers, database_url, worker)
 
 
-def check_folded(database_url: str, runs: int) -> None:
+def check_folded(database_url: str, runs: int, nodes: int = NODES_PER_RUN) -> None:
     """Raise when the projections do not hold exactly so many runs, all complete."""
     with psycopg.connect(database_url) as connection:
         found = connection.execute(
             "SELECT count(*), sum(nodes_completed) FROM runs WHERE status = 'completed'"
         ).fetchone()
-    if found != (runs, runs * NODES_PER_RUN):
+    if found != (runs, runs * nodes):
         raise RuntimeError(f"{runs} runs were sent; completed runs and their nodes are {found}")
 
 

@@ -35,6 +35,8 @@ class Figure:
         """`met` or `missed`, and by how much of the goal."""
         if self.goal is None:
             return ""
+        if not self.goal:
+            return "met" if self.is_met(value) else "missed"
         if self.is_met(value):
             return f"met, {abs(value / self.goal - 1):.0%} to spare"
         if self.at_least is not None:
@@ -64,6 +66,9 @@ FIGURES: Final = (
     Figure("producer.events_per_s", "one process into Redis, flushed", _RATE, at_least=250_000),
     Figure("producer.xadd_per_s", "raw pipelined XADD of the same frames", _RATE),
     Figure("producer.to_xadd", "producer ÷ raw XADD", "ratio"),
+    Figure("flood.dropped", "a flood of 3-node runs, dropped", "events", at_most=0, by_worst=True),
+    Figure("flood.not_sent", "– not in Redis after the flush", "events", at_most=0, by_worst=True),
+    Figure("flood.events_per_s", "– accepted by the runner", _RATE),
     Figure("fold.warm_events_per_s", "fold, a burst, warm", _RATE, at_least=200_000),
     Figure("fold.first_commit_ms", "– from its start to its first commit", "ms"),
     Figure("fold.cold_events_per_s", "fold, a burst, cold page cache", _RATE, at_least=120_000),

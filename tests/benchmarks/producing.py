@@ -1,4 +1,4 @@
-"""Children that are runners: one at a pace, one that emits as fast as it can.
+"""Children that are runners: one at a pace, one that emits as fast as it can, one that floods.
 
 The events are made before, as a runner has them at hand; ids and times are left to the recorder.
 What we prepare is frozen out of the garbage collector's sight: a runner would not hold it.
@@ -20,12 +20,19 @@ from runfold import Event, Recorder, make_run_id
 _WORK_S: Final = 0.0001
 _REST_S: Final = 0.0002
 _VARIANTS: Final = 1000
+FLOOD_NODES: Final = 3
+_FLOOD_DATA: Final = {"text": "x" * 289}
+"""300 bytes of JSON."""
 
 
 def main() -> None:
     """In the child."""
     given = arguments()
-    measure = {"paced": _measure_paced, "saturated": _measure_saturated}[given["manner"]]
+    measure = {
+        "paced": _measure_paced,
+        "saturated": _measure_saturated,
+        "flood": _measure_flood,
+    }[given["manner"]]
     say(measure(given["redis_url"], given["runs"]))
 
 
@@ -79,6 +86,26 @@ def _measure_saturated(redis_url: str, runs: int) -> dict[str, float]:
         "saturated_thread_us": thread_s / len(ready) * 1e6,
         "process_us": process_s / len(ready) * 1e6,
         "events_per_s": len(ready) / elapsed_s,
+    }
+
+
+def _measure_flood(redis_url: str, runs: int) -> dict[str, float]:
+    """Runs of three nodes through the context managers, with default settings, in one loop."""
+    with Recorder(redis_url) as recorder:
+        await_go()
+        began = time.perf_counter()
+        for _ in range(runs):
+            with recorder.run("flood", inputs=_FLOOD_DATA) as run:
+                for number in range(FLOOD_NODES):
+                    with run.node(f"node {number}", inputs=_FLOOD_DATA) as node:
+                        node.outputs = _FLOOD_DATA
+                run.outputs = _FLOOD_DATA
+        elapsed_s = time.perf_counter() - began
+        flushed = recorder.flush(timeout_s=300)
+    return {
+        "events_per_s": runs * (2 + 2 * FLOOD_NODES) / elapsed_s,
+        "dropped": flushed.dropped,
+        "not_sent": flushed.pending + flushed.spooled,
     }
 
 

@@ -15,7 +15,9 @@ def write(path: Path, figures: Figures, context: dict[str, Any]) -> None:
     """Everything, with every repeat."""
     report = {
         **context,
-        "goals": {figure.name: _judge(figure, figures) for figure in FIGURES if figure.goal},
+        "goals": {
+            figure.name: _judge(figure, figures) for figure in FIGURES if figure.goal is not None
+        },
         "figures": figures.as_json(),
         "skipped": figures.skipped,
         "notes": figures.notes,

@@ -16,6 +16,7 @@ class Sizes:
     repeats: int
     paced_events: int
     producer_runs: int
+    flood_runs: int
     burst_runs: int
     json_runs: int
     orm_events: int
@@ -35,6 +36,7 @@ QUICK: Final = Sizes(
     repeats=2,
     paced_events=3_000,
     producer_runs=5_000,
+    flood_runs=20_000,
     burst_runs=15_000,
     json_runs=2_000,
     orm_events=200,
@@ -53,6 +55,7 @@ DEFAULT: Final = Sizes(
     repeats=3,
     paced_events=8_000,
     producer_runs=50_000,
+    flood_runs=20_000,
     burst_runs=100_000,
     json_runs=20_000,
     orm_events=500,
@@ -71,6 +74,7 @@ FULL: Final = Sizes(
     repeats=5,
     paced_events=50_000,
     producer_runs=100_000,
+    flood_runs=100_000,
     burst_runs=100_000,
     json_runs=50_000,
     orm_events=1_000,
