@@ -2,9 +2,10 @@
 
 The runner's thread only appends to a buffer, and waits only when that is full. One daemon thread,
 started with the first event, packs and sends, again and again until the events are in their
-streams; what Redis does not take goes to the spool. Promise: an event that was accepted is where `flush` says it is (in the stream
-at least once, in order per shard; or on disk); until then it is in this process's memory and dies
-with it. What cannot be kept is counted, and reported in the log and to Redis.
+streams; what Redis does not take goes to the spool. Promise: an event that was accepted is where
+`flush` says it is (in the stream at least once, in order per shard; or on disk); until then it is
+in this process's memory and dies with it. What cannot be kept is counted, and reported in the log
+and to Redis.
 """
 
 import logging
