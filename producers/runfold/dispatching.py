@@ -144,6 +144,8 @@ class Dispatcher:
     def note_lost(self, timeout_s: float) -> None:
         """At the end of a process: note what was dropped and what is lost with its memory."""
         self._is_ending = True
+        if not (self._untold or self._buffer.pending or self._drops.is_on_disk):
+            return
         if self._desk.acquire(timeout_s):
             try:
                 self._note_dropped()

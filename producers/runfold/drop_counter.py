@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .segments import open_abandoned, publish
+from .segments import open_abandoned, publish, sync_folder
 
 SUFFIX: Final = ".dropped"
 
@@ -40,6 +40,11 @@ class DropCounter:
         self._is_synced = True
         self._warned = False
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether there is a number that may have to be replaced."""
+        return self._path is not None
+
     def note(self, number: int) -> None:
         """Replace the number on disk; what cannot be written is tried again by the next call."""
         number = max(0, number - self._left_behind)
@@ -63,6 +68,7 @@ class DropCounter:
         if self._descriptor >= 0 and not self._is_synced:
             try:
                 os.fsync(self._descriptor)
+                sync_folder(self._folder)
                 self._is_synced = True
             except OSError as error:
                 _log.warning("the number of dropped events cannot be synced: %s", error)

@@ -180,6 +180,15 @@ def publish(folder: Path, suffix: str, content: bytes) -> tuple[Path, int]:
     return folder / name, descriptor
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_abandoned(path: Path) -> int | None:
     """Open and lock a file whose owner is dead; `None`: the owner lives, or the file is gone."""
     try:

@@ -18,7 +18,7 @@ from typing import Final
 from redis.connection import parse_url
 
 from .parcels import Parcel
-from .segments import SUFFIX, UNPUBLISHED, Segment
+from .segments import SUFFIX, UNPUBLISHED, Segment, sync_folder
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 _REPORT_EVERY_S: Final = 60.0
@@ -133,21 +133,13 @@ class Spool:
             )
         segment = Segment.create(self.folder, self._target)
         try:
-            self._sync_folder()
+            sync_folder(self.folder)
         except OSError:  # its name could be lost, and with it what is written there
             segment.delete()
             raise
         self._segments.append(segment)
         self._current = segment
         return segment
-
-    def _sync_folder(self) -> None:
-        """A new name in a folder is safe only after this."""
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _list(self) -> list[Path]:
         """Oldest first; what a crash left of a segment that was not begun yet is removed."""

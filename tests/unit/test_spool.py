@@ -67,14 +67,14 @@ def test_a_segment_whose_name_could_be_lost_is_not_used(
     """The folder could not be synced: the next event tries anew instead of trusting the file."""
     spool = Spool(tmp_path, 2**30, target_of(URL))
     with monkeypatch.context() as patch:
-        patch.setattr(spool, "_sync_folder", refuse)
+        patch.setattr("runfold.spool.sync_folder", refuse)
         assert not spool.keep(parcel(0))
         assert os.listdir(tmp_path) == []
     assert spool.keep(parcel(0))
     spool.close()
 
 
-def refuse() -> None:
+def refuse(_: Path) -> None:
     raise OSError("input/output error")
 
 
