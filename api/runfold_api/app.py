@@ -13,6 +13,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from runfold.intake import Intake
 from runfold_storage.history import History
 from runfold_storage.upkeep import Upkeep
 
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> Litestar:
         timeout_s=settings.write_timeout_s,
     )
 
+    intake = Intake(settings.redact_keys, settings.max_future_s)
     feed = Feed(history, settings.redis_url)
     streams = live.Live(feed, RunFeed(feed, history))
 
@@ -85,6 +87,7 @@ def create_app(settings: Settings) -> Litestar:
             "live": Provide(lambda: streams, sync_to_thread=False),
             "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
+            "intake": Provide(lambda: intake, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },
         exception_handlers=handlers(),

@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from runfold.codec import Envelope, check_body, decode_event, explain, replace_unstorable
+from runfold.codec import Envelope, check_body, explain, replace_unstorable
 from runfold.errors import BrokenEvent
+from runfold.intake import Intake
 
 from .problems import BadRequest, EventProblem
 
@@ -26,16 +27,20 @@ _MISSING: Final = re.compile(r"missing required field `([^`]*)`")
 _NAMED: Final = re.compile(r"(at|run|v): ")
 
 
-def read_envelopes(body: bytes, media_type: str) -> list[Envelope]:
-    """The events, each with its id; raises `BadRequest` when one is broken, or there is none."""
+def read_envelopes(body: bytes, media_type: str, intake: Intake) -> list[Envelope]:
+    """The events, each with its id and without its secrets.
+
+    Raises `BadRequest` when one is broken, or there is none.
+    """
     items = _split(replace_unstorable(body), media_type)
     if not items:
         raise BadRequest(400, "no-events", "the body has no events")
+    latest_us = intake.latest_us()
     envelopes: list[Envelope] = []
     broken: list[EventProblem] = []
     for index, item in enumerate(items):
         try:
-            envelopes.append(decode_event(item)[0])
+            envelopes.append(intake.read(item, latest_us))
         except BrokenEvent as error:
             reason = str(error)
             broken.append(EventProblem(index, _field_of(reason), reason))

@@ -25,10 +25,11 @@ from runfold.events import (
     Usage,
 )
 from runfold.ids import make_run_id
+from runfold.intake import Intake
 from runfold.names import fit_run_id
 from runfold.openings import PlannedOpening, make_started
 from runfold.recording import Execution as Recorded
-from runfold.recording import RecordedEnd, RecordedNode, events_of, number_events
+from runfold.recording import RecordedEnd, RecordedNode, events_of, number_events, read_time
 from runfold.redaction import Redactor
 from runfold.sealing import Unsealed, seal_bounded
 from runfold.writing import fit_time
@@ -94,7 +95,7 @@ _DECODER: Final = msgspec.json.Decoder(Execution)
 _OPEN: Final = ("queued", "pending", "running")
 
 
-def read_execution(body: bytes, redactor: Redactor) -> tuple[str, list[Envelope]]:
+def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
     """The run's id and its events, none if it is not to be saved; raises `BadRequest`.
 
     What stands under sensitive keys in payloads is masked, as the SDK does.
@@ -103,11 +104,11 @@ def read_execution(body: bytes, redactor: Redactor) -> tuple[str, list[Envelope]
         execution = _DECODER.decode(replace_unstorable(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, "bad-execution", explain(error)) from error
-    run, items = _open(execution, redactor) if _is_open(execution) else _over(execution, redactor)
-    if not execution.save:
-        return run, []
+    redactor, latest_us = intake.redactor, intake.latest_us()
+    read = _open if _is_open(execution) else _over
     try:
-        return run, [seal_bounded(item, redactor) for item in items]
+        run, items = read(execution, redactor, latest_us)
+        return run, [seal_bounded(item, redactor) for item in items if execution.save]
     except BrokenEvent as error:
         raise BadRequest(400, "bad-execution", str(error)) from error
 
@@ -116,7 +117,7 @@ def _is_open(execution: Execution) -> bool:
     return execution.status in _OPEN
 
 
-def _over(execution: Execution, redactor: Redactor) -> tuple[str, list[Unsealed]]:
+def _over(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str, list[Unsealed]]:
     recorded = Recorded(
         started_at=execution.started_at,
         finished_at=execution.finished_at,
@@ -133,10 +134,10 @@ def _over(execution: Execution, redactor: Redactor) -> tuple[str, list[Unsealed]
         stderr=execution.stderr,
         nodes=[RecordedNode(**msgspec.structs.asdict(node)) for node in execution.nodes],
     )
-    return events_of(redactor, execution.workflow, recorded, _opening(execution))
+    return events_of(redactor, execution.workflow, recorded, _opening(execution), latest_us)
 
 
-def _open(execution: Execution, redactor: Redactor) -> tuple[str, list[Unsealed]]:
+def _open(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str, list[Unsealed]]:
     """Its beginning alone; the nodes are still to come."""
     plan = [
         {"node": node.node, "name": node.name, "node_type": node.node_type, "parents": node.parents}
@@ -145,7 +146,8 @@ def _open(execution: Execution, redactor: Redactor) -> tuple[str, list[Unsealed]
     opening = _opening(execution)
     opening["nodes"] = plan
     begun = make_started(redactor, execution.workflow, opening)
-    started_us, queued_us = fit_time(execution.started_at), fit_time(execution.queued_at)
+    started_us = read_time("started_at", execution.started_at, latest_us)
+    queued_us = read_time("queued_at", execution.queued_at, latest_us)
     run = execution.id or make_run_id(started_us if queued_us is None else queued_us)
     now_us = fit_time(datetime.now().astimezone()) or 0
     queued = Queued(**msgspec.structs.asdict(begun))

@@ -4,6 +4,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from runfold.time_limits import MAX_FUTURE_S
+
 MIB: Final = 1024 * 1024
 
 
@@ -25,5 +27,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """So many runs are deleted by a request itself; for more a job is made."""
     max_body_bytes: int = 16 * MIB
     """Of a request; a single event may have `MAX_EVENT_BYTES`."""
+    redact_keys: tuple[str, ...] = ()
+    """Further keys whose values are masked in what is posted."""
+    max_future_s: float = MAX_FUTURE_S
+    """How far ahead of now a time in what is posted may lie."""
     shutdown_s: float = 10
     """How long open requests may take to end after the signal to stop."""

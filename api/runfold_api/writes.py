@@ -8,15 +8,13 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from runfold.redaction import Redactor
+from runfold.intake import Intake
 
 from .bodies import MEDIA_TYPES, read_envelopes
 from .executions import read_execution
 from .problems import BadRequest, described
 from .request_bodies import TakesEvents, TakesExecution
 from .stream_writer import StreamWriter
-
-_REDACTOR: Final = Redactor()
 
 
 class Accepted(Struct, frozen=True):
@@ -47,13 +45,15 @@ class AcceptedExecution(Struct, frozen=True):
     responses=described(400, 413, 415, 503),
 )
 async def post_events(
-    request: Request[Any, Any, Any], writer: NamedDependency[StreamWriter]
+    request: Request[Any, Any, Any],
+    writer: NamedDependency[StreamWriter],
+    intake: NamedDependency[Intake],
 ) -> Accepted:
     """One event, an array of events, or one event a line."""
     media_type = _check_media(request, MEDIA_TYPES)
     body = await request.body()
     return await asyncio.get_running_loop().run_in_executor(
-        writer.executor, _accept, writer, body, media_type
+        writer.executor, _accept, writer, intake, body, media_type
     )
 
 
@@ -64,13 +64,15 @@ async def post_events(
     responses=described(400, 413, 415, 503),
 )
 async def post_execution(
-    request: Request[Any, Any, Any], writer: NamedDependency[StreamWriter]
+    request: Request[Any, Any, Any],
+    writer: NamedDependency[StreamWriter],
+    intake: NamedDependency[Intake],
 ) -> AcceptedExecution:
     """A whole execution with its nodes, after the fact."""
     _check_media(request, MEDIA_TYPES[:1])
     body = await request.body()
     return await asyncio.get_running_loop().run_in_executor(
-        writer.executor, _accept_execution, writer, body
+        writer.executor, _accept_execution, writer, intake, body
     )
 
 
@@ -87,14 +89,14 @@ def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str
     return media_type
 
 
-def _accept(writer: StreamWriter, body: bytes, media_type: str) -> Accepted:
-    envelopes = read_envelopes(body, media_type)
+def _accept(writer: StreamWriter, intake: Intake, body: bytes, media_type: str) -> Accepted:
+    envelopes = read_envelopes(body, media_type, intake)
     position = writer.append(envelopes)
     return Accepted(len(envelopes), position, _wait_for(position))
 
 
-def _accept_execution(writer: StreamWriter, body: bytes) -> AcceptedExecution:
-    run, envelopes = read_execution(body, _REDACTOR)
+def _accept_execution(writer: StreamWriter, intake: Intake, body: bytes) -> AcceptedExecution:
+    run, envelopes = read_execution(body, intake)
     position = writer.append(envelopes) if envelopes else {}
     return AcceptedExecution(run, len(envelopes), position, _wait_for(position))
 

@@ -17,6 +17,7 @@ from runfold.errors import SettingInvalid
 from runfold.events import MAX_NAME
 from runfold.places import default_data_dir
 from runfold.streams import MAX_SHARDS
+from runfold.time_limits import MAX_FUTURE_S
 from runfold_storage.silence_limits import (
     DEFAULT_LIMITS,
     DEFAULT_QUEUED_S,
@@ -112,6 +113,17 @@ SETTINGS: Final = (
         f"`{DEFAULT_QUEUED_S}`",
         "worker: the same for a run that is only queued",
     ),
+    Setting(
+        "RUNFOLD_REDACT_KEYS",
+        "none",
+        "further keys, separated by commas, whose values are masked; `-key` takes one away. SDK, "
+        "API, CLI and workers (frames of JSON) each mask by their own",
+    ),
+    Setting(
+        "RUNFOLD_MAX_FUTURE_S",
+        f"`{MAX_FUTURE_S:.0f}`",
+        "how many seconds ahead of now an event may be dated; the same processes each check it",
+    ),
     Setting("RUNFOLD_LOG_LEVEL", f"`{DEFAULT_LOG_LEVEL}`", "`debug`, `info`, `warning` or `error`"),
 )
 
@@ -135,6 +147,8 @@ class Settings:
     metrics_host: str = DEFAULT_METRICS_HOST
     metrics_port: int | None = None
     limits: Limits = DEFAULT_LIMITS
+    redact_keys: tuple[str, ...] = ()
+    max_future_s: float = MAX_FUTURE_S
     log_level: str = DEFAULT_LOG_LEVEL
     spool_dir: Path | None = None
     """These two are settings of the SDK, whose spool the command line looks after."""
@@ -157,6 +171,8 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
     project = given["RUNFOLD_PROJECT"] or None
     if project is not None and len(project) > MAX_NAME:
         raise SettingInvalid(f"RUNFOLD_PROJECT has {len(project)} characters: at most {MAX_NAME}")
+    ours = ("RUNFOLD_REDACT_KEYS", "RUNFOLD_MAX_FUTURE_S")
+    sdk = sdk_settings.read_settings({name: given[name] for name in ours})  # raises
     redis_url, database_url = given["RUNFOLD_REDIS_URL"], given["RUNFOLD_DATABASE_URL"]
     if redis_url:
         sdk_settings.Settings(redis_url=redis_url)  # raises
@@ -190,6 +206,8 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
             running=_limit("RUNFOLD_LOST_AFTER_S", given, DEFAULT_RUNNING_S),
             queued=_limit("RUNFOLD_LOST_QUEUED_AFTER_S", given, DEFAULT_QUEUED_S),
         ),
+        redact_keys=sdk.redact_keys,
+        max_future_s=sdk.max_future_s,
         log_level=level,
         spool_dir=Path(spool_dir or sdk_settings.default_spool_dir(environ)).absolute(),
         spool_bytes=_number("RUNFOLD_SPOOL_BYTES", given, 2**20, 2**40) or DEFAULT_SPOOL_BYTES,

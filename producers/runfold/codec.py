@@ -113,9 +113,12 @@ def decode_body(event_type: str, body: bytes) -> Event:
 
 def encode_event(envelope: Envelope) -> bytes:
     """One JSON object, as in a frame of JSON events or over HTTP."""
+    at_us = envelope.at_us
+    # What no calendar has can come in a packed frame only, and goes to the dead letters as it is.
+    at = f'"{to_rfc3339(at_us)}"' if MIN_US <= at_us <= MAX_US else str(at_us)
     head = (
         f'{{"type":"{envelope.type}","run":{_ENCODER.encode(envelope.run).decode()},'
-        f'"id":{envelope.id},"at":"{to_rfc3339(envelope.at_us)}","v":{VERSION}'
+        f'"id":{envelope.id},"at":{at},"v":{VERSION}'
     ).encode()
     return head + (b"," + envelope.body[1:] if len(envelope.body) > 2 else b"}")
 

@@ -50,7 +50,7 @@ class Dispatcher:
         buffer: Buffer,
     ) -> None:
         self._buffer = buffer
-        self._packer = Packer(redactor)
+        self._packer = Packer(redactor, settings.max_future_s)
         self._desk = Desk()
         self._may_wait = settings.backpressure != "drop_oldest"
         self._folder = Path(settings.spool_dir or default_spool_dir(os.environ))

@@ -192,6 +192,8 @@ def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
         body = replace_unstorable(packed.body)
         envelope = packed if body is packed.body else packed._replace(body=body)
         try:
+            if not MIN_US <= envelope.at_us <= MAX_US:
+                raise BrokenEvent(f"at: {envelope.at_us} µs is not in the years 1 to 9999")
             check_body(body)
             check_numbers(body)
             yield envelope, _decode_packed_body(envelope.type, body)
@@ -217,7 +219,7 @@ def envelopes_in(raw: bytes) -> Iterator[Envelope]:
 class Columns(NamedTuple):
     """A packed frame taken apart: one entry an event, but `runs`, of which `run_numbers` speak.
 
-    `types` are places in `codec.TYPES`, `times` microseconds since the epoch.
+    `types` are places in `codec.TYPES`, `times` microseconds since the epoch, not yet checked.
     """
 
     runs: list[str]
@@ -255,7 +257,7 @@ def unpack(raw: bytes) -> Columns:
     ends = list(accumulate(body_lengths, initial=at))
     if ends[-1] != len(data):
         raise BrokenFrame("packed: the bodies do not fill the frame")
-    _check_columns(n, runs, run_numbers, types, ids, times)
+    _check_columns(n, runs, run_numbers, types, ids)
     bodies = [data[begin:end] for begin, end in pairwise(ends)]
     return Columns(runs, run_numbers, types, ids, times, bodies)
 
@@ -272,7 +274,6 @@ def _check_columns(
     run_numbers: tuple[int, ...],
     types: tuple[int, ...],
     ids: tuple[int, ...],
-    times: tuple[int, ...],
 ) -> None:
     """Only a writer that is not ours gets here; its whole frame is suspect."""
     if n == 0:
@@ -288,8 +289,6 @@ def _check_columns(
         raise BrokenFrame("packed: expected known types")
     if max(ids) >= 2**63:
         raise BrokenFrame("packed: expected event ids below 2**63")
-    if min(times) < MIN_US or max(times) > MAX_US:
-        raise BrokenFrame("packed: expected times in the years 1 to 9999")
 
 
 class _Decompressors(threading.local):

@@ -4,7 +4,7 @@ Reading them one by one, with `frames.decode_frame`, costs five times as much. W
 about any of them, from a missing id to a broken event, is left to that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Final, NamedTuple
 
@@ -47,8 +47,13 @@ _FIELDS: Final = msgspec.json.Decoder(list[list[dict[str, Raw]]])
 _encode = msgspec.json.Encoder().encode
 
 
-def unpack_json(frames: Sequence[bytes]) -> Unpacked | None:
-    """The events of these frames; None when any of them wants a closer look."""
+def unpack_json(
+    frames: Sequence[bytes], mask: Callable[[dict[str, Raw]], object]
+) -> Unpacked | None:
+    """The events of these frames; None when any of them wants a closer look.
+
+    `mask` is shown the further fields of each and may change them.
+    """
     text = b"[" + b",".join(frames) + b"]"
     try:
         if replace_unstorable(text) is not text:
@@ -62,10 +67,14 @@ def unpack_json(frames: Sequence[bytes]) -> Unpacked | None:
         return None
     if len(heads) != len(frames) or not all(heads):
         return None
-    return _to_columns(heads, fields)
+    return _to_columns(heads, fields, mask)
 
 
-def _to_columns(heads: list[list[_Head]], fields: list[list[dict[str, Raw]]]) -> Unpacked | None:
+def _to_columns(
+    heads: list[list[_Head]],
+    fields: list[list[dict[str, Raw]]],
+    mask: Callable[[dict[str, Raw]], object],
+) -> Unpacked | None:
     runs: dict[str, int] = {}
     rows = []
     for of_frame, fields_of_frame in zip(heads, fields, strict=True):
@@ -82,6 +91,7 @@ def _to_columns(heads: list[list[_Head]], fields: list[list[dict[str, Raw]]]) ->
                 runs[run] = len(runs)
             del further["type"], further["run"], further["id"], further["at"]
             further.pop("v", None)
+            mask(further)
             rows.append((runs[run], kind, head.id, at_us, _encode(further)))
     columns = Columns(list(runs), *zip(*rows, strict=True))
     return Unpacked(columns, [len(of_frame) for of_frame in heads])

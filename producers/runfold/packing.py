@@ -6,13 +6,14 @@ other event is sealed alone. Whoever writes a packed frame vouches for its bodie
 `producers/README.md`); both ways do.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import zstandard
-from msgspec import Meta, Raw, ValidationError
+from msgspec import Raw, ValidationError
 
 from .codec import (
     TAG_LENGTHS,
@@ -27,7 +28,7 @@ from .events import EVENT_CLASSES, Event
 from .frames import PACKED_FIELD, encode_packed_frame, envelopes_in, pack_columns
 from .names import fit_name, fit_run_id
 from .parcels import Parcel
-from .payloads import is_fine
+from .payloads import decode_flat, is_fine
 from .redaction import Redactor
 from .sealing import (
     CLEANED_FIELDS,
@@ -38,6 +39,7 @@ from .sealing import (
     seal_bounded,
 )
 from .streams import shard_of
+from .time_limits import MAX_FUTURE_S, latest_us
 
 FRAME_EVENTS: Final = 4096
 FRAME_BYTES: Final = 512 * 1024
@@ -56,9 +58,6 @@ _MAX_ID: Final = 2**63 - 1
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
-_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float
-_decode_flat: Final = msgspec.json.Decoder(dict[str, str | _Number | bool | None]).decode
-"""Most payloads are flat objects: the parser itself sees that their values are harmless."""
 
 _Read = Callable[[Any], Any]
 _Shape = tuple[int, _Read, _Read, _Read]
@@ -104,8 +103,9 @@ Broken = tuple[BrokenEvent, int]
 class Packer:
     """Remembers the runs and names that it has seen; used by one thread at a time."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: Redactor, max_future_s: float = MAX_FUTURE_S) -> None:
         self._redactor = redactor
+        self._max_future_s = max_future_s
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._shards = 0
         self._groups: dict[int, _Group] = {}
@@ -168,7 +168,7 @@ class Packer:
                             simple = True
                         elif type(payload) is Raw:
                             try:
-                                simple = harmless.issuperset(_decode_flat(payload))
+                                simple = harmless.issuperset(decode_flat(payload))
                             except ValidationError:
                                 simple = False
                             simple = simple or is_fine(_decode(payload), redactor)
@@ -214,7 +214,8 @@ class Packer:
     def _seal(self, item: Unsealed) -> bytes:
         """The long way; raises `BrokenEvent` when an event cannot be mended."""
         event, ours = item[0], item[5]
-        body = seal_bounded(item, self._redactor).body
+        latest = latest_us(time.time_ns() // 1000, self._max_future_s)
+        body = seal_bounded(item, self._redactor, latest).body
         if not ours:
             check_body(body)
             check_numbers(body)

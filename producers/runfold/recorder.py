@@ -38,6 +38,7 @@ from .redaction import Redact, Redactor
 from .runs import Run, current_run
 from .sealing import PAYLOAD_FIELDS
 from .settings import Backpressure, Settings, read_settings
+from .time_limits import latest_us
 from .writing import EVENT_OVERHEAD, Pen, fit_time
 
 DEFAULT_TIMEOUT_S: Final = 5.0
@@ -78,6 +79,7 @@ class Recorder(Decorators):
         backpressure: Backpressure | None = None,
         spool_dir: str | None = None,
         spool_bytes: int | None = None,
+        max_future_s: float | None = None,
         connect: Callable[[str], redis.Redis] = streams.connect,
     ) -> None:
         settings = read_settings(
@@ -94,6 +96,7 @@ class Recorder(Decorators):
             backpressure=backpressure,
             spool_dir=spool_dir,
             spool_bytes=spool_bytes,
+            max_future_s=max_future_s,
         )
         self.settings: Final[Settings] = settings
         self._redactor = Redactor(settings.redact_keys, redact)
@@ -219,7 +222,8 @@ class Recorder(Decorators):
         """Record an execution that is over, all of it or nothing; returns the id of the run.
 
         Without `status` it failed if there is an `error` or an exit code other than 0. Under an
-        `id` of your own, recording the same again changes nothing.
+        `id` of your own, recording the same again changes nothing. Raises `BrokenEvent` for a time
+        before the year 2000, or more than `max_future_s` ahead of now.
         """
         if not save:
             return fit_run_id(id) if id else make_run_id(fit_time(started_at))
@@ -241,7 +245,8 @@ class Recorder(Decorators):
             nodes=nodes,
         )
         opened = PlannedOpening(**opening, nodes=None)
-        run, events = events_of(self._redactor, workflow, execution, opened)
+        latest = latest_us(_now_ns() // 1000, self.settings.max_future_s)
+        run, events = events_of(self._redactor, workflow, execution, opened, latest)
         self._emitter.put_all(events)
         return run
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from .codec import encode_body
+from .errors import BrokenEvent
 from .events import (
     Annotated,
     Cancelled,
@@ -34,6 +35,7 @@ from .openings import PlannedOpening, make_started
 from .payloads import encode_payload
 from .redaction import Redactor
 from .sealing import Unsealed
+from .time_limits import check_time
 from .writing import EVENT_OVERHEAD, fit_time, log_events, read_usage
 
 RecordedEnd = Literal["completed", "failed", "cancelled"]
@@ -95,19 +97,29 @@ TimedEvent = tuple[Event, int]
 
 
 def events_of(
-    redactor: Redactor, workflow: str, execution: Execution, opening: PlannedOpening
+    redactor: Redactor,
+    workflow: str,
+    execution: Execution,
+    opening: PlannedOpening,
+    latest_us: int,
 ) -> tuple[str, list[Unsealed]]:
-    """The id of its run, and its events, ready for the emitter."""
-    started_us, finished_us = (
-        fit_time(execution.get("started_at")),
-        fit_time(execution.get("finished_at")),
-    )
+    """The id of its run, and its events, ready for the emitter.
+
+    Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
+    also for one that only follows from `duration_ms`.
+    """
+    started_us = read_time("started_at", execution.get("started_at"), latest_us)
+    finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
     duration_ms = fit_number(execution.get("duration_ms"), 0, 1e14)
     length_us = int((duration_ms or 0) * 1000)
     if started_us is None:
-        started_us = time.time_ns() // 1000 if finished_us is None else finished_us - length_us
+        if finished_us is None:
+            finished_us = time.time_ns() // 1000
+        started_us = finished_us - length_us
+        check_time("duration_ms: the start that follows", started_us, latest_us)
     if finished_us is None:
         finished_us = started_us + length_us
+        check_time("duration_ms: the end that follows", finished_us, latest_us)
     finished_us = max(started_us, finished_us)
     own_id = execution.get("id")
     ending = Ending(
@@ -123,10 +135,9 @@ def events_of(
         stderr=execution.get("stderr"),
     )
     started = make_started(redactor, workflow, opening)
-    queued_us = fit_time(execution.get("queued_at"))
-    events = list_events(
-        started, started_us, queued_us, execution.get("nodes") or (), ending, redactor
-    )
+    queued_us = read_time("queued_at", execution.get("queued_at"), latest_us)
+    nodes = execution.get("nodes") or ()
+    events = list_events(started, started_us, queued_us, nodes, ending, redactor, latest_us)
     run = fit_run_id(own_id) if own_id else make_run_id(started_us)
     return run, number_events(run, events, is_new=not own_id)
 
@@ -138,6 +149,7 @@ def list_events(
     nodes: Iterable[RecordedNode | Mapping[str, Any]],
     ending: Ending,
     redactor: Redactor,
+    latest_us: int,
 ) -> list[TimedEvent]:
     """The events with their times, the beginning first and the end last."""
     known = [_fit_node(node) for node in nodes]
@@ -148,8 +160,12 @@ def list_events(
     if queued_us is not None:
         events.append((Queued(workflow=started.workflow, project=started.project), queued_us))
     events.append((started, started_us))
-    for node in known:
-        events += _node_events(node, started_us, ending.finished_us, redactor)
+    span_us = (started_us, ending.finished_us)
+    for place, node in enumerate(known):
+        try:
+            events += _node_events(node, span_us, redactor, latest_us)
+        except BrokenEvent as error:
+            raise BrokenEvent(f"nodes[{place}].{error}") from error
     for stream, text in (("stdout", ending.stdout), ("stderr", ending.stderr)):
         logs = log_events(text or "", None, stream, None, redactor)
         events += ((log, ending.finished_us) for log in logs)
@@ -170,17 +186,28 @@ def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> li
     ]
 
 
+def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
+    """A caller's time in microseconds since the epoch; raises `BrokenEvent` out of bounds."""
+    at_us = fit_time(at)
+    if at_us is not None:
+        check_time(field, at_us, latest_us)
+    return at_us
+
+
 def _node_events(
-    node: RecordedNode, run_started_us: int, run_finished_us: int, redactor: Redactor
+    node: RecordedNode, run_span_us: tuple[int, int], redactor: Redactor, latest_us: int
 ) -> list[TimedEvent]:
-    began_us = fit_time(node.started_at)
-    ended_us = fit_time(node.finished_at)
+    run_started_us, run_finished_us = run_span_us
+    began_us = read_time("started_at", node.started_at, latest_us)
+    ended_us = read_time("finished_at", node.finished_at, latest_us)
     duration_ms = fit_number(node.duration_ms, 0, 1e14)
     if began_us is None:
         has_both = ended_us is not None and duration_ms is not None
         began_us = ended_us - int(duration_ms * 1000) if has_both else run_started_us  # type: ignore[operator]  # has_both
     if ended_us is None:
         ended_us = run_finished_us if duration_ms is None else began_us + int(duration_ms * 1000)
+    check_time("duration_ms: the start that follows", began_us, latest_us)
+    check_time("duration_ms: the end that follows", ended_us, latest_us)
     ended_us = max(began_us, ended_us)
     status: NodeEnd = node.status or ("completed" if node.error is None else "failed")
     finished = NodeFinished(

@@ -12,13 +12,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from .codec import MAX_US, MIN_US, Envelope, seal, to_us
+from .codec import MAX_US, Envelope, seal, to_us
 from .errors import BrokenEvent
 from .events import ABSENT, EVENT_CLASSES, MAX_EVENT_BYTES, MAX_NAME, Error, Event, Tags, Trigger
 from .names import cut, fit_name, fit_names, fit_run_id, fit_tag, fit_text
 from .objects import cut_text
 from .payloads import encode_payload, redact_raw, shrink
 from .redaction import REDACTED, Redactor
+from .time_limits import check_time
 
 MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - 1024
 """So that the same event is within the limit as plain JSON, with its envelope."""
@@ -55,13 +56,18 @@ def us_of(at: datetime) -> int:
     return to_us(at if at.tzinfo is not None else at.astimezone())
 
 
-def seal_bounded(item: Unsealed, redactor: Redactor) -> Envelope:
-    """Encode an event; raises `BrokenEvent` when it cannot be mended."""
+def seal_bounded(item: Unsealed, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
+    """Encode an event; raises `BrokenEvent` when it cannot be mended.
+
+    A time that the caller gave has to lie between the year 2000 and `latest_us`.
+    """
     event, run, event_id, at_us, _, ours = item
     try:
         if not ours:
             event, run = clean(event, redactor), fit_run_id(run)
-            _check_numbers(event_id, at_us)
+            _check_id(event_id)
+            if event.at is not None:
+                check_time("at", at_us, latest_us)
         envelope = seal(event, run=run, id=event_id, at_us=at_us)
         if len(envelope.body) > MAX_BODY_BYTES:
             shorter = _shorten(event, len(envelope.body))
@@ -107,11 +113,9 @@ def fit_tags(tags: Any, redactor: Redactor) -> Tags | None:
     return fitted
 
 
-def _check_numbers(event_id: int, at_us: int) -> None:
+def _check_id(event_id: int) -> None:
     if not isinstance(event_id, int) or not 0 <= event_id < 2**63:
         raise BrokenEvent(f"id {event_id}: expected 0 to 2**63 - 1")
-    if not MIN_US <= at_us <= MAX_US:
-        raise BrokenEvent(f"at: {at_us} µs is not in the years 1 to 9999")
 
 
 def _clean_field(name: str, value: Any, redactor: Redactor) -> Any:

@@ -18,8 +18,10 @@ from .errors import SettingInvalid
 from .events import MAX_NAME
 from .places import default_redis_url
 from .streams import DEFAULT_REDIS_URL, MAX_SHARDS
+from .time_limits import MAX_FUTURE_S
 
 MAX_SECONDS: Final = 86_400.0
+_TEN_YEARS_S: Final = 10 * 365 * 86_400.0
 
 
 Backpressure = Literal["spool", "block", "drop_oldest"]
@@ -41,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     backpressure: Backpressure = "spool"
     spool_dir: str | None = None  # `default_spool_dir`
     spool_bytes: int = 1024**3
+    max_future_s: float = MAX_FUTURE_S
 
     def __post_init__(self) -> None:
         try:
@@ -65,6 +68,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         if self.spool_dir is not None and not isinstance(self.spool_dir, str):
             raise invalid("spool_dir", self.spool_dir, "the path of a folder is needed")
         _check_int("spool_bytes", self.spool_bytes, 1024 * 1024, 1024**4)
+        _check_seconds("max_future_s", self.max_future_s, "", most=_TEN_YEARS_S)
 
 
 def default_spool_dir(environ: Mapping[str, str]) -> str:
@@ -121,10 +125,10 @@ def _check_int(name: str, value: object, least: int, most: int) -> None:
         raise invalid(name, value, f"a whole number from {least} to {most} is allowed")
 
 
-def _check_seconds(name: str, value: object, zero: str) -> None:
+def _check_seconds(name: str, value: object, zero: str, most: float = MAX_SECONDS) -> None:
     fine = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fine or not math.isfinite(value) or not 0 <= value <= MAX_SECONDS:  # type: ignore[arg-type, operator]  # checked just before
-        raise invalid(name, value, f"0 to {MAX_SECONDS:.0f} seconds are allowed{zero}")
+    if not fine or not math.isfinite(value) or not 0 <= value <= most:  # type: ignore[arg-type, operator]  # checked just before
+        raise invalid(name, value, f"0 to {most:.0f} seconds are allowed{zero}")
 
 
 def _without_password(url: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from .codec import MAX_US, MIN_US
+from .codec import MAX_US, MIN_US, to_datetime
 from .emitter import Emitter
 from .events import ABSENT, Dollars, Event, Logged, Tokens, Usage
 from .names import fit_count, fit_name, fit_number, fit_text
@@ -45,15 +45,22 @@ class Pen:
         return encode_payload(value, self.redactor) if self.saved else ABSENT
 
     def write(self, event: Event, size: int = 0, at_us: int | None = None) -> None:
-        """Send an event that has been made of fitting parts; `size`: of its payloads and texts."""
+        """Send an event that has been made of fitting parts; `size`: of its payloads and texts.
+
+        `at_us` is a time that the caller gave; one out of bounds makes the event a broken one.
+        """
         if not self.saved:
             return
+        is_ours = at_us is None
         if at_us is None:
             at_us = time.time_ns() // 1000
             if at_us < self._last_us:
                 at_us = self._last_us
             self._last_us = at_us
-        self._emitter.put((event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, True))
+        else:
+            event = msgspec.structs.replace(event, at=to_datetime(at_us))
+        item = (event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, is_ours)
+        self._emitter.put(item)
 
     def log(self, text: object, level: str | None, stream: str, node: str | None) -> None:
         """Send a text, a very long one in several events."""

@@ -28,6 +28,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "BACKPRESSURE",
         "SPOOL_DIR",
         "SPOOL_BYTES",
+        "MAX_FUTURE_S",
     ):
         monkeypatch.delenv(f"RUNFOLD_{name}", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -2,12 +2,14 @@
 
 import pytest
 
+from runfold.intake import Intake
 from runfold_api.bodies import read_envelopes
 from runfold_api.problems import BadRequest, EventProblem
 
 GOOD = b'{"type":"started","run":"a","at":"2026-11-21T02:00:00Z"}'
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+INTAKE = Intake()
 
 
 @pytest.mark.parametrize(
@@ -22,21 +24,21 @@ NDJSON = "application/x-ndjson"
 )
 def test_shapes(body: bytes, media_type: str, count: int) -> None:
     """One object, even on several lines, an array, and lines with gaps."""
-    assert len(read_envelopes(body, media_type)) == count
+    assert len(read_envelopes(body, media_type, INTAKE)) == count
 
 
 @pytest.mark.parametrize("body", [b"", b" \n ", b"[]"])
 def test_no_events(body: bytes) -> None:
     """A body without events is a mistake, not a success."""
     with pytest.raises(BadRequest, match="no events"):
-        read_envelopes(body, JSON)
+        read_envelopes(body, JSON, INTAKE)
 
 
 def test_each_broken_event_is_named() -> None:
     """Index, field and reason of each; the good ones do not go through without them."""
     body = b"\n".join([GOOD, b'{"type":"started","run":7}', b"{", GOOD])
     with pytest.raises(BadRequest, match="2 of 4 events are broken") as caught:
-        read_envelopes(body, NDJSON)
+        read_envelopes(body, NDJSON, INTAKE)
     first, second = caught.value.fields["events"]
     assert (first.index, first.field) == (1, "run")
     assert (second.index, second.field) == (2, None)
@@ -57,7 +59,7 @@ def test_each_broken_event_is_named() -> None:
 def test_field_of_a_problem(body: bytes, field: str) -> None:
     """The field that is wrong is told, inside of others too."""
     with pytest.raises(BadRequest) as caught:
-        read_envelopes(body, JSON)
+        read_envelopes(body, JSON, INTAKE)
     problem: EventProblem = caught.value.fields["events"][0]
     assert problem.field == field
 
@@ -65,7 +67,7 @@ def test_field_of_a_problem(body: bytes, field: str) -> None:
 def test_few_of_many_problems_are_shown() -> None:
     """An account of a thousand broken events stays readable."""
     with pytest.raises(BadRequest, match="1000 of 1000") as caught:
-        read_envelopes(b"[" + b",".join([b"{}"] * 1000) + b"]", JSON)
+        read_envelopes(b"[" + b",".join([b"{}"] * 1000) + b"]", JSON, INTAKE)
     assert len(caught.value.fields["events"]) == 20
 
 
@@ -73,9 +75,9 @@ def test_few_of_many_problems_are_shown() -> None:
 def test_hostile_bodies(body: bytes) -> None:
     """Whatever comes is refused as a bad request."""
     with pytest.raises(BadRequest):
-        read_envelopes(body, JSON)
+        read_envelopes(body, JSON, INTAKE)
 
 
 def test_same_content_same_id() -> None:
     """Without an id, the same event sent twice is a duplicate, not a second event."""
-    assert read_envelopes(GOOD, JSON) == read_envelopes(GOOD + b"\n", NDJSON)
+    assert read_envelopes(GOOD, JSON, INTAKE) == read_envelopes(GOOD + b"\n", NDJSON, INTAKE)

@@ -33,6 +33,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "RUNFOLD_BACKPRESSURE": "block",
         "RUNFOLD_SPOOL_DIR": "/var/spool/runfold",
         "RUNFOLD_SPOOL_BYTES": "5000000",
+        "RUNFOLD_MAX_FUTURE_S": "3600",
     }
     assert set(environ) == {variable(name) for name in Settings.__struct_fields__}
     assert read_settings(environ) == Settings(
@@ -48,6 +49,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         backpressure="block",
         spool_dir="/var/spool/runfold",
         spool_bytes=5_000_000,
+        max_future_s=3600.0,
     )
 
 

@@ -1,11 +1,18 @@
-"""What came in: frames taken apart into events, and dead letters for what cannot be read."""
+"""What came in: frames taken apart into events, and dead letters for what cannot be read.
+
+Anyone may write a frame of JSON by hand, so its secrets are masked here; a writer of packed frames
+vouches for its bodies. The times of both are checked here, once, against the time of the reading:
+what is in the ledger is not judged again.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, groupby
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from runfold.codec import (
+    MAX_US,
     TYPE_NUMBERS,
     TYPES,
     Envelope,
@@ -17,7 +24,10 @@ from runfold.codec import (
 from runfold.errors import BrokenEvent, BrokenFrame
 from runfold.frames import EVENTS_FIELD, PACKED_FIELD, Columns, decode_frame, unpack
 from runfold.json_frames import unpack_json
+from runfold.json_redaction import mask_body, mask_broken, mask_fields
+from runfold.redaction import Redactor
 from runfold.streams import shard_of
+from runfold.time_limits import EARLIEST_US, explain_time
 from runfold_storage.rows import DeadLetter
 
 from .facts import Fact, read_fact, read_facts
@@ -60,22 +70,35 @@ NOTHING_REFUSED: Mapping[Place, str] = MappingProxyType({})
 
 
 def take_apart(
-    entries: Iterable[StreamEntry], refused: Mapping[Place, str] = NOTHING_REFUSED
+    entries: Iterable[StreamEntry],
+    refused: Mapping[Place, str] = NOTHING_REFUSED,
+    *,
+    redactor: Redactor,
+    latest_us: int = MAX_US,
 ) -> tuple[list[Arrival], list[DeadLetter]]:
-    """The events of these frames; `refused` tells which of them the database will not have."""
+    """The events of these frames; `refused` tells which of them the database will not have.
+
+    Events later than `latest_us` are dead letters, as are those from before the year 2000.
+    """
     arrivals: list[Arrival] = []
     dead_letters: list[DeadLetter] = []
     for (shard, is_packed), group in groupby(entries, _kind_of_frame):
         if is_packed:
             _read_packed(shard, list(group), arrivals, dead_letters)
         else:
-            _read_json(shard, list(group), arrivals, dead_letters)
-    if refused:
-        for number, arrival in enumerate(arrivals):
-            arrivals[number], letters = leave_out(
+            _read_json(shard, list(group), arrivals, dead_letters, redactor)
+    for number, arrival in enumerate(arrivals):
+        times = arrival.columns.times
+        if min(times) < EARLIEST_US or max(times) > latest_us:
+            reasons = [explain_time("at", at_us, latest_us) for at_us in times]
+            arrival, letters = leave_out(arrival, reasons)  # noqa: PLW2901, its rest
+            dead_letters += letters
+        if refused:
+            arrival, letters = leave_out(  # noqa: PLW2901, its rest
                 arrival, [refused.get(place) for place in arrival.places]
             )
             dead_letters += letters
+        arrivals[number] = arrival
     return arrivals, dead_letters
 
 
@@ -186,10 +209,12 @@ def _read_json(
     entries: Sequence[StreamEntry],
     arrivals: list[Arrival],
     dead_letters: list[DeadLetter],
+    redactor: Redactor,
 ) -> None:
     """Readable frames of one shard, likewise."""
     if all(EVENTS_FIELD in entry.fields for entry in entries):
-        unpacked = unpack_json([entry.fields[EVENTS_FIELD] for entry in entries])
+        frames_as_sent = [entry.fields[EVENTS_FIELD] for entry in entries]
+        unpacked = unpack_json(frames_as_sent, partial(mask_fields, redactor=redactor))
         if unpacked is not None:
             columns, counts = unpacked
             try:
@@ -207,10 +232,21 @@ def _read_json(
         try:
             items = decode_frame(entry.fields).items
         except BrokenFrame as error:
-            dead_letters.append(_whole(entry, error))
+            letter = _whole(entry, error)
+            dead_letters.append(letter._replace(raw=mask_broken(letter.raw, redactor)))
         else:
-            envelopes = [item if isinstance(item, BrokenEvent) else item[0] for item in items]
-            _read_one_by_one(entry, envelopes, arrivals, dead_letters)
+            masked = [_masked(item, redactor) for item in items]
+            _read_one_by_one(entry, masked, arrivals, dead_letters)
+
+
+def _masked(
+    item: tuple[Envelope, object] | BrokenEvent, redactor: Redactor
+) -> Envelope | BrokenEvent:
+    if isinstance(item, BrokenEvent):
+        item.raw = mask_broken(item.raw, redactor)
+        return item
+    envelope = item[0]
+    return envelope._replace(body=mask_body(envelope.body, redactor))
 
 
 def _whole(entry: StreamEntry, error: BrokenFrame) -> DeadLetter:

@@ -18,6 +18,7 @@ from uuid import UUID
 import psycopg
 
 from runfold.crashing import crash_point
+from runfold.intake import Intake
 from runfold_storage.batches import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.lag import order
@@ -55,14 +56,21 @@ class Committer:
         reading: psycopg.Connection | None = None,
         max_memory_weight: int = MAX_MEMORY_WEIGHT,
         metrics: Metrics | None = None,
+        intake: Intake | None = None,
     ) -> None:
         self._connection = connection
+        self._intake = intake or Intake()
         self._metrics = metrics or Metrics()
         self._phases = self._metrics.phases
         self._reading = reading or connection
         prepare_writing(connection)
         shards = count_shards(connection)
-        self._folder = Folder(self._load, shards=shards, max_weight=max_memory_weight)
+        self._folder = Folder(
+            self._load,
+            shards=shards,
+            max_weight=max_memory_weight,
+            redactor=self._intake.redactor,
+        )
         self._weeks: set[date | None] = set()
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
@@ -87,16 +95,24 @@ class Committer:
         self._unknown.discard(shard)
 
     def fold(
-        self, entries: Sequence[StreamEntry], refused: Mapping[Place, str] = NOTHING_REFUSED
+        self,
+        entries: Sequence[StreamEntry],
+        refused: Mapping[Place, str] = NOTHING_REFUSED,
+        latest_us: int | None = None,
     ) -> Batch:
-        """The batch that these frames make, in order after what was folded before."""
+        """The batch that these frames make, in order after what was folded before.
+
+        Events later than `latest_us`, by default as of now, are dead letters.
+        """
         if self._unknown:
             # After the positions were read: what lies behind those is new to the tables as well.
             for shard, newest in newest_runs(self._reading, self._unknown).items():
                 self._folder.know(shard, newest)
             self._unknown.clear()
         began = time.perf_counter()
-        batch = self._folder.fold(self._unfolded(entries), self.ahead, refused)
+        if latest_us is None:
+            latest_us = self._intake.latest_us()
+        batch = self._folder.fold(self._unfolded(entries), self.ahead, refused, latest_us=latest_us)
         decoding_s = self._folder.decoding_s
         self._phases["decode"].observe(decoding_s)
         self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
@@ -179,10 +195,13 @@ class Committer:
         return [self._commit_without_culprits(entries)]
 
     def _commit(
-        self, entries: Sequence[StreamEntry], refused: Mapping[Place, str] = NOTHING_REFUSED
+        self,
+        entries: Sequence[StreamEntry],
+        refused: Mapping[Place, str] = NOTHING_REFUSED,
+        latest_us: int | None = None,
     ) -> Batch:
         try:
-            batch = self.fold(entries, refused)
+            batch = self.fold(entries, refused, latest_us)
             self.write(prepare(batch), weeks_of(batch))
         except BaseException:
             self.rewind()
@@ -192,37 +211,45 @@ class Committer:
 
     def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
-        places = [place for arrival in take_apart(entries)[0] for place in arrival.places]
+        latest_us = self._intake.latest_us()
+        arrivals, _ = take_apart(entries, redactor=self._intake.redactor, latest_us=latest_us)
+        places = [place for arrival in arrivals for place in arrival.places]
         refused: dict[Place, str] = {}
         while len(refused) <= len(places):
             try:
-                return self._commit(entries, refused)
+                return self._commit(entries, refused, latest_us)
             except DATA_ERRORS as error:
                 left = [place for place in places if place not in refused]
                 if not left:
                     raise
-                culprit = self._first_refused(entries, left, refused)
+                culprit = self._first_refused(entries, left, refused, latest_us)
                 refused[culprit] = f"refused by PostgreSQL: {error}".strip()
         raise AssertionError("every event was left out, and still the frame was refused")
 
     def _first_refused(
-        self, entries: Sequence[StreamEntry], places: list[Place], refused: dict[Place, str]
+        self,
+        entries: Sequence[StreamEntry],
+        places: list[Place],
+        refused: dict[Place, str],
+        latest_us: int,
     ) -> Place:
         """The first event with which those before it are refused."""
         fine, bad = 0, len(places)
         while bad - fine > 1:
             middle = (fine + bad) // 2
             later = dict.fromkeys(places[middle:], "not tried yet")
-            if self._is_refused(entries, refused | later):
+            if self._is_refused(entries, refused | later, latest_us):
                 bad = middle
             else:
                 fine = middle
         return places[bad - 1]
 
-    def _is_refused(self, entries: Sequence[StreamEntry], refused: dict[Place, str]) -> bool:
+    def _is_refused(
+        self, entries: Sequence[StreamEntry], refused: dict[Place, str], latest_us: int
+    ) -> bool:
         try:
             with self._connection.transaction(force_rollback=True):
-                write_batch(self._connection, prepare(self.fold(entries, refused)))
+                write_batch(self._connection, prepare(self.fold(entries, refused, latest_us)))
         except DATA_ERRORS:
             return True
         finally:

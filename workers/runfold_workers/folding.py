@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from runfold.codec import MAX_US
+from runfold.redaction import Redactor
 from runfold_storage.differences import Differences, add_node, add_run, change_run, scope_of
 from runfold_storage.ledger import with_run_id
 from runfold_storage.positions import Position
@@ -42,8 +44,10 @@ class Folder:
         shards: int | None = None,
         max_weight: int = MAX_MEMORY_WEIGHT,
         clock: Callable[[], float] = time.perf_counter,
+        redactor: Redactor | None = None,
     ) -> None:
         self._shards = shards
+        self._redactor = redactor or Redactor()
         self._clock = clock
         self.decoding_s = 0.0
         """How long the last batch took to be taken apart."""
@@ -60,15 +64,20 @@ class Folder:
         entries: Sequence[StreamEntry],
         positions: Mapping[int, Position],
         refused: Mapping[Place, str] = NOTHING_REFUSED,
+        *,
+        latest_us: int = MAX_US,
     ) -> Batch:
         """What these frames change; they are all that follows their shards' positions, in order.
 
-        `refused` names events that the database will not have, and why: dead letters.
+        `refused` names events that the database will not have, and why: dead letters, as are those
+        later than `latest_us`.
         """
         self._memory.shrink(self._written)
         self._folded += 1
         began = self._clock()
-        arrivals, dead_letters = take_apart(entries, refused)
+        arrivals, dead_letters = take_apart(
+            entries, refused, redactor=self._redactor, latest_us=latest_us
+        )
         self.decoding_s = self._clock() - began
         touched: list[RunState] = []
         ledger: list[LedgerRow] = []

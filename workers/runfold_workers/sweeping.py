@@ -21,6 +21,7 @@ from runfold import streams
 from runfold.codec import Envelope
 from runfold.frames import encode_json_frame
 from runfold.ids import derive_event_id
+from runfold.time_limits import EARLIEST_US
 from runfold_storage.lag import order, read_streams
 from runfold_storage.positions import load_positions
 from runfold_storage.silence import SilentRun, find_silent, take_pulse
@@ -86,4 +87,5 @@ def _frames(silent: Sequence[SilentRun]) -> Iterator[tuple[int, dict[Any, Any]]]
 def _lost(run: SilentRun) -> Envelope:
     event_id = derive_event_id(msgspec.json.encode(("lost", run.run_id, run.seen_us)))
     body = msgspec.json.encode({"silent_s": run.limit_s})
-    return Envelope("lost", run.run_id, event_id, run.seen_us, body)
+    # A run of before times were checked may be older than any event may be dated.
+    return Envelope("lost", run.run_id, event_id, max(run.seen_us, EARLIEST_US), body)

@@ -22,6 +22,8 @@ import redis
 
 from runfold import streams
 from runfold.errors import ShardsDiffer
+from runfold.intake import Intake
+from runfold.time_limits import MAX_FUTURE_S
 from runfold_storage.databases import connect
 from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.incidents import raise_incident
@@ -56,6 +58,10 @@ class WorkerSettings:
     shards: int | None = None
     limits: Limits = DEFAULT_LIMITS
     """How long runs may be silent until they are lost."""
+    redact_keys: tuple[str, ...] = ()
+    """Beside the built-in ones; of frames of JSON alone."""
+    max_future_s: float = MAX_FUTURE_S
+    """How far ahead of this machine's clock an event may be dated."""
 
 
 class Worker:
@@ -111,7 +117,8 @@ class Worker:
             ensure_shards(reading, agree_on_shards(client, reading, settings.shards))
             ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
             stack.enter_context(merging(settings.database_url))
-            committer = Committer(writing, reading=reading, metrics=metrics)
+            intake = Intake(settings.redact_keys, settings.max_future_s)
+            committer = Committer(writing, reading=reading, metrics=metrics, intake=intake)
             publisher = Publisher(client, streams.changes_channel(client))
             pipeline = stack.enter_context(
                 Pipeline(committer, partial(_committed, publisher, metrics))

@@ -40,6 +40,8 @@ def run(arguments: Namespace, context: Context) -> int:
             shards=settings.shards,
             archive_url=settings.archive_url,
             delete_at_once=settings.delete_at_once,
+            redact_keys=settings.redact_keys,
+            max_future_s=settings.max_future_s,
         ),
         host,
         port,

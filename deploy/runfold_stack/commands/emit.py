@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import redis
 
-from runfold.codec import decode_event
 from runfold.errors import BrokenEvent
 from runfold.events import MAX_RAW_BYTES
+from runfold.intake import Intake
 from runfold.streams import agree_on_shards, connect
 from runfold_stack.commands import Context
 from runfold_stack.formats import number
@@ -36,7 +36,9 @@ examples:
 An event has at least a type, a run and a time:
   {"type": "started", "run": "r1", "at": "2026-11-21T02:00:00Z", "workflow": "w"}
   {"type": "completed", "run": "r1", "at": "2026-11-21T02:00:05Z"}
-A broken line is reported and left out; the exit code is 1 if there was one. Sending a file again
+A broken line is reported and left out, as is one from before the year 2000 or more than a day
+ahead (RUNFOLD_MAX_FUTURE_S); the exit code is 1 if there was one. Values under sensitive keys are
+masked (RUNFOLD_REDACT_KEYS). Sending a file again
 changes nothing. An event is accepted once Redis has answered.
 """
 
@@ -54,12 +56,14 @@ def run(arguments: Namespace, context: Context) -> int:
     fd = sys.stdin.fileno() if arguments.file == "-" else os.open(arguments.file, os.O_RDONLY)
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         raise CommandFailed(f"{arguments.file} is a folder: give a file with one event a line")
-    client = connect(require_redis(context.settings))
+    settings = context.settings
+    intake = Intake(settings.redact_keys, settings.max_future_s)
+    client = connect(require_redis(settings))
     try:
-        sender = FrameSender(client, agree_on_shards(client, context.settings.shards))
+        sender = FrameSender(client, agree_on_shards(client, settings.shards))
         broken = _Broken()
         try:
-            _send(fd, sender, broken)
+            _send(fd, intake, sender, broken)
         except redis.RedisError as error:
             raise CommandFailed(
                 f"Redis took {number(sender.accepted)} events and then no more ({error}): "
@@ -89,19 +93,19 @@ class _Broken:
         say(f"line {line}: {reason}")
 
 
-def _send(fd: int, sender: FrameSender, broken: _Broken) -> None:
+def _send(fd: int, intake: Intake, sender: FrameSender, broken: _Broken) -> None:
     try:
         for line in read_lines(fd, max_bytes=MAX_RAW_BYTES, idle_ms=_IDLE_MS):
             if line is None:
                 sender.flush()
             else:
-                _add(line, sender, broken)
+                _add(line, intake, sender, broken)
     finally:
         # Also after Ctrl-C: what was read may be gone from where it came from.
         sender.flush()
 
 
-def _add(line: Line, sender: FrameSender, broken: _Broken) -> None:
+def _add(line: Line, intake: Intake, sender: FrameSender, broken: _Broken) -> None:
     if line.size > MAX_RAW_BYTES:
         broken.report(
             line.number, f"too large: {line.size} bytes, at most {MAX_RAW_BYTES} are allowed"
@@ -113,7 +117,7 @@ def _add(line: Line, sender: FrameSender, broken: _Broken) -> None:
     if not content:
         return
     try:
-        envelope, _ = decode_event(content)
+        envelope = intake.read(content, intake.latest_us())
     except BrokenEvent as error:
         broken.report(line.number, str(error))
     else:

@@ -12,6 +12,7 @@ import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from runfold.intake import Intake
 from runfold.streams import agree_on_shards, connect
 from runfold_stack.commands import Context
 from runfold_stack.folded import wait_until_folded
@@ -21,6 +22,7 @@ from runfold_stack.outcomes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
 from runfold_stack.output import plain, say
 from runfold_stack.sending import FrameSender
 from runfold_stack.servers import require_database, require_redis
+from runfold_stack.settings import Settings
 from runfold_stack.wfformat import WfFormatError, count_events, events, read_instance
 
 FORMATS: Final = ("wfformat",)
@@ -71,7 +73,7 @@ def run(arguments: Namespace, context: Context) -> int:
     try:
         sender = FrameSender(client, agree_on_shards(client, settings.shards))
         with _progress() as progress:
-            imported, failed = _import(arguments, settings.project, sender, progress)
+            imported, failed = _import(arguments, settings, sender, progress)
     except redis.RedisError as error:
         raise CommandFailed(
             f"Redis takes no events ({error}): when it is back, import the same files again",
@@ -96,24 +98,27 @@ def run(arguments: Namespace, context: Context) -> int:
 
 
 def _import(
-    arguments: Namespace, project: str | None, sender: FrameSender, progress: Progress
+    arguments: Namespace, settings: Settings, sender: FrameSender, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    intake = Intake(settings.redact_keys, settings.max_future_s)
+    project = arguments.project or settings.project
     imported, failed = [], []
     for path in arguments.files:
+        latest_us = intake.latest_us()
         try:
             instance = read_instance(path)
+            task = progress.add_task(plain(path.name), total=count_events(instance))
+            run = ""
+            number = 0
+            for envelope in events(instance, project=project, latest_us=latest_us):
+                run = envelope.run
+                sender.add(intake.admit(envelope, latest_us))
+                number += 1
+                progress.advance(task)
         except WfFormatError as error:
             say(str(error))
             failed.append({"file": str(path), "reason": str(error)})
             continue
-        task = progress.add_task(plain(path.name), total=count_events(instance))
-        run = ""
-        number = 0
-        for envelope in events(instance, project=arguments.project or project):
-            run = envelope.run
-            sender.add(envelope)
-            number += 1
-            progress.advance(task)
         sender.flush()
         imported.append({"file": str(path), "run": run, "events": number})
     return imported, failed

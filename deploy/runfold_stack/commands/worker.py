@@ -70,6 +70,8 @@ def run(arguments: Namespace, context: Context) -> int:
             endpoints.database_url,
             shards=settings.shards,
             limits=settings.limits,
+            redact_keys=settings.redact_keys,
+            max_future_s=settings.max_future_s,
         )
     )
     port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port

@@ -19,7 +19,9 @@ from runfold.events import (
     Started,
     Trigger,
 )
+from runfold.time_limits import explain_time
 
+from .errors import WfFormatError
 from .graph import Task
 from .instance import Instance
 from .layout import Execution
@@ -27,22 +29,39 @@ from .names import node_id, node_type, run_id, workflow_name
 from .payloads import LIST_BYTES, PLAN_BYTES, cut_name, encode, keep, mark_cut, put, put_files
 from .timetable import schedule
 
+Times = dict[str, tuple[float, float]]
+"""Start and end of each task, in seconds after the run's start."""
+
 
 def count_events(instance: Instance) -> int:
     """How many events `events` gives."""
     return 2 + 2 * sum(task.execution is not None for task in instance.tasks)
 
 
-def events(instance: Instance, *, project: str | None) -> Iterator[Envelope]:
-    """All events of the run, from `started` to `completed`."""
+def events(
+    instance: Instance, *, project: str | None, latest_us: int = codec.MAX_US
+) -> Iterator[Envelope]:
+    """All events of the run, from `started` to `completed`.
+
+    Raises `WfFormatError`, before the first of them, if one would lie before the year 2000 or
+    after `latest_us`.
+    """
     run = run_id(instance, project=project)
     begin_us = codec.to_us(instance.executed_at)
-    for number, (after_us, event) in enumerate(_timed(instance, project)):
+    times = schedule(instance)
+    length_us = _to_us(max(instance.makespan_s, *(end_s for _, end_s in times.values())))
+    for what, at_us in (("the start", begin_us), ("the end", begin_us + length_us)):
+        reason = explain_time(what, at_us, latest_us)
+        if reason is not None:
+            raise WfFormatError(
+                f"{instance.source}: workflow.execution: {reason}; "
+                "correct executedAt or the runtimes"
+            )
+    for number, (after_us, event) in enumerate(_timed(instance, project, times)):
         yield codec.seal(event, run=run, id=number, at_us=begin_us + after_us)
 
 
-def _timed(instance: Instance, project: str | None) -> Iterator[tuple[int, Event]]:
-    times = schedule(instance)
+def _timed(instance: Instance, project: str | None, times: Times) -> Iterator[tuple[int, Event]]:
     tasks = {task.id: task for task in instance.tasks}
     yield 0, _started(instance, project, times)
     running: list[tuple[int, int, Task, Execution]] = []
