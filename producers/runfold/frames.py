@@ -192,14 +192,18 @@ def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
         body = replace_unstorable(packed.body)
         envelope = packed if body is packed.body else packed._replace(body=body)
         try:
-            if not MIN_US <= envelope.at_us <= MAX_US:
-                raise BrokenEvent(f"at: {envelope.at_us} µs is not in the years 1 to 9999")
+            _check_calendar(envelope.at_us)
             check_body(body)
             check_numbers(body)
             yield envelope, _decode_packed_body(envelope.type, body)
         except BrokenEvent as error:
             error.raw = encode_event(envelope)
             yield error
+
+
+def _check_calendar(at_us: int) -> None:
+    if not MIN_US <= at_us <= MAX_US:
+        raise BrokenEvent(f"at: {at_us} µs is not in the years 1 to 9999")
 
 
 def _decode_packed_body(event_type: str, body: bytes) -> Event:

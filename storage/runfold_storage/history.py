@@ -11,7 +11,7 @@ threads; it opens no connection before the first read, and a connection that bre
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
@@ -207,8 +207,10 @@ class History:
     ) -> Stats:
         """Figures of the runs whose first event lies in `since` ≤ time < `until`.
 
-        Both bounds are widened to whole hours, and returned so. `bucket`: hour, day, week or
-        month, the last three in the time zone `tz`; or minute, for up to six hours. `group_by`:
+        Both bounds are widened to whole hours, and returned so. Without `until` they end with the
+        present hour or day, and never begin before the year 2000. `bucket`: hour, day, week or
+        month, the last three in the time zone `tz`; or minute, for up to six hours; at most
+        `MAX_BUCKETS` of them. `group_by`:
         workflow, project, status; node, which counts attempts at nodes instead of runs; or
         error_type, which counts failed runs alone.
         """
@@ -220,6 +222,7 @@ class History:
             bucket=bucket,
             group_by=group_by,
             tz=tz,
+            now=datetime.now(UTC),
         )
         with self._snapshot() as connection:
             return read_stats(connection, query, self._remembered)

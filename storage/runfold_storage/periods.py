@@ -1,7 +1,8 @@
 """Times brought to the minutes, hours and days that statistics are kept by."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 _HOUR: Final = timedelta(hours=1)
 
@@ -34,6 +35,11 @@ def floor_day(at: datetime) -> datetime:
 def ceil_day(at: datetime) -> datetime:
     """The start of the next day, unless this is one."""
     return _next(floor_day(at), at, timedelta(days=1))
+
+
+def begin_of_day(day: date, zone: ZoneInfo, fold: int = 0) -> datetime:
+    """The midnight of a zone, in UTC; `fold` is that of Python, where there are two."""
+    return datetime.combine(day, time(fold=fold), zone).astimezone(UTC)
 
 
 def _next(start: datetime, at: datetime, step: timedelta) -> datetime:

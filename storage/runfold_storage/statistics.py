@@ -18,7 +18,7 @@ from .errors import BadParameter
 from .figures import BucketFigures, Figures, GroupFigures, figures_of
 from .remembered_days import Key, RememberedDays
 from .statements import keep
-from .stats_queries import StatsQuery
+from .stats_queries import MAX_BUCKETS, StatsQuery, check_buckets
 from .stats_sources import Part, Source
 from .stats_statements import (
     MAX_ROWS,
@@ -37,7 +37,7 @@ class Stats(Figures, frozen=True, kw_only=True):
     """The figures of all, and the same per bucket and per group where that was asked for."""
 
     since: datetime | None
-    until: datetime | None
+    until: datetime
     tz: str
     buckets: list[BucketFigures] | UnsetType = UNSET
     groups: list[GroupFigures] | UnsetType = UNSET
@@ -49,6 +49,7 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
     state = _STATE.run(connection, {})
     waiting = query.unmerged() if any(row.waits for row in state) else []
     tallies = _read_tallies(connection, query, waiting, remembered)
+    _check_buckets(query, tallies)
     is_nodes = query.group_by == "node"
     whole = remembered.merged(chain(*tallies.values()))
     answer: dict[str, Any] = figures_of(whole, is_nodes=is_nodes)
@@ -58,7 +59,7 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
         answer["groups"] = _groups(tallies, query)
     return Stats(
         **answer,
-        since=query.since,
+        since=query.since if query.has_since else None,
         until=query.until,
         tz=query.tz,
         watermark=watermark_of(state),
@@ -105,6 +106,15 @@ def _read_tallies(
         for group_and_bucket, total in added.items():
             tallies.setdefault(group_and_bucket, []).append(total)
     return tallies
+
+
+def _check_buckets(query: StatsQuery, tallies: _Tallies) -> None:
+    """Where no `since` was given, only what was found tells how many there are."""
+    starts = {start for _, start in tallies if start is not None}
+    if query.bucket is not None and len(starts) > MAX_BUCKETS:
+        check_buckets(query.bucket, min(starts), query.until)
+        detail = f"gives {len(starts)} buckets, at most {MAX_BUCKETS} are allowed"
+        raise BadParameter("bucket", f"{detail}: choose larger ones or a shorter time")
 
 
 def _check_rows(query: StatsQuery, rows: int) -> None:

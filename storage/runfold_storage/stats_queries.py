@@ -3,22 +3,38 @@
 A rollup row covers one hour, so a span of time is widened to whole hours: that of a run's first
 event decides. Days, weeks and months are those of a time zone; an hour belongs to the day in which
 it begins there, which matters in zones that are half an hour off.
+
+They begin with the year 2000 and end with the present hour or day: an older Runfold let runs of the
+year 1 or 9999 in, which have no place in a chart and which not every zone's calendar can hold.
 """
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from math import ceil
 from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, bindparam, literal_column
 
 from .errors import BadParameter
 from .parameters import check_choice, check_name, check_time, check_zone
-from .periods import ceil_hour, ceil_minute, floor_hour, floor_minute
+from .periods import begin_of_day, ceil_hour, ceil_minute, floor_hour, floor_minute
 from .stats_sources import Part, Source, parts_of, table_of, time_of
 
 BUCKETS: Final = ("minute", "hour", "day", "week", "month")
 GROUPS: Final = ("workflow", "project", "node", "status", "error_type")
 MAX_MINUTES: Final = timedelta(hours=6)
 """How long a time may be given by the minute."""
+MAX_BUCKETS: Final = 400
+"""In one answer, of each group."""
+_FIRST_DAY: Final = date(2000, 1, 1)
+_LAST_DAY: Final = date(9999, 1, 1)
+_LENGTHS: Final = {
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(weeks=1),
+    "month": timedelta(days=30.4375),
+}
 
 
 class StatsQuery(NamedTuple):
@@ -26,12 +42,14 @@ class StatsQuery(NamedTuple):
 
     project: str | None
     workflow: str | None
-    since: datetime | None
-    until: datetime | None
+    since: datetime
+    until: datetime
     bucket: str | None
     group_by: str | None
 
     tz: str
+    has_since: bool
+    """Whether it begins where it was asked to; else with the year 2000."""
 
     def parts(self) -> list[Part]:
         """What to add up, with what is `unmerged`."""
@@ -143,28 +161,65 @@ def make_stats_query(
     bucket: str | None = None,
     group_by: str | None = None,
     tz: str | None = None,
+    now: datetime,
 ) -> StatsQuery:
-    """Check a question; `since` goes down and `until` up to the hour (by minutes: the minute)."""
+    """Check a question; `since` goes down and `until` up to the hour (by minutes: the minute).
+
+    Without `until` it ends with the present hour or, unless by hours, day.
+    """
     first, end = check_time("since", since), check_time("until", until)
     if first is not None and end is not None and first >= end:
         raise BadParameter("until", "must be later than since")
     check_choice("bucket", bucket, BUCKETS)
     check_choice("group_by", group_by, GROUPS)
-    floor, ceil = floor_hour, ceil_hour
+    floor, ceiling = floor_hour, ceil_hour
     if bucket == "minute":
-        floor, ceil = floor_minute, ceil_minute
+        floor, ceiling = floor_minute, ceil_minute
         if first is None or end is None or end - first > MAX_MINUTES:
             raise BadParameter(
                 "bucket", "by minutes, `since` and `until` within six hours are needed"
             )
         if group_by == "node":
             raise BadParameter("group_by", "nodes are not counted by minutes, only by the hour")
-    return StatsQuery(
+    zone_name = check_zone("tz", tz)
+    lowest, present, highest = _bounds(now, bucket, zone_name)
+    query = StatsQuery(
         check_name("project", project),
         check_name("workflow", workflow),
-        None if first is None else floor(first),
-        None if end is None else ceil(end),
+        lowest if first is None else max(lowest, floor(first)),
+        present if end is None else min(highest, ceiling(end)),
         bucket,
         group_by,
-        check_zone("tz", tz),
+        zone_name,
+        has_since=first is not None,
     )
+    if bucket is not None and query.has_since:
+        check_buckets(bucket, query.since, query.until)
+    return query
+
+
+def check_buckets(bucket: str, first: datetime, end: datetime) -> None:
+    """Raise `BadParameter`, naming one that fits, where a span has too many buckets."""
+    counts = {name: ceil((end - first) / length) for name, length in _LENGTHS.items()}
+    if counts[bucket] <= MAX_BUCKETS:
+        return
+    fitting = [name for name in BUCKETS if counts[name] <= MAX_BUCKETS]
+    remedy = f"`{fitting[0]}` fits" if fitting else "choose a shorter time"
+    raise BadParameter(
+        "bucket",
+        f"by {bucket} this time has {counts[bucket]} buckets, at most {MAX_BUCKETS} are allowed: "
+        f"{remedy}",
+    )
+
+
+def _bounds(now: datetime, bucket: str | None, tz: str) -> tuple[datetime, datetime, datetime]:
+    """The earliest and the present end, and the latest one that may be asked for.
+
+    Whole days of the zone, so that they can be read as days and no hours are left over.
+    """
+    zone = ZoneInfo("UTC" if bucket in (None, "minute", "hour") else tz)
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    present = begin_of_day(tomorrow, zone)
+    if bucket == "hour":
+        present = floor_hour(now) + timedelta(hours=1)
+    return begin_of_day(_FIRST_DAY, zone), present, begin_of_day(_LAST_DAY, zone)

@@ -7,13 +7,13 @@ rows, which `days_statement` tells.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from .periods import ceil_day, floor_day
+from .periods import begin_of_day, ceil_day, floor_day
 from .remembered_days import Key, RememberedDays
 from .stats_queries import StatsQuery
 from .stats_sources import Part, Source
@@ -81,11 +81,7 @@ def begin_of(bucket: str | None, start: datetime, tz: str) -> datetime | None:
     if bucket == "month":
         day = day.replace(day=1)
     # Where there are two midnights, or none, PostgreSQL's date_trunc gives the later of these.
-    return max(_begin(day, zone), _begin(day, zone, fold=1))
-
-
-def _begin(day: date, zone: ZoneInfo, fold: int = 0) -> datetime:
-    return datetime.combine(day, time(fold=fold), zone).astimezone(UTC)
+    return max(begin_of_day(day, zone), begin_of_day(day, zone, fold=1))
 
 
 def _whole(part: Part, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
@@ -93,11 +89,11 @@ def _whole(part: Part, zone: ZoneInfo) -> tuple[datetime | None, datetime | None
     first = end = None
     if part.first is not None:
         day = part.first.astimezone(zone).date()
-        first = _begin(day, zone)
+        first = begin_of_day(day, zone)
         if first < part.first:
-            first = _begin(day + _DAY, zone)
+            first = begin_of_day(day + _DAY, zone)
     if part.end is not None:
-        end = _begin(part.end.astimezone(zone).date(), zone)
+        end = begin_of_day(part.end.astimezone(zone).date(), zone)
     return first, end
 
 
@@ -123,7 +119,7 @@ def _days_of(
         for day in utc_days
         for at in (day, day + _DAY - timedelta.resolution)
     }
-    spans = ((_begin(day, zone), _begin(day + _DAY, zone)) for day in sorted(dates))
+    spans = ((begin_of_day(day, zone), begin_of_day(day + _DAY, zone)) for day in sorted(dates))
     return [
         (start, stop)
         for start, stop in spans

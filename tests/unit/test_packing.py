@@ -34,7 +34,7 @@ from runfold.streams import shard_of
 
 
 def item(event: Event, run: Any = "r", number: int = 7, *, ours: bool = False) -> Unsealed:
-    return (event, run, number, 1_000_000, 10, ours)
+    return (event, run, number, 1_700_000_000_000_000, 10, ours)
 
 
 def pack(*items: Unsealed, packer: Packer | None = None) -> list[Envelope]:

@@ -2,6 +2,8 @@
 // weeks and months are those of the viewer's zone.
 
 const HOUR_MS = 3_600_000;
+const WEEK_MS = 7 * 24 * HOUR_MS;
+const MOST_BUCKETS = 400; // more are no chart, and a browser would draw them for minutes
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const hour = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
@@ -28,12 +30,14 @@ export function spanOf(name) {
 
 /** Every bucket of a span, also those without runs, so that time is even; and the figures of those that have some. */
 export function bucketsOf(buckets, span) {
+  const now = Date.now();
+  const first = span.since ? Date.parse(span.since) - WEEK_MS : -Infinity;
   const at = new Map(buckets.map((bucket) => [Date.parse(bucket.start), bucket]));
-  const known = [...at.keys()].sort((a, b) => a - b);
-  if (!known.length || span.bucket === "month") return { starts: known, at };
+  const known = [...at.keys()].filter((start) => first <= start && start <= now).sort((a, b) => a - b);
+  if (!known.length || span.bucket === "month") return { starts: known.slice(-MOST_BUCKETS), at };
   const starts = [];
   const start = span.bucket === "week" ? new Date(known[0]) : new Date(span.since);
-  while (start <= Date.now() || start <= known.at(-1)) {
+  while (start <= now && starts.length < MOST_BUCKETS) {
     starts.push(start.getTime());
     if (span.bucket === "hour") start.setTime(start.getTime() + HOUR_MS);
     else start.setDate(start.getDate() + (span.bucket === "week" ? 7 : 1)); // a day may have 23 hours
