@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runfold_stack.errors import AlreadyRunningError, StackError, start_failure
-from runfold_stack.privileges import Identity, give
+from runfold_stack.owned_folder import open_file, open_folder
+from runfold_stack.privileges import Identity
 
 _LEFTOVERS_S = 10.0
 _POLL_S = 0.01
@@ -59,9 +60,9 @@ class Daemon:
     @contextmanager
     def claim(self, identity: Identity | None) -> Iterator[int]:
         """Hold the folder's lock; AlreadyRunningError if a server, or a starter, has it."""
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with open_folder(self.home) as folder:
+            lock = open_file(self._lock_path, os.O_RDWR | os.O_CREAT, folder, identity)
         try:
-            give(self._lock_path, identity)
             self._lock(lock)
             os.truncate(lock, 0)
             yield lock
@@ -73,11 +74,8 @@ class Daemon:
         self, lock: int, command: Sequence[str], environ: Mapping[str, str], owner: Identity | None
     ) -> None:
         """Start the command in the background, holding `lock`, its output going to the log."""
-        if self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG_BYTES:
-            self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        with self.log_path.open("ab") as log:
-            give(self.log_path, owner)
-            self._log_start = log.tell()
+        with open(self._open_log(owner), "ab") as log:
+            self._log_start = log.seek(0, os.SEEK_END)
             self._child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -143,7 +141,7 @@ class Daemon:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 waited_s = time.monotonic() - started
-                holder = int(os.pread(lock, 20, 0) or 0)
+                holder = _pid_in(lock)
                 # Not at once: whoever asks for the pid holds the lock for an instant. And a
                 # server killed hard leaves children, which see it and end by themselves.
                 if waited_s > 0.2 and (holder == 0 or _is_alive(holder)):
@@ -163,13 +161,14 @@ class Daemon:
     def _locked_pid(self) -> int | None:
         """The pid in the lock file, 0 if it is empty; None if nobody holds the lock."""
         try:
-            lock = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            with open_folder(self.home) as folder:
+                lock = open_file(self._lock_path, os.O_RDONLY, folder)
+        except (OSError, StackError):
             return None
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int(os.pread(lock, 20, 0) or 0)
+            return _pid_in(lock)
         else:
             return None
         finally:
@@ -190,7 +189,7 @@ class Daemon:
     def _holds_lock(self, pid: int) -> bool:
         if not sys.platform.startswith("linux"):
             return True
-        wanted = self._lock_path.stat()
+        wanted = self._lock_path.lstat()
         try:
             files = list(Path(f"/proc/{pid}/fd").iterdir())
             return any(os.path.samestat(file.stat(), wanted) for file in files)
@@ -202,10 +201,29 @@ class Daemon:
         # Asked before the lock: somebody may have deleted the folder under the server.
         return self._child is not None and self._child.poll() is None
 
+    def _open_log(self, owner: Identity | None) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with open_folder(self.home) as folder:
+            log = open_file(self.log_path, flags, folder, owner)
+            if os.fstat(log).st_size <= _MAX_LOG_BYTES:
+                return log
+            os.close(log)
+            old = self.log_path.with_suffix(".log.1")
+            os.replace(self.log_path.name, old.name, src_dir_fd=folder, dst_dir_fd=folder)
+            return open_file(self.log_path, flags, folder, owner)
+
     def _last_words(self) -> str:
-        with self.log_path.open("rb") as log:
+        with open_folder(self.home) as folder:
+            fd = open_file(self.log_path, os.O_RDONLY, folder)
+        with open(fd, "rb") as log:
             log.seek(self._log_start)
             return log.read()[-8192:].decode(errors="replace")
+
+
+def _pid_in(lock: int) -> int:
+    """0 while it is not known."""
+    text = os.pread(lock, 20, 0)
+    return int(text) if text.isdigit() else 0
 
 
 def _is_alive(pid: int) -> bool:

@@ -6,12 +6,20 @@ Everything here runs while no server does: the caller holds the folder's lock.
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from runfold_stack.errors import StackError, start_failure
+from runfold_stack.owned_folder import (
+    open_file,
+    open_folder,
+    read_text,
+    replace_text,
+    unlink,
+)
 from runfold_stack.postgres_settings import WAL_COMPRESSIONS, render
-from runfold_stack.privileges import Identity, command_as, give
+from runfold_stack.privileges import Identity, command_as
 
 SUPERUSER = "runfold"
 PORT = 5432  # names the socket; nothing listens on a network port
@@ -31,7 +39,8 @@ def environment() -> dict[str, str]:
 def major_of(cluster: Path) -> str | None:
     """Return the version that wrote the cluster, None if there is none yet."""
     try:
-        return (cluster / "PG_VERSION").read_text().strip()
+        with _open_cluster(cluster) as (_, folder):
+            return read_text(cluster / "PG_VERSION", folder).strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -46,7 +55,8 @@ def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bo
     fresh = cluster.with_name(f"{cluster.name}.new")
     failure = ""
     for ctype in _CTYPES:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with open_folder(cluster.parent) as home:
+            shutil.rmtree(fresh.name, ignore_errors=True, dir_fd=home)
         command = [
             str(postgres.with_name("initdb")),
             *("--pgdata", str(fresh)),
@@ -58,9 +68,11 @@ def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bo
         ]
         done = _run(command, identity, cluster.parent)
         if done.returncode == 0:
-            with (fresh / "postgresql.conf").open("a") as conf:
-                conf.write("\ninclude_if_exists = 'runfold.conf'\n# Yours may follow here.\n")
-            fresh.rename(cluster)
+            with _open_cluster(fresh) as (home, folder):
+                flags = os.O_WRONLY | os.O_APPEND
+                with open(open_file(fresh / "postgresql.conf", flags, folder), "a") as conf:
+                    conf.write("\ninclude_if_exists = 'runfold.conf'\n# Yours may follow here.\n")
+                os.rename(fresh.name, cluster.name, src_dir_fd=home, dst_dir_fd=home)
             return
         failure = done.stdout
         if "locale" not in failure:
@@ -73,7 +85,8 @@ def configure(
 ) -> None:
     """Write our part of the configuration, with what this build can do."""
     conf = cluster / "runfold.conf"
-    _replace(conf, render(settings), identity)
+    with _open_cluster(cluster) as (_, folder):
+        replace_text(conf, render(settings), folder, identity)
     if "wal_compression" in settings:
         return
     # Compressing whole-page images saves most of the WAL after a checkpoint. The build's own
@@ -81,7 +94,9 @@ def configure(
     for method in WAL_COMPRESSIONS:
         option = ["-c", f"wal_compression={method}", "-C", "wal_compression"]
         if _run([str(postgres), "-D", str(cluster), *option], identity, cluster).returncode == 0:
-            _replace(conf, render({**settings, "wal_compression": method}), identity)
+            text = render({**settings, "wal_compression": method})
+            with _open_cluster(cluster) as (_, folder):
+                replace_text(conf, text, folder, identity)
             return
 
 
@@ -91,18 +106,17 @@ def clear_pid_files(cluster: Path, socket_folder: Path) -> None:
     PostgreSQL takes any live process of its user for the old server if the pid fits, and after
     a reboot, or in a restarted container, it often does.
     """
-    try:
-        pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        pid = None
-    if pid is not None and _is_postgres(pid):
-        return
-    for leftover in (
-        cluster / "postmaster.pid",
-        socket_folder / SOCKET,
-        socket_folder / f"{SOCKET}.lock",
-    ):
-        leftover.unlink(missing_ok=True)
+    pid_file = cluster / "postmaster.pid"
+    with _open_cluster(cluster) as (_, folder), open_folder(socket_folder) as sockets:
+        try:
+            pid = int(read_text(pid_file, folder).split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            pid = None
+        if pid is not None and _is_postgres(pid):
+            return
+        unlink(pid_file, folder)
+        unlink(socket_folder / SOCKET, sockets)
+        unlink(socket_folder / f"{SOCKET}.lock", sockets)
 
 
 def _run(
@@ -121,11 +135,11 @@ def _run(
     )
 
 
-def _replace(path: Path, text: str, identity: Identity | None) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    give(fresh, identity)
-    fresh.replace(path)
+@contextmanager
+def _open_cluster(cluster: Path) -> Iterator[tuple[int, int]]:
+    """The folder that it is in, and its own, as descriptors."""
+    with open_folder(cluster.parent) as home, open_folder(cluster, home) as folder:
+        yield home, folder
 
 
 def _is_postgres(pid: int) -> bool:

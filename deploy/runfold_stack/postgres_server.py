@@ -106,9 +106,9 @@ class PostgresServer:
             if not self._cluster.exists():
                 sync = self._settings["fsync"] == "on"
                 postgres_cluster.create(self._cluster, program.path, identity, sync=sync)
+            claim_socket_folder(self._socket_folder, self.data_dir, identity)
             postgres_cluster.clear_pid_files(self._cluster, self._socket_folder)
             postgres_cluster.configure(self._cluster, program.path, identity, self._settings)
-            claim_socket_folder(self._socket_folder, self.data_dir, identity)
             command = [str(program.path), "-D", str(self._cluster), "-p", str(PORT)]
             command += ["-k", str(self._socket_folder)]
             command = command_as(identity, command, death_signal=self._death_signal)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runfold_stack.errors import PrivilegeError, StackError
+from runfold_stack.owned_folder import open_folder
 
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
@@ -52,19 +53,19 @@ def claim_home(home: Path, program: Path) -> Identity | None:
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         home.mkdir(mode=0o700, exist_ok=True)
-        owner = home.stat()
-        if os.geteuid() != 0:
-            if owner.st_uid != os.geteuid():
+        with open_folder(home) as folder:
+            owner = os.fstat(folder)
+            if os.geteuid() not in (0, owner.st_uid):
                 raise StackError(
                     f"{home} belongs to user {owner.st_uid}, not to you (user {os.geteuid()}). "
                     "Choose another data directory, or start the servers as that user."
                 )
-            home.chmod(0o700)
-            return None
-        uid, gid = (owner.st_uid, owner.st_gid) if owner.st_uid != 0 else _service_account()
-        if owner.st_uid == 0:
-            _hand_over(home, uid, gid)
-        home.chmod(0o700)
+            os.fchmod(folder, 0o700)
+            if os.geteuid() != 0:
+                return None
+            uid, gid = (owner.st_uid, owner.st_gid) if owner.st_uid != 0 else _service_account()
+            if owner.st_uid == 0:
+                _hand_over(folder, uid, gid)
     except OSError as error:
         raise StackError(
             f"The data directory {home} cannot be used: {error.strerror}: {error.filename}. "
@@ -98,7 +99,7 @@ def command_as(
 
 
 def give(path: Path, identity: Identity | None) -> None:
-    """Let a file that we wrote belong to the server."""
+    """Let a folder that we made belong to the server."""
     if identity is not None:
         os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
 
@@ -119,11 +120,12 @@ def _service_account() -> tuple[int, int]:
     )
 
 
-def _hand_over(home: Path, uid: int, gid: int) -> None:
-    for folder, _, files in os.walk(home):
+def _hand_over(home: int, uid: int, gid: int) -> None:
+    """By open folders: what is handed over first may be changed while the rest is."""
+    for _, _, files, folder in os.fwalk(dir_fd=home):
         for name in files:
-            os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)
-        os.chown(folder, uid, gid, follow_symlinks=False)
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+        os.fchown(folder, uid, gid)
 
 
 def _needed_capability(uid: int, gid: int, home: Path, program: Path) -> int | None:

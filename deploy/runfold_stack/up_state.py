@@ -15,8 +15,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from runfold_stack.errors import StackError
 from runfold_stack.home import check_home
 from runfold_stack.outcomes import CommandFailed
+from runfold_stack.owned_folder import open_file, open_folder
 
 _NAME: Final = "up.lock"
 _READERS_S: Final = 0.5
@@ -50,7 +52,8 @@ def claim_up(home: Path) -> Iterator[UpLock]:
     """Hold the data directory; `CommandFailed` if another `runfold up` does."""
     check_home(home, to_write=True)
     home.mkdir(parents=True, exist_ok=True)
-    fd = os.open(home / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open_folder(home) as folder:
+        fd = open_file(home / _NAME, os.O_RDWR | os.O_CREAT, folder)
     try:
         _lock(fd, home)
         lock = UpLock(fd)
@@ -63,8 +66,9 @@ def claim_up(home: Path) -> Iterator[UpLock]:
 def find_up(home: Path) -> UpState | None:
     """The `runfold up` that has this data directory, if one has."""
     try:
-        fd = os.open(home / _NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        with open_folder(home) as folder:
+            fd = open_file(home / _NAME, os.O_RDONLY, folder)
+    except (OSError, StackError):
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
