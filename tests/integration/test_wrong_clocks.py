@@ -26,7 +26,7 @@ from runfold_storage.rollups import rebuild_days
 from runfold_storage.silence_limits import Limit, Limits
 from runfold_workers.worker import Worker, WorkerSettings
 from services import serving
-from tables import dead_letters
+from tables import dead_letters, merge
 from waiting import is_folded, running, wait_until, worker_thread
 
 SHARDS = 8
@@ -228,6 +228,9 @@ def test_a_run_of_the_year_1_from_before_is_lost_once(
     for column in ("created_at", "started_at", "seen_at"):
         database.execute(f"UPDATE runs SET {column} = '0001-01-01T00:00:00Z'")
     database.execute("UPDATE events SET at = '0001-01-01T00:00:00Z'")
+    merge(database)
+    database.execute("UPDATE stats SET hour = '0001-01-01T00:00:00Z'")
+    database.execute("UPDATE stats_days SET day = '0001-01-01T00:00:00Z'")
     limits = Limits(running=Limit(1, {}), queued=Limit(1, {}))
 
     def status() -> str:

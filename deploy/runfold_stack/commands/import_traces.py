@@ -110,7 +110,9 @@ def _import(
             task = progress.add_task(plain(path.name), total=count_events(instance))
             run = ""
             number = 0
-            for envelope in events(instance, project=project, latest_us=latest_us):
+            for envelope in events(
+                instance, project=project, latest_us=latest_us, redactor=intake.redactor
+            ):
                 run = envelope.run
                 sender.add(intake.admit(envelope, latest_us))
                 number += 1

@@ -19,7 +19,9 @@ from runfold.events import (
     Started,
     Trigger,
 )
+from runfold.redaction import Redactor
 from runfold.time_limits import explain_time
+from runfold_stack.execution.command_line import redact_command_line
 
 from .errors import WfFormatError
 from .graph import Task
@@ -39,9 +41,13 @@ def count_events(instance: Instance) -> int:
 
 
 def events(
-    instance: Instance, *, project: str | None, latest_us: int = codec.MAX_US
+    instance: Instance,
+    *,
+    project: str | None,
+    latest_us: int = codec.MAX_US,
+    redactor: Redactor | None = None,
 ) -> Iterator[Envelope]:
-    """All events of the run, from `started` to `completed`.
+    """All events of the run, from `started` to `completed`, with secrets in commands masked.
 
     Raises `WfFormatError`, before the first of them, if one would lie before the year 2000 or
     after `latest_us`.
@@ -57,11 +63,15 @@ def events(
                 f"{instance.source}: workflow.execution: {reason}; "
                 "correct executedAt or the runtimes"
             )
-    for number, (after_us, event) in enumerate(_timed(instance, project, times)):
+    for number, (after_us, event) in enumerate(
+        _timed(instance, project, times, redactor or Redactor())
+    ):
         yield codec.seal(event, run=run, id=number, at_us=begin_us + after_us)
 
 
-def _timed(instance: Instance, project: str | None, times: Times) -> Iterator[tuple[int, Event]]:
+def _timed(
+    instance: Instance, project: str | None, times: Times, redactor: Redactor
+) -> Iterator[tuple[int, Event]]:
     tasks = {task.id: task for task in instance.tasks}
     yield 0, _started(instance, project, times)
     running: list[tuple[int, int, Task, Execution]] = []
@@ -73,7 +83,7 @@ def _timed(instance: Instance, project: str | None, times: Times) -> Iterator[tu
         while running and running[0][0] <= start_us:
             end_us, _, ended, execution = heappop(running)
             yield end_us, _node_finished(instance, ended, execution)
-        yield start_us, _node_started(instance, task, task.execution)
+        yield start_us, _node_started(instance, task, task.execution, redactor)
         heappush(running, (_to_us(end_s), rank, task, task.execution))
     while running:
         end_us, _, ended, execution = heappop(running)
@@ -133,11 +143,14 @@ def _plan(instance: Instance, order: Iterable[str]) -> list[PlannedNode]:
     )
 
 
-def _node_started(instance: Instance, task: Task, execution: Execution) -> NodeStarted:
+def _node_started(
+    instance: Instance, task: Task, execution: Execution, redactor: Redactor
+) -> NodeStarted:
     inputs: dict[str, Any] = {}
     if execution.command is not None:
         inputs["command"] = {"program": execution.command.program}
-        put(inputs["command"], "arguments", execution.command.arguments)
+        arguments = redact_command_line(execution.command.arguments, redactor)
+        put(inputs["command"], "arguments", arguments)
     put_files(inputs, "inputFiles", task.input_files, instance.file_sizes)
     put(inputs, "machines", execution.machine_names())
     inputs["coreCount"] = execution.core_count
