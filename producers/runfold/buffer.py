@@ -13,11 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat, starmap
-from queue import Empty, SimpleQueue
-from threading import Event as Signal
-from threading import RLock, Thread, current_thread
 from typing import Final, Protocol
 
+from .native import Empty, RLock, Signal, SimpleQueue, Thread
 from .parcels import Parcel
 from .sealing import Unsealed
 from .settings import Backpressure
@@ -141,7 +139,7 @@ class Buffer:
         return self._when_full == "drop_oldest" and self._drop_oldest(count, size)
 
     def _moves_items(self) -> bool:
-        if current_thread() is self.flusher:
+        if self.flusher is not None and self.flusher.is_current():
             return True
         return self.outlet is not None and self.outlet.is_mine()
 

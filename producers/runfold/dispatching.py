@@ -20,11 +20,12 @@ from .buffer import Barrier, Buffer
 from .crashing import crash_point
 from .drop_counter import DropCounter, report_left
 from .errors import BrokenEvent
+from .native import OwnedLock
 from .packing import Packer
 from .parcels import Parcel
 from .redaction import Redactor
 from .settings import Settings, default_spool_dir
-from .shipping import Desk, Shipper
+from .shipping import Shipper
 from .spool import Spool, target_of
 
 SPOOL_AFTER_S: Final = 1.0
@@ -51,7 +52,7 @@ class Dispatcher:
     ) -> None:
         self._buffer = buffer
         self._packer = Packer(redactor, settings.max_future_s)
-        self._desk = Desk()
+        self._desk = OwnedLock()
         self._may_wait = settings.backpressure != "drop_oldest"
         self._folder = Path(settings.spool_dir or default_spool_dir(os.environ))
         self._target = target_of(settings.redis_url)
@@ -175,6 +176,11 @@ class Dispatcher:
             self._drops.close()
             if self._spool is not None:
                 self._spool.close()
+
+    def take_over(self) -> None:
+        """At finalization, when the thread that worked here is dead: whatever it holds is free."""
+        self._desk = OwnedLock()
+        self._shipper.take_over(self._desk)
 
     def abandon(self) -> None:
         """In a forked child: what the parent has is the parent's."""

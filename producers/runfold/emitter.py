@@ -9,7 +9,7 @@ and to Redis.
 """
 
 import logging
-import threading
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 import redis
 from msgspec import Struct
 
-from . import processes
+from . import native, processes
 from .buffer import Barrier, Buffer
 from .dispatching import ADOPT_EVERY_S, Dispatcher
 from .redaction import Redactor
@@ -30,7 +30,14 @@ REST_AFTER_S: Final = 1.0
 """While events come the flusher looks for them by itself, and no runner has to wake it: that would
 cost each event of a paced runner six times as much."""
 
+CHILD_FLUSH_S: Final = 0.25
+"""How long the end of a run may wait for Redis in a process that may end abruptly after it."""
+
 _LOOK_AGAIN_S: Final = 0.1
+_CHECK_MAIN_S: Final = 1.0
+"""How often the flusher of a forked child looks whether anything else runs there."""
+_CHECK_FLUSHER_S: Final = 0.5
+"""How often a caller that waits for the flusher looks whether it still lives."""
 _PLENTY: Final = 1024
 """So many waiting events are worth a round at once."""
 _GRACE_S: Final = 2.0
@@ -80,35 +87,51 @@ class Emitter:
     def _begin(self) -> None:
         self._buffer.empty()
         self._dispatcher = Dispatcher(self._settings, self._redactor, self._connect, self._buffer)
-        self._lock = threading.RLock()  # a signal handler may emit while its thread holds it
+        self._lock = native.RLock()  # a signal handler may emit while its thread holds it
         self._busy = False
-        self._thread: threading.Thread | None = None
+        self._alone = False
+        self._thread: native.Thread | None = None
+        self.ends_abruptly = processes.ends_abruptly()
         self._reported = 0
         self._reported_at = float("-inf")
         self._urgent = False
         self._retiring = False
         self._closed = False
-        self._ending = False
+        self._ending = processes.ending
         self._exit_left_s = self._settings.exit_flush_s
 
     def flush(self, timeout_s: float) -> Flushed:
         """Send what was accepted before this call; returns when it is safe or time is up."""
-        is_flusher = threading.current_thread() is self._thread
-        dispatcher = self._dispatcher
-        if not is_flusher and not self._closed and (not dispatcher.idle or self._buffer.pending):
-            self._start()
-            self._urgent = True
-            barrier = self._buffer.put_barrier()
-            try:
-                if self._thread is None:
-                    self._work_here(barrier, timeout_s)
-                else:
-                    barrier.reached.wait(timeout_s)
-                if not barrier.reached.is_set() and dispatcher.stuck:
-                    dispatcher.keep_all(_GRACE_S)
-            finally:
-                self._buffer.withdraw(barrier)
+        self._settle(timeout_s)
         return self.flushed
+
+    def secure(self, timeout_s: float) -> None:
+        """The same; what is not sent when time is up goes to the spool, in whatever state Redis
+        is."""
+        if not self._settle(timeout_s):
+            self._dispatcher.keep_all(_GRACE_S)
+
+    def _settle(self, timeout_s: float) -> bool:
+        """Whether what was accepted before this call is safe."""
+        self._take_over()
+        dispatcher = self._dispatcher
+        if self._closed or (dispatcher.idle and not self._buffer.pending):
+            return True
+        if self._is_worker:
+            return False
+        self._start()
+        self._urgent = True
+        deadline = time.monotonic() + timeout_s
+        barrier = self._buffer.put_barrier()
+        try:
+            self._wait_for(barrier, deadline)
+            if not barrier.reached.is_set() and self._thread is None:
+                self._work_here(barrier, deadline)
+            if not barrier.reached.is_set() and dispatcher.stuck:
+                dispatcher.keep_all(_GRACE_S)
+            return barrier.reached.is_set()
+        finally:
+            self._buffer.withdraw(barrier)
 
     @property
     def flushed(self) -> Flushed:
@@ -123,7 +146,7 @@ class Emitter:
     def close(self, timeout_s: float) -> Flushed:
         """Flush, then stop; what comes later is dropped and counted."""
         deadline = time.monotonic() + timeout_s
-        self.flush(timeout_s)
+        self._settle(timeout_s)
         self._buffer.close()
         if self.flushed.pending:
             self._dispatcher.keep_all(_GRACE_S)
@@ -133,7 +156,7 @@ class Emitter:
         self.retire()
         if thread is None:
             self._dispatcher.close()
-        elif thread is not threading.current_thread():
+        elif not thread.is_current():
             thread.join(max(0.1, deadline - time.monotonic()))
         self._report_drops(last=True)
         return self.flushed
@@ -150,14 +173,17 @@ class Emitter:
 
     def at_exit(self) -> None:
         """Send what is there, within the time that is left for it altogether, or keep it."""
+        if self._is_worker:
+            return
         if self._closed:
             self._report_drops(last=True)
             return
+        self._take_over()
         self._ending = True
         self._buffer.patient = False
         self._set_alert(asleep=False)
         began = time.monotonic()
-        self.flush(self._exit_left_s)
+        self._settle(self._exit_left_s)
         if self.flushed.pending:
             self._dispatcher.keep_all(_GRACE_S)
         self._exit_left_s = max(0.0, self._exit_left_s - (time.monotonic() - began))
@@ -193,23 +219,50 @@ class Emitter:
         with self._lock:
             self._buffer.alert = asleep or self._closed or self._ending or self._thread is None
 
+    @property
+    def _is_worker(self) -> bool:
+        """Whether the caller interrupts, as a finalizer may, what sends: that will go on."""
+        thread = self._thread
+        if thread is not None and thread.is_current():
+            return True
+        return self._busy and bool(self._lock._is_owned())
+
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and not self._busy:
+            if self._thread is None and not self._busy and not self._ending:
                 self._busy = True
                 try:
-                    thread = threading.Thread(target=self._run, name="runfold", daemon=True)
-                    thread.start()
-                    self._thread = thread
+                    self.ends_abruptly = processes.ends_abruptly()
                     processes.watch_multiprocessing()
+                    self._thread = native.Thread(self._run, "runfold")
+                    self._thread.start()
                 except RuntimeError:  # too late for threads: `flush` sends in its caller's
+                    self._thread = None
                     return
                 finally:
                     self._busy = False
             self._set_alert(asleep=False)
 
+    def _take_over(self) -> None:
+        """At finalization all other threads are dead, whatever they hold: work without them."""
+        if sys.is_finalizing() and not self._alone:
+            self._alone = True
+            self._lock = native.RLock()
+            self._busy = False
+            self._thread = None
+            self._dispatcher.take_over()
+
     def _run(self) -> None:
-        self._buffer.flusher = threading.current_thread()
+        thread = self._buffer.flusher = self._thread
+        try:
+            self._work_until_retired()
+            self._dispatcher.close()
+        finally:
+            if self._thread is thread:
+                self._thread = None
+            self._set_alert(asleep=False)
+
+    def _work_until_retired(self) -> None:
         while True:
             try:
                 timeout_s, rests = self._work()
@@ -218,19 +271,38 @@ class Emitter:
                 timeout_s, rests = 1.0, False
             if self._retiring and (self._closed or not self._buffer.pending):
                 break
+            if processes.is_orphaned() and (self._dispatcher.failing or not self._buffer.pending):
+                self._dispatcher.keep_all(_GRACE_S)
+                break
             if rests:
                 self._set_alert(asleep=True)  # before looking: whoever puts after it rings
             if not rests or self._dispatcher.idle:
-                self._buffer.wait(timeout_s)
+                self._buffer.wait(
+                    min(timeout_s, _CHECK_MAIN_S) if processes.generation else timeout_s
+                )
             if rests:
                 self._set_alert(asleep=False)
-        self._dispatcher.close()
-        self._thread = None
-        self._set_alert(asleep=False)
 
-    def _work_here(self, barrier: Barrier, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        with self._lock:
+    def _wait_for(self, barrier: Barrier, deadline: float) -> None:
+        """Until the flusher has reached it, is dead, or time is up."""
+        while (thread := self._thread) is not None and thread.is_alive():
+            left_s = deadline - time.monotonic()
+            # At the end of a process no greenlet but this one may get a turn any more.
+            cooperative = not self._ending
+            if left_s <= 0 or barrier.reached.wait(
+                min(left_s, _CHECK_FLUSHER_S), cooperative=cooperative
+            ):
+                return
+
+    def _work_here(self, barrier: Barrier, deadline: float) -> None:
+        """What the flusher would do, where there can be none."""
+        if self._alone and native.is_cooperative():  # patched sockets need greenlets: to the spool
+            return
+        if self._dispatcher.failing and time.monotonic() >= deadline:
+            return
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return
+        try:
             if self._busy:  # in a handler that interrupted this very loop: it will go on
                 return
             self._busy = True
@@ -240,11 +312,13 @@ class Emitter:
                     left_s = deadline - time.monotonic()
                     if barrier.reached.is_set() or left_s <= 0:
                         return
-                    time.sleep(min(left_s, wait_s or 0.0))
+                    time.sleep(min(left_s, wait_s))
             finally:
                 self._busy = False
+        finally:
+            self._lock.release()
 
-    def _work(self) -> tuple[float | None, bool]:
+    def _work(self) -> tuple[float, bool]:
         """One round; returns for how long to wait, and whether a new event ends the wait."""
         buffer, dispatcher = self._buffer, self._dispatcher
         now, self._urgent = self._urgent, False

@@ -83,6 +83,15 @@ class Handle(ABC):
     def cancel(self, reason: str | None = None) -> None:
         """Someone ends it, now."""
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process made it, and this one was forked from there."""
+        return self._generation != processes.generation
+
+    @abstractmethod
+    def _left(self) -> None:
+        """Called after its end or its block: this process may be gone without another call."""
+
     def _duration_ms(self) -> float | None:
         if self._began_ns is None:
             return None
@@ -114,8 +123,11 @@ class Handle(ABC):
             except ValueError:  # left in another context than entered, as a generator may be
                 if self._current.get() is self:
                     self._current.set(None)
-        if self._generation == processes.generation:
+        had_ended = self._ended
+        if not self.is_inherited:
             self._leave(error)
+        if self._ended == had_ended:  # else its end has called it
+            self._left()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

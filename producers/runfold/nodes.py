@@ -1,5 +1,6 @@
 """The handle of one node: one step of a run, or one attempt at it."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 
@@ -21,11 +22,14 @@ class Node(Handle):
 
     _current = _current
 
-    def __init__(self, pen: Pen, started: NodeStarted) -> None:
+    def __init__(
+        self, pen: Pen, started: NodeStarted, on_left: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(pen)
         self.id: Final = started.node
         self.attempt: Final = started.attempt
         self._started = started
+        self._on_left = on_left
 
     def log(self, text: object, *, level: str | None = None, stream: str = "log") -> None:
         """Record a text; `stream` is `log`, `stdout` or `stderr`."""
@@ -66,3 +70,7 @@ class Node(Handle):
         )
         stack = (error and error.stack) or ""
         self._pen.write(event, len(self._encoded) + len(stack))
+        self._left()
+
+    def _left(self) -> None:
+        self._on_left()

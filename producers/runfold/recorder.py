@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from . import streams
 from .decorators import Decorators
-from .emitter import Emitter, Flushed
+from .emitter import CHILD_FLUSH_S, Emitter, Flushed
 from .errors import BrokenEvent
 from .events import (
     EVENT_CLASSES,
@@ -133,7 +133,7 @@ class Recorder(Decorators):
         """A run, to be entered. Inside the block of another run it becomes that one's child."""
         pen = self._make_pen(id, saved=save)
         if not save:
-            return Run(pen, Started(workflow=fit_name(workflow)), None, self._opened, self._ended)
+            return self._make_run(pen, Started(workflow=fit_name(workflow)))
         around = current_run()
         if parent_run is None and around is not None and around.saved:
             parent_run = around.id
@@ -153,12 +153,12 @@ class Recorder(Decorators):
                 nodes=nodes,
             ),
         )
-        return Run(pen, started, fit_time(queued_at), self._opened, self._ended)
+        return self._make_run(pen, started, fit_time(queued_at))
 
     def join(self, run: str) -> Run:
         """A handle of a run that was opened elsewhere: adds to it, ends it only when told to."""
         pen = self._make_pen(run, saved=run not in self._unsaved)
-        return Run(pen, None, on_start=self._opened, on_end=self._ended)
+        return self._make_run(pen, None)
 
     def emit(self, event: Event) -> None:
         """Send an event as it is, of its run or of the current one; leave it unchanged afterwards.
@@ -197,6 +197,8 @@ class Recorder(Decorators):
         if is_end:
             self._numbers.forget(run)
         self._put((event, run, event_id, at_us, size, False))
+        if is_end:
+            self._left()
 
     def record(
         self,
@@ -248,6 +250,7 @@ class Recorder(Decorators):
         latest = latest_us(_now_ns() // 1000, self.settings.max_future_s)
         run, events = events_of(self._redactor, workflow, execution, opened, latest)
         self._emitter.put_all(events)
+        self._left()
         return run
 
     def payload(self, value: object) -> Raw:
@@ -286,6 +289,9 @@ class Recorder(Decorators):
         fitted = fit_run_id(run) if run else make_run_id()
         return Pen(fitted, ids, self._emitter, self._redactor, saved=saved)
 
+    def _make_run(self, pen: Pen, started: Started | None, queued_us: int | None = None) -> Run:
+        return Run(pen, started, queued_us, self._opened, self._ended, self._left)
+
     def _opened(self, run: Run) -> None:
         if run.saved:
             self._heartbeats.add(run)
@@ -297,3 +303,19 @@ class Recorder(Decorators):
         self._heartbeats.remove(run)
         self._numbers.forget(run.id)
         self._unsaved.discard(run.id)
+
+    def _left(self, run: Run | None = None) -> None:
+        """A run is over, as far as this process goes. In one that may end abruptly, the outermost
+        one waits until it is safe: after it `os._exit` or a kill may come."""
+        if not self._emitter.ends_abruptly:
+            return
+        around = current_run()
+        is_outermost = (
+            around is None
+            or around is run
+            or around.is_inherited
+            or not around.saved
+            or not around.pen.writes_to(self._emitter)
+        )
+        if is_outermost and (run is None or run.saved):
+            self._emitter.secure(CHILD_FLUSH_S)

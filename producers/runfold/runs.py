@@ -10,6 +10,7 @@ from .events import (
     Cancelled,
     Completed,
     Error,
+    Event,
     ExitCode,
     Failed,
     Heartbeat,
@@ -54,6 +55,7 @@ class Run(Handle):
         queued_us: int | None = None,
         on_start: Callable[["Run"], None] = lambda _: None,
         on_end: Callable[["Run"], None] = lambda _: None,
+        on_left: Callable[["Run"], None] = lambda _: None,
     ) -> None:
         super().__init__(pen)
         self.id: Final = pen.run
@@ -63,6 +65,7 @@ class Run(Handle):
         self._queued_us = queued_us
         self._on_start = on_start
         self._on_end = on_end
+        self._on_left = on_left
         self._attempts: dict[str, count[int]] = {}
 
     @property
@@ -100,6 +103,9 @@ class Run(Handle):
             parents=fit_names(parents),
             inputs=self._pen.payload(inputs),
         )
+        # The end of an inherited run comes in another process, so here a node's is the last word.
+        if self.is_inherited:
+            return Node(self._pen, started, self._left)
         return Node(self._pen, started)
 
     def log(
@@ -158,7 +164,7 @@ class Run(Handle):
                 usage=self._usage.total,
                 duration_ms=self._duration_ms(),
             )
-            self._pen.write(event, len(event.outputs))
+            self._write_end(event, len(event.outputs))
 
     def fail(self, error: Fault) -> None:
         if self._ends() and self.saved:
@@ -171,14 +177,14 @@ class Run(Handle):
                 usage=self._usage.total,
                 duration_ms=self._duration_ms(),
             )
-            self._pen.write(event, len(event.outputs) + len(described.stack or ""))
+            self._write_end(event, len(event.outputs) + len(described.stack or ""))
 
     def cancel(self, reason: str | None = None) -> None:
         if self._ends():
             if self._usage.total is not None:
                 self.annotate(usage=self._usage.total)  # `cancelled` has no place for it
             message = describe({"message": reason or ""}, self._pen.redactor).message
-            self._pen.write(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
+            self._write_end(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
 
     def _begin(self) -> None:
         started = self._started
@@ -197,6 +203,13 @@ class Run(Handle):
         self._ended = True
         self._on_end(self)
         return True
+
+    def _write_end(self, event: Event, size: int = 0) -> None:
+        self._pen.write(event, size)
+        self._left()
+
+    def _left(self) -> None:
+        self._on_left(self)
 
     def _leave(self, error: BaseException | None) -> None:
         if self._started is None:  # joined: whoever opened it will end it

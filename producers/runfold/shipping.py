@@ -10,7 +10,6 @@ waiting for Redis; what others do meanwhile leaves the front of each lane as it 
 
 import logging
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ import redis
 from .crashing import crash_point
 from .errors import ShardsDiffer
 from .frames import PACKED_FIELD
+from .native import OwnedLock
 from .parcels import Parcel
 from .streams import DEFAULT_SHARDS, agree_on_shards, note_dropped, stream_key
 
@@ -61,36 +61,6 @@ class Pause:
         self._failures = 0
 
 
-class Desk:
-    """A lock that knows whether the calling thread holds it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holder = 0
-
-    def acquire(self, timeout_s: float = -1.0) -> bool:
-        """Take the lock; False if it is not free in time (negative: wait without a bound)."""
-        acquired = self._lock.acquire(timeout=timeout_s)
-        if acquired:
-            self._holder = threading.get_ident()
-        return acquired
-
-    def release(self) -> None:
-        """Let go of the lock."""
-        self._holder = 0
-        self._lock.release()
-
-    def is_mine(self) -> bool:
-        """Whether the calling thread holds the lock, in a frame below this one."""
-        return self._holder == threading.get_ident()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
 class Lane:
     """The parcels of one shard that are not acknowledged yet."""
 
@@ -112,7 +82,7 @@ class Shipper:
         shards: int | None,
         split: Callable[[Parcel, int], Iterable[Parcel]],
         read: Callable[[Parcel], bytes | None],
-        desk: Desk,
+        desk: OwnedLock,
     ) -> None:
         self._connect = connect
         self._wanted = shards
@@ -120,6 +90,8 @@ class Shipper:
         self._read = read
         self._desk = desk
         self._client: redis.Redis | None = None
+        self._abandoned: redis.Redis | None = None
+        self._asking = False
         self._agreed: int | None = None
         self._connected = False
         self._pause = Pause()
@@ -257,14 +229,23 @@ class Shipper:
             self._client.close()
         self._client, self._connected = None, False
 
+    def take_over(self, desk: OwnedLock) -> None:
+        """The thread that used the connection is dead; it may have died waiting for an answer."""
+        self._desk = desk
+        if self._asking:
+            self._abandoned = self._client  # unclosed: the dead thread may hold locks of its pool
+            self._client, self._connected = None, False
+
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         """While Redis is asked, others may come to the desk."""
+        self._asking = True
         self._desk.release()
         try:
             yield
         finally:
             self._desk.acquire()
+            self._asking = False
 
     def _agree(self, client: redis.Redis) -> int:
         """A deployment that forgot its number (a flushed Redis) is told the one known here."""

@@ -40,6 +40,10 @@ class Pen:
         self._emitter = emitter
         self._last_us = 0
 
+    def writes_to(self, emitter: Emitter) -> bool:
+        """Whether its events go there."""
+        return self._emitter is emitter
+
     def payload(self, value: object) -> Raw:
         """Read and encode an object now."""
         return encode_payload(value, self.redactor) if self.saved else ABSENT

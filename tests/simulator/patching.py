@@ -40,7 +40,7 @@ def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator
         *((module, "os", world.disk) for module in (drop_counter, segments, spool)),
         *((module, "crash_point", crash_point) for module in (dispatching, segments, shipping)),
         (shipping, "random", world.dice.rng),
-        (emitter, "threading", without_threads()),
+        (emitter, "native", without_threads()),
         (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 4000, 4000))),
     ]
     with patched(doors):

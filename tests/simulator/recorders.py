@@ -4,7 +4,6 @@ What that thread does happens when chance has it: between two calls of the runne
 flush. Whatever `flush` says is safe counts as acknowledged from then on.
 """
 
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, Protocol
@@ -12,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from oracle import Event, to_envelope
-from runfold import Recorder
+from runfold import Recorder, native
 from runfold.codec import decode_body, to_datetime
 from runfold.emitter import Flushed
 from runfold.settings import Backpressure
@@ -142,11 +141,9 @@ class RecorderLanes:
 
 
 def without_threads() -> SimpleNamespace:
-    """In place of `threading` in the emitter: it is too late for a thread, so nobody has one."""
+    """In place of `native` in the emitter: it is too late for a thread, so nobody has one."""
 
-    def refuse(**_: object) -> NoReturn:
-        raise RuntimeError("can't create new thread at interpreter shutdown")
+    def refuse(*_: object) -> NoReturn:
+        raise RuntimeError("the interpreter shuts down: no thread can start")
 
-    return SimpleNamespace(
-        RLock=threading.RLock, current_thread=threading.current_thread, Thread=refuse
-    )
+    return SimpleNamespace(RLock=native.RLock, Thread=refuse)

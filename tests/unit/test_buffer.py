@@ -267,7 +267,7 @@ def test_an_outage_is_not_waited_for_by_those_who_drop_the_oldest(clock: Clock) 
 def test_block_waits_without_a_bound_as_long_as_there_is_a_flusher(clock: Clock) -> None:
     """And without one not for ever."""
     full, _ = make_full("block")
-    full.flusher = SimpleNamespace(is_alive=lambda: True)  # type: ignore[assignment]  # a thread
+    full.flusher = SimpleNamespace(is_alive=lambda: True, is_current=lambda: False)  # type: ignore[assignment]  # a thread
     clock.at[1000] = lambda: send_one(full)
     assert full.put(item(2))
     assert clock.now_s >= 1000

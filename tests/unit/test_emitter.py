@@ -11,7 +11,7 @@ import fakeredis
 import pytest
 import redis
 
-from runfold import Flushed, Heartbeat, Logged, Settings
+from runfold import Flushed, Heartbeat, Logged, Settings, native
 from runfold.emitter import Emitter
 from runfold.frames import decode_frame
 from runfold.parcels import Parcel
@@ -172,10 +172,10 @@ def test_where_no_thread_can_start_the_caller_sends(
 ) -> None:
     """At the very end of an interpreter, `flush` does the work itself."""
 
-    def refuse(self: threading.Thread) -> None:
+    def refuse(self: native.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(native.Thread, "start", refuse)
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
     emitter.put(item(0))
     emitter.put(item(1))

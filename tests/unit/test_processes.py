@@ -25,6 +25,16 @@ def test_residents_are_told_of_the_end() -> None:
     assert resident.heard == ["exit"]
 
 
+def test_only_a_forked_child_ends_abruptly() -> None:
+    """A process started as a program does not; a child that never imported us does."""
+    assert not processes.ends_abruptly()
+    pid = os.fork()
+    if pid == 0:
+        processes.generation = 0
+        os._exit(0 if processes.ends_abruptly() or not os.path.exists("/proc/self/stat") else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def test_a_forked_child_is_told_and_counts_on() -> None:
     """The child knows that it is another process; the parent has not changed."""
     resident = Resident()

@@ -5,7 +5,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +22,8 @@ from runfold import (
     Logged,
     Recorder,
     Started,
+    native,
+    processes,
 )
 
 from .conftest import Recorded
@@ -175,7 +176,7 @@ def test_a_forgotten_recorder_sends_and_ends_its_thread(
 ) -> None:
     """A recorder that goes out of scope loses nothing and leaves no thread behind."""
 
-    def work() -> threading.Thread:
+    def work() -> native.Thread:
         recorder = Recorder(connect=lambda _: fakeredis.FakeRedis(server=fake_server))
         with recorder.run("w"):
             pass
@@ -252,3 +253,47 @@ def test_the_default_project_is_a_setting(
         recorder.run("w").start()
         recorder.run("w", project="other").start()
     assert [event.project for event in seen if isinstance(event, Started)] == ["acme", "other"]
+
+
+def test_only_the_outermost_run_of_a_forked_child_is_flushed(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In nested order one flush; joined and finished runs have theirs, others and parents none."""
+    flushes: list[float] = []
+    monkeypatch.setattr(recorder._emitter, "secure", flushes.append)
+
+    def flushed() -> int:
+        count = len(flushes)
+        flushes.clear()
+        return count
+
+    def nest() -> None:
+        with recorder.run("outer") as outer, outer.node("n"), recorder.run("inner"):
+            recorder.record("finished", started_at=datetime.now(UTC), duration_ms=1)
+
+    nest()
+    assert flushed() == 0
+    recorder._emitter.ends_abruptly = True
+    nest()
+    assert flushed() == 1
+    with pytest.raises(ValueError, match="x"), recorder.run("fails"):
+        raise ValueError("x")
+    assert flushed() == 1
+    with recorder.join("elsewhere") as joined, joined.node("n"):
+        pass
+    assert flushed() == 1
+    with recorder.run("not saved", save=False), recorder.run("saved"):
+        pass
+    assert flushed() == 1
+    recorder.run("by hand").start().complete()
+    assert flushed() == 1
+    recorder.record("finished", started_at=datetime.now(UTC), duration_ms=1)
+    assert flushed() == 1
+    with recorder.run("parent's") as inherited:
+        monkeypatch.setattr(processes, "generation", processes.generation + 1)
+        with recorder.run("child's"):
+            pass
+        assert flushed() == 1
+        with inherited.node("n"):
+            pass
+        assert flushed() == 1
