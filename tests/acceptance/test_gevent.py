@@ -24,7 +24,7 @@ def gunicorn(redis_url: str, tmp_path: Path, *options: str, **env: str) -> Itera
     """Serve `web_app` with two gevent workers on a free port; leaving asks it to stop."""
     log_path = tmp_path / "gunicorn.log"
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", "-b", "127.0.0.1:0"]
-    command += ["--no-control-socket", *options, "acceptance.web_app:app"]
+    command += [*options, "acceptance.web_app:app"]
     with log_path.open("w") as log:
         server = subprocess.Popen(
             command,
