@@ -14,6 +14,7 @@ from runfold_storage import databases
 from runfold_storage.archive.finding import ArchivedEvent, find_events
 from runfold_storage.archive.place import open_archive
 from runfold_storage.jobs import add_job
+from runfold_storage.retention import hold_now
 from runfold_workers.retaining import KIND, Progress, retain
 
 DAY_US = 86_400_000_000
@@ -61,9 +62,10 @@ EVENTS = events_of(RUNS)
 
 
 def run_retention(url: str, archive: object = None) -> Progress:
-    """Do all that is due; into an archive, if one is given."""
+    """Do all that is due by all policies; into an archive, if one is given."""
     archive_url = None if archive is None else str(archive)
     with databases.connect(url, autocommit=True) as connection:
+        hold_now(connection)
         return retain(connection, add_job(connection, KIND, {}), NEVER, archive_url=archive_url)
 
 

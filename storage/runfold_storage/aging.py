@@ -1,10 +1,9 @@
 """What retention takes away: events, then rows, then statistics; each in short steps.
 
 Invariants. A run is marked (`aged_at`) before the first of its events goes, and a marked run takes
-no more events: so nobody folds it from a part of them. A worker that has it in memory may still
-add to it, rightly, for it knows the rest; where events are archived first, the shard's generation
-is raised (`make_forgotten`), and nothing comes any more. A run whose row is to go gets a tombstone
-first, with the same effect: no worker has it in memory when the row goes.
+no more events: so nobody folds it from a part of them. The mark raises the shard's generation, so
+that no worker has the run in memory any more: whether a late event is taken does not depend on what
+a worker remembers. A run whose row is to go gets a tombstone first, with the same effect.
 
 Every writing step holds its shard, as everyone does who writes rows. Which runs are due tells
 `due_runs`; weeks of the ledger that go as a whole are for `dropping`.
@@ -47,14 +46,9 @@ def mark(
         ).fetchall()
         marked = [run for (run,) in rows]
         forget_payloads(connection, shard, marked)
-    return marked
-
-
-def make_forgotten(connection: psycopg.Connection, shard: int) -> None:
-    """No worker has marked runs in memory from now on: their events do not change any more."""
-    with connection.transaction():
-        if hold_shard(connection, shard) is not None:
+        if marked:
             change_behind(connection, shard)
+    return marked
 
 
 def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:

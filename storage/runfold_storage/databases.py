@@ -2,6 +2,7 @@
 
 import select
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +42,14 @@ def connect(url: str, **options: Any) -> psycopg.Connection:
         return psycopg.connect(check_url(url), **_PATIENCE, **options)
     except psycopg.OperationalError as error:
         raise DatabaseUnreachable(f"PostgreSQL did not answer: {error}".rstrip()) from error
+
+
+def read_clock(connection: psycopg.Connection) -> datetime:
+    """The time of the current transaction, by the server's clock."""
+    row = connection.execute("SELECT now()").fetchone()
+    assert row is not None
+    now: datetime = row[0]
+    return now
 
 
 def make_engine(

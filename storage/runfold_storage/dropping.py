@@ -34,7 +34,7 @@ _WEEK: Final = timedelta(days=7)
 
 def weeks_due(connection: psycopg.Connection, shards: Sequence[int], now: datetime) -> list[date]:
     """Weeks of the ledger that have nothing that is not due, the oldest first."""
-    days = shortest_days(connection)
+    days = shortest_days(connection, now)
     if days is None:
         return []
     newest = (now - timedelta(days=days)).date()

@@ -13,7 +13,7 @@ import psycopg
 from msgspec import Struct
 
 from .partitions import existing_partitions, first_key, week_of_partition
-from .retention import END, POLICIES, due, read_policies
+from .retention import END, POLICIES, Policy, due, read_policies
 
 PAYLOADS, RUNS = "payload_days", "run_days"
 
@@ -41,15 +41,18 @@ class DueRun(NamedTuple):
         return self.created_at, self.run
 
 
-def turns(connection: psycopg.Connection) -> list[Turn]:
-    """All there is to look at: payloads first, for what loses its row has lost its events."""
+def turns(connection: psycopg.Connection, now: datetime) -> list[Turn]:
+    """All there is to look at by policies that hold: payloads first, for what loses its row has
+    lost its events."""
     rows = connection.execute(
         """
         SELECT w.what, nullif(r.project, ''), CASE w.what
             WHEN 'payload_days' THEN r.payload_days ELSE r.run_days END
         FROM retention AS r CROSS JOIN (VALUES (1, 'payload_days'), (2, 'run_days')) AS w (n, what)
+        WHERE r.holds_from <= %s
         ORDER BY w.n, r.project
-        """
+        """,
+        (now,),
     )
     return [Turn(what, project, days) for what, project, days in rows if days is not None]
 
@@ -81,25 +84,35 @@ class Due(Struct, frozen=True):
     """Runs whose events go, with those in the partitions."""
     runs: int
     rollups: int
+    hours: int
+    """Of which these rollups are."""
 
 
-def count_due(connection: psycopg.Connection, now: datetime, partitions: list[str]) -> Due:
-    """Counted, which reads all that is due."""
+def count_due(
+    connection: psycopg.Connection,
+    now: datetime,
+    partitions: list[str],
+    policy: Policy | None = None,
+) -> Due:
+    """Counted, which reads all that is due; with a `policy`, by this one alone."""
     counts = {PAYLOADS: 0, RUNS: 0}
-    for turn in turns(connection):
+    for turn in turns(connection, now):
+        if policy is not None and turn.project != policy.project:
+            continue
         parameters = _parameters(connection, turn, now)
         row = connection.execute(f"SELECT count(*) {_due(turn)}", parameters).fetchone()
         assert row is not None
         counts[turn.what] += row[0]
     rollups = connection.execute(
         f"""
-        SELECT count(*) FROM stats AS s {POLICIES.format("s")}
+        SELECT count(*), count(DISTINCT s.hour) FROM stats AS s {POLICIES.format("s")}
         WHERE {due("stats_days", "s.hour")}
+          AND (%(all)s OR own.project IS NOT DISTINCT FROM %(project)s::text)
         """,  # noqa: S608 - made of constants
-        {"now": now},
+        {"now": now, "all": policy is None, "project": policy and policy.project},
     ).fetchone()
     assert rollups is not None
-    return Due(partitions, counts[PAYLOADS], counts[RUNS], rollups[0])
+    return Due(partitions, counts[PAYLOADS], counts[RUNS], *rollups)
 
 
 def _due(turn: Turn) -> str:

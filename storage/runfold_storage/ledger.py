@@ -68,24 +68,18 @@ def load_for_fold(
         yield StoredEvent(shard, run.bytes, event_id, at_us, event_type, body.encode())
 
 
-def load_tombstones(
-    connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
-) -> set[tuple[int, bytes]]:
-    """Which of these runs take no more events: deleted, or their events were given up by age."""
-    return load_aged(connection, keys) | _load_refs(connection, _DELETED, keys)
-
-
 def load_deleted(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> set[tuple[int, bytes]]:
-    """Which of these runs were deleted by a person."""
+    """Which of these runs were deleted by a person, and take no more events."""
     return _load_refs(connection, _DELETED, keys)
 
 
 def load_aged(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> set[tuple[int, bytes]]:
-    """Of which of these runs retention has taken events away: the ledger cannot tell them again."""
+    """Of which of these runs retention has taken events away: the ledger cannot tell them again,
+    and they take no more."""
     return _load_refs(connection, _AGED, keys)
 
 

@@ -178,6 +178,8 @@ class Batch:
     number: int = 0
     new_events: dict[int, int] = field(default_factory=dict)
     """How many `events` there were for each shard."""
+    ignored: dict[tuple[int, str], int] = field(default_factory=dict)
+    """By shard and reason: events of runs that were `deleted`, or whose payloads are `expired`."""
 
     @property
     def runs(self) -> list[tuple[RunRow, int]]:

@@ -47,11 +47,17 @@ def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
     ask(env, "set", "--payloads", "30")
     ask(env, "set", "--project", "acme", "--payloads", "7", "--runs", "90")
     shown = ask(env, "set", "--runs", "60", "--stats", "never")
+    for policy in shown["policies"]:
+        assert datetime.fromisoformat(policy.pop("holds_from")) > datetime.now(UTC)
     assert shown == {
         "policies": [
             {"project": None, "payload_days": 30, "run_days": 60, "stats_days": None},
             {"project": "acme", "payload_days": 7, "run_days": 90, "stats_days": None},
-        ]
+        ],
+        "due": {
+            **{"partitions": [], "payloads": RUNS // 2, "runs": RUNS // 2},
+            **{"rollups": 0, "hours": 0},
+        },
     }
     assert b"60 days" in runfold("retention", "show", env=env).stdout
     with look_into(migrated_url) as database:
@@ -70,6 +76,29 @@ def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
     assert len(ask(env, "set", "--project", "acme", "--unset")["policies"]) == 1
 
 
+def test_set_and_a_dry_run_say_what_a_policy_would_take(
+    env: dict[str, str], migrated_url: str
+) -> None:
+    """Before it is set, when it is set; only `run` without `--dry-run` takes it."""
+    half = RUNS // 2
+    tried = ask(env, "run", "--dry-run", "--payloads", "30", "--runs", "60", "--stats", "90")
+    assert (tried["payloads"], tried["runs"], tried["hours"]) == (half, half, 1)
+    assert ask(env, "run", "--dry-run", "--payloads", "101")["payloads"] == 0
+    assert ask(env, "run", "--dry-run", "--project", "acme", "--payloads", "1")["payloads"] == 0
+    assert ask(env, "show") == {"policies": []}
+
+    told = runfold("retention", "set", "--payloads", "30", "--runs", "60", env=env).stdout
+    assert f"payloads of {half} runs that ended before 20".encode() in told
+    assert f"rows of {half} runs that ended before 20".encode() in told
+    assert b"0 statistics of 0 hours" in told
+    assert b"nothing goes before 20" in told
+    assert b"from 20" in runfold("retention", "show", env=env).stdout
+    with look_into(migrated_url) as database:
+        assert count(database, "runs") == RUNS
+        assert ask(env, "run")["runs"] == half
+        assert count(database, "runs") == half
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -80,6 +109,11 @@ def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
         ("show", "--runs", "10"),
         ("set", "--payloads", "1", "--dry-run"),
         ("set", "--unset", "--payloads", "1"),
+        ("set", "--unset", "--payloads", "never"),
+        ("run", "--payloads", "1"),
+        ("run", "--dry-run", "--project", "acme"),
+        ("run", "--dry-run", "--runs", "1"),
+        ("run", "--dry-run", "--unset"),
     ],
 )
 def test_what_makes_no_sense_is_refused(env: dict[str, str], words: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ from runfold_storage import aging, databases, dropping
 from runfold_storage.incidents import read_incidents
 from runfold_storage.jobs import list_jobs
 from runfold_storage.partitions import week_of
-from runfold_storage.retention import Policy, set_policy
+from runfold_storage.retention import Policy, hold_now, set_policy
 from runfold_workers import retaining
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
@@ -106,6 +106,9 @@ def test_retention_is_noted_down_once_a_day(
         HandingOut(database, queue).turn()
         assert list_jobs(database) == []  # everything is kept for ever
         set_policy(database, Policy(None, payload_days=30))
+        HandingOut(database, queue).turn()
+        assert list_jobs(database) == []  # no policy holds yet
+        hold_now(database)
         for _ in range(3):
             HandingOut(database, queue).turn()
         [job] = list_jobs(database)
@@ -121,6 +124,7 @@ def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_ur
     """Whose numbers for watchers go on: none is given out twice, and no event is refused."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=65))
+    hold_now(database)
     old = run_key(OLD[0][0]["run"])
     shard = shard_of(OLD[0][0]["run"], SHARDS)
     aging.mark(database, shard, [old], datetime.now(UTC), gone=False)

@@ -51,9 +51,6 @@ class Archiving(TakingAway):
         super().begin()
 
     def payloads(self, shard: int, runs: Sequence[UUID]) -> None:
-        self._rests.wait(shard)
-        aging.make_forgotten(self._connection, shard)
-        self._rests.begin(shard)
         step = steps.begin(self._connection, steps.PAYLOADS, shard=shard, runs=runs)
         self._do(step, lambda: self._filling.write_payloads(step))
 

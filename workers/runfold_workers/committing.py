@@ -22,7 +22,7 @@ from runfold.intake import Intake
 from runfold_storage.batches import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.errors import LedgerKnowsMore
 from runfold_storage.lag import order
-from runfold_storage.ledger import load_for_fold, load_tombstones
+from runfold_storage.ledger import load_aged, load_deleted, load_for_fold
 from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
 from runfold_storage.prepared import Prepared, is_at_once, prepare
@@ -277,7 +277,11 @@ class Committer:
         ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:
-        return Loaded(load_for_fold(self._reading, refs), load_tombstones(self._reading, refs))
+        return Loaded(
+            load_for_fold(self._reading, refs),
+            load_deleted(self._reading, refs),
+            load_aged(self._reading, refs),
+        )
 
 
 _run_of: Final = itemgetter(0)

@@ -82,11 +82,14 @@ class Folder:
         touched: list[RunState] = []
         ledger: list[LedgerRow] = []
         new_events: dict[int, int] = {}
+        ignored: dict[tuple[int, str], int] = {}
         for arrival in arrivals:
             at_home = self._keep_at_home(arrival, dead_letters)
             runs = self._recall(at_home, touched)
             before = len(ledger)
-            self._apply(at_home, runs, ledger)
+            for reason, number in self._apply(at_home, runs, ledger).items():
+                key = arrival.shard, reason
+                ignored[key] = ignored.get(key, 0) + number
             new_events[arrival.shard] = new_events.get(arrival.shard, 0) + len(ledger) - before
         changes = _Changes({shard: step.feed_seq for shard, step in positions.items()})
         for run in touched:
@@ -103,6 +106,7 @@ class Folder:
             stats=changes.stats,
             dead_letters=dead_letters,
             new_events=new_events,
+            ignored=ignored,
         )
 
     def take_recalls(self) -> Recalls:
@@ -138,8 +142,12 @@ class Folder:
 
     def _apply(
         self, arrival: Arrival, runs: Sequence[RunState | None], ledger: list[LedgerRow]
-    ) -> None:
-        """The innermost loop, with the fast paths of `Seen.add` and `rules.apply` in it."""
+    ) -> dict[str, int]:
+        """The innermost loop, with the fast paths of `Seen.add` and `rules.apply` in it.
+
+        Returns how many events are ignored because their run was `deleted` or is `expired`.
+        """
+        ignored: dict[str, int] = {}
         shard = arrival.shard
         note = ledger.append
         rules = RULES
@@ -147,7 +155,10 @@ class Folder:
             *arrival.columns[1:], arrival.facts, strict=True
         ):
             run = runs[number]
-            if run is None:  # deleted
+            if run is None:
+                is_expired = arrival.columns.runs[number] in self._memory.expired
+                reason = "expired" if is_expired else "deleted"
+                ignored[reason] = ignored.get(reason, 0) + 1
                 continue
             seen = run.seen
             if event_id == seen.expected and seen.beyond is None:
@@ -166,6 +177,7 @@ class Folder:
             given_id = run.given_id
             kept = body if given_id is None else with_run_id(body, given_id)
             note((run.key, event_id, at_us, kind, shard, kept))
+        return ignored
 
 
 class _Changes:

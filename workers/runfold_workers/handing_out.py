@@ -6,17 +6,19 @@ at, and again what it brought there before and cannot see any more: a queue that
 that died. Twice is harmless: who comes second finds the job taken, or done.
 
 Once a day it notes down a job for retention, named for its day, so that there is one however often
-the chair changes hands; if that of the day before was not done, it is an incident.
+the chair changes hands; if that of the day before was not done, it is an incident. Nothing is noted
+down before a policy holds.
 """
 
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from typing import Final
 from uuid import UUID
 
 import psycopg
 from rq import Queue
 
+from runfold_storage.databases import read_clock
 from runfold_storage.incidents import raise_incident
 from runfold_storage.jobs import UNFINISHED, add_job, jobs_waiting, newest_job, take_the_chair
 from runfold_storage.retention import shortest_days
@@ -43,7 +45,7 @@ class HandingOut:
         self._has_chair = self._has_chair or take_the_chair(self._connection)
         if not self._has_chair:
             return
-        self._schedule(datetime.now(UTC).date())
+        self._schedule()
         now = time.monotonic()
         waiting = jobs_waiting(self._connection)
         self._brought = {job: at for job, at in self._brought.items() if job in set(waiting)}
@@ -52,8 +54,10 @@ class HandingOut:
                 put(self._queue, job_id)
                 self._brought[job_id] = now
 
-    def _schedule(self, today: date) -> None:
-        if today == self._scheduled or shortest_days(self._connection) is None:
+    def _schedule(self) -> None:
+        now = read_clock(self._connection)
+        today = now.astimezone(UTC).date()
+        if today == self._scheduled or shortest_days(self._connection, now) is None:
             return
         last = newest_job(self._connection, KIND)
         was_before = last is not None and last.created_at.astimezone(UTC).date() < today

@@ -10,7 +10,7 @@ over, and behind all that were forgotten since, has not been seen by anyone.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
 from runfold.codec import TYPE_NUMBERS
@@ -31,10 +31,12 @@ _LAST_KEY: Final = b"\xff" * 16
 
 
 class Loaded(NamedTuple):
-    """What storage knows of runs that are not remembered."""
+    """What storage knows of runs that are not remembered: those that were deleted, or whose
+    payloads have expired, take no more events."""
 
     events: Iterable[StoredEvent]
-    tombstones: set[RunRef]
+    deleted: Set[RunRef]
+    expired: Set[RunRef] = frozenset()
 
 
 class Recalls(NamedTuple):
@@ -62,13 +64,17 @@ class Memory:
         self._runs: OrderedDict[tuple[int, str], RunState] = OrderedDict()
         self._known_up_to: dict[int, bytes] = {}
         self._asked = self._missing = self._loaded = 0
+        self.expired: set[str] = set()
+        """Runs of the last recall whose payloads have expired."""
 
     def know(self, shard: int, newest: bytes) -> None:
         """From now on every batch of this shard is folded here; no key behind `newest` is known."""
         self._known_up_to[shard] = newest
 
     def recall(self, shard: int, runs: Sequence[str]) -> list[RunState | None]:
-        """These runs, from memory or folded again from the ledger; None for deleted ones."""
+        """These runs, from memory or folded again from the ledger; None for those that were
+        deleted or are `expired`."""
+        self.expired = set()
         remembered = self._runs
         missing = [run for run in runs if (shard, run) not in remembered]
         self._asked += len(runs)
@@ -135,13 +141,15 @@ class Memory:
         if not unknown:
             return
         self._loaded += len(unknown)
-        events, tombstones = self._load([(shard, key) for key in unknown])
+        events, deleted, expired = self._load([(shard, key) for key in unknown])
         for stored in events:
             state = unknown[stored.run]
             if state.seen.add(stored.id):
                 apply_stored(state, stored)
         for key, state in unknown.items():
-            if (shard, key) not in tombstones:
+            if (shard, key) in expired:
+                self.expired.add(state.id)
+            elif (shard, key) not in deleted:
                 settle(state)
                 self._runs[shard, state.id] = state
 

@@ -28,6 +28,11 @@ class Metrics:
         self._events = self._counter("events_folded", "Events that are new to the ledger", "shard")
         self._frames = self._counter("frames_folded", "Frames folded", "shard")
         self._dead_letters = self._counter("dead_letters", "Events or frames refused", "shard")
+        self._ignored = self._counter(
+            "events_ignored",
+            "Events of runs that were deleted, or whose payloads have expired",
+            *("shard", "reason"),
+        )
         recalls = self._counter(
             "runs_recalled",
             "Runs that a frame touched: remembered (hit), new, or read from the ledger (miss)",
@@ -79,6 +84,8 @@ class Metrics:
             self._per_frame[step.shard] = max(1.0, events / step.consumed)
         for letter in batch.dead_letters:
             self._dead_letters.labels(letter.shard).inc()
+        for labels, number in batch.ignored.items():
+            self._ignored.labels(*labels).inc(number)
 
     def recalled(self, hits: int, new: int, misses: int) -> None:
         """Where a batch found its runs."""

@@ -24,12 +24,14 @@ from msgspec import Struct
 from runfold.crashing import crash_point
 from runfold_storage import aging, dropping
 from runfold_storage.batches import prepare_session
+from runfold_storage.databases import read_clock
 from runfold_storage.deletions import purge_left
 from runfold_storage.due_runs import PAYLOADS, Due, DueRun, Place, Turn, count_due, read_due, turns
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.incidents import raise_incident
 from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
 from runfold_storage.partitions import partition_name
+from runfold_storage.retention import Policy, hold_now, set_policy
 
 from .correcting import correct_runs
 from .taking_away import TakingAway
@@ -62,11 +64,31 @@ class Progress(Struct):
     archived_events: int = 0
     archived_runs: int = 0
 
+    def plus(self, later: "Progress") -> "Progress":
+        """What two runs of retention have taken, one after the other."""
+        return Progress(
+            partitions=self.partitions + later.partitions,
+            postponed=later.postponed,
+            payloads=self.payloads + later.payloads,
+            runs=self.runs + later.runs,
+            rollups=self.rollups + later.rollups,
+            archived_events=self.archived_events + later.archived_events,
+            archived_runs=self.archived_runs + later.archived_runs,
+        )
 
-def plan(connection: psycopg.Connection, now: datetime) -> Due:
-    """What it would do, changing nothing."""
-    weeks = dropping.weeks_due(connection, shards_of(connection), now)
-    return count_due(connection, now, [partition_name(week) for week in weeks])
+
+def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Due:
+    """What it would do if all policies held by now, changing nothing.
+
+    With a `policy`, what this one would take if it was set.
+    """
+    with connection.transaction(force_rollback=True):
+        if policy is not None:
+            set_policy(connection, policy)
+        hold_now(connection)
+        now = read_clock(connection)
+        weeks = dropping.weeks_due(connection, shards_of(connection), now) if policy is None else []
+        return count_due(connection, now, [partition_name(week) for week in weeks], policy)
 
 
 def retain(
@@ -160,10 +182,12 @@ class _Retention:
             self._drop(week)
         if progress.turns is None:
             progress.weeks = dropping.weeks_due(self._connection, self._shards, self._now)
-            progress.turns = turns(self._connection)
+            progress.turns = turns(self._connection, self._now)
             self._note()
         while progress.turns:
-            if not self._turn(progress.turns[0]):
+            # A policy that was changed meanwhile is left for the next run.
+            holds = progress.turns[0] in turns(self._connection, self._now)
+            if not holds or not self._turn(progress.turns[0]):
                 progress.turns.pop(0)
                 progress.place = None
             self._note()

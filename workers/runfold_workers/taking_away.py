@@ -46,7 +46,9 @@ class TakingAway:
         """Those of these runs that (still) are due take no more events from now on."""
         marked: list[UUID] = []
         for portion in portions(runs):
+            self._rests.wait(shard)
             marked += aging.mark(self._connection, shard, portion, now, gone=gone)
+            self._rests.begin(shard)
             crash_point("after_marking")
         return marked
 

@@ -2,11 +2,13 @@
 
 import threading
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 import psycopg
+from msgspec import structs
 
 from runfold_stack.commands import Context
+from runfold_stack.formats import moment
 from runfold_stack.options import name, whole_number
 from runfold_stack.outcomes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
 from runfold_stack.output import Output, cell, make_table
@@ -14,7 +16,8 @@ from runfold_stack.selections import progress_bar
 from runfold_stack.servers import require_database
 from runfold_stack.stopping import run_stoppable
 from runfold_storage.archive.tombstones import read_deleted
-from runfold_storage.databases import connect
+from runfold_storage.databases import connect, read_clock
+from runfold_storage.due_runs import Due
 from runfold_storage.jobs import Interrupted, add_job, find_unfinished, hold_kind
 from runfold_storage.migrate import check_schema
 from runfold_storage.one_run import open_archive
@@ -22,6 +25,7 @@ from runfold_storage.retention import (
     MAX_DAYS,
     Policy,
     forget_policy,
+    hold_now,
     read_policies,
     set_policy,
 )
@@ -34,11 +38,17 @@ examples:
   runfold retention set --project acme --payloads 7 --runs 90
   runfold retention set --project acme --unset
   runfold retention run --dry-run                                  what is due?
+  runfold retention run --dry-run --payloads 7 --runs 14           what would be, by this policy?
   runfold retention purge                                          deleted runs, out of the archive
 
 In days, or `never`. The age of a run counts from its end, or from its last sign of life. When its
 payloads go, its row and figures stay; when its row goes, its figures stay. A run that has lost its
-payloads takes no more events. Workers do what is due once a day; `run` does it now.
+payloads takes no more events.
+
+Workers do what is due once a day, after midnight (UTC). `set` says what the policy would take: one
+that takes more than before waits for the next day, for an hour at least, and its project loses
+nothing until then; a more generous one holds at once. `run` does now all that is due, by policies
+that wait, too.
 
 With RUNFOLD_ARCHIVE what goes is put there first, as Parquet, and nothing goes that is not there;
 `runfold show` and the API open archived runs, and `runfold restore` brings them back. Runs that
@@ -51,10 +61,11 @@ def configure(parser: ArgumentParser) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     parser.add_argument("what", choices=("show", "set", "run", "purge"), help="what to do")
-    parser.add_argument("--project", type=name, help="set: only for this project")
-    parser.add_argument("--payloads", type=_days, metavar="DAYS", help="set: events of a run")
-    parser.add_argument("--runs", type=_days, metavar="DAYS", help="set: rows of runs and nodes")
-    parser.add_argument("--stats", type=_days, metavar="DAYS", help="set: statistics")
+    policy = parser.add_argument_group("a policy, for set and run --dry-run")
+    policy.add_argument("--project", type=name, help="only for this project")
+    policy.add_argument("--payloads", type=_days, metavar="DAYS", help="events of a run")
+    policy.add_argument("--runs", type=_days, metavar="DAYS", help="rows of runs and nodes")
+    policy.add_argument("--stats", type=_days, metavar="DAYS", help="statistics")
     parser.add_argument("--unset", action="store_true", help="set: no policy of its own any more")
     parser.add_argument("--dry-run", action="store_true", help="run: only say what is due")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -62,91 +73,154 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     """Show, set, or do what is due."""
-    given = (arguments.project, arguments.payloads, arguments.runs, arguments.stats)
-    if arguments.what != "set" and (any(each is not None for each in given) or arguments.unset):
-        raise CommandFailed("--project, --payloads, --runs, --stats and --unset go with set", USAGE)
-    if arguments.what != "run" and arguments.dry_run:
-        raise CommandFailed("--dry-run: goes with run", USAGE)
+    _check(arguments)
     url = require_database(context.settings)
     check_schema(url)
     with connect(url, autocommit=True) as connection:
         if arguments.what == "run":
             if arguments.dry_run:
-                return _show_plan(connection, context.output)
+                return _show_plan(connection, context.output, _chosen(connection, arguments))
             return _run(connection, context.output, context.settings.archive_url)
         if arguments.what == "purge":
             return _purge(connection, context.output, context.settings.archive_url)
         if arguments.what == "set":
-            _set(connection, arguments)
+            return _set(connection, context.output, arguments)
         return _show(connection, context.output)
 
 
-def _set(connection: psycopg.Connection, arguments: Namespace) -> None:
+def _check(arguments: Namespace) -> None:
+    given = any(
+        each is not None
+        for each in (arguments.project, arguments.payloads, arguments.runs, arguments.stats)
+    )
+    is_run = arguments.what == "run"
+    if (given and arguments.what != "set" and not (is_run and arguments.dry_run)) or (
+        arguments.unset and arguments.what != "set"
+    ):
+        raise CommandFailed(
+            "--project, --payloads, --runs and --stats go with set, or with run --dry-run;"
+            " --unset goes with set",
+            USAGE,
+        )
+    if arguments.dry_run and not is_run:
+        raise CommandFailed("--dry-run: goes with run", USAGE)
+    if arguments.unset and _days_of(arguments):
+        raise CommandFailed("--unset: goes with no number of days", USAGE)
+
+
+def _days_of(arguments: Namespace) -> dict[str, int | None]:
     days = {
         "payload_days": arguments.payloads,
         "run_days": arguments.runs,
         "stats_days": arguments.stats,
     }
+    return {field: value for field, value in days.items() if value is not None}
+
+
+def _chosen(connection: psycopg.Connection, arguments: Namespace) -> Policy | None:
+    """The policy that is asked about; days that are not given stay as they are."""
+    before = next(
+        (each for each in read_policies(connection) if each.project == arguments.project), None
+    )
+    days = _days_of(arguments)
+    if not days:
+        if arguments.project is not None:
+            raise CommandFailed("say how long: --payloads, --runs, --stats", USAGE)
+        return None
+    chosen = {field: value or None for field, value in days.items()}
+    policy = Policy(arguments.project)
+    if before is not None:
+        policy = Policy(before.project, before.payload_days, before.run_days, before.stats_days)
+    return structs.replace(policy, **chosen)
+
+
+def _set(connection: psycopg.Connection, output: Output, arguments: Namespace) -> int:
     if arguments.unset:
-        if any(value is not None for value in days.values()):
-            raise CommandFailed("--unset: goes with no number of days", USAGE)
         if not forget_policy(connection, arguments.project):
             raise CommandFailed("there is no such policy: `runfold retention show` lists them")
-        return
-    if all(value is None for value in days.values()):
+        return _show(connection, output)
+    policy = _chosen(connection, arguments)
+    if policy is None:
         raise CommandFailed("say how long: --payloads, --runs, --stats, or --unset", USAGE)
-    # What is not said stays as it was.
-    before = next(
-        (each for each in read_policies(connection) if each.project == arguments.project),
-        Policy(arguments.project),
-    )
-    chosen = {
-        field: getattr(before, field) if value is None else (value or None)
-        for field, value in days.items()
-    }
-    set_policy(connection, Policy(arguments.project, **chosen))
+    due = plan(connection, policy)
+    set_policy(connection, policy)
+    return _show(connection, output, policy, due)
 
 
-def _show(connection: psycopg.Connection, output: Output) -> int:
+def _show(
+    connection: psycopg.Connection,
+    output: Output,
+    policy: Policy | None = None,
+    due: Due | None = None,
+) -> int:
+    """The policies; with what the one that was just set would take."""
     policies = read_policies(connection)
     if output.is_json:
-        output.json({"policies": policies})
+        output.json({"policies": policies} | ({} if due is None else {"due": due}))
         return OK
-    table = make_table("PROJECT", "PAYLOADS", "RUNS", "STATS")
-    for policy in policies:
+    now = read_clock(connection)
+    table = make_table("PROJECT", "PAYLOADS", "RUNS", "STATS", "HOLDS")
+    for each in policies:
         table.add_row(
-            "(all others)" if policy.project is None else cell(policy.project),
+            "(all others)" if each.project is None else cell(each.project),
             *(
                 "never" if days is None else f"{days} days"
-                for days in (policy.payload_days, policy.run_days, policy.stats_days)
+                for days in (each.payload_days, each.run_days, each.stats_days)
             ),
+            "now" if each.holds_from <= now else f"from {moment(each.holds_from)}",
         )
     output.table(table)
     if not policies:
         output.note("everything is kept for ever: `runfold retention set` says otherwise")
+    if policy is not None and due is not None:
+        holds_from = next(e.holds_from for e in policies if e.project == policy.project)
+        output.line(f"if it held by now, it would take {_amounts(due, policy, now)}")
+        output.line(
+            f"nothing goes before {moment(max(holds_from, now))}:"
+            " the next daily run after that takes it; `runfold retention run` does now"
+        )
     return OK
 
 
-def _show_plan(connection: psycopg.Connection, output: Output) -> int:
-    due = plan(connection, datetime.now(UTC))
+def _amounts(due: Due, policy: Policy | None, now: datetime) -> str:
+    """What goes; and of when it is, where that follows from one policy."""
+
+    def before(days: int | None, what: str) -> str:
+        return "" if days is None else f" {what}before {moment(now - timedelta(days=days))}"
+
+    policy = policy or Policy(None)
+    return (
+        f"payloads of {due.payloads:,} runs{before(policy.payload_days, 'that ended ')},"
+        f" rows of {due.runs:,} runs{before(policy.run_days, 'that ended ')},"
+        f" {due.rollups:,} statistics of {due.hours:,} hours{before(policy.stats_days, '')}"
+    )
+
+
+def _show_plan(connection: psycopg.Connection, output: Output, policy: Policy | None) -> int:
+    due = plan(connection, policy)
     if output.is_json:
         output.json(due)
         return OK
-    output.line(
-        f"due: payloads of {due.payloads:,} runs, rows of {due.runs:,} runs,"
-        f" {due.rollups:,} statistics"
-    )
+    output.line(f"due: {_amounts(due, policy, read_clock(connection))}")
     if due.partitions:
         output.line(f"partitions that go as a whole: {', '.join(due.partitions)}")
     return OK
 
 
 def _run(connection: psycopg.Connection, output: Output, archive_url: str | None) -> int:
+    hold_now(connection)
     job = find_unfinished(connection, KIND, {})
-    job_id = job.id if job is not None else add_job(connection, KIND, {})
 
     def work(stop: threading.Event) -> Progress:
-        return retain(connection, job_id, stop, archive_url=archive_url)
+        before = Progress()
+        if job is not None:
+            before = retain(connection, job.id, stop, archive_url=archive_url)
+            if all(each.holds_from <= job.created_at for each in read_policies(connection)):
+                return before
+        # What was left is what held at the time.
+        return before.plus(
+            retain(connection, add_job(connection, KIND, {}), stop, archive_url=archive_url)
+        )
 
     try:
         progress = run_stoppable(work)

@@ -15,11 +15,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from .columns import TIME, filled, metadata
 
-# How long what is kept, by project; '' stands for all that have no row. Null: for ever.
+# How long what is kept, by project; '' stands for all that have no row. Null: for ever. A policy
+# that became stricter waits until `holds_from`.
 retention = Table(
     "retention",
     metadata,
-    filled("updated_at", TIME, "now()"),
+    filled("holds_from", TIME, "now()"),
     Column("payload_days", Integer),
     Column("run_days", Integer),
     Column("stats_days", Integer),
