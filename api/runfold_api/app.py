@@ -88,6 +88,7 @@ def create_app(settings: Settings) -> Litestar:
             "upkeep": Provide(lambda: keeper, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "intake": Provide(lambda: intake, sync_to_thread=False),
+            "settings": Provide(lambda: settings, sync_to_thread=False),
             "request_metrics": Provide(lambda: request_metrics, sync_to_thread=False),
         },
         exception_handlers=handlers(),

@@ -19,6 +19,7 @@ from runfold_storage.migrate import head
 
 from .metrics import RequestMetrics, exposition
 from .problems import RETRY_AFTER_S, respond
+from .settings import Settings
 from .stream_writer import StreamWriter
 
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD]
@@ -31,9 +32,15 @@ class Health(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True, omit_defaults=True):
-    """`ready`, and the incidents that nobody has taken note of: they do not make it unready."""
+    """`ready`; or `behind`, as the oldest event that waits for the fold has waited too long.
+
+    Requests are answered all the same, so both are a 200, and so are incidents that nobody has
+    taken note of.
+    """
 
     status: str
+    detail: str | None = None
+    waiting_s: float | None = None
     incidents: list[Incident] = []
 
 
@@ -48,8 +55,12 @@ async def readyz(
     request: Request[Any, Any, Any],
     history: NamedDependency[History],
     writer: NamedDependency[StreamWriter],
+    settings: NamedDependency[Settings],
 ) -> Response[Any]:
-    """PostgreSQL answers and has this code's schema, Redis answers; 503 with reasons if not."""
+    """PostgreSQL answers and has this code's schema, Redis answers; 503 with reasons if not.
+
+    `behind`: events have waited to be folded for longer than `RUNFOLD_MAX_LAG_S`.
+    """
     loop = asyncio.get_running_loop()
     found = await asyncio.gather(
         loop.run_in_executor(None, _check_postgresql, history),
@@ -57,8 +68,13 @@ async def readyz(
     )
     reasons = [reason for reason in found if reason is not None]
     if not reasons:
-        incidents = await loop.run_in_executor(None, history.incidents)
-        return Response(Readiness("ready", [each for each in incidents if each.new]))
+        try:
+            ready = await loop.run_in_executor(None, _look, history, writer, settings.max_lag_s)
+            return Response(ready)
+        except redis.RedisError as error:
+            reasons.append(f"Redis: {_one_line(error)}")
+        except StorageError as error:
+            reasons.append(f"PostgreSQL: {_one_line(error)}")
     headers = {"retry-after": str(RETRY_AFTER_S)}
     return respond(request, 503, "not-ready", "; ".join(reasons), headers=headers)
 
@@ -84,6 +100,18 @@ def metrics(
     """For Prometheus: requests of this process, lag, incidents and dead letters of all."""
     text = exposition(request_metrics, history, writer)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _look(history: History, writer: StreamWriter, max_lag_s: float) -> Readiness:
+    incidents = [each for each in history.incidents() if each.new]
+    waiting_s = max((lag.age_s for lag in writer.lags(history).values()), default=0.0)
+    if waiting_s <= max_lag_s:
+        return Readiness("ready", incidents=incidents)
+    detail = (
+        f"the oldest event that waits to be folded has waited for {waiting_s:,.1f} s: "
+        "see whether a worker runs and gets on, in its log and with `runfold doctor`"
+    )
+    return Readiness("behind", detail, round(waiting_s, 3), incidents)
 
 
 def _check_postgresql(history: History) -> str | None:

@@ -31,5 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Further keys whose values are masked in what is posted."""
     max_future_s: float = MAX_FUTURE_S
     """How far ahead of now a time in what is posted may lie."""
+    max_lag_s: float = 10
+    """For how long an event may wait for the fold before `/readyz` says so."""
     shutdown_s: float = 10
     """How long open requests may take to end after the signal to stop."""

@@ -13,7 +13,7 @@ import zstandard
 
 from runfold.codec import Envelope
 from runfold.frames import encode_packed_frame
-from runfold.streams import agree_on_shards, connect, shard_of, stream_key
+from runfold.streams import agree_on_shards, agreed_shards, connect, shard_of, stream_key
 from runfold_storage.history import History
 from runfold_storage.lag import Lag, look
 
@@ -51,7 +51,7 @@ class StreamWriter:
 
     def lags(self, history: History) -> dict[int, Lag]:
         """How far each shard lies behind; raises what either server raises."""
-        return look(self._redis, history.positions)[1]
+        return look(self._redis, history.positions, agreed_shards(self._redis) or 0)[1]
 
     def ping(self) -> None:
         """Raise a `redis.RedisError` unless Redis answers."""

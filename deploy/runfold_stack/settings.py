@@ -32,6 +32,7 @@ DEFAULT_METRICS_HOST: Final = "127.0.0.1"
 DEFAULT_LOG_LEVEL: Final = "info"
 DEFAULT_WORKERS: Final = 1
 AT_ONCE: Final = 1000
+DEFAULT_MAX_LAG_S: Final = 10
 MAX_WORKERS: Final = 64
 DEFAULT_SPOOL_BYTES: Final = sdk_settings.Settings().spool_bytes
 
@@ -80,6 +81,12 @@ SETTINGS: Final = (
         "none: what goes by age is gone",
         "folder, or address as in `s3://bucket/prefix`, where retention puts what it takes away; "
         "workers and the API need the same",
+    ),
+    Setting(
+        "RUNFOLD_MAX_LAG_S",
+        str(DEFAULT_MAX_LAG_S),
+        "API and `doctor`: seconds that an event may wait to be folded before readiness and the "
+        "doctor say that the fold is behind",
     ),
     Setting("RUNFOLD_API_HOST", f"`{DEFAULT_API_HOST}`", "address that the API listens on"),
     Setting(
@@ -141,6 +148,7 @@ class Settings:
     jobs_redis_url: str | None = None
     delete_at_once: int = AT_ONCE
     archive_url: str | None = None
+    max_lag_s: int = DEFAULT_MAX_LAG_S
     api_host: str = DEFAULT_API_HOST
     api_port: int | None = None
     api_url: str | None = None
@@ -197,6 +205,7 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         jobs_redis_url=jobs_redis_url or None,
         delete_at_once=_number("RUNFOLD_DELETE_AT_ONCE", given, 1, 100_000) or AT_ONCE,
         archive_url=_place("RUNFOLD_ARCHIVE", given),
+        max_lag_s=_number("RUNFOLD_MAX_LAG_S", given, 1, 86_400) or DEFAULT_MAX_LAG_S,
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
         api_url=_http_url("RUNFOLD_API_URL", given),

@@ -7,10 +7,13 @@ frames than were consumed, is not the one it was: Redis was flushed, or restored
 
 Redis and PostgreSQL move on while the other one is asked, so the checkpoints are read before the
 streams and after: what a stream lacks is judged by the earlier, what it lost by the later ones.
+
+How long the oldest has waited tells the id of the first frame behind the checkpoint, which has the
+milliseconds of Redis' clock. The first of the stream may be committed, and not trimmed yet.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import redis
 
@@ -18,7 +21,7 @@ from runfold.streams import stream_key
 
 from .positions import Position
 
-NO_POSITION = Position("0-0", 0, 0, 0)
+NO_POSITION: Final = Position("0-0", 0, 0, 0)
 
 
 class Stream(NamedTuple):
@@ -28,7 +31,6 @@ class Stream(NamedTuple):
     length: int = 0
     added: int = 0
     last: str = "0-0"
-    first: str | None = None
 
     @property
     def removed(self) -> int:
@@ -53,7 +55,7 @@ def order(stream_id: str) -> tuple[int, int]:
 
 def read_streams(client: redis.Redis, shards: Iterable[int]) -> tuple[dict[int, Stream], float]:
     """These shards' streams, and the time by Redis' clock."""
-    shards = list(shards)
+    shards = sorted(shards)
     with client.pipeline(transaction=False) as pipeline:
         pipeline.time()
         for shard in shards:
@@ -63,26 +65,26 @@ def read_streams(client: redis.Redis, shards: Iterable[int]) -> tuple[dict[int, 
     return streams, seconds + microseconds / 1e6
 
 
-def measure(
-    streams: Mapping[int, Stream],
-    now_s: float,
-    before: Mapping[int, Position],
-    after: Mapping[int, Position],
-) -> dict[int, Lag]:
-    """The lag of each stream; `before` and `after` are the checkpoints around reading them."""
-    return {
-        shard: _lag(stream, now_s, before.get(shard, NO_POSITION), after.get(shard, NO_POSITION))
+def look(
+    client: redis.Redis, load: Callable[[], Mapping[int, Position]], shards: int = 0
+) -> tuple[dict[int, Stream], dict[int, Lag]]:
+    """The streams and the lag of all shards that `load` has checkpoints of, and of the first
+    `shards`, which may have none as no worker has ever run."""
+    before = load()
+    streams, _ = read_streams(client, {*before, *range(shards)})
+    after = load()
+    lags = {
+        shard: _lag(stream, before.get(shard, NO_POSITION), after.get(shard, NO_POSITION))
         for shard, stream in streams.items()
     }
-
-
-def look(
-    client: redis.Redis, load: Callable[[], Mapping[int, Position]]
-) -> tuple[dict[int, Stream], dict[int, Lag]]:
-    """The streams and the lag of all shards that `load` has checkpoints of."""
-    before = load()
-    streams, now_s = read_streams(client, before)
-    return streams, measure(streams, now_s, before, load())
+    waits_from = {
+        shard: "-" if lag.is_replaced else f"({after.get(shard, NO_POSITION).position}"
+        for shard, lag in lags.items()
+        if streams[shard].length
+    }
+    for shard, age_s in _read_ages(client, waits_from).items():
+        lags[shard] = lags[shard]._replace(age_s=age_s)
+    return streams, lags
 
 
 def is_replaced(stream: Stream, position: Position) -> bool:
@@ -90,18 +92,30 @@ def is_replaced(stream: Stream, position: Position) -> bool:
     return order(stream.last) < order(position.position) or stream.added < position.consumed
 
 
-def _lag(stream: Stream, now_s: float, before: Position, after: Position) -> Lag:
+def _read_ages(client: redis.Redis, waits_from: Mapping[int, str]) -> dict[int, float]:
+    """For how many seconds the first frame of each stream has waited that is not before this id."""
+    if not waits_from:
+        return {}
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        for shard, first in waits_from.items():
+            pipeline.xrange(stream_key(shard), min=first, count=1)
+        (seconds, microseconds), *answers = pipeline.execute()
+    now_s = seconds + microseconds / 1e6
+    return {
+        shard: max(0.0, now_s - order(entries[0][0].decode())[0] / 1000)
+        for shard, entries in zip(waits_from, answers, strict=True)
+        if entries
+    }
+
+
+def _lag(stream: Stream, before: Position, after: Position) -> Lag:
     replaced = is_replaced(stream, before)
     lost = 0 if replaced else max(0, stream.removed - after.consumed)
     frames = (
         stream.length if replaced else max(0, min(stream.length, stream.added - after.consumed))
     )
-    age_s = 0.0
-    if frames and stream.first is not None:
-        # What is committed and not trimmed yet stands before the oldest that waits.
-        oldest = stream.first if replaced else max(stream.first, after.position, key=order)
-        age_s = max(0.0, now_s - order(oldest)[0] / 1000)
-    return Lag(frames, age_s, lost, replaced)
+    return Lag(frames, 0.0, lost, replaced)
 
 
 def _stream(answer: Any) -> Stream:
@@ -109,11 +123,9 @@ def _stream(answer: Any) -> Stream:
         return Stream(exists=False)
     if isinstance(answer, Exception):
         raise answer
-    first = answer["first-entry"]
     return Stream(
         exists=True,
         length=answer["length"],
         added=answer["entries-added"],
         last=answer["last-generated-id"].decode(),
-        first=None if first is None else first[0].decode(),
     )

@@ -42,6 +42,7 @@ def run(arguments: Namespace, context: Context) -> int:
             delete_at_once=settings.delete_at_once,
             redact_keys=settings.redact_keys,
             max_future_s=settings.max_future_s,
+            max_lag_s=settings.max_lag_s,
         ),
         host,
         port,

@@ -98,9 +98,9 @@ def _compare(
     # Not `agree_on_shards`: whoever looks must not be the first to choose.
     agreed = streams.agreed_shards(client)
     yield stream_checks.check_shards(agreed, settings.shards, known)
-    if known:
-        _, lags = look(client, lambda: load_positions(connection))
-        yield from stream_checks.check_lags(lags)
+    if agreed or known:
+        _, lags = look(client, lambda: load_positions(connection), agreed or 0)
+        yield from stream_checks.check_lags(lags, settings.max_lag_s)
     if agreed or known:
         yield stream_checks.check_leases(connection, agreed or known)
 

@@ -38,8 +38,8 @@ def check_shards(agreed: int | None, wanted: int | None, positions: int) -> Find
     return ok("shards", str(agreed))
 
 
-def check_lags(lags: Mapping[int, Lag]) -> Iterator[Finding]:
-    """How much waits; what workers have not dealt with yet, for they count it as incidents."""
+def check_lags(lags: Mapping[int, Lag], max_lag_s: float) -> Iterator[Finding]:
+    """How much waits, and for how long; what was lost, until a worker makes incidents of it."""
     replaced = [shard for shard, lag in lags.items() if lag.is_replaced]
     lost = {shard: lag.lost for shard, lag in lags.items() if lag.lost}
     if replaced:
@@ -58,7 +58,15 @@ def check_lags(lags: Mapping[int, Lag]) -> Iterator[Finding]:
     lag = sum(each.frames for each in lags.values())
     age_s = max((each.age_s for each in lags.values()), default=0.0)
     since = f", the oldest for {age_s:,.1f} s" if lag else ""
-    if lag > LAG_FRAMES:
+    if age_s > max_lag_s:
+        worst = max(lags, key=lambda shard: lags[shard].age_s)
+        yield fail(
+            "lag",
+            f"{lag:,} frames wait to be folded{since}, on shard {worst}",
+            "see below whether workers fold, and in their logs what holds them up; if they get on,"
+            " start more of them, on more cores. RUNFOLD_MAX_LAG_S is what may be",
+        )
+    elif lag > LAG_FRAMES:
         worst = max(lags, key=lambda shard: lags[shard].frames)
         yield warn(
             "lag",
