@@ -26,6 +26,11 @@ def stream_key(shard: int) -> str:
     return f"runfold:{{{shard}}}:events"
 
 
+def mark_key(shard: int) -> str:
+    """What workers leave beside the stream that they fold: a Redis without it is another one."""
+    return f"runfold:{{{shard}}}:mark"
+
+
 def shard_of(run_id: str, shards: int) -> int:
     """CRC-32 (zlib's) of the UTF-8 run id, modulo the number of shards."""
     return zlib.crc32(run_id.encode()) % shards

@@ -3,7 +3,8 @@
 `consumed` counts the frames of a shard that are accounted for: folded, or known to be lost. So
 `entries-added - consumed` frames wait; and if more have left the stream than are accounted for,
 the rest was trimmed or deleted unread. A stream that ends before its position, or that counts fewer
-frames than were consumed, is not the one it was: Redis was flushed, or restored from a copy.
+frames than were consumed, is not the one it was: Redis was flushed, or restored from a copy. After
+a flush there may be more frames than before, so workers leave a mark beside each stream.
 
 Redis and PostgreSQL move on while the other one is asked, so the checkpoints are read before the
 streams and after: what a stream lacks is judged by the earlier, what it lost by the later ones.
@@ -17,10 +18,11 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
-from runfold.streams import stream_key
+from runfold.streams import mark_key, stream_key
 
 from .positions import Position
 
+_PAGE: Final = 100
 NO_POSITION: Final = Position("0-0", 0, 0, 0)
 
 
@@ -31,6 +33,8 @@ class Stream(NamedTuple):
     length: int = 0
     added: int = 0
     last: str = "0-0"
+    is_marked: bool = False
+    """Whether a worker has folded it."""
 
     @property
     def removed(self) -> int:
@@ -59,9 +63,12 @@ def read_streams(client: redis.Redis, shards: Iterable[int]) -> tuple[dict[int, 
     with client.pipeline(transaction=False) as pipeline:
         pipeline.time()
         for shard in shards:
+            # In this order: a mark that is found is of no later Redis than what it stands beside.
+            pipeline.exists(mark_key(shard))
             pipeline.xinfo_stream(stream_key(shard))
         (seconds, microseconds), *answers = pipeline.execute(raise_on_error=False)
-    streams = {shard: _stream(answer) for shard, answer in zip(shards, answers, strict=True)}
+    found = zip(shards, answers[::2], answers[1::2], strict=True)
+    streams = {shard: _stream(answer, mark) for shard, mark, answer in found}
     return streams, seconds + microseconds / 1e6
 
 
@@ -85,6 +92,22 @@ def look(
     for shard, age_s in _read_ages(client, waits_from).items():
         lags[shard] = lags[shard]._replace(age_s=age_s)
     return streams, lags
+
+
+def mark_stream(client: redis.Redis, shard: int) -> None:
+    """Leave the mark of workers that fold this stream."""
+    client.set(mark_key(shard), 1, nx=True)
+
+
+def count_behind(client: redis.Redis, shard: int, position: str, last: str) -> int:
+    """How many frames a stream has behind a position, up to its `last`: reads all of them."""
+    number = 0
+    key = stream_key(shard)
+    while frames := client.xrange(key, min=f"({position}", max=last, count=_PAGE):
+        number += len(frames)
+        last_read: Any = frames[-1][0]
+        position = last_read.decode()
+    return number
 
 
 def is_replaced(stream: Stream, position: Position) -> bool:
@@ -118,9 +141,11 @@ def _lag(stream: Stream, before: Position, after: Position) -> Lag:
     return Lag(frames, 0.0, lost, replaced)
 
 
-def _stream(answer: Any) -> Stream:
+def _stream(answer: Any, mark: Any) -> Stream:
+    if isinstance(mark, Exception):
+        raise mark
     if isinstance(answer, redis.ResponseError) and "no such key" in str(answer):
-        return Stream(exists=False)
+        return Stream(exists=False, is_marked=bool(mark))
     if isinstance(answer, Exception):
         raise answer
     return Stream(
@@ -128,4 +153,5 @@ def _stream(answer: Any) -> Stream:
         length=answer["length"],
         added=answer["entries-added"],
         last=answer["last-generated-id"].decode(),
+        is_marked=bool(mark),
     )

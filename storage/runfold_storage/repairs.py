@@ -4,7 +4,8 @@ They move a checkpoint only from where the caller believed it to be, as batches 
 incident in the same transaction: so it is counted once, whoever else looks. A caller may have
 nothing of the shard on its way, or frames that it has read would count as lost.
 
-After a restore, what was seen of the stream before is the only witness of what it had: `sightings`.
+After a flush or a restore, what was seen of the stream before is the only witness of what it had:
+`sightings`.
 """
 
 from collections.abc import Mapping
@@ -28,10 +29,11 @@ def note_sightings(connection: psycopg.Connection, streams: Mapping[int, Stream]
     )
 
 
-def last_sighting(connection: psycopg.Connection, shard: int) -> int:
-    """How many frames the stream had been given when last looked at; 0 if nobody ever has."""
+def last_sighting(connection: psycopg.Connection, shard: int) -> int | None:
+    """How many frames the stream had been given when last looked at; None: never, or not since it
+    was replaced."""
     row = connection.execute("SELECT added FROM sightings WHERE shard = %s", (shard,)).fetchone()
-    return 0 if row is None else int(row[0])
+    return None if row is None else int(row[0])
 
 
 def skip_lost(
@@ -52,17 +54,24 @@ def skip_lost(
 
 
 def start_over(
-    connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
+    connection: psycopg.Connection,
+    shard: int,
+    believed: Position,
+    stream: Stream,
+    folded: int = 0,
 ) -> bool:
     """Fold everything that the stream has, from its beginning; False: someone else moved it.
+
+    `folded` of its frames are among those that were consumed.
 
     New frames may have ids below the old position, when a clock was ahead, and would be skipped
     otherwise. What had been folded is known by its event ids, so that folding it again is harmless.
     """
+    beginning = "0-0" if stream.length else stream.last  # which may be waited for
     with connection.transaction():
-        if not _move(connection, shard, believed, "0-0", stream.removed):
+        if not _move(connection, shard, believed, beginning, stream.removed):
             return False
-        _count_replaced(connection, shard, last_sighting(connection, shard) - believed.consumed)
+        _count_replaced(connection, shard, believed.consumed - folded)
         return True
 
 
@@ -70,7 +79,7 @@ def go_on(connection: psycopg.Connection, shard: int, believed: Position, stream
     """The stream was restored from a copy that is newer than the position: only count it."""
     with connection.transaction():
         if _move(connection, shard, believed, believed.position, believed.consumed):
-            _count_replaced(connection, shard, last_sighting(connection, shard) - stream.added)
+            _count_replaced(connection, shard, stream.added)
 
 
 def _move(
@@ -86,8 +95,10 @@ def _move(
     return moved.rowcount == 1
 
 
-def _count_replaced(connection: psycopg.Connection, shard: int, lost: int) -> None:
+def _count_replaced(connection: psycopg.Connection, shard: int, accounted: int) -> None:
+    """Of the frames that were seen so many are folded, or still there: the others are lost."""
     raise_incident(connection, "stream_replaced", shard=shard)
+    lost = (last_sighting(connection, shard) or 0) - accounted
     if lost > 0:
         raise_incident(connection, "frames_lost", lost, shard=shard)
     connection.execute("DELETE FROM sightings WHERE shard = %s", (shard,))

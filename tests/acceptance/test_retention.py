@@ -55,8 +55,11 @@ def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
             {"project": "acme", "payload_days": 7, "run_days": 90, "stats_days": None},
         ],
         "due": {
-            "partitions": [], "payloads": RUNS // 2, "runs": RUNS // 2,
-            "rollups": 0, "hours": 0,
+            "partitions": [],
+            "payloads": RUNS // 2,
+            "runs": RUNS // 2,
+            "rollups": 0,
+            "hours": 0,
         },
     }
     assert b"60 days" in runfold("retention", "show", env=env).stdout

@@ -26,7 +26,7 @@ from runfold.spooled import drain
 from runfold.spooled import look as look_at_spool
 from runfold.streams import agree_on_shards, agreed_shards, connect, stream_key
 from runfold_storage.incidents import acknowledge, read_incidents
-from runfold_storage.lag import look
+from runfold_storage.lag import look, read_streams
 from runfold_storage.partitions import (
     existing_partitions,
     partition_name,
@@ -34,6 +34,7 @@ from runfold_storage.partitions import (
     weeks_ahead,
 )
 from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.repairs import note_sightings
 from runfold_workers.ownership import Ownership
 from runfold_workers.worker import Worker, WorkerSettings
 from tables import read_projection
@@ -472,3 +473,75 @@ def test_what_was_taken_note_of_is_not_new(
         acknowledge(database, [incident])
     (incident,) = read_incidents(database.execute)
     assert (incident.number, incident.new) == (5, 0)
+
+
+@pytest.mark.parametrize("again", [0, 3, 20])
+def test_redis_flushed_at_work_with_frames_waiting_whatever_comes_next(
+    client: redis.Redis,
+    database: psycopg.Connection,
+    redis_url: str,
+    migrated_url: str,
+    again: int,
+) -> None:
+    """Also before a worker looks again, and more than there had been; what waited is counted."""
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        send(client, runs(1, 4))
+        fold(client, database)
+        with commits_wait(migrated_url, client, database):
+            send(client, runs(5, 9))
+            wait_until(lambda: seen(database) == 10, what="a look at the stream")
+            client.flushall()
+            send(client, runs(11, 10 + again))
+        wait_until(lambda: "stream_replaced" in counted(database), what="the incident")
+        fold(client, database)
+
+    assert counted(database) == {"stream_replaced": 1, "frames_lost": 5}
+    assert read_projection(database) == project(runs(0, 4) + runs(11, 10 + again), SHARDS)
+
+
+@pytest.mark.parametrize("again", [0, 3, 20])
+@pytest.mark.parametrize("waiting", [0, 6])
+def test_redis_flushed_while_no_worker_runs_whatever_comes_next(
+    client: redis.Redis,
+    database: psycopg.Connection,
+    redis_url: str,
+    migrated_url: str,
+    waiting: int,
+    again: int,
+) -> None:
+    """What waited at the last look is counted, however much has come by the next one."""
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        send(client, runs(1, 4))
+        fold(client, database)
+    send(client, runs(101, 100 + waiting))
+    note_sightings(database, read_streams(client, [0])[0])  # a worker looked, and could not fold
+    client.flushall()
+    send(client, runs(201, 200 + again))
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: "stream_replaced" in counted(database), what="the incident")
+        fold(client, database)
+
+    lost = {"frames_lost": waiting} if waiting else {}
+    assert counted(database) == {"stream_replaced": 1, **lost}
+    assert read_projection(database) == project(runs(1, 4) + runs(201, 200 + again), SHARDS)
+
+
+@pytest.mark.parametrize("again", [0, 5])
+def test_redis_flushed_before_a_shard_had_any_frame_folded(
+    client: redis.Redis,
+    database: psycopg.Connection,
+    redis_url: str,
+    migrated_url: str,
+    again: int,
+) -> None:
+    """There is no position by which to tell; workers leave a mark in Redis."""
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: seen(database) == 0, what="a first look")
+    send(client, runs(1, 3))
+    client.flushall()
+    send(client, runs(11, 10 + again))
+    with worker_thread(redis_url, migrated_url, SHARDS):
+        wait_until(lambda: counted(database) == {"stream_replaced": 1}, what="the incident")
+        fold(client, database)
+    assert counted(database) == {"stream_replaced": 1}
+    assert read_projection(database) == project(runs(11, 10 + again), SHARDS)

@@ -119,6 +119,7 @@ class Watch:
             for shard, lag in lags.items()
             if lag.lost
             or lag.is_replaced
+            or not found[shard].is_marked
             or (shard in self._seen and found[shard].added < self._seen[shard].added)
         }
         with self._lock:

@@ -1,4 +1,4 @@
-"""Policies of retention that wait before they hold."""
+"""Policies of retention that wait before they hold; streams that have no mark of a worker yet."""
 
 from alembic import op
 
@@ -10,6 +10,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.alter_column("retention", "updated_at", new_column_name="holds_from")
+    # A stream that was seen and has no mark is taken for another one.
+    op.execute("DELETE FROM sightings")
 
 
 def downgrade() -> None:
