@@ -18,6 +18,7 @@ from runfold.codec import Envelope
 from runfold.ids import is_own_id, run_key_bytes
 from runfold.streams import shard_of
 from runfold_storage.histogram import bin_of
+from runfold_storage.parameters import UNKNOWN
 from runfold_storage.rows import NodeRow, RunRow, StatsKey
 
 Event = dict[str, Any]
@@ -133,8 +134,8 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
         shard=shard,
         run=key,
         given_id=run_id if is_own_id(key) else None,
-        project=described("project") or "default",
-        workflow=described("workflow") or "unnamed",
+        project=(described("project") or "default") if queued or started else UNKNOWN,
+        workflow=(described("workflow") or "unnamed") if queued or started else UNKNOWN,
         status=status,
         attempt=described("attempt") or 1,
         parent_run=described("parent_run"),

@@ -142,6 +142,11 @@ def cell(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
+def shown_name(name: str | None) -> str:
+    """A project or workflow; that of a run without a beginning is not known."""
+    return "(unknown)" if name is None else cell(name)
+
+
 def make_table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
     """A table without lines, so that its columns can be cut out and copied."""
     from rich.table import Table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from runfold_stack.formats import dollars, duration, moment
-from runfold_stack.output import STYLES, cell, make_table
+from runfold_stack.output import STYLES, cell, make_table, shown_name
 from runfold_storage.summaries import RunSummary
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def nodes_done(run: RunSummary) -> str:
 
 def _cells(run: RunSummary, now: datetime) -> dict[str, Any]:
     return {
-        "STATUS": Text(run.status, STYLES.get(run.status, "")),
+        "STATUS": Text(run.status, STYLES.get(run.status, ""))
+        + ("  (incomplete)" if run.incomplete else ""),
         "RUN": cell(run.id),
-        "WORKFLOW": cell(run.workflow),
-        "PROJECT": cell(run.project),
+        "WORKFLOW": shown_name(run.workflow),
+        "PROJECT": shown_name(run.project),
         "STARTED": moment(run.started_at or run.queued_at),
         "DURATION": duration(took_ms(run, now)),
         "NODES": nodes_done(run),

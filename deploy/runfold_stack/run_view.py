@@ -9,7 +9,7 @@ from msgspec import Raw
 from rich.text import Text
 
 from runfold_stack.formats import dollars, duration, moment, tokens
-from runfold_stack.output import STYLES, Output, cell, make_table, plain
+from runfold_stack.output import STYLES, Output, cell, make_table, plain, shown_name
 from runfold_stack.time_line import bar, time_line
 from runfold_storage.run_details import NodeDetail, RunDetail
 
@@ -50,9 +50,11 @@ def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
 
 def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
     yield "run", Text(plain(run.id))
-    yield "workflow", Text(plain(run.workflow))
+    yield "workflow", Text(shown_name(run.workflow))
     if run.project != "default":
-        yield "project", Text(plain(run.project))
+        yield "project", Text(shown_name(run.project))
+    if run.incomplete:
+        yield "incomplete", Text("its beginning has not come: no `queued`, no `started`")
     status = Text(run.status, STYLES.get(run.status, ""))
     if run.exit_code is not None:
         status += Text(f"  (exit code {run.exit_code})")

@@ -23,7 +23,7 @@ from .summaries import RunSummary
 Rows = Iterable[list[ExportedRun]]
 Write = Callable[[Rows, bool], Iterator[bytes]]
 
-_TEXT, _TIME, _WHOLE, _NUMBER = "text", "time", "whole", "number"
+_TEXT, _TIME, _WHOLE, _NUMBER, _FLAG = "text", "time", "whole", "number", "flag"
 RUN_COLUMNS: Final = {
     **dict.fromkeys(("id", "project", "workflow", "status"), _TEXT),
     "attempt": _WHOLE,
@@ -35,6 +35,7 @@ RUN_COLUMNS: Final = {
     "exit_code": _WHOLE,
     **dict.fromkeys(("nodes_total", "nodes_completed", "nodes_failed"), _WHOLE),
     **dict.fromkeys(("error_type", "error_message", "error_node"), _TEXT),
+    "incomplete": _FLAG,
 }
 """Names and kinds; `tags` is a JSON object."""
 NODE_COLUMNS: Final = {
@@ -91,6 +92,7 @@ def write_parquet(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
         _TIME: pa.timestamp("us", tz="UTC"),
         _WHOLE: pa.int64(),
         _NUMBER: pa.float64(),
+        _FLAG: pa.bool_(),
     }
     columns = NODE_COLUMNS if with_nodes else RUN_COLUMNS
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
@@ -156,6 +158,7 @@ def _run_row(run: RunSummary) -> tuple[Any, ...]:
         *(run.usage.input_tokens, run.usage.output_tokens, run.usage.cost_usd, run.exit_code),
         *(run.nodes.total, run.nodes.completed, run.nodes.failed),
         *((None, None, None) if error is None else (error.type, error.message, error.node)),
+        run.incomplete,
     )
 
 
@@ -177,6 +180,8 @@ def _cells(row: tuple[Any, ...]) -> list[Any]:
 def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value

@@ -35,8 +35,9 @@ class BucketFigures(Figures, frozen=True, kw_only=True):
 class GroupFigures(Figures, frozen=True, kw_only=True):
     """Those of one group; the field that the answer is grouped by names it."""
 
-    workflow: str | UnsetType = UNSET
-    project: str | UnsetType = UNSET
+    workflow: str | UnsetType | None = UNSET
+    """Null: of runs without a beginning, and so is the project."""
+    project: str | UnsetType | None = UNSET
     node: str | UnsetType = UNSET
     status: str | UnsetType = UNSET
     error_type: str | UnsetType = UNSET

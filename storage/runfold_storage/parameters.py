@@ -13,6 +13,11 @@ from runfold.events import MAX_NAME
 
 from .errors import BadParameter
 
+UNKNOWN: Final = "\x1a(unknown)"
+"""Project and workflow, in the tables, of an incomplete run: no `queued` or `started` has come.
+
+Nobody can ask for it, and a runner that says it has said nothing.
+"""
 MAX_LIMIT: Final = 500
 MAX_OFFSET: Final = 10_000
 
@@ -23,6 +28,8 @@ def check_name(parameter: str, value: str | None) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
         raise BadParameter(parameter, f"expected 1 to {MAX_NAME} characters")
+    if value == UNKNOWN:
+        raise BadParameter(parameter, "is a name that stands for runs without a beginning")
     return check_storable(parameter, value)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, exists, select
 
 from .errors import BadParameter
 from .figures import BucketFigures, Figures, GroupFigures, figures_of
+from .parameters import UNKNOWN
 from .remembered_days import Key, RememberedDays
 from .statements import keep
 from .stats_queries import MAX_BUCKETS, StatsQuery, check_buckets
@@ -175,7 +176,8 @@ def _groups(tallies: _Tallies, query: StatsQuery) -> list[GroupFigures]:
         whole = merged(chain(*own.values()))
         if not whole.counts_something:
             continue
-        fields: dict[str, Any] = {query.group_by: name}
+        is_unknown = name == UNKNOWN and query.group_by in ("project", "workflow")
+        fields: dict[str, Any] = {query.group_by: None if is_unknown else name}
         if query.bucket is not None:
             fields["buckets"] = _buckets(own, name, is_nodes=is_nodes)
         figures = figures_of(whole, is_nodes=is_nodes)

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from .parameters import UNKNOWN
+
 NANO: int = 1_000_000_000
 
 
@@ -38,11 +40,15 @@ class ErrorSummary(Struct, frozen=True):
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
-    """What a run's summary and its details have in common."""
+    """What a run's summary and its details have in common.
+
+    `incomplete`: neither `queued` nor `started` has come, so project and workflow are not known.
+    """
 
     id: str
-    project: str
-    workflow: str
+    project: str | None
+    workflow: str | None
+    incomplete: bool = False
     status: str
     attempt: int
     parent_run: str | None
@@ -129,10 +135,12 @@ def facts_of(row: Any) -> dict[str, Any]:
 
 def summary_of(row: Any) -> RunSummary:
     """A row of `runs`, or the `RunRow` of a batch, in the words of the contract."""
+    incomplete = row.project == UNKNOWN
     return RunSummary(
         id=run_id(row),
-        project=row.project,
-        workflow=row.workflow,
+        project=None if incomplete else row.project,
+        workflow=None if incomplete else row.workflow,
+        incomplete=incomplete,
         status=row.status,
         attempt=row.attempt,
         parent_run=row.parent_run,

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from .cursors import decode_cursor, encode_cursor
 from .errors import BadParameter
 from .figures import Figures, figures_of
-from .parameters import MAX_LIMIT, check_name, check_number
+from .parameters import MAX_LIMIT, UNKNOWN, check_name, check_number
 from .stats_statements import sum_columns, unnested_bins
 from .summaries import Watermark
 from .tables import RUN_STATUSES, runs, stats_days, unmerged_stats
@@ -131,7 +131,7 @@ def _names_of(
     of: Any, query: WorkflowQuery, day: ColumnElement[Any], n: ColumnElement[Any]
 ) -> Select[Any]:
     key = (of.workflow, of.project)
-    statement = select(*key, day, n.label("n"))
+    statement = select(*key, day, n.label("n")).where(of.project != UNKNOWN)
     if query.project is not None:
         statement = statement.where(of.project == query.project)
     if query.after is not None:

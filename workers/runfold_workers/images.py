@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from runfold_storage.parameters import UNKNOWN
 from runfold_storage.rows import NodeRow, RunRow
 
 from .amounts import Amounts, to_nano_usd, to_us
@@ -9,7 +10,7 @@ from .facts import Begun
 from .state import NEVER, Attempt, RunState
 
 UNNAMED: Final = "unnamed"
-"""The workflow of a run of which no `queued` or `started` has come yet."""
+"""The workflow of a run whose `queued` and `started` name none."""
 DEFAULT_PROJECT: Final = "default"
 
 _NOTHING: Final = Begun()
@@ -21,6 +22,11 @@ def run_row(state: RunState) -> RunRow | None:
         return None
     started = state.started or _NOTHING
     queued = state.queued or _NOTHING
+    if state.started is None and state.queued is None:
+        project = workflow = UNKNOWN
+    else:
+        project = _said(started.project) or _said(queued.project) or DEFAULT_PROJECT
+        workflow = _said(started.workflow) or _said(queued.workflow) or UNNAMED
     ended = state.ended
     error = state.error
     tags = None
@@ -34,8 +40,8 @@ def run_row(state: RunState) -> RunRow | None:
         state.shard,
         state.key,
         state.given_id,
-        started.project or queued.project or DEFAULT_PROJECT,
-        started.workflow or queued.workflow or UNNAMED,
+        project,
+        workflow,
         state.ended_as or ("lost" if state.is_lost else "running" if state.begun else "queued"),
         started.attempt or queued.attempt or 1,
         started.parent_run or queued.parent_run,
@@ -105,6 +111,10 @@ def node_row(state: RunState, attempt: Attempt) -> NodeRow:
         error.type if error else None,
         error.message if error else None,
     )
+
+
+def _said(name: str | None) -> str | None:
+    return None if name == UNKNOWN else name
 
 
 def _run_duration(state: RunState) -> int | None:

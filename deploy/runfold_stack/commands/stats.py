@@ -11,7 +11,7 @@ from rich.table import Table
 from runfold_stack.commands import Context
 from runfold_stack.formats import dollars, duration, number, percent, tokens
 from runfold_stack.options import name, period
-from runfold_stack.output import Output, cell, make_table
+from runfold_stack.output import Output, cell, make_table, shown_name
 from runfold_stack.servers import require_database
 from runfold_storage.figures import Figures, GroupFigures
 from runfold_storage.history import History
@@ -82,7 +82,9 @@ def _print(
     if not stats.total:
         output.note("no runs in that time; `runfold runs` lists what there is")
         return
-    rows: list[tuple[str, Figures]] = [(str(group.workflow), group) for group in _groups(stats)]
+    rows: list[tuple[str, Figures]] = [
+        (shown_name(group.workflow or None), group) for group in _groups(stats)
+    ]
     if workflow is not None:
         rows = [(workflow, stats)]
     elif len(rows) > 1:

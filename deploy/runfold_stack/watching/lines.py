@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from runfold_stack.formats import duration
-from runfold_stack.output import cell, plain
+from runfold_stack.output import cell, plain, shown_name
 from runfold_stack.run_rows import error_words, nodes_done, took_ms
 from runfold_storage.run_progress import NodeSummary
 from runfold_storage.summaries import RunSummary
@@ -18,7 +18,7 @@ def run_line(run: RunSummary, now: datetime) -> str:
     words = [
         f"{run.status:<9}",
         cell(run.id),
-        cell(run.workflow),
+        shown_name(run.workflow),
         duration(took_ms(run, now)),
         nodes and f"{nodes} nodes",
         error_words(run),

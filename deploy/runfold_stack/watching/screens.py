@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from runfold_stack.formats import duration, moment
-from runfold_stack.output import STYLES, Output, cell, make_table, plain
+from runfold_stack.output import STYLES, Output, cell, make_table, plain, shown_name
 from runfold_stack.run_rows import error_words, runs_table, took_ms
 from runfold_stack.time_line import bar, time_line
 from runfold_storage.run_progress import NodeSummary
@@ -72,7 +72,7 @@ def _head(run: RunSummary, now: datetime) -> Text:
             filter(
                 None,
                 (
-                    cell(run.workflow),
+                    shown_name(run.workflow),
                     moment(run.started_at or run.queued_at),
                     duration(took_ms(run, now)),
                     "" if run.exit_code is None else f"exit code {run.exit_code}",

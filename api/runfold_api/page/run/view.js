@@ -59,7 +59,7 @@ export async function showRun(root, context) {
   });
 
   function draw() {
-    context.title(`${run.workflow} ${run.status}`);
+    context.title(`${run.workflow ?? "Incomplete run"} ${run.status}`);
     const { nodes, node_counts, inputs, outputs, metadata, ...head } = run;
     const isNode = nodes.some((node) => node.node === run.error?.node);
     redraw(heading, [head, isNode], () => header(run, state, isNode, (name) => choose(findNode(name, null))));
@@ -139,7 +139,7 @@ export async function showRun(root, context) {
     const children = await get("runs", { parent_run: id, limit: 20 }, { signal }).catch(() => null);
     if (!children?.runs.length) return;
     fill(related, h("details", { class: "related", open: true }, h("summary", null, `Child runs (${children.next_cursor ? "newest 20" : children.runs.length})`),
-      h("ul", null, children.runs.map((child) => h("li", null, statusElement(child.status), " ", h("a", { href: runPath(child.id, "/runs") }, child.workflow, " ", h("span", { class: "id" }, child.id)), " ", durationElement(child))))));
+      h("ul", null, children.runs.map((child) => h("li", null, statusElement(child.status), " ", h("a", { href: runPath(child.id, "/runs") }, child.workflow ?? "(unknown)", " ", h("span", { class: "id" }, child.id)), " ", durationElement(child))))));
   }
 
   function shortcuts() {
@@ -159,15 +159,16 @@ function header(run, state, isNode, choose) {
     ? [" at ", h("button", { type: "button", class: "link", onclick: () => choose(run.error.node) }, run.error.node)] : null;
   return [
     h("div", { class: "heading" },
-      h("h1", null, h("a", { class: "plain", href: withQuery("/", { workflow: run.workflow, project: run.project }) }, run.workflow)),
+      h("h1", null, run.incomplete ? "Unknown workflow" : h("a", { class: "plain", href: withQuery("/", { workflow: run.workflow, project: run.project }) }, run.workflow)),
       statusElement(run.status), state, h("span", { class: "spacer" }), copyButton(() => location.href, "Copy link")),
     h("p", { class: "id" }, h("code", null, run.id), copyButton(() => run.id)),
     run.error && errorElement(run.error, failedAt),
     run.reason && h("p", { class: "notice" }, `Cancelled: ${run.reason}`),
     whereabouts(run),
+    run.incomplete && h("p", { class: "notice" }, "This run is incomplete: its beginning has not come, so its workflow and project are not known."),
     run.truncated && h("p", { class: "notice" }, "This run is larger than one answer may be; its events have everything."),
     h("dl", { class: "facts wide" },
-      fact("Project", h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
+      fact("Project", !run.incomplete && h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
       fact("Queued", run.queued_at && timeElement(run.queued_at, { absolute: true })),
       fact("Started", run.started_at && timeElement(run.started_at, { absolute: true })),
       fact("Finished", run.finished_at && timeElement(run.finished_at, { absolute: true })),

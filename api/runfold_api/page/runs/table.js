@@ -110,11 +110,11 @@ function makeRow(run, isSelected) {
     h("td", { class: "tick" }, h("input", { type: "checkbox", checked: isSelected, "aria-label": `Select ${run.id}` })),
     h("td", { "data-label": "Status" }, statusElement(run.status)),
     h("td", { class: "name", "data-label": "Run" },
-      h("a", { href: runPath(run.id, "/runs") }, h("strong", { title: run.workflow }, run.workflow), h("span", { class: "id" }, run.id)),
+      h("a", { href: runPath(run.id, "/runs") }, h("strong", { title: run.workflow ?? "its beginning has not come" }, run.workflow ?? "(incomplete)"), h("span", { class: "id" }, run.id)),
       h("span", { class: "tags" }, Object.entries(run.tags).map(([key, value]) =>
         h("a", { class: "tag", title: `${key}: ${value}`, href: withQuery("/", { tag: `${key}:${value}` }) }, value ? `${key}: ${value}` : key))),
       run.error && h("span", { class: "why", title: run.error.message }, [run.error.type, run.error.message].filter(Boolean).join(": "))),
-    h("td", { "data-label": "Project" }, h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
+    h("td", { "data-label": "Project" }, !run.incomplete && h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
     h("td", { "data-label": "Started" }, timeElement(run.started_at ?? run.queued_at)),
     h("td", { class: "number", "data-label": "Duration" }, durationElement(run)),
     h("td", { "data-label": "Nodes" }, progressElement(run.nodes)),

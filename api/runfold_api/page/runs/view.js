@@ -79,7 +79,7 @@ export async function showRuns(root, context) {
   /** An id that was typed in whole leads to its run, however old it is. */
   async function offerRun(id) {
     const run = await get(runPath(id), {}, { signal }).catch(() => null);
-    if (run) tools.before(h("p", { class: "notice" }, "There is a run with this id: ", h("a", { href: runPath(id, "/runs") }, run.workflow, " ", h("span", { class: "id" }, id))));
+    if (run) tools.before(h("p", { class: "notice" }, "There is a run with this id: ", h("a", { href: runPath(id, "/runs") }, run.workflow ?? "(incomplete)", " ", h("span", { class: "id" }, id))));
   }
 
   function put(run) {

@@ -69,7 +69,7 @@ function tables(byWorkflow, byNode, about) {
   const slowest = nodes.filter((each) => each.duration_ms.p95 !== null).sort((a, b) => b.duration_ms.p95 - a.duration_ms.p95).slice(0, 10);
   const failing = nodes.filter((each) => each.failed).sort((a, b) => b.failed - a.failed).slice(0, 10);
   return h("div", { class: "charts" },
-    !about.workflow && figures("Workflows", byWorkflow.groups.slice(0, 50), (each) => h("a", { href: withQuery("/stats", { ...about, since: null, workflow: each.workflow }) }, each.workflow)),
+    !about.workflow && figures("Workflows", byWorkflow.groups.slice(0, 50), (each) => each.workflow === null ? "(unknown)" : h("a", { href: withQuery("/stats", { ...about, since: null, workflow: each.workflow }) }, each.workflow)),
     slowest.length > 0 && figures("Slowest nodes", slowest, (each) => each.node),
     failing.length > 0 && figures("Most failing nodes", failing, (each) => each.node));
 }
