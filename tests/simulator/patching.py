@@ -10,11 +10,16 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
-<<<<<<< ours
-from runfold import buffer, dispatching, drop_counter, emitter, segments, shipping, spool
-=======
-from runfold import buffer, dispatching, emitter, processes, segments, shipping, spool
->>>>>>> theirs
+from runfold import (
+    buffer,
+    dispatching,
+    drop_counter,
+    emitter,
+    processes,
+    segments,
+    shipping,
+    spool,
+)
 from runfold_workers import committing, loop, ownership, pipelining, watching
 from runfold_workers.publishing import trim
 
