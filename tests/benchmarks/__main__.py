@@ -9,7 +9,7 @@ from typing import Any, Final
 import psycopg
 from rich.console import Console
 
-from benchmarks import emitting, folding, growth, latency, live, machine, reading, report
+from benchmarks import deleting, emitting, folding, growth, latency, live, machine, reading, report
 from benchmarks.figures import Figures
 from benchmarks.filling import fill
 from benchmarks.profiling import Profile
@@ -18,7 +18,18 @@ from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
 from runfold_workers.indexing import Indexing
 
 _AT_A_TIME: Final = 50_000
-PARTS: Final = ("emit", "flood", "fold", "json", "sustained", "latency", "live", "growth", "read")
+PARTS: Final = (
+    "emit",
+    "flood",
+    "fold",
+    "json",
+    "sustained",
+    "latency",
+    "live",
+    "deletion",
+    "growth",
+    "read",
+)
 
 
 def main() -> None:
@@ -59,6 +70,7 @@ def main() -> None:
             "sustained": lambda: folding.measure_sustained(servers, sizes, figures),
             "latency": lambda: latency.measure(servers, sizes, figures),
             "live": lambda: live.measure(servers, sizes, figures),
+            "deletion": lambda: deleting.measure(servers, sizes, figures),
             "growth": lambda: growth.measure(servers, sizes, figures),
             "read": lambda: _measure_reads(servers, sizes, figures),
         }

@@ -54,7 +54,7 @@ class Child:
         self._is_ready = True
 
     def release(self) -> None:
-        """Let a child that is ready go."""
+        """Let a child that is ready go; some understand it once more as an end."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{_GO}\n")
         self._process.stdin.flush()
@@ -115,6 +115,11 @@ def await_go() -> None:
     say(_READY)
     if sys.stdin.readline() != f"{_GO}\n":
         sys.exit(1)
+
+
+def await_line() -> None:
+    """In the child: return when it is let go once more, or the parent is gone."""
+    sys.stdin.readline()
 
 
 def await_end() -> None:

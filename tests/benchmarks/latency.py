@@ -25,12 +25,12 @@ from benchmarks.working import StreamId, await_positions, load_positions, parse_
 from runfold.ids import run_key
 
 RATES: Final = (5_000, 50_000)
-_WARM_UP_S: Final = 1.5
+WARM_UP_S: Final = 1.5
 _LOOK_S: Final = 0.001
 _PATIENCE_S: Final = 120.0
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     at_ns: int
     positions: dict[int, StreamId]
 
@@ -43,7 +43,7 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
 
 
 def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: Figures) -> None:
-    seconds = _WARM_UP_S + sizes.latency_s
+    seconds = WARM_UP_S + sizes.latency_s
     pace = {"redis_url": servers.redis_url, "events_per_s": rate, "seconds": seconds}
     with start_worker(servers, url) as worker, Child("pacing", **pace) as sender:
         sender.await_ready()
@@ -53,7 +53,7 @@ def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: 
         await_positions(url)
         meter = Meter(worker=worker.pid, sender=sender.pid, **servers.pids)
         sender.release()
-        probe = _Probe(url, sender)
+        probe = Probe(url, sender)
         probe.run(worker)
         used = meter.read()
     frames, looks = probe.frames, probe.looks
@@ -61,22 +61,22 @@ def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: 
     figures.notes[f"latency_{rate}"] = {
         "frames": len(frames),
         "rows_checked": probe.checked,
-        "latency_look_ms": {"p50": _percentile(gaps_ms, 50), "p99": _percentile(gaps_ms, 99)},
+        "latency_look_ms": {"p50": percentile(gaps_ms, 50), "p99": percentile(gaps_ms, 99)},
         "sender_late_ms_max": probe.late_ms,
         "cpu_us_per_event": per_event(used, round(rate * seconds)),
     }
-    first_ns = frames[0][2] + int(_WARM_UP_S * 1e9)
+    first_ns = frames[0][2] + int(WARM_UP_S * 1e9)
     window_ns = max(1, (frames[-1][2] - first_ns) // sizes.repeats + 1)
     windows: dict[int, list[float]] = {}
-    for sent_ns, waited_ms in _waits(frames, looks):
+    for sent_ns, waited_ms in waits_of(frames, looks):
         if sent_ns >= first_ns:
             windows.setdefault((sent_ns - first_ns) // window_ns, []).append(waited_ms)
     for waits in windows.values():
-        figures.add(f"latency.{rate}_p50_ms", _percentile(waits, 50))
-        figures.add(f"latency.{rate}_p99_ms", _percentile(waits, 99))
+        figures.add(f"latency.{rate}_p50_ms", percentile(waits, 50))
+        figures.add(f"latency.{rate}_p99_ms", percentile(waits, 99))
 
 
-class _Probe:
+class Probe:
     """Looks at the positions until all that was sent is covered."""
 
     def __init__(self, url: str, sender: Child) -> None:
@@ -86,7 +86,7 @@ class _Probe:
         self._waiting: list[dict[str, Any]] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self.frames: list[tuple[int, StreamId, int]] = []
-        self.looks: list[_Look] = []
+        self.looks: list[Look] = []
         self.checked = 0
         self.late_ms = 0.0
 
@@ -97,7 +97,7 @@ class _Probe:
             deadline = None
             while True:
                 positions = load_positions(connection)
-                self.looks.append(_Look(time.monotonic_ns(), positions))
+                self.looks.append(Look(time.monotonic_ns(), positions))
                 self._check_rows(connection, positions)
                 if not self._listener.is_alive():
                     deadline = deadline or time.monotonic() + _PATIENCE_S
@@ -131,7 +131,7 @@ class _Probe:
                 raise RuntimeError(f"{sample} is committed, but its run cannot be read")
 
 
-def _waits(frames: list[tuple[int, StreamId, int]], looks: list[_Look]) -> list[tuple[int, float]]:
+def waits_of(frames: list[tuple[int, StreamId, int]], looks: list[Look]) -> list[tuple[int, float]]:
     """When each frame was sent, and the milliseconds until it was seen to be covered."""
     next_look: dict[int, int] = {}
     waits = []
@@ -144,6 +144,6 @@ def _waits(frames: list[tuple[int, StreamId, int]], looks: list[_Look]) -> list[
     return waits
 
 
-def _percentile(values: list[float], percent: int) -> float:
+def percentile(values: list[float], percent: int) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]

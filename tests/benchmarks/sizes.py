@@ -22,6 +22,7 @@ class Sizes:
     orm_events: int
     sustained_runs: int
     latency_s: float
+    deleted_runs: int
     growth_base_runs: int
     growth_burst_runs: int
     growth_top_runs: int
@@ -42,6 +43,7 @@ QUICK: Final = Sizes(
     orm_events=200,
     sustained_runs=0,
     latency_s=3.0,
+    deleted_runs=5_000,
     growth_base_runs=1_000,
     growth_burst_runs=1_000,
     growth_top_runs=10_000,
@@ -61,6 +63,7 @@ DEFAULT: Final = Sizes(
     orm_events=500,
     sustained_runs=0,
     latency_s=9.0,
+    deleted_runs=50_000,
     growth_base_runs=10_000,
     growth_burst_runs=10_000,
     growth_top_runs=100_000,
@@ -80,6 +83,7 @@ FULL: Final = Sizes(
     orm_events=1_000,
     sustained_runs=1_000_000,
     latency_s=30.0,
+    deleted_runs=50_000,
     growth_base_runs=10_000,
     growth_burst_runs=30_000,
     growth_top_runs=3_000_000,

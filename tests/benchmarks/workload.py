@@ -22,6 +22,7 @@ EVENTS_PER_RUN: Final = 10
 NODES_PER_RUN: Final = 4
 INTERLEAVED: Final = 200
 PAYLOAD_BYTES: Final = 270
+PROJECT: Final = "bench"
 FRAME_BYTES: Final = 256 * 1024
 """Of bodies, in a frame of a busy emitter."""
 
@@ -48,10 +49,10 @@ def payload() -> Raw:
     return Raw(b'{"data":"' + _POOL[start : start + PAYLOAD_BYTES] + b'"}')
 
 
-def run_event(workflow: str, number: int) -> Event:
+def run_event(workflow: str, number: int, project: str = PROJECT) -> Event:
     """The event of that number in a run of four nodes, one after the other."""
     if number == 0:
-        return Started(workflow=workflow, project="bench", inputs=payload())
+        return Started(workflow=workflow, project=project, inputs=payload())
     if number == EVENTS_PER_RUN - 1:
         return Completed(outputs=payload())
     node = f"node-{(number + 1) // 2}"
@@ -62,14 +63,14 @@ def run_event(workflow: str, number: int) -> Event:
 
 
 def envelopes(
-    runs: int, *, shards: int, begin_us: int, step_us: float = 10.0
+    runs: int, *, shards: int, begin_us: int, step_us: float = 10.0, project: str = PROJECT
 ) -> Iterator[tuple[int, Envelope]]:
     """The events of so many runs, each with its shard, one every `step_us` from `begin_us` on.
 
     The runs that are under way at one time are at all stages, as if each had begun by itself.
     """
     templates = [
-        [_template(variant, number) for number in range(EVENTS_PER_RUN)]
+        [_template(variant, number, project) for number in range(EVENTS_PER_RUN)]
         for variant in range(min(_VARIANTS, runs))
     ]
     at_us = float(begin_us)
@@ -123,6 +124,6 @@ class Encoder:
         return encode_json_frame(frame.events)
 
 
-def _template(variant: int, number: int) -> tuple[str, bytes]:
-    event = run_event(f"workflow-{variant % WORKFLOWS}", number)
+def _template(variant: int, number: int, project: str) -> tuple[str, bytes]:
+    event = run_event(f"workflow-{variant % WORKFLOWS}", number, project)
     return event.type, seal(event, run="-", id=0, at_us=0).body
