@@ -15,7 +15,6 @@ from uuid import UUID
 
 import psycopg
 
-from .changes import note_gone
 from .positions import change_behind, hold_shard
 from .retention import END, POLICIES, due
 from .search_writing import forget_payloads, hold_payloads
@@ -47,7 +46,7 @@ def mark(
         marked = [run for (run,) in rows]
         forget_payloads(connection, shard, marked)
         if marked:
-            change_behind(connection, shard)
+            change_behind(connection, shard, marked)
     return marked
 
 
@@ -77,16 +76,16 @@ def bury_aged(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) 
             """,
             (shard, list(runs)),
         )
-        change_behind(connection, shard)
-        # Now, and not when the rows go: that raises no generation.
+        # Watchers are told now, and not when the rows go: that raises no generation.
         named = connection.execute(
             """
-            SELECT run, coalesce(given_id, run::text) FROM runs
-            WHERE shard = %s AND run = ANY(%s::uuid[])
+            SELECT gone.run, coalesce(r.given_id, gone.run::text)
+            FROM unnest(%s::uuid[]) AS gone (run)
+            LEFT JOIN runs AS r ON r.shard = %s AND r.run = gone.run
             """,
-            (shard, list(runs)),
-        )
-        note_gone(connection, shard, named.fetchall())
+            (list(runs), shard),
+        ).fetchall()
+        change_behind(connection, shard, *zip(*named, strict=True))
 
 
 def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:

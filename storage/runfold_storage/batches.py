@@ -54,8 +54,11 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
 
 
 def write_images(connection: psycopg.Connection, batch: Batch) -> None:
-    """Only the rows and the statistics of a batch, for whoever holds its shards (`hold_shard`)."""
-    _write_changes(connection, replace(prepare(batch), stats_wait=False))
+    """Only the rows and the statistics of a batch, whose shard is held (`hold_shard`).
+
+    The caller notes the runs with `change_behind`, which gives out their numbers.
+    """
+    _write_changes(connection, replace(prepare(batch), stats_wait=False, told=[]))
 
 
 def _write_by_steps(connection: psycopg.Connection, batch: Prepared) -> None:

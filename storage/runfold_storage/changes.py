@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
-from uuid import UUID
 
 import psycopg
 
@@ -22,9 +21,12 @@ from .upserts import Binary
 KEPT_MINUTES: Final = 10
 
 ENTRY_BYTES: Final = 17
-"""A flag, 1 for a run that was not there before, and the run's key."""
+"""A flag and the run's key."""
 CHANGED: Final = b"\0"
 NEW: Final = b"\1"
+"""It was not there before."""
+BEHIND: Final = b"\2"
+"""It was changed by something else than the fold (`positions.change_behind`)."""
 
 
 class ChangeRow(NamedTuple):
@@ -67,27 +69,6 @@ NOTE: Final = """
     INSERT INTO changes (shard, feed_seq, runs)
     SELECT * FROM unnest(%b::smallint[], %b::bigint[], %b::bytea[])
 """
-
-
-def note_gone(connection: psycopg.Connection, shard: int, gone: Sequence[tuple[UUID, str]]) -> None:
-    """Tell watchers of deleted runs, (key, id) each; the shard's checkpoint is held."""
-    if not gone:
-        return
-    connection.execute(
-        """
-        WITH moved AS (
-            UPDATE positions SET feed_seq = feed_seq + %s WHERE shard = %s RETURNING feed_seq
-        )
-        INSERT INTO changes (shard, feed_seq, runs, gone) SELECT %s, feed_seq, %s, %s FROM moved
-        """,
-        (
-            len(gone),
-            shard,
-            shard,
-            b"".join(CHANGED + run.bytes for run, _ in gone),
-            [run_id for _, run_id in gone],
-        ),
-    )
 
 
 def forget_changes(connection: psycopg.Connection) -> None:

@@ -25,7 +25,6 @@ from runfold.ids import run_key
 from runfold.streams import shard_of
 
 from .batches import write_images
-from .changes import note_gone
 from .differences import Differences, add_whole
 from .filters import RunFilter
 from .jobs import Interrupted
@@ -111,7 +110,7 @@ def bury_archived(connection: psycopg.Connection, run: str) -> bool:
             """,
             (shard, run_key(run)),
         )
-        change_behind(connection, shard)
+        change_behind(connection, shard, [run_key(run)], [run])
     return True
 
 
@@ -242,8 +241,7 @@ def _bury(
         deleted = delete_rows(connection, shard, gone_keys)
         write_images(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
-        change_behind(connection, shard)
-        note_gone(connection, shard, deleted)
+        change_behind(connection, shard, *zip(*deleted, strict=True))
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
     return gone

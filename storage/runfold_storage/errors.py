@@ -14,10 +14,13 @@ class SchemaOutdated(StorageError):
 
 
 class PositionMoved(StorageError):
-    """A shard's position is not the one that this worker believed in: someone else folds it."""
+    """A shard's checkpoint is not the one that this worker believed in.
+
+    Another worker folds the shard; or, at the same position, runs were changed behind the fold.
+    """
 
     def __init__(self, shard: int, position: str) -> None:
-        super().__init__(f"shard {shard} is no longer at {position}: another worker has moved it")
+        super().__init__(f"the checkpoint of shard {shard}, believed to be at {position}, has moved")
         self.shard = shard
         self.position = position
 

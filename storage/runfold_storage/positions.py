@@ -4,18 +4,22 @@ A batch moves its shards' positions in the transaction that writes their effects
 where its worker believed them to be. So effects are applied once, whoever else is at work.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import psycopg
 
+from .changes import BEHIND, entries_of
 from .errors import PositionMoved
 from .fields import int2_array, int8_array, text_array
 from .partitions import OWN_IDS
 from .rows import Advance
 from .unmerged import merge_shards
 from .upserts import Binary
+
+MAX_CHANGED_BEHIND: Final = 20_000
+"""So many changes a worker reads; beyond, it forgets the whole shard."""
 
 
 class Position(NamedTuple):
@@ -136,17 +140,95 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     return Position(*row)
 
 
-def change_behind(connection: psycopg.Connection, shard: int, changed: int = 0) -> None:
-    """Runs of a shard that is held were changed: whoever remembers them has to forget them.
+def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
+    """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
+    rows = connection.execute(
+        """
+        SELECT shard, position, generation, consumed, feed_seq FROM positions
+        WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE
+        """,
+        (list(shards),),
+    )
+    return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
-    `changed` rows have taken the next numbers.
+
+def change_behind(
+    connection: psycopg.Connection,
+    shard: int,
+    runs: Sequence[UUID] = (),
+    gone: Sequence[str] | None = None,
+) -> None:
+    """Raise the generation of a shard that is held, for these runs were changed behind the fold.
+
+    Its worker forgets them, and watchers are told; each run takes the next number of the feed.
+    `gone`: the ids of runs that were deleted. Without `runs` the worker forgets the whole shard.
     """
     connection.execute(
         """
-        UPDATE positions SET generation = generation + 1, feed_seq = feed_seq + %s WHERE shard = %s
+        WITH moved AS (
+            UPDATE positions
+            SET generation = generation + 1, feed_seq = feed_seq + %(n)s
+            WHERE shard = %(shard)s
+            RETURNING shard, feed_seq
+        )
+        INSERT INTO changes (shard, feed_seq, runs, gone)
+        SELECT shard, feed_seq, %(runs)s, %(gone)s FROM moved WHERE %(n)s > 0
         """,
-        (changed, shard),
+        {
+            "n": len(runs),
+            "shard": shard,
+            "runs": b"".join(BEHIND + run.bytes for run in runs),
+            "gone": None if gone is None else list(gone),
+        },
     )
+
+
+def load_changed_behind(
+    connection: psycopg.Connection, known: Mapping[int, Position], found: Mapping[int, Position]
+) -> dict[int, set[bytes] | None]:
+    """The keys of the runs that were changed behind each shard's fold between two checkpoints.
+
+    The positions of both are the same. None where the feed does not tell all: it is forgotten by
+    now, there is too much of it, or a generation was raised without a word.
+    """
+    rows_of: dict[int, list[tuple[int, bytes]]] = {shard: [] for shard in found}
+    for shard, feed_seq, runs in connection.execute(
+        """
+        SELECT c.shard, c.feed_seq, c.runs
+        FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[]) AS k (shard, known, found)
+        JOIN changes AS c ON c.shard = k.shard AND c.feed_seq > k.known AND c.feed_seq <= k.found
+        WHERE k.found - k.known <= %s
+        ORDER BY c.shard, c.feed_seq
+        """,
+        (
+            list(found),
+            [known[shard].feed_seq for shard in found],
+            [position.feed_seq for position in found.values()],
+            MAX_CHANGED_BEHIND,
+        ),
+    ):
+        rows_of[shard].append((feed_seq, runs))
+    return {
+        shard: changed_behind(rows, known[shard], found[shard]) for shard, rows in rows_of.items()
+    }
+
+
+def changed_behind(
+    rows: Iterable[tuple[int, bytes]], known: Position, found: Position
+) -> set[bytes] | None:
+    """The same of one shard, from its rows of `changes` (`feed_seq`, `runs`) in their order."""
+    generation, feed_seq = known.generation, known.feed_seq
+    changed: set[bytes] = set()
+    for number, runs in rows:
+        entries = entries_of(runs)
+        if number - len(entries) != feed_seq:
+            return None
+        feed_seq = number
+        generation += runs.startswith(BEHIND)
+        changed.update(run for run, _ in entries)
+    if (generation, feed_seq) != (found.generation, found.feed_seq):
+        return None
+    return changed
 
 
 ADVANCE: Final = """

@@ -56,23 +56,29 @@ def restore_tombstones(
     connection: psycopg.Connection, shard: int, deleted: Sequence[tuple[bytes, int]]
 ) -> None:
     """Runs, (key, time), that were deleted and stay so."""
-    connection.execute(
-        """
-        INSERT INTO tombstones (shard, run, deleted_at, archived)
-        SELECT %s, gone.run, gone.at, true
-        FROM unnest(%s::uuid[], %s::timestamptz[]) AS gone (run, at)
-        ON CONFLICT (shard, run) DO UPDATE SET aged = false, archived = true
-        """,
-        (shard, [UUID(bytes=key) for key, _ in deleted], [to_datetime(at) for _, at in deleted]),
-    )
+    keys = [UUID(bytes=key) for key, _ in deleted]
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return
+        connection.execute(
+            """
+            INSERT INTO tombstones (shard, run, deleted_at, archived)
+            SELECT %s, gone.run, gone.at, true
+            FROM unnest(%s::uuid[], %s::timestamptz[]) AS gone (run, at)
+            ON CONFLICT (shard, run) DO UPDATE SET aged = false, archived = true
+            """,
+            (shard, keys, [to_datetime(at) for _, at in deleted]),
+        )
+        if keys:
+            change_behind(connection, shard, keys)
 
 
 def restore_events(
     connection: psycopg.Connection, shard: int, events: Sequence[RestoredEvent]
 ) -> int:
     """Into the ledger; returns how many were not there. Their runs are to be folded afterwards."""
-    keys = sorted({event.run for event in events})
-    ensure_weeks(connection, {week_of(UUID(bytes=key)) for key in keys})
+    keys = [UUID(bytes=key) for key in sorted({event.run for event in events})]
+    ensure_weeks(connection, set(map(week_of, keys)))
     with connection.transaction():
         if hold_shard(connection, shard) is None:
             return 0
@@ -99,9 +105,9 @@ def restore_events(
             UPDATE runs SET aged_at = NULL
             WHERE shard = %s AND run = ANY(%s::uuid[]) AND aged_at IS NOT NULL
             """,
-            (shard, [UUID(bytes=key) for key in keys]),
+            (shard, keys),
         )
-        change_behind(connection, shard)
+        change_behind(connection, shard, keys)
     return inserted
 
 
@@ -122,11 +128,12 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
             add_whole(stats, row, (), 1)
         numbered = [(row, number) for number, row in enumerate(new, position.feed_seq + 1)]
         write_images(connection, Batch(advances=[], changed_runs=numbered, stats=stats))
+        restored = [UUID(bytes=row.run) for row in new]
         connection.execute(
             "UPDATE runs SET aged_at = now() WHERE shard = %s AND run = ANY(%s::uuid[])",
-            (shard, [UUID(bytes=row.run) for row in new]),
+            (shard, restored),
         )
-        change_behind(connection, shard, len(new))
+        change_behind(connection, shard, restored)
     return len(new)
 
 
@@ -163,7 +170,8 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
                 add_node(stats, scope_of(of.row), row, 1)
         if new:
             write_images(connection, Batch(advances=[], changed_nodes=new, stats=stats))
-            change_behind(connection, shard)
+            changed = {row.run for row in new}
+            change_behind(connection, shard, [UUID(bytes=key) for key in sorted(changed)])
 
 
 def restore_rollups(

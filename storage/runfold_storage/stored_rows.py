@@ -44,8 +44,7 @@ def delete_rows(
 ) -> list[tuple[UUID, str]]:
     """Take the rows of these runs away, (key, id) each; the shard is held.
 
-    Watchers are to be told (`changes.note_gone`) where the shard's generation is raised: a worker
-    that did not notice would give their numbers out again.
+    The caller notes them with `change_behind`, unless no worker remembers them.
     """
     wanted = (shard, [UUID(bytes=key) for key in keys])
     forget_runs(connection, *wanted)

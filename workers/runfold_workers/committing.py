@@ -1,8 +1,10 @@
 """Batches into PostgreSQL, exactly once in effect.
 
 A batch and its positions are one transaction, so a crash anywhere leaves all of it or none, and
-the positions tell which; what is remembered of runs is dropped after every failure. When the
-database refuses a batch for its data, the batch is cut in halves down to the event that is to
+the positions tell which; what is remembered of the runs that it touched is dropped after every
+failure. A batch that was refused is folded once more with its shards held, so that nothing can come
+in between again; by then memory has forgotten the runs that were changed behind the fold. When
+the database refuses a batch for its data, the batch is cut in halves down to the event that is to
 blame, which becomes a dead letter in the same transaction as its neighbours. Every other failure
 goes up to the caller, who waits and tries again.
 """
@@ -20,11 +22,18 @@ import psycopg
 from runfold.crashing import crash_point
 from runfold.intake import Intake
 from runfold_storage.batches import DATA_ERRORS, prepare_writing, write_batch
-from runfold_storage.errors import LedgerKnowsMore
+from runfold_storage.errors import LedgerKnowsMore, PositionMoved
 from runfold_storage.lag import order
 from runfold_storage.ledger import load_aged, load_deleted, load_for_fold
 from runfold_storage.partitions import ensure_weeks, week_of
-from runfold_storage.positions import Position, count_shards, load_positions, newest_runs
+from runfold_storage.positions import (
+    Position,
+    count_shards,
+    hold_positions,
+    load_changed_behind,
+    load_positions,
+    newest_runs,
+)
 from runfold_storage.prepared import Prepared, is_at_once, prepare
 from runfold_storage.rows import Advance, Batch
 
@@ -35,8 +44,8 @@ from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-REFUSED = (LedgerKnowsMore, *DATA_ERRORS)
-"""What `write` raises when `commit` of the same frames has a way out."""
+REFUSED = (PositionMoved, LedgerKnowsMore, *DATA_ERRORS)
+"""What `write` raises when `recommit` of the same frames may have a way out."""
 
 
 class Committer:
@@ -123,11 +132,7 @@ class Committer:
 
     def write(self, batch: Prepared, weeks: set[date | None]) -> None:
         """Commit a batch, and nothing else: this may happen in a thread of its own."""
-        missing = weeks - self._weeks
-        if missing:
-            ensure_weeks(self._connection, missing)
-            self._weeks |= missing
-            crash_point("after_weeks_made")
+        self._ensure_weeks(self._connection, weeks)
         began = time.perf_counter()
         if is_at_once(batch):
             crash_point("before_positions_move")
@@ -168,25 +173,42 @@ class Committer:
 
         Only when no batch is being written.
         """
-        self._folder.forget()
+        self._folder.rewind()
         self.ahead = dict(self.positions)
-        self._unknown = set(self.positions)
 
     def commit(self, entries: Sequence[StreamEntry]) -> list[Batch]:
         """Fold and write these frames, in order after their shards' positions.
 
-        Returns what was committed: one batch, or more where the data had to be cut up.
+        Returns what was committed: one batch, or more where the data had to be cut up. Raises
+        `PositionMoved` where another worker has moved a shard.
         """
         try:
             return [self._commit(entries)]
-        except REFUSED:
-            # Memory may be behind the ledger, or a partition be gone: look at both again.
+        except REFUSED as error:
+            is_moved = isinstance(error, PositionMoved)
+        return self.recommit(entries, is_moved=is_moved)
+
+    def recommit(self, entries: Sequence[StreamEntry], *, is_moved: bool) -> list[Batch]:
+        """The same for frames that were refused before; `is_moved`: by `PositionMoved`."""
+        self.rewind()
+        if is_moved:
+            self._metrics.refolded.inc()
+        else:  # memory may be behind the ledger, or a partition be gone: look at both again
+            self._folder.forget()
+            self._unknown = set(self.positions)
             self._weeks.clear()
+        knows_more = False
         try:
-            return [self._commit(entries)]
+            return [self._commit_holding(entries)]
+        except LedgerKnowsMore:
+            if not is_moved:
+                raise
+            knows_more = True
         except DATA_ERRORS as error:
             log.warning("batch refused, looking for the event to blame: %s", error)
             crash_point("after_refusal")
+        if knows_more:
+            return self.recommit(entries, is_moved=False)
         if len(entries) > 1:
             middle = len(entries) // 2
             committed = self.commit(entries[:middle])
@@ -208,6 +230,40 @@ class Committer:
             raise
         self.written(batch)
         return batch
+
+    def _commit_holding(self, entries: Sequence[StreamEntry]) -> Batch:
+        """The same, and nobody else changes these shards meanwhile."""
+        shards = {entry.shard for entry in entries} & self.positions.keys()
+        try:
+            with self._connection.transaction():
+                self._take_over(hold_positions(self._connection, shards))
+                batch = self.fold(entries)
+                prepared, weeks = prepare(batch), weeks_of(batch)
+                # By the other connection: this one must not hold a partition that no one sees.
+                self._ensure_weeks(self._reading, weeks)
+                self.write(prepared, weeks)
+        except BaseException:
+            self._weeks.clear()
+            self.rewind()
+            raise
+        self.written(batch)
+        return batch
+
+    def _take_over(self, found: Mapping[int, Position]) -> None:
+        """Go on from these checkpoints, where runs were changed behind the fold."""
+        for shard, position in found.items():
+            if position.position != self.positions[shard].position:
+                raise PositionMoved(shard, self.positions[shard].position)
+        moved = {shard: each for shard, each in found.items() if each != self.positions[shard]}
+        changed = load_changed_behind(self._reading, self.positions, moved) if moved else {}
+        for shard, runs in changed.items():
+            if runs is None:
+                self._folder.forget(shard)
+                self._unknown.add(shard)
+            else:
+                self._folder.forget_runs(shard, runs)
+        self.positions |= moved
+        self.ahead |= moved
 
     def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
@@ -255,6 +311,13 @@ class Committer:
         finally:
             self.rewind()
         return False
+
+    def _ensure_weeks(self, connection: psycopg.Connection, weeks: set[date | None]) -> None:
+        missing = weeks - self._weeks
+        if missing:
+            ensure_weeks(connection, missing)
+            self._weeks |= missing
+            crash_point("after_weeks_made")
 
     def _unfolded(self, entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
         """Without frames that others have folded, or will.

@@ -1,8 +1,8 @@
 """Rows and statistics put right, each time in one short transaction that holds one shard.
 
 Invariant: whoever holds a shard's checkpoint is alone with its rows, so what is refolded there is
-what the tables have to say until the commit. The generation is raised with it: a worker that
-remembers one of the runs has its next batch refused, drops what it remembers and reads the ledger.
+what the tables have to say until the commit. The generation is raised with it: the worker's
+next batch is refused; it forgets these runs, and reads the ledger when it needs them.
 A run that is right already is left alone, and nobody has to forget it.
 
 A run's statistics follow as differences, old image to new, as in a batch. Statistics that were
@@ -11,12 +11,12 @@ wrong in themselves stay so by that, and are replaced by the sum over the rows.
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 
 from runfold.crashing import crash_point
 from runfold_storage.batches import write_images
-from runfold_storage.changes import note_gone
 from runfold_storage.differences import Differences, add_whole
 from runfold_storage.positions import change_behind, hold_shard
 from runfold_storage.rows import Batch, NodeRow, RunRow, StatsKey
@@ -88,9 +88,12 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             connection,
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
-        change_behind(connection, shard, len(runs))
-        # Last, for it takes the numbers that follow.
-        note_gone(connection, shard, delete_rows(connection, shard, gone))
+        if runs:
+            change_behind(connection, shard, [UUID(bytes=row.run) for row, _ in runs])
+        if gone:
+            names = dict(delete_rows(connection, shard, gone))
+            deleted = [UUID(bytes=key) for key in gone]
+            change_behind(connection, shard, deleted, [names.get(run, str(run)) for run in deleted])
         crash_point("before_correction_commit")
     return Corrected(corrected, differences, spans_of(stats))
 

@@ -1,11 +1,11 @@
 """From frames to a batch: leave out what was seen before, fold, and find what has changed.
 
 Pure but for the memory: the same frames on the same memory make the same batch. After `fold` the
-memory is that of a committed batch; when the batch is not committed, the caller must `forget`.
+memory is that of a committed batch; when the batch is not committed, the caller must `rewind`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from runfold.codec import MAX_US
@@ -116,6 +116,14 @@ class Folder:
     def written(self, batch: Batch) -> None:
         """A batch, and so all that were folded before it, are in the tables."""
         self._written = batch.number
+
+    def rewind(self) -> None:
+        """Forget what batches have touched since the last written one: they are not committed."""
+        self._memory.rewind(self._written)
+
+    def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
+        """These runs of a shard were changed by others: the next fold reads the ledger."""
+        self._memory.forget_runs(shard, keys)
 
     def forget(self, shard: int | None = None) -> None:
         """Drop what is remembered of a shard, or everything: the next fold reads the ledger."""

@@ -124,13 +124,13 @@ class Loop:
             collector.when_idle()
 
     def _lose(self, moved: PositionMoved) -> None:
-        """Somebody else was at this shard: forget it, until the leases say whose it is."""
+        """Another worker was at this shard: forget it, until the leases say whose it is."""
         self._committer.disown(moved.shard)
-        self._ownership.doubt(moved.shard)
         found = load_positions(self._connection, [moved.shard])[moved.shard]
-        if found.position == moved.position:
-            log.info("a shard's runs were changed behind our back: shard=%d", moved.shard)
+        if found.position == moved.position:  # nobody else folds it: the next turn takes it up
+            log.info("taking up a shard anew: shard=%d", moved.shard)
             return
+        self._ownership.doubt(moved.shard)
         log.warning("another worker has moved a shard: shard=%d", moved.shard)
         self._metrics.incidents.labels("position_moved").inc()
         raise_incident(self._connection, "position_moved", shard=moved.shard)

@@ -7,11 +7,15 @@ ledger, so it may be dropped at any time, and it must be dropped when a batch wa
 Whether a run that is not remembered is new can mostly be told without asking: UUIDv7 keys are
 ordered by time, so a key that lies behind all keys that the tables knew when the shard was taken
 over, and behind all that were forgotten since, has not been seen by anyone.
+
+Runs are held in the order in which batches touched them, so that those of the last ones, which were
+not committed, are at the end.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from runfold.codec import TYPE_NUMBERS
 from runfold.ids import is_own_id, run_key_bytes
@@ -111,14 +115,29 @@ class Memory:
         """Forget the runs that were quiet for longest, until the rest is light enough."""
         while self._weight > self._max_weight and self._runs:
             ref = next(iter(self._runs))
-            run = self._runs[ref]
-            if run.batch > written:
+            if self._runs[ref].batch > written:
                 return
-            del self._runs[ref]
-            self._weight -= run.weight
-            known = self._known_up_to.get(run.shard)
-            if known is not None and not is_own_id(run.key):
-                self._known_up_to[run.shard] = max(known, run.key)
+            self._drop(ref)
+
+    def rewind(self, written: int) -> None:
+        """Forget the runs that batches after this one have touched."""
+        while self._runs:
+            ref = next(reversed(self._runs))
+            if 0 < self._runs[ref].batch <= written:  # 0: of a batch that could not be folded
+                return
+            self._drop(ref)
+
+    def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
+        """Forget these runs, and look them up in the ledger when they are met again."""
+        hashed = {key for key in keys if is_own_id(key)}
+        refs = [(shard, str(UUID(bytes=key))) for key in keys if key not in hashed]
+        if hashed:  # their ids are not known from their keys
+            refs += [ref for ref, run in self._runs.items() if run.key in hashed]
+        for ref in refs:
+            if ref in self._runs:
+                self._drop(ref)
+        for key in keys:
+            self._look_up_from_now_on(shard, key)
 
     def forget(self, shard: int | None = None) -> None:
         """Drop what is remembered of a shard, or everything."""
@@ -126,6 +145,16 @@ class Memory:
             self._weight -= self._runs.pop(ref).weight
         for known in [known for known in self._known_up_to if shard is None or known == shard]:
             del self._known_up_to[known]
+
+    def _drop(self, ref: tuple[int, str]) -> None:
+        run = self._runs.pop(ref)
+        self._weight -= run.weight
+        self._look_up_from_now_on(run.shard, run.key)
+
+    def _look_up_from_now_on(self, shard: int, key: bytes) -> None:
+        known = self._known_up_to.get(shard)
+        if known is not None and not is_own_id(key):
+            self._known_up_to[shard] = max(known, key)
 
     def _admit(self, shard: int, missing: Sequence[str]) -> None:
         known_up_to = self._known_up_to.get(shard, _LAST_KEY)

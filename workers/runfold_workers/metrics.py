@@ -40,6 +40,9 @@ class Metrics:
         )
         self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
         self._restarts = self._counter("restarts", "Starts over from the committed positions")
+        self.refolded = self._counter(
+            "batches_refolded", "Batches folded once more, as runs were changed behind the fold"
+        )
         self.incidents = self._counter("incidents", "Incidents that this worker met", "kind")
         self.lost = self._counter("runs_lost", "Runs that were found to give no sign of life")
         self._batch_events = Histogram(

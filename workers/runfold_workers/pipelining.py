@@ -2,8 +2,8 @@
 
 Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both, and
 have the events of a small batch wait for twice as long. The next batch is folded on the assumption
-that the one on its way is committed; if it is not, both are given up and everything starts over
-from the committed positions.
+that the one on its way is committed; if it is not, both are folded once more, from the committed
+positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from runfold.crashing import crash_point
+from runfold_storage.errors import PositionMoved
 from runfold_storage.prepared import prepare
 from runfold_storage.rows import Batch
 
@@ -50,7 +51,7 @@ class Pipeline:
             self._give_up()
             raise
         if folded is None:
-            self._commit(entries)
+            self._recommit(entries, is_moved=False)
             return
         self._on_its_way = (entries, folded.batch, self._writer.submit(folded.write))
 
@@ -90,9 +91,8 @@ class Pipeline:
 
         return _Folded(batch, write)
 
-    def _commit(self, entries: Sequence[StreamEntry]) -> None:
-        self._committer.rewind()
-        for batch in self._committer.commit(entries):
+    def _recommit(self, entries: Sequence[StreamEntry], *, is_moved: bool) -> None:
+        for batch in self._committer.recommit(entries, is_moved=is_moved):
             self._committed(batch)
 
     def _settle(self) -> bool:
@@ -101,16 +101,23 @@ class Pipeline:
             return False
         entries, batch, writing = self._on_its_way
         self._on_its_way = None
-        try:
-            writing.result()
-        except REFUSED:
-            self._commit(entries)
+        # Not `result()`: raised here, the error would lead to this frame, which has the future,
+        # which has the error. Nothing but cyclic collection would free what all of them hold.
+        error = writing.exception()
+        del writing
+        if error is None:
+            self._committer.written(batch)
+            return False
+        if isinstance(error, REFUSED):
+            is_moved = isinstance(error, PositionMoved)
+            del error
+            self._recommit(entries, is_moved=is_moved)
             return True
-        except BaseException:
-            self._committer.rewind()
-            raise
-        self._committer.written(batch)
-        return False
+        self._committer.rewind()
+        try:
+            raise error
+        finally:
+            del error
 
     def _give_up(self) -> None:
         """Let the batch on its way come to its end, whichever; forget what was folded ahead."""
