@@ -92,8 +92,7 @@ def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
             write_changes(connection, batch.told)
     if batch.taken_back:
         with connection.pipeline():
-            for gone in batch.taken_back:
-                find_extremes(connection, gone)
+            find_extremes(connection, batch.taken_back)
 
 
 def prepare_session(connection: psycopg.Connection) -> None:

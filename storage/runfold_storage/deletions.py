@@ -11,14 +11,14 @@ takes away the events that were left (`purge`).
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from msgspec import Struct
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, any_, bindparam, func, select, tuple_
 
 from runfold.crashing import crash_point
 from runfold.ids import run_key
@@ -28,21 +28,19 @@ from .batches import write_images
 from .differences import Differences, add_whole
 from .filters import RunFilter
 from .jobs import Interrupted
+from .pacing import Pace, portions
 from .positions import change_behind, count_shards, hold_shard
-from .resting import Rests
 from .rollups import drop_empty
 from .rows import Batch
 from .run_keys import may_be_run
-from .statements import execute
+from .statements import execute, keep, query
 from .stored_rows import delete_rows, read_rows
 from .tables import runs
 
-PAGE_RUNS: Final = 500
-"""Runs that are looked up at a time; those of one shard go in one transaction."""
-PURGED_EVENTS: Final = 20_000
+PAGE_RUNS: Final = 10_000
+"""Runs that are looked up at a time."""
+PURGED_EVENTS: Final = 2_000
 """Events that one transaction deletes at most."""
-BURIED_NODES: Final = 10_000
-"""Rows of `nodes` that one transaction deletes at most, unless one run has more."""
 
 Place = tuple[datetime, UUID]
 """Where a run stands in the list: its first event, then its key."""
@@ -120,55 +118,65 @@ def delete_runs(
     *,
     up_to: Place | None = None,
     after: Place | None = None,
-    told: Callable[[int, Place], None] = lambda _, __: None,
+    told: Callable[[int, Place | None], None] = lambda _, __: None,
     stop: threading.Event | None = None,
 ) -> int:
     """Delete the runs that are meant, from `up_to` (by default the newest) on, older and older.
 
     `told` is given after each page how many went, and where the next one begins: its `after`.
-    Raises `Interrupted` once `stop` is set. After `batches.prepare_session`.
+    Raises `Interrupted` once `stop` is set, after the step at hand. After `batches.prepare_session`.
     """
     stop = stop or threading.Event()
-    rests = Rests(stop)
+    pace = Pace(connection, stop)
     first = up_to or newest_place(connection, deletion)
     deleted = 0
     while first is not None:
         page = _read_page(connection, deletion, first, after)
-        by_shard: dict[int, list[tuple[UUID, int]]] = defaultdict(list)
-        for row in page:
-            by_shard[row.shard].append((row.run, row.nodes_total))
         n = 0
-        for shard, its_runs in by_shard.items():
-            for keys, _ in _portions(its_runs, BURIED_NODES):
-                rests.wait(shard)
-                gone = _bury(connection, shard, keys, deletion.conditions())
-                rests.begin(shard)
-                purge(connection, shard, gone)
+        for shard, its_runs in _by_shard(page):
+            for keys in pace.portions(its_runs):
+                with pace.holding():
+                    gone = _bury(connection, shard, keys, deletion.conditions())
                 n += len(gone)
+                with pace.working():
+                    purge(connection, shard, gone)
+                pace.rest()
+                if stop.is_set():
+                    told(n, after)
+                    raise Interrupted
         deleted += n
         if page:
             after = (page[-1].created_at, page[-1].run)
             told(n, after)
         if len(page) < PAGE_RUNS:
             break
-        if stop.is_set():
-            raise Interrupted
     purge_left(connection)
     return deleted
+
+
+def _by_shard(page: Sequence[Any]) -> Iterator[tuple[int, list[tuple[UUID, int]]]]:
+    """Keys and numbers of rows; runs of one workflow and hour together, for they count together."""
+    by_shard: dict[int, list[Any]] = defaultdict(list)
+    for row in page:
+        by_shard[row.shard].append(row)
+    for shard, rows in by_shard.items():
+        rows.sort(key=lambda row: (row.project, row.workflow, row.created_at))
+        yield shard, [(row.run, 1 + row.nodes_total) for row in rows]
 
 
 def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> None:
     """Delete the events of these runs, which are buried, in portions."""
     if keys:
-        counted = connection.execute(
+        counted: list[tuple[UUID, int]] = connection.execute(
             """
             SELECT run, count(*) FROM events
             WHERE shard = %s AND run = ANY(%s::uuid[]) GROUP BY run ORDER BY run
             """,
             (shard, list(keys)),
         ).fetchall()
-        for portion, events in _portions(counted, PURGED_EVENTS):
-            if events > PURGED_EVENTS:  # then it is one run
+        events = dict(counted)
+        for portion in portions(counted, lambda: PURGED_EVENTS):
+            if events[portion[0]] > PURGED_EVENTS:  # then it is one run
                 while _purge_some(connection, shard, portion[0]):
                     pass
             connection.execute(
@@ -201,7 +209,10 @@ def _read_page(
     key = tuple_(runs.c.created_at, runs.c.run)
     place: Any = tuple_(*(first if after is None else after))
     statement = (
-        select(runs.c.shard, runs.c.run, runs.c.created_at, runs.c.nodes_total)
+        select(
+            *(runs.c.shard, runs.c.run, runs.c.created_at, runs.c.nodes_total),
+            *(runs.c.project, runs.c.workflow),
+        )
         .where(*deletion.conditions(), key <= place if after is None else key < place)
         .order_by(runs.c.created_at.desc(), runs.c.run.desc())
         .limit(PAGE_RUNS)
@@ -216,49 +227,42 @@ def _bury(
     conditions: Sequence[ColumnElement[bool]],
 ) -> list[UUID]:
     """Take away rows and statistics of those that (still) are as meant, and leave tombstones."""
+    statement = keep(
+        select(runs.c.run, runs.c.feed_seq).where(
+            runs.c.shard == shard, runs.c.run == any_(bindparam("keys", required=True)), *conditions
+        )
+    )
+    # Before the lock: all but those that change until then need not be read while the fold waits.
+    seen = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
+    stored = read_rows(connection, shard, [run.bytes for run in seen])
     with connection.transaction():
         if hold_shard(connection, shard) is None:
             return []
-        # After the lock: a run may have come back to life since it was looked up.
-        statement = select(runs.c.run).where(
-            runs.c.shard == shard, runs.c.run.in_(keys), *conditions
-        )
-        gone = [row.run for row in execute(connection, statement)]
-        if not gone:
+        meant = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
+        if not meant:
             return []
-        gone_keys = [run.bytes for run in gone]
+        changed = [run.bytes for run, feed_seq in meant.items() if seen.get(run) != feed_seq]
+        if changed:
+            stored |= read_rows(connection, shard, changed)
+        gone = [run.bytes for run in meant]
         stats: Differences = {}
-        for stored in read_rows(connection, shard, gone_keys).values():
-            add_whole(stats, stored.row, stored.nodes.values(), -1)
+        for key in gone:
+            add_whole(stats, stored[key].row, stored[key].nodes.values(), -1)
         connection.execute(
             """
             INSERT INTO tombstones (shard, run, events_left)
             SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
             ON CONFLICT (shard, run) DO UPDATE SET events_left = true, aged = false
             """,
-            (shard, gone),
+            (shard, list(meant)),
         )
-        deleted = delete_rows(connection, shard, gone_keys)
+        deleted = delete_rows(connection, shard, gone)
         write_images(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
         change_behind(connection, shard, *zip(*deleted, strict=True))
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
-    return gone
-
-
-def _portions(counted: Iterable[tuple[UUID, int]], most: int) -> Iterator[tuple[list[UUID], int]]:
-    """Runs that have so many rows together at most, or one alone, and how many these are."""
-    keys: list[UUID] = []
-    rows = 0
-    for run, n in counted:
-        if keys and rows + n > most:
-            yield keys, rows
-            keys, rows = [], 0
-        keys.append(run)
-        rows += n
-    if keys:
-        yield keys, rows
+    return list(meant)
 
 
 def _purge_some(connection: psycopg.Connection, shard: int, run: UUID) -> int:

@@ -140,6 +140,18 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     return Position(*row)
 
 
+def count_waiting_frames(connection: psycopg.Connection) -> int:
+    """How many frames that workers saw in the streams, up to a second ago, are not folded yet."""
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(greatest(s.added - p.consumed, 0)), 0)
+        FROM positions AS p JOIN sightings AS s ON s.shard = p.shard
+        """
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
     """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
     rows = connection.execute(

@@ -149,7 +149,8 @@ def _in_ledger(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[NodeRow]) -> None:
     """The same for attempts at nodes of such runs."""
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        position = hold_shard(connection, shard)
+        if position is None:
             return
         keys = sorted({row.run for row in rows})
         aged = connection.execute(
@@ -169,9 +170,11 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
                 new.append(row)
                 add_node(stats, scope_of(of.row), row, 1)
         if new:
-            write_images(connection, Batch(advances=[], changed_nodes=new, stats=stats))
-            changed = {row.run for row in new}
-            change_behind(connection, shard, [UUID(bytes=key) for key in sorted(changed)])
+            changed = [stored[key].row for key in sorted({row.run for row in new})]
+            numbered = [(row, n) for n, row in enumerate(changed, position.feed_seq + 1) if row]
+            batch = Batch(advances=[], changed_runs=numbered, changed_nodes=new, stats=stats)
+            write_images(connection, batch)
+            change_behind(connection, shard, [UUID(bytes=row.run) for row, _ in numbered])
 
 
 def restore_rollups(

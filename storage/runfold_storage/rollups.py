@@ -202,8 +202,8 @@ def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> No
           AND queued + running + completed + failed + cancelled + lost = 0 AND n_timed = 0
         """,
         (
-            [key.shard for key in keys],
-            [to_datetime(key.hour_us - key.hour_us % DAY_US) for key in keys],
+            sorted({key.shard for key in keys}),
+            sorted({to_datetime(key.hour_us - key.hour_us % DAY_US) for key in keys}),
         ),
     )
 

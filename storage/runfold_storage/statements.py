@@ -57,6 +57,12 @@ def row_of(*names: str) -> Any:
 
 def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
     """Run a query on a connection of psycopg's, in whatever transaction it is in."""
-    made = keep(statement)
+    return query(connection, keep(statement))
+
+
+def query(
+    connection: psycopg.Connection, statement: Statement, **parameters: Any
+) -> psycopg.Cursor[Any]:
+    """The same with a query that was made once."""
     cursor = connection.cursor(row_factory=namedtuple_row)
-    return cursor.execute(made.text.encode(), made.parameters)
+    return cursor.execute(statement.text.encode(), {**statement.parameters, **parameters})

@@ -27,7 +27,7 @@ from runfold_workers.indexing import Indexing
 
 RATE: Final = 3_000
 _OTHER: Final = "other"
-_LONGEST_S: Final = 300.0
+_LONGEST_S: Final = 40.0
 _LOOK_S: Final = 0.05
 
 

@@ -51,9 +51,7 @@ def _ticks(rate: int, seconds: float, shards: int, project: str) -> Iterator[_Ti
     encoder = Encoder()
     runs = max(1, round(rate * seconds / EVENTS_PER_RUN))
     begin_us = time.time_ns() // 1000
-    events = envelopes(
-        runs, shards=shards, begin_us=begin_us, step_us=1e6 / rate, project=project
-    )
+    events = envelopes(runs, shards=shards, begin_us=begin_us, step_us=1e6 / rate, project=project)
     while due := list(islice(events, max(1, round(rate * TICK_S)))):
         by_shard: dict[int, Frame] = {}
         for shard, envelope in due:

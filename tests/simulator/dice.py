@@ -41,6 +41,8 @@ class Odds:
     """A frame that nobody can read."""
     deletion: float
     """A run is deleted."""
+    silence: float
+    """A generation is raised without a word, or what was said of others is forgotten."""
     stop: float
     """A worker is asked to stop."""
 
@@ -60,7 +62,8 @@ _RATES = {
     "jump": (0, 0, 0.1),
     "poison": (0, 0, 0, 0.03),
     "junk": (0, 0, 0, 0.05),
-    "deletion": (0, 0, 0, 0.02),
+    "deletion": (0, 0, 0.02, 0.1),
+    "silence": (0, 0, 0, 0.02),
     "stop": (0, 0, 0.02),
 }
 

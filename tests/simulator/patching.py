@@ -78,6 +78,12 @@ def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[Non
     doors: list[tuple[Any, str, Any]] = [
         (committing, "count_shards", lambda connection: connection.count_shards()),
         (committing, "load_positions", lambda connection, of: connection.load_positions(of)),
+        (committing, "hold_positions", lambda connection, of: connection.hold_positions(of)),
+        (
+            committing,
+            "load_changed_behind",
+            lambda connection, *of: connection.load_changed_behind(*of),
+        ),
         (committing, "newest_runs", lambda connection, of: connection.newest_runs(of)),
         (committing, "load_for_fold", lambda connection, refs: connection.load_events(refs)),
         (committing, "load_deleted", lambda connection, refs: connection.load_tombstones(refs)),

@@ -26,6 +26,8 @@ class Process:
         self.world = world
         self.alive = True
         self.in_background: Callable[[], None] | None = None
+        self.holds = False
+        """Rows for which others would have to wait."""
 
     def ask(self, *, alone: bool = False) -> None:
         """Called wherever the process leaves itself: to die, or to be overtaken.
@@ -33,7 +35,7 @@ class Process:
         `alone`: others who came now would have to wait, so nobody comes.
         """
         self.live_or_die()
-        if alone:
+        if alone or self.holds:
             return
         while self.world.dice.strikes("overtaken"):
             work = self.in_background

@@ -4,7 +4,7 @@ Two writers of one shard take turns in reality, since the first holds the row lo
 transaction is not overtaken between its first statement and its end.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, Self
@@ -14,10 +14,11 @@ import psycopg
 from oracle import add_up
 from paper import Paper
 from runfold.ids import is_own_id
+from runfold_storage.changes import BEHIND
 from runfold_storage.errors import PositionMoved
 from runfold_storage.leases import Holding
 from runfold_storage.ledger import StoredEvent
-from runfold_storage.positions import Position
+from runfold_storage.positions import Position, changed_behind
 from runfold_storage.rows import Batch
 from runfold_workers.memory import RunRef
 from runfold_workers.ownership import TTL_S
@@ -41,6 +42,8 @@ class Database:
         self.paper = Paper(shards)
         self.sharing = sharing
         self.leases: dict[int, tuple[str, int]] = {}
+        self.changes: dict[int, list[tuple[int, bytes]]] = {}
+        """Rows of the feed, of changes behind the fold."""
 
     def delete(self, ref: RunRef) -> None:
         """What a person's deletion of a run does: rows and statistics go, a tombstone stays."""
@@ -50,8 +53,17 @@ class Database:
         del paper.runs[ref]
         paper.nodes = {key: node for key, node in paper.nodes.items() if key[:2] != ref}
         paper.stats = add_up(paper.runs, paper.nodes)
-        was = paper.positions[ref[0]]
-        paper.positions[ref[0]] = was._replace(generation=was.generation + 1)
+        self.change_behind(ref[0], [ref[1]])
+
+    def change_behind(self, shard: int, runs: Sequence[bytes] = ()) -> None:
+        """What everything does that changes runs behind the fold; without runs it does not say."""
+        was = self.paper.positions[shard]
+        self.paper.positions[shard] = was._replace(
+            generation=was.generation + 1, feed_seq=was.feed_seq + len(runs)
+        )
+        if runs:
+            entries = b"".join(BEHIND + run for run in runs)
+            self.changes.setdefault(shard, []).append((was.feed_seq + len(runs), entries))
 
 
 class Connection:
@@ -71,6 +83,26 @@ class Connection:
     def load_positions(self, shards: Sequence[int]) -> dict[int, Position]:
         self._call()
         return {shard: self._world.database.paper.positions[shard] for shard in sorted(shards)}
+
+    def hold_positions(self, shards: Iterable[int]) -> dict[int, Position]:
+        """Until the transaction ends nobody else acts: others would wait."""
+        self._call()
+        self._process.holds = True
+        return {shard: self._world.database.paper.positions[shard] for shard in sorted(shards)}
+
+    def load_changed_behind(
+        self, known: Mapping[int, Position], found: Mapping[int, Position]
+    ) -> dict[int, set[bytes] | None]:
+        self._call()
+        changes = self._world.database.changes
+        return {
+            shard: changed_behind(
+                [row for row in changes.get(shard, ()) if row[0] > known[shard].feed_seq],
+                known[shard],
+                position,
+            )
+            for shard, position in found.items()
+        }
 
     def newest_runs(self, shards: Sequence[int]) -> dict[int, bytes]:
         self._call()
@@ -145,6 +177,9 @@ class Connection:
 
     @contextmanager
     def transaction(self, force_rollback: bool = False) -> Iterator[None]:
+        if self._is_open:  # a part of the one that is open
+            yield
+            return
         self._call()
         self._pending, self._is_open = None, True
         try:
@@ -152,7 +187,7 @@ class Connection:
             if not force_rollback:
                 self._commit()
         finally:
-            self._pending, self._is_open = None, False
+            self._pending, self._is_open, self._process.holds = None, False, False
 
     def write_batch(self, batch: Batch) -> None:
         """All statements of a batch: those that read or compare do, the rest waits for COMMIT.

@@ -196,6 +196,11 @@ class World:
             self.redis.add(stream_key(shard), self._echo(shard))
         if dice.strikes("deletion") and self.database.paper.runs:
             self.database.delete(rng.choice(list(self.database.paper.runs)))
+        if dice.strikes("silence"):
+            if rng.random() < 0.5:
+                self.database.changes.clear()
+            else:
+                self.database.change_behind(shard)
 
     def _echo(self, shard: int) -> dict[bytes, bytes]:
         """A frame that was there before, or its events among others in another frame."""

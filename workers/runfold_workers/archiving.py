@@ -15,13 +15,13 @@ from uuid import UUID
 import psycopg
 
 from runfold.crashing import crash_point
-from runfold_storage import aging, dropping
+from runfold_storage import dropping
 from runfold_storage.archive import steps
 from runfold_storage.archive.filling import Filling
 from runfold_storage.archive.place import Archive
 from runfold_storage.archive.steps import Step
 from runfold_storage.archive.tombstones import Tombstone, read_unarchived
-from runfold_storage.old_rollups import read_old_rollups, remove_rollups
+from runfold_storage.old_rollups import read_old_rollups
 
 from .taking_away import TakingAway
 
@@ -55,9 +55,7 @@ class Archiving(TakingAway):
         self._do(step, lambda: self._filling.write_payloads(step))
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
-        self._rests.wait(shard)
-        aging.bury_aged(self._connection, shard, runs)
-        self._rests.begin(shard)
+        self._bury(shard, runs)
         step = steps.begin(self._connection, steps.ROWS, shard=shard, runs=runs)
         self._do(step, lambda: self._filling.write_rows(step))
 
@@ -73,7 +71,7 @@ class Archiving(TakingAway):
         identities = [each.identity for each in old]
         step = steps.begin(self._connection, steps.ROLLUPS, shard=shard, rollups=identities)
         self._write(step, lambda: self._filling.write_rollups(step, old))
-        gone = remove_rollups(self._connection, shard, identities)
+        gone = self._remove_rollups(shard, identities)
         steps.end(self._connection, step)
         return gone
 

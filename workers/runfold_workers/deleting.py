@@ -1,7 +1,7 @@
 """The job that deletes many runs, page after page.
 
-Dies halfway: what was deleted stays so, and its progress says where the next page begins. `deleted`
-may then miss a page that was deleted and not noted.
+Dies halfway: what was deleted stays so, and its progress says where to go on. `deleted` may then
+miss a page that was deleted and not noted.
 """
 
 import threading
@@ -32,7 +32,7 @@ def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) 
     with take_up(connection, job_id, DELETE, Progress) as (job, progress):
         arguments = msgspec.convert(job.arguments, DeleteArguments)
 
-        def told(n: int, after: Place) -> None:
+        def told(n: int, after: Place | None) -> None:
             progress.deleted += n
             progress.after = after
             note_progress(connection, job_id, progress)

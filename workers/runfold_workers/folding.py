@@ -83,11 +83,12 @@ class Folder:
         ledger: list[LedgerRow] = []
         new_events: dict[int, int] = {}
         ignored: dict[tuple[int, str], int] = {}
-        for arrival in arrivals:
-            at_home = self._keep_at_home(arrival, dead_letters)
-            runs = self._recall(at_home, touched)
+        at_home = [self._keep_at_home(arrival, dead_letters) for arrival in arrivals]
+        self._memory.look_up()
+        for arrival in at_home:
+            runs = self._recall(arrival, touched)
             before = len(ledger)
-            for reason, number in self._apply(at_home, runs, ledger).items():
+            for reason, number in self._apply(arrival, runs, ledger).items():
                 key = arrival.shard, reason
                 ignored[key] = ignored.get(key, 0) + number
             new_events[arrival.shard] = new_events.get(arrival.shard, 0) + len(ledger) - before
@@ -130,13 +131,16 @@ class Folder:
         self._memory.forget(shard)
 
     def _keep_at_home(self, arrival: Arrival, dead_letters: list[DeadLetter]) -> Arrival:
-        """Without events of runs that belong to another shard; a remembered run was looked at."""
-        if self._shards is None:
-            return arrival
-        strangers = self._memory.strangers(arrival.shard, arrival.columns.runs)
-        at_home, letters = leave_out(arrival, wrong_streams(arrival, strangers, self._shards))
-        dead_letters += letters
-        return at_home
+        """Without events of runs that belong to another shard; the others are remembered then.
+
+        A run that is remembered was looked at before.
+        """
+        if self._shards is not None:
+            strangers = self._memory.strangers(arrival.shard, arrival.columns.runs)
+            arrival, letters = leave_out(arrival, wrong_streams(arrival, strangers, self._shards))
+            dead_letters += letters
+        self._memory.admit(arrival.shard, arrival.columns.runs)
+        return arrival
 
     def _recall(self, arrival: Arrival, touched: list[RunState]) -> list[RunState | None]:
         used = arrival.columns.runs
@@ -164,7 +168,7 @@ class Folder:
         ):
             run = runs[number]
             if run is None:
-                is_expired = arrival.columns.runs[number] in self._memory.expired
+                is_expired = (shard, arrival.columns.runs[number]) in self._memory.expired
                 reason = "expired" if is_expired else "deleted"
                 ignored[reason] = ignored.get(reason, 0) + 1
                 continue

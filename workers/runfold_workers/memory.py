@@ -67,24 +67,66 @@ class Memory:
         self._weight = 0
         self._runs: OrderedDict[tuple[int, str], RunState] = OrderedDict()
         self._known_up_to: dict[int, bytes] = {}
+        self._unknown: dict[RunRef, RunState] = {}
         self._asked = self._missing = self._loaded = 0
-        self.expired: set[str] = set()
-        """Runs of the last recall whose payloads have expired."""
+        self.expired: set[tuple[int, str]] = set()
+        """Runs of the last batch whose payloads have expired."""
 
     def know(self, shard: int, newest: bytes) -> None:
         """From now on every batch of this shard is folded here; no key behind `newest` is known."""
         self._known_up_to[shard] = newest
 
-    def recall(self, shard: int, runs: Sequence[str]) -> list[RunState | None]:
-        """These runs, from memory or folded again from the ledger; None for those that were
-        deleted or are `expired`."""
-        self.expired = set()
+    def admit(self, shard: int, runs: Sequence[str]) -> None:
+        """Have these runs remembered; of those that the ledger may know, after `look_up`."""
         remembered = self._runs
         missing = [run for run in runs if (shard, run) not in remembered]
         self._asked += len(runs)
-        if missing:
-            self._missing += len(missing)
-            self._admit(shard, missing)
+        if not missing:
+            return
+        self._missing += len(missing)
+        known_up_to = self._known_up_to.get(shard, _LAST_KEY)
+        for run_id in missing:
+            key = run_key_bytes(run_id)
+            own = is_own_id(key)
+            state = remembered[shard, run_id] = RunState(
+                shard, key, run_id, run_id if own else None
+            )
+            if own or key <= known_up_to:
+                self._unknown[shard, key] = state
+
+    def look_up(self) -> None:
+        """Fold what the ledger has of the runs that were admitted.
+
+        Those that are deleted or `expired` are forgotten.
+
+        One question for all of a batch: after a batch was refused, its runs are looked up again.
+        """
+        unknown, self._unknown = self._unknown, {}
+        self.expired.clear()
+        if not unknown:
+            return
+        self._loaded += len(unknown)
+        try:
+            events, deleted, expired = self._load(list(unknown))
+            for stored in events:
+                state = unknown[stored.shard, stored.run]
+                if state.seen.add(stored.id):
+                    apply_stored(state, stored)
+        except BaseException:
+            for state in unknown.values():
+                del self._runs[state.shard, state.id]
+            raise
+        for ref, state in unknown.items():
+            if ref in expired:
+                self.expired.add((state.shard, state.id))
+            if ref in expired or ref in deleted:
+                del self._runs[state.shard, state.id]
+            else:
+                settle(state)
+
+    def recall(self, shard: int, runs: Sequence[str]) -> list[RunState | None]:
+        """These runs, which were admitted; None for those that were deleted or are `expired`."""
+        remembered = self._runs
         recalled: list[RunState | None] = []
         for run in runs:
             state = remembered.get((shard, run))
@@ -155,32 +197,6 @@ class Memory:
         known = self._known_up_to.get(shard)
         if known is not None and not is_own_id(key):
             self._known_up_to[shard] = max(known, key)
-
-    def _admit(self, shard: int, missing: Sequence[str]) -> None:
-        known_up_to = self._known_up_to.get(shard, _LAST_KEY)
-        unknown: dict[bytes, RunState] = {}
-        for run_id in missing:
-            key = run_key_bytes(run_id)
-            own = is_own_id(key)
-            state = RunState(shard, key, run_id, run_id if own else None)
-            if own or key <= known_up_to:
-                unknown[key] = state
-            else:
-                self._runs[shard, run_id] = state
-        if not unknown:
-            return
-        self._loaded += len(unknown)
-        events, deleted, expired = self._load([(shard, key) for key in unknown])
-        for stored in events:
-            state = unknown[stored.run]
-            if state.seen.add(stored.id):
-                apply_stored(state, stored)
-        for key, state in unknown.items():
-            if (shard, key) in expired:
-                self.expired.add(state.id)
-            elif (shard, key) not in deleted:
-                settle(state)
-                self._runs[shard, state.id] = state
 
 
 def apply_stored(state: RunState, stored: StoredEvent) -> None:

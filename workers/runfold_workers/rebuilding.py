@@ -2,8 +2,7 @@
 
 Two passes: runs by shard and key, statistics by hour. Each chunk is looked at without a lock
 (`verifying`), and only what is wrong is looked at again under the lock of its shard, and put right
-(`correcting`). Between two corrections a shard is left alone for a moment, so that its worker,
-which has to forget its runs each time, gets ahead.
+(`correcting`), in steps of which the fold notices little (`pacing`).
 
 Dies halfway: what was committed is right, and the job's progress says where to go on; chunks since
 the last note of it are looked at once more, which changes nothing.
@@ -11,7 +10,7 @@ the last note of it are looked at once more, which changes nothing.
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from runfold.crashing import crash_point
 from runfold_storage.batches import prepare_session
 from runfold_storage.days import correct_day
 from runfold_storage.jobs import Interrupted, finish_job, note_progress, take_up
-from runfold_storage.resting import Rests
+from runfold_storage.pacing import Pace
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Span
@@ -42,9 +41,6 @@ from .verifying import (
 )
 
 KIND: Final = "rebuild"
-CORRECTED_RUNS: Final = 200
-CORRECTED_EVENTS: Final = 20_000
-"""What one transaction corrects at most, unless one run has more events."""
 
 
 class Progress(Struct):
@@ -110,7 +106,7 @@ class _Rebuild:
         self._selection = selection
         self._progress = progress
         self._note = note
-        self._rests = Rests(stop)
+        self._pace = Pace(connection, stop)
 
     def run(self) -> None:
         if self._progress.phase == "runs":
@@ -122,7 +118,7 @@ class _Rebuild:
         self._statistics()
 
     def _runs(self) -> None:
-        """The shards take turns, so that one that rests holds nothing up."""
+        """The shards take turns."""
         after = self._progress.after
         for shard in shards_of(self._connection):
             after.setdefault(str(shard), BEFORE_ALL.hex())
@@ -138,10 +134,10 @@ class _Rebuild:
 
     def _correct(self, shard: int, wrong: Sequence[Wrong]) -> None:
         self._progress.unreadable += sum(not run.is_mendable for run in wrong)
-        for keys in portions(wrong):
-            self._rests.wait(shard)
-            corrected = correct_runs(self._connection, shard, keys)
-            self._rests.begin(shard)
+        for keys in self._pace.portions(mendable(wrong)):
+            with self._pace.holding():
+                corrected = correct_runs(self._connection, shard, keys)
+            self._pace.rest()
             self._progress.runs += corrected.runs
             if not self._selection.is_everything:
                 self._touch(corrected.spans)
@@ -185,17 +181,6 @@ class _Rebuild:
         ]
 
 
-def portions(wrong: Sequence[Wrong]) -> Iterator[list[bytes]]:
-    """What is corrected in one transaction each."""
-    keys: list[bytes] = []
-    events = 0
-    for run in wrong:
-        if not run.is_mendable:
-            continue
-        if keys and (len(keys) == CORRECTED_RUNS or events + run.events > CORRECTED_EVENTS):
-            yield keys
-            keys, events = [], 0
-        keys.append(run.key)
-        events += run.events
-    if keys:
-        yield keys
+def mendable(wrong: Sequence[Wrong]) -> list[tuple[bytes, int]]:
+    """The keys of those that can be put right, and how many events each has."""
+    return [(run.key, run.events) for run in wrong if run.is_mendable]

@@ -14,14 +14,14 @@ import psycopg
 from runfold_storage.batches import prepare_session
 from runfold_storage.days import Day, correct_day, day_of
 from runfold_storage.jobs import Interrupted
-from runfold_storage.resting import Rests
+from runfold_storage.pacing import Pace
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Span, spans_of
 
 from .comparing import Difference, wrong_day
 from .correcting import correct_runs, correct_span
-from .rebuilding import portions
+from .rebuilding import mendable
 from .selecting import Selection
 from .verifying import (
     Wrong,
@@ -98,16 +98,16 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
     """
     prepare_session(connection)
     corrected = 0
-    rests = Rests(stop)
+    pace = Pace(connection, stop)
     by_shard: dict[int, list[Wrong]] = defaultdict(list)
     for run in findings.runs:
         by_shard[run.shard].append(run)
     spans: set[Span] = set(spans_of(findings.rollups))
     for shard, runs in by_shard.items():
-        for keys in portions(runs):
-            rests.wait(shard)
-            done = correct_runs(connection, shard, keys)
-            rests.begin(shard)
+        for keys in pace.portions(mendable(runs)):
+            with pace.holding():
+                done = correct_runs(connection, shard, keys)
+            pace.rest()
             corrected += len(done.differences)
             # Their statistics went with them, and are wrong if those of the old rows were not.
             spans.update(done.spans)

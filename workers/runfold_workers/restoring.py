@@ -27,15 +27,15 @@ from runfold_storage.batches import prepare_session
 from runfold_storage.errors import RestoreRefused
 from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
 from runfold_storage.ledger import load_deleted
+from runfold_storage.pacing import Pace
 from runfold_storage.positions import count_shards, ensure_shards
-from runfold_storage.resting import Rests
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
 from runfold_storage.sums import Figures
 
 from . import retaining
 from .correcting import correct_runs
-from .rebuilding import portions
+from .rebuilding import mendable
 from .selecting import Selection
 from .verifying import verify_runs
 
@@ -137,7 +137,7 @@ class _Restore:
         self._ledger = ledger
         self._progress = progress
         self._note = note
-        self._rests = Rests(stop)
+        self._pace = Pace(connection, stop)
         self._shards = count_shards(connection)
         self._everything = Selection(shards=self._shards)
         self._is_folded = restored.is_folded(connection)
@@ -215,11 +215,11 @@ class _Restore:
             key = after.setdefault(str(shard), BEFORE_ALL.hex())
             while key is not None:
                 chunk = verify_runs(self._connection, shard, self._everything, bytes.fromhex(key))
-                for keys in portions(chunk.wrong):
+                for keys in self._pace.portions(mendable(chunk.wrong)):
+                    with self._pace.holding():
+                        self._progress.runs += correct_runs(self._connection, shard, keys).runs
                     if self._is_folded:
-                        self._rests.wait(shard)
-                    self._progress.runs += correct_runs(self._connection, shard, keys).runs
-                    self._rests.begin(shard)
+                        self._pace.rest()
                 key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
                 self._note()
 

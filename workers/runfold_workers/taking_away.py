@@ -6,7 +6,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -18,10 +18,13 @@ from runfold_storage.archive.steps import Step
 from runfold_storage.archive.tombstones import note_archived
 from runfold_storage.deletions import purge
 from runfold_storage.old_rollups import read_old_rollups, remove_rollups
-from runfold_storage.resting import Rests
+from runfold_storage.pacing import Pace
 
-STEP_RUNS: Final = 500
 STEP_ROLLUPS: Final = 2000
+WEIGHT: Final = 5
+"""In rows: of a run, with the attempts at its nodes, or of a rollup, with what counts in its day."""
+
+Item = TypeVar("Item")
 
 
 class TakingAway:
@@ -32,7 +35,7 @@ class TakingAway:
     ) -> None:
         self._connection = connection
         self._shards = shards
-        self._rests = Rests(stop)
+        self._pace = Pace(connection, stop)
 
     def begin(self) -> None:
         """End what someone did not live to end: what is archived goes, the rest is forgotten."""
@@ -45,24 +48,20 @@ class TakingAway:
     def mark(self, shard: int, runs: Sequence[UUID], now: datetime, *, gone: bool) -> list[UUID]:
         """Those of these runs that (still) are due take no more events from now on."""
         marked: list[UUID] = []
-        for portion in portions(runs):
-            self._rests.wait(shard)
+        for portion in self._portions(runs):
             marked += aging.mark(self._connection, shard, portion, now, gone=gone)
-            self._rests.begin(shard)
             crash_point("after_marking")
         return marked
 
     def payloads(self, shard: int, runs: Sequence[UUID]) -> None:
         """Events of runs that are marked."""
-        for portion in portions(runs):
+        for portion in self._portions(runs):
             purge(self._connection, shard, portion)
             aging.settle_marks(self._connection, shard, portion)
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
         """Rows of runs that are due, of which tombstones are left."""
-        self._rests.wait(shard)
-        aging.bury_aged(self._connection, shard, runs)
-        self._rests.begin(shard)
+        self._bury(shard, runs)
         self._remove_rows(shard, runs)
 
     def week(self, week: date) -> None:
@@ -72,7 +71,7 @@ class TakingAway:
     def rollups(self, shard: int, now: datetime) -> int:
         """Some statistics that are due; returns how many, 0: there are no more."""
         old = read_old_rollups(self._connection, shard, now, STEP_ROLLUPS)
-        return remove_rollups(self._connection, shard, [each.identity for each in old])
+        return self._remove_rollups(shard, [each.identity for each in old])
 
     def end(self) -> None:
         """What is left to do when all else is done."""
@@ -93,18 +92,29 @@ class TakingAway:
         elif step.kind == steps.ROWS:
             self._remove_rows(step.shard, step.runs)
         elif step.kind == steps.ROLLUPS:
-            remove_rollups(self._connection, step.shard, step.rollups)
+            self._remove_rollups(step.shard, step.rollups)
         elif step.kind == steps.TOMBSTONES:
             note_archived(self._connection, step.shard, step.runs)
         crash_point("before_step_end")
         steps.end(self._connection, step)
 
+    def _bury(self, shard: int, runs: Sequence[UUID]) -> None:
+        for portion in self._portions(runs):
+            aging.bury_aged(self._connection, shard, portion)
+
     def _remove_rows(self, shard: int, runs: Sequence[UUID]) -> None:
-        for portion in portions(runs):
+        for portion in self._portions(runs):
             aging.remove_rows(self._connection, shard, portion)
 
+    def _remove_rollups(self, shard: int, identities: Sequence[Sequence[Any]]) -> int:
+        return sum(
+            remove_rollups(self._connection, shard, portion)
+            for portion in self._portions(identities)
+        )
 
-def portions(runs: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    """What one transaction takes away at most."""
-    for first in range(0, len(runs), STEP_RUNS):
-        yield runs[first : first + STEP_RUNS]
+    def _portions(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+        """What one transaction takes away: the loop's body is a step that holds the shard."""
+        for portion in self._pace.portions((item, WEIGHT) for item in items):
+            with self._pace.holding():
+                yield portion
+            self._pace.rest()
