@@ -1,0 +1,254 @@
+"""Runs that are changed behind the fold: it forgets those, and goes on at once."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from itertools import count
+
+import psycopg
+import pytest
+
+from deliveries import SHARDS, Sender, fields_of, framed
+from histories import NOON_US
+from oracle import Event, project
+from runfold.ids import make_run_id, run_key
+from runfold.streams import agree_on_shards, connect, shard_of
+from runfold_storage import databases, deletions, pacing
+from runfold_storage.batches import prepare_session
+from runfold_storage.deletions import delete_run, delete_runs
+from runfold_storage.positions import change_behind, hold_shard, load_positions
+from runfold_storage.upkeep import make_deletion
+from runfold_workers.arrivals import StreamEntry
+from runfold_workers.committing import Committer
+from runfold_workers.metrics import Metrics
+from runfold_workers.ownership import Ownership
+from runfold_workers.pipelining import Pipeline
+from runfold_workers.worker import Worker, WorkerSettings
+from tables import read_projection
+from waiting import is_folded, running, wait_until
+
+pytestmark = pytest.mark.usefixtures("deployment")
+
+
+@pytest.fixture
+def given_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Shards that a worker forgets altogether, or asks the leases about."""
+    found: list[int] = []
+    for owner, name in ((Ownership, "doubt"), (Committer, "disown")):
+        real = getattr(owner, name)
+
+        def note(self: object, shard: int, real: object = real) -> None:
+            found.append(shard)
+            real(self, shard)  # type: ignore[operator]
+
+        monkeypatch.setattr(owner, name, note)
+    return found
+
+
+@pytest.fixture
+def connection(migrated_url: str) -> Iterator[psycopg.Connection]:
+    """A worker's connection."""
+    with databases.connect(migrated_url, autocommit=True) as connection:
+        yield connection
+
+
+def runs_of(name: str, runs: int) -> list[Event]:
+    """Runs of a project: started, annotated and completed."""
+    return [
+        event
+        for number in range(runs)
+        for event in (
+            started(f"{name}/{number}", project=name),
+            annotated(f"{name}/{number}", 1),
+            {"type": "completed", "run": f"{name}/{number}", "id": 2, "at_us": NOON_US + 5},
+        )
+    ]
+
+
+def started(run: str, **fields: object) -> Event:
+    return {"type": "started", "run": run, "id": 0, "at_us": NOON_US, "workflow": "w"} | fields
+
+
+def annotated(run: str, event_id: int) -> Event:
+    tags = {"last": str(event_id)}
+    return {"type": "annotated", "run": run, "id": event_id, "at_us": NOON_US + 1, "tags": tags}
+
+
+def entry(number: int, *events: Event) -> StreamEntry:
+    """A frame of these events, which are of one shard."""
+    return StreamEntry(shard_of(events[0]["run"], SHARDS), f"{number}-0", fields_of(events))
+
+
+def change(database: psycopg.Connection, run: str) -> None:
+    """As a correction does that writes what is there already."""
+    shard = shard_of(run, SHARDS)
+    with database.transaction():
+        hold_shard(database, shard)
+        change_behind(database, shard, [run_key(run)])
+
+
+def test_a_large_deletion_does_not_stop_the_fold(
+    database: psycopg.Connection,
+    connection: psycopg.Connection,
+    redis_url: str,
+    migrated_url: str,
+    given_up: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What another project sends meanwhile becomes visible before the deletion ends."""
+    monkeypatch.setattr(pacing, "LEAST", 5)
+    monkeypatch.setattr(pacing, "MOST", 5)
+    monkeypatch.setattr(deletions, "PAGE_RUNS", 50)
+    old, new = runs_of("old", 400), runs_of("new", 400)
+    visible: list[int] = []
+
+    def told(_: int, __: object) -> None:
+        found = database.execute("SELECT count(*) FROM runs WHERE project = 'new'").fetchone()
+        assert found is not None
+        visible.append(found[0])
+
+    worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
+    with connect(redis_url) as client, running(worker):
+        agree_on_shards(client, SHARDS)
+        before = Sender(redis_url, framed(old), pause_s=0)
+        before.start()
+        before.join()
+        wait_until(lambda: is_folded(client, database), what="the old runs to be folded")
+        given_up.clear()
+        beside = Sender(redis_url, framed(new, size=3), pause_s=0.004, tireless=True)
+        beside.start()
+        prepare_session(connection)
+        assert delete_runs(connection, make_deletion(project="old"), told=told) == 400
+        beside.finish()
+        wait_until(lambda: is_folded(client, database), what="everything to be folded")
+        assert given_up == []
+    assert visible[0] < visible[-1]
+    assert worker.metrics.registry.get_sample_value("runfold_worker_batches_refolded_total")
+    assert read_projection(database) == project(new, SHARDS)
+
+
+def test_the_next_event_after_a_deletion_does_not_wait_for_the_leases(
+    database: psycopg.Connection,
+    connection: psycopg.Connection,
+    redis_url: str,
+    migrated_url: str,
+    given_up: list[int],
+) -> None:
+    """The worker keeps the shard, and folds the batch that was refused once more."""
+    gone, stays = "a run", "another run"
+    assert shard_of(gone, 1) == shard_of(stays, 1)
+    events = [started(gone), started(stays)], [annotated(gone, 1), annotated(stays, 1)]
+    with connect(redis_url) as client, running(Worker(WorkerSettings(redis_url, migrated_url))):
+        agree_on_shards(client, SHARDS)
+        for number, some in enumerate(events):
+            sender = Sender(redis_url, framed(some), pause_s=0)
+            sender.start()
+            sender.join()
+            wait_until(lambda: is_folded(client, database), what="all to be folded")
+            if not number:
+                given_up.clear()
+                prepare_session(connection)
+                assert delete_run(connection, gone)
+        assert given_up == []
+    assert read_projection(database) == project([events[0][1], events[1][1]], SHARDS)
+
+
+def test_only_runs_that_were_changed_are_forgotten(
+    database: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    """What else is remembered of the shard need not be read again."""
+    metrics = Metrics()
+    committer = Committer(connection, metrics=metrics)
+    committer.own(range(SHARDS))
+    [changed, other, third, *_] = [
+        run for run in (make_run_id() for _ in range(40)) if shard_of(run, SHARDS) == 0
+    ]
+
+    def misses() -> float | None:
+        return metrics.registry.get_sample_value(
+            "runfold_worker_runs_recalled_total", {"result": "miss"}
+        )
+
+    committer.commit([entry(1, started(changed), started(other))])
+    change(database, changed)
+    committer.commit([entry(2, started(third))])  # refused at first
+    before = misses() or 0
+    committer.commit([entry(3, annotated(other, 1))])
+    assert misses() == before
+    committer.commit([entry(4, annotated(changed, 1))])
+    assert misses() == before + 1
+    expected = [started(changed), started(other), started(third)]
+    expected += [annotated(other, 1), annotated(changed, 1)]
+    assert read_projection(database) == project(expected, SHARDS)
+
+
+def test_changes_that_the_feed_has_forgotten_cost_no_exactness(
+    database: psycopg.Connection, connection: psycopg.Connection, migrated_url: str
+) -> None:
+    """The worker then forgets the whole shard."""
+    committer = Committer(connection)
+    committer.own(range(SHARDS))
+    committer.commit([entry(1, started("a run"))])
+    with databases.connect(migrated_url, autocommit=True) as deleting:
+        prepare_session(deleting)
+        assert delete_run(deleting, "a run")
+    database.execute("DELETE FROM changes")
+    committer.commit([entry(2, annotated("a run", 1))])
+    assert read_projection(database) == project([], SHARDS)
+
+
+def test_a_batch_that_was_refused_is_not_overtaken_again(
+    database: psycopg.Connection, connection: psycopg.Connection, migrated_url: str
+) -> None:
+    """Its shards are held meanwhile: however often runs are changed, each batch comes through."""
+    stop = threading.Event()
+
+    def change_for_ever() -> None:
+        with databases.connect(migrated_url, autocommit=True) as other:
+            while not stop.is_set():
+                change(other, "a run")
+
+    committer = Committer(connection)
+    committer.own(range(SHARDS))
+    committer.commit([entry(1, started("a run"))])
+    thread = threading.Thread(target=change_for_ever)
+    thread.start()
+    try:
+        for number in range(2, 50):
+            committer.commit([entry(number, annotated("a run", number))])
+    finally:
+        stop.set()
+        thread.join()
+    assert load_positions(database)[shard_of("a run", SHARDS)].position == "49-0"
+
+
+def test_refused_batches_are_freed_without_cyclic_collection(
+    database: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    """Which a worker has switched off: what a refusal held would stay for minutes."""
+    committer = Committer(connection)
+    committer.own(range(SHARDS))
+    numbers = count(1)
+    shard = shard_of("a run", SHARDS)
+
+    def refuse(batches: int) -> None:
+        for _ in range(batches):
+            change(database, "a run")
+            number = next(numbers)
+            pipeline.submit([entry(number, annotated("a run", number))])
+            pipeline.drain()
+
+    was_enabled = gc.isenabled()
+    with Pipeline(committer, lambda _: None) as pipeline:
+        refuse(30)
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            refuse(200)
+            grown = len(gc.get_objects()) - before
+        finally:
+            if was_enabled:
+                gc.enable()
+    assert load_positions(database)[shard].position == "230-0"
+    assert grown < 200
