@@ -21,9 +21,9 @@ REQUESTS = 40
 
 @contextmanager
 def gunicorn(redis_url: str, tmp_path: Path, *options: str, **env: str) -> Iterator[str]:
-    """Serve `web_app` with two gevent workers on a free port; leaving asks it to stop."""
+    """Serve `web_app` with a gevent worker on a free port; leaving asks it to stop."""
     log_path = tmp_path / "gunicorn.log"
-    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", "-b", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0"]
     command += [*options, "acceptance.web_app:app"]
     with log_path.open("w") as log:
         server = subprocess.Popen(
@@ -63,7 +63,7 @@ def gunicorn(redis_url: str, tmp_path: Path, *options: str, **env: str) -> Itera
 def test_workers_of_gunicorn_record_and_end(
     redis_url: str, tmp_path: Path, options: list[str], env: dict[str, str], path: str
 ) -> None:
-    """Requests that come together are all answered and recorded; the workers end when asked to."""
+    """Requests that come together are all answered and recorded; the worker ends when asked to."""
     with gunicorn(redis_url, tmp_path, *options, **env) as url, httpx.Client(timeout=30) as client:
 
         def get(number: int) -> str:

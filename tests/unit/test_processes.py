@@ -26,7 +26,7 @@ def test_residents_are_told_of_the_end() -> None:
 
 
 def test_only_a_forked_child_ends_abruptly() -> None:
-    """A process started as a program does not; a child that never imported us does."""
+    """A program does not; a process that was forked before our import does."""
     assert not processes.ends_abruptly()
     pid = os.fork()
     if pid == 0:
