@@ -84,6 +84,7 @@ def test_summary(migrated_url: str) -> None:
         "id": run,
         "project": "acme",
         "workflow": "report",
+        "incomplete": False,
         "status": "failed",
         "attempt": 2,
         "parent_run": "p",
