@@ -47,12 +47,10 @@ _FIELDS: Final = msgspec.json.Decoder(list[list[dict[str, Raw]]])
 _encode = msgspec.json.Encoder().encode
 
 
-def unpack_json(
-    frames: Sequence[bytes], mask: Callable[[dict[str, Raw]], object]
-) -> Unpacked | None:
+def unpack_json(frames: Sequence[bytes], mask: Callable[[bytes], bytes]) -> Unpacked | None:
     """The events of these frames; None when any of them wants a closer look.
 
-    `mask` is shown the further fields of each and may change them.
+    `mask` is given the further fields of each and returns what to keep of them.
     """
     text = b"[" + b",".join(frames) + b"]"
     try:
@@ -73,7 +71,7 @@ def unpack_json(
 def _to_columns(
     heads: list[list[_Head]],
     fields: list[list[dict[str, Raw]]],
-    mask: Callable[[dict[str, Raw]], object],
+    mask: Callable[[bytes], bytes],
 ) -> Unpacked | None:
     runs: dict[str, int] = {}
     rows = []
@@ -91,7 +89,6 @@ def _to_columns(
                 runs[run] = len(runs)
             del further["type"], further["run"], further["id"], further["at"]
             further.pop("v", None)
-            mask(further)
-            rows.append((runs[run], kind, head.id, at_us, _encode(further)))
+            rows.append((runs[run], kind, head.id, at_us, mask(_encode(further))))
     columns = Columns(list(runs), *zip(*rows, strict=True))
     return Unpacked(columns, [len(of_frame) for of_frame in heads])

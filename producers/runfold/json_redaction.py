@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Raw
 
 from .events import EVENT_CLASSES, Error, PlannedNode, Trigger, Usage
-from .payloads import decode_flat, is_fine
 from .redaction import REDACTED, Redactor
 
 Fields = dict[str, Raw]
@@ -49,34 +48,30 @@ _PAIRS: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_CONTAINERS: Final = frozenset((dict, list))
 _decode: Final = msgspec.json.Decoder().decode
 _decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_array: Final = msgspec.json.Decoder(list[Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def mask_fields(fields: Fields, redactor: Redactor) -> bool:
-    """Mask, in place, the fields of one event, with its envelope or without; whether any changed.
+def mask_body(body: bytes, redactor: Redactor) -> bytes:
+    """The fields of an event, with its envelope or without; those bytes if nothing is to be masked.
 
-    The fields hold JSON that was parsed before.
+    Raises what the parser raises when it is no JSON object.
     """
+    tree = _decode(body)
+    if type(tree) is dict and _OWN.keys() >= tree.keys() and _is_harmless_below(tree, redactor):
+        return body
+    fields = _decode_object(body)
     masked: Fields = {}
     for name, raw in fields.items():
         own = _OWN.get(name)
         if own is None and redactor.hides(name, _sample(raw)):
             masked[name] = _MASKED
-        else:
-            text = mask_json(raw, redactor, own or _NONE)
-            if text is not raw:
-                masked[name] = text
-    fields.update(masked)
-    return bool(masked)
-
-
-def mask_body(body: bytes, redactor: Redactor) -> bytes:
-    """The further fields of an event, those bytes if there is nothing to mask."""
-    fields = _decode_object(body)
-    return _encode(fields) if mask_fields(fields, redactor) else body
+        elif (value := _mask(raw, redactor, own or _NONE)) is not raw:
+            masked[name] = value
+    return _encode(fields | masked) if masked else body
 
 
 def mask_broken(text: bytes, redactor: Redactor) -> bytes:
@@ -94,22 +89,25 @@ def mask_broken(text: bytes, redactor: Redactor) -> bytes:
         return _PAIRS.sub(mask, text)
 
 
-def mask_json(raw: Raw, redactor: Redactor, own: Collection[str] = _NONE) -> Raw:
-    """One value; objects at its top may have the keys `own` whatever these say."""
-    text = bytes(raw)
-    if text[:1] not in (b"{", b"[") or _is_harmless(text, redactor):
-        return raw
-    return _mask(raw, redactor, own)
+def _is_harmless(tree: Any, redactor: Redactor) -> bool:
+    """Whether no key in it is sensitive, as of nearly all: known keys are compared as sets."""
+    if type(tree) is dict:
+        if not redactor.harmless.issuperset(tree):
+            for key, value in tree.items():
+                if redactor.hides(key, value):
+                    return False
+        return _is_harmless_below(tree, redactor)
+    for value in tree:
+        if type(value) in _CONTAINERS and not _is_harmless(value, redactor):
+            return False
+    return True
 
 
-def _is_harmless(text: bytes, redactor: Redactor) -> bool:
-    """Whether no key in it is sensitive; the parser itself looks at most payloads."""
-    try:
-        if redactor.harmless.issuperset(decode_flat(text)):
-            return True
-    except msgspec.ValidationError:  # not flat
-        pass
-    return is_fine(_decode(text), redactor)
+def _is_harmless_below(tree: dict[str, Any], redactor: Redactor) -> bool:
+    for value in tree.values():
+        if type(value) in _CONTAINERS and not _is_harmless(value, redactor):
+            return False
+    return True
 
 
 def _mask(raw: Raw, redactor: Redactor, own: Collection[str]) -> Raw:

@@ -24,7 +24,7 @@ from runfold.codec import (
 from runfold.errors import BrokenEvent, BrokenFrame
 from runfold.frames import EVENTS_FIELD, PACKED_FIELD, Columns, decode_frame, unpack
 from runfold.json_frames import unpack_json
-from runfold.json_redaction import mask_body, mask_broken, mask_fields
+from runfold.json_redaction import mask_body, mask_broken
 from runfold.redaction import Redactor
 from runfold.streams import shard_of
 from runfold.time_limits import EARLIEST_US, explain_time
@@ -214,7 +214,7 @@ def _read_json(
     """Readable frames of one shard, likewise."""
     if all(EVENTS_FIELD in entry.fields for entry in entries):
         frames_as_sent = [entry.fields[EVENTS_FIELD] for entry in entries]
-        unpacked = unpack_json(frames_as_sent, partial(mask_fields, redactor=redactor))
+        unpacked = unpack_json(frames_as_sent, partial(mask_body, redactor=redactor))
         if unpacked is not None:
             columns, counts = unpacked
             try:
