@@ -5,10 +5,10 @@ square brackets that says so. The object is read once, at the call, so that a la
 does not change what is recorded.
 """
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Raw
 
 from .codec import replace_unstorable
 from .events import ABSENT, MAX_EVENT_BYTES
@@ -25,9 +25,6 @@ _LARGE: Final = 2**1023
 """Surely within a double."""
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder()
-_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float
-decode_flat: Final = msgspec.json.Decoder(dict[str, str | _Number | bool | None]).decode
-"""Most payloads are flat objects: the parser itself sees that their values are harmless."""
 
 
 def encode_payload(value: object, redactor: Redactor, max_bytes: int = MAX_PAYLOAD_BYTES) -> Raw:

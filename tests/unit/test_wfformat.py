@@ -566,3 +566,35 @@ def _start_of(text: str) -> str:
     offset_hours = int(text[19:22])
     at = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp()
     return datetime.fromtimestamp(at - 3600 * offset_hours, UTC).isoformat()[:19]
+
+
+@pytest.mark.parametrize(
+    "start", ["0001-01-01T00:00:00Z", "1999-12-31T23:59:59Z", "9998-12-31T00:00:00Z"]
+)
+def test_a_trace_of_a_wrong_clock_is_refused_before_its_first_event(
+    tmp_path: Path, start: str
+) -> None:
+    """A clock that was never set must not stretch every chart."""
+    content = document(task("a", 5.0))
+    content["workflow"]["execution"]["executedAt"] = start
+    instance = read_instance(write(tmp_path, content))
+    with pytest.raises(WfFormatError, match=r"the start: .* is out of bounds.*correct executedAt"):
+        next(events(instance, project=None, latest_us=codec.to_us(datetime.now(UTC))))
+
+
+def test_a_trace_that_would_end_in_the_future_is_refused(tmp_path: Path) -> None:
+    """Its runtimes are wrong, or the clock of its machine was."""
+    content = document(task("a", 5.0))
+    content["workflow"]["execution"]["executedAt"] = datetime.now(UTC).isoformat()
+    instance = read_instance(write(tmp_path, content))
+    now_us = codec.to_us(datetime.now(UTC))
+    with pytest.raises(WfFormatError, match=r"the end: .* is out of bounds"):
+        next(events(instance, project=None, latest_us=now_us))
+
+
+def test_an_execution_without_tasks_has_its_makespan(tmp_path: Path) -> None:
+    """Its times are checked all the same."""
+    content = document(task("a", 5.0))
+    content["workflow"]["execution"]["tasks"] = []
+    instance = read_instance(write(tmp_path, content))
+    assert [each.type for each in events(instance, project=None)] == ["started", "completed"]

@@ -38,8 +38,8 @@ An event has at least a type, a run and a time:
   {"type": "completed", "run": "r1", "at": "2026-11-21T02:00:05Z"}
 A broken line is reported and left out, as is one from before the year 2000 or more than a day
 ahead (RUNFOLD_MAX_FUTURE_S); the exit code is 1 if there was one. Values under sensitive keys are
-masked (RUNFOLD_REDACT_KEYS). Sending a file again
-changes nothing. An event is accepted once Redis has answered.
+masked (RUNFOLD_REDACT_KEYS). Sending a file again changes nothing. An event is accepted once Redis
+has answered.
 """
 
 

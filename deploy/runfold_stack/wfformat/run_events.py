@@ -55,7 +55,7 @@ def events(
     run = run_id(instance, project=project)
     begin_us = codec.to_us(instance.executed_at)
     times = schedule(instance)
-    length_us = _to_us(max(instance.makespan_s, *(end_s for _, end_s in times.values())))
+    length_us = _to_us(max([instance.makespan_s, *(end_s for _, end_s in times.values())]))
     for what, at_us in (("the start", begin_us), ("the end", begin_us + length_us)):
         reason = explain_time(what, at_us, latest_us)
         if reason is not None:
