@@ -13,8 +13,8 @@ from runfold.codec import to_datetime
 from .rollups import DAY_US
 from .rows import StatsDifference, StatsKey
 
-# What is in question of one workflow, project, hour and shard is looked up in one go, along the index
-# of the workflow: LATERAL with OFFSET 0, for the planner does not know how few these are.
+# The rows of one workflow, project, hour and shard are looked up in one go, along the index of the
+# workflow: LATERAL with OFFSET 0, since the planner does not know how few these are.
 _EXTREMES: Final = """
     WITH gone AS MATERIALIZED (
         SELECT s.workflow, s.project, s.node, s.hour, s.status, s.shard

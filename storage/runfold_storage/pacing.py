@@ -1,8 +1,8 @@
 """The pace of work that takes shards from the fold: short steps, and rests in between.
 
-Invariant: a batch waits for one step at most. A step is as large as the last ones were fast, so that
-it holds its shard for some `HOLD_S`, whatever the machine, the runs and the statistics. After a step
-the work rests for as long as it worked, and for longer while the fold lies behind; so the fold has
+Invariant: a batch waits for one step at most. A step is as large as the last ones were fast, so
+that it holds its shard for some `HOLD_S`, whatever the machine, the runs and the statistics. After
+a step the work rests for as long as it worked, and for longer while the fold lies behind; so the fold has
 its share of the machine.
 """
 

@@ -1,8 +1,8 @@
 """How long from XADD until the run's row can be read, while another project is deleted.
 
 A history of one project is folded and indexed. Then a second project sends at a steady rate, as in
-`latency`: first by itself, then while a worker for jobs deletes all of the first. Of the latter only
-frames count that were sent between the job's beginning and its end. One worker folds all of it, so
+`latency`: first by itself, then while a worker for jobs deletes all of the first. Of the latter
+only frames count that were sent between the job's beginning and its end. One worker folds all of it, so
 its peak memory is that of the history and of both measurements.
 """
 

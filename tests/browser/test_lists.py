@@ -5,7 +5,8 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import httpx
-from playwright.sync_api import Browser, Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
 
 from posting import ended_run, event, failed_run, post
 
@@ -192,6 +193,30 @@ def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client
     expect(runs.locator("tbody tr").last).to_contain_text("1")
     page.get_by_label("Time").select_option("24h")
     expect(page).to_have_url(re.compile("last=24h"))
+
+
+@pytest.mark.parametrize("span", ["24h", "7d", "30d", "90d", "all"])
+def test_a_chart_draws_at_most_400_buckets(page: Page, api: httpx.Client, span: str) -> None:
+    """Whatever the service tells, with runs of the year 1 and 9999 among it."""
+    post(api, *ended_run("good", 90))
+
+    def swell(route: Route) -> None:
+        answer = route.fetch()
+        stats = answer.json()
+        if stats.get("buckets"):
+            (real,) = stats["buckets"]
+            starts = [f"{year:04}-01-01T00:00:00Z" for year in range(1, 10_000, 2)]
+            stats["buckets"] = [real | {"start": start} for start in starts] + [real]
+        route.fulfill(response=answer, json=stats)
+
+    page.route("**/api/v1/stats?*", swell)
+    page.goto(f"/stats?last={span}")
+    runs = page.locator("figure.chart").filter(
+        has=page.get_by_role("heading", name="Runs", exact=True)
+    )
+    expect(runs.locator("svg")).to_be_visible()
+    assert 1 <= runs.locator("g.bucket").count() <= 400
+    assert runs.locator("tbody tr").count() <= 400
 
 
 def test_days_are_those_of_the_viewer(page: Page, browser: Browser, api: httpx.Client) -> None:

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from runfold import Recorder
-from waiting import is_folded, wait_until, worker_thread
+from runfold_workers.worker import Worker, WorkerSettings
+from waiting import is_folded, running, wait_until
 
 SHARDS: Final = 8
 HOUR_NS: Final = 3600 * 10**9
@@ -37,10 +38,9 @@ def test_clocks_that_jump_between_the_events_of_a_run(
     clock = Clock()
     monkeypatch.setattr(time, "time_ns", clock)
     monkeypatch.setattr("runfold.recorder._now_ns", clock)
-    with (
-        worker_thread(redis_url, migrated_url, SHARDS),
-        Recorder(redis_url, heartbeat_s=0) as recorder,
-    ):
+    # The worker's clock is the one that jumps, so what was sent a moment ago may be days ahead.
+    settings = WorkerSettings(redis_url, migrated_url, SHARDS, max_future_s=10 * 365 * 86_400)
+    with running(Worker(settings)), Recorder(redis_url, heartbeat_s=0) as recorder:
         for jump_ns in JUMPS * 3:
             with recorder.run("w") as run:
                 with run.node("before"):

@@ -1,6 +1,7 @@
 """Exactly once in effect, on PostgreSQL: whatever fails, the tables are those of the definition."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
@@ -15,6 +16,7 @@ from histories import NOON_US, SHARDS, History, cut, histories, made_up_runs, to
 from oracle import Event, Projection, project
 from runfold.ids import make_run_id, run_key
 from runfold.streams import shard_of
+from runfold.time_limits import EARLIEST_US, MAX_FUTURE_S
 from runfold_storage import partitions, prepared
 from runfold_storage.databases import connect
 from runfold_storage.days import find_wrong_days
@@ -489,11 +491,12 @@ def test_a_ledger_that_knows_more_than_memory_is_believed(
 def test_events_at_the_ends_of_time_fold(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
-    """The years 1 and 9999, and the very second that clocks without a battery show.
+    """The year 2000 and almost a day from now, which are as far as a clock may be wrong.
 
     What claims to be of the future does not hide how far the fold is behind.
     """
-    times = {"first": -62_135_596_800_000_000, "epoch": 0, "last": 253_402_300_799_999_999}
+    latest_us = int((time.time() + MAX_FUTURE_S - 60) * 1e6)
+    times = {"first": EARLIEST_US, "last": latest_us}
     events = [started(run) | {"at_us": at_us} for run, at_us in times.items()]
     for number, event in enumerate(events, 1):
         committer_on(open_connection()).commit([frame_of(event, number=number)])

@@ -5,7 +5,7 @@ import json
 import logging
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fakeredis
@@ -297,3 +297,47 @@ def test_only_the_outermost_run_of_a_forked_child_is_flushed(
         with inherited.node("n"):
             pass
         assert flushed() == 1
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime.now(UTC) + timedelta(hours=25),
+        datetime.max.replace(tzinfo=UTC),
+    ],
+)
+def test_a_wrong_clock_is_refused_where_the_caller_can_see_it(
+    recorder: Recorder, recorded: Recorded, moment: datetime
+) -> None:
+    """`record` raises and names the field; `emit` and `queued_at` count a broken event."""
+    now = datetime.now(UTC)
+    for field in ("started_at", "finished_at", "queued_at"):
+        times = {"started_at": now} | {field: moment}
+        with pytest.raises(BrokenEvent, match=rf"^{field}: .* is out of bounds"):
+            recorder.record("w", **times)
+    with pytest.raises(BrokenEvent, match=r"^nodes\[0\]\.started_at: "):
+        recorder.record("w", started_at=now, nodes=[{"node": "n", "started_at": moment}])
+    recorder.emit(Started(run="emitted", workflow="w", at=moment))
+    recorder.emit(Logged(run="emitted", text="fine", at=now))
+    with recorder.run("w", id="begun", queued_at=moment):
+        pass
+    assert recorder.flush().dropped == 2
+    kinds = [(envelope.run, envelope.type) for envelope, _ in recorded()]
+    assert sorted(kinds) == [("begun", "completed"), ("begun", "started"), ("emitted", "logged")]
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(hours=23)]
+)
+def test_the_bounds_of_time_are_within_them(
+    recorder: Recorder, recorded: Recorded, moment: datetime
+) -> None:
+    """As an import of old traces needs it."""
+    recorder.record("w", started_at=moment)
+    recorder.emit(Started(run="emitted", workflow="w", at=moment))
+    with recorder.run("w", queued_at=moment):
+        pass
+    assert recorder.flush().dropped == 0
+    assert len(recorded()) == 6

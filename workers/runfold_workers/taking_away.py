@@ -22,7 +22,7 @@ from runfold_storage.pacing import Pace
 
 STEP_ROLLUPS: Final = 2000
 WEIGHT: Final = 5
-"""In rows: of a run, with the attempts at its nodes, or of a rollup, with what counts in its day."""
+"""In rows: a run with the attempts at its nodes, or a rollup with what counts in its day."""
 
 Item = TypeVar("Item")
 
