@@ -16,14 +16,14 @@ import psycopg
 
 from .positions import count_waiting_frames
 
-HOLD_S: Final = 0.01
+HOLD_S: Final = 0.02
 """How long a step should hold its shard."""
-LEAST: Final = 50
+LEAST: Final = 200
 MOST: Final = 10_000
 """Of rows or events that a step is about, unless one run has more."""
 BEHIND_FACTOR: Final = 4
 """So many times as long are rests while the fold lies behind."""
-LONGEST_REST_S: Final = 1.0
+LONGEST_REST_S: Final = 0.5
 _LOOK_EVERY_S: Final = 1.0
 
 Item = TypeVar("Item")

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -56,8 +57,9 @@ class Child:
     def release(self) -> None:
         """Let a child that is ready go; some understand it once more as an end."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{_GO}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended by itself
+            self._process.stdin.write(f"{_GO}\n")
+            self._process.stdin.flush()
 
     def answer(self) -> Any:
         """The next line that the child says, decoded."""
@@ -75,7 +77,8 @@ class Child:
     def stop(self) -> None:
         """Close the child's input, which ends it; kill it when it does not listen."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:

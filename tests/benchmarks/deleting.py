@@ -27,7 +27,8 @@ from runfold_workers.indexing import Indexing
 
 RATE: Final = 3_000
 _OTHER: Final = "other"
-_LONGEST_S: Final = 40.0
+_SLOWEST: Final = 250
+"""Runs a second: so long there are events beside a deletion, at least for half a minute."""
 _LOOK_S: Final = 0.05
 
 
@@ -52,7 +53,8 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
         alone.run()
         folded_mb = peak_bytes(worker.pid) / 1e6
         meter = Meter(worker=worker.pid, jobs=jobs.pid, **servers.pids)
-        beside = _Sending(servers, url, worker, _LONGEST_S)
+        longest_s = max(30.0, sizes.deleted_runs / _SLOWEST)
+        beside = _Sending(servers, url, worker, longest_s)
         deletion = _Deletion(url)
         beside.run(deletion)
         used = meter.read()

@@ -3,7 +3,8 @@
 A batch and its positions are one transaction, so a crash anywhere leaves all of it or none, and
 the positions tell which; what is remembered of the runs that it touched is dropped after every
 failure. A batch that was refused is folded once more with its shards held, so that nothing can come
-in between again; by then memory has forgotten the runs that were changed behind the fold. When
+in between again; by then memory has forgotten the runs that were changed behind the fold. So are
+the batches that follow, for whoever changes many runs goes on, and would have each refused. When
 the database refuses a batch for its data, the batch is cut in halves down to the event that is to
 blame, which becomes a dead letter in the same transaction as its neighbours. Every other failure
 goes up to the caller, who waits and tries again.
@@ -47,6 +48,9 @@ log = logging.getLogger(__name__)
 REFUSED = (PositionMoved, LedgerKnowsMore, *DATA_ERRORS)
 """What `write` raises when `recommit` of the same frames may have a way out."""
 
+HELD_BATCHES: Final = 50
+"""So many are folded with their shards held, after runs were changed behind the fold."""
+
 
 class Committer:
     """Folds and writes the frames of the shards it was given; one to a connection.
@@ -84,6 +88,12 @@ class Committer:
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
         self._unknown: set[int] = set()
+        self._to_be_held = 0
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether runs were changed behind the fold of late, and so may be again."""
+        return self._to_be_held > 0
 
     def own(self, shards: Sequence[int]) -> dict[int, Position]:
         """Fold these shards from now on, each from its committed position; returns the new ones."""
@@ -183,7 +193,7 @@ class Committer:
         `PositionMoved` where another worker has moved a shard.
         """
         try:
-            return [self._commit(entries)]
+            return [self._commit_holding(entries) if self.is_contended else self._commit(entries)]
         except REFUSED as error:
             is_moved = isinstance(error, PositionMoved)
         return self.recommit(entries, is_moved=is_moved)
@@ -247,6 +257,7 @@ class Committer:
             self.rewind()
             raise
         self.written(batch)
+        self._to_be_held -= self._to_be_held > 0
         return batch
 
     def _take_over(self, found: Mapping[int, Position]) -> None:
@@ -255,7 +266,10 @@ class Committer:
             if position.position != self.positions[shard].position:
                 raise PositionMoved(shard, self.positions[shard].position)
         moved = {shard: each for shard, each in found.items() if each != self.positions[shard]}
-        changed = load_changed_behind(self._reading, self.positions, moved) if moved else {}
+        if not moved:
+            return
+        self._to_be_held = HELD_BATCHES
+        changed = load_changed_behind(self._reading, self.positions, moved)
         for shard, runs in changed.items():
             if runs is None:
                 self._folder.forget(shard)

@@ -3,7 +3,7 @@
 Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both, and
 have the events of a small batch wait for twice as long. The next batch is folded on the assumption
 that the one on its way is committed; if it is not, both are folded once more, from the committed
-positions.
+positions, and for a while they do take turns.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,8 +40,13 @@ class Pipeline:
     def submit(self, entries: Sequence[StreamEntry]) -> None:
         """Fold these frames, wait until what was submitted before is committed, and write them.
 
-        Raises what writing the batches before raised, but for data that could be left out.
+        Raises what writing the batches before raised, but for data that could be left out. Where
+        others change the same shards, one batch at a time: what is folded ahead would be refused.
         """
+        if self._committer.is_contended:
+            self._settle()
+            self._tell(self._committer.commit(entries))
+            return
         try:
             folded = self._fold(entries)
             crash_point("after_fold")
@@ -92,7 +97,10 @@ class Pipeline:
         return _Folded(batch, write)
 
     def _recommit(self, entries: Sequence[StreamEntry], *, is_moved: bool) -> None:
-        for batch in self._committer.recommit(entries, is_moved=is_moved):
+        self._tell(self._committer.recommit(entries, is_moved=is_moved))
+
+    def _tell(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
             self._committed(batch)
 
     def _settle(self) -> bool:
