@@ -2,8 +2,8 @@
 
 Invariant: a batch waits for one step at most. A step is as large as the last ones were fast, so
 that it holds its shard for some `HOLD_S`, whatever the machine, the runs and the statistics. After
-a step the work rests for as long as it worked, and for longer while the fold lies behind; so the fold has
-its share of the machine.
+a step the work rests for as long as it worked, and for longer while the fold lies behind; so the
+fold has its share of the machine.
 """
 
 import threading

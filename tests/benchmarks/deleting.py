@@ -2,8 +2,8 @@
 
 A history of one project is folded and indexed. Then a second project sends at a steady rate, as in
 `latency`: first by itself, then while a worker for jobs deletes all of the first. Of the latter
-only frames count that were sent between the job's beginning and its end. One worker folds all of it, so
-its peak memory is that of the history and of both measurements.
+only frames count that were sent between the job's beginning and its end. One worker folds all of
+it, so its peak memory is that of the history and of both measurements.
 """
 
 import threading
