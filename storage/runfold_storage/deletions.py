@@ -124,7 +124,7 @@ def delete_runs(
     """Delete the runs that are meant, from `up_to` (by default the newest) on, older and older.
 
     `told` is given after each page how many went, and where the next one begins: its `after`.
-    Raises `Interrupted` once `stop` is set, after the step at hand.
+    Raises `Interrupted` once `stop` is set, after the step at hand, and `told` where to go on.
     After `batches.prepare_session`.
     """
     stop = stop or threading.Event()

@@ -31,6 +31,10 @@ class Collector:
         if time.monotonic() - self._full_at > WHEN_IDLE_S:
             self._collect()
 
+    def after_failure(self) -> None:
+        """What the attempt that failed remembered is part of cycles, and may be most of memory."""
+        self._collect()
+
     def _collect(self) -> None:
         gc.collect()
         self._full_at = time.monotonic()

@@ -103,6 +103,7 @@ class Worker:
                     delay_s,
                 )
                 self.metrics.started_over()
+                self._collector.after_failure()
                 if isinstance(error, PartitionMissing):
                     self._report_missing_partition()
                 self._stop.wait(delay_s)
