@@ -18,6 +18,7 @@ from runfold_storage.batches import prepare_session
 from runfold_storage.deletions import delete_run, delete_runs
 from runfold_storage.positions import change_behind, hold_shard, load_positions
 from runfold_storage.upkeep import make_deletion
+from runfold_workers import committing
 from runfold_workers.arrivals import StreamEntry
 from runfold_workers.committing import Committer
 from runfold_workers.metrics import Metrics
@@ -223,9 +224,10 @@ def test_a_batch_that_was_refused_is_not_overtaken_again(
 
 
 def test_refused_batches_are_freed_without_cyclic_collection(
-    database: psycopg.Connection, connection: psycopg.Connection
+    database: psycopg.Connection, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which a worker has switched off: what a refusal held would stay for minutes."""
+    monkeypatch.setattr(committing, "HELD_BATCHES", 0)  # so that each of them is refused
     committer = Committer(connection)
     committer.own(range(SHARDS))
     numbers = count(1)

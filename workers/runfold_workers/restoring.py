@@ -1,7 +1,7 @@
 """Restoring: what the archive has, back into a database, where nothing tells it any more.
 
-Tombstones first, so that what was deleted stays so; then events, those of another ledger too, if
-one can still be read; then all runs that the ledger has by now are folded, as in a rebuild; then
+Tombstones first, so that what was deleted stays so; then events, with the rows of their runs, and
+those of another ledger, if one can still be read; then all runs that the ledger has by now are folded, as in a rebuild; then
 rows, attempts and figures of what has no events. All of it may be done while workers fold, and
 again: what is there stays as it is.
 
@@ -9,6 +9,7 @@ Dies halfway: its progress names the last row group that is done.
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +29,7 @@ from runfold_storage.errors import RestoreRefused
 from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
 from runfold_storage.ledger import load_deleted
 from runfold_storage.pacing import Pace
+from runfold_storage.partitions import ensure_weeks, week_of
 from runfold_storage.positions import count_shards, ensure_shards
 from runfold_storage.rows import StatsKey
 from runfold_storage.run_keys import BEFORE_ALL
@@ -191,8 +193,19 @@ class _Restore:
     def _put(self, shard: int, events: list[restored.RestoredEvent]) -> None:
         gone = load_deleted(self._connection, [(shard, key) for key in {e.run for e in events}])
         left = [event for event in events if (shard, event.run) not in gone]
-        if left:
-            self._progress.events += restored.restore_events(self._connection, shard, left)
+        by_run: dict[bytes, list[restored.RestoredEvent]] = defaultdict(list)
+        for event in left:
+            by_run[event.run].append(event)
+        ensure_weeks(self._connection, {week_of(UUID(bytes=key)) for key in by_run})
+        weighed = ((key, len(events)) for key, events in by_run.items())
+        for keys in self._pace.portions(weighed):
+            events = [event for key in keys for event in by_run[key]]
+            # In one transaction: a worker takes the row of a run for what the ledger says of it.
+            with self._pace.holding(), self._connection.transaction():
+                self._progress.events += restored.restore_events(self._connection, shard, events)
+                self._progress.runs += correct_runs(self._connection, shard, keys).runs
+            if self._is_folded:
+                self._pace.rest()
 
     def _copy_ledger(self) -> None:
         """What another database has of the ledger, behind what it knows of deleted runs."""
