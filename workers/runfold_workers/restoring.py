@@ -1,9 +1,9 @@
 """Restoring: what the archive has, back into a database, where nothing tells it any more.
 
 Tombstones first, so that what was deleted stays so; then events, with the rows of their runs, and
-those of another ledger, if one can still be read; then all runs that the ledger has by now are folded, as in a rebuild; then
-rows, attempts and figures of what has no events. All of it may be done while workers fold, and
-again: what is there stays as it is.
+those of another ledger, if one can still be read; then all runs that the ledger has by now are
+folded, as in a rebuild; then rows, attempts and figures of what has no events. All of it may be
+done while workers fold, and again: what is there stays as it is.
 
 Dies halfway: its progress names the last row group that is done.
 """
