@@ -17,15 +17,15 @@ import redis
 from psycopg import sql
 
 from deliveries import SHARDS
-from runfold.streams import connect
-from runfold_stack.binaries import find_postgres, find_redis
+from runfold.protocol.streams import connect
 from runfold_stack.errors import ProgramNotFoundError
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
-from runfold_storage import databases
-from runfold_storage.batches import prepare_writing
+from runfold_stack.servers.binaries import find_postgres, find_redis
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
+from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.migrate import migrate
-from runfold_storage.positions import ensure_shards
+from runfold_storage.postgres import connections
+from runfold_storage.projections.batch_writer import prepare_writing
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
@@ -121,7 +121,7 @@ def _copied(server: PostgresServer, template: str) -> Iterator[str]:
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[psycopg.Connection]:
     """A connection to `migrated_url`, each statement a transaction of its own."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         yield connection
 
 

@@ -10,11 +10,11 @@ import redis
 
 from histories import made_up_runs, to_fields
 from oracle import Event, project, to_envelope
-from runfold.streams import connect, shard_of, stream_key
-from runfold_storage import databases
-from runfold_storage.positions import load_positions
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
+from runfold.protocol.streams import connect, shard_of, stream_key
+from runfold_storage.checkpoints.positions import load_positions
+from runfold_storage.postgres import connections
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.fold.frame_decoder import StreamEntry
 from tables import count, dead_letters, merge, read_projection
 from waiting import is_folded, wait_until
 
@@ -136,7 +136,7 @@ def fields_of(events: Sequence[Event]) -> dict[bytes, bytes]:
 
 def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
     """As a worker does that is started and stopped; `first` numbers the frames."""
-    with databases.connect(url, autocommit=True) as connection:
+    with connections.connect(url, autocommit=True) as connection:
         committer = Committer(connection)
         committer.own(range(SHARDS))
         frames = enumerate(framed(list(events)), first)
@@ -146,7 +146,7 @@ def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
 
 def look_into(url: str) -> psycopg.Connection:
     """A connection to read the tables with."""
-    return databases.connect(url, autocommit=True)
+    return connections.connect(url, autocommit=True)
 
 
 def expire_leases(database: psycopg.Connection) -> None:

@@ -14,11 +14,11 @@ import zstandard
 from hypothesis import strategies as st
 
 from oracle import Event, to_envelope
-from runfold.codec import Envelope, decode_body, seal
-from runfold.frames import encode_json_frame, encode_packed_frame
-from runfold.ids import derive_event_id, make_event_id
-from runfold.streams import shard_of
-from runfold_workers.arrivals import StreamEntry
+from runfold.protocol.codec import Envelope, decode_body, seal
+from runfold.protocol.frames import encode_json_frame, encode_packed_frame
+from runfold.protocol.ids import derive_event_id, make_event_id
+from runfold.protocol.streams import shard_of
+from runfold_workers.fold.frame_decoder import StreamEntry
 
 SHARDS = 3
 NOON_US = 1_767_268_800_000_000  # 2026-01-01T12:00:00Z

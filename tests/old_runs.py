@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 
 from oracle import Event, Projection
 from rebuilds import NEVER
-from runfold.ids import make_run_id, run_key
-from runfold_storage import databases
-from runfold_storage.archive.finding import ArchivedEvent, find_events
-from runfold_storage.archive.place import open_archive
+from runfold.protocol.ids import make_run_id, run_key
+from runfold_storage.archive.lookup import ArchivedEvent, find_events
+from runfold_storage.archive.store import open_archive
 from runfold_storage.jobs import add_job
-from runfold_storage.retention import hold_now
-from runfold_workers.retaining import KIND, Progress, retain
+from runfold_storage.postgres import connections
+from runfold_storage.retention.policies import hold_now
+from runfold_workers.retention.job import KIND, Progress, retain
 
 DAY_US = 86_400_000_000
 NOW_US = int(datetime.now(UTC).timestamp() * 1e6)
@@ -64,7 +64,7 @@ EVENTS = events_of(RUNS)
 def run_retention(url: str, archive: object = None) -> Progress:
     """Do all that is due by all policies; into an archive, if one is given."""
     archive_url = None if archive is None else str(archive)
-    with databases.connect(url, autocommit=True) as connection:
+    with connections.connect(url, autocommit=True) as connection:
         hold_now(connection)
         return retain(connection, add_job(connection, KIND, {}), NEVER, archive_url=archive_url)
 

@@ -14,12 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runfold.codec import Envelope
-from runfold.ids import is_own_id, run_key_bytes
-from runfold.streams import shard_of
-from runfold_storage.histogram import bin_of
+from runfold.protocol.codec import Envelope
+from runfold.protocol.ids import is_own_id, run_key_bytes
+from runfold.protocol.streams import shard_of
 from runfold_storage.parameters import UNKNOWN
-from runfold_storage.rows import NodeRow, RunRow, StatsKey
+from runfold_storage.records.histogram import bin_of
+from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rows import NodeRow, RunRow
 
 Event = dict[str, Any]
 RunRef = tuple[int, bytes]

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from histories import SHARDS
 from oracle import HOUR_US, SIGNS, Projection, Stat
-from runfold.codec import TYPES
-from runfold_storage.histogram import bin_of
-from runfold_storage.ledger import StoredEvent
-from runfold_storage.positions import Position
-from runfold_storage.rows import Batch, NodeRow, RunRow, StatsDifference, StatsKey
-from runfold_workers.memory import Loaded, RunRef
+from runfold.protocol.codec import TYPES
+from runfold_storage.checkpoints.positions import Position
+from runfold_storage.ledger.events import StoredEvent
+from runfold_storage.records.histogram import bin_of
+from runfold_storage.records.rollup import StatsDifference, StatsKey
+from runfold_storage.records.rows import Batch, NodeRow, RunRow
+from runfold_workers.fold.run_cache import Loaded, RunRef
 
 
 class Paper:

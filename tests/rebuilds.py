@@ -6,10 +6,10 @@ import psycopg
 
 from deliveries import SHARDS
 from runfold_storage.jobs import add_job
-from runfold_workers.comparing import Difference
-from runfold_workers.rebuilding import Progress, rebuild
-from runfold_workers.repairing import Findings, examine
-from runfold_workers.selecting import Selection
+from runfold_workers.integrity.diff import Difference
+from runfold_workers.integrity.rebuild import Progress, rebuild
+from runfold_workers.integrity.repair import Findings, examine
+from runfold_workers.integrity.selection import Selection
 
 EVERYTHING = Selection(shards=SHARDS)
 NEVER = threading.Event()

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 
 from runfold_api import Settings
-from runfold_api.serving import bind, make_server, url_of
-from runfold_workers.job_worker import JobWorker, JobWorkerSettings
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_api.server import bind, make_server, url_of
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.jobs.worker import JobWorker, JobWorkerSettings
 from waiting import running, wait_until
 
 

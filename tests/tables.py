@@ -8,8 +8,9 @@ import psycopg
 from psycopg import sql
 
 from oracle import SIGNS, Projection, Stat
-from runfold_storage.rows import NodeRow, RunRow, StatsKey
-from runfold_storage.unmerged import merge_differences, waiting_shards
+from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.rollups.pending_deltas import merge_differences, waiting_shards
 
 _TIMES = ("created_us", "queued_us", "started_us", "finished_us", "seen_us", "hour_us")
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from runfold.codec import decode_event
-from runfold.frames import encode_json_frame
-from runfold.streams import shard_of
-from runfold_storage.databases import connect
-from runfold_storage.event_pages import EventPage
-from runfold_storage.positions import ensure_shards
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.indexing import Indexing
+from runfold.protocol.codec import decode_event
+from runfold.protocol.frames import encode_json_frame
+from runfold.protocol.streams import shard_of
+from runfold_storage.checkpoints.positions import ensure_shards
+from runfold_storage.postgres.connections import connect
+from runfold_storage.queries.run.events import EventPage
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.fold.frame_decoder import StreamEntry
+from runfold_workers.jobs.search_indexing import Indexing
 from tables import merge
 
 SHARDS = 4

@@ -9,9 +9,9 @@ from typing import Protocol
 import psycopg
 import redis
 
-from runfold.streams import stream_key
-from runfold_storage.positions import load_positions
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold.protocol.streams import stream_key
+from runfold_storage.checkpoints.positions import load_positions
+from runfold_workers.consumer.worker import Worker, WorkerSettings
 
 
 def wait_until(

@@ -13,20 +13,21 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
-from runfold.intake import Intake
+from runfold.serialization.intake import Intake
+from runfold_api.ingest.stream_writer import StreamWriter
+from runfold_api.live.broker import Feed
+from runfold_api.live.run_subscriptions import RunFeed
+from runfold_api.openapi.document import RawSchemaPlugin, openapi_config
+from runfold_api.routes.metrics import MeteredApp, RequestMetrics
+from runfold_api.web.problems import handlers
+from runfold_api.web.query_params import check_query, run_filters
+from runfold_api.web.read_your_writes import provide_history
+from runfold_storage.admin import Upkeep
 from runfold_storage.history import History
-from runfold_storage.upkeep import Upkeep
 
-from . import health, live, pages, reads, upkeep, writes
-from .feed import Feed
-from .freshness import provide_history
-from .metrics import MeteredApp, RequestMetrics
-from .openapi import RawSchemaPlugin, openapi_config
-from .problems import handlers
-from .queries import check_query, run_filters
-from .run_feed import RunFeed
+from .routes import admin, health, ingest, live, static_files
+from .routes import history as reads
 from .settings import Settings
-from .stream_writer import StreamWriter
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -70,7 +71,7 @@ def create_app(settings: Settings) -> Litestar:
 
     api = Router(
         "/api/v1",
-        route_handlers=[*reads.ROUTES, *live.ROUTES, *writes.ROUTES, *upkeep.ROUTES],
+        route_handlers=[*reads.ROUTES, *live.ROUTES, *ingest.ROUTES, *admin.ROUTES],
         before_request=check_query,
         dependencies={
             "history": Provide(provide_history(history)),
@@ -81,7 +82,7 @@ def create_app(settings: Settings) -> Litestar:
     return MeteredApp(
         state=State({"feed": feed}),
         metrics=request_metrics,
-        route_handlers=[api, *health.ROUTES, *pages.ROUTES],
+        route_handlers=[api, *health.ROUTES, *static_files.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "live": Provide(lambda: streams, sync_to_thread=False),

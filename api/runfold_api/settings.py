@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from runfold.time_limits import MAX_FUTURE_S
+from runfold.protocol.time_limits import MAX_FUTURE_S
 
 MIB: Final = 1024 * 1024
 

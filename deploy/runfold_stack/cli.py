@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from runfold.errors import SettingInvalid
-from runfold_stack.commands import COMMANDS, Command, CommandModule, Context
-from runfold_stack.outcomes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, USAGE, explain
-from runfold_stack.output import Output, say
-from runfold_stack.settings import read_settings
+from runfold_stack.terminal.output import Output, say
+
+from .commands import COMMANDS, Command, CommandModule, Context
+from .exit_codes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, USAGE, explain
+from .settings import read_settings
 
 _EXAMPLES: Final = """\
 examples:

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
-from runfold.events import MAX_NAME
-from runfold.places import default_data_dir
-from runfold.streams import MAX_SHARDS
-from runfold.time_limits import MAX_FUTURE_S
-from runfold_storage.silence_limits import (
+from runfold.protocol.events import MAX_NAME
+from runfold.protocol.streams import MAX_SHARDS
+from runfold.protocol.time_limits import MAX_FUTURE_S
+from runfold.settings import default_data_dir
+from runfold_storage.checkpoints.liveness_limits import (
     DEFAULT_LIMITS,
     DEFAULT_QUEUED_S,
     DEFAULT_RUNNING_S,

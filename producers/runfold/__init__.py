@@ -8,9 +8,8 @@ with recorder.run("nightly-report", inputs={"day": "2026-11-21"}) as run:
         node.outputs = {"rows": 120}
 """
 
-from .emitter import Flushed
-from .errors import BrokenEvent, BrokenFrame, RunfoldError, SettingInvalid, ShardsDiffer
-from .events import (
+from runfold.delivery.emitter import Flushed
+from runfold.protocol.events import (
     Annotated,
     Cancelled,
     Completed,
@@ -27,11 +26,13 @@ from .events import (
     Trigger,
     Usage,
 )
-from .ids import make_run_id
-from .nodes import Node, current_node
-from .recorder import Recorder
-from .recording import RecordedNode
-from .runs import Run, current_run
+from runfold.protocol.ids import make_run_id
+from runfold.recording.finished_execution import RecordedNode
+from runfold.recording.node import Node, current_node
+from runfold.recording.recorder import Recorder
+from runfold.recording.run import Run, current_run
+
+from .errors import BrokenEvent, BrokenFrame, RunfoldError, SettingInvalid, ShardsDiffer
 from .settings import Settings
 
 __all__ = [

@@ -14,11 +14,36 @@ import msgspec
 from msgspec import Struct
 from redis.connection import parse_url
 
+from runfold.protocol.events import MAX_NAME
+from runfold.protocol.streams import DEFAULT_REDIS_URL, MAX_SHARDS
+from runfold.protocol.time_limits import MAX_FUTURE_S
+
 from .errors import SettingInvalid
-from .events import MAX_NAME
-from .places import default_redis_url
-from .streams import DEFAULT_REDIS_URL, MAX_SHARDS
-from .time_limits import MAX_FUTURE_S
+
+_SOCKET: Final = os.path.join("redis", "redis.sock")
+
+
+def default_data_dir(environ: Mapping[str, str], *, as_root: bool) -> str:
+    """The folder of `runfold up`: one a user (XDG base directories), one for root."""
+    if as_root:
+        return "/var/lib/runfold"
+    # The specification says to ignore a relative path.
+    base = environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(base, "runfold")
+
+
+def default_redis_url(environ: Mapping[str, str]) -> str:
+    """The Redis of `runfold up`, if that was ever called here, else the usual port.
+
+    If it is stopped at the moment, events wait for it.
+    """
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    home = environ.get("RUNFOLD_HOME", "").strip() or default_data_dir(environ, as_root=as_root)
+    socket = os.path.join(os.path.abspath(home), _SOCKET)
+    return f"unix://{socket}?db=0" if os.path.isdir(os.path.dirname(socket)) else DEFAULT_REDIS_URL
+
 
 MAX_SECONDS: Final = 86_400.0
 _TEN_YEARS_S: Final = 10 * 365 * 86_400.0

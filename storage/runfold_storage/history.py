@@ -18,32 +18,37 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
-from .errors import FoldBehind
-from .event_pages import EventPage, make_event_query
-from .export_formats import FORMATS
-from .exports import ExportedRun, read_pages
-from .failures import Failures, make_failure_query, read_failures
-from .filter_parameters import make_run_filter
-from .incidents import Incident, read_incidents
-from .one_run import OneRun
-from .parameters import check_choice
-from .positions import Position
-from .remembered_days import RememberedDays
-from .run_details import RunDetail
-from .run_lists import make_page, read_runs
-from .snapshots import Snapshots
-from .statistics import Stats, read_stats
-from .stats_queries import make_stats_query
-from .summaries import RunPage, Watermark
-from .tables import dead_letters
-from .watermarks import (
+from runfold_storage.checkpoints.incidents import Incident, read_incidents
+from runfold_storage.checkpoints.positions import Position
+from runfold_storage.filters.validation import make_run_filter
+from runfold_storage.postgres.connections import Snapshots
+from runfold_storage.queries.run.detail import RunDetail
+from runfold_storage.queries.run.events import EventPage, make_event_query
+from runfold_storage.queries.run.reader import OneRun
+from runfold_storage.queries.runs.export import ExportedRun, read_pages
+from runfold_storage.queries.runs.export_formats import FORMATS
+from runfold_storage.queries.runs.pages import make_page, read_runs
+from runfold_storage.queries.stats.day_cache import RememberedDays
+from runfold_storage.queries.stats.failures import Failures, make_failure_query, read_failures
+from runfold_storage.queries.stats.query import make_stats_query
+from runfold_storage.queries.stats.report import Stats, read_stats
+from runfold_storage.queries.stats.workflows import (
+    WorkflowPage,
+    make_workflow_query,
+    read_workflows,
+)
+from runfold_storage.read_models.summaries import RunPage, Watermark
+from runfold_storage.read_models.watermarks import (
     fold_behind,
     missing_shards,
     parse_positions,
     read_positions,
     read_watermark,
 )
-from .workflow_lists import WorkflowPage, make_workflow_query, read_workflows
+
+from .errors import FoldBehind
+from .parameters import check_choice
+from .tables import dead_letters
 
 TIMEOUT_S: Final = 15
 MAX_WAIT_S: Final = 10

@@ -18,9 +18,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from .databases import connect, make_engine
+from runfold_storage.ledger.partitions import ensure_weeks, weeks_ahead
+from runfold_storage.postgres.connections import connect, make_engine
+
 from .errors import DatabaseUnreachable, SchemaOutdated
-from .partitions import ensure_weeks, weeks_ahead
 from .tables import metadata
 
 _LOCK: Final = 0x52464D47  # 'RFMG'

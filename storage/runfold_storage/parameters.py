@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final
 from zoneinfo import available_timezones as _available_timezones
 
-from runfold.events import MAX_NAME
+from runfold.protocol.events import MAX_NAME
 
 from .errors import BadParameter
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import redis
 
-from runfold.codec import encode_event
-from runfold.frames import decode_frame
-from runfold.streams import agree_on_shards, stream_key
-from runfold_stack.privileges import command_as
+from runfold.protocol.codec import encode_event
+from runfold.protocol.frames import decode_frame
+from runfold.protocol.streams import agree_on_shards, stream_key
+from runfold_stack.servers.privileges import command_as
 
 RUNFOLD = (sys.executable, "-P", "-m", "runfold_stack.cli")
 PATIENCE_S = 60.0

@@ -14,8 +14,8 @@ import msgspec
 import redis
 
 from runfold import Recorder
-from runfold.codec import decode_event, to_datetime
-from runfold.emitter import Flushed
+from runfold.delivery.emitter import Flushed
+from runfold.protocol.codec import decode_event, to_datetime
 
 PARTS = 5
 

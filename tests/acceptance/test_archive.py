@@ -9,7 +9,7 @@ import pytest
 from acceptance.cli_processes import environ, runfold
 from old_runs import EVENTS, KEPT_PROJECT, OLD, OLD_OWN
 from oracle import to_envelope
-from runfold.codec import encode_event
+from runfold.protocol.codec import encode_event
 from told import fold
 
 

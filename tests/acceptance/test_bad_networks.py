@@ -23,7 +23,7 @@ from deliveries import (
 )
 from network import Link
 from runfold import Recorder
-from runfold.streams import agree_on_shards, connect
+from runfold.protocol.streams import agree_on_shards, connect
 from waiting import is_folded, wait_until
 
 EVENTS = 6000

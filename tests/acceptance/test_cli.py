@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from acceptance.cli_processes import RUNFOLD, Up, environ, is_alive, runfold, wait_for
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.history import History
 
 MONTAGE = {

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.cli_processes import environ, recorded_events, runfold
-from runfold.streams import connect, dropped_events
-from runfold_stack.redis_server import RedisServer
+from runfold.protocol.streams import connect, dropped_events
+from runfold_stack.servers.redis_server import RedisServer
 
 MakeRedis = Callable[..., RedisServer]
 
 RUNNER = """
 import os
-from runfold import Logged, Recorder
+from runfold import Logged; from runfold import Recorder
 recorder = Recorder(heartbeat_s=0)
 for number in range(5):
     for each in range(20):
@@ -26,7 +26,7 @@ os._exit(0)
 """
 
 DROPPER = """
-from runfold import Logged, Recorder
+from runfold import Logged; from runfold import Recorder
 recorder = Recorder(
     heartbeat_s=0, buffer_events=10, buffer_wait_s=0.1, backpressure="drop_oldest", exit_flush_s=0
 )

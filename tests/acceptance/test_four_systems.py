@@ -15,11 +15,11 @@ import pytest
 import redis
 
 from runfold import Recorder
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
-from runfold_storage.databases import connect
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.history import History
 from runfold_storage.migrate import head, migrate
+from runfold_storage.postgres.connections import connect
 from services import serving, working
 from waiting import wait_until
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from acceptance.cli_processes import RUNFOLD, environ, runfold
+from runfold_storage.admin import Upkeep
 from runfold_storage.jobs import Job, read_job
-from runfold_storage.upkeep import Upkeep
 from told import fold, whole_run
 from waiting import wait_until
 

@@ -19,10 +19,10 @@ from acceptance.cli_processes import RUNFOLD, environ
 from acceptance.worker_processes import StartWorker
 from deliveries import SHARDS, Sender, framed
 from oracle import Event
-from runfold.streams import agree_on_shards, connect
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
-from runfold_stack.watching.event_stream import Away, Received, follow
+from runfold.protocol.streams import agree_on_shards, connect
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
+from runfold_stack.watch.sse_client import Away, Received, follow
 from runfold_storage.migrate import migrate
 from waiting import wait_until
 

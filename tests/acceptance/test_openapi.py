@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
 from services import serving
 from told import fold, whole_run
 
@@ -70,7 +70,7 @@ def is_told_by_words_alone(response: Any) -> bool:
 
 def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """All routes, with a bounded number of requests that are the same each time."""
-    monkeypatch.setattr("runfold_api.freshness.MAX_WAIT_S", 0.02)
+    monkeypatch.setattr("runfold_api.web.read_your_writes.MAX_WAIT_S", 0.02)
     schema = schemathesis.openapi.from_dict(service.get("/api/openapi.json").json())
     schema.config.update(base_url=str(service.base_url))
     wrong = {}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from runfold.frames import decode_frame
-from runfold.segments import look_into
+from runfold.protocol.frames import decode_frame
+from runfold.spool.segment import look_into
 from waiting import wait_until
 
 RUNS = 8

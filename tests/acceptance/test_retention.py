@@ -13,7 +13,7 @@ import pytest
 from acceptance.cli_processes import environ, runfold
 from deliveries import look_into
 from old_runs import archived
-from runfold.ids import make_run_id
+from runfold.protocol.ids import make_run_id
 from tables import count
 from told import fold
 

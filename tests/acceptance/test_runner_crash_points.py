@@ -15,11 +15,11 @@ from deliveries import SHARDS, look_into
 from histories import as_recorded, made_up_runs
 from oracle import Event, project, to_envelope
 from runfold import Heartbeat, Recorder
-from runfold.codec import encode_event
-from runfold.crashing import POINTS
-from runfold.frames import decode_frame
-from runfold.streams import agree_on_shards, connect, stream_key
-from runfold_stack.redis_server import RedisServer
+from runfold.crash_points import POINTS
+from runfold.protocol.codec import encode_event
+from runfold.protocol.frames import decode_frame
+from runfold.protocol.streams import agree_on_shards, connect, stream_key
+from runfold_stack.servers.redis_server import RedisServer
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
 

@@ -23,8 +23,8 @@ from deliveries import (
 )
 from histories import NOON_US
 from oracle import Event
-from runfold.streams import agree_on_shards, connect, shard_of, stream_key
-from runfold_storage.incidents import read_incidents
+from runfold.protocol.streams import agree_on_shards, connect, shard_of, stream_key
+from runfold_storage.checkpoints.incidents import read_incidents
 from runfold_workers.crash_points import JOB_POINTS, POINTS
 from tables import dead_letters
 from waiting import wait_until, worker_thread

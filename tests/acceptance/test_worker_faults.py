@@ -17,12 +17,12 @@ from deliveries import (
     leases,
     look_into,
 )
-from runfold.streams import agree_on_shards, connect, stream_key
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
-from runfold_storage import databases
+from runfold.protocol.streams import agree_on_shards, connect, stream_key
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.migrate import migrate
-from runfold_storage.positions import load_positions
+from runfold_storage.postgres import connections
 from waiting import wait_until
 
 
@@ -64,7 +64,7 @@ def test_redis_that_crashes(
     server = make_redis()
     with (
         connect(server.url) as client,
-        databases.connect(migrated_url, autocommit=True) as database,
+        connections.connect(migrated_url, autocommit=True) as database,
     ):
         agree_on_shards(client, SHARDS)
         worker = start_worker(server.url, migrated_url)
@@ -81,7 +81,7 @@ def test_redis_that_crashes(
         assert sender.failures
     with (
         connect(server.url) as client,
-        databases.connect(migrated_url, autocommit=True) as database,
+        connections.connect(migrated_url, autocommit=True) as database,
     ):
         assert_exact(client, database, events)
     worker.assert_lives()

@@ -21,7 +21,7 @@ from deliveries import (
     look_into,
     owners,
 )
-from runfold.streams import agree_on_shards, connect
+from runfold.protocol.streams import agree_on_shards, connect
 from waiting import wait_until
 
 

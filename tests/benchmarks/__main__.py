@@ -15,7 +15,7 @@ from benchmarks.filling import fill
 from benchmarks.profiling import Profile
 from benchmarks.servers import Servers, open_servers
 from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
-from runfold_workers.indexing import Indexing
+from runfold_workers.jobs.search_indexing import Indexing
 
 _AT_A_TIME: Final = 50_000
 PARTS: Final = (

@@ -15,8 +15,8 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.workload import Frame, envelopes, frames
-from runfold.codec import TYPE_NUMBERS, Envelope
-from runfold.ids import run_key
+from runfold.protocol.codec import TYPE_NUMBERS, Envelope
+from runfold.protocol.ids import run_key
 
 ROWS_A_TRANSACTION: Final = 20_000
 

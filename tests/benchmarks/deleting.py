@@ -21,9 +21,9 @@ from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from benchmarks.working import await_folded, last_ids, start_worker
 from benchmarks.workload import PROJECT
+from runfold_storage.admin import Upkeep
 from runfold_storage.jobs import Job
-from runfold_storage.upkeep import Upkeep
-from runfold_workers.indexing import Indexing
+from runfold_workers.jobs.search_indexing import Indexing
 
 RATE: Final = 3_000
 _OTHER: Final = "other"

@@ -15,8 +15,8 @@ import redis
 from benchmarks import month
 from benchmarks.children import Child, arguments, say
 from benchmarks.workload import EVENTS_PER_RUN, Encoder, Fields, envelopes, frames
-from runfold import streams
-from runfold.codec import Envelope
+from runfold.protocol import streams
+from runfold.protocol.codec import Envelope
 
 _CHUNK_BYTES: Final = 64 * 1024 * 1024
 _PIPELINE_BYTES: Final = 2 * 1024 * 1024

@@ -18,7 +18,7 @@ from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from benchmarks.working import Folded, fold_all, start_worker
 from benchmarks.workload import NODES_PER_RUN
-from runfold import streams
+from runfold.protocol import streams
 
 
 def measure(servers: Servers, sizes: Sizes, figures: Figures, profile: Profile | None) -> None:

@@ -4,7 +4,7 @@ import logging
 import threading
 
 from benchmarks.children import arguments, await_end, await_go
-from runfold_workers.job_worker import JobWorker, JobWorkerSettings
+from runfold_workers.jobs.worker import JobWorker, JobWorkerSettings
 
 
 def main() -> None:

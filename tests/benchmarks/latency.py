@@ -22,7 +22,7 @@ from benchmarks.metering import Meter, per_event
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from benchmarks.working import StreamId, await_positions, load_positions, parse_id, start_worker
-from runfold.ids import run_key
+from runfold.protocol.ids import run_key
 
 RATES: Final = (5_000, 50_000)
 WARM_UP_S: Final = 1.5

@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.workload import EVENTS_PER_RUN, run_event
-from runfold import streams
-from runfold.codec import Envelope, seal
-from runfold.ids import make_run_id
+from runfold.protocol import streams
+from runfold.protocol.codec import Envelope, seal
+from runfold.protocol.ids import make_run_id
 
 DAYS: Final = 30
 DAY_US: Final = 86_400_000_000

@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, ForeignKey, Text, create_engine, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from benchmarks.workload import envelopes
-from runfold.codec import to_datetime
+from runfold.protocol.codec import to_datetime
 
 
 class _Base(DeclarativeBase):

@@ -16,7 +16,7 @@ import redis
 
 from benchmarks.children import arguments, await_go, await_line, say
 from benchmarks.workload import EVENTS_PER_RUN, PROJECT, Encoder, Fields, Frame, envelopes
-from runfold import streams
+from runfold.protocol import streams
 
 TICK_S: Final = 0.005
 _SAMPLE_EVERY_S: Final = 0.05

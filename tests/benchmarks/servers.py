@@ -12,9 +12,9 @@ from typing import Final
 import psycopg
 import redis
 
-from runfold_stack.local import LocalStack, open_stack
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.redis_server import RedisServer
+from runfold_stack.servers.local_stack import LocalStack, open_stack
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.migrate import migrate
 
 _WORN_SEGMENTS: Final = 20

@@ -4,7 +4,7 @@ import threading
 
 from benchmarks.children import arguments, await_end, await_go, say
 from runfold_api import Settings
-from runfold_api.serving import bind, keep_for_good, make_server, url_of
+from runfold_api.server import bind, keep_for_good, make_server, url_of
 
 
 def main() -> None:

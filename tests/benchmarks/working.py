@@ -16,8 +16,8 @@ import redis
 from benchmarks.children import Child, arguments, await_end, await_go
 from benchmarks.metering import Meter, peak_bytes
 from benchmarks.servers import Servers
-from runfold import streams
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold.protocol import streams
+from runfold_workers.consumer.worker import Worker, WorkerSettings
 
 POLL_S: Final = 0.01
 _LOOK_AT_MEMORY_S: Final = 0.5

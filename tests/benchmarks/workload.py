@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 import zstandard
 from msgspec import Raw
 
-from runfold import streams
-from runfold.codec import Envelope, seal
-from runfold.events import Completed, Event, NodeFinished, NodeStarted, Started, Usage
-from runfold.frames import encode_json_frame, encode_packed_frame
-from runfold.ids import make_run_id
+from runfold.protocol import streams
+from runfold.protocol.codec import Envelope, seal
+from runfold.protocol.events import Completed, Event, NodeFinished, NodeStarted, Started, Usage
+from runfold.protocol.frames import encode_json_frame, encode_packed_frame
+from runfold.protocol.ids import make_run_id
 
 EVENTS_PER_RUN: Final = 10
 NODES_PER_RUN: Final = 4

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from deliveries import fold
 from old_runs import EVENTS, OLD, OLD_OWN, run_retention
-from runfold_storage.retention import Policy, set_policy
+from runfold_storage.retention.policies import Policy, set_policy
 from services import serving
 
 

@@ -4,10 +4,10 @@ import httpx
 from playwright.sync_api import Browser, Page, expect
 
 from posting import ended_run, post
-from runfold_storage.databases import connect
+from runfold_storage.admin import Upkeep
 from runfold_storage.jobs import Job, note_progress, start_job
-from runfold_storage.upkeep import Upkeep
-from runfold_workers.deleting import Progress
+from runfold_storage.postgres.connections import connect
+from runfold_workers.jobs.delete_runs import Progress
 from services import doing_jobs, serving
 
 ROWS = "table.jobs tbody tr"

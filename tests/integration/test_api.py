@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from conftest import MakePostgres, MakeRedis
-from runfold.frames import decode_frame
-from runfold_api import freshness
+from runfold.protocol.frames import decode_frame
+from runfold_api.web import read_your_writes
 from runfold_storage.migrate import migrate
 from services import serving, working
 from told import START, event, fold, whole_run
@@ -252,7 +252,7 @@ def test_waiting_in_vain(
 ) -> None:
     """Without a worker the wait has an end, and says which shard is behind."""
     fold(migrated_url, whole_run("a", 0))
-    monkeypatch.setattr(freshness, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(read_your_writes, "MAX_WAIT_S", 0.05)
     for position in ("3:9999999999999-0", '{"3": "9999999999999-0"}', "99:1-1"):
         answer = api.get("/api/v1/runs/a", params={"wait_for": position})
         assert "shard" in problem(answer, 503, "fold-behind")["detail"]

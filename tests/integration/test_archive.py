@@ -25,15 +25,15 @@ from old_runs import (
 )
 from oracle import Event, project
 from rebuilds import differences
-from runfold.ids import run_key
-from runfold.streams import shard_of
-from runfold_storage.archive import writing
-from runfold_storage.archive.place import Archive, open_archive
-from runfold_storage.archive.purging import purge
-from runfold_storage.deletions import delete_run
+from runfold.protocol.ids import run_key
+from runfold.protocol.streams import shard_of
+from runfold_storage.archive import file_writer
+from runfold_storage.archive.purge import purge
+from runfold_storage.archive.store import Archive, open_archive
+from runfold_storage.checkpoints.incidents import read_incidents
 from runfold_storage.errors import ArchiveUnusable
-from runfold_storage.incidents import read_incidents
-from runfold_storage.retention import Policy, set_policy
+from runfold_storage.retention.policies import Policy, set_policy
+from runfold_storage.retention.run_deletion import delete_run
 from tables import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
@@ -183,8 +183,8 @@ def test_a_large_archive_is_cut_into_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And no run is cut in two; each is found in its own file."""
-    monkeypatch.setattr(writing, "GROUP_ROWS", 7)
-    monkeypatch.setattr(writing, "FILE_BYTES", 1500)
+    monkeypatch.setattr(file_writer, "GROUP_ROWS", 7)
+    monkeypatch.setattr(file_writer, "FILE_BYTES", 1500)
     runs = [a_run(100) for _ in range(60)]
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))

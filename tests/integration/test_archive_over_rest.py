@@ -9,7 +9,7 @@ import pytest
 
 from deliveries import fold
 from old_runs import EVENTS, OLD, OLD_OWN, run_retention
-from runfold_storage.retention import Policy, set_policy
+from runfold_storage.retention.policies import Policy, set_policy
 from services import serving
 
 

@@ -16,15 +16,15 @@ from deliveries import SHARDS, fold
 from old_runs import EVENTS, KEPT_PROJECT, OLD, OLD_OWN, events_of, run_retention
 from oracle import project
 from rebuilds import NEVER, differences
-from runfold_stack.addresses import choose_port
-from runfold_storage import databases
-from runfold_storage.archive.place import open_archive
+from runfold_stack.processes.ports import choose_port
+from runfold_storage.archive.store import open_archive
+from runfold_storage.checkpoints.incidents import read_incidents
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.history import History
-from runfold_storage.incidents import read_incidents
 from runfold_storage.jobs import add_job
-from runfold_storage.retention import Policy, set_policy
-from runfold_workers.restoring import KIND, restore
+from runfold_storage.postgres import connections
+from runfold_storage.retention.policies import Policy, set_policy
+from runfold_workers.retention.restore import KIND, restore
 from tables import read_projection
 from waiting import wait_until
 
@@ -87,7 +87,7 @@ def test_there_and_back(
             assert detail is not None
             assert (detail.source, detail.payloads) == ("archive", "archived")
         assert history.run("no such run") is None
-    with databases.connect(other_url, autocommit=True) as other:
+    with connections.connect(other_url, autocommit=True) as other:
         archive = open_archive(url)
         assert "hunter2" not in archive.shown
         restore(other, add_job(other, KIND, {}), NEVER, archive)

@@ -10,13 +10,13 @@ import pytest
 from deliveries import SHARDS, fold
 from old_runs import DAY_US, EVENTS, NOW_US, OLD, OLD_OWN, a_run, events_of, run_retention
 from oracle import Event
-from runfold.ids import make_run_id
-from runfold_storage import aging
-from runfold_storage.archive.place import open_archive
+from runfold.protocol.ids import make_run_id
+from runfold_storage.admin import Upkeep
+from runfold_storage.archive.store import open_archive
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.history import History
-from runfold_storage.retention import Policy, set_policy
-from runfold_storage.upkeep import Upkeep
+from runfold_storage.retention import run_expiry
+from runfold_storage.retention.policies import Policy, set_policy
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -130,7 +130,7 @@ def test_what_is_gone_says_so(
             rows = database.execute("SELECT run FROM runs WHERE shard = %s", (shard,)).fetchall()
             now = everyone.runs[0].started_at
             assert now is not None
-            aging.mark(database, shard, [run for (run,) in rows], now, gone=False)
+            run_expiry.mark(database, shard, [run for (run,) in rows], now, gone=False)
         assert history.runs().runs == everyone.runs  # marked, and at it
         run_retention(migrated_url)
         detail = history.run(run)
@@ -195,8 +195,8 @@ def test_one_row_group_is_read(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the files of a week, whatever their number: those of a key's shard and range."""
-    monkeypatch.setattr("runfold_storage.archive.writing.GROUP_ROWS", 50)
-    monkeypatch.setattr("runfold_storage.archive.writing.FILE_BYTES", 20_000)
+    monkeypatch.setattr("runfold_storage.archive.file_writer.GROUP_ROWS", 50)
+    monkeypatch.setattr("runfold_storage.archive.file_writer.FILE_BYTES", 20_000)
     runs = [a_run(100 - n / 1000) for n in range(400)]
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
@@ -208,7 +208,7 @@ def test_one_row_group_is_read(
         opened.append(os.path.dirname(path).split("/")[0])
         return reading(archive, path)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("runfold_storage.archive.place.Archive.reading", noted)
+    monkeypatch.setattr("runfold_storage.archive.store.Archive.reading", noted)
     with History(migrated_url, archive_url=str(tmp_path)) as history:
         detail = history.run(runs[123][0]["run"])
     assert detail is not None

@@ -5,11 +5,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from runfold.codec import TYPES
-from runfold_storage import batches, prepared
+from runfold.protocol.codec import TYPES
 from runfold_storage.errors import LedgerKnowsMore, PositionMoved
-from runfold_storage.partitions import OWN_IDS
-from runfold_storage.rows import Advance, Batch, NodeRow, RunRow, StatsDifference, StatsKey
+from runfold_storage.ledger.partitions import OWN_IDS
+from runfold_storage.projections import batch_encoding, batch_writer
+from runfold_storage.records.rollup import StatsDifference, StatsKey
+from runfold_storage.records.rows import Advance, Batch, NodeRow, RunRow
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -138,7 +139,7 @@ WHAT = {
 def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
     """What is in the tables after this batch; nothing of it stays."""
     with database.transaction(force_rollback=True):
-        batches.write_batch(database, prepared.prepare(batch))
+        batch_writer.write_batch(database, batch_encoding.prepare(batch))
         found = {
             table: database.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
             for table, columns in WHAT.items()
@@ -168,11 +169,11 @@ def test_all_ways_in_leave_the_same(
         new_nodes=list(NODES),
         stats=STATS,
     )
-    assert prepared.is_at_once(prepared.prepare(batch))
+    assert batch_encoding.is_at_once(batch_encoding.prepare(batch))
     at_once = write(database, batch)
-    monkeypatch.setattr(prepared, "AT_ONCE", 0)
+    monkeypatch.setattr(batch_encoding, "AT_ONCE", 0)
     by_steps = write(database, batch)
-    monkeypatch.setattr(prepared, "SMALL", 0)
+    monkeypatch.setattr(batch_encoding, "SMALL", 0)
     copied = write(database, batch)
     assert [len(copied[table]) for table in ("events", "runs", "nodes", "changes", "stats")] == [
         *(len(EVENTS), len(RUNS), len(NODES), 1, len(STATS))
@@ -186,10 +187,10 @@ def test_large_events_go_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few they are."""
     batch = Batch(advances=[A_STEP], events=EVENTS)
     size = sum(len(body) for *_, body in EVENTS)
-    monkeypatch.setattr(prepared, "AT_ONCE_BYTES", size)
-    assert prepared.is_at_once(prepared.prepare(batch))
-    monkeypatch.setattr(prepared, "AT_ONCE_BYTES", size - 1)
-    assert not prepared.is_at_once(prepared.prepare(batch))
+    monkeypatch.setattr(batch_encoding, "AT_ONCE_BYTES", size)
+    assert batch_encoding.is_at_once(batch_encoding.prepare(batch))
+    monkeypatch.setattr(batch_encoding, "AT_ONCE_BYTES", size - 1)
+    assert not batch_encoding.is_at_once(batch_encoding.prepare(batch))
 
 
 A_STEP = Advance(2, "0-0", 0, "7-0", 1, 0, None)
@@ -203,15 +204,15 @@ def test_a_position_that_has_moved_keeps_all_out(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, moved: Advance, at_once: int
 ) -> None:
     """Also the shards of the same batch whose positions are where they should be."""
-    monkeypatch.setattr(prepared, "AT_ONCE", at_once)
+    monkeypatch.setattr(batch_encoding, "AT_ONCE", at_once)
     first = Advance(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US)
     runs = [(run, number) for number, run in enumerate(RUNS, 1)]
-    batch = prepared.prepare(Batch(advances=[first, moved], events=EVENTS, new_runs=runs))
-    assert prepared.is_at_once(batch) == bool(at_once)
-    alone = prepared.prepare(Batch(advances=[moved], events=EVENTS))
+    batch = batch_encoding.prepare(Batch(advances=[first, moved], events=EVENTS, new_runs=runs))
+    assert batch_encoding.is_at_once(batch) == bool(at_once)
+    alone = batch_encoding.prepare(Batch(advances=[moved], events=EVENTS))
     for refused in (batch, alone):
         with pytest.raises(PositionMoved) as raised, database.transaction():
-            batches.write_batch(database, refused)
+            batch_writer.write_batch(database, refused)
         assert (raised.value.shard, raised.value.position) == (2, moved.believed)
     for table in ("events", "runs", "changes"):
         assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
@@ -223,24 +224,24 @@ def test_what_is_there_already_is_told_from_what_is_given_out(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """An event makes the worker load its memory, a number of the feed makes it look for others."""
-    monkeypatch.setattr(prepared, "AT_ONCE", at_once)
+    monkeypatch.setattr(batch_encoding, "AT_ONCE", at_once)
     step = Advance(1, "0-0", 0, "5-1", 16, 1, DAY_US)
     run = (RUNS[0], 1)
     again = Batch(advances=[step._replace(believed="5-1")], events=EVENTS)
     numbered = Batch(advances=again.advances, changed_runs=[run])
-    batches.write_batch(
-        database, prepared.prepare(Batch(advances=[step], events=EVENTS, new_runs=[run]))
+    batch_writer.write_batch(
+        database, batch_encoding.prepare(Batch(advances=[step], events=EVENTS, new_runs=[run]))
     )
     for batch, error in ((again, LedgerKnowsMore), (numbered, PositionMoved)):
         with pytest.raises(error), database.transaction():
-            batches.write_batch(database, prepared.prepare(batch))
+            batch_writer.write_batch(database, batch_encoding.prepare(batch))
 
 
 def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:
     """Some fields that say it for all of their type."""
     row = next(run for run in RUNS if run.given_id == "my own")
     with database.transaction(force_rollback=True):
-        batches.write_images(database, Batch(advances=[], changed_runs=[(row, 77)]))
+        batch_writer.write_images(database, Batch(advances=[], changed_runs=[(row, 77)]))
         found = database.execute(
             """
             SELECT given_id, "user", tags, attempt, feed_seq, duration_us, nodes_total, exit_code,
@@ -263,7 +264,7 @@ def test_differences_are_added(database: psycopg.Connection) -> None:
     counts_alone = StatsDifference(n=5)
     with database.transaction(force_rollback=True):
         for difference in (first, second, counts_alone):
-            batches.write_images(database, Batch(advances=[], stats={key: difference}))
+            batch_writer.write_images(database, Batch(advances=[], stats={key: difference}))
         found = database.execute(
             """
             SELECT n, n_timed, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
@@ -285,4 +286,4 @@ def test_a_number_that_is_too_large_names_its_table(database: psycopg.Connection
         (Batch(advances=[], changed_nodes=[a_node(1, cost_nano_usd=2**63)]), "nodes"),
     ):
         with pytest.raises(psycopg.DataError, match=f"{table}: a number is too large"):
-            batches.write_images(database, batch)
+            batch_writer.write_images(database, batch)

@@ -11,20 +11,23 @@ import pytest
 from deliveries import SHARDS, Sender, fields_of, framed
 from histories import NOON_US
 from oracle import Event, project
-from runfold.ids import make_run_id, run_key
-from runfold.streams import agree_on_shards, connect, shard_of
-from runfold_storage import databases, deletions, pacing
-from runfold_storage.batches import prepare_session
-from runfold_storage.deletions import delete_run, delete_runs
-from runfold_storage.positions import change_behind, hold_shard, load_positions
-from runfold_storage.upkeep import make_deletion
-from runfold_workers import committing
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
+from runfold.protocol.ids import make_run_id, run_key
+from runfold.protocol.streams import agree_on_shards, connect, shard_of
+from runfold_storage.admin import make_deletion
+from runfold_storage.checkpoints import throttle
+from runfold_storage.checkpoints.positions import load_positions
+from runfold_storage.postgres import connections
+from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.retention import run_deletion
+from runfold_storage.retention.run_deletion import delete_run, delete_runs
+from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_workers.consumer import committer as committing
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.consumer.pipeline import Pipeline
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.metrics import Metrics
-from runfold_workers.ownership import Ownership
-from runfold_workers.pipelining import Pipeline
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_workers.shards.ownership import Ownership
 from tables import read_projection
 from waiting import is_folded, running, wait_until
 
@@ -49,7 +52,7 @@ def given_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def connection(migrated_url: str) -> Iterator[psycopg.Connection]:
     """A worker's connection."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         yield connection
 
 
@@ -97,9 +100,9 @@ def test_a_large_deletion_does_not_stop_the_fold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What another project sends meanwhile becomes visible before the deletion ends."""
-    monkeypatch.setattr(pacing, "LEAST", 5)
-    monkeypatch.setattr(pacing, "MOST", 5)
-    monkeypatch.setattr(deletions, "PAGE_RUNS", 50)
+    monkeypatch.setattr(throttle, "LEAST", 5)
+    monkeypatch.setattr(throttle, "MOST", 5)
+    monkeypatch.setattr(run_deletion, "PAGE_RUNS", 50)
     old, new = runs_of("old", 400), runs_of("new", 400)
     visible: list[int] = []
 
@@ -190,7 +193,7 @@ def test_changes_that_the_feed_has_forgotten_cost_no_exactness(
     committer = Committer(connection)
     committer.own(range(SHARDS))
     committer.commit([entry(1, started("a run"))])
-    with databases.connect(migrated_url, autocommit=True) as deleting:
+    with connections.connect(migrated_url, autocommit=True) as deleting:
         prepare_session(deleting)
         assert delete_run(deleting, "a run")
     database.execute("DELETE FROM changes")
@@ -205,7 +208,7 @@ def test_a_batch_that_was_refused_is_not_overtaken_again(
     stop = threading.Event()
 
     def change_for_ever() -> None:
-        with databases.connect(migrated_url, autocommit=True) as other:
+        with connections.connect(migrated_url, autocommit=True) as other:
             while not stop.is_set():
                 change(other, "a run")
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from runfold import Recorder
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_workers.consumer.worker import Worker, WorkerSettings
 from waiting import is_folded, running, wait_until
 
 SHARDS: Final = 8
@@ -37,7 +37,7 @@ def test_clocks_that_jump_between_the_events_of_a_run(
     """Each run and node is there once, complete, with the duration of the monotonic clock."""
     clock = Clock()
     monkeypatch.setattr(time, "time_ns", clock)
-    monkeypatch.setattr("runfold.recorder._now_ns", clock)
+    monkeypatch.setattr("runfold.recording.recorder._now_ns", clock)
     # The worker's clock is the one that jumps, so what was sent a moment ago may be days ahead.
     settings = WorkerSettings(redis_url, migrated_url, SHARDS, max_future_s=10 * 365 * 86_400)
     with running(Worker(settings)), Recorder(redis_url, heartbeat_s=0) as recorder:

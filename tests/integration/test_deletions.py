@@ -13,16 +13,24 @@ from deliveries import SHARDS, Sender, assert_exact, fold, framed, interleaved
 from histories import made_up_runs
 from oracle import Event, project
 from rebuilds import differences, rebuild_all
-from runfold.ids import run_key
-from runfold.streams import agree_on_shards, connect, shard_of
-from runfold_storage import databases, deletions, pacing
-from runfold_storage.batches import prepare_session
-from runfold_storage.deletions import Deletion, delete_run, delete_runs, newest_place, purge_left
+from runfold.protocol.ids import run_key
+from runfold.protocol.streams import agree_on_shards, connect, shard_of
+from runfold_storage.admin import Deleted, Upkeep, make_deletion
+from runfold_storage.checkpoints import throttle
+from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.errors import BadParameter
-from runfold_storage.filters import RunFilter
+from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.jobs import Interrupted, Job
-from runfold_storage.positions import ensure_shards
-from runfold_storage.upkeep import Deleted, Upkeep, make_deletion
+from runfold_storage.postgres import connections
+from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.retention import run_deletion
+from runfold_storage.retention.run_deletion import (
+    Deletion,
+    delete_run,
+    delete_runs,
+    newest_place,
+    purge_left,
+)
 from tables import read_projection, truncate
 from waiting import is_folded, wait_until, worker_thread
 
@@ -83,7 +91,7 @@ def test_neither_late_events_nor_a_rebuild_bring_it_back(
     expected = project(without([gone]), SHARDS)
     assert read_projection(database) == expected
 
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         assert rebuild_all(connection).runs == 0
     assert read_projection(database) == expected
 
@@ -128,9 +136,9 @@ def test_what_a_filter_means_goes(
     fields: dict[str, object],
 ) -> None:
     """No more and no less, in pages of any size."""
-    monkeypatch.setattr(deletions, "PAGE_RUNS", runs_of_a_page)
-    monkeypatch.setattr(pacing, "LEAST", runs_of_a_page)
-    monkeypatch.setattr(deletions, "PURGED_EVENTS", 5 * runs_of_a_page)
+    monkeypatch.setattr(run_deletion, "PAGE_RUNS", runs_of_a_page)
+    monkeypatch.setattr(throttle, "LEAST", runs_of_a_page)
+    monkeypatch.setattr(run_deletion, "PURGED_EVENTS", 5 * runs_of_a_page)
     gone = runs_like(**fields)
     assert 0 < len(gone) < len(RUNS)
     assert Upkeep(migrated_url).delete_runs(**filters) == Deleted(len(gone))  # type: ignore[arg-type]
@@ -169,14 +177,14 @@ def test_a_deletion_that_was_stopped_goes_on(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the step at hand, and then from where `told` said."""
-    monkeypatch.setattr(deletions, "PAGE_RUNS", 4)
+    monkeypatch.setattr(run_deletion, "PAGE_RUNS", 4)
     everything = make_deletion(everything=True)
     up_to = newest_place(database, everything)
     after, deleted, stops = None, 0, 0
     stop = threading.Event()
     stop.set()
 
-    def told(n: int, place: deletions.Place | None) -> None:
+    def told(n: int, place: run_deletion.Place | None) -> None:
         nonlocal after, deleted
         after, deleted = place, deleted + n
 
@@ -195,7 +203,7 @@ def test_a_deletion_that_was_stopped_goes_on(
 def test_events_that_were_left_go_with_the_next_deletion(database: psycopg.Connection) -> None:
     """Somebody was killed between the two: the tombstone knows."""
     shard = shard_of(RUNS[0], SHARDS)
-    assert deletions._bury(database, shard, [run_key(RUNS[0])], ())
+    assert run_deletion._bury(database, shard, [run_key(RUNS[0])], ())
     assert read_projection(database) != project(without(RUNS[:1]), SHARDS)
     assert delete_runs(database, make_deletion(workflow="there is none")) == 0
     assert read_projection(database) == project(without(RUNS[:1]), SHARDS)
@@ -235,9 +243,9 @@ def test_deleting_and_rebuilding_while_events_arrive(redis_url: str, migrated_ur
     frames = framed(events, size=10)
     with (
         connect(redis_url) as client,
-        databases.connect(migrated_url, autocommit=True) as database,
-        databases.connect(migrated_url, autocommit=True) as rebuilding,
-        databases.connect(migrated_url, autocommit=True) as deleting,
+        connections.connect(migrated_url, autocommit=True) as database,
+        connections.connect(migrated_url, autocommit=True) as rebuilding,
+        connections.connect(migrated_url, autocommit=True) as deleting,
     ):
         ensure_shards(database, SHARDS)
         agree_on_shards(client, SHARDS)

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from runfold import Logged, Recorder
-from runfold.codec import Envelope
-from runfold.frames import decode_frame
-from runfold_stack.redis_server import RedisServer
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import decode_frame
+from runfold_stack.servers.redis_server import RedisServer
 
 MakeRedis = Callable[..., RedisServer]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runfold.ids import make_run_id
+from runfold.protocol.ids import make_run_id
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from told import event, events_of, fold

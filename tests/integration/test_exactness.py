@@ -14,17 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from cutting_proxy import CuttingProxy
 from histories import NOON_US, SHARDS, History, cut, histories, made_up_runs, to_entry
 from oracle import Event, Projection, project
-from runfold.ids import make_run_id, run_key
-from runfold.streams import shard_of
-from runfold.time_limits import EARLIEST_US, MAX_FUTURE_S
-from runfold_storage import partitions, prepared
-from runfold_storage.databases import connect
-from runfold_storage.days import find_wrong_days
+from runfold.protocol.ids import make_run_id, run_key
+from runfold.protocol.streams import shard_of
+from runfold.protocol.time_limits import EARLIEST_US, MAX_FUTURE_S
+from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.errors import PositionMoved
-from runfold_storage.positions import ensure_shards, load_positions
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.pipelining import Pipeline
+from runfold_storage.ledger import partitions
+from runfold_storage.postgres.connections import connect
+from runfold_storage.projections import batch_encoding
+from runfold_storage.rollups.daily_check import find_wrong_days
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.consumer.pipeline import Pipeline
+from runfold_workers.fold.frame_decoder import StreamEntry
 from tables import count, dead_letters, merge, read_projection, truncate
 from waiting import wait_until
 
@@ -34,7 +35,7 @@ Connect = Callable[[], psycopg.Connection]
 @pytest.fixture(autouse=True, params=[0, 400], ids=["step by step", "at once"])
 def _way_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test holds for both ways in which small batches are written."""
-    monkeypatch.setattr(prepared, "AT_ONCE", request.param)
+    monkeypatch.setattr(batch_encoding, "AT_ONCE", request.param)
 
 
 @pytest.fixture

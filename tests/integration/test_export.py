@@ -12,10 +12,10 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from runfold_storage import exports
 from runfold_storage.errors import BadParameter
-from runfold_storage.export_formats import NODE_COLUMNS, RUN_COLUMNS
 from runfold_storage.history import History
+from runfold_storage.queries.runs import export as exports
+from runfold_storage.queries.runs.export_formats import NODE_COLUMNS, RUN_COLUMNS
 from services import serving
 from told import event, fold, whole_run
 

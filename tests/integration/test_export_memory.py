@@ -11,12 +11,12 @@ import pytest
 import zstandard
 
 from deliveries import SHARDS
-from runfold.codec import Envelope
-from runfold.frames import encode_packed_frame
-from runfold.ids import make_run_id
-from runfold.streams import shard_of
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import encode_packed_frame
+from runfold.protocol.ids import make_run_id
+from runfold.protocol.streams import shard_of
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.fold.frame_decoder import StreamEntry
 
 RUNS = 200_000
 FEW = 3_000

@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from runfold_storage import failures
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
+from runfold_storage.queries.stats import failures
 from told import START, event, fold
 
 ALIKE = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.test_emitter import MakeRedis, read
-from runfold.segments import look_into
+from runfold.spool.segment import look_into
 
 IMPORT = "import os, sys, threading, time\nfrom runfold import *\nrecorder = Recorder()\n"
 WARM = "recorder.emit(Logged(run='r', text='first'))\nassert recorder.flush(30).sent == 1\n"

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from runfold import Flushed, Logged, Recorder
-from runfold.frames import decode_frame
+from runfold.protocol.frames import decode_frame
 from runfold.settings import Backpressure
-from runfold_stack.redis_server import RedisServer
+from runfold_stack.servers.redis_server import RedisServer
 from waiting import is_folded, wait_until, worker_thread
 
 MakeRedis = Callable[..., RedisServer]

@@ -11,16 +11,11 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from runfold.ids import make_run_id
-from runfold_storage.errors import (
-    BadParameter,
-    DatabaseUnreachable,
-    ReadTooSlow,
-    SchemaOutdated,
-)
+from runfold.protocol.ids import make_run_id
+from runfold_storage.errors import BadParameter, DatabaseUnreachable, ReadTooSlow, SchemaOutdated
 from runfold_storage.history import History
-from runfold_storage.run_details import RunDetail
-from runfold_storage.watermarks import read_watermark
+from runfold_storage.queries.run.detail import RunDetail
+from runfold_storage.read_models.watermarks import read_watermark
 from told import START, event, events_of, fold, whole_run
 from waiting import wait_until
 

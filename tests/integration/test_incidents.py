@@ -19,24 +19,24 @@ from conftest import MakeRedis
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold import Heartbeat, Logged, Recorder
+from runfold.delivery.spool_drain import drain
+from runfold.delivery.spool_drain import look as look_at_spool
 from runfold.errors import ShardsDiffer
-from runfold.ids import make_run_id, run_key
+from runfold.protocol.ids import make_run_id, run_key
+from runfold.protocol.streams import agree_on_shards, agreed_shards, connect, stream_key
 from runfold.settings import read_settings
-from runfold.spooled import drain
-from runfold.spooled import look as look_at_spool
-from runfold.streams import agree_on_shards, agreed_shards, connect, stream_key
-from runfold_storage.incidents import acknowledge, read_incidents
-from runfold_storage.lag import look, read_streams
-from runfold_storage.partitions import (
+from runfold_storage.checkpoints.incidents import acknowledge, read_incidents
+from runfold_storage.checkpoints.positions import ensure_shards, load_positions
+from runfold_storage.checkpoints.recovery import note_sightings
+from runfold_storage.checkpoints.streams import look, read_streams
+from runfold_storage.ledger.partitions import (
     existing_partitions,
     partition_name,
     week_of,
     weeks_ahead,
 )
-from runfold_storage.positions import ensure_shards, load_positions
-from runfold_storage.repairs import note_sightings
-from runfold_workers.ownership import Ownership
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.shards.ownership import Ownership
 from tables import read_projection
 from waiting import is_folded, running, wait_until, worker_thread
 
@@ -401,7 +401,7 @@ def test_a_spool_at_its_cap(
 
 DROPPING = """
 import os, sys
-from runfold import Logged, Recorder
+from runfold import Logged; from runfold import Recorder
 recorder = Recorder(heartbeat_s=0, exit_flush_s=0.1)
 for number in range(40):
     recorder.emit(Logged(run="dropped", id=number, text=os.urandom(50_000).hex()))

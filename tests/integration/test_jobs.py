@@ -13,13 +13,15 @@ from rq.serializers import JSONSerializer, PickleSerializer
 from deliveries import SHARDS, fold
 from histories import NOON_US
 from oracle import project
-from runfold.streams import connect, stream_key
-from runfold_storage import databases, deletions, jobs
+from runfold.protocol.streams import connect, stream_key
+from runfold_storage import jobs
+from runfold_storage.admin import Upkeep
 from runfold_storage.jobs import Job, add_job, hold_job, jobs_waiting, read_job
-from runfold_storage.upkeep import Upkeep
-from runfold_workers.handing_out import HandingOut
-from runfold_workers.queueing import NAME, connect_queue, make_queue, put
-from runfold_workers.selecting import Selection
+from runfold_storage.postgres import connections
+from runfold_storage.retention import run_deletion
+from runfold_workers.integrity.selection import Selection
+from runfold_workers.jobs.dispatcher import HandingOut
+from runfold_workers.jobs.rq_queue import NAME, connect_queue, make_queue, put
 from services import doing_jobs
 from tables import read_projection
 from waiting import wait_until
@@ -79,7 +81,7 @@ def test_a_queue_that_was_lost_is_filled_again(
 ) -> None:
     """What is in the table is brought there once more."""
     ids = [add_job(database, "rebuild", EVERYTHING, background=True) for _ in range(3)]
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         HandingOut(connection, queue).turn()
         assert queue.job_ids == [str(job_id) for job_id in ids]
         queue.connection.flushdb()
@@ -95,8 +97,8 @@ def test_one_process_hands_out(
 ) -> None:
     """The next one when its connection is gone; what waits in the queue is not brought again."""
     job_id = add_job(database, "rebuild", EVERYTHING, background=True)
-    first = databases.connect(migrated_url, autocommit=True)
-    with databases.connect(migrated_url, autocommit=True) as second:
+    first = connections.connect(migrated_url, autocommit=True)
+    with connections.connect(migrated_url, autocommit=True) as second:
         HandingOut(first, queue).turn()
         queue.empty()
         handing_out = HandingOut(second, queue)
@@ -121,7 +123,7 @@ def test_work_that_someone_is_at_is_not_handed_out(
     job_id = add_job(database, "rebuild", EVERYTHING, background=True)
     attended = add_job(database, "rebuild", EVERYTHING)
     assert jobs_waiting(database) == [job_id]
-    with databases.connect(migrated_url, autocommit=True) as other, hold_job(other, job_id):
+    with connections.connect(migrated_url, autocommit=True) as other, hold_job(other, job_id):
         jobs.start_job(other, job_id)
         assert jobs_waiting(database) == []
     assert jobs_waiting(database) == [job_id]
@@ -135,7 +137,7 @@ def test_what_is_interrupted_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The worker stops after the page at hand; the next one does the rest."""
-    monkeypatch.setattr(deletions, "PAGE_RUNS", 3)
+    monkeypatch.setattr(run_deletion, "PAGE_RUNS", 3)
     fill(migrated_url, 30)
     job = Upkeep(migrated_url, at_once=1).delete_runs(workflow="w")
     assert isinstance(job, Job)

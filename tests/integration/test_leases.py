@@ -5,8 +5,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from runfold_storage.leases import Holding, give_up, hold, leave
-from runfold_storage.positions import ensure_shards
+from runfold_storage.checkpoints.leases import Holding, give_up, hold, leave
+from runfold_storage.checkpoints.positions import ensure_shards
 
 SHARDS = 8
 TTL_S = 60.0

@@ -12,11 +12,11 @@ import redis
 from histories import NOON_US
 from oracle import project
 from posting import post
-from runfold.streams import changes_channel
-from runfold_storage import changes
-from runfold_storage.announcements import announce
-from runfold_storage.change_feed import decode_feed_cursor
-from runfold_storage.rows import Advance, Batch, RunRow
+from runfold.protocol.streams import changes_channel
+from runfold_storage.change_feed.notifications import announce
+from runfold_storage.change_feed.reader import decode_feed_cursor
+from runfold_storage.checkpoints import change_log
+from runfold_storage.records.rows import Advance, Batch, RunRow
 from server_sent import Listener, Received, listening
 from services import serving, serving_and_working
 from told import event
@@ -181,10 +181,10 @@ def test_old_changes_are_forgotten(api: httpx.Client, database: psycopg.Connecti
     post(api, event("started", "old", 0, workflow="w"))
     database.execute(
         "UPDATE changes SET changed_at = now() - make_interval(mins => %s)",
-        (changes.KEPT_MINUTES + 1,),
+        (change_log.KEPT_MINUTES + 1,),
     )
     post(api, event("started", "young", 0, workflow="w"))
-    changes.forget_changes(database)
+    change_log.forget_changes(database)
     assert database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
 
 

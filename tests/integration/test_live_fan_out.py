@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 
 from posting import event, post
-from runfold_stack.watching.event_stream import Received, parse
+from runfold_stack.watch.sse_client import Received, parse
 from services import serving_and_working
 from waiting import wait_until
 

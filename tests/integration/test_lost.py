@@ -9,13 +9,13 @@ from deliveries import look_into
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold import Recorder
-from runfold.streams import agree_on_shards, connect, stream_key
+from runfold.protocol.streams import agree_on_shards, connect, stream_key
+from runfold_storage.checkpoints.liveness import find_silent, take_pulse
+from runfold_storage.checkpoints.liveness_limits import Limit, Limits
 from runfold_storage.history import History
-from runfold_storage.silence import find_silent, take_pulse
-from runfold_storage.silence_limits import Limit, Limits
+from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.metrics import Metrics
-from runfold_workers.sweeping import Sweep
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_workers.shards.lost_runs import Sweep
 from server_sent import listening
 from services import serving
 from tables import read_projection

@@ -12,8 +12,8 @@ import zstandard
 
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
-from runfold.codec import TYPE_NUMBERS, Envelope, encode_event, to_rfc3339
-from runfold.streams import stream_key
+from runfold.protocol.codec import TYPE_NUMBERS, Envelope, encode_event, to_rfc3339
+from runfold.protocol.streams import stream_key
 from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until, worker_thread
 

@@ -15,13 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from histories import NOON_US, to_fields
 from oracle import Event, to_envelope
 from runfold import Logged, Recorder
-from runfold.streams import agree_on_shards, shard_of, stream_key
-from runfold_stack.diagnosis.examination import examine
+from runfold.protocol.streams import agree_on_shards, shard_of, stream_key
+from runfold_stack.doctor.examination import examine
 from runfold_stack.settings import Settings
-from runfold_storage.incidents import Kind, raise_incident
-from runfold_workers.metrics import PHASES, serve_metrics
-from runfold_workers.spool_metrics import SpoolCollector
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_storage.checkpoints.incidents import Kind, raise_incident
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.metrics import PHASES, SpoolCollector, serve_metrics
 from services import serving
 from waiting import is_folded, running, wait_until, worker_thread
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from runfold_stack.errors import StackError
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.privileges import claim_home
-from runfold_stack.redis_server import RedisServer
-from runfold_stack.up_state import claim_up
+from runfold_stack.processes.up_lock import claim_up
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.privileges import claim_home
+from runfold_stack.servers.redis_server import RedisServer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="about what root does")
 

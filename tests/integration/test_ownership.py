@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from deliveries import SHARDS
-from runfold_workers.ownership import TTL_S, Ownership
+from runfold_workers.shards.ownership import TTL_S, Ownership
 from waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("deployment")

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import httpx
 import pytest
 
-from runfold_api.pages import FOLDER, page_files
+from runfold_api.routes.static_files import FOLDER, page_files
 from services import serving
 
 NOWHERE = "redis://127.0.0.1:1/0"

@@ -13,12 +13,13 @@ from deliveries import SHARDS, fold, framed
 from old_runs import EVENTS, OLD, OLD_OWN, run_retention, without_payloads
 from oracle import Event, project
 from rebuilds import NEVER, differences
-from runfold.streams import stream_key
-from runfold_storage import History, databases
+from runfold.protocol.streams import stream_key
+from runfold_storage import History
 from runfold_storage.jobs import add_job, list_jobs, read_job
-from runfold_storage.retention import Policy, forget_policy, read_policies, set_policy
-from runfold_workers.retaining import KIND, plan, retain
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_storage.postgres import connections
+from runfold_storage.retention.policies import Policy, forget_policy, read_policies, set_policy
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.retention.job import KIND, plan, retain
 from services import doing_jobs
 from tables import count, read_projection
 from waiting import is_folded, running, wait_until
@@ -114,7 +115,7 @@ def test_a_policy_that_waits_keeps_its_project_from_a_run_that_goes_on(
     let_hold_since(database)
     set_policy(database, Policy(None, payload_days=30, run_days=50))
     assert plan(database).runs == len([*OLD, *OLD_OWN]) + 1
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         progress = retain(connection, add_job(connection, KIND, {}), NEVER)
     assert (progress.payloads, progress.runs) == (0, 0)
 

@@ -4,9 +4,9 @@ import psycopg
 import pytest
 
 from deliveries import SHARDS
-from runfold_storage import batches
-from runfold_storage.databases import connect
-from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.checkpoints.positions import ensure_shards, load_positions
+from runfold_storage.postgres.connections import connect
+from runfold_storage.projections import batch_writer
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -26,9 +26,9 @@ def test_a_frozen_worker_does_not_hold_its_locks_for_ever(
     database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server ends its session while it does nothing in the middle of a batch."""
-    monkeypatch.setitem(batches._IMPATIENCE, "idle_in_transaction_session_timeout", "300ms")
+    monkeypatch.setitem(batch_writer._IMPATIENCE, "idle_in_transaction_session_timeout", "300ms")
     with connect(migrated_url) as frozen:
-        batches.prepare_session(frozen)
+        batch_writer.prepare_session(frozen)
         frozen.execute("UPDATE positions SET consumed = 1")
         database.execute("SET lock_timeout = '30s'")
         database.execute("UPDATE positions SET consumed = 2")

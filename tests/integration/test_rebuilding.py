@@ -15,17 +15,17 @@ from deliveries import SHARDS, PacedSender, Sender, assert_exact, fold, framed, 
 from histories import NOON_US, made_up_runs
 from oracle import HOUR_US, Event, project
 from rebuilds import EVERYTHING, NEVER, differences, found_in, rebuild_all
-from runfold.ids import run_key
-from runfold.streams import agree_on_shards, connect, shard_of
-from runfold_storage import databases
+from runfold.protocol.ids import run_key
+from runfold.protocol.streams import agree_on_shards, connect, shard_of
+from runfold_storage.admin import Upkeep
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import JobTaken
 from runfold_storage.jobs import Interrupted, add_job, hold_job, read_job
-from runfold_storage.positions import load_positions
-from runfold_storage.upkeep import Upkeep
-from runfold_workers import verifying
-from runfold_workers.rebuilding import rebuild
-from runfold_workers.repairing import repair
-from runfold_workers.selecting import Selection
+from runfold_storage.postgres import connections
+from runfold_workers.integrity import verify
+from runfold_workers.integrity.rebuild import rebuild
+from runfold_workers.integrity.repair import repair
+from runfold_workers.integrity.selection import Selection
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
 
@@ -51,7 +51,7 @@ DAYS = """
 @pytest.fixture
 def other(migrated_url: str) -> Iterator[psycopg.Connection]:
     """The connection that rebuilds."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         yield connection
 
 
@@ -255,9 +255,9 @@ def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
     database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After every chunk, each time by another process: no run is looked at twice."""
-    monkeypatch.setattr(verifying, "CHUNK_RUNS", 10)
-    monkeypatch.setattr(verifying.verify_runs, "__defaults__", (bytes(16), 10))
-    monkeypatch.setattr(verifying, "SPAN_RUNS", 1)
+    monkeypatch.setattr(verify, "CHUNK_RUNS", 10)
+    monkeypatch.setattr(verify.verify_runs, "__defaults__", (bytes(16), 10))
+    monkeypatch.setattr(verify, "SPAN_RUNS", 1)
     database.execute("UPDATE runs SET attempt = 9")
     database.execute("UPDATE stats SET n = n + 1")
     job = add_job(database, "rebuild", EVERYTHING.as_arguments())
@@ -266,7 +266,7 @@ def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
     starts = 0
     while True:
         starts += 1
-        with databases.connect(migrated_url, autocommit=True) as connection:
+        with connections.connect(migrated_url, autocommit=True) as connection:
             try:
                 progress = rebuild(connection, job, stop)
             except Interrupted:

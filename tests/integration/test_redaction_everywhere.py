@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from runfold import Recorder, Started, Trigger
-from runfold.streams import shard_of, stream_key
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold.protocol.streams import shard_of, stream_key
+from runfold_workers.consumer.worker import Worker, WorkerSettings
 from services import serving
 from waiting import is_folded, running, wait_until
 

@@ -23,16 +23,16 @@ from old_runs import (
 )
 from oracle import project
 from rebuilds import NEVER, differences, rebuild_all
-from runfold.streams import agree_on_shards, connect, stream_key
-from runfold_storage import databases
-from runfold_storage.archive import writing
-from runfold_storage.archive.place import open_archive
-from runfold_storage.deletions import delete_run
+from runfold.protocol.streams import agree_on_shards, connect, stream_key
+from runfold_storage.archive import file_writer
+from runfold_storage.archive.store import open_archive
+from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.errors import ArchiveUnusable, RestoreRefused
 from runfold_storage.jobs import Interrupted, add_job
-from runfold_storage.positions import ensure_shards
-from runfold_storage.retention import Policy, set_policy
-from runfold_workers.restoring import KIND, Progress, restore
+from runfold_storage.postgres import connections
+from runfold_storage.retention.policies import Policy, set_policy
+from runfold_storage.retention.run_deletion import delete_run
+from runfold_workers.retention.restore import KIND, Progress, restore
 from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until, worker_thread
 
@@ -54,12 +54,12 @@ def lost(deployment: None, database: psycopg.Connection, migrated_url: str) -> D
 @pytest.fixture
 def new(other_url: str) -> Iterator[Database]:
     """An empty one."""
-    with databases.connect(other_url, autocommit=True) as connection:
+    with connections.connect(other_url, autocommit=True) as connection:
         yield Database(other_url, connection)
 
 
 def run_restore(url: str, archive: Path, *, ledger: psycopg.Connection | None = None) -> Progress:
-    with databases.connect(url, autocommit=True) as connection:
+    with connections.connect(url, autocommit=True) as connection:
         job = add_job(connection, KIND, {})
         place = open_archive(str(archive))
         return restore(connection, job, NEVER, place, ledger=ledger)
@@ -111,7 +111,7 @@ def test_an_interrupted_one_goes_on(
     lost: Database, new: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After each step of it, and from where it was."""
-    monkeypatch.setattr(writing, "GROUP_ROWS", 3)
+    monkeypatch.setattr(file_writer, "GROUP_ROWS", 3)
     set_policy(lost.connection, Policy(None, payload_days=30, run_days=50))
     run_retention(lost.url, tmp_path)
     job = add_job(new.connection, KIND, {})
@@ -120,7 +120,7 @@ def test_an_interrupted_one_goes_on(
     files: list[int] = []
     while True:
         try:
-            with databases.connect(new.url, autocommit=True) as connection:
+            with connections.connect(new.url, autocommit=True) as connection:
                 archive = open_archive(str(tmp_path))
                 restore(connection, job, stop, archive, lambda p: files.append(p.files))
             break

@@ -19,12 +19,12 @@ from old_runs import (
 )
 from oracle import project
 from rebuilds import differences, rebuild_all
-from runfold.ids import run_key
-from runfold_storage.deletions import delete_run
+from runfold.protocol.ids import run_key
 from runfold_storage.errors import BadParameter
-from runfold_storage.partitions import existing_partitions, partition_name, week_of
-from runfold_storage.retention import Policy, forget_policy, read_policies, set_policy
-from runfold_workers.retaining import plan
+from runfold_storage.ledger.partitions import existing_partitions, partition_name, week_of
+from runfold_storage.retention.policies import Policy, forget_policy, read_policies, set_policy
+from runfold_storage.retention.run_deletion import delete_run
+from runfold_workers.retention.job import plan
 from tables import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")

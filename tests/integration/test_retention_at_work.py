@@ -22,19 +22,20 @@ from old_runs import (
 )
 from oracle import project
 from rebuilds import differences
-from runfold.ids import run_key
-from runfold.streams import agree_on_shards, connect, shard_of
-from runfold_storage import aging, databases, dropping
-from runfold_storage.incidents import read_incidents
+from runfold.protocol.ids import run_key
+from runfold.protocol.streams import agree_on_shards, connect, shard_of
+from runfold_storage.checkpoints.incidents import read_incidents
 from runfold_storage.jobs import list_jobs
-from runfold_storage.partitions import week_of
-from runfold_storage.retention import Policy, hold_now, set_policy
-from runfold_workers import retaining
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.handing_out import HandingOut
-from runfold_workers.queueing import connect_queue, make_queue
-from runfold_workers.retaining import KIND, Progress
+from runfold_storage.ledger.partitions import week_of
+from runfold_storage.postgres import connections
+from runfold_storage.retention import partition_expiry, run_expiry
+from runfold_storage.retention.policies import Policy, hold_now, set_policy
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.fold.frame_decoder import StreamEntry
+from runfold_workers.jobs.dispatcher import HandingOut
+from runfold_workers.jobs.rq_queue import connect_queue, make_queue
+from runfold_workers.retention import job as retaining
+from runfold_workers.retention.job import KIND, Progress
 from tables import dead_letters, read_projection
 from waiting import is_folded, wait_until, worker_thread
 
@@ -48,7 +49,7 @@ def test_a_week_that_someone_reads_is_left_for_later(
     monkeypatch.setattr(retaining, "TRIES", 1)
     fold(migrated_url, EVENTS)
     set_policy(database, Policy("acme", payload_days=30))
-    with databases.connect(migrated_url) as reader:
+    with connections.connect(migrated_url) as reader:
         reader.execute("SELECT count(*) FROM events")
         wait_until(lambda: _is_old(database), what="the reader to have been at it for long")
         progress = run_retention(migrated_url)
@@ -82,14 +83,14 @@ def test_a_run_that_comes_in_the_last_moment_is_put_back(
     set_policy(database, Policy("acme", payload_days=30))
     late = a_run(100, "keeps")
     assert week_of(run_key(late[0]["run"])) == week_of(run_key(OLD[0][0]["run"]))
-    weeks_due = dropping.weeks_due
+    weeks_due = partition_expiry.weeks_due
 
     def look_then_import(*arguments: object) -> object:
         found = weeks_due(*arguments)  # type: ignore[arg-type]
         fold(migrated_url, late, first=10_000)
         return found
 
-    monkeypatch.setattr(dropping, "weeks_due", look_then_import)
+    monkeypatch.setattr(partition_expiry, "weeks_due", look_then_import)
     run_retention(migrated_url, tmp_path)
     assert not find_archived(tmp_path, late)
     assert find_archived(tmp_path, OLD[0])
@@ -127,17 +128,17 @@ def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_ur
     hold_now(database)
     old = run_key(OLD[0][0]["run"])
     shard = shard_of(OLD[0][0]["run"], SHARDS)
-    aging.mark(database, shard, [old], datetime.now(UTC), gone=False)
-    aging.bury_aged(database, shard, [old])
+    run_expiry.mark(database, shard, [old], datetime.now(UTC), gone=False)
+    run_expiry.bury_aged(database, shard, [old])
     many = [a_run(0.01) for _ in range(99)]
     news = [run for run in many if shard_of(run[0]["run"], SHARDS) == shard]
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         committer = Committer(connection)
         committer.own(range(SHARDS))
         for number, run in enumerate(news[:4], 20_000):
             [(_, fields)] = framed(run)
             committer.commit([StreamEntry(shard, f"{number}-0", fields)])
-            aging.remove_rows(database, shard, [old])
+            run_expiry.remove_rows(database, shard, [old])
     assert dead_letters(database) == []
     assert {key for _, key in read_projection(database).runs} >= keys(news[:4])
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from runfold_storage import questions, run_lists, run_totals
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
-from runfold_storage.summaries import RunSummary
+from runfold_storage.queries.runs import pages, planner
+from runfold_storage.read_models.summaries import RunSummary
 from told import START, event, fold, index
 
 AFTER, BEFORE = START + timedelta(hours=1), START + timedelta(hours=3)
@@ -110,17 +110,17 @@ def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Also with bounds so small that every way of looking is taken with few runs."""
     if request.param == "tiny":
-        monkeypatch.setattr(run_lists, "FIRST_EXAMINED", 5)
-        monkeypatch.setattr(run_lists, "MAX_EXAMINED", 40)
-        monkeypatch.setattr(run_totals, "COUNTED", 10)
-        monkeypatch.setattr(run_totals, "SAMPLED", 10)
-        monkeypatch.setattr(run_totals, "SAMPLED_FOR_TAGS", 10)
-        monkeypatch.setattr(run_totals, "MAX_TAGGED", 30)
-        monkeypatch.setattr(questions, "PROBED", 4)
-        monkeypatch.setattr(run_totals, "SAMPLED_FOR_TEXT", 3)
+        monkeypatch.setattr(pages, "FIRST_EXAMINED", 5)
+        monkeypatch.setattr(pages, "MAX_EXAMINED", 40)
+        monkeypatch.setattr(planner, "COUNTED", 10)
+        monkeypatch.setattr(planner, "SAMPLED", 10)
+        monkeypatch.setattr(planner, "SAMPLED_FOR_TAGS", 10)
+        monkeypatch.setattr(planner, "MAX_TAGGED", 30)
+        monkeypatch.setattr(planner, "PROBED", 4)
+        monkeypatch.setattr(planner, "SAMPLED_FOR_TEXT", 3)
     if request.param == "looked up":
-        monkeypatch.setattr(run_totals, "SAMPLED_FOR_TEXT", 3)
-        monkeypatch.setattr(run_totals, "_COMMON_TEXT", 1)
+        monkeypatch.setattr(planner, "SAMPLED_FOR_TEXT", 3)
+        monkeypatch.setattr(planner, "_COMMON_TEXT", 1)
     return str(request.param)
 
 

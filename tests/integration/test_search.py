@@ -11,24 +11,21 @@ from typing import Any
 import psycopg
 import pytest
 
-from runfold.ids import make_run_id
-from runfold_stack.diagnosis import database_checks
-from runfold_stack.diagnosis.database_checks import check_search
-from runfold_storage import run_totals, search_index, search_lookup
-from runfold_storage.aging import mark
-from runfold_storage.databases import connect
+from runfold.protocol.ids import make_run_id
+from runfold_stack.doctor import postgres_checks
+from runfold_stack.doctor.postgres_checks import check_search
+from runfold_storage.admin import Upkeep
 from runfold_storage.errors import BadParameter
+from runfold_storage.filters.search_text import MAX_PAYLOAD
 from runfold_storage.history import History
-from runfold_storage.retention import Policy, set_policy
-from runfold_storage.search_index import begin_again, make_indexes, read_state
-from runfold_storage.search_projects import (
-    forget_payloads_of,
-    read_projects,
-    search_payloads_of,
-)
-from runfold_storage.search_texts import MAX_PAYLOAD
-from runfold_storage.upkeep import Upkeep
-from runfold_workers.indexing import Indexing
+from runfold_storage.postgres.connections import connect
+from runfold_storage.queries.runs import planner
+from runfold_storage.retention.policies import Policy, set_policy
+from runfold_storage.retention.run_expiry import mark
+from runfold_storage.search import indexer, lookup
+from runfold_storage.search.indexer import begin_again, make_indexes, read_state
+from runfold_storage.search.projects import forget_payloads_of, read_projects, search_payloads_of
+from runfold_workers.jobs.search_indexing import Indexing
 from services import doing_jobs, serving
 from tables import count
 from told import event, fold, index, whole_run
@@ -53,12 +50,12 @@ def history(migrated_url: str) -> Iterator[History]:
 @pytest.fixture
 def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """A walk would find nothing: what is found was looked up."""
-    monkeypatch.setattr(run_totals, "_COMMON_TEXT", 1)
+    monkeypatch.setattr(planner, "_COMMON_TEXT", 1)
 
     def walk(*_: Any) -> None:
         raise AssertionError("walked")
 
-    monkeypatch.setattr("runfold_storage.run_lists.end_of_walk", walk)
+    monkeypatch.setattr("runfold_storage.queries.runs.pages.end_of_walk", walk)
 
 
 def ids(history: History, **filters: Any) -> list[str]:
@@ -150,14 +147,14 @@ def test_what_an_index_cannot_tell_is_walked_to(
     assert ids(history, q="zq") == ["the one"]
     assert len(ids(history, q="common")) == MANY
     with monkeypatch.context() as patch:
-        patch.setattr(search_lookup, "MAX_FOUND", 5)
+        patch.setattr(lookup, "MAX_FOUND", 5)
         assert len(ids(history, q="run-003")) == 10
     with monkeypatch.context() as patch:
-        patch.setattr(search_lookup, "MAX_BEHIND", 0)
+        patch.setattr(lookup, "MAX_BEHIND", 0)
         assert ids(history, q="the one") == ["the one"]
     with monkeypatch.context() as patch:
         slow = "SELECT shard, run FROM runs CROSS JOIN pg_sleep(9) LIMIT %(most)s"
-        patch.setattr(search_lookup, "_OF_RUNS", slow)
+        patch.setattr(lookup, "_OF_RUNS", slow)
         assert ids(history, q="the one") == ["the one"]
 
 
@@ -201,7 +198,7 @@ def test_a_damaged_index_is_made_again(
 
     begin_again(database)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_index, "PAGE", 30)
+        patch.setattr(indexer, "PAGE", 30)
         more, turns = True, 0
         while more:
             with connect(migrated_url, autocommit=True) as connection:
@@ -216,8 +213,8 @@ def test_another_life_of_the_database(history: History, database: psycopg.Connec
     """An index that is said to be further than the fold ever was is not believed."""
     database.execute("UPDATE search_progress SET feed_seq = feed_seq + 1000000")
     assert ids(history, q="run-0007") == ["run-0007"]
-    search_index.follow(database)
-    while search_index.follow(database).more:
+    indexer.follow(database)
+    while indexer.follow(database).more:
         pass
     assert read_state(database).behind == 0
     assert ids(history, q="run-0007") == ["run-0007"]
@@ -228,7 +225,7 @@ def test_one_follows_at_a_time(history: History, migrated_url: str) -> None:
     fold(migrated_url, whole_run("newer", -5))
     with connect(migrated_url, autocommit=True) as second:
         with connect(migrated_url, autocommit=True) as first:
-            assert search_index.become_follower(first)
+            assert indexer.become_follower(first)
             assert not Indexing(second).turn()
             assert read_state(second).behind > 0
         indexing = Indexing(second)
@@ -448,7 +445,7 @@ def test_the_doctor_tells_what_the_index_is_worth(
 ) -> None:
     """Too far behind, or not there at all, with the remedy; which helps."""
     assert check_search(database).level == "ok"
-    monkeypatch.setattr(database_checks, "MAX_BEHIND", 0)
+    monkeypatch.setattr(postgres_checks, "MAX_BEHIND", 0)
     fold(migrated_url, paid("1", 1000))
     late = check_search(database)
     assert (late.level, late.remedy) == (

@@ -16,23 +16,24 @@ import pytest
 import redis
 import sqlalchemy
 
-from runfold_stack.binaries import Places, find_postgres, find_redis
 from runfold_stack.errors import (
     AlreadyRunningError,
     ProgramNotFoundError,
     StackError,
     StartFailedError,
 )
-from runfold_stack.local import (
+from runfold_stack.servers.binaries import Places, find_postgres, find_redis
+from runfold_stack.servers.local_stack import (
     Endpoints,
     LocalStack,
     find_running,
     open_stack,
     stop_running,
 )
-from runfold_stack.postgres_server import PostgresServer
-from runfold_stack.privileges import Identity, command_as
-from runfold_stack.redis_server import RedisServer
+from runfold_stack.servers.owned_folder import Identity
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_stack.servers.privileges import command_as
+from runfold_stack.servers.redis_server import RedisServer
 from waiting import wait_until
 
 MakeRedis = Callable[..., RedisServer]
@@ -345,7 +346,7 @@ def test_a_server_whose_folder_was_deleted_can_be_stopped(make_redis: MakeRedis)
 OPEN_AND_WAIT = """
 import signal, sys, time
 from pathlib import Path
-from runfold_stack.local import open_stack
+from runfold_stack.servers.local_stack import open_stack
 signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
 stack = open_stack(Path(sys.argv[1]), die_with_parent=sys.argv[2] == "yes")
 print("open", flush=True)
@@ -577,7 +578,8 @@ def test_a_copy_restored_by_root_is_taken_over(make_redis: MakeRedis) -> None:
 def test_a_closed_folder_without_capabilities_is_explained() -> None:
     """Root without the capability to pass others' folders learns which folder bars the way."""
     body = (
-        "import sys; from pathlib import Path; from runfold_stack.redis_server import RedisServer\n"
+        "import sys; from pathlib import Path\n"
+        "from runfold_stack.servers.redis_server import RedisServer\n"
         "RedisServer(Path(sys.argv[1])).start()"
     )
     with tempfile.TemporaryDirectory(dir="/tmp") as closed:
@@ -604,7 +606,8 @@ def test_an_ordinary_user_runs_the_stack_alone(tmp_path: Path) -> None:
     home.mkdir()
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     body = (
-        "import os, sys; from pathlib import Path; from runfold_stack.local import open_stack\n"
+        "import os, sys; from pathlib import Path\n"
+        "from runfold_stack.servers.local_stack import open_stack\n"
         "assert os.geteuid() != 0\n"
         "print(*[server.pid for server in open_stack(Path(sys.argv[1])).owned])"
     )

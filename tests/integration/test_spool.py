@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from runfold import Heartbeat, Logged, Recorder
-from runfold.codec import Envelope
-from runfold.frames import decode_frame
-from runfold_stack.redis_server import RedisServer
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import decode_frame
+from runfold_stack.servers.redis_server import RedisServer
 from waiting import wait_until
 
 MakeRedis = Callable[..., RedisServer]
@@ -268,7 +268,7 @@ def test_a_forked_child_leaves_its_parents_spool_alone(make_redis: MakeRedis, sp
     server.stop()
     script = (
         "import os, sys, time\n"
-        "from runfold import Logged, Recorder\n"
+        "from runfold import Logged; from runfold import Recorder\n"
         "recorder = Recorder(heartbeat_s=0)\n"
         "recorder.emit(Logged(run='parent-0', id=0, text='x'))\n"
         "assert recorder.flush(60).spooled == 1\n"

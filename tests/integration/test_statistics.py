@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo, available_timezones
 import psycopg
 import pytest
 
-from runfold_storage.databases import connect
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
-from runfold_storage.rollups import rebuild_days
-from runfold_storage.stats_queries import StatsQuery, make_stats_query
-from runfold_storage.stats_statements import figures_statement
-from runfold_storage.summaries import RunSummary
+from runfold_storage.postgres.connections import connect
+from runfold_storage.queries.stats.query import StatsQuery, make_stats_query
+from runfold_storage.queries.stats.sql import figures_statement
+from runfold_storage.read_models.summaries import RunSummary
+from runfold_storage.rollups.store import rebuild_days
 from told import SHARDS, START, event, fold, whole_run
 
 DAYS = """

@@ -12,12 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from histories import NOON_US, to_fields
 from oracle import to_envelope
-from runfold.streams import agree_on_shards, stream_key
-from runfold_stack.diagnosis.examination import examine
-from runfold_stack.diagnosis.findings import Finding
+from runfold.protocol.streams import agree_on_shards, stream_key
+from runfold_stack.doctor.examination import examine
+from runfold_stack.doctor.findings import Finding
 from runfold_stack.settings import Settings
-from runfold_storage.lag import look
-from runfold_storage.positions import ensure_shards, load_positions
+from runfold_storage.checkpoints.positions import ensure_shards, load_positions
+from runfold_storage.checkpoints.streams import look
 from services import serving
 from waiting import is_folded, wait_until, worker_thread
 

@@ -9,16 +9,16 @@ import redis
 
 from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
-from runfold.ids import make_run_id
-from runfold.streams import agree_on_shards, changes_channel, stream_key
-from runfold_storage.announcements import Announcement, understand
+from runfold.protocol.ids import make_run_id
+from runfold.protocol.streams import agree_on_shards, changes_channel, stream_key
+from runfold_storage.change_feed.notifications import Announcement, understand
+from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.history import History
-from runfold_storage.positions import ensure_shards, load_positions
-from runfold_storage.summaries import summary_of
-from runfold_storage.unmerged import waiting_shards
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.committing import Committer
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_storage.read_models.summaries import summary_of
+from runfold_storage.rollups.pending_deltas import waiting_shards
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.fold.frame_decoder import StreamEntry
 from tables import read_projection
 from waiting import is_folded, wait_until, worker_thread
 

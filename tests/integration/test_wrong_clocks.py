@@ -16,15 +16,15 @@ import pytest
 import redis
 import zstandard
 
-from runfold.codec import Envelope, to_rfc3339, to_us
-from runfold.frames import encode_json_frame, encode_packed_frame
-from runfold.streams import shard_of, stream_key
-from runfold.time_limits import EARLIEST_US
+from runfold.protocol.codec import Envelope, to_rfc3339, to_us
+from runfold.protocol.frames import encode_json_frame, encode_packed_frame
+from runfold.protocol.streams import shard_of, stream_key
+from runfold.protocol.time_limits import EARLIEST_US
+from runfold_storage.checkpoints.liveness_limits import Limit, Limits
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
-from runfold_storage.rollups import rebuild_days
-from runfold_storage.silence_limits import Limit, Limits
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_storage.rollups.store import rebuild_days
+from runfold_workers.consumer.worker import Worker, WorkerSettings
 from services import serving
 from tables import dead_letters, merge
 from waiting import is_folded, running, wait_until, worker_thread

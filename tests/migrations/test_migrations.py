@@ -8,9 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
-from runfold_storage import databases, partitions
 from runfold_storage.errors import BadParameter, DatabaseUnreachable, SchemaOutdated
+from runfold_storage.ledger import partitions
 from runfold_storage.migrate import check_schema, current_revision, differences, head, migrate
+from runfold_storage.postgres import connections
 from runfold_storage.tables import metadata
 from tables import count, merge
 from told import SHARDS, fold, whole_run
@@ -29,7 +30,7 @@ LEFT_BEHIND = """
 
 def objects_in(url: str) -> set[tuple[str, str]]:
     """Every table, index, sequence, view, type and function of the schema `public`."""
-    with databases.connect(url) as connection:
+    with connections.connect(url) as connection:
         return {(kind, name) for kind, name in connection.execute(LEFT_BEHIND)}
 
 
@@ -53,7 +54,7 @@ def test_up_down_and_up_again(database_url: str) -> None:
 
 def test_nothing_is_left_behind(migrated_url: str) -> None:
     """No table, index, type, function or view, with partitions and rows in use as without."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         partitions.ensure_weeks(connection, [date(2027, 6, 7)])
         connection.execute("INSERT INTO positions (shard) VALUES (0)")
 
@@ -69,14 +70,14 @@ def test_figures_that_wait_keep_a_database_from_going_back(migrated_url: str) ->
     with pytest.raises(Exception, match="start a worker and stop it"):
         migrate(migrated_url, "0008")
     assert current_revision(migrated_url) == "0009"
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         merge(connection)
         views = "SELECT (SELECT sum(total) FROM daily_stats), (SELECT sum(total) FROM hourly_stats)"
         before = connection.execute(views).fetchone()
         assert migrate(migrated_url, "0008") == "0008"
         assert connection.execute(views).fetchone() == before
     assert migrate(migrated_url) == head()
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         assert connection.execute(views).fetchone() == before == (1, 1)
         assert count(connection, "stats_merged") == SHARDS
 
@@ -91,12 +92,12 @@ def test_migrating_again_changes_nothing(migrated_url: str) -> None:
 
 def test_rows_survive_a_second_migration(migrated_url: str) -> None:
     """Being at head already, nothing is dropped and made again."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         connection.execute("INSERT INTO positions (shard, consumed) VALUES (3, 7)")
 
     migrate(migrated_url)
 
-    with databases.connect(migrated_url) as connection:
+    with connections.connect(migrated_url) as connection:
         found = connection.execute("SELECT shard, consumed FROM positions").fetchall()
     assert found == [(3, 7)]
 
@@ -123,13 +124,13 @@ def test_a_migration_that_dies_halfway_leaves_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each runs in a transaction: the next try starts from where the last one did."""
-    with databases.connect(database_url, autocommit=True) as connection:
+    with connections.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE tombstones (mine integer)")
     with pytest.raises(Exception, match="already exists"):
         migrate(database_url)
     assert current_revision(database_url) is None
 
-    with databases.connect(database_url, autocommit=True) as connection:
+    with connections.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP TABLE tombstones")
     assert migrate(database_url) == head()
 
@@ -142,7 +143,7 @@ def test_check_schema_says_what_to_run(database_url: str) -> None:
     migrate(database_url)
     check_schema(database_url)
 
-    with databases.connect(database_url, autocommit=True) as connection:
+    with connections.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaOutdated, match=r"is 9999, .* newer Runfold: upgrade this one"):
         check_schema(database_url)
@@ -162,7 +163,7 @@ def test_a_url_of_another_database_is_refused() -> None:
 
 def test_tables_of_others_are_none_of_our_business(migrated_url: str) -> None:
     """Neither the comparison nor the way down looks at them."""
-    with databases.connect(migrated_url, autocommit=True) as connection:
+    with connections.connect(migrated_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE somebody_elses (id integer)")
 
     assert differences(migrated_url) == []
@@ -199,7 +200,7 @@ def test_many_make_the_same_weeks_at_once(database: psycopg.Connection, migrated
 
     def make() -> None:
         try:
-            with databases.connect(migrated_url, autocommit=True) as connection:
+            with connections.connect(migrated_url, autocommit=True) as connection:
                 together.wait(30)
                 made.extend(partitions.ensure_weeks(connection, weeks))
         except BaseException as error:

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from oracle import Event, Projection, project
 from paper import Paper, assert_says
-from runfold.codec import Envelope
 from runfold.errors import BrokenFrame
-from runfold.frames import decode_frame, encode_json_frame
-from runfold_workers.arrivals import StreamEntry
-from runfold_workers.folding import Folder
-from runfold_workers.memory import RunRef
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import decode_frame, encode_json_frame
+from runfold_workers.fold.batch_builder import Folder
+from runfold_workers.fold.frame_decoder import StreamEntry
+from runfold_workers.fold.run_cache import RunRef
 
 from .recorders import EventRef, RecorderLanes
 from .runners import Coast

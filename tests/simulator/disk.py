@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from runfold.segments import SUFFIX
+from runfold.spool.segment import SUFFIX
 
 from .processes import Process, Surroundings
 

@@ -10,18 +10,11 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
-from runfold import (
-    buffer,
-    dispatching,
-    drop_counter,
-    emitter,
-    processes,
-    segments,
-    shipping,
-    spool,
-)
-from runfold_workers import committing, loop, ownership, pipelining, watching
-from runfold_workers.publishing import trim
+from runfold.delivery import buffer, dispatcher, emitter, process_hooks, stream_sender
+from runfold.spool import drop_counter, segment, spool
+from runfold_storage.checkpoints.streams import trim
+from runfold_workers.consumer import committer, loop, pipeline
+from runfold_workers.shards import monitor, ownership
 
 from .disk import crash_points
 from .processes import Process, Writer
@@ -44,14 +37,14 @@ def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator
     )
     crash_point = crash_points(world)
     doors: list[tuple[Any, str, Any]] = [
-        *((module, "time", time) for module in (buffer, dispatching, emitter, shipping)),
-        *((module, "time", time) for module in (segments, spool)),
-        *((module, "os", world.disk) for module in (drop_counter, segments, spool)),
-        *((module, "crash_point", crash_point) for module in (dispatching, segments, shipping)),
-        (shipping, "random", world.dice.rng),
+        *((module, "time", time) for module in (buffer, dispatcher, emitter, stream_sender)),
+        *((module, "time", time) for module in (segment, spool)),
+        *((module, "os", world.disk) for module in (drop_counter, segment, spool)),
+        *((module, "crash_point", crash_point) for module in (dispatcher, segment, stream_sender)),
+        (stream_sender, "random", world.dice.rng),
         (emitter, "native", without_threads()),
         # The end of a run would flush within `emit`, whose order is known when it has returned.
-        (processes, "ends_abruptly", lambda: False),
+        (process_hooks, "ends_abruptly", lambda: False),
         (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 4000, 4000))),
     ]
     with patched(doors):
@@ -76,32 +69,32 @@ def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[Non
         Condition=_Nobody, Event=threading.Event, Lock=threading.Lock, Thread=_NoThread
     )
     doors: list[tuple[Any, str, Any]] = [
-        (committing, "count_shards", lambda connection: connection.count_shards()),
-        (committing, "load_positions", lambda connection, of: connection.load_positions(of)),
-        (committing, "hold_positions", lambda connection, of: connection.hold_positions(of)),
+        (committer, "count_shards", lambda connection: connection.count_shards()),
+        (committer, "load_positions", lambda connection, of: connection.load_positions(of)),
+        (committer, "hold_positions", lambda connection, of: connection.hold_positions(of)),
         (
-            committing,
+            committer,
             "load_changed_behind",
             lambda connection, *of: connection.load_changed_behind(*of),
         ),
-        (committing, "newest_runs", lambda connection, of: connection.newest_runs(of)),
-        (committing, "load_for_fold", lambda connection, refs: connection.load_events(refs)),
-        (committing, "load_deleted", lambda connection, refs: connection.load_tombstones(refs)),
-        (committing, "load_aged", lambda connection, refs: set()),
-        (committing, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
-        (committing, "write_batch", lambda connection, batch: connection.write_batch(batch)),
-        (committing, "prepare", snapshot),
-        (committing, "is_at_once", lambda batch: len(batch.events) < world.small),
-        (committing, "prepare_writing", lambda connection: connection.prepare_writing()),
-        (pipelining, "prepare", snapshot),
-        (pipelining, "ThreadPoolExecutor", lambda *_, **__: Writer(world.acting)),
+        (committer, "newest_runs", lambda connection, of: connection.newest_runs(of)),
+        (committer, "load_for_fold", lambda connection, refs: connection.load_events(refs)),
+        (committer, "load_deleted", lambda connection, refs: connection.load_tombstones(refs)),
+        (committer, "load_aged", lambda connection, refs: set()),
+        (committer, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
+        (committer, "write_batch", lambda connection, batch: connection.write_batch(batch)),
+        (committer, "prepare", snapshot),
+        (committer, "is_at_once", lambda batch: len(batch.events) < world.small),
+        (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
+        (pipeline, "prepare", snapshot),
+        (pipeline, "ThreadPoolExecutor", lambda *_, **__: Writer(world.acting)),
         (ownership, "connect", lambda *_, **__: Connection(world, world.acting)),
         (ownership, "hold", lambda connection, owner, **_: connection.hold(owner)),
         (ownership, "give_up", lambda connection, *what: connection.give_up(*what)),
         (ownership, "leave", lambda connection, owner: connection.leave(owner)),
         (ownership, "threading", threads),
         (ownership, "time", SimpleNamespace(monotonic=clock)),
-        (watching, "threading", threads),
+        (monitor, "threading", threads),
         (loop, "time", SimpleNamespace(monotonic=clock, sleep=lambda _: None)),
         (loop, "load_positions", lambda connection, of: connection.load_positions(of)),
         (loop, "raise_incident", lambda connection, *_, **__: connection.raise_incident()),

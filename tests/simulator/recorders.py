@@ -11,9 +11,10 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from oracle import Event, to_envelope
-from runfold import Recorder, native
-from runfold.codec import decode_body, to_datetime
-from runfold.emitter import Flushed
+from runfold import Recorder
+from runfold.delivery import native_threads
+from runfold.delivery.emitter import Flushed
+from runfold.protocol.codec import decode_body, to_datetime
 from runfold.settings import Backpressure
 
 from .disk import Disk, Ground
@@ -146,4 +147,4 @@ def without_threads() -> SimpleNamespace:
     def refuse(*_: object) -> NoReturn:
         raise RuntimeError("the interpreter shuts down: no thread can start")
 
-    return SimpleNamespace(RLock=native.RLock, Thread=refuse)
+    return SimpleNamespace(RLock=native_threads.RLock, Thread=refuse)

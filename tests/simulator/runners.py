@@ -6,8 +6,8 @@ import redis
 
 from histories import as_recorded, to_fields
 from oracle import Event, to_envelope
+from runfold.protocol.streams import shard_of, stream_key
 from runfold.settings import Backpressure
-from runfold.streams import shard_of, stream_key
 
 from .processes import CrashedError, Process
 from .recorders import EventRef, Harbour, RecorderLanes

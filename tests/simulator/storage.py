@@ -13,15 +13,15 @@ import psycopg
 
 from oracle import add_up
 from paper import Paper
-from runfold.ids import is_own_id
-from runfold_storage.changes import BEHIND
+from runfold.protocol.ids import is_own_id
+from runfold_storage.checkpoints.change_log import BEHIND
+from runfold_storage.checkpoints.leases import Holding
+from runfold_storage.checkpoints.positions import Position, changed_behind
 from runfold_storage.errors import PositionMoved
-from runfold_storage.leases import Holding
-from runfold_storage.ledger import StoredEvent
-from runfold_storage.positions import Position, changed_behind
-from runfold_storage.rows import Batch
-from runfold_workers.memory import RunRef
-from runfold_workers.ownership import TTL_S
+from runfold_storage.ledger.events import StoredEvent
+from runfold_storage.records.rows import Batch
+from runfold_workers.fold.run_cache import RunRef
+from runfold_workers.shards.ownership import TTL_S
 
 from .processes import Process, Surroundings
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oracle import Event
-from runfold.ids import derive_event_id, make_event_id
+from runfold.protocol.ids import derive_event_id, make_event_id
 
 START_US = 1_767_268_800_000_000  # 2026-01-01T12:00:00Z
 HOUR_US = 3_600_000_000

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import redis
 
-from runfold.streams import stream_key
+from runfold.protocol.streams import stream_key
 
 from .processes import Process, Surroundings
 

@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
-from runfold_storage.silence_limits import Limits
-from runfold_workers.committing import Committer
-from runfold_workers.loop import Loop
-from runfold_workers.ownership import Ownership
-from runfold_workers.pipelining import Pipeline
-from runfold_workers.publishing import Publisher
-from runfold_workers.watching import Watch
-from runfold_workers.worker import PASSING, Worker, WorkerSettings, _committed
+from runfold_storage.checkpoints.liveness_limits import Limits
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.consumer.loop import Loop
+from runfold_workers.consumer.pipeline import Pipeline
+from runfold_workers.consumer.publisher import Publisher
+from runfold_workers.consumer.worker import PASSING, Worker, WorkerSettings, _committed
+from runfold_workers.shards.monitor import Watch
+from runfold_workers.shards.ownership import Ownership
 
 from .processes import CrashedError, Process
 from .storage import Connection, Land

@@ -12,11 +12,11 @@ from typing import Protocol
 
 from histories import to_fields
 from oracle import Event, to_envelope
-from runfold.dispatching import ADOPT_EVERY_S
-from runfold.ids import run_key_bytes
-from runfold.segments import SUFFIX
-from runfold.streams import shard_of, stream_key
-from runfold_workers.memory import RunRef
+from runfold.delivery.dispatcher import ADOPT_EVERY_S
+from runfold.protocol.ids import run_key_bytes
+from runfold.protocol.streams import shard_of, stream_key
+from runfold.spool.segment import SUFFIX
+from runfold_workers.fold.run_cache import RunRef
 
 from .checks import check, check_drops, check_end, check_orders, refs_of
 from .dice import Dice

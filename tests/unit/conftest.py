@@ -1,16 +1,15 @@
 """What the SDK's unit tests share: a recorder that writes to a Redis in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import fakeredis
 import pytest
 
+from recorded_events import Recorded
 from runfold import Event, Node, Recorder, Run
-from runfold.codec import Envelope
-from runfold.frames import decode_frame
-
-Recorded = Callable[[], list[tuple[Envelope, Event]]]
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import decode_frame
 
 
 @pytest.fixture(autouse=True)

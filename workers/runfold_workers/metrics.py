@@ -4,16 +4,46 @@ Counted once a batch, or once a second by the watch: nothing here is called for 
 worker has a registry of its own; nothing lives at module level.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from http.server import HTTPServer
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from runfold_storage.lag import Lag
-from runfold_storage.rows import Batch
+from runfold.delivery.spool_drain import look
+from runfold_storage.checkpoints.streams import Lag
+from runfold_storage.records.rows import Batch
+
+
+class SpoolCollector(Collector):
+    """Events of all runners of this machine that use this folder, for whichever Redis."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Nothing, so that registering does not look into the folder."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Look into the folder now; no series at all when it cannot be read."""
+        try:
+            state = look(self._folder, None, self._max_bytes)
+        except OSError:
+            return
+        for name, text, value in (
+            ("events", "Events that wait in the spool of this machine", state.others.events),
+            ("bytes", "Size of the spool of this machine", state.size),
+            ("max_bytes", "RUNFOLD_SPOOL_BYTES", self._max_bytes),
+            ("damaged_segments", "Segments that cannot be read to their end", len(state.damaged)),
+        ):
+            yield GaugeMetricFamily(f"runfold_spool_{name}", text, value)
+
 
 PHASES: Final = ("wait", "read", "decode", "fold", "write", "commit")
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

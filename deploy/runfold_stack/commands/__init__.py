@@ -8,8 +8,8 @@ have `run_anyway(arguments)` for when a setting is wrong; the others do nothing 
 from argparse import ArgumentParser, Namespace
 from typing import Final, NamedTuple, Protocol
 
-from runfold_stack.output import Output
 from runfold_stack.settings import Settings
+from runfold_stack.terminal.output import Output
 
 
 class Context(NamedTuple):

@@ -5,14 +5,15 @@ import signal
 from argparse import ArgumentParser, Namespace
 from types import FrameType
 
-from runfold_api.serving import serve
+from runfold_api.server import serve
 from runfold_api.settings import Settings as ApiSettings
-from runfold_stack.addresses import choose_port
-from runfold_stack.commands import Context
-from runfold_stack.logs import configure_logging
-from runfold_stack.options import port_number
-from runfold_stack.outcomes import OK
-from runfold_stack.servers import require_endpoints
+from runfold_stack.endpoints import require_endpoints
+from runfold_stack.exit_codes import OK
+from runfold_stack.options.values import port_number
+from runfold_stack.processes.ports import choose_port
+from runfold_stack.terminal.logging_setup import configure_logging
+
+from . import Context
 
 _log = logging.getLogger(__name__)
 

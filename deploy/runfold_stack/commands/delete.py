@@ -5,17 +5,18 @@ import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 
-from runfold_stack.commands import Context
-from runfold_stack.options import whole_number
-from runfold_stack.outcomes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
-from runfold_stack.output import Output, plain
-from runfold_stack.run_filters import add_filters, filters_of
-from runfold_stack.selections import progress_bar
-from runfold_stack.servers import require_database
-from runfold_stack.stopping import run_stoppable
-from runfold_storage.deletions import Deletion
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
+from runfold_stack.options.run_filters import add_filters, filters_of
+from runfold_stack.options.selection import progress_bar
+from runfold_stack.options.values import whole_number
+from runfold_stack.processes.signals import run_stoppable
+from runfold_stack.terminal.output import Output, plain
+from runfold_storage.admin import MAX_DAYS, Upkeep, make_deletion
 from runfold_storage.jobs import Interrupted
-from runfold_storage.upkeep import MAX_DAYS, Upkeep, make_deletion
+from runfold_storage.retention.run_deletion import Deletion
+
+from . import Context
 
 _EPILOG = """\
 examples:

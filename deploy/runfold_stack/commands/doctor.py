@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-from runfold_stack.commands import Context
-from runfold_stack.diagnosis.examination import examine
-from runfold_stack.outcomes import FAILED, OK
-from runfold_stack.output import STYLES, plain
+from runfold_stack.doctor.examination import examine
+from runfold_stack.exit_codes import FAILED, OK
+from runfold_stack.terminal.output import STYLES, plain
+
+from . import Context
 
 _EPILOG = """\
 Changes nothing, but for the note that --acknowledge leaves: incidents up to now are not reported

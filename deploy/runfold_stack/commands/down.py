@@ -6,10 +6,11 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from runfold_stack.commands import Context
-from runfold_stack.local import stop_running
-from runfold_stack.outcomes import OK, CommandFailed
-from runfold_stack.up_state import find_up
+from runfold_stack.exit_codes import OK, CommandFailed
+from runfold_stack.processes.up_lock import find_up
+from runfold_stack.servers.local_stack import stop_running
+
+from . import Context
 
 _PATIENCE_S: Final = 120.0
 _POLL_S: Final = 0.05

@@ -7,12 +7,13 @@ changes nothing.
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 
+from runfold.delivery.spool_drain import Drained, SpoolState, drain, look
+from runfold.protocol.streams import connect
 from runfold.settings import Settings as SdkSettings
-from runfold.spooled import Drained, SpoolState, drain, look
-from runfold.streams import connect
-from runfold_stack.commands import Context
-from runfold_stack.outcomes import FAILED, OK
-from runfold_stack.servers import require_redis
+from runfold_stack.endpoints import require_redis
+from runfold_stack.exit_codes import FAILED, OK
+
+from . import Context
 
 _EPILOG = """\
 Runners put events that Redis does not take into a folder, and any later runner that records to the

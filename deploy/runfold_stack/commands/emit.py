@@ -12,17 +12,18 @@ from typing import Any, Final
 
 import redis
 
+from runfold.delivery.frame_writer import FrameSender
 from runfold.errors import BrokenEvent
-from runfold.events import MAX_RAW_BYTES
-from runfold.intake import Intake
-from runfold.streams import agree_on_shards, connect
-from runfold_stack.commands import Context
-from runfold_stack.formats import number
-from runfold_stack.lines import Line, read_lines
-from runfold_stack.outcomes import FAILED, OK, UNREACHABLE, CommandFailed
-from runfold_stack.output import say
-from runfold_stack.sending import FrameSender
-from runfold_stack.servers import require_redis
+from runfold.protocol.events import MAX_RAW_BYTES
+from runfold.protocol.streams import agree_on_shards, connect
+from runfold.serialization.intake import Intake
+from runfold_stack.endpoints import require_redis
+from runfold_stack.exit_codes import FAILED, OK, UNREACHABLE, CommandFailed
+from runfold_stack.options.line_reader import Line, read_lines
+from runfold_stack.terminal.formats import number
+from runfold_stack.terminal.output import say
+
+from . import Context
 
 _IDLE_MS: Final = 100
 _MAX_LISTED: Final = 1000

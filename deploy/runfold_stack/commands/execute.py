@@ -12,16 +12,17 @@ from argparse import (
 )
 
 from runfold.errors import SettingInvalid
-from runfold.names import is_run_id
-from runfold_stack.commands import Context
-from runfold_stack.execution.command import Ended, run_command
-from runfold_stack.execution.recording import Recording
-from runfold_stack.execution.watcher import Watcher, find_api
-from runfold_stack.options import name
-from runfold_stack.outcomes import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
-from runfold_stack.output import say
-from runfold_stack.redis_server import RedisServer
+from runfold.serialization.normalize import is_run_id
+from runfold_stack.execution.live_display import Watcher, find_api
+from runfold_stack.execution.process import Ended, run_command
+from runfold_stack.execution.recorder import Recording
+from runfold_stack.exit_codes import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
+from runfold_stack.options.values import name
+from runfold_stack.servers.redis_server import RedisServer
 from runfold_stack.settings import Settings
+from runfold_stack.terminal.output import say
+
+from . import Context
 
 _EPILOG = """\
 examples:

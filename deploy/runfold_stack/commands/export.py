@@ -12,12 +12,13 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runfold_stack.commands import Context
-from runfold_stack.outcomes import OK, USAGE, CommandFailed
-from runfold_stack.run_filters import add_filters, filters_of
-from runfold_stack.servers import require_database
-from runfold_storage.export_formats import FORMATS
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import OK, USAGE, CommandFailed
+from runfold_stack.options.run_filters import add_filters, filters_of
 from runfold_storage.history import History
+from runfold_storage.queries.runs.export_formats import FORMATS
+
+from . import Context
 
 _EPILOG = """\
 examples:

@@ -3,14 +3,15 @@
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 
-from runfold_stack.commands import Context
-from runfold_stack.formats import moment, number
-from runfold_stack.options import name, period, whole_number
-from runfold_stack.output import Output, cell, make_table
-from runfold_stack.servers import require_database
-from runfold_storage.failures import Failures
+from runfold_stack.endpoints import require_database
+from runfold_stack.options.values import name, period, whole_number
+from runfold_stack.terminal.formats import moment, number
+from runfold_stack.terminal.output import Output, cell, make_table
 from runfold_storage.history import History
 from runfold_storage.parameters import MAX_LIMIT
+from runfold_storage.queries.stats.failures import Failures
+
+from . import Context
 
 _EPILOG = """\
 examples:

@@ -12,18 +12,19 @@ import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from runfold.intake import Intake
-from runfold.streams import agree_on_shards, connect
-from runfold_stack.commands import Context
-from runfold_stack.folded import wait_until_folded
-from runfold_stack.local import find_database_url
-from runfold_stack.options import name
-from runfold_stack.outcomes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
-from runfold_stack.output import plain, say
-from runfold_stack.sending import FrameSender
-from runfold_stack.servers import require_database, require_redis
+from runfold.delivery.frame_writer import FrameSender
+from runfold.protocol.streams import agree_on_shards, connect
+from runfold.serialization.intake import Intake
+from runfold_stack.endpoints import require_database, require_redis
+from runfold_stack.exit_codes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
+from runfold_stack.importers.wfformat import WfFormatError, count_events, events, read_instance
+from runfold_stack.options.values import name
+from runfold_stack.processes.readiness import wait_until_folded
+from runfold_stack.servers.local_stack import find_database_url
 from runfold_stack.settings import Settings
-from runfold_stack.wfformat import WfFormatError, count_events, events, read_instance
+from runfold_stack.terminal.output import plain, say
+
+from . import Context
 
 FORMATS: Final = ("wfformat",)
 

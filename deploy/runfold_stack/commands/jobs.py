@@ -8,14 +8,15 @@ from uuid import UUID
 import msgspec
 from rich.text import Text
 
-from runfold_stack.commands import Context
-from runfold_stack.formats import duration, moment
-from runfold_stack.options import whole_number
-from runfold_stack.outcomes import CommandFailed
-from runfold_stack.output import STYLES, Output, cell, make_table, plain
-from runfold_stack.servers import require_database
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import CommandFailed
+from runfold_stack.options.values import whole_number
+from runfold_stack.terminal.formats import duration, moment
+from runfold_stack.terminal.output import STYLES, Output, cell, make_table, plain
+from runfold_storage.admin import MAX_JOBS, Upkeep
 from runfold_storage.jobs import STATUSES, Job
-from runfold_storage.upkeep import MAX_JOBS, Upkeep
+
+from . import Context
 
 _EPILOG = """\
 examples:

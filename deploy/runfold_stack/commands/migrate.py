@@ -2,10 +2,11 @@
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from runfold_stack.commands import Context
-from runfold_stack.outcomes import OK, USAGE, CommandFailed
-from runfold_stack.servers import require_database
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import OK, USAGE, CommandFailed
 from runfold_storage.migrate import check_schema, current_revision, head, is_known, migrate
+
+from . import Context
 
 _EPILOG = """\
 examples:

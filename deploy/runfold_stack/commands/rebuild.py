@@ -6,23 +6,18 @@ from uuid import UUID
 
 import msgspec
 
-from runfold_stack.commands import Context
-from runfold_stack.outcomes import FAILED, INTERRUPTED, OK
-from runfold_stack.output import Output
-from runfold_stack.selections import (
-    TIMES,
-    Seen,
-    add_selection,
-    progress_bar,
-    read_selection,
-)
-from runfold_stack.servers import require_database
-from runfold_stack.stopping import run_stoppable
-from runfold_storage.databases import connect
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK
+from runfold_stack.options.selection import TIMES, Seen, add_selection, progress_bar, read_selection
+from runfold_stack.processes.signals import run_stoppable
+from runfold_stack.terminal.output import Output
 from runfold_storage.jobs import Interrupted, add_job, find_unfinished
 from runfold_storage.migrate import check_schema
-from runfold_workers.rebuilding import KIND, Progress, rebuild
-from runfold_workers.selecting import estimate_runs
+from runfold_storage.postgres.connections import connect
+from runfold_workers.integrity.rebuild import KIND, Progress, rebuild
+from runfold_workers.integrity.selection import estimate_runs
+
+from . import Context
 
 _EPILOG = f"""\
 examples:

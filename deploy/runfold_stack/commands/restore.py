@@ -4,16 +4,17 @@ import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Final
 
-from runfold_stack.commands import Context
-from runfold_stack.outcomes import INTERRUPTED, OK, USAGE, CommandFailed
-from runfold_stack.output import Output
-from runfold_stack.selections import progress_bar
-from runfold_stack.servers import require_database
-from runfold_stack.stopping import run_stoppable
-from runfold_storage.databases import connect
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import INTERRUPTED, OK, USAGE, CommandFailed
+from runfold_stack.options.selection import progress_bar
+from runfold_stack.processes.signals import run_stoppable
+from runfold_stack.terminal.output import Output
 from runfold_storage.jobs import Interrupted, add_job, find_unfinished
 from runfold_storage.migrate import check_schema
-from runfold_storage.one_run import open_archive
+from runfold_storage.postgres.connections import connect
+from runfold_storage.queries.run.reader import open_archive
+
+from . import Context
 
 KIND: Final = "restore"
 
@@ -58,9 +59,9 @@ def run(arguments: Namespace, context: Context) -> int:
     check_schema(url)
     archive = open_archive(place)
     # Only now: it needs pyarrow, and says so if it is missing.
-    from runfold_storage.archive.names import KINDS
-    from runfold_storage.archive.whole import files_of
-    from runfold_workers.restoring import Progress, check, restore
+    from runfold_storage.archive.layout import KINDS
+    from runfold_storage.archive.store import files_of
+    from runfold_workers.retention.restore import Progress, check, restore
 
     with connect(url, autocommit=True) as connection:
         check(connection, archive)

@@ -7,21 +7,20 @@ from datetime import datetime, timedelta
 import psycopg
 from msgspec import structs
 
-from runfold_stack.commands import Context
-from runfold_stack.formats import moment
-from runfold_stack.options import name, whole_number
-from runfold_stack.outcomes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
-from runfold_stack.output import Output, cell, make_table
-from runfold_stack.selections import progress_bar
-from runfold_stack.servers import require_database
-from runfold_stack.stopping import run_stoppable
-from runfold_storage.archive.tombstones import read_deleted
-from runfold_storage.databases import connect, read_clock
-from runfold_storage.due_runs import Due
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
+from runfold_stack.options.selection import progress_bar
+from runfold_stack.options.values import name, whole_number
+from runfold_stack.processes.signals import run_stoppable
+from runfold_stack.terminal.formats import moment
+from runfold_stack.terminal.output import Output, cell, make_table
+from runfold_storage.archive.journal import read_deleted
 from runfold_storage.jobs import Interrupted, add_job, find_unfinished, hold_kind
 from runfold_storage.migrate import check_schema
-from runfold_storage.one_run import open_archive
-from runfold_storage.retention import (
+from runfold_storage.postgres.connections import connect, read_clock
+from runfold_storage.queries.run.reader import open_archive
+from runfold_storage.retention.due_runs import Due
+from runfold_storage.retention.policies import (
     MAX_DAYS,
     Policy,
     forget_policy,
@@ -29,7 +28,9 @@ from runfold_storage.retention import (
     read_policies,
     set_policy,
 )
-from runfold_workers.retaining import KIND, Progress, plan, retain
+from runfold_workers.retention.job import KIND, Progress, plan, retain
+
+from . import Context
 
 _EPILOG = """\
 examples:
@@ -261,7 +262,7 @@ def _purge(connection: psycopg.Connection, output: Output, archive_url: str | No
         raise CommandFailed("there is no archive: set RUNFOLD_ARCHIVE", USAGE)
     archive = open_archive(archive_url)
     # Only now: it needs pyarrow, and says so if it is missing.
-    from runfold_storage.archive.purging import deleted_keys, purge
+    from runfold_storage.archive.purge import deleted_keys, purge
 
     with hold_kind(connection, KIND), progress_bar("purging", 0, "files") as seen:
         gone = deleted_keys(archive) | read_deleted(connection)

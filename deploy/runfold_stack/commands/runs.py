@@ -7,16 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
-from runfold_stack.commands import Context
-from runfold_stack.formats import number
-from runfold_stack.options import whole_number
-from runfold_stack.output import Output
-from runfold_stack.run_filters import add_filters, filters_of
-from runfold_stack.run_rows import runs_table
-from runfold_stack.servers import require_database
+from runfold_stack.endpoints import require_database
+from runfold_stack.options.run_filters import add_filters, filters_of
+from runfold_stack.options.values import whole_number
+from runfold_stack.terminal.formats import number
+from runfold_stack.terminal.output import Output
+from runfold_stack.terminal.run_table import runs_table
 from runfold_storage.history import History
 from runfold_storage.parameters import MAX_LIMIT
-from runfold_storage.summaries import RunPage
+from runfold_storage.read_models.summaries import RunPage
+
+from . import Context
 
 _PATIENCE_S: Final = 10
 

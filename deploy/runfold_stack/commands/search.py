@@ -4,24 +4,16 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
 import psycopg
 
-from runfold_stack.commands import Context
-from runfold_stack.options import name
-from runfold_stack.outcomes import OK, USAGE, CommandFailed
-from runfold_stack.output import Output, cell, make_table
-from runfold_stack.servers import require_database
-from runfold_storage.databases import connect
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import OK, USAGE, CommandFailed
+from runfold_stack.options.values import name
+from runfold_stack.terminal.output import Output, cell, make_table
 from runfold_storage.migrate import check_schema
-from runfold_storage.search_index import (
-    IndexState,
-    begin_again,
-    make_indexes,
-    read_state,
-)
-from runfold_storage.search_projects import (
-    forget_payloads_of,
-    read_projects,
-    search_payloads_of,
-)
+from runfold_storage.postgres.connections import connect
+from runfold_storage.search.indexer import IndexState, begin_again, make_indexes, read_state
+from runfold_storage.search.projects import forget_payloads_of, read_projects, search_payloads_of
+
+from . import Context
 
 _EPILOG = """\
 examples:

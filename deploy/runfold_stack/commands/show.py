@@ -4,14 +4,15 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 from typing import Final
 
-from runfold_stack.commands import Context
-from runfold_stack.options import name, whole_number
-from runfold_stack.outcomes import USAGE, CommandFailed
-from runfold_stack.output import plain
-from runfold_stack.run_output import print_end, print_events, print_output
-from runfold_stack.run_view import print_run
-from runfold_stack.servers import require_database
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import USAGE, CommandFailed
+from runfold_stack.options.values import name, whole_number
+from runfold_stack.terminal.log_view import print_end, print_events, print_output
+from runfold_stack.terminal.output import plain
+from runfold_stack.terminal.run_view import print_run
 from runfold_storage.history import History
+
+from . import Context
 
 TAIL_LINES: Final = 20
 _MAX_TAIL: Final = 1_000_000

@@ -8,14 +8,15 @@ from typing import Any, Final
 import msgspec
 from rich.table import Table
 
-from runfold_stack.commands import Context
-from runfold_stack.formats import dollars, duration, number, percent, tokens
-from runfold_stack.options import name, period
-from runfold_stack.output import Output, cell, make_table, shown_name
-from runfold_stack.servers import require_database
-from runfold_storage.figures import Figures, GroupFigures
+from runfold_stack.endpoints import require_database
+from runfold_stack.options.values import name, period
+from runfold_stack.terminal.formats import dollars, duration, number, percent, tokens
+from runfold_stack.terminal.output import Output, cell, make_table, shown_name
 from runfold_storage.history import History
-from runfold_storage.statistics import Stats
+from runfold_storage.queries.stats.aggregate import Figures, GroupFigures
+from runfold_storage.queries.stats.report import Stats
+
+from . import Context
 
 _MOST_ERRORS: Final = 10
 

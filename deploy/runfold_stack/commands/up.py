@@ -17,18 +17,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from runfold_stack.addresses import answers, choose_metrics_ports, choose_port, url_of
-from runfold_stack.commands import Context
-from runfold_stack.local import Endpoints, LocalStack, open_stack
-from runfold_stack.logs import configure_logging
-from runfold_stack.options import port_number
-from runfold_stack.outcomes import INTERRUPTED, OK, CommandFailed
-from runfold_stack.readiness import workers_fold
+from runfold_stack.exit_codes import INTERRUPTED, OK, CommandFailed
+from runfold_stack.options.values import port_number
+from runfold_stack.processes.ports import answers, choose_metrics_ports, choose_port, url_of
+from runfold_stack.processes.readiness import workers_fold
+from runfold_stack.processes.signals import StopRequests, interrupt_on_stop
+from runfold_stack.processes.supervisor import Child, Server
+from runfold_stack.processes.up_lock import UpLock, UpState, claim_up
+from runfold_stack.servers.local_stack import Endpoints, LocalStack, open_stack
 from runfold_stack.settings import DEFAULT_API_PORT, Settings
-from runfold_stack.stopping import StopRequests, interrupt_on_stop
-from runfold_stack.supervisor import Child, Server
-from runfold_stack.up_state import UpLock, UpState, claim_up
+from runfold_stack.terminal.logging_setup import configure_logging
 from runfold_storage.migrate import migrate
+
+from . import Context
 
 _READY_S: Final = 120.0
 _STOP_S: Final = 60.0

@@ -3,17 +3,18 @@
 import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 
-from runfold_stack.commands import Context
-from runfold_stack.findings import Listing, print_findings
-from runfold_stack.outcomes import FAILED, INTERRUPTED, OK
-from runfold_stack.selections import TIMES, add_selection, progress_bar, read_selection
-from runfold_stack.servers import require_database
-from runfold_stack.stopping import run_stoppable
-from runfold_storage.databases import connect
+from runfold_stack.endpoints import require_database
+from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK
+from runfold_stack.options.selection import TIMES, add_selection, progress_bar, read_selection
+from runfold_stack.processes.signals import run_stoppable
+from runfold_stack.terminal.difference_list import Listing, print_findings
 from runfold_storage.jobs import Interrupted
 from runfold_storage.migrate import check_schema
-from runfold_workers.repairing import Findings, examine
-from runfold_workers.selecting import estimate_runs
+from runfold_storage.postgres.connections import connect
+from runfold_workers.integrity.repair import Findings, examine
+from runfold_workers.integrity.selection import estimate_runs
+
+from . import Context
 
 _EPILOG = f"""\
 examples:

@@ -10,20 +10,21 @@ from urllib.parse import quote, urlencode
 from msgspec import Raw
 from rich.console import RenderableType
 
-from runfold_stack.commands import Context
-from runfold_stack.options import whole_number
-from runfold_stack.outcomes import FAILED, OK, USAGE, CommandFailed
-from runfold_stack.output import Output, plain, say
-from runfold_stack.run_filters import add_filters, filters_of
-from runfold_stack.stopping import interrupt_on_stop
-from runfold_stack.watching.api_address import api_address
-from runfold_stack.watching.event_stream import Away, Connected, Happening, Received, follow
-from runfold_stack.watching.lines import news_lines, run_line
-from runfold_stack.watching.picture import draw
-from runfold_stack.watching.screens import list_screen, run_screen
-from runfold_stack.watching.watched_list import WatchedList
-from runfold_stack.watching.watched_run import WatchedRun
+from runfold_stack.endpoints import api_address
+from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
+from runfold_stack.options.run_filters import add_filters, filters_of
+from runfold_stack.options.values import whole_number
+from runfold_stack.processes.signals import interrupt_on_stop
+from runfold_stack.terminal.output import Output, plain, say
+from runfold_stack.watch.display import draw
+from runfold_stack.watch.line_output import news_lines, run_line
+from runfold_stack.watch.list_state import WatchedList
+from runfold_stack.watch.run_state import WatchedRun
+from runfold_stack.watch.screens import list_screen, run_screen
+from runfold_stack.watch.sse_client import Away, Connected, Happening, Received, follow
 from runfold_storage.parameters import MAX_LIMIT
+
+from . import Context
 
 _EPILOG = """\
 examples:

@@ -12,20 +12,20 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from contextlib import ExitStack
 from typing import Final
 
-from runfold_stack.commands import Context
-from runfold_stack.local import Endpoints
-from runfold_stack.logs import configure_logging
-from runfold_stack.outcomes import INTERRUPTED, OK, CommandFailed
-from runfold_stack.servers import require_endpoints
+from runfold_stack.endpoints import require_endpoints
+from runfold_stack.exit_codes import INTERRUPTED, OK, CommandFailed
+from runfold_stack.processes.signals import StopRequests
+from runfold_stack.processes.supervisor import Child
+from runfold_stack.servers.local_stack import Endpoints
 from runfold_stack.settings import Settings
-from runfold_stack.stopping import StopRequests
-from runfold_stack.supervisor import Child
+from runfold_stack.terminal.logging_setup import configure_logging
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.migrate import check_schema
-from runfold_workers.job_worker import JobWorker, JobWorkerSettings
-from runfold_workers.metrics import Metrics, serve_metrics
-from runfold_workers.spool_metrics import SpoolCollector
-from runfold_workers.worker import Worker, WorkerSettings
+from runfold_workers.consumer.worker import Worker, WorkerSettings
+from runfold_workers.jobs.worker import JobWorker, JobWorkerSettings
+from runfold_workers.metrics import Metrics, SpoolCollector, serve_metrics
+
+from . import Context
 
 STOP_S: Final = 20.0
 FOLD, JOBS, ALL = "fold", "jobs", "all"

@@ -4,10 +4,10 @@ Keys begin with the shard, which follows from the run id, so that a deployment c
 tables by it. Columns are ordered to avoid padding.
 """
 
+from .checkpoints import changes, incidents, leases, positions, pulses, sightings, workers
 from .columns import metadata
-from .fold import changes, incidents, leases, positions, pulses, sightings, workers
-from .keeping import aged_hours, archive_steps, retention
 from .ledger import dead_letters, events, tombstones
+from .retention import aged_hours, archive_steps, retention
 from .rollups import stats, stats_days, stats_differences, stats_merged, unmerged_stats
 from .runs import (
     COSTLY_NANO_USD,

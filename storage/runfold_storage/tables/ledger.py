@@ -17,7 +17,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-from runfold.codec import TYPES
+from runfold.protocol.codec import TYPES
 
 from .columns import TIME, filled, metadata
 

@@ -1,0 +1,1 @@
+"""From request bodies to the streams."""

@@ -1,0 +1,91 @@
+"""Events out of a request's body: one object, an array, or one object a line.
+
+All or nothing: if any event is broken the request is refused with an account of each, for a
+sender who is told that half of a batch was taken has no good way to send the rest.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from runfold.errors import BrokenEvent
+from runfold.protocol.codec import Envelope, check_body, explain, replace_unstorable
+from runfold.serialization.intake import Intake
+from runfold_api.web.problems import BadRequest, EventProblem
+
+MEDIA_TYPES: Final = ("application/json", "application/x-ndjson", "application/ndjson")
+MAX_SHOWN: Final = 20
+
+_LINES: Final = MEDIA_TYPES[1:]
+_ONE: Final = msgspec.json.Decoder(Raw)
+_MANY: Final = msgspec.json.Decoder(list[Raw])
+_AT: Final = re.compile(r"`\$\.?([^`]*)`")
+_MISSING: Final = re.compile(r"missing required field `([^`]*)`")
+_NAMED: Final = re.compile(r"(at|run|v): ")
+
+
+def read_envelopes(body: bytes, media_type: str, intake: Intake) -> list[Envelope]:
+    """The events, each with its id and without its secrets.
+
+    Raises `BadRequest` when one is broken, or there is none.
+    """
+    items = _split(replace_unstorable(body), media_type)
+    if not items:
+        raise BadRequest(400, "no-events", "the body has no events")
+    latest_us = intake.latest_us()
+    envelopes: list[Envelope] = []
+    broken: list[EventProblem] = []
+    for index, item in enumerate(items):
+        try:
+            envelopes.append(intake.read(item, latest_us))
+        except BrokenEvent as error:
+            reason = str(error)
+            broken.append(EventProblem(index, _field_of(reason), reason))
+    if broken:
+        detail = f"{len(broken)} of {len(items)} events are broken; nothing was accepted"
+        raise BadRequest(400, "broken-events", detail, events=broken[:MAX_SHOWN])
+    return envelopes
+
+
+def _split(body: bytes, media_type: str) -> list[bytes]:
+    try:
+        if media_type in _LINES:
+            return _lines(body)
+        if body.lstrip()[:1] == b"[":
+            return [bytes(item) for item in _MANY.decode(body)]
+        lines = _lines(body)
+        # Several lines may still be one object, written prettily.
+        return lines if len(lines) > 1 and _is_json(lines[0]) else [body.strip()][: len(lines)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, "not-json", explain(error)) from error
+
+
+def _lines(body: bytes) -> list[bytes]:
+    return [line for line in map(bytes.strip, body.split(b"\n")) if line]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        check_body(line)
+        _ONE.decode(line)
+    except (BrokenEvent, msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _field_of(reason: str) -> str | None:
+    """The field that a reason speaks of, where it names one."""
+    if reason.startswith("unknown type"):
+        return "type"
+    if reason.startswith("newer version"):
+        return "v"
+    path = _AT.search(reason)
+    missing = _MISSING.search(reason)
+    if missing is not None:
+        return f"{path[1]}.{missing[1]}" if path is not None and path[1] else missing[1]
+    if path is not None and path[1]:
+        return path[1]
+    named = _NAMED.match(reason)
+    return None if named is None else named[1]

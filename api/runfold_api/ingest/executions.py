@@ -1,0 +1,179 @@
+"""A whole execution in one request, after the fact, as the events that it would have sent.
+
+For systems that know an execution only when it is over. One that has not ended is taken too, with
+its nodes as planned ones; sent again under its id when it has, it becomes the same run.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from runfold.errors import BrokenEvent
+from runfold.protocol.codec import Envelope, explain, replace_unstorable
+from runfold.protocol.events import (
+    Attempt,
+    Error,
+    ExitCode,
+    Milliseconds,
+    Name,
+    NodeEnd,
+    Queued,
+    RunId,
+    Tags,
+    Usage,
+)
+from runfold.protocol.ids import make_run_id
+from runfold.recording.event_writer import fit_time
+from runfold.recording.finished_execution import Execution as Recorded
+from runfold.recording.finished_execution import (
+    RecordedEnd,
+    RecordedNode,
+    events_of,
+    number_events,
+    read_time,
+)
+from runfold.recording.run_start import PlannedOpening, make_started
+from runfold.serialization.event_cleanup import Unsealed, seal_bounded
+from runfold.serialization.intake import Intake
+from runfold.serialization.normalize import fit_run_id
+from runfold.serialization.redaction import Redactor
+from runfold_api.web.problems import BadRequest
+
+Time = Annotated[datetime, Meta(tz=True)]
+Status = Literal["queued", "pending", "running", "completed", "failed", "cancelled"]
+
+
+class ExecutionNode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node; times that are missing are the execution's."""
+
+    node: Name
+    name: Name | None = None
+    node_type: Name | None = None
+    attempt: Attempt = 1
+    parents: list[Name] | None = None
+    status: NodeEnd | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    duration_ms: Milliseconds | None = None
+    inputs: Any = None
+    outputs: Any = None
+    error: Error | str | None = None
+    usage: Usage | None = None
+
+
+class Execution(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Without `status` it failed if it has an `error` or an exit code other than 0.
+
+    Without `id` it is a new run each time it is sent. `save: false` records nothing.
+    """
+
+    workflow: Name
+    id: RunId | None = None
+    project: Name | None = None
+    trigger: str | dict[str, Any] | None = None
+    user: Name | None = None
+    session: Name | None = None
+    tags: Tags | None = None
+    metadata: Any = None
+    parent_run: RunId | None = None
+    attempt: Attempt | None = None
+    status: Status | None = None
+    queued_at: Time | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    duration_ms: Milliseconds | None = None
+    inputs: Any = None
+    outputs: Any = None
+    error: Error | str | None = None
+    reason: str | None = None
+    exit_code: ExitCode | None = None
+    usage: Usage | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    nodes: list[ExecutionNode] = []
+    save: bool = True
+
+
+_DECODER: Final = msgspec.json.Decoder(Execution)
+_OPEN: Final = ("queued", "pending", "running")
+
+
+def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
+    """The run's id and its events, none if it is not to be saved; raises `BadRequest`.
+
+    What stands under sensitive keys in payloads is masked, as the SDK does.
+    """
+    try:
+        execution = _DECODER.decode(replace_unstorable(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, "bad-execution", explain(error)) from error
+    redactor, latest_us = intake.redactor, intake.latest_us()
+    read = _open if _is_open(execution) else _over
+    try:
+        run, items = read(execution, redactor, latest_us)
+        return run, [seal_bounded(item, redactor) for item in items if execution.save]
+    except BrokenEvent as error:
+        raise BadRequest(400, "bad-execution", str(error)) from error
+
+
+def _is_open(execution: Execution) -> bool:
+    return execution.status in _OPEN
+
+
+def _over(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str, list[Unsealed]]:
+    recorded = Recorded(
+        started_at=execution.started_at,
+        finished_at=execution.finished_at,
+        duration_ms=execution.duration_ms,
+        id=execution.id,
+        queued_at=execution.queued_at,
+        status=cast("RecordedEnd | None", execution.status),
+        outputs=execution.outputs,
+        error=execution.error,
+        exit_code=execution.exit_code,
+        reason=execution.reason,
+        usage=execution.usage,
+        stdout=execution.stdout,
+        stderr=execution.stderr,
+        nodes=[RecordedNode(**msgspec.structs.asdict(node)) for node in execution.nodes],
+    )
+    return events_of(redactor, execution.workflow, recorded, _opening(execution), latest_us)
+
+
+def _open(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str, list[Unsealed]]:
+    """Its beginning alone; the nodes are still to come."""
+    plan = [
+        {"node": node.node, "name": node.name, "node_type": node.node_type, "parents": node.parents}
+        for node in execution.nodes
+    ]
+    opening = _opening(execution)
+    opening["nodes"] = plan
+    begun = make_started(redactor, execution.workflow, opening)
+    started_us = read_time("started_at", execution.started_at, latest_us)
+    queued_us = read_time("queued_at", execution.queued_at, latest_us)
+    run = execution.id or make_run_id(started_us if queued_us is None else queued_us)
+    now_us = fit_time(datetime.now().astimezone()) or 0
+    queued = Queued(**msgspec.structs.asdict(begun))
+    if execution.status != "running":
+        events = [(queued, queued_us or started_us or now_us)]
+    else:
+        events = [] if queued_us is None else [(queued, queued_us)]
+        events.append((begun, started_us or now_us))  # type: ignore[arg-type]  # another event
+    return fit_run_id(run), number_events(run, events, is_new=not execution.id)
+
+
+def _opening(execution: Execution) -> PlannedOpening:
+    return PlannedOpening(
+        project=execution.project,
+        inputs=execution.inputs,
+        trigger=execution.trigger,
+        user=execution.user,
+        session=execution.session,
+        tags=execution.tags,
+        metadata=execution.metadata,
+        parent_run=execution.parent_run,
+        attempt=execution.attempt,
+        nodes=None,
+    )

@@ -1,0 +1,67 @@
+"""Appending events to the streams: they are safe, as far as Redis is, once `append` returns.
+
+When it fails, some of the events may be in their streams all the same. That does no harm: every
+event has its id by then, so whoever sends them again makes duplicates, which the fold knows.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import redis
+import zstandard
+
+from runfold.delivery.frame_writer import PackedFrame, append_frames, pack_frames
+from runfold.protocol.codec import Envelope
+from runfold.protocol.streams import agree_on_shards, agreed_shards, connect
+from runfold_storage.checkpoints.streams import Lag, look
+from runfold_storage.history import History
+
+
+class StreamWriter:
+    """May be shared by threads; opens no connection before it has to."""
+
+    def __init__(self, url: str, *, shards: int | None, threads: int, timeout_s: float) -> None:
+        self._redis = connect(url, timeout_s=timeout_s)
+        self._wanted_shards = shards
+        self._shards = 0
+        # Of its own, so that slow reads cannot keep writes waiting for a thread.
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="runfold-write")
+
+    def append(self, envelopes: Sequence[Envelope]) -> dict[str, str]:
+        """Put events into their streams; returns the id of the last frame of each shard."""
+        frames = pack_frames(envelopes, self.shards(), zstandard.ZstdCompressor(level=1))
+        try:
+            return self._send(frames)
+        except redis.TimeoutError:
+            raise
+        except redis.ConnectionError:
+            # A pooled connection does not notice that Redis was restarted until it is used.
+            return self._send(frames)
+
+    def shards(self) -> int:
+        """The deployment's number; raises `ShardsDiffer` if this process was told another."""
+        if not self._shards:
+            self._shards = agree_on_shards(self._redis, self._wanted_shards)
+        return self._shards
+
+    def lags(self, history: History) -> dict[int, Lag]:
+        """How far each shard lies behind; raises what either server raises."""
+        return look(self._redis, history.positions, agreed_shards(self._redis) or 0)[1]
+
+    def ping(self) -> None:
+        """Raise a `redis.RedisError` unless Redis answers."""
+        self._redis.ping()
+
+    def close(self) -> None:
+        """Wait for what is under way, then close the connections."""
+        self.executor.shutdown()
+        self._redis.close()
+
+    def _send(self, frames: Sequence[PackedFrame]) -> dict[str, str]:
+        answers = append_frames(self._redis, ((frame.shard, frame.fields) for frame in frames))
+        last_frames = {}
+        for frame, answer in zip(frames, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            last_frames[str(frame.shard)] = answer.decode()
+        return last_frames

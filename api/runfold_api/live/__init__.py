@@ -1,0 +1,1 @@
+"""Live streams: one reader of changes, many subscribers."""

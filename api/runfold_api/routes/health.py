@@ -1,0 +1,145 @@
+"""Whether the process lives, whether it can serve, and its figures."""
+
+import asyncio
+from functools import cache
+from typing import Any
+
+import redis
+from litestar import HttpMethod, Request, Response, route
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from runfold.errors import RunfoldError
+from runfold_api.ingest.stream_writer import StreamWriter
+from runfold_api.settings import Settings
+from runfold_api.web.problems import RETRY_AFTER_S, respond
+from runfold_storage.checkpoints.incidents import Incident
+from runfold_storage.errors import SchemaOutdated, StorageError
+from runfold_storage.history import History
+from runfold_storage.migrate import head
+
+from .metrics import RequestMetrics, exposition
+
+_METHODS = [HttpMethod.GET, HttpMethod.HEAD]
+
+
+class Health(Struct, frozen=True):
+    """`live` or `ready`."""
+
+    status: str
+
+
+class Readiness(Struct, frozen=True, omit_defaults=True):
+    """`ready`; or `behind`, as the oldest event that waits for the fold has waited too long.
+
+    Requests are answered all the same, so both are a 200, and so are incidents that nobody has
+    taken note of.
+    """
+
+    status: str
+    detail: str | None = None
+    waiting_s: float | None = None
+    incidents: list[Incident] = []
+
+
+@route("/healthz", http_method=_METHODS)
+async def healthz() -> Health:
+    """The process lives; says nothing of PostgreSQL and Redis."""
+    return Health("live")
+
+
+@route("/readyz", http_method=_METHODS)
+async def readyz(
+    request: Request[Any, Any, Any],
+    history: NamedDependency[History],
+    writer: NamedDependency[StreamWriter],
+    settings: NamedDependency[Settings],
+) -> Response[Any]:
+    """PostgreSQL answers and has this code's schema, Redis answers; 503 with reasons if not.
+
+    `behind`: events have waited to be folded for longer than `RUNFOLD_MAX_LAG_S`.
+    """
+    loop = asyncio.get_running_loop()
+    found = await asyncio.gather(
+        loop.run_in_executor(None, _check_postgresql, history),
+        loop.run_in_executor(writer.executor, _check_redis, writer),
+    )
+    reasons = [reason for reason in found if reason is not None]
+    if not reasons:
+        try:
+            ready = await loop.run_in_executor(None, _look, history, writer, settings.max_lag_s)
+            return Response(ready)
+        except redis.RedisError as error:
+            reasons.append(f"Redis: {_one_line(error)}")
+        except StorageError as error:
+            reasons.append(f"PostgreSQL: {_one_line(error)}")
+    headers = {"retry-after": str(RETRY_AFTER_S)}
+    return respond(request, 503, "not-ready", "; ".join(reasons), headers=headers)
+
+
+@route(
+    "/metrics",
+    http_method=_METHODS,
+    sync_to_thread=True,
+    responses={
+        200: ResponseSpec(
+            bytes,
+            generate_examples=False,
+            description="Prometheus' text format",
+            media_type="text/plain",
+        )
+    },
+)
+def metrics(
+    history: NamedDependency[History],
+    writer: NamedDependency[StreamWriter],
+    request_metrics: NamedDependency[RequestMetrics],
+) -> Response[bytes]:
+    """For Prometheus: requests of this process, lag, incidents and dead letters of all."""
+    text = exposition(request_metrics, history, writer)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _look(history: History, writer: StreamWriter, max_lag_s: float) -> Readiness:
+    incidents = [each for each in history.incidents() if each.new]
+    waiting_s = max((lag.age_s for lag in writer.lags(history).values()), default=0.0)
+    if waiting_s <= max_lag_s:
+        return Readiness("ready", incidents=incidents)
+    detail = (
+        f"the oldest event that waits to be folded has waited for {waiting_s:,.1f} s: "
+        "see whether a worker runs and gets on, in its log and with `runfold doctor`"
+    )
+    return Readiness("behind", detail, round(waiting_s, 3), incidents)
+
+
+def _check_postgresql(history: History) -> str | None:
+    try:
+        revision = history.revision()
+        if revision != _head():
+            raise SchemaOutdated(f"the schema is {revision}, not {_head()}; run: runfold migrate")
+    except StorageError as error:
+        return f"PostgreSQL: {_one_line(error)}"
+    return None
+
+
+def _check_redis(writer: StreamWriter) -> str | None:
+    try:
+        writer.ping()
+        writer.shards()
+    except (redis.RedisError, RunfoldError) as error:
+        return f"Redis: {_one_line(error)}"
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@cache
+def _head() -> str | None:
+    return head()
+
+
+ROUTES = [healthz, readyz, metrics]

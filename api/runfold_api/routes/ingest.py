@@ -1,0 +1,108 @@
+"""The routes that take events and executions: answered once they are in their streams."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from litestar import Request, post
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from runfold.serialization.intake import Intake
+from runfold_api.ingest.event_parser import MEDIA_TYPES, read_envelopes
+from runfold_api.ingest.executions import read_execution
+from runfold_api.ingest.stream_writer import StreamWriter
+from runfold_api.openapi.request_bodies import TakesEvents, TakesExecution
+from runfold_api.web.problems import BadRequest, described
+
+
+class Accepted(Struct, frozen=True):
+    """How many events are in the streams, and the position of the last frame of each shard.
+
+    They are folded once the watermark's `position` has reached it; a read with this `wait_for`
+    waits until then.
+    """
+
+    accepted: int
+    position: dict[str, str]
+    wait_for: str
+
+
+class AcceptedExecution(Struct, frozen=True):
+    """The run's id, how many events it became, and the position of its frame."""
+
+    run: str
+    accepted: int
+    position: dict[str, str]
+    wait_for: str
+
+
+@post(
+    "/events",
+    status_code=202,
+    operation_class=TakesEvents,
+    responses=described(400, 413, 415, 503),
+)
+async def post_events(
+    request: Request[Any, Any, Any],
+    writer: NamedDependency[StreamWriter],
+    intake: NamedDependency[Intake],
+) -> Accepted:
+    """One event, an array of events, or one event a line."""
+    media_type = _check_media(request, MEDIA_TYPES)
+    body = await request.body()
+    return await asyncio.get_running_loop().run_in_executor(
+        writer.executor, _accept, writer, intake, body, media_type
+    )
+
+
+@post(
+    "/executions",
+    status_code=202,
+    operation_class=TakesExecution,
+    responses=described(400, 413, 415, 503),
+)
+async def post_execution(
+    request: Request[Any, Any, Any],
+    writer: NamedDependency[StreamWriter],
+    intake: NamedDependency[Intake],
+) -> AcceptedExecution:
+    """A whole execution with its nodes, after the fact."""
+    _check_media(request, MEDIA_TYPES[:1])
+    body = await request.body()
+    return await asyncio.get_running_loop().run_in_executor(
+        writer.executor, _accept_execution, writer, intake, body
+    )
+
+
+def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str:
+    """The body's type, of those that a page of another site cannot send without CORS' preflight."""
+    media_type = request.content_type[0]
+    if media_type not in allowed:
+        detail = f"content-type: expected one of {', '.join(allowed)}, got {media_type!r}"
+        raise BadRequest(415, "unsupported-media-type", detail, allowed=list(allowed))
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        detail = f"content-encoding: {encoding!r} is not supported, send the body as it is"
+        raise BadRequest(415, "unsupported-encoding", detail)
+    return media_type
+
+
+def _accept(writer: StreamWriter, intake: Intake, body: bytes, media_type: str) -> Accepted:
+    envelopes = read_envelopes(body, media_type, intake)
+    position = writer.append(envelopes)
+    return Accepted(len(envelopes), position, _wait_for(position))
+
+
+def _accept_execution(writer: StreamWriter, intake: Intake, body: bytes) -> AcceptedExecution:
+    run, envelopes = read_execution(body, intake)
+    position = writer.append(envelopes) if envelopes else {}
+    return AcceptedExecution(run, len(envelopes), position, _wait_for(position))
+
+
+def _wait_for(position: Mapping[str, str]) -> str:
+    """As the parameter of that name takes it."""
+    return ",".join(f"{shard}:{at}" for shard, at in position.items())
+
+
+ROUTES: Final = [post_events, post_execution]

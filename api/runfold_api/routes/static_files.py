@@ -1,0 +1,98 @@
+"""The web page: files of this package, for a browser that keeps to a strict policy.
+
+Every address of the page gets the same document, whose modules look at the address. Nothing comes
+from elsewhere, no script or style stands in the document, and under Trusted Types no text can
+become markup, whatever an event holds.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from litestar import HttpMethod, Request, Response, route
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+
+FOLDER: Final = Path(__file__).parents[1] / "page"
+
+_TYPES: Final = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_HEADERS: Final = {
+    "content-security-policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+        )
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    # Kept, but asked for each time: a new version is seen at once.
+    "cache-control": "no-cache",
+}
+_METHODS: Final[dict[str, Any]] = {
+    "http_method": [HttpMethod.GET, HttpMethod.HEAD],
+    "include_in_schema": False,
+    "sync_to_thread": False,
+}
+
+
+class PageFile(NamedTuple):
+    """One file as it is sent."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+@cache
+def page_files() -> dict[str, PageFile]:
+    """Every file of the page by its path below `/page/`."""
+    found = {}
+    for path in sorted(FOLDER.rglob("*")):
+        if path.suffix in _TYPES:
+            content = path.read_bytes()
+            etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+            found[path.relative_to(FOLDER).as_posix()] = PageFile(
+                content, _TYPES[path.suffix], etag
+            )
+    return found
+
+
+@route(
+    ["/", "/runs", "/runs/{rest:path}", "/workflows", "/failures", "/stats", "/jobs"], **_METHODS
+)
+def get_page(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The document."""
+    return _send(request, page_files()["index.html"])
+
+
+@route("/page/{path:path}", **_METHODS)
+def get_page_file(request: Request[Any, Any, Any], path: FromPath[str]) -> Response[bytes]:
+    """A module, a style sheet or a picture of it."""
+    file = page_files().get(path.removeprefix("/"))
+    if file is None:
+        raise NotFoundException
+    return _send(request, file)
+
+
+def _send(request: Request[Any, Any, Any], file: PageFile) -> Response[bytes]:
+    headers = {**_HEADERS, "etag": file.etag}
+    known = {each.strip() for each in request.headers.get("if-none-match", "").split(",")}
+    if file.etag in known:
+        return Response(b"", status_code=304, headers=headers, media_type=file.media_type)
+    return Response(file.content, headers=headers, media_type=file.media_type)
+
+
+ROUTES = [get_page, get_page_file]

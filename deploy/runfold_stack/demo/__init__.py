@@ -1,0 +1,1 @@
+"""`make demo`: record a real workflow and show what can be read."""

@@ -1,0 +1,122 @@
+"""All checks, in the order in which one needs the other; one that cannot be made does not hide
+those that can."""
+
+from collections.abc import Generator, Iterator
+from datetime import date
+from typing import Final
+
+import psycopg
+import redis
+
+from runfold.protocol import streams
+from runfold_stack.processes.ports import answers
+from runfold_stack.processes.up_lock import find_up
+from runfold_stack.servers.local_stack import find_database_url, find_redis_url
+from runfold_stack.settings import Settings
+from runfold_storage.checkpoints.positions import count_shards, load_positions
+from runfold_storage.checkpoints.streams import look
+from runfold_storage.errors import DatabaseUnreachable
+from runfold_storage.postgres.connections import connect
+
+from . import postgres_checks, redis_checks, stream_checks
+from .findings import Finding, fail, ok, warn
+from .spool_checks import check_spool
+
+_START: Final = "start it with `runfold up`, or set {}"
+
+
+def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; `acknowledge`: take note of the incidents."""
+    client = yield from _reach_redis(settings)
+    connection = yield from _reach_database(settings)
+    try:
+        if connection is not None:
+            yield postgres_checks.check_partitions(connection, today)
+        if client is not None and connection is not None:
+            yield from _compare(client, connection, settings)
+        if connection is not None:
+            yield from postgres_checks.check_incidents(connection, acknowledge_them=acknowledge)
+            yield from postgres_checks.check_dead_letters(connection)
+            yield from postgres_checks.check_jobs(connection)
+            yield postgres_checks.check_search(connection)
+    except (redis.RedisError, psycopg.Error) as error:
+        remedy = "look again; if it stays so, look at the server's log"
+        yield fail("servers", f"one of them broke off: {error}", remedy)
+    finally:
+        if client is not None:
+            client.close()
+        if connection is not None:
+            connection.close()
+    if settings.spool_dir is not None:
+        url = settings.redis_url or find_redis_url(settings.home)
+        yield from check_spool(settings.spool_dir, url, settings.spool_bytes)
+    yield from _check_up(settings)
+
+
+def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | None]:
+    url = settings.redis_url or find_redis_url(settings.home)
+    if url is None:
+        found = f"none runs in {settings.home}"
+        yield fail("redis", found, _START.format("RUNFOLD_REDIS_URL"))
+        return None
+    client = streams.connect(url)
+    try:
+        yield from redis_checks.check_server(client)
+    except (redis.RedisError, OSError) as error:
+        client.close()
+        yield fail("redis", str(error), "check RUNFOLD_REDIS_URL, and whether the server runs")
+        return None
+    return client
+
+
+def _reach_database(
+    settings: Settings,
+) -> Generator[Finding, None, psycopg.Connection | None]:
+    url = settings.database_url or find_database_url(settings.home)
+    if url is None:
+        found = f"none runs in {settings.home}"
+        yield fail("postgresql", found, _START.format("RUNFOLD_DATABASE_URL"))
+        return None
+    try:
+        connection = connect(url, autocommit=True)
+        yield postgres_checks.check_server(connection)
+        schema = postgres_checks.check_revision(url)
+    except (DatabaseUnreachable, psycopg.Error) as error:
+        remedy = "check RUNFOLD_DATABASE_URL, and whether the server runs"
+        yield fail("postgresql", " ".join(str(error).split()), remedy)
+        return None
+    yield schema
+    if schema.level != "ok":
+        connection.close()
+        return None
+    return connection
+
+
+def _compare(
+    client: redis.Redis, connection: psycopg.Connection, settings: Settings
+) -> Iterator[Finding]:
+    known = count_shards(connection)
+    # Not `agree_on_shards`: whoever looks must not be the first to choose.
+    agreed = streams.agreed_shards(client)
+    yield stream_checks.check_shards(agreed, settings.shards, known)
+    if agreed or known:
+        _, lags = look(client, lambda: load_positions(connection), agreed or 0)
+        yield from stream_checks.check_lags(lags, settings.max_lag_s)
+    if agreed or known:
+        yield stream_checks.check_leases(connection, agreed or known)
+
+
+def _check_up(settings: Settings) -> Iterator[Finding]:
+    """API and metrics; only those of a `runfold up` on this data directory is known here."""
+    state = find_up(settings.home)
+    if state is None or state.api_url is None:
+        return
+    if answers(f"{state.api_url}/readyz"):
+        yield ok("api", f"ready at {state.api_url}")
+    else:
+        yield fail("api", f"not ready at {state.api_url}", "see the messages of `runfold up`")
+    for url in state.metrics_urls:
+        if answers(url):
+            yield ok("metrics", f"served at {url}")
+        else:
+            yield warn("metrics", f"no answer at {url}", "see the messages of `runfold up`")

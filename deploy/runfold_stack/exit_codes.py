@@ -1,0 +1,72 @@
+"""How a command ends: its exit code, and what it says when something expected goes wrong.
+
+The codes are part of the contract; `runfold --help` and the README list them.
+"""
+
+from typing import Final
+
+from .errors import StackError
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+EXIT_CODES: Final = (
+    (OK, "it went well"),
+    (FAILED, "what was asked for failed, or there is no such thing"),
+    (USAGE, "the command line or a setting is wrong"),
+    (UNREACHABLE, "Redis or PostgreSQL cannot be reached"),
+    (INTERRUPTED, "interrupted with Ctrl-C"),
+    (BROKEN_PIPE, "whoever read the output has gone"),
+)
+"""`exec` ends as its command does: with its exit code, 128 + n after signal n, 127 if there is
+no such command and 126 if it cannot be executed."""
+
+
+class CommandFailed(StackError):
+    """Ends the command with a message, `culprit: remedy`, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def explain(error: Exception) -> tuple[str, int] | None:
+    """The message and exit code of an expected error; None for a fault of ours."""
+    # Only now: a command that goes well should not wait for what it does not need.
+    import psycopg
+    import redis
+
+    from runfold.errors import RunfoldError, SettingInvalid
+    from runfold_storage.errors import BadParameter, DatabaseUnreachable, StorageError
+
+    match error:
+        case CommandFailed():
+            return str(error), error.exit_code
+        case SettingInvalid() | BadParameter():
+            return str(error), USAGE
+        case DatabaseUnreachable() | psycopg.OperationalError():
+            return f"{_one_line(error)}: {_CHECK.format('RUNFOLD_DATABASE_URL')}", UNREACHABLE
+        case redis.ConnectionError() | redis.TimeoutError():
+            return f"Redis: {_one_line(error)}: {_CHECK.format('RUNFOLD_REDIS_URL')}", UNREACHABLE
+        case redis.RedisError():
+            return f"Redis: {_one_line(error)}", FAILED
+        case StackError() | StorageError() | RunfoldError():
+            return str(error), FAILED
+        case OSError() if error.strerror is not None:
+            culprit = "reading or writing" if error.filename is None else error.filename
+            return f"{culprit}: {error.strerror}", FAILED
+        case _:
+            return None
+
+
+_CHECK: Final = "check {}, or start the servers with `runfold up`"
+
+
+def _one_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -1,0 +1,161 @@
+"""One WfFormat file, read and checked.
+
+What comes out can be scheduled and told without a further check: every execution belongs to a
+planned task, every parent exists, the graph has no cycle, and the start is a point in time.
+Everything else raises `WfFormatError`, which names the file, the place in it and the remedy.
+"""
+
+import sys
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from runfold.protocol import codec
+
+from .errors import WfFormatError, refuse
+from .graph import Task, join_tasks
+from .schema import VERSIONS, Document, ExecutionPart, Machine
+
+
+class Instance(Struct, frozen=True):
+    """One execution: its tasks in the file's order, and the sizes of its files by their id."""
+
+    name: str
+    source: str
+    """The name of the file that it was read from."""
+    digest: str
+    """Names the content: the same JSON gives the same digest, however it is laid out."""
+    document: Document
+    executed_at: datetime
+    executed_at_text: str
+    """As the file has it."""
+    makespan_s: float
+    tasks: tuple[Task, ...]
+    file_sizes: dict[str, int | float]
+    machines: tuple[Machine, ...]
+
+
+def read_instance(path: Path) -> Instance:
+    """Read a WfFormat file, `-` being standard input; raises `WfFormatError`."""
+    is_stdin = str(path) == "-"
+    try:
+        raw = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise WfFormatError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path"
+        ) from error
+    document, digest = _decode(path, raw)
+    execution = document.workflow.execution
+    if execution is None:
+        refuse(
+            path,
+            "workflow.execution",
+            "is missing: the file describes a workflow and no execution of it; "
+            "import an instance that has run",
+        )
+    return Instance(
+        name=document.name,
+        source="stdin" if is_stdin else path.name,
+        digest=digest,
+        document=document,
+        executed_at=_read_start(path, execution),
+        executed_at_text=execution.executed_at,
+        makespan_s=execution.makespan_in_seconds,
+        tasks=join_tasks(path, document.workflow.specification.tasks, execution.tasks),
+        file_sizes={file.id: file.size_in_bytes for file in document.workflow.specification.files},
+        machines=execution.machines,
+    )
+
+
+def _decode(path: Path, raw: bytes) -> tuple[Document, str]:
+    """The document and its digest."""
+    try:
+        content = msgspec.json.decode(raw)
+        digest = blake2b(
+            msgspec.json.encode(content, order="sorted"),
+            digest_size=16,
+            person=b"runfold.wfformat",
+        )
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise WfFormatError(
+            f"{path}: not JSON: {error}; check that it is complete and not compressed"
+        ) from error
+    if not isinstance(content, dict):
+        raise WfFormatError(f"{path}: not WfFormat, as it is no JSON object; {_EXPECTED}")
+    _check_version(path, content)
+    try:
+        return msgspec.convert(content, Document), digest.hexdigest()
+    except msgspec.ValidationError as error:
+        raise WfFormatError(
+            f"{path}: not as WfFormat {content['schemaVersion']} says: {error}; "
+            "correct that place, or check the file with WfCommons' wfcommons-validator.py"
+        ) from error
+
+
+def _check_version(path: Path, content: dict[str, Any]) -> None:
+    """Before the layout, because another version explains best what is wrong with that."""
+    for key in ("schemaVersion", "workflow"):
+        if key not in content:
+            refuse(path, key, f"is missing, so this is not WfFormat; {_EXPECTED}")
+    version, workflow = content["schemaVersion"], content["workflow"]
+    if version not in VERSIONS:
+        supported = ", ".join(map(repr, VERSIONS))
+        refuse(path, "schemaVersion", f"is {version!r}; supported are {supported}; {_CONVERT}")
+    if isinstance(workflow, dict) and "tasks" in workflow and "specification" not in workflow:
+        refuse(
+            path,
+            "workflow.tasks",
+            f"is the flat layout of WfFormat up to 1.4, which is not supported; {_CONVERT}",
+        )
+
+
+_EXPECTED: Final = (
+    "expected is an instance as in github.com/wfcommons/WfInstances, "
+    f"schemaVersion {' '.join(VERSIONS)}"
+)
+_CONVERT: Final = (
+    "convert the file with tools/wfcommons-migrate-instance.py from github.com/wfcommons/WfFormat"
+)
+
+
+def _read_start(path: Path, execution: ExecutionPart) -> datetime:
+    at = read_date(execution.executed_at)
+    if at is None:
+        refuse(
+            path,
+            "workflow.execution.executedAt",
+            f"is {execution.executed_at!r}, which is not a date; write it as ISO 8601, "
+            "for example 2020-04-01T03:50:43+00:00",
+        )
+    # Every task after every other one is the latest that anything can end.
+    longest_s = execution.makespan_in_seconds + sum(
+        task.runtime_in_seconds for task in execution.tasks
+    )
+    if not codec.MIN_US <= codec.to_us(at) <= codec.MAX_US - longest_s * 1e6:
+        refuse(
+            path,
+            "workflow.execution",
+            "leads out of the years 1 to 9999; correct executedAt and the runtimes",
+        )
+    return at
+
+
+def read_date(text: str) -> datetime | None:
+    """A date as found in WfInstances; None if it is none. Without an offset it is UTC.
+
+    ISO 8601 in its basic and extended form; and what the parser for Pegasus 5 wrote,
+    month-day-year: `05-10-23T16:23:32Z` (files of that kind carry a `createdAt` to compare).
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            at = datetime.strptime(text, "%m-%d-%yT%H:%M:%S%z")
+        except ValueError:
+            return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at

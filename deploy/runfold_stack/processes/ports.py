@@ -1,0 +1,70 @@
+"""Where the API and the workers' metrics listen, and how they are reached there."""
+
+import errno
+import socket
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from runfold_stack.exit_codes import CommandFailed
+from runfold_stack.settings import DEFAULT_API_PORT
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104, recognised, not bound
+
+
+def choose_port(host: str, wanted: int | None) -> int:
+    """A port that is free: the wanted one or, if none is, the default or any other.
+
+    Raises `CommandFailed` when the wanted one is taken or the host is none of this machine.
+    """
+    if wanted is not None and not 0 <= wanted <= 65535:
+        raise CommandFailed(f"port {wanted}: choose 0 to 65535", 2)
+    try:
+        return _probe(host, DEFAULT_API_PORT if wanted is None else wanted)
+    except OSError as error:
+        if wanted is None and error.errno == errno.EADDRINUSE:
+            return _probe(host, 0)
+        port = DEFAULT_API_PORT if wanted is None else wanted
+        raise CommandFailed(
+            f"the API cannot listen on {host} port {port} ({error.strerror or error}): "
+            "choose others with --host and --port"
+        ) from error
+
+
+def choose_metrics_ports(host: str, wanted: int | None, number: int) -> list[int]:
+    """A port for the metrics of each worker: the wanted one and those after it, or free ones."""
+    if wanted:
+        return [wanted + n for n in range(number)]
+    ports: set[int] = set()
+    try:
+        while len(ports) < number:
+            ports.add(_probe(host, 0))
+    except OSError as error:
+        raise CommandFailed(
+            f"metrics cannot be served on {host} ({error.strerror or error}): "
+            "choose another RUNFOLD_METRICS_HOST"
+        ) from error
+    return sorted(ports)
+
+
+def url_of(host: str, port: int) -> str:
+    """How somebody on this machine reaches it."""
+    reached = _EVERYWHERE.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        # No proxy: it would not reach this machine as we do.
+        with build_opener(ProxyHandler({})).open(url, timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError, ValueError):
+        return False
+
+
+def _probe(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,193 @@
+"""The files of a PostgreSQL cluster: made, configured, and cleaned after a crash.
+
+Everything here runs while no server does: the caller holds the folder's lock.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from runfold_stack.errors import StackError, start_failure
+
+from .owned_folder import Identity, open_file, open_folder, read_text, replace_text, unlink
+from .privileges import command_as
+
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        # Nothing over the network; the socket's folder is private (see `sockets`).
+        "listen_addresses": "",
+        "unix_socket_permissions": "0700",
+        # A commit that was reported is on the disk.
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        # Memory.
+        "shared_buffers": "256MB",
+        "huge_pages": "try",
+        "work_mem": "16MB",
+        "maintenance_work_mem": "256MB",
+        "effective_cache_size": "2GB",
+        # Few, slow checkpoints: each one makes the next change of every page log it whole.
+        "checkpoint_timeout": "15min",
+        "max_wal_size": "4GB",
+        "min_wal_size": "512MB",
+        "wal_buffers": "16MB",
+        # An SSD; short statements, for which compiling takes longer than running.
+        "random_page_cost": "1.1",
+        "jit": "off",
+        # Times in the log and in SQL sessions are UTC, messages English, on every machine.
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "lc_messages": "C",
+        "log_line_prefix": "%m [%p] %a ",
+        "log_lock_waits": "on",
+    }
+)
+
+# The first that the build knows; pglz is part of every build.
+WAL_COMPRESSIONS = ("lz4", "zstd", "pglz")
+
+
+def render(settings: Mapping[str, str]) -> str:
+    """Return the text of a PostgreSQL configuration file."""
+    head = "# Written by runfold at every start; use ALTER SYSTEM or postgresql.conf instead.\n"
+    quoted = ((name, value.replace("'", "''")) for name, value in settings.items())
+    return head + "".join(f"{name} = '{value}'\n" for name, value in quoted)
+
+
+SUPERUSER = "runfold"
+PORT = 5432  # names the socket; nothing listens on a network port
+SOCKET = f".s.PGSQL.{PORT}"
+
+# Sorted by bytes, so that no upgrade of libc breaks an index; but with letters
+# beyond ASCII known, for lower() and trigrams. Not every machine has the first.
+_CTYPES = ("C.UTF-8", "en_US.UTF-8", "C")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for PostgreSQL's programs: ours, without what would steer them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return kept | {"LC_ALL": "C"}
+
+
+def major_of(cluster: Path) -> str | None:
+    """Return the version that wrote the cluster, None if there is none yet."""
+    try:
+        with _open_cluster(cluster) as (_, folder):
+            return read_text(cluster / "PG_VERSION", folder).strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StackError(
+            f"{cluster} cannot be read: {error.strerror}. Choose another data directory, or start "
+            "the servers as the user who owns this one."
+        ) from error
+
+
+def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bool) -> None:
+    """Make a new cluster with `initdb`; all of it, or none after a crash."""
+    fresh = cluster.with_name(f"{cluster.name}.new")
+    failure = ""
+    for ctype in _CTYPES:
+        with open_folder(cluster.parent) as home:
+            shutil.rmtree(fresh.name, ignore_errors=True, dir_fd=home)
+        command = [
+            str(postgres.with_name("initdb")),
+            *("--pgdata", str(fresh)),
+            *("--username", SUPERUSER),
+            *("--encoding", "UTF8", "--locale", "C", "--lc-ctype", ctype),
+            *("--auth-local", "trust", "--auth-host", "scram-sha-256"),
+            "--data-checksums",
+            *(() if sync else ("--no-sync",)),
+        ]
+        done = _run(command, identity, cluster.parent)
+        if done.returncode == 0:
+            with _open_cluster(fresh) as (home, folder):
+                flags = os.O_WRONLY | os.O_APPEND
+                with open(open_file(fresh / "postgresql.conf", flags, folder), "a") as conf:
+                    conf.write("\ninclude_if_exists = 'runfold.conf'\n# Yours may follow here.\n")
+                os.rename(fresh.name, cluster.name, src_dir_fd=home, dst_dir_fd=home)
+            return
+        failure = done.stdout
+        if "locale" not in failure:
+            break
+    raise start_failure(f"initdb could not make a database cluster in {fresh}.", failure)
+
+
+def configure(
+    cluster: Path, postgres: Path, identity: Identity | None, settings: Mapping[str, str]
+) -> None:
+    """Write our part of the configuration, with what this build can do."""
+    conf = cluster / "runfold.conf"
+    with _open_cluster(cluster) as (_, folder):
+        replace_text(conf, render(settings), folder, identity)
+    if "wal_compression" in settings:
+        return
+    # Compressing whole-page images saves most of the WAL after a checkpoint. The build's own
+    # option parser is asked: an unknown value in the file would keep the server from starting.
+    for method in WAL_COMPRESSIONS:
+        option = ["-c", f"wal_compression={method}", "-C", "wal_compression"]
+        if _run([str(postgres), "-D", str(cluster), *option], identity, cluster).returncode == 0:
+            text = render({**settings, "wal_compression": method})
+            with _open_cluster(cluster) as (_, folder):
+                replace_text(conf, text, folder, identity)
+            return
+
+
+def clear_pid_files(cluster: Path, socket_folder: Path) -> None:
+    """Remove what a crash left behind, unless a server that we did not start is using it.
+
+    PostgreSQL takes any live process of its user for the old server if the pid fits, and after
+    a reboot, or in a restarted container, it often does.
+    """
+    pid_file = cluster / "postmaster.pid"
+    with _open_cluster(cluster) as (_, folder), open_folder(socket_folder) as sockets:
+        try:
+            pid = int(read_text(pid_file, folder).split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            pid = None
+        if pid is not None and _is_postgres(pid):
+            return
+        unlink(pid_file, folder)
+        unlink(socket_folder / SOCKET, sockets)
+        unlink(socket_folder / f"{SOCKET}.lock", sockets)
+
+
+def _run(
+    command: Sequence[str], identity: Identity | None, folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command_as(identity, command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env=environment(),
+        check=False,
+    )
+
+
+@contextmanager
+def _open_cluster(cluster: Path) -> Iterator[tuple[int, int]]:
+    """The folder that it is in, and its own, as descriptors."""
+    with open_folder(cluster.parent) as home, open_folder(cluster, home) as folder:
+        yield home, folder
+
+
+def _is_postgres(pid: int) -> bool:
+    # `ps` knows on every system, but slim containers lack it.
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        if Path("/proc/self/comm").exists() or shutil.which("ps") is None:
+            return False
+        name = subprocess.run(
+            ["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout
+    return "postgres" in name

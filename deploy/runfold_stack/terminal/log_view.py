@@ -1,0 +1,134 @@
+"""A run's events and its output, all of them or the last ones, as `runfold show` prints them."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+from rich.text import Text
+
+from runfold_storage.history import History
+from runfold_storage.queries.run.events import MAX_EVENTS
+
+from .output import STYLES, Output, cell, make_table, plain
+
+_ENVELOPE: Final = ("type", "run", "id", "at", "v")
+_STREAMS: Final = ("stdout", "stderr")
+
+
+def print_events(history: History, run: str, output: Output, *, tail: int | None) -> None:
+    """Events, a line each; of `tail` only so many, the last ones."""
+    found = _events(history, run) if tail is None else _last_events(history, run, tail)
+    if output.is_json:
+        output.json({"run": run, "events": list(found)})
+        return
+    for raw in found:
+        event = msgspec.json.decode(raw)
+        rest = {name: value for name, value in event.items() if name not in _ENVELOPE}
+        fields = plain(msgspec.json.encode(rest).decode()) if rest else ""
+        output.line(f"{event['at']}  {event['type']:<13} {fields}".rstrip())
+
+
+def print_output(
+    history: History, run: str, output: Output, *, node: str | None, tail: int | None
+) -> None:
+    """What was written, as it was; of `tail` only so many lines, the last ones.
+
+    As JSON, the events that hold it.
+    """
+    if tail is None:
+        found: Iterable[Raw] = _events(history, run, types="logged", node=node)
+    else:
+        found = _last_output(history, run, tail, node=node)
+    if output.is_json:
+        output.json({"run": run, "events": list(found)})
+        return
+    pieces = _pieces(map(msgspec.json.decode, found))
+    if tail is not None:
+        pieces = iter([last_lines("".join(pieces), tail)])
+    for piece in pieces:
+        output.text(piece)
+
+
+def print_end(history: History, run: str, output: Output, *, tail: int) -> None:
+    """The last lines of the output, each with its stream and node, under a heading."""
+    lines = [
+        (event.get("stream", "log"), event.get("node") or "", line)
+        for event in map(msgspec.json.decode, _last_output(history, run, tail))
+        for line in event["text"].splitlines()
+    ][-tail:]
+    if not lines:
+        return
+    output.line()
+    output.line(f"output; all of it: runfold show {plain(run)} --logs", "bold")
+    table = make_table("STREAM", "NODE", "TEXT")
+    table.show_header = False
+    for stream, node, line in lines:
+        style = STYLES["failed"] if stream == "stderr" else ""
+        table.add_row(Text(stream, style or "dim"), cell(node), Text(plain(line)))
+    output.table(table)
+
+
+def last_lines(text: str, n: int) -> str:
+    """The end of a text, from the beginning of a line on."""
+    start = len(text) - text.endswith("\n")
+    for _ in range(n):
+        start = text.rfind("\n", 0, start)
+        if start < 0:
+            return text
+    return text[start + 1 :]
+
+
+def _pieces(events: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """What a stream carried as it was, cut anywhere; whatever else was logged, a line each."""
+    is_line_open = False
+    for event in events:
+        text = str(event.get("text", ""))
+        if event.get("stream") not in _STREAMS:
+            text = ("\n" if is_line_open else "") + text + ("" if text.endswith("\n") else "\n")
+        yield text
+        is_line_open = not text.endswith("\n")
+
+
+def _events(history: History, run: str, **filters: Any) -> Iterator[Raw]:
+    after = None
+    while True:
+        page = history.events(run, after=after, limit=MAX_EVENTS, **filters)
+        if page is None:
+            return
+        yield from page.events
+        after = page.next_cursor
+        if after is None:
+            return
+
+
+def _last_events(history: History, run: str, n: int) -> list[Raw]:
+    found: list[Raw] = []
+    for events in _pages_back(history, run):
+        found = events + found
+        if len(found) >= n:
+            break
+    return found[len(found) - n :] if n < len(found) else found
+
+
+def _last_output(history: History, run: str, lines: int, *, node: str | None = None) -> list[Raw]:
+    """The events that hold so many lines; the first of them may begin before those."""
+    found: list[Raw] = []
+    seen = 0
+    for events in _pages_back(history, run, types="logged", node=node):
+        found = events + found
+        for event in map(msgspec.json.decode, events):
+            seen += event["text"].count("\n") + (event.get("stream") not in _STREAMS)
+        if seen > lines:
+            break
+    return found
+
+
+def _pages_back(history: History, run: str, **filters: Any) -> Iterator[list[Raw]]:
+    """From the end to the beginning."""
+    page = history.events(run, tail=True, limit=MAX_EVENTS, **filters)
+    while page is not None:
+        yield page.events
+        if page.prev_cursor is None:
+            return
+        page = history.events(run, before=page.prev_cursor, limit=MAX_EVENTS, **filters)

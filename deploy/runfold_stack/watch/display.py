@@ -1,0 +1,62 @@
+"""A picture in a terminal that is drawn anew as things happen, at most ten times a second.
+
+A thread reads the stream into a queue of bounded length: a terminal that is slower than the changes
+holds the connection up, and then the API tells the newest state of each run only.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty, Queue
+from typing import Final
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from .sse_client import Happening
+
+REDRAW_S: Final = 0.1
+TICK_S: Final = 0.5
+"""How often durations go on while nothing happens."""
+_MOST_WAITING: Final = 1000
+
+
+def draw(
+    happenings: Iterator[Happening],
+    console: Console,
+    take: Callable[[Happening], bool],
+    render: Callable[[], RenderableType],
+) -> None:
+    """Show what `render` returns until `take` says that it was the last happening."""
+    waiting: Queue[Happening | Exception] = Queue(_MOST_WAITING)
+    threading.Thread(target=_read, args=(happenings, waiting), daemon=True).start()
+    with Live(render(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        is_over = False
+        while not is_over:
+            is_over = _take_all(waiting, take)
+            live.update(render(), refresh=True)
+            if not is_over:
+                time.sleep(REDRAW_S)
+
+
+def _take_all(waiting: "Queue[Happening | Exception]", take: Callable[[Happening], bool]) -> bool:
+    timeout_s: float | None = TICK_S
+    for _ in range(_MOST_WAITING):
+        try:
+            happening = waiting.get(timeout=timeout_s) if timeout_s else waiting.get_nowait()
+        except Empty:
+            break
+        timeout_s = None
+        if isinstance(happening, Exception):
+            raise happening
+        if take(happening):
+            return True
+    return False
+
+
+def _read(happenings: Iterator[Happening], waiting: "Queue[Happening | Exception]") -> None:
+    try:
+        for happening in happenings:
+            waiting.put(happening)
+    except Exception as error:
+        waiting.put(error)

@@ -1,0 +1,1 @@
+"""From the runner's thread to the streams: buffer, flusher, frames, forks and exits."""

@@ -1,0 +1,104 @@
+"""Events in their streams: packed frames of each shard, appended by one pipelined round trip.
+
+Promises: an event counts as accepted once Redis has answered its XADD, never before, and the
+events of a run keep their order. Dies halfway: what was accepted stays, and sending the same
+again changes nothing, since every event has an id.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+import redis
+import zstandard
+
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import FRAME_BYTES, FRAME_EVENTS, encode_packed_frame
+from runfold.protocol.streams import shard_of, stream_key
+
+_WINDOW_BYTES: Final = 4 * 1024 * 1024
+"""Collected in all before a round trip."""
+
+
+class PackedFrame(NamedTuple):
+    """An entry for the stream of one shard, and how many events it holds."""
+
+    shard: int
+    events: int
+    fields: dict[bytes, bytes]
+
+
+def pack_frames(
+    envelopes: Iterable[Envelope], shards: int, compressor: zstandard.ZstdCompressor
+) -> list[PackedFrame]:
+    """Return the frames of these events, in order within each shard."""
+    by_shard: dict[int, list[Envelope]] = {}
+    for envelope in envelopes:
+        by_shard.setdefault(shard_of(envelope.run, shards), []).append(envelope)
+    return [
+        PackedFrame(shard, len(chunk), encode_packed_frame(chunk, compressor))
+        for shard, own in sorted(by_shard.items())
+        for chunk in _chunks(own)
+    ]
+
+
+def append_frames(
+    client: redis.Redis, frames: Iterable[tuple[int, dict[bytes, bytes]]]
+) -> list[bytes | Exception]:
+    """Append (shard, fields) in one pipeline; return the id or the refusal of each.
+
+    Raises `redis.RedisError` when the connection fails.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        for shard, fields in frames:
+            pipeline.xadd(stream_key(shard), fields)  # type: ignore[arg-type]  # dict is invariant
+        return pipeline.execute(raise_on_error=False)
+
+
+class FrameSender:
+    """Collects events and sends them; `accepted` counts those that are in a stream."""
+
+    def __init__(self, client: redis.Redis, shards: int) -> None:
+        self._client = client
+        self._shards = shards
+        self._compressor = zstandard.ZstdCompressor(level=1)
+        self._pending: list[Envelope] = []
+        self._bytes = 0
+        self.accepted = 0
+        self.last_frames: dict[int, str] = {}
+        """The stream id of the last frame of each shard that something was sent to."""
+
+    def add(self, envelope: Envelope) -> None:
+        """Collect an event; sends when there is enough. Raises `redis.RedisError`."""
+        self._pending.append(envelope)
+        self._bytes += len(envelope.body) + 200
+        if self._bytes >= _WINDOW_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was collected; raises `redis.RedisError` unless Redis took all of it."""
+        frames = pack_frames(self._pending, self._shards, self._compressor)
+        self._pending, self._bytes = [], 0
+        if not frames:
+            return
+        answers = append_frames(self._client, ((frame.shard, frame.fields) for frame in frames))
+        refusal: Exception | None = None
+        for frame, answer in zip(frames, answers, strict=True):
+            if isinstance(answer, Exception):
+                refusal = refusal or answer
+            else:
+                self.accepted += frame.events
+                self.last_frames[frame.shard] = answer.decode()
+        if refusal is not None:
+            raise refusal
+
+
+def _chunks(envelopes: list[Envelope]) -> Iterator[list[Envelope]]:
+    chunk: list[Envelope] = []
+    size = 0
+    for envelope in envelopes:
+        if chunk and (len(chunk) == FRAME_EVENTS or size >= FRAME_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(envelope)
+        size += len(envelope.body)
+    yield chunk

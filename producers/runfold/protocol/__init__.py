@@ -1,0 +1,1 @@
+"""The contract of what is sent: events, ids, frames and streams."""

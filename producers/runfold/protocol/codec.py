@@ -1,0 +1,276 @@
+"""Events to and from bytes, with every check that the contract asks for.
+
+Between emitter and ledger an event travels as an `Envelope`: the envelope's fields beside the
+body, the JSON text of all further fields, untouched. Reading one promises that what comes out
+can be stored by PostgreSQL and read by any JSON parser: valid UTF-8, no U+0000, no lone
+surrogate, no number beyond a double, bounded size and depth. Whatever cannot be mended without
+changing its meaning raises `BrokenEvent` with the reason.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from math import isinf
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from runfold.errors import BrokenEvent
+
+from .events import (
+    EVENT_CLASSES,
+    MAX_DEPTH,
+    MAX_EVENT_BYTES,
+    MAX_RAW_BYTES,
+    VERSION,
+    Event,
+    EventId,
+    RunId,
+)
+from .ids import derive_event_id
+from .truncation import cut_strings
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+MIN_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+MAX_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+"""The times that Python and PostgreSQL can both hold, in microseconds since the epoch."""
+TYPES: Final = tuple(cls.type for cls in EVENT_CLASSES)
+TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPES)}
+"""The number of an event type in packed frames and in the ledger."""
+
+_ENVELOPE_KEYS: Final = ("type", "run", "id", "at", "v")
+_BODY_DECODERS: Final = {cls.type: msgspec.json.Decoder(cls) for cls in EVENT_CLASSES}
+_TAG_PREFIXES: Final = {cls.type: f'{{"type":"{cls.type}"'.encode() for cls in EVENT_CLASSES}
+
+TAG_LENGTHS: Final = {name: len(prefix) + 1 for name, prefix in _TAG_PREFIXES.items()}
+"""How much of an encoded event its type takes, with the comma after it."""
+
+_ENCODER: Final = msgspec.json.Encoder()
+_ANY: Final = msgspec.json.Decoder()
+_RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Envelope(NamedTuple):
+    """One event on its way: `at_us` in microseconds since the epoch, `body` a JSON object."""
+
+    type: str
+    run: str
+    id: int
+    at_us: int
+    body: bytes
+
+
+class _WireEnvelope(Struct):
+    type: str
+    run: RunId
+    at: Annotated[datetime, Meta(tz=True)]
+    id: EventId | None = None
+    v: int = VERSION
+
+
+_WIRE_ENVELOPE: Final = msgspec.json.Decoder(_WireEnvelope)
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since the epoch."""
+    return (at - EPOCH) // _MICROSECOND
+
+
+def to_datetime(at_us: int) -> datetime:
+    """UTC."""
+    return EPOCH + timedelta(microseconds=at_us)
+
+
+def to_rfc3339(at_us: int) -> str:
+    """UTC with microseconds, as in `2026-11-21T02:00:00.000000Z`."""
+    return to_datetime(at_us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def seal(event: Event, *, run: str, id: int, at_us: int) -> Envelope:  # noqa: A002, the field's name
+    """Put an event into its envelope; `run`, `id` and `at_us` go before the event's own."""
+    if event.run is not None or event.id is not None or event.at is not None:
+        event = msgspec.structs.replace(event, run=None, id=None, at=None)
+    body = replace_unstorable(encode_body(event))
+    return Envelope(event.type, run, id, at_us, body)
+
+
+def encode_body(event: Event) -> bytes:
+    """The further fields of an event whose envelope fields are unset."""
+    encoded = _ENCODER.encode(event)
+    further = encoded[len(_TAG_PREFIXES[event.type]) :]
+    return b"{" + further.removeprefix(b",")
+
+
+def decode_body(event_type: str, body: bytes) -> Event:
+    """The typed event; raises `BrokenEvent` when a field has another type than the contract's."""
+    try:
+        return _BODY_DECODERS[event_type].decode(body)
+    except KeyError:
+        raise BrokenEvent(_unknown_type(event_type)) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BrokenEvent(explain(error)) from error
+
+
+def encode_event(envelope: Envelope) -> bytes:
+    """One JSON object, as in a frame of JSON events or over HTTP."""
+    at_us = envelope.at_us
+    # What no calendar has can come in a packed frame only, and goes to the dead letters as it is.
+    at = f'"{to_rfc3339(at_us)}"' if MIN_US <= at_us <= MAX_US else str(at_us)
+    head = (
+        f'{{"type":"{envelope.type}","run":{_ENCODER.encode(envelope.run).decode()},'
+        f'"id":{envelope.id},"at":{at},"v":{VERSION}'
+    ).encode()
+    return head + (b"," + envelope.body[1:] if len(envelope.body) > 2 else b"}")
+
+
+def decode_event(raw: bytes) -> tuple[Envelope, Event]:
+    """Read one JSON event from anywhere; raises `BrokenEvent` with the reason.
+
+    An event without `id` gets one that follows from its content. One that is too large has its
+    long strings cut and marked.
+    """
+    check_body(raw, MAX_RAW_BYTES)
+    raw = replace_unstorable(raw)
+    try:
+        content = _ANY.decode(raw)  # checks UTF-8 and every number, inside payloads too
+        _check_kind(content)
+        if len(raw) > MAX_EVENT_BYTES:
+            raw = cut_strings(content, MAX_EVENT_BYTES) or raw
+            check_body(raw)
+        head = _WIRE_ENVELOPE.decode(raw)
+        fields = _RAW_FIELDS.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BrokenEvent(explain(error)) from error
+    if "\0" in head.run or "\ufffd" in head.run:
+        raise BrokenEvent("run: an id must not contain U+0000, lone surrogates or U+FFFD")
+    event_id = _derive_id(content) if head.id is None else head.id
+    for key in _ENVELOPE_KEYS:
+        fields.pop(key, None)
+    body = _ENCODER.encode(fields)
+    envelope = Envelope(head.type, head.run, event_id, _checked_us(head.at), body)
+    return envelope, decode_body(head.type, body)
+
+
+def replace_unstorable(json_text: bytes) -> bytes:
+    r"""Replace `\u0000` and lone surrogates, which PostgreSQL cannot store, by U+FFFD."""
+    if b"\\u" not in json_text or not _SUSPECT.search(json_text):
+        return json_text
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match["bad"] else match[0], json_text)
+
+
+_SUSPECT: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ESCAPE: Final = re.compile(
+    rb"""
+    \\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}   # a surrogate pair: fine
+    | (?P<bad> \\u0000 | \\u[dD][89a-fA-F][0-9a-fA-F]{2} )
+    | \\.                                                        # any other escape, even \\
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def check_body(json_text: bytes, max_bytes: int = MAX_EVENT_BYTES) -> None:
+    """Raise `BrokenEvent` for what is too large, nested too deeply or not UTF-8."""
+    if len(json_text) > max_bytes:
+        raise BrokenEvent(f"too large: {len(json_text)} bytes, at most {max_bytes} are allowed")
+    if not json_text.isascii():
+        try:
+            json_text.decode()
+        except UnicodeDecodeError as error:
+            raise BrokenEvent(explain(error)) from error
+    if json_text.count(b"[") + json_text.count(b"{") > MAX_DEPTH:
+        _check_depth(json_text)
+
+
+def _check_depth(json_text: bytes) -> None:
+    depth = 0
+    for mark in MARKS.finditer(json_text):
+        depth += DEPTHS.get(mark[0], 0)
+        if depth > MAX_DEPTH:
+            raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
+
+
+# A whole string is one mark, so that brackets inside it do not count; one without an end reaches
+# to the end. Possessive: going back over what matched would take hours and gigabytes.
+MARKS: Final = re.compile(rb'[\[\]{},]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def check_numbers(json_text: bytes) -> None:
+    """Raise `BrokenEvent` for a number beyond a double, which many JSON parsers cannot read."""
+    shape = json_text.translate(_SHAPES)
+    if b"0e000" in shape or b"0e+000" in shape or _MANY_DIGITS in shape:
+        try:
+            _ANY.decode(json_text)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise BrokenEvent(explain(error)) from error
+    if _MANY_DIGITS in shape:  # the parser takes whole numbers of any length
+        for token in _TOKENS.finditer(json_text):
+            if token["number"] and isinf(float(token["number"])):
+                raise BrokenEvent("not JSON: Number out of range")
+
+
+_SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_TYPES: Final = re.compile(r"(?:Expected|got) `[^`$]*`")
+_WORD: Final = re.compile(r"\w+")
+_JSON_WORDS: Final = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "NoneType": "null",
+}
+_MANY_DIGITS: Final = b"0" * 309
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<number>-?\d{309,}[\d.eE+-]*)', re.DOTALL)
+
+
+def explain(error: Exception) -> str:
+    """A parser's error in the words of a dead letter."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: {error}"
+    if isinstance(error, RecursionError):
+        return f"nested too deeply: more than {MAX_DEPTH} levels"
+    if isinstance(error, msgspec.ValidationError):
+        return f"not as the contract says: {_in_json_words(str(error))}"
+    return f"not JSON: {error}"
+
+
+def _in_json_words(message: str) -> str:
+    """msgspec speaks of Python's types, and the sender may write no Python."""
+    return _TYPES.sub(lambda found: _WORD.sub(_json_word, found[0]), message)
+
+
+def _json_word(found: re.Match[str]) -> str:
+    return _JSON_WORDS.get(found[0], found[0])
+
+
+def _check_kind(content: Any) -> None:
+    """Version and type first: they explain best what is wrong with everything else."""
+    if not isinstance(content, dict):
+        kind = _JSON_WORDS[type(content).__name__]
+        raise BrokenEvent(f"an event is a JSON object, not {kind}")
+    version = content.get("v", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise BrokenEvent(f"newer version: v is {version}, this Runfold understands {VERSION}")
+    if version != VERSION:
+        raise BrokenEvent(f"v: expected {VERSION}, got {version!r}")
+    event_type = content.get("type")
+    if not isinstance(event_type, str) or event_type not in TYPE_NUMBERS:
+        raise BrokenEvent(_unknown_type(event_type))
+
+
+def _unknown_type(event_type: object) -> str:
+    return f"unknown type {event_type!r}; known are {' '.join(TYPES)}"
+
+
+def _derive_id(content: dict[str, Any]) -> int:
+    return derive_event_id(msgspec.json.encode(content, order="sorted"))
+
+
+def _checked_us(at: datetime) -> int:
+    at_us = to_us(at)
+    if not MIN_US <= at_us <= MAX_US:  # an offset that leads out of the years 1 to 9999
+        raise BrokenEvent(f"at: {at.isoformat()} is out of range")
+    return at_us

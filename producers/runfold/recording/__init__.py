@@ -1,0 +1,1 @@
+"""What a runner talks to: the recorder and the handles of runs and nodes."""

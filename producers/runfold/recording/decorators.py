@@ -1,0 +1,184 @@
+"""Functions whose calls are recorded: as runs of a workflow, or as nodes of the current run."""
+
+import functools
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, Unpack, cast, overload
+
+from .handle import Handle
+from .run import Run, current_run
+from .run_start import PlannedOpening
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Arguments = dict[str, Any]
+Open = Callable[[Arguments | None], Handle | None]
+"""Makes the handle for one call from its arguments; `None`: this call is not recorded."""
+
+_log = logging.getLogger("runfold")
+
+
+class Decorators(ABC):
+    """The recorder's methods that decorate; both work with and without arguments."""
+
+    @abstractmethod
+    def run(self, workflow: str, *, save: bool = True, **opening: Unpack[PlannedOpening]) -> Run:
+        """A run, to be entered."""
+
+    @overload
+    def workflow(self, function: F, /) -> F: ...
+
+    @overload
+    def workflow(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        save: bool = True,
+        capture_inputs: bool = True,
+        capture_outputs: bool = True,
+        **opening: Unpack[PlannedOpening],
+    ) -> Callable[[F], F]: ...
+
+    def workflow(
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        save: bool = True,
+        capture_inputs: bool = True,
+        capture_outputs: bool = True,
+        **opening: Unpack[PlannedOpening],
+    ) -> F | Callable[[F], F]:
+        """Make each call of a function a run: its arguments the inputs, its result the outputs."""
+
+        def decorate(function: F) -> F:
+            workflow = name or name_of(function)
+
+            def open_run(arguments: Arguments | None) -> Handle:
+                return self.run(workflow, save=save, **(PlannedOpening(inputs=arguments) | opening))
+
+            return wrap(function, open_run, inputs=capture_inputs, outputs=capture_outputs)
+
+        return decorate if function is None else decorate(function)
+
+    @overload
+    def node(self, function: F, /) -> F: ...
+
+    @overload
+    def node(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        node_type: str | None = None,
+        parents: Sequence[str] | None = None,
+        capture_inputs: bool = True,
+        capture_outputs: bool = True,
+    ) -> Callable[[F], F]: ...
+
+    def node(
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        node_type: str | None = None,
+        parents: Sequence[str] | None = None,
+        capture_inputs: bool = True,
+        capture_outputs: bool = True,
+    ) -> F | Callable[[F], F]:
+        """Make each call of a function a node of the current run; a repeated call: an attempt."""
+
+        def decorate(function: F) -> F:
+            node = name or name_of(function)
+            warned = False
+
+            def open_node(arguments: Arguments | None) -> Handle | None:
+                nonlocal warned
+                run = current_run()
+                if run is None:
+                    if not warned:
+                        warned = True
+                        _log.warning("node %s is called outside of a run: not recorded", node)
+                    return None
+                return run.node(node, node_type=node_type, parents=parents, inputs=arguments)
+
+            return wrap(function, open_node, inputs=capture_inputs, outputs=capture_outputs)
+
+        return decorate if function is None else decorate(function)
+
+
+def wrap(function: F, open_handle: Open, *, inputs: bool, outputs: bool) -> F:
+    """The same function, with each call in a block of its own."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{function.__qualname__} is a generator: it ends long after it was called, "
+            "so use `with recorder.run(...)` or `with run.node(...)` inside of it"
+        )
+    read = _argument_reader(function) if inputs else None
+
+    def open_call(args: tuple[Any, ...], kwargs: Arguments) -> Handle | None:
+        return open_handle(None if read is None else read(args, kwargs))
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def recorded_async(*args: Any, **kwargs: Any) -> Any:
+            handle = open_call(args, kwargs)
+            if handle is None:
+                return await function(*args, **kwargs)
+            with handle:
+                result = await function(*args, **kwargs)
+                if outputs:
+                    handle.outputs = result
+            return result
+
+        return cast("F", recorded_async)
+
+    @functools.wraps(function)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        handle = open_call(args, kwargs)
+        if handle is None:
+            return function(*args, **kwargs)
+        with handle:
+            result = function(*args, **kwargs)
+            if outputs:
+                handle.outputs = result
+        return result
+
+    return cast("F", recorded)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a workflow or node is called if nobody says otherwise."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _argument_reader(
+    function: Callable[..., Any],
+) -> Callable[[tuple[Any, ...], Arguments], Arguments]:
+    """Arguments by name, as they were given; without `self` and `cls`."""
+    signature = inspect.signature(function)
+    names = list(signature.parameters)
+    own = names[0] if names and names[0] in ("self", "cls") else None
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    is_plain = inspect.Parameter.VAR_POSITIONAL not in kinds
+
+    def read(args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
+        if is_plain:
+            given = dict(zip(names, args, strict=False)) | kwargs
+        else:
+            try:
+                given = dict(signature.bind(*args, **kwargs).arguments)
+            except TypeError:  # the call itself is about to raise the same
+                given = {}
+        given.pop(own, None) if own else None
+        return given
+
+    return read

@@ -1,0 +1,200 @@
+"""One run's pen in this process: numbers, times and sends what its handles say.
+
+Times never step back within a pen, even if the machine's clock does, since a run is folded in
+the order of (at, id).
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from itertools import count
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from runfold.delivery import process_hooks
+from runfold.delivery.emitter import Emitter
+from runfold.protocol.codec import MAX_US, MIN_US, to_datetime
+from runfold.protocol.events import ABSENT, Dollars, Event, Logged, Tokens, Usage
+from runfold.protocol.ids import make_emitter, make_event_id
+from runfold.serialization.event_cleanup import MAX_TEXT, us_of
+from runfold.serialization.normalize import fit_count, fit_name, fit_number, fit_text
+from runfold.serialization.payloads import encode_payload
+from runfold.serialization.redaction import Redactor
+
+_MAX_RUNS: Final = 100_000
+
+
+class EventIds:
+    """The numbers of one run's events in this process."""
+
+    __slots__ = ("count", "generation")
+
+    def __init__(self, emitter: int | None = None) -> None:
+        self._renew(make_emitter() if emitter is None else emitter)
+
+    def take(self) -> int:
+        """The next number."""
+        if self.generation != process_hooks.generation:
+            self._renew(make_emitter())
+        return next(self.count)
+
+    def _renew(self, emitter: int) -> None:
+        self.count = count(make_event_id(emitter, 0))
+        self.generation = process_hooks.generation
+
+
+class RunNumbers:
+    """The numbers of all runs that events are emitted for without a handle's help.
+
+    Bounded: a run that is pushed out, or that speaks again after its end, gets another emitter.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[str, EventIds] = {}
+
+    def take(self, run: str) -> int:
+        """The next number of a run, known or new."""
+        ids = self._ids.get(run)
+        if ids is not None and ids.generation == process_hooks.generation:
+            return next(ids.count)
+        if ids is None:
+            if len(self._ids) >= _MAX_RUNS:
+                with suppress(RuntimeError):  # another thread adds one: push out at the next
+                    self.forget(next(iter(self._ids)))
+            ids = self._ids.setdefault(run, EventIds())
+        return ids.take()
+
+    def add(self, run: str, ids: EventIds) -> None:
+        """Count on where a handle counts."""
+        self._ids[run] = ids
+
+    def forget(self, run: str) -> None:
+        """The run has ended."""
+        self._ids.pop(run, None)
+
+
+EVENT_OVERHEAD: Final = 600
+"""About what an event takes in memory beside its payloads."""
+
+
+class Pen:
+    """`saved=False`: everything is thrown away before it costs anything."""
+
+    __slots__ = ("_emitter", "_last_us", "ids", "redactor", "run", "saved")
+
+    def __init__(
+        self, run: str, ids: EventIds, emitter: Emitter, redactor: Redactor, *, saved: bool = True
+    ) -> None:
+        self.run = run
+        self.ids = ids
+        self.redactor = redactor
+        self.saved = saved
+        self._emitter = emitter
+        self._last_us = 0
+
+    def writes_to(self, emitter: Emitter) -> bool:
+        """Whether its events go there."""
+        return self._emitter is emitter
+
+    def payload(self, value: object) -> Raw:
+        """Read and encode an object now."""
+        return encode_payload(value, self.redactor) if self.saved else ABSENT
+
+    def write(self, event: Event, size: int = 0, at_us: int | None = None) -> None:
+        """Send an event that has been made of fitting parts; `size`: of its payloads and texts.
+
+        `at_us` is a time that the caller gave; one out of bounds makes the event a broken one.
+        """
+        if not self.saved:
+            return
+        is_ours = at_us is None
+        if at_us is None:
+            at_us = time.time_ns() // 1000
+            if at_us < self._last_us:
+                at_us = self._last_us
+            self._last_us = at_us
+        else:
+            event = msgspec.structs.replace(event, at=to_datetime(at_us))
+        item = (event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, is_ours)
+        self._emitter.put(item)
+
+    def log(self, text: object, level: str | None, stream: str, node: str | None) -> None:
+        """Send a text, a very long one in several events."""
+        if self.saved:
+            for event in log_events(text, level, stream, node, self.redactor):
+                self.write(event, len(event.text))
+
+
+class UsageSum:
+    """Adds up. No call stands between reading and writing a sum, so no lock is needed."""
+
+    __slots__ = ("_cost_usd", "_input_tokens", "_output_tokens")
+
+    def __init__(self) -> None:
+        self._input_tokens: int | None = None
+        self._output_tokens: int | None = None
+        self._cost_usd: float | None = None
+
+    def add(self, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        tokens, output_tokens, cost_usd = usage.input_tokens, usage.output_tokens, usage.cost_usd
+        if tokens is not None:
+            self._input_tokens = (self._input_tokens or 0) + tokens
+        if output_tokens is not None:
+            self._output_tokens = (self._output_tokens or 0) + output_tokens
+        if cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + cost_usd
+
+    @property
+    def total(self) -> Usage | None:
+        return fit_usage(self._input_tokens, self._output_tokens, self._cost_usd)
+
+
+def fit_usage(
+    input_tokens: object = None, output_tokens: object = None, cost_usd: object = None
+) -> Usage | None:
+    """Usage within the contract's limits; `None` when there is none."""
+    fitted: tuple[Tokens | None, Tokens | None, Dollars | None] = (
+        None if input_tokens is None else fit_count(input_tokens, 0, 10**12),
+        None if output_tokens is None else fit_count(output_tokens, 0, 10**12),
+        None if cost_usd is None else fit_number(cost_usd, 0, 1e6),
+    )
+    return None if fitted == (None, None, None) else Usage(*fitted)
+
+
+def read_usage(usage: Usage | Mapping[str, Any] | None) -> Usage | None:
+    """Usage in either of the forms in which it may be given."""
+    if usage is None:
+        return None
+    fields = msgspec.structs.asdict(usage) if isinstance(usage, Usage) else usage
+    return fit_usage(**{name: fields.get(name) for name in Usage.__struct_fields__})
+
+
+def fit_time(at: datetime | None) -> int | None:
+    """Microseconds since the epoch; `None` for what is no time that can be stored."""
+    if at is None:
+        return None
+    try:
+        return min(max(us_of(at), MIN_US), MAX_US)
+    except Exception:  # someone else's object, and no time
+        return None
+
+
+def log_events(
+    text: object, level: str | None, stream: str, node: str | None, redactor: Redactor
+) -> list[Logged]:
+    """A text as one event, or as several where it is longer than an event can be."""
+    whole = redactor.apply_to_text("text", fit_text(text))
+    return [
+        Logged(
+            node=fit_name(node),
+            stream=stream if stream in ("stdout", "stderr") else "log",  # type: ignore[arg-type]  # just checked
+            level=fit_name(level),
+            text=whole[start : start + MAX_TEXT],
+        )
+        for start in range(0, len(whole), MAX_TEXT)
+    ]

@@ -1,0 +1,287 @@
+"""An execution that is already over, as the events that it would have sent.
+
+The same execution under the same id gives the same event ids, so that recording it twice (a
+retried import) changes nothing; what differs gives others, and is folded like any late event.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+import msgspec
+from msgspec import Struct
+
+from runfold.errors import BrokenEvent
+from runfold.protocol.codec import encode_body
+from runfold.protocol.events import (
+    Annotated,
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    NodeEnd,
+    NodeFinished,
+    NodeStarted,
+    PlannedNode,
+    Queued,
+    Started,
+    Usage,
+)
+from runfold.protocol.ids import derive_event_id, make_event_id, make_run_id
+from runfold.protocol.time_limits import check_time
+from runfold.serialization.event_cleanup import Unsealed
+from runfold.serialization.exceptions import Fault, describe
+from runfold.serialization.normalize import fit_count, fit_name, fit_names, fit_number, fit_run_id
+from runfold.serialization.payloads import encode_payload
+from runfold.serialization.redaction import Redactor
+
+from .event_writer import EVENT_OVERHEAD, fit_time, log_events, read_usage
+from .run_start import PlannedOpening, make_started
+
+RecordedEnd = Literal["completed", "failed", "cancelled"]
+
+
+class RecordedNode(Struct, frozen=True, kw_only=True):
+    """A node of an execution that is over; times that are missing are the run's."""
+
+    node: str
+    name: str | None = None
+    node_type: str | None = None
+    attempt: int = 1
+    parents: Sequence[str] | None = None
+    status: NodeEnd | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_ms: float | None = None
+    inputs: Any = None
+    outputs: Any = None
+    error: Any = None
+    usage: Usage | Mapping[str, Any] | None = None
+
+
+class Execution(TypedDict, total=False):
+    """When an execution was, and how it ended."""
+
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: float | None
+    id: str | None
+    queued_at: datetime | None
+    status: RecordedEnd | None
+    outputs: object
+    error: Fault | None
+    exit_code: int | None
+    reason: str | None
+    usage: Usage | Mapping[str, Any] | None
+    stdout: str | None
+    stderr: str | None
+    nodes: Sequence[RecordedNode | Mapping[str, Any]]
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """How and when the execution ended."""
+
+    status: RecordedEnd | None
+    finished_us: int
+    duration_ms: float
+    outputs: Any = None
+    error: Fault | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    usage: Usage | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+
+
+TimedEvent = tuple[Event, int]
+
+
+def events_of(
+    redactor: Redactor,
+    workflow: str,
+    execution: Execution,
+    opening: PlannedOpening,
+    latest_us: int,
+) -> tuple[str, list[Unsealed]]:
+    """The id of its run, and its events, ready for the emitter.
+
+    Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
+    also for one that only follows from `duration_ms`.
+    """
+    started_us = read_time("started_at", execution.get("started_at"), latest_us)
+    finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
+    duration_ms = fit_number(execution.get("duration_ms"), 0, 1e14)
+    length_us = int((duration_ms or 0) * 1000)
+    if started_us is None:
+        if finished_us is None:
+            finished_us = time.time_ns() // 1000
+        started_us = finished_us - length_us
+        check_time("duration_ms: the start that follows", started_us, latest_us)
+    if finished_us is None:
+        finished_us = started_us + length_us
+        check_time("duration_ms: the end that follows", finished_us, latest_us)
+    finished_us = max(started_us, finished_us)
+    own_id = execution.get("id")
+    ending = Ending(
+        status=execution.get("status"),
+        finished_us=finished_us,
+        duration_ms=(finished_us - started_us) / 1000 if duration_ms is None else duration_ms,
+        outputs=execution.get("outputs"),
+        error=execution.get("error"),
+        exit_code=execution.get("exit_code"),
+        reason=execution.get("reason"),
+        usage=read_usage(execution.get("usage")),
+        stdout=execution.get("stdout"),
+        stderr=execution.get("stderr"),
+    )
+    started = make_started(redactor, workflow, opening)
+    queued_us = read_time("queued_at", execution.get("queued_at"), latest_us)
+    nodes = execution.get("nodes") or ()
+    events = list_events(started, started_us, queued_us, nodes, ending, redactor, latest_us)
+    run = fit_run_id(own_id) if own_id else make_run_id(started_us)
+    return run, number_events(run, events, is_new=not own_id)
+
+
+def list_events(
+    started: Started,
+    started_us: int,
+    queued_us: int | None,
+    nodes: Iterable[RecordedNode | Mapping[str, Any]],
+    ending: Ending,
+    redactor: Redactor,
+    latest_us: int,
+) -> list[TimedEvent]:
+    """The events with their times, the beginning first and the end last."""
+    known = [_fit_node(node) for node in nodes]
+    skipped = [_plan(node) for node in known if node.status == "skipped"]
+    if skipped:
+        started = msgspec.structs.replace(started, nodes=[*(started.nodes or []), *skipped])
+    events: list[TimedEvent] = []
+    if queued_us is not None:
+        events.append((Queued(workflow=started.workflow, project=started.project), queued_us))
+    events.append((started, started_us))
+    span_us = (started_us, ending.finished_us)
+    for place, node in enumerate(known):
+        try:
+            events += _node_events(node, span_us, redactor, latest_us)
+        except BrokenEvent as error:
+            raise BrokenEvent(f"nodes[{place}].{error}") from error
+    for stream, text in (("stdout", ending.stdout), ("stderr", ending.stderr)):
+        logs = log_events(text or "", None, stream, None, redactor)
+        events += ((log, ending.finished_us) for log in logs)
+    events += ((event, ending.finished_us) for event in _end_events(ending, redactor))
+    return events
+
+
+def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> list[Unsealed]:
+    """Ready for the emitter. A new run's events come from emitter 0, others from their content."""
+    bodies = [encode_body(event) for event, _ in events]
+    emitter = 0
+    if not is_new:
+        times = [str(at_us).encode() for _, at_us in events]
+        emitter = (derive_event_id(b"\n".join(bodies + times)) >> 32) or 1
+    return [
+        (event, run, make_event_id(emitter, number), at_us, EVENT_OVERHEAD + len(body), True)
+        for number, ((event, at_us), body) in enumerate(zip(events, bodies, strict=True))
+    ]
+
+
+def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
+    """A caller's time in microseconds since the epoch; raises `BrokenEvent` out of bounds."""
+    at_us = fit_time(at)
+    if at_us is not None:
+        check_time(field, at_us, latest_us)
+    return at_us
+
+
+def _node_events(
+    node: RecordedNode, run_span_us: tuple[int, int], redactor: Redactor, latest_us: int
+) -> list[TimedEvent]:
+    run_started_us, run_finished_us = run_span_us
+    began_us = read_time("started_at", node.started_at, latest_us)
+    ended_us = read_time("finished_at", node.finished_at, latest_us)
+    duration_ms = fit_number(node.duration_ms, 0, 1e14)
+    if began_us is None:
+        has_both = ended_us is not None and duration_ms is not None
+        began_us = ended_us - int(duration_ms * 1000) if has_both else run_started_us  # type: ignore[operator]  # has_both
+    if ended_us is None:
+        ended_us = run_finished_us if duration_ms is None else began_us + int(duration_ms * 1000)
+    check_time("duration_ms: the start that follows", began_us, latest_us)
+    check_time("duration_ms: the end that follows", ended_us, latest_us)
+    ended_us = max(began_us, ended_us)
+    status: NodeEnd = node.status or ("completed" if node.error is None else "failed")
+    finished = NodeFinished(
+        node=node.node,
+        attempt=node.attempt,
+        status=status,
+        outputs=encode_payload(node.outputs, redactor),
+        error=None if node.error is None else describe(node.error, redactor),
+        usage=read_usage(node.usage),
+        duration_ms=(ended_us - began_us) / 1000 if duration_ms is None else duration_ms,
+    )
+    if status == "skipped":
+        return [(msgspec.structs.replace(finished, duration_ms=None), ended_us)]
+    begun = NodeStarted(
+        node=node.node,
+        name=node.name,
+        node_type=node.node_type,
+        attempt=node.attempt,
+        parents=None if node.parents is None else list(node.parents),
+        inputs=encode_payload(node.inputs, redactor),
+    )
+    return [(begun, began_us), (finished, ended_us)]
+
+
+def _end_events(ending: Ending, redactor: Redactor) -> list[Event]:
+    exit_code = fit_count(ending.exit_code, -(2**31), 2**31 - 1)
+    error = None if ending.error is None else describe(ending.error, redactor)
+    outputs = encode_payload(ending.outputs, redactor)
+    status = ending.status or ("failed" if error is not None or exit_code else "completed")
+    if status == "cancelled":
+        reason = ending.reason or (error.message if error is not None else None)
+        message = describe({"message": reason or ""}, redactor).message
+        end = Cancelled(reason=message or None, duration_ms=ending.duration_ms)
+        return [end] if ending.usage is None else [Annotated(usage=ending.usage), end]
+    if status == "failed":
+        if error is None and exit_code:
+            error = describe({"type": "ExitCode", "message": f"exit code {exit_code}"}, redactor)
+        return [
+            Failed(
+                error=error,
+                outputs=outputs,
+                exit_code=exit_code,
+                usage=ending.usage,
+                duration_ms=ending.duration_ms,
+            )
+        ]
+    return [
+        Completed(
+            outputs=outputs,
+            exit_code=exit_code,
+            usage=ending.usage,
+            duration_ms=ending.duration_ms,
+        )
+    ]
+
+
+def _fit_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
+    fields = msgspec.structs.asdict(node) if isinstance(node, RecordedNode) else dict(node)
+    known = {name: fields[name] for name in RecordedNode.__struct_fields__ if name in fields}
+    status = known.get("status")
+    return RecordedNode(
+        **known
+        | {
+            "node": fit_name(known.get("node")) or "node",
+            "name": fit_name(known.get("name")),
+            "node_type": fit_name(known.get("node_type")),
+            "attempt": fit_count(known.get("attempt", 1), 1, 32_767) or 1,
+            "parents": fit_names(known.get("parents")),
+            "status": status if status in ("completed", "failed", "skipped", "cancelled") else None,
+        }
+    )
+
+
+def _plan(node: RecordedNode) -> PlannedNode:
+    parents = list(node.parents or ())
+    return PlannedNode(node=node.node, name=node.name, node_type=node.node_type, parents=parents)

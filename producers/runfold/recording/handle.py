@@ -1,0 +1,142 @@
+"""What the handles of a run and of a node have in common: a beginning, one end, and what is
+gathered between them.
+
+A forked child that leaves a block which its parent entered ends nothing: the parent will.
+"""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Self
+
+from msgspec import Raw
+
+from runfold.delivery import process_hooks
+from runfold.protocol.events import ABSENT
+from runfold.serialization.exceptions import Fault, exit_code_of, is_cancellation, reason_of
+
+from .event_writer import Pen, UsageSum, fit_usage
+
+_log = logging.getLogger("runfold")
+
+
+class Handle(ABC):
+    """Use it in `with` or `async with`; or call `start`, and later one of the ends.
+
+    The first end counts. Outputs and usage have to be given before it.
+    """
+
+    _current: ContextVar[Any]
+
+    def __init__(self, pen: Pen) -> None:
+        self._pen = pen
+        self._generation = process_hooks.generation
+        self._began_ns: int | None = None
+        self._ended = False
+        self._outputs: object = None
+        self._encoded: Raw = ABSENT
+        self._usage = UsageSum()
+        self._token: Token[Any] | None = None
+
+    @property
+    def outputs(self) -> object:
+        """What was made. It is read when it is assigned: after a change, assign again."""
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, value: object) -> None:
+        if self._ended:
+            _log.warning("outputs of run %s came after the end: not recorded", self._pen.run)
+        self._outputs = value
+        self._encoded = self._pen.payload(value)
+
+    def usage(
+        self,
+        *,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
+        """Add to what was used."""
+        self._usage.add(fit_usage(input_tokens, output_tokens, cost_usd))
+
+    def start(self) -> Self:
+        """It begins now; a second time changes nothing."""
+        if self._began_ns is None:
+            self._began_ns = time.monotonic_ns()
+            self._begin()
+        return self
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def complete(self) -> None:
+        """It ends well, now."""
+
+    @abstractmethod
+    def fail(self, error: Fault) -> None:
+        """It ends with an error, now: an exception, a text, an `Error` or its fields."""
+
+    @abstractmethod
+    def cancel(self, reason: str | None = None) -> None:
+        """Someone ends it, now."""
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process made it, and this one was forked from there."""
+        return self._generation != process_hooks.generation
+
+    @abstractmethod
+    def _left(self) -> None:
+        """Called after its end or its block: this process may be gone without another call."""
+
+    def _duration_ms(self) -> float | None:
+        if self._began_ns is None:
+            return None
+        return (time.monotonic_ns() - self._began_ns) / 1e6
+
+    def _leave(self, error: BaseException | None) -> None:
+        if error is None or exit_code_of(error) == 0:
+            self.complete()
+        elif is_cancellation(error):
+            self.cancel(reason_of(error))
+        else:
+            self.fail(error)
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._token = self._current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                self._current.reset(token)
+            except ValueError:  # left in another context than entered, as a generator may be
+                if self._current.get() is self:
+                    self._current.set(None)
+        had_ended = self._ended
+        if not self.is_inherited:
+            self._leave(error)
+        if self._ended == had_ended:  # else its end has called it
+            self._left()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, trace)

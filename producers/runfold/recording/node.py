@@ -1,0 +1,77 @@
+"""The handle of one node: one step of a run, or one attempt at it."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final
+
+from runfold.protocol.events import Error, NodeEnd, NodeFinished, NodeStarted
+from runfold.serialization.exceptions import Fault, describe, note_node
+
+from .event_writer import Pen
+from .handle import Handle
+
+_current: ContextVar["Node | None"] = ContextVar("runfold_node", default=None)
+
+
+def current_node() -> "Node | None":
+    """The node whose block this code runs in."""
+    return _current.get()
+
+
+class Node(Handle):
+    """Made by `run.node`."""
+
+    _current = _current
+
+    def __init__(
+        self, pen: Pen, started: NodeStarted, on_left: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(pen)
+        self.id: Final = started.node
+        self.attempt: Final = started.attempt
+        self._started = started
+        self._on_left = on_left
+
+    def log(self, text: object, *, level: str | None = None, stream: str = "log") -> None:
+        """Record a text; `stream` is `log`, `stdout` or `stderr`."""
+        self._pen.log(text, level, stream, self.id)
+
+    def complete(self) -> None:
+        self._end("completed")
+
+    def fail(self, error: Fault) -> None:
+        if self._pen.saved:
+            if isinstance(error, BaseException):
+                note_node(error, self._pen.run, self.id)
+            self._end("failed", describe(error, self._pen.redactor))
+
+    def cancel(self, reason: str | None = None) -> None:
+        fields = None if reason is None else {"type": "Cancelled", "message": reason}
+        self._end("cancelled", None if fields is None else describe(fields, self._pen.redactor))
+
+    def skip(self) -> None:
+        """There was nothing to do; it ends now."""
+        self._end("skipped")
+
+    def _begin(self) -> None:
+        self._pen.write(self._started, len(self._started.inputs))
+
+    def _end(self, status: NodeEnd, error: Error | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        event = NodeFinished(
+            node=self.id,
+            attempt=self.attempt,
+            status=status,
+            outputs=self._encoded,
+            error=error,
+            usage=self._usage.total,
+            duration_ms=self._duration_ms(),
+        )
+        stack = (error and error.stack) or ""
+        self._pen.write(event, len(self._encoded) + len(stack))
+        self._left()
+
+    def _left(self) -> None:
+        self._on_left()

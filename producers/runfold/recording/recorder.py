@@ -1,0 +1,321 @@
+"""The front door: runs, nodes, events and whole executions go in here."""
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final, Self, Unpack
+
+import msgspec
+import redis
+from msgspec import Raw
+
+from runfold.delivery.emitter import CHILD_FLUSH_S, Emitter, Flushed
+from runfold.errors import BrokenEvent
+from runfold.protocol import streams
+from runfold.protocol.events import (
+    EVENT_CLASSES,
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    Started,
+    Trigger,
+    Usage,
+)
+from runfold.protocol.ids import make_run_id
+from runfold.protocol.time_limits import latest_us
+from runfold.serialization.event_cleanup import PAYLOAD_FIELDS
+from runfold.serialization.exceptions import Fault
+from runfold.serialization.normalize import fit_name, fit_run_id
+from runfold.serialization.payloads import encode_payload
+from runfold.serialization.redaction import Redact, Redactor
+from runfold.settings import Backpressure, Settings, read_settings
+
+from .decorators import Decorators
+from .event_writer import EVENT_OVERHEAD, EventIds, Pen, RunNumbers, fit_time
+from .finished_execution import Execution, RecordedEnd, RecordedNode, events_of
+from .heartbeats import Heartbeats
+from .run import Run, current_run
+from .run_start import Opening, PlannedNodes, PlannedOpening, make_started
+
+DEFAULT_TIMEOUT_S: Final = 5.0
+
+_now_ns: Final = time.time_ns
+_KINDS: Final = {
+    cls: (
+        attrgetter(PAYLOAD_FIELDS[cls][0]) if PAYLOAD_FIELDS[cls] else None,
+        len(PAYLOAD_FIELDS[cls]) == 1,
+        issubclass(cls, Completed | Failed | Cancelled),
+    )
+    for cls in EVENT_CLASSES
+}
+
+
+class Recorder(Decorators):
+    """Records runs. Make one a process; use it from any thread, task or forked child.
+
+    Arguments that are left out come from the environment (`RUNFOLD_…`), then from the defaults;
+    what cannot be used raises `SettingInvalid`. Nothing is connected before the first event.
+    `redact(key, value)` says what to record under a key that the built-in list does not mask;
+    `connect` makes the client, for Sentinel or for tests.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        project: str | None = None,
+        shards: int | None = None,
+        redact_keys: Sequence[str] | None = None,
+        redact: Redact | None = None,
+        buffer_events: int | None = None,
+        buffer_bytes: int | None = None,
+        buffer_wait_s: float | None = None,
+        heartbeat_s: float | None = None,
+        exit_flush_s: float | None = None,
+        backpressure: Backpressure | None = None,
+        spool_dir: str | None = None,
+        spool_bytes: int | None = None,
+        max_future_s: float | None = None,
+        connect: Callable[[str], redis.Redis] = streams.connect,
+    ) -> None:
+        settings = read_settings(
+            os.environ,
+            redis_url=redis_url,
+            project=project,
+            shards=shards,
+            redact_keys=redact_keys,
+            buffer_events=buffer_events,
+            buffer_bytes=buffer_bytes,
+            buffer_wait_s=buffer_wait_s,
+            heartbeat_s=heartbeat_s,
+            exit_flush_s=exit_flush_s,
+            backpressure=backpressure,
+            spool_dir=spool_dir,
+            spool_bytes=spool_bytes,
+            max_future_s=max_future_s,
+        )
+        self.settings: Final[Settings] = settings
+        self._redactor = Redactor(settings.redact_keys, redact)
+        self._heartbeats = Heartbeats(settings.heartbeat_s)
+        self._emitter = Emitter(
+            settings,
+            self._redactor,
+            lambda: connect(settings.redis_url),
+            self._heartbeats.beat,
+        )
+        self._put = self._emitter.put
+        self._numbers = RunNumbers()
+        self._unsaved: set[str] = set()
+        weakref.finalize(self, self._emitter.retire).atexit = False
+
+    def run(
+        self,
+        workflow: str,
+        *,
+        project: str | None = None,
+        id: str | None = None,  # noqa: A002, the contract's word
+        inputs: object = None,
+        trigger: str | Trigger | Mapping[str, Any] | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        metadata: object = None,
+        parent_run: str | None = None,
+        attempt: int | None = None,
+        nodes: PlannedNodes | None = None,
+        queued_at: datetime | None = None,
+        save: bool = True,
+    ) -> Run:
+        """A run, to be entered. Inside the block of another run it becomes that one's child."""
+        pen = self._make_pen(id, saved=save)
+        if not save:
+            return self._make_run(pen, Started(workflow=fit_name(workflow)))
+        around = current_run()
+        if parent_run is None and around is not None and around.saved:
+            parent_run = around.id
+        started = make_started(
+            self._redactor,
+            workflow,
+            PlannedOpening(
+                project=project or self.settings.project,
+                inputs=inputs,
+                trigger=trigger,
+                user=user,
+                session=session,
+                tags=tags,
+                metadata=metadata,
+                parent_run=parent_run,
+                attempt=attempt,
+                nodes=nodes,
+            ),
+        )
+        return self._make_run(pen, started, fit_time(queued_at))
+
+    def join(self, run: str) -> Run:
+        """A handle of a run that was opened elsewhere: adds to it, ends it only when told to."""
+        pen = self._make_pen(run, saved=run not in self._unsaved)
+        return self._make_run(pen, None)
+
+    def emit(self, event: Event) -> None:
+        """Send an event as it is, of its run or of the current one; leave it unchanged afterwards.
+
+        Where they are missing, `id` and `at` are filled in. An event without any run raises
+        `BrokenEvent`, as does anything that is no event.
+        """
+        try:
+            payload_of, is_alone, is_end = _KINDS[type(event)]
+        except KeyError:
+            raise BrokenEvent(f"not an event of the contract: {type(event).__name__}") from None
+        run = event.run
+        if run is None:
+            around = current_run()
+            if around is None:
+                raise BrokenEvent(f"{event.type}: no `run` given, and none is open here")
+            run = around.id
+            if not around.saved:
+                return
+        elif self._unsaved and run in self._unsaved:
+            return
+        size = EVENT_OVERHEAD
+        if payload_of is not None:
+            payload = payload_of(event)
+            if is_alone and type(payload) is Raw:
+                size += len(payload)
+            else:
+                event, size = self._encode_payloads(event)
+        at = event.at
+        at_us = None if at is None else fit_time(at)
+        if at_us is None:
+            at_us = _now_ns() // 1000
+        event_id = event.id
+        if event_id is None:
+            event_id = self._numbers.take(run)
+        if is_end:
+            self._numbers.forget(run)
+        self._put((event, run, event_id, at_us, size, False))
+        if is_end:
+            self._left()
+
+    def record(
+        self,
+        workflow: str,
+        *,
+        started_at: datetime,
+        finished_at: datetime | None = None,
+        duration_ms: float | None = None,
+        id: str | None = None,  # noqa: A002, the contract's word
+        queued_at: datetime | None = None,
+        status: RecordedEnd | None = None,
+        outputs: object = None,
+        error: Fault | None = None,
+        exit_code: int | None = None,
+        reason: str | None = None,
+        usage: Usage | Mapping[str, Any] | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+        nodes: Sequence[RecordedNode | Mapping[str, Any]] = (),
+        save: bool = True,
+        **opening: Unpack[Opening],
+    ) -> str:
+        """Record an execution that is over, all of it or nothing; returns the id of the run.
+
+        Without `status` it failed if there is an `error` or an exit code other than 0. Under an
+        `id` of your own, recording the same again changes nothing. Raises `BrokenEvent` for a time
+        before the year 2000, or more than `max_future_s` ahead of now.
+        """
+        if not save:
+            return fit_run_id(id) if id else make_run_id(fit_time(started_at))
+        opening["project"] = opening.get("project") or self.settings.project
+        execution = Execution(
+            started_at=started_at,
+            finished_at=finished_at,
+            duration_ms=duration_ms,
+            id=id,
+            queued_at=queued_at,
+            status=status,
+            outputs=outputs,
+            error=error,
+            exit_code=exit_code,
+            reason=reason,
+            usage=usage,
+            stdout=stdout,
+            stderr=stderr,
+            nodes=nodes,
+        )
+        opened = PlannedOpening(**opening, nodes=None)
+        latest = latest_us(_now_ns() // 1000, self.settings.max_future_s)
+        run, events = events_of(self._redactor, workflow, execution, opened, latest)
+        self._emitter.put_all(events)
+        self._left()
+        return run
+
+    def payload(self, value: object) -> Raw:
+        """An object as the JSON of a payload, with what is secret masked, for `emit`."""
+        return encode_payload(value, self._redactor)
+
+    def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
+        """Wait until what was recorded before this call is in Redis, or, while Redis takes nothing,
+        in the spool; blocks for about `timeout_s`. Returns where the events are."""
+        return self._emitter.flush(timeout_s)
+
+    def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
+        """Flush and stop; what cannot be sent is spooled, what comes later dropped and counted."""
+        return self._emitter.close(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _encode_payloads(self, event: Event) -> tuple[Event, int]:
+        """The event with JSON for its payloads, and its size."""
+        size = EVENT_OVERHEAD
+        for name in PAYLOAD_FIELDS[type(event)]:
+            payload = getattr(event, name)
+            if type(payload) is not Raw:
+                payload = encode_payload(payload, self._redactor)
+                event = msgspec.structs.replace(event, **{name: payload})
+            size += len(payload)
+        return event, size
+
+    def _make_pen(self, run: str | None, *, saved: bool) -> Pen:
+        """Only where the id is made here it is certain that no other process numbers the same."""
+        ids = EventIds() if run else EventIds(0)
+        fitted = fit_run_id(run) if run else make_run_id()
+        return Pen(fitted, ids, self._emitter, self._redactor, saved=saved)
+
+    def _make_run(self, pen: Pen, started: Started | None, queued_us: int | None = None) -> Run:
+        return Run(pen, started, queued_us, self._opened, self._ended, self._left)
+
+    def _opened(self, run: Run) -> None:
+        if run.saved:
+            self._heartbeats.add(run)
+            self._numbers.add(run.id, run.pen.ids)
+        else:
+            self._unsaved.add(run.id)
+
+    def _ended(self, run: Run) -> None:
+        self._heartbeats.remove(run)
+        self._numbers.forget(run.id)
+        self._unsaved.discard(run.id)
+
+    def _left(self, run: Run | None = None) -> None:
+        """A run is over, as far as this process goes. In one that may end abruptly, the outermost
+        one waits until it is safe: after it `os._exit` or a kill may come."""
+        if not self._emitter.ends_abruptly:
+            return
+        around = current_run()
+        is_outermost = (
+            around is None
+            or around is run
+            or around.is_inherited
+            or not around.saved
+            or not around.pen.writes_to(self._emitter)
+        )
+        if is_outermost and (run is None or run.saved):
+            self._emitter.secure(CHILD_FLUSH_S)

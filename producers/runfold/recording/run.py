@@ -1,0 +1,223 @@
+"""The handle of one run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from itertools import count
+from typing import Any, Final
+
+from runfold.protocol.events import (
+    Annotated,
+    Cancelled,
+    Completed,
+    Error,
+    Event,
+    ExitCode,
+    Failed,
+    Heartbeat,
+    NodeStarted,
+    Queued,
+    Started,
+    Usage,
+)
+from runfold.serialization.event_cleanup import fit_tags
+from runfold.serialization.exceptions import Fault, describe, exit_code_of, node_of
+from runfold.serialization.normalize import fit_count, fit_name, fit_names
+from runfold.serialization.payloads import encode_payload
+
+from .event_writer import Pen, fit_usage, read_usage
+from .handle import Handle
+from .node import Node
+from .run_start import payload_bytes
+
+_MAX_ATTEMPT: Final = 32_767
+_MAX_REASON: Final = 10_000
+
+_current: ContextVar["Run | None"] = ContextVar("runfold_run", default=None)
+
+
+def current_run() -> "Run | None":
+    """The run whose block this code runs in."""
+    return _current.get()
+
+
+class Run(Handle):
+    """Made by `recorder.run`, or by `recorder.join` for a run that another process opened.
+
+    A joined run is neither begun nor ended by its block. `exit_code` other than 0, given before
+    the end, makes that a failure.
+    """
+
+    _current = _current
+
+    def __init__(
+        self,
+        pen: Pen,
+        started: Started | None,
+        queued_us: int | None = None,
+        on_start: Callable[["Run"], None] = lambda _: None,
+        on_end: Callable[["Run"], None] = lambda _: None,
+        on_left: Callable[["Run"], None] = lambda _: None,
+    ) -> None:
+        super().__init__(pen)
+        self.id: Final = pen.run
+        self.workflow: Final = None if started is None else started.workflow
+        self.exit_code: int | None = None
+        self._started = started
+        self._queued_us = queued_us
+        self._on_start = on_start
+        self._on_end = on_end
+        self._on_left = on_left
+        self._attempts: dict[str, count[int]] = {}
+
+    @property
+    def saved(self) -> bool:
+        """Whether anything of this run is recorded."""
+        return self._pen.saved
+
+    @property
+    def pen(self) -> Pen:
+        """For the recorder: where events of this run are numbered."""
+        return self._pen
+
+    def node(
+        self,
+        node: str,
+        *,
+        name: str | None = None,
+        node_type: str | None = None,
+        attempt: int | None = None,
+        parents: Sequence[str] | None = None,
+        inputs: object = None,
+    ) -> Node:
+        """A step of this run, by its id; without `attempt`, the next one at it from this handle."""
+        node_id = fit_name(node) or "node"
+        if attempt is None:
+            number = min(next(self._attempts.setdefault(node_id, count(1))), _MAX_ATTEMPT)
+        else:
+            number = fit_count(attempt, 1, _MAX_ATTEMPT) or 1
+            self._attempts[node_id] = count(number + 1)
+        started = NodeStarted(
+            node=node_id,
+            name=fit_name(name),
+            node_type=fit_name(node_type),
+            attempt=number,
+            parents=fit_names(parents),
+            inputs=self._pen.payload(inputs),
+        )
+        # The end of an inherited run comes in another process, so here a node's is the last word.
+        if self.is_inherited:
+            return Node(self._pen, started, self._left)
+        return Node(self._pen, started)
+
+    def log(
+        self,
+        text: object,
+        *,
+        level: str | None = None,
+        stream: str = "log",
+        node: str | None = None,
+    ) -> None:
+        """Record a text of the run or of a node; `stream` is `log`, `stdout` or `stderr`."""
+        self._pen.log(text, level, stream, node)
+
+    def annotate(
+        self,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        metadata: object = None,
+        usage: Usage | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Say more about the run, also after its end; usage adds to what is known."""
+        if not self.saved:
+            return
+        event = Annotated(
+            tags=fit_tags(tags, self._pen.redactor),
+            metadata=encode_payload(metadata, self._pen.redactor),
+            usage=read_usage(usage),
+        )
+        self._pen.write(event, len(event.metadata))
+
+    def usage(
+        self,
+        *,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
+        """Add to what was used: at the end, or at once where this handle will not send the end."""
+        usage = fit_usage(input_tokens, output_tokens, cost_usd)
+        if self._ended or self._started is None:
+            self.annotate(usage=usage)
+        else:
+            self._usage.add(usage)
+
+    def heartbeat(self) -> None:
+        """Give a sign of life, beside those that are sent by themselves."""
+        self._pen.write(Heartbeat())
+
+    def complete(self) -> None:
+        if self.exit_code:
+            self.fail(Error(type="ExitCode", message=f"exit code {self.exit_code}"))
+        elif self._ends():
+            event = Completed(
+                outputs=self._encoded,
+                exit_code=self._fit_exit_code(),
+                usage=self._usage.total,
+                duration_ms=self._duration_ms(),
+            )
+            self._write_end(event, len(event.outputs))
+
+    def fail(self, error: Fault) -> None:
+        if self._ends() and self.saved:
+            node = node_of(error, self.id) if isinstance(error, BaseException) else None
+            described = describe(error, self._pen.redactor, node)
+            event = Failed(
+                error=described,
+                outputs=self._encoded,
+                exit_code=self._fit_exit_code(),
+                usage=self._usage.total,
+                duration_ms=self._duration_ms(),
+            )
+            self._write_end(event, len(event.outputs) + len(described.stack or ""))
+
+    def cancel(self, reason: str | None = None) -> None:
+        if self._ends():
+            if self._usage.total is not None:
+                self.annotate(usage=self._usage.total)  # `cancelled` has no place for it
+            message = describe({"message": reason or ""}, self._pen.redactor).message
+            self._write_end(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
+
+    def _begin(self) -> None:
+        started = self._started
+        if started is None:
+            return
+        if self._queued_us is not None:
+            queued = Queued(workflow=started.workflow, project=started.project)
+            self._pen.write(queued, at_us=self._queued_us)
+        self._pen.write(started, payload_bytes(started))
+        self._on_start(self)
+
+    def _ends(self) -> bool:
+        """Whether this is the first end."""
+        if self._ended:
+            return False
+        self._ended = True
+        self._on_end(self)
+        return True
+
+    def _write_end(self, event: Event, size: int = 0) -> None:
+        self._pen.write(event, size)
+        self._left()
+
+    def _left(self) -> None:
+        self._on_left(self)
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._started is None:  # joined: whoever opened it will end it
+            return
+        if error is not None and self.exit_code is None:
+            self.exit_code = exit_code_of(error)
+        super()._leave(error)
+
+    def _fit_exit_code(self) -> ExitCode | None:
+        return None if self.exit_code is None else fit_count(self.exit_code, -(2**31), 2**31 - 1)

@@ -1,0 +1,112 @@
+"""What is said of a run when it begins, made to fit the contract."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import msgspec
+from msgspec import Raw
+
+from runfold.protocol.events import ABSENT, PlannedNode, Started, Trigger
+from runfold.serialization.event_cleanup import fit_tags
+from runfold.serialization.normalize import fit_count, fit_name, fit_names, fit_run_id
+from runfold.serialization.payloads import encode_payload
+from runfold.serialization.redaction import Redactor
+
+PlannedNodes = (
+    Sequence[str | PlannedNode | Mapping[str, Any]] | Mapping[str, Sequence[str] | str | None]
+)
+"""Nodes in any of the forms in which they are likely to be at hand; a mapping: to their parents."""
+
+
+class Opening(TypedDict, total=False):
+    """What can be said of a run, beside its workflow."""
+
+    project: str | None
+    inputs: object
+    trigger: str | Trigger | Mapping[str, Any] | None
+    user: str | None
+    session: str | None
+    tags: Mapping[str, Any] | None
+    metadata: object
+    parent_run: str | None
+    attempt: int | None
+
+
+class PlannedOpening(Opening, total=False):
+    """The same, for a run that is still to come."""
+
+    nodes: PlannedNodes | None
+
+
+def make_started(redactor: Redactor, workflow: str | None, opening: PlannedOpening) -> Started:
+    """Everything is read and encoded now."""
+    given = opening.get
+    parent_run = given("parent_run")
+    return Started(
+        workflow=fit_name(workflow),
+        project=fit_name(given("project")),
+        trigger=fit_trigger(opening.get("trigger"), redactor),
+        user=fit_name(given("user")),
+        session=fit_name(given("session")),
+        tags=fit_tags(given("tags"), redactor),
+        metadata=encode_payload(given("metadata"), redactor),
+        inputs=encode_payload(given("inputs"), redactor),
+        parent_run=None if not parent_run else fit_run_id(parent_run),
+        attempt=fit_count(given("attempt"), 1, 32_767),
+        nodes=fit_planned(opening.get("nodes")),
+    )
+
+
+def payload_bytes(started: Started) -> int:
+    """How much memory the payloads of an opening take."""
+    data = ABSENT if started.trigger is None else started.trigger.data
+    return len(started.inputs) + len(started.metadata) + len(data)
+
+
+def fit_trigger(
+    trigger: str | Trigger | Mapping[str, Any] | None, redactor: Redactor
+) -> Trigger | None:
+    """A mapping is `type` and `data`; further fields of it are data too."""
+    if trigger is None:
+        return None
+    if isinstance(trigger, Trigger):
+        kind = trigger.type
+        data: object = trigger.data
+    elif isinstance(trigger, Mapping):
+        rest = {key: value for key, value in trigger.items() if key not in ("type", "data")}
+        kind, data = trigger.get("type") or "manual", trigger.get("data")
+        if rest:
+            data = rest if data is None else {"data": data, **rest}
+    else:
+        kind, data = trigger, None
+    if isinstance(data, Raw) and not len(data):
+        data = None
+    name = fit_name(kind)
+    return None if name is None else Trigger(type=name, data=encode_payload(data, redactor))
+
+
+def fit_planned(nodes: PlannedNodes | None) -> list[PlannedNode] | None:
+    """In the order in which they were given."""
+    if nodes is None:
+        return None
+    if isinstance(nodes, Mapping):
+        found: Iterable[Any] = [{"node": node, "parents": up} for node, up in nodes.items()]
+    else:
+        found = [nodes] if isinstance(nodes, str) else nodes
+    planned = []
+    for one in found:
+        if isinstance(one, PlannedNode):
+            fields = msgspec.structs.asdict(one)
+        else:
+            fields = dict(one) if isinstance(one, Mapping) else {"node": one}
+        node = fit_name(fields.get("node"))
+        if node is not None:
+            planned.append(
+                PlannedNode(
+                    node=node,
+                    name=fit_name(fields.get("name")),
+                    node_type=fit_name(fields.get("node_type")),
+                    parents=fit_names(fields.get("parents")) or [],
+                )
+            )
+    return planned

@@ -1,0 +1,1 @@
+"""Any object, name or error as bounded JSON without secrets."""

@@ -1,0 +1,88 @@
+"""Payloads: any Python object as bounded JSON, with what is secret masked.
+
+Nothing here raises for the sake of a value: what cannot be recorded is replaced by a text in
+square brackets that says so. The object is read once, at the call, so that a later change of it
+does not change what is recorded.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from runfold.protocol.codec import replace_unstorable
+from runfold.protocol.events import ABSENT, MAX_EVENT_BYTES
+from runfold.protocol.truncation import STRING_LIMITS, cut_strings, shorten
+
+from .normalize import fit_text
+from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, not_recorded
+from .redaction import Redactor
+
+MAX_PAYLOAD_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
+"""One payload alone; what is left is for the names beside it."""
+
+_ITEM_LIMITS: Final = (10_000, 1_000, 100, 10)
+_LARGE: Final = 2**1023
+"""Surely within a double."""
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder()
+
+
+def encode_payload(value: object, redactor: Redactor, max_bytes: int = MAX_PAYLOAD_BYTES) -> Raw:
+    """The JSON of a payload; `None` is a payload that was not given."""
+    if value is None:
+        return ABSENT
+    try:
+        tree = ObjectReader(redactor).read(value)
+        return Raw(_encode_bounded(tree, max_bytes))
+    except Exception as error:  # someone else's object
+        return Raw(_encoder.encode(not_recorded(value, error)))
+
+
+def redact_raw(raw: Raw, redactor: Redactor) -> Raw:
+    """JSON that a caller encoded: the same bytes, unless something in it has to change."""
+    if not len(raw):
+        return ABSENT
+    text = bytes(raw)
+    mended = replace_unstorable(text)
+    try:
+        tree = _decoder.decode(mended)
+        if not redactor.asks and is_fine(tree, redactor):
+            return raw if mended is text else Raw(mended)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Raw(_encoder.encode(f"[not recorded: not JSON: {fit_text(error)}]"))
+    return encode_payload(tree, redactor)
+
+
+def shrink(raw: Raw, max_bytes: int) -> Raw:
+    """The same payload in fewer bytes, with what was cut marked."""
+    return raw if len(raw) <= max_bytes else Raw(_encode_bounded(_decoder.decode(raw), max_bytes))
+
+
+def _encode_bounded(tree: Any, max_bytes: int) -> bytes:
+    encoded = _encoder.encode(tree)
+    if len(encoded) <= max_bytes:
+        return encoded
+    shorter = cut_strings(tree, max_bytes)
+    if shorter is not None:
+        return shorter
+    for items in _ITEM_LIMITS:
+        shorter = _encoder.encode(shorten(tree, STRING_LIMITS[-1], items))
+        if len(shorter) <= max_bytes:
+            return shorter
+    return _encoder.encode(f"[cut, {len(encoded)} bytes of JSON]")
+
+
+def is_fine(tree: Any, redactor: Redactor, depth: int = 0) -> bool:
+    """Whether nothing is to be masked, nests too deeply or is too large a number."""
+    if type(tree) is dict:
+        for key, value in tree.items():
+            if redactor.hides(key, value) or not is_fine(value, redactor, depth + 1):
+                return False
+    elif type(tree) is list:
+        for item in tree:
+            if not is_fine(item, redactor, depth + 1):
+                return False
+    elif type(tree) is int:
+        return -_LARGE < tree < _LARGE
+    return depth <= MAX_PAYLOAD_DEPTH

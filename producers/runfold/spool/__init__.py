@@ -1,0 +1,1 @@
+"""Frames that wait on disk while Redis takes none."""

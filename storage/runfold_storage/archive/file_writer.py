@@ -1,0 +1,164 @@
+"""Rows into files: sorted by key, in row groups, read back before a file gets its name.
+
+Memory holds one row group. A run is never cut in two, so that one file has all that a step knows of
+it, and no two files of a step have the same name.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runfold_storage.errors import ArchiveUnusable
+
+from .layout import Name, folder_of
+from .schema import SCHEMAS, table_of
+from .store import Archive
+
+GROUP_ROWS: Final = 20_000
+GROUP_BYTES: Final = 8 * 1024 * 1024
+"""A row group ends with the first row beyond: what reading one run costs at least."""
+FILE_BYTES: Final = 512 * 1024 * 1024
+"""A file ends with the first run beyond; as they are in memory, before they are compressed."""
+
+Row = tuple[Any, ...]
+
+
+class Files:
+    """Files of one kind and shard, one after the other; rows come in the order of their keys.
+
+    Use it as a context: files get their names one by one, and an error leaves none half written.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        kind: str,
+        shard: int,
+        shards: int,
+        token: UUID,
+        size_of: Callable[[Row], int],
+    ) -> None:
+        self._archive = archive
+        self._kind = kind
+        self._place = (shard, shards)
+        self._token = token
+        self._size_of = size_of
+        self._group: list[Row] = []
+        self._group_bytes = self._file_bytes = 0
+        self._file: _File | None = None
+        self._folder = ""
+        self._last = b""
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._end_file()
+        elif self._file is not None:
+            self._file.abandon()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """The next rows, each beginning with its key."""
+        for row in rows:
+            key = row[0]
+            if key != self._last:
+                folder = folder_of(self._kind, key)
+                if folder != self._folder or self._file_bytes > FILE_BYTES:
+                    self._end_file()
+                    self._folder = folder
+                self._last = key
+            self._group.append(row)
+            size = self._size_of(row)
+            self._group_bytes += size
+            self._file_bytes += size
+            if len(self._group) >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+                self._end_group()
+        self.rows += len(rows)
+
+    def _end_group(self) -> None:
+        if self._group:
+            self._file = self._file or _File(self._archive, self._kind)
+            self._file.write(self._group)
+            self._group, self._group_bytes = [], 0
+
+    def _end_file(self) -> None:
+        self._end_group()
+        file, self._file, self._file_bytes = self._file, None, 0
+        if file is not None:
+            file.publish(self._folder, *self._place, self._token)
+
+
+class _File:
+    """A file on its way."""
+
+    def __init__(self, archive: Archive, kind: str) -> None:
+        self._archive = archive
+        self._kind = kind
+        self._writing = archive.writing()
+        self._path, sink = self._writing.__enter__()
+        self._writer = pq.ParquetWriter(
+            sink, SCHEMAS[kind], compression="zstd", use_dictionary=DICTIONARIES[kind]
+        )
+        self._rows = 0
+        self._first = self._last = b""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        try:
+            self._writer.write_table(table_of(self._kind, rows), row_group_size=len(rows))
+        except (OSError, pa.ArrowException) as error:
+            raise ArchiveUnusable(f"{self._archive.shown}: {error}") from error
+        self._first = self._first if self._rows else rows[0][0]
+        self._last = rows[-1][0]
+        self._rows += len(rows)
+
+    def publish(self, folder: str, shard: int, shards: int, token: UUID) -> None:
+        """Complete it, read it back, and give it its name."""
+        try:
+            self._writer.close()
+        except (OSError, pa.ArrowException) as error:
+            self.abandon()
+            raise ArchiveUnusable(f"{self._archive.shown}: {error}") from error
+        self._writing.__exit__(None, None, None)
+        name = Name(shard, shards, self._first, self._last, token)
+        try:
+            self._check()
+            self._archive.publish(self._path, folder, name)
+        except BaseException:
+            with suppress(ArchiveUnusable):
+                self._archive.remove(self._path)
+            raise
+
+    def abandon(self) -> None:
+        """Leave nothing of it."""
+        error = ArchiveUnusable("abandoned")
+        with suppress(ArchiveUnusable):
+            self._writing.__exit__(ArchiveUnusable, error, None)
+
+    def _check(self) -> None:
+        """What was written can be read: as many rows, from the first to the last."""
+        with self._archive.reading(self._path) as source:
+            keys = pq.ParquetFile(source).read(columns=["key"]).column("key")
+            found = (len(keys), keys[0].as_py(), keys[-1].as_py())
+        if found != (self._rows, self._first, self._last):
+            raise ArchiveUnusable(
+                f"{self._archive.shown}: {self._rows} rows were written, {found[0]} can be read"
+            )
+
+
+# Dictionaries are for what repeats itself; ids of events and bodies do not.
+DICTIONARIES: Final = {
+    kind: [name for name in schema.names if name not in ("id", "at", "body")]
+    for kind, schema in SCHEMAS.items()
+}

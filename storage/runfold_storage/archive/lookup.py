@@ -1,0 +1,134 @@
+"""One run out of the archive: by the names of files, then by the statistics of their row groups.
+
+A listing of one folder and, as a rule, one row group of one file are read. Ids of callers' own are
+hashes, so each file of their shard may have one: those are asked in parallel.
+
+What two files say twice counts once. Whether a run was deleted is told by tombstones, those of the
+archive too, for a database that was lost cannot tell any more.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from runfold.protocol.ids import run_key_bytes
+from runfold.protocol.streams import shard_of
+from runfold_storage.records.rows import NodeRow, RunRow
+
+from .layout import EVENTS, NODES, RUNS, TOMBSTONES, ArchivedFile, folder_of
+from .schema import as_numbers, node_of_row, run_of_row
+from .store import Archive
+
+THREADS: Final = 8
+
+
+class ArchivedEvent(NamedTuple):
+    """An event as the ledger had it."""
+
+    at_us: int
+    id: int
+    type: str
+    body: str
+
+
+class ArchivedRun(NamedTuple):
+    """The rows of a run as they were when it was archived."""
+
+    row: RunRow
+    nodes: list[NodeRow]
+
+
+def find_run(archive: Archive, run: str) -> ArchivedRun | None:
+    """The rows of a run; None where the archive has none, or the run was deleted."""
+    found = list(_rows(archive, RUNS, run))
+    if not found or is_deleted(archive, run):
+        return None
+    # Of a run that was restored and came again the newest says most.
+    row = max((run_of_row(row) for row in found), key=lambda row: row.seen_us)
+    nodes = {}
+    for raw in _rows(archive, NODES, run):
+        node = node_of_row(raw)
+        nodes[node.node, node.attempt] = node
+    return ArchivedRun(row, list(nodes.values()))
+
+
+def has_run(archive: Archive, run: str) -> bool:
+    """Whether there are rows of a run that nobody has deleted."""
+    return any(True for _ in _rows(archive, RUNS, run, [])) and not is_deleted(archive, run)
+
+
+def is_deleted(archive: Archive, run: str) -> bool:
+    """Whether the archive knows that a person deleted this run."""
+    return any(True for _ in _rows(archive, TOMBSTONES, run, []))
+
+
+def find_events(archive: Archive, run: str) -> Iterator[ArchivedEvent]:
+    """The events of a run, in no order, some perhaps twice."""
+    for row in _rows(archive, EVENTS, run, ["id", "at", "type", "body"]):
+        yield ArchivedEvent(row["at"], row["id"], row["type"], row["body"])
+
+
+def archived_keys(archive: Archive, shard: int, shards: int, keys: Sequence[bytes]) -> set[bytes]:
+    """Of which of these runs of a shard the archive has the rows."""
+    wanted: dict[str, set[bytes]] = {}
+    for key in keys:
+        wanted.setdefault(folder_of(RUNS, key), set()).add(key)
+    found: set[bytes] = set()
+    for folder, own in wanted.items():
+        first, last = min(own), max(own)
+        for file in archive.files(folder):
+            name = file.name
+            is_near = name.first <= last and first <= name.last
+            if (name.shard, name.shards) == (shard, shards) and is_near:
+                for table in _groups(archive, file, first, last, ["key"]):
+                    found.update(own.intersection(table.column("key").to_pylist()))
+    return found
+
+
+def _rows(
+    archive: Archive, kind: str, run: str, columns: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    key = run_key_bytes(run)
+    files = [
+        file
+        for file in archive.files(folder_of(kind, key))
+        if file.name.first <= key <= file.name.last
+        and shard_of(run, file.name.shards) == file.name.shard
+    ]
+    read = None if columns is None else ["key", *columns]
+    if len(files) < 2:
+        tables = (table for file in files for table in _groups(archive, file, key, key, read))
+    else:
+        with ThreadPoolExecutor(THREADS) as threads:
+            lists = list(
+                threads.map(lambda file: list(_groups(archive, file, key, key, read)), files)
+            )
+        tables = (table for each in lists for table in each)
+    for table in tables:
+        yield from as_numbers(table).to_pylist()
+
+
+def _groups(
+    archive: Archive, file: ArchivedFile, first: bytes, last: bytes, columns: list[str] | None
+) -> Iterator[Any]:
+    """What each row group has of these keys, as far as there may be something."""
+    with archive.reading(file.path) as source:
+        parquet = pq.ParquetFile(source)
+        place = parquet.schema_arrow.get_field_index("key")
+        for number in range(parquet.metadata.num_row_groups):
+            statistics = parquet.metadata.row_group(number).column(place).statistics
+            is_known = statistics is not None and statistics.has_min_max
+            if is_known and (statistics.max < first or statistics.min > last):
+                continue
+            table = parquet.read_row_group(number, columns=columns)
+            keys = table.column("key")
+            kind = pa.binary(16)
+            within = pc.and_(
+                pc.greater_equal(keys, pa.scalar(first, kind)),
+                pc.less_equal(keys, pa.scalar(last, kind)),
+            )
+            yield table.filter(within)

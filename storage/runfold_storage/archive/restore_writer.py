@@ -1,0 +1,214 @@
+"""What comes back from the archive: events, rows of runs whose events have gone, figures.
+
+Everything here may be done again: what is there stays as it is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from runfold.protocol.codec import to_datetime
+from runfold_storage.ledger.foreign_ledger import RestoredEvent
+from runfold_storage.ledger.partitions import ensure_weeks, week_of
+from runfold_storage.projections.batch_writer import write_images
+from runfold_storage.projections.row_store import NOTHING_STORED, read_rows
+from runfold_storage.records.rollup import Figures, StatsKey
+from runfold_storage.records.rows import Batch, NodeRow, RunRow
+from runfold_storage.rollups.deltas import Differences, add_node, add_whole, scope_of
+from runfold_storage.rollups.recompute import replace_rollups
+from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+
+
+def has_aged(connection: psycopg.Connection) -> bool:
+    """Whether retention has taken rows away here, whose figures still count."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (SELECT FROM tombstones WHERE aged)
+            OR EXISTS (
+                SELECT FROM jobs WHERE kind = 'retention'
+                  AND coalesce(result, progress) ->> 'runs' <> '0'
+            )
+        """
+    ).fetchone()
+    return row == (True,)
+
+
+def is_folded(connection: psycopg.Connection) -> bool:
+    """Whether a worker is at work."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM leases WHERE expires_at > now())"
+    ).fetchone()
+    return row == (True,)
+
+
+def restore_tombstones(
+    connection: psycopg.Connection, shard: int, deleted: Sequence[tuple[bytes, int]]
+) -> None:
+    """Runs, (key, time), that were deleted and stay so."""
+    keys = [UUID(bytes=key) for key, _ in deleted]
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return
+        connection.execute(
+            """
+            INSERT INTO tombstones (shard, run, deleted_at, archived)
+            SELECT %s, gone.run, gone.at, true
+            FROM unnest(%s::uuid[], %s::timestamptz[]) AS gone (run, at)
+            ON CONFLICT (shard, run) DO UPDATE SET aged = false, archived = true
+            """,
+            (shard, keys, [to_datetime(at) for _, at in deleted]),
+        )
+        if keys:
+            change_behind(connection, shard, keys)
+
+
+def restore_events(
+    connection: psycopg.Connection, shard: int, events: Sequence[RestoredEvent]
+) -> int:
+    """Into the ledger; returns how many were not there. Their runs are to be folded afterwards."""
+    keys = [UUID(bytes=key) for key in sorted({event.run for event in events})]
+    ensure_weeks(connection, set(map(week_of, keys)))
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return 0
+        inserted = connection.execute(
+            """
+            INSERT INTO events (type, shard, run, id, at, body)
+            SELECT e.type::event_type, %s, e.run, e.id, e.at, e.body
+            FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::timestamptz[], %s::text[])
+                AS e (type, run, id, at, body)
+            ON CONFLICT (shard, run, id) DO NOTHING
+            """,
+            (
+                shard,
+                [event.type for event in events],
+                [UUID(bytes=event.run) for event in events],
+                [event.id for event in events],
+                [to_datetime(event.at_us) for event in events],
+                [event.body for event in events],
+            ),
+        ).rowcount
+        # The ledger can tell them again.
+        connection.execute(
+            """
+            UPDATE runs SET aged_at = NULL
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND aged_at IS NOT NULL
+            """,
+            (shard, keys),
+        )
+        change_behind(connection, shard, keys)
+    return inserted
+
+
+def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunRow]) -> int:
+    """Rows that are not there, of runs whose events are lost; returns how many."""
+    with connection.transaction():
+        position = hold_shard(connection, shard)
+        if position is None:
+            return 0
+        keys = [row.run for row in rows]
+        known = {key for key, stored in read_rows(connection, shard, keys).items() if stored.row}
+        known |= _in_ledger(connection, shard, keys)
+        new = [row for row in rows if row.run not in known]
+        if not new:
+            return 0
+        stats: Differences = {}
+        for row in new:
+            add_whole(stats, row, (), 1)
+        numbered = [(row, number) for number, row in enumerate(new, position.feed_seq + 1)]
+        write_images(connection, Batch(advances=[], changed_runs=numbered, stats=stats))
+        restored = [UUID(bytes=row.run) for row in new]
+        connection.execute(
+            "UPDATE runs SET aged_at = now() WHERE shard = %s AND run = ANY(%s::uuid[])",
+            (shard, restored),
+        )
+        change_behind(connection, shard, restored)
+    return len(new)
+
+
+def _in_ledger(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> set[bytes]:
+    """Of which of these runs there are events."""
+    rows = connection.execute(
+        "SELECT DISTINCT run FROM events WHERE shard = %s AND run = ANY(%s::uuid[])",
+        (shard, [UUID(bytes=key) for key in keys]),
+    )
+    return {run.bytes for (run,) in rows}
+
+
+def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[NodeRow]) -> None:
+    """The same for attempts at nodes of such runs."""
+    with connection.transaction():
+        position = hold_shard(connection, shard)
+        if position is None:
+            return
+        keys = sorted({row.run for row in rows})
+        aged = connection.execute(
+            """
+            SELECT run FROM runs
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND aged_at IS NOT NULL
+            """,
+            (shard, [UUID(bytes=key) for key in keys]),
+        )
+        wanted = {run.bytes for (run,) in aged}
+        stored = read_rows(connection, shard, sorted(wanted))
+        new: list[NodeRow] = []
+        stats: Differences = {}
+        for row in rows:
+            of = stored.get(row.run, NOTHING_STORED)
+            if row.run in wanted and of.row is not None and (row.node, row.attempt) not in of.nodes:
+                new.append(row)
+                add_node(stats, scope_of(of.row), row, 1)
+        if new:
+            changed = [stored[key].row for key in sorted({row.run for row in new})]
+            numbered = [(row, n) for n, row in enumerate(changed, position.feed_seq + 1) if row]
+            batch = Batch(advances=[], changed_runs=numbered, changed_nodes=new, stats=stats)
+            write_images(connection, batch)
+            change_behind(connection, shard, [UUID(bytes=row.run) for row, _ in numbered])
+
+
+def restore_rollups(
+    connection: psycopg.Connection, shard: int, rollups: dict[StatsKey, Figures]
+) -> int:
+    """Figures of runs that are lost: where they count more than is there. Returns how many."""
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return 0
+        keys = list(rollups)
+        counts: dict[Any, int] = {
+            (workflow, project, node, hour_us, status): n
+            for workflow, project, node, hour_us, status, n in connection.execute(
+                """
+                SELECT s.workflow, s.project, s.node, k.hour_us, s.status, s.n
+                FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
+                    AS k (workflow, project, node, hour_us, status)
+                JOIN stats AS s ON s.workflow = k.workflow AND s.project = k.project
+                    AND s.node = k.node AND s.hour = to_timestamp(k.hour_us / 1000000)
+                    AND s.status = k.status AND s.shard = %s
+                """,
+                (
+                    [key.workflow for key in keys],
+                    [key.project for key in keys],
+                    [key.node for key in keys],
+                    [key.hour_us for key in keys],
+                    [key.status for key in keys],
+                    shard,
+                ),
+            )
+        }
+        more = {
+            key: figures for key, figures in rollups.items() if figures.n > counts.get(key[:5], 0)
+        }
+        if more:
+            replace_rollups(connection, more)
+            connection.execute(
+                """
+                INSERT INTO aged_hours (project, hour)
+                SELECT DISTINCT k.project, k.hour
+                FROM unnest(%s::text[], %s::timestamptz[]) AS k (project, hour)
+                ON CONFLICT (project, hour) DO NOTHING
+                """,
+                ([key.project for key in more], [to_datetime(key.hour_us) for key in more]),
+            )
+    return len(more)

@@ -1,0 +1,145 @@
+"""The columns of each kind of file; their names are those of the tables and of lists.
+
+`key` is the run's key, by which files are sorted; `run` is its id, by which files are joined.
+Times are microseconds UTC, money is in nano-dollars, `body` and `tags` are JSON.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import pyarrow as pa
+
+from runfold_storage.records.rows import NodeRow, RunRow
+
+from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
+
+_KEY: Final = pa.binary(16)
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_WHOLE: Final = pa.int64()
+_TEXT: Final = pa.string()
+_WHOLE_COLUMNS: Final = frozenset(
+    name
+    for name in (*RunRow._fields, *NodeRow._fields)
+    if name.startswith("nodes_")
+    or name.endswith("_tokens")
+    or name in ("attempt", "shard", "duration_us", "cost_nano_usd", "exit_code")
+)
+
+
+def _fields(names: Iterable[str]) -> list[tuple[str, Any]]:
+    """Those of rows as the fold makes them; the key and the id are put before them."""
+    found: list[tuple[str, Any]] = [("key", _KEY), ("run", _TEXT)]
+    for name in names:
+        if name == "run":
+            continue
+        if name in _WHOLE_COLUMNS:
+            found.append((name, _WHOLE))
+        elif name.endswith("_us"):
+            found.append((name.removesuffix("_us") + "_at", _TIME))
+        elif name == "parents":
+            found.append((name, pa.list_(_TEXT)))
+        else:
+            found.append((name, _TEXT))
+    return found
+
+
+SCHEMAS: Final[dict[str, Any]] = {
+    EVENTS: pa.schema(
+        [
+            ("key", _KEY),
+            ("run", _TEXT),
+            ("shard", _WHOLE),
+            ("id", _WHOLE),
+            ("at", _TIME),
+            ("type", _TEXT),
+            ("body", _TEXT),
+        ]
+    ),
+    RUNS: pa.schema(_fields(RunRow._fields)),
+    NODES: pa.schema(_fields(NodeRow._fields)),
+    STATS: pa.schema(
+        [
+            ("key", _KEY),
+            ("shard", _WHOLE),
+            *((name, _TEXT) for name in ("workflow", "project", "node")),
+            ("hour", _TIME),
+            ("status", _TEXT),
+            *((name, _WHOLE) for name in ("n", "n_timed", "duration_min_us", "duration_max_us")),
+            *(
+                (name, pa.decimal128(38))
+                for name in ("duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd")
+            ),
+            ("bins", pa.list_(pa.int16())),
+            ("bin_counts", pa.list_(_WHOLE)),
+        ]
+    ),
+    TOMBSTONES: pa.schema([("key", _KEY), ("shard", _WHOLE), ("deleted_at", _TIME)]),
+}
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def table_of(kind: str, rows: Sequence[tuple[Any, ...]]) -> Any:
+    """Rows in the order of the columns as an Arrow table."""
+    schema = SCHEMAS[kind]
+    columns = zip(*rows, strict=True)
+    arrays = [
+        pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def row_of_run(run_id: str, row: RunRow) -> tuple[Any, ...]:
+    """A row of `runs` in the order of its columns."""
+    values = (
+        None if value is None else _encode(value).decode() if name == "tags" else value
+        for name, value in zip(RunRow._fields, row, strict=True)
+        if name != "run"
+    )
+    return (row.run, run_id, *values)
+
+
+def row_of_node(run_id: str, row: NodeRow) -> tuple[Any, ...]:
+    """A row of `nodes` in the order of its columns."""
+    values = (v for name, v in zip(NodeRow._fields, row, strict=True) if name != "run")
+    return (row.run, run_id, *values)
+
+
+def run_of_row(row: dict[str, Any]) -> RunRow:
+    """And back."""
+    tags = row["tags"]
+    return RunRow(
+        **{name: _us(row, name) for name in RunRow._fields if name not in ("run", "tags")},
+        run=row["key"],
+        tags=None if tags is None else msgspec.json.decode(tags),
+    )
+
+
+def node_of_row(row: dict[str, Any]) -> NodeRow:
+    """And back."""
+    return NodeRow(
+        **{name: _us(row, name) for name in NodeRow._fields if name != "run"}, run=row["key"]
+    )
+
+
+def _us(row: dict[str, Any], name: str) -> Any:
+    """The field of a row; times are read as numbers (`read_rows`)."""
+    if name in _WHOLE_COLUMNS or not name.endswith("_us"):
+        return row[name]
+    return row[name.removesuffix("_us") + "_at"]
+
+
+def as_numbers(table: Any) -> Any:
+    """The same table with times as microseconds."""
+    fields = [
+        pa.field(field.name, _WHOLE) if pa.types.is_timestamp(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def name_of(key: bytes, given_id: str | None) -> str:
+    """The run's id."""
+    return str(UUID(bytes=key)) if given_id is None else given_id

@@ -1,0 +1,1 @@
+"""Which runs changed, in the order of commits, as watchers read it."""

@@ -1,0 +1,1 @@
+"""How far each shard has come, which worker leads it, and what went wrong."""

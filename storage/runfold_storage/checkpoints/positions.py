@@ -1,0 +1,216 @@
+"""How far each shard has come, and the compare-and-set that makes the fold exact.
+
+A batch moves its shards' positions in the transaction that writes their effects, and only from
+where its worker believed them to be. So effects are applied once, whoever else is at work.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from runfold_storage.errors import PositionMoved
+from runfold_storage.ledger.partitions import OWN_IDS
+from runfold_storage.postgres.binary_format import int2_array, int8_array, text_array
+from runfold_storage.postgres.bulk_write import Binary
+from runfold_storage.records.rows import Advance
+
+from .change_log import BEHIND, entries_of
+
+MAX_CHANGED_BEHIND: Final = 20_000
+"""So many changes a worker reads; beyond, it forgets the whole shard."""
+
+
+class Position(NamedTuple):
+    """A shard's checkpoint: `position` is the last stream id whose effects are committed."""
+
+    position: str
+    generation: int
+    consumed: int
+    feed_seq: int
+
+
+def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
+    """Make the checkpoint rows of a deployment with this many shards; repeating is harmless."""
+    # Only those that are missing: ON CONFLICT waits for whoever is just moving a row, and a worker
+    # that is frozen in a transaction would keep all others from starting.
+    connection.execute(
+        """
+        INSERT INTO positions (shard)
+        SELECT generate_series(0, %s - 1) EXCEPT SELECT shard FROM positions
+        ON CONFLICT (shard) DO NOTHING
+        """,
+        (shards,),
+    )
+    connection.execute(
+        """
+        INSERT INTO stats_merged (shard)
+        SELECT shard FROM positions EXCEPT SELECT shard FROM stats_merged
+        ON CONFLICT (shard) DO NOTHING
+        """
+    )
+
+
+def count_shards(connection: psycopg.Connection) -> int:
+    """How many shards the deployment has."""
+    row = connection.execute("SELECT count(*) FROM positions").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def load_positions(
+    connection: psycopg.Connection, shards: Iterable[int] | None = None
+) -> dict[int, Position]:
+    """The checkpoints of these shards, by default of all."""
+    rows = connection.execute(
+        """
+        SELECT shard, position, generation, consumed, feed_seq
+        FROM positions
+        WHERE shard = ANY(%(shards)s::int[]) OR %(shards)s::int[] IS NULL
+        ORDER BY shard
+        """,
+        {"shards": None if shards is None else list(shards)},
+    )
+    return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
+
+
+def newest_runs(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, bytes]:
+    """The newest key that any table knows in each of these shards, callers' own ids apart.
+
+    UUIDv7 keys are ordered by time; without a run, the key of all zeros.
+    """
+    rows = connection.execute(
+        """
+        SELECT s.shard, coalesce(greatest(
+            (SELECT r.run FROM runs AS r
+             WHERE r.shard = s.shard AND r.run < %(own_ids)s ORDER BY r.run DESC LIMIT 1),
+            (SELECT t.run FROM tombstones AS t
+             WHERE t.shard = s.shard AND t.run < %(own_ids)s ORDER BY t.run DESC LIMIT 1)
+        ), %(none)s)
+        FROM unnest(%(shards)s::smallint[]) AS s (shard)
+        """,
+        {"shards": list(shards), "own_ids": OWN_IDS, "none": UUID(int=0)},
+    )
+    return {shard: run.bytes for shard, run in rows}
+
+
+def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance]) -> None:
+    """Move each shard on, or raise `PositionMoved`; row locks are held until the commit.
+
+    They are taken in the order of the shards, so that two workers cannot deadlock.
+    """
+    moved = connection.execute(ADVANCE, [Binary(each) for each in steps_of(advances)])
+    reached = {shard for (shard,) in moved}
+    for step in advances:
+        if step.shard not in reached:
+            raise PositionMoved(step.shard, step.believed)
+
+
+def steps_of(advances: Sequence[Advance]) -> list[bytes]:
+    """The parameters of `ADVANCE`, in binary form."""
+    return [
+        int2_array([step.shard for step in advances]),
+        text_array([step.believed for step in advances]),
+        int8_array([step.generation for step in advances]),
+        text_array([step.position for step in advances]),
+        int8_array([step.consumed for step in advances]),
+        int8_array([step.feed_seq for step in advances]),
+        int8_array([step.folded_us for step in advances]),
+    ]
+
+
+def count_waiting_frames(connection: psycopg.Connection) -> int:
+    """How many frames that workers saw in the streams, up to a second ago, are not folded yet."""
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(greatest(s.added - p.consumed, 0)), 0)
+        FROM positions AS p JOIN sightings AS s ON s.shard = p.shard
+        """
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
+    """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
+    rows = connection.execute(
+        """
+        SELECT shard, position, generation, consumed, feed_seq FROM positions
+        WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE
+        """,
+        (list(shards),),
+    )
+    return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
+
+
+def load_changed_behind(
+    connection: psycopg.Connection, known: Mapping[int, Position], found: Mapping[int, Position]
+) -> dict[int, set[bytes] | None]:
+    """The keys of the runs that were changed behind each shard's fold between two checkpoints.
+
+    The positions of both are the same. None where the feed does not tell all: it is forgotten by
+    now, there is too much of it, or a generation was raised without a word.
+    """
+    rows_of: dict[int, list[tuple[int, bytes]]] = {shard: [] for shard in found}
+    for shard, feed_seq, runs in connection.execute(
+        """
+        SELECT c.shard, c.feed_seq, c.runs
+        FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[]) AS k (shard, known, found)
+        JOIN changes AS c ON c.shard = k.shard AND c.feed_seq > k.known AND c.feed_seq <= k.found
+        WHERE k.found - k.known <= %s
+        ORDER BY c.shard, c.feed_seq
+        """,
+        (
+            list(found),
+            [known[shard].feed_seq for shard in found],
+            [position.feed_seq for position in found.values()],
+            MAX_CHANGED_BEHIND,
+        ),
+    ):
+        rows_of[shard].append((feed_seq, runs))
+    return {
+        shard: changed_behind(rows, known[shard], found[shard]) for shard, rows in rows_of.items()
+    }
+
+
+def changed_behind(
+    rows: Iterable[tuple[int, bytes]], known: Position, found: Position
+) -> set[bytes] | None:
+    """The same of one shard, from its rows of `changes` (`feed_seq`, `runs`) in their order."""
+    generation, feed_seq = known.generation, known.feed_seq
+    changed: set[bytes] = set()
+    for number, runs in rows:
+        entries = entries_of(runs)
+        if number - len(entries) != feed_seq:
+            return None
+        feed_seq = number
+        generation += runs.startswith(BEHIND)
+        changed.update(run for run, _ in entries)
+    if (generation, feed_seq) != (found.generation, found.feed_seq):
+        return None
+    return changed
+
+
+ADVANCE: Final = """
+    WITH steps AS MATERIALIZED (
+        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq,
+            to_timestamp(s.folded_us / 1e6) AS folded_at
+        FROM unnest(
+            %b::smallint[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[],
+            %b::bigint[]
+        ) AS s (shard, believed, generation, position, consumed, feed_seq, folded_us)
+        JOIN positions AS p ON p.shard = s.shard
+        ORDER BY p.shard
+        FOR UPDATE OF p
+    )
+    UPDATE positions AS p
+    SET position = s.position, consumed = p.consumed + s.consumed, feed_seq = s.feed_seq,
+        updated_at = now(),
+        -- An event that claims to be of the future must not hide how far the fold is behind.
+        folded_at = CASE WHEN coalesce(p.folded_at, s.folded_at) IS NOT NULL
+            THEN least(greatest(p.folded_at, s.folded_at), now()) END
+    FROM steps AS s
+    WHERE p.shard = s.shard AND p.position = s.believed AND p.generation = s.generation
+    RETURNING p.shard
+"""

@@ -1,0 +1,1 @@
+"""The filters of runs, in SQL and in memory."""

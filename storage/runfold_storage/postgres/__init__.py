@@ -1,0 +1,1 @@
+"""How this package talks to PostgreSQL: connections, statements, bulk writes."""

@@ -1,0 +1,1 @@
+"""Writing a batch: ledger, rows, statistics and positions in one transaction."""

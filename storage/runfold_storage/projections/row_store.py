@@ -1,0 +1,97 @@
+"""Rows as they are in the tables, in the form in which the fold makes them."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.search.index_writer import forget_runs
+
+Attempt = tuple[str, int]
+"""(node, attempt): what the rows of one run's nodes differ in."""
+
+
+class StoredRun(NamedTuple):
+    """What the tables have of one run."""
+
+    row: RunRow | None
+    nodes: dict[Attempt, NodeRow]
+
+
+NOTHING_STORED: Final = StoredRun(None, {})
+
+
+def read_rows(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> dict[bytes, StoredRun]:
+    """The rows of these runs of a shard; runs of which there are none are left out."""
+    found: dict[bytes, StoredRun] = {}
+    wanted = (shard, [UUID(bytes=key) for key in keys])
+    for shard_, run, *rest in connection.execute(_RUNS, wanted):
+        row = RunRow(shard_, run.bytes, *rest)
+        found[row.run] = StoredRun(row, {})
+    for shard_, run, *rest in connection.execute(_NODES, wanted):
+        node = NodeRow(shard_, run.bytes, *rest)
+        found.setdefault(node.run, StoredRun(None, {})).nodes[node.node, node.attempt] = node
+    return found
+
+
+def delete_rows(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> list[tuple[UUID, str]]:
+    """Take the rows of these runs away, (key, id) each; the shard is held.
+
+    The caller notes them with `change_behind`, unless no worker remembers them.
+    """
+    wanted = (shard, [UUID(bytes=key) for key in keys])
+    forget_runs(connection, *wanted)
+    connection.execute("DELETE FROM nodes WHERE shard = %s AND run = ANY(%s::uuid[])", wanted)
+    deleted = connection.execute(
+        """
+        DELETE FROM runs WHERE shard = %s AND run = ANY(%s::uuid[])
+        RETURNING run, coalesce(given_id, run::text)
+        """,
+        wanted,
+    )
+    return deleted.fetchall()
+
+
+def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) -> None:
+    """Take these rows of `nodes` away; their shards are held."""
+    connection.execute(
+        """
+        DELETE FROM nodes AS n
+        USING unnest(%s::smallint[], %s::uuid[], %s::text[], %s::smallint[])
+            AS gone (shard, run, node, attempt)
+        WHERE n.shard = gone.shard AND n.run = gone.run AND n.node = gone.node
+          AND n.attempt = gone.attempt
+        """,
+        (
+            [node.shard for node in nodes],
+            [UUID(bytes=node.run) for node in nodes],
+            [node.node for node in nodes],
+            [node.attempt for node in nodes],
+        ),
+    )
+
+
+def _select(table: str, fields: Sequence[str]) -> sql.Composed:
+    """Fields that end in `_us` are durations if there is such a column, and times if not."""
+    columns = [
+        sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(
+            sql.Identifier(name.removesuffix("_us") + "_at")
+        )
+        if name.endswith("_us") and name != "duration_us"
+        else sql.Identifier(name)
+        for name in fields
+    ]
+    return sql.SQL("SELECT {} FROM {} WHERE shard = %s AND run = ANY(%s::uuid[])").format(
+        sql.SQL(", ").join(columns), sql.Identifier(table)
+    )
+
+
+_RUNS: Final = _select("runs", RunRow._fields)
+_NODES: Final = _select("nodes", NodeRow._fields)

@@ -1,0 +1,119 @@
+"""A small batch as one statement, which is its own transaction.
+
+Step by step a batch takes eight round trips, and each wakes a process at either end, which takes as
+long as to write the rows of ten events. So everything goes as parameters of one statement that is
+prepared once, past the driver's own handling of statements and values.
+
+The positions move first. Where another worker has moved one, the statement fails before anything
+else is written, for only a statement that fails is taken back. Its other parts do not depend on
+each other.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Final
+
+import psycopg
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
+
+from runfold_storage.checkpoints.change_log import NOTE, notes_of
+from runfold_storage.checkpoints.positions import ADVANCE, steps_of
+from runfold_storage.errors import PositionMoved
+from runfold_storage.postgres.bulk_write import Append
+from runfold_storage.records.encoding import EVENT_FIELDS
+from runfold_storage.rollups.pending_deltas import APPEND
+from runfold_storage.rollups.store import STATS
+
+from .batch_encoding import NODES, RUNS, Prepared
+
+EVENTS: Final = Append("events", EVENT_FIELDS, enums={"type": "event_type"})
+
+_NAME: Final = b"runfold_batch"
+_MOVED: Final = "RF001"
+"""The SQLSTATE of a position that is not where its worker believed it to be; its shard is the
+detail."""
+
+_CHECK: Final = """
+    CREATE OR REPLACE FUNCTION pg_temp.all_moved(wanted smallint[], moved smallint[])
+    RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        IF cardinality(moved) < cardinality(wanted) THEN
+            RAISE EXCEPTION 'another worker has moved a position' USING ERRCODE = 'RF001',
+                DETAIL = (SELECT min(s) FROM unnest(wanted) AS s WHERE s <> ALL (moved));
+        END IF;
+    END $$
+"""
+
+
+def prepare_at_once(connection: psycopg.Connection) -> None:
+    """Make what it needs to have on a connection, beside what `batches.prepare_session` makes."""
+    EVENTS.prepare(connection)
+    connection.execute(_CHECK)
+    connection.execute("SET plan_cache_mode = force_generic_plan")  # its arrays are of any length
+    _prepare(connection)
+
+
+def write_at_once(connection: psycopg.Connection, batch: Prepared) -> None:
+    """Raises `PositionMoved`, and else what PostgreSQL says (see `batches.write_batch`)."""
+    assert batch.event_records is not None
+    given = [
+        *steps_of(batch.advances),
+        EVENTS.array(connection, batch.event_records).data,
+        RUNS.array(connection, batch.changed_runs).data,
+        NODES.array(connection, batch.changed_nodes).data,
+        STATS.array(connection, batch.stats).data,
+        *notes_of(batch.told),
+    ]
+    try:
+        _run(connection, given)
+    except psycopg.DatabaseError as error:
+        if error.sqlstate != _MOVED:
+            raise
+        believed = {str(step.shard): step for step in batch.advances}
+        step = believed[error.diag.message_detail or ""]
+        raise PositionMoved(step.shard, step.believed) from error
+
+
+def _run(connection: psycopg.Connection, given: Sequence[bytes]) -> None:
+    server, formats = connection.pgconn, [Format.BINARY] * len(given)
+    if server.transaction_status != TransactionStatus.IDLE:  # an error in it would be its end
+        _check(server, server.exec_params(_statement(), given, param_formats=formats))
+        return
+    try:
+        _check(server, server.exec_prepared(_NAME, given, formats))
+    except psycopg.errors.InvalidSqlStatementName:  # psycopg drops all of them after a ROLLBACK
+        _prepare(connection)
+        _check(server, server.exec_prepared(_NAME, given, formats))
+
+
+def _prepare(connection: psycopg.Connection) -> None:
+    server = connection.pgconn
+    with suppress(psycopg.errors.DuplicatePreparedStatement):
+        _check(server, server.prepare(_NAME, _statement()))
+
+
+def _check(server: PGconn, result: PGresult) -> None:
+    if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        return
+    if server.status != ConnStatus.OK:
+        raise psycopg.OperationalError(result.get_error_message())
+    raise psycopg.errors.error_from_result(result)
+
+
+@cache
+def _statement() -> bytes:
+    """All of it, its parameters in the order of `write_at_once`."""
+    parts = {
+        "moved": ADVANCE.encode(),
+        "events_in": EVENTS.statement,
+        "runs_in": RUNS.statement,
+        "nodes_in": NODES.statement,
+        "differences_in": APPEND.encode(),
+        "changes_in": NOTE.encode(),
+    }
+    whole = b"WITH " + b", ".join(b"%b AS (%b)" % (name.encode(), parts[name]) for name in parts)
+    whole += b" SELECT pg_temp.all_moved($1, ARRAY(SELECT shard FROM moved))"
+    first, *rest = whole.split(b"%b")
+    return first + b"".join(b"$%d%b" % (number, part) for number, part in enumerate(rest, 1))

@@ -1,0 +1,103 @@
+"""Archived runs in the words of reads: details and events, bounded as those of the database."""
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec import Raw
+
+from runfold_storage.archive.lookup import ArchivedEvent, find_events, find_run
+from runfold_storage.archive.store import Archive
+
+from .detail import RunDetail, make_detail
+from .events import MAX_PAGE_BYTES, EventPage, EventQuery, Key, make_event, node_of, page_of
+from .payloads import MAX_BYTES, MAX_EVENTS, Payloads, payloads_of
+
+_LATEST: Final = 2**63
+
+
+def read_archived_run(archive: Archive, run: str) -> RunDetail | None:
+    """A run that the database does not have; None if the archive does not have it, or it was
+    deleted."""
+    found = find_run(archive, run)
+    if found is None:
+        return None
+    nodes = sorted(
+        found.nodes,
+        key=lambda n: (_LATEST if n.started_us is None else n.started_us, n.node, n.attempt),
+    )
+    payloads = read_archived_payloads(archive, run)
+    return make_detail(
+        found.row,
+        nodes,
+        payloads,
+        source="archive",
+        payloads="removed" if payloads.is_empty else "archived",
+    )
+
+
+def read_archived_payloads(archive: Archive, run: str) -> Payloads:
+    """The payloads of a run, as far as they fit; empty where the archive has none."""
+    events = (event for event in find_events(archive, run) if event.type != "logged")
+    first = _first(events, MAX_EVENTS + 1)
+    told: list[tuple[str, str]] = []
+    size = 0
+    for event in first[:MAX_EVENTS]:
+        size += len(event.body)
+        if size > MAX_BYTES:
+            break
+        told.append((event.type, event.body))
+    payloads = payloads_of(told)
+    payloads.truncated = len(told) < len(first)
+    return payloads
+
+
+def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | None:
+    """A page of the events of a run; None if the archive has none of it."""
+    is_known = False
+
+    def wanted() -> Iterator[ArchivedEvent]:
+        nonlocal is_known
+        for event in find_events(archive, query.run):
+            is_known = True
+            if (
+                (not query.types or event.type in query.types)
+                and _lies_ahead(query, (event.at_us, event.id))
+                and (query.node is None or node_of(event.type, event.body) == query.node)
+            ):
+                yield event
+
+    first = _first(wanted(), query.limit + 1, backwards=query.backwards)
+    if not is_known:
+        return None
+    found: list[tuple[Key, Raw]] = []
+    size = 0
+    for event in first[: query.limit]:
+        if found and size > MAX_PAGE_BYTES:
+            break
+        size += len(event.body)
+        sent = make_event(query.run, event.type, event.id, event.at_us, event.body)
+        found.append(((event.at_us, event.id), sent))
+    return page_of(query, found, found[-1][0] if len(first) > len(found) else None)
+
+
+def _lies_ahead(query: EventQuery, key: Key) -> bool:
+    if query.key is None:
+        return True
+    return key < query.key if query.backwards else key > query.key
+
+
+def _first(
+    events: Iterator[ArchivedEvent], n: int, *, backwards: bool = False
+) -> list[ArchivedEvent]:
+    """The first, or the last, by (time, id); what two files say twice counts once."""
+    seen: set[int] = set()
+
+    def each() -> Iterator[ArchivedEvent]:
+        for event in events:
+            if event.id not in seen:
+                seen.add(event.id)
+                yield event
+
+    choose = heapq.nlargest if backwards else heapq.nsmallest
+    return choose(n, each(), key=lambda event: (event.at_us, event.id))

@@ -1,0 +1,202 @@
+"""Everything about one run: its summary and nodes, joined with the payloads of the ledger.
+
+Status, times and counts come from the projection; payloads are stored once, in the events.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+from msgspec import Raw, Struct
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select
+
+from runfold.protocol.events import Cancelled, Error, Event, Failed
+from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS
+from runfold_storage.postgres.statements import keep
+from runfold_storage.read_models.summaries import (
+    NodeCounts,
+    RunFacts,
+    UsageTotals,
+    counts_of,
+    facts_of,
+    to_ms,
+    usage_of,
+)
+from runfold_storage.tables import nodes, runs
+
+from .payloads import Payloads, first_given, read_payloads
+
+MAX_NODES: Final = 10_000
+"""Attempts at nodes that are read at most; beyond it `truncated` is true."""
+
+
+class ErrorDetail(Struct, frozen=True):
+    """Why a run or a node failed, whole."""
+
+    type: str | None = None
+    message: str | None = None
+    stack: str | None = None
+    node: str | None = None
+
+
+class NodeError(Struct, frozen=True):
+    """Why a node failed, whole."""
+
+    type: str | None = None
+    message: str | None = None
+    stack: str | None = None
+
+
+class TriggerDetail(Struct, frozen=True):
+    """What set the run off."""
+
+    type: str
+    data: Raw | None = None
+
+
+class NodeDetail(Struct, frozen=True):
+    """One attempt at a node; payloads are JSON as it was sent."""
+
+    node: str
+    name: str
+    node_type: str | None
+    attempt: int
+    status: str
+    parents: list[str]
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: float | None
+    usage: UsageTotals
+    inputs: Raw | None
+    outputs: Raw | None
+    error: NodeError | None
+
+
+Kept = Literal["kept", "archived", "removed", "unavailable"]
+
+
+class RunDetail(RunFacts, frozen=True, kw_only=True):
+    """One run; `nodes` has its attempts at nodes by their start, `node_counts` the numbers.
+
+    `source` is `archive` for a run that the database does not have any more. `payloads` says where
+    inputs, outputs and events are: `kept` in the ledger; `archived` by retention, and read from the
+    archive; `removed` by retention at `payloads_removed_at`; or `unavailable`, for the archive
+    cannot be read at the moment.
+    """
+
+    source: Literal["database", "archive"] = "database"
+    payloads: Kept = "kept"
+    payloads_removed_at: datetime | None = None
+    error: ErrorDetail | None
+    reason: str | None
+    trigger: TriggerDetail | None
+    inputs: Raw | None
+    outputs: Raw | None
+    metadata: Raw | None
+    node_counts: NodeCounts
+    nodes: list[NodeDetail]
+    truncated: bool
+
+
+class StoredRun(NamedTuple):
+    """A run as the database has it."""
+
+    row: Any
+    nodes: Sequence[Any]
+    payloads: Payloads
+
+    @property
+    def is_aged(self) -> bool:
+        """Whether retention has taken its payloads away, or is about to."""
+        return bool(self.row.is_aged)
+
+
+def read_run(connection: Connection, shard: int, run: UUID) -> StoredRun | None:
+    """One run, or None; `connection` is in a transaction with one snapshot for all of it."""
+    place = {"shard": shard, "run": run}
+    found = _RUN.run(connection, place)
+    if not found:
+        return None
+    node_rows = _NODES.run(connection, place)
+    return StoredRun(found[0], node_rows, read_payloads(connection, shard, run))
+
+
+def make_detail(row: Any, nodes: Sequence[Any], told: Payloads, **more: Any) -> RunDetail:
+    """What is told of a run: `row` has the columns of `runs`, `nodes` those of its attempts."""
+    return RunDetail(
+        **facts_of(row),
+        error=_run_error(row, told.end),
+        reason=told.end.reason if isinstance(told.end, Cancelled) else None,
+        trigger=_trigger(row, told),
+        inputs=told.inputs,
+        outputs=told.outputs,
+        metadata=told.metadata,
+        node_counts=counts_of(row),
+        nodes=[_node(node, told) for node in nodes[:MAX_NODES]],
+        truncated=told.truncated or len(nodes) > MAX_NODES,
+        **more,
+    )
+
+
+def _at(of: Any) -> tuple[ColumnElement[bool], ...]:
+    return of.shard == bindparam("shard"), of.run == bindparam("run")
+
+
+# 'infinity', which Python does not know, stands while retention is at it.
+_AGED: Final = (
+    runs.c.aged_at.is_not(None).label("is_aged"),
+    func.nullif(
+        runs.c.aged_at, literal_column("'infinity'::timestamptz"), type_=runs.c.aged_at.type
+    ).label("removed_at"),
+)
+_RUN: Final = keep(select(*SUMMARY_COLUMNS, *_AGED).where(*_at(runs.c)).limit(1))
+_NODES: Final = keep(
+    select(*(column for column in nodes.c if column.name not in ("shard", "run")))
+    .where(*_at(nodes.c))
+    .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
+    .limit(MAX_NODES + 1)
+)
+
+
+def _trigger(row: Any, payloads: Payloads) -> TriggerDetail | None:
+    if row.trigger_type is None:
+        return None
+    return TriggerDetail(row.trigger_type, payloads.trigger_data)
+
+
+def _run_error(row: Any, end: Event | None) -> ErrorDetail | None:
+    if isinstance(end, Failed) and end.error is not None:
+        error = end.error
+        return ErrorDetail(error.type, error.message, error.stack, error.node)
+    if row.error_type is None and row.error_message is None and row.error_node is None:
+        return None
+    return ErrorDetail(row.error_type, row.error_message, None, row.error_node)
+
+
+def _node(row: Any, payloads: Payloads) -> NodeDetail:
+    start = payloads.node_starts.get((row.node, row.attempt))
+    end = payloads.node_ends.get((row.node, row.attempt))
+    return NodeDetail(
+        node=row.node,
+        name=row.name,
+        node_type=row.node_type,
+        attempt=row.attempt,
+        status=row.status,
+        parents=row.parents or [],
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        duration_ms=to_ms(row.duration_us),
+        usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+        inputs=None if start is None else first_given([start.inputs]),
+        outputs=None if end is None else first_given([end.outputs]),
+        error=_node_error(row, None if end is None else end.error),
+    )
+
+
+def _node_error(row: Any, error: Error | None) -> NodeError | None:
+    if error is not None:
+        return NodeError(error.type, error.message, error.stack)
+    if row.error_type is None and row.error_message is None:
+        return None
+    return NodeError(row.error_type, row.error_message)

@@ -1,0 +1,101 @@
+"""One run as it goes on: its summary, its nodes without payloads, and what it wrote lately."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from msgspec import Raw
+from sqlalchemy import Connection, Row, Select, select, tuple_
+
+from runfold.protocol.codec import to_datetime, to_us
+from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS
+from runfold_storage.read_models.summaries import (
+    NodeFailure,
+    NodeSummary,
+    RunSummary,
+    summary_of,
+    to_ms,
+    usage_of,
+)
+from runfold_storage.tables import events, nodes, runs
+
+from .events import Key, event_of
+
+TAIL: Final = 500
+"""Events with output that a reader who knows none is given: the newest."""
+MAX_LINES: Final = 1000
+"""Events with output that are read at a time."""
+MAX_NODES: Final = 10_000
+
+
+class RunProgress(NamedTuple):
+    """How far a run is; `feed_seq` numbers its newest change, `log_key` is its newest output's."""
+
+    run: RunSummary
+    feed_seq: int
+    nodes: list[NodeSummary]
+    output: list[Raw]
+    log_key: Key | None
+
+
+def read_progress(
+    connection: Connection, shard: int, run: UUID, after: Key | None = None
+) -> RunProgress | None:
+    """The run, and its output behind `after`; None if it is not there.
+
+    Output that arrives late, with a time before `after`, is only found by who reads from the
+    beginning.
+    """
+    row = connection.execute(
+        select(*SUMMARY_COLUMNS, runs.c.feed_seq)
+        .where(runs.c.shard == shard, runs.c.run == run)
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return None
+    node_rows = connection.execute(
+        select(nodes)
+        .where(nodes.c.shard == shard, nodes.c.run == run)
+        .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
+        .limit(MAX_NODES)
+    )
+    summary = summary_of(row)
+    output = _read_output(connection, shard, run, after)
+    return RunProgress(
+        summary,
+        row.feed_seq,
+        [_node(node_row) for node_row in node_rows],
+        [event_of(summary.id, each) for each in output],
+        (to_us(output[-1].at), output[-1].id) if output else after,
+    )
+
+
+def _read_output(
+    connection: Connection, shard: int, run: UUID, after: Key | None
+) -> Sequence[Row[Any]]:
+    statement: Select[Any] = select(events.c.id, events.c.at, events.c.type, events.c.body).where(
+        events.c.shard == shard, events.c.run == run, events.c.type == "logged"
+    )
+    order = (events.c.at, events.c.id)
+    if after is None:
+        newest = statement.order_by(*(column.desc() for column in order)).limit(TAIL)
+        return connection.execute(newest).all()[::-1]
+    later = statement.where(tuple_(*order) > tuple_(to_datetime(after[0]), after[1]))
+    return connection.execute(later.order_by(*order).limit(MAX_LINES)).all()
+
+
+def _node(row: Row[Any]) -> NodeSummary:
+    failed = row.error_type is not None or row.error_message is not None
+    return NodeSummary(
+        node=row.node,
+        name=row.name,
+        node_type=row.node_type,
+        attempt=row.attempt,
+        status=row.status,
+        parents=row.parents or [],
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        duration_ms=to_ms(row.duration_us),
+        usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+        error=NodeFailure(row.error_type, row.error_message) if failed else None,
+    )

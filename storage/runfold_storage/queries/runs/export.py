@@ -1,0 +1,119 @@
+"""Lists of any length as a file: read a page at a time, written as they are read.
+
+Pages go on from the key that the one before ended at, each with a snapshot of its own: an export of
+hours holds no transaction open, which would keep PostgreSQL from cleaning up. Runs that arrive
+meanwhile are newer than where it began, and are left out.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from itertools import accumulate
+from typing import Any, Final
+
+from msgspec import Struct
+from sqlalchemy import Connection, select, tuple_
+
+from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.postgres.statements import keep
+from runfold_storage.read_models.summaries import (
+    RunSummary,
+    UsageTotals,
+    summary_of,
+    to_ms,
+    usage_of,
+)
+from runfold_storage.search.lookup import read_searched
+from runfold_storage.tables import nodes
+
+from .keyset import NEWEST_FIRST, Direction
+from .pages import list_statement
+
+PAGE: Final = 1000
+"""Runs that are read at a time."""
+MAX_NODES: Final = 20_000
+"""Attempts at nodes that are read at a time; one run alone may have more."""
+
+Snapshot = Callable[[], AbstractContextManager[Connection]]
+
+
+class ExportedNode(Struct, frozen=True):
+    """One attempt at a node, without payloads."""
+
+    node: str
+    name: str
+    node_type: str | None
+    attempt: int
+    status: str
+    parents: list[str]
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: float | None
+    usage: UsageTotals
+    error_type: str | None
+    error_message: str | None
+
+
+ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
+
+
+def read_pages(
+    snapshot: Snapshot, wanted: RunFilter, *, with_nodes: bool
+) -> Iterator[list[ExportedRun]]:
+    """The runs, newest first; if asked for, each with its attempts at nodes by their start.
+
+    Raises what reading raises, between any two pages.
+    """
+    after = NEWEST_FIRST
+    while True:
+        with snapshot() as connection:
+            if after == NEWEST_FIRST and wanted.payload is not None:
+                read_searched(connection, wanted.project)  # says so where nothing is
+            statement = keep(list_statement(wanted, after, PAGE + 1))
+            rows = statement.run(connection, after.parameters())
+            more = len(rows) > PAGE
+            page = rows[:PAGE]
+            if with_nodes:
+                page = page[: _how_many(page)]
+                more = more or len(page) < len(rows)
+            attempts = _read_nodes(connection, page) if with_nodes and page else {}
+        if page:
+            yield [(summary_of(row), attempts.get(row.run, ())) for row in page]
+        if not more:
+            return
+        after = Direction((page[-1].created_at, page[-1].run))
+
+
+def _how_many(rows: Sequence[Any]) -> int:
+    """So many runs that their nodes are not too many for memory; at least one."""
+    sums = accumulate(row.nodes_total for row in rows)
+    return max(1, sum(1 for so_far in sums if so_far <= MAX_NODES))
+
+
+def _read_nodes(connection: Connection, rows: Sequence[Any]) -> dict[Any, list[ExportedNode]]:
+    keys = [(row.shard, row.run) for row in rows]
+    statement = (
+        select(nodes)
+        .where(tuple_(nodes.c.shard, nodes.c.run).in_(keys))
+        .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
+    )
+    found: dict[Any, list[ExportedNode]] = defaultdict(list)
+    for row in connection.execute(statement):
+        found[row.run].append(
+            ExportedNode(
+                node=row.node,
+                name=row.name,
+                node_type=row.node_type,
+                attempt=row.attempt,
+                status=row.status,
+                parents=row.parents or [],
+                started_at=row.started_at,
+                finished_at=row.finished_at,
+                duration_ms=to_ms(row.duration_us),
+                usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+                error_type=row.error_type,
+                error_message=row.error_message,
+            )
+        )
+    return found

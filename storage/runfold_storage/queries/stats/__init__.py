@@ -1,0 +1,1 @@
+"""Statistics, workflows and failures."""

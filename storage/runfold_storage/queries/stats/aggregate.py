@@ -1,0 +1,212 @@
+"""Adding rollup rows up, and what the sums say of durations and usage."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from runfold_storage.read_models.summaries import UsageTotals, to_ms, usage_of
+from runfold_storage.records.histogram import percentiles
+from runfold_storage.tables import RUN_STATUSES
+
+_PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
+
+
+class DurationFigures(Struct, frozen=True):
+    """Milliseconds of those that have ended and are known to have taken some time."""
+
+    avg: float | None = None
+    min: float | None = None
+    max: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Tally:
+    """Sums over any number of rollup rows."""
+
+    __slots__ = (
+        "_durations",
+        "amounts",
+        "bins",
+        "counts",
+        "longest_us",
+        "n_timed",
+        "number",
+        "shortest_us",
+        "sum_us",
+    )
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        """Of one that is complete."""
+        self._durations: DurationFigures | None = None
+        self.counts: Counter[str] = Counter()
+        self.n_timed = 0
+        self.sum_us = 0
+        self.shortest_us: int | None = None
+        self.longest_us: int | None = None
+        self.amounts = [0, 0, 0]
+        self.bins: dict[int, int] = {}
+
+    def complete(self, number: int) -> None:
+        """Nothing is added any more, so percentiles are found once; its own number tells it."""
+        self._durations = self.durations()
+        self.number = number
+
+    @property
+    def counts_something(self) -> bool:
+        """What is not merged yet may take the last one away."""
+        return any(n > 0 for n in self.counts.values())
+
+    def add(self, row: Any) -> None:
+        """One row of sums: all of one status (`status`, `n`), or with a number for each."""
+        assert self.number is None
+        if hasattr(row, "status"):
+            self.counts[row.status] += int(row.n)
+        else:
+            for status in RUN_STATUSES:
+                self.counts[status] += int(getattr(row, status))
+        self.n_timed += int(row.n_timed)
+        self.sum_us += int(row.duration_sum_us)
+        if row.n_timed > 0:
+            self._widen(row.duration_min_us, row.duration_max_us)
+        for i, sum_ in enumerate((row.input_tokens, row.output_tokens, row.cost_nano_usd)):
+            self.amounts[i] += int(sum_)
+
+    def add_figures(self, row: Any) -> None:
+        """One row of `figures_statement`: of sums, or of a histogram."""
+        if row.bins is None:
+            self.add(row)
+        else:
+            self.add_bins(row.bins, row.ns)
+
+    def add_bin(self, index: int, count: int) -> None:
+        """One bin of the histogram of durations."""
+        assert self.number is None
+        self.bins[index] = self.bins.get(index, 0) + count
+
+    def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
+        """Many of them."""
+        assert self.number is None
+        bins = self.bins
+        for index, count in zip(indices, counts, strict=True):
+            bins[index] = bins.get(index, 0) + count
+
+    def merge(self, other: "Tally") -> None:
+        """Add all that another tally holds."""
+        assert self.number is None
+        self.counts.update(other.counts)
+        self.n_timed += other.n_timed
+        self.sum_us += other.sum_us
+        self._widen(other.shortest_us, other.longest_us)
+        for i, amount in enumerate(other.amounts):
+            self.amounts[i] += amount
+        if self.bins:
+            self.add_bins(other.bins.keys(), other.bins.values())
+        else:
+            self.bins = dict(other.bins)
+
+    def usage(self) -> UsageTotals:
+        """In the contract's units."""
+        return usage_of(*self.amounts)
+
+    def durations(self) -> DurationFigures:
+        """In the contract's units; all null when nothing was timed."""
+        if self._durations is not None:
+            return self._durations
+        if self.n_timed <= 0:
+            return DurationFigures()
+        values_us = percentiles(self.bins, [fraction for _, fraction in _PERCENTILES])
+        return DurationFigures(
+            avg=round(self.sum_us / self.n_timed) / 1000,
+            min=to_ms(self.shortest_us),
+            max=to_ms(self.longest_us),
+            **{
+                name: self._within(value_us)
+                for (name, _), value_us in zip(_PERCENTILES, values_us, strict=True)
+            },
+        )
+
+    def _within(self, value_us: float | None) -> float | None:
+        if value_us is None:
+            return None
+        # A bin's estimate may lie beyond the values that it stands for.
+        if self.shortest_us is not None:
+            value_us = max(value_us, self.shortest_us)
+        if self.longest_us is not None:
+            value_us = min(value_us, self.longest_us)
+        return round(value_us) / 1000
+
+    def _widen(self, shortest_us: int | None, longest_us: int | None) -> None:
+        if shortest_us is not None and (self.shortest_us is None or shortest_us < self.shortest_us):
+            self.shortest_us = shortest_us
+        if longest_us is not None and (self.longest_us is None or longest_us > self.longest_us):
+            self.longest_us = longest_us
+
+
+def merged(tallies: Iterable[Tally]) -> Tally:
+    """The sum of all; of one, itself."""
+    given = list(tallies)
+    if len(given) == 1:
+        return given[0]
+    whole = Tally()
+    for tally in given:
+        whole.merge(tally)
+    return whole
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """What is known of a set of runs, or of attempts at nodes."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    running: int
+    queued: int | UnsetType = UNSET
+    lost: int | UnsetType = UNSET
+    pending: int | UnsetType = UNSET
+    skipped: int | UnsetType = UNSET
+    success_rate: float | None
+    duration_ms: DurationFigures
+    usage: UsageTotals
+
+
+class BucketFigures(Figures, frozen=True, kw_only=True):
+    """Those whose first event lies in the bucket that begins at `start`."""
+
+    start: datetime
+
+
+class GroupFigures(Figures, frozen=True, kw_only=True):
+    """Those of one group; the field that the answer is grouped by names it."""
+
+    workflow: str | UnsetType | None = UNSET
+    """Null: of runs without a beginning, and so is the project."""
+    project: str | UnsetType | None = UNSET
+    node: str | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    error_type: str | UnsetType = UNSET
+    buckets: list[BucketFigures] | UnsetType = UNSET
+
+
+def figures_of(tally: Tally, *, is_nodes: bool = False) -> dict[str, Any]:
+    """The fields of `Figures`; runs and nodes have different statuses."""
+    counts = tally.counts
+    further = ("pending", "skipped") if is_nodes else ("queued", "lost")
+    ended = sum(counts.get(status, 0) for status in ("completed", "failed", "cancelled", "lost"))
+    return {
+        "total": sum(counts.values()),
+        **{
+            status: counts.get(status, 0)
+            for status in ("completed", "failed", "cancelled", "running", *further)
+        },
+        "success_rate": counts.get("completed", 0) / ended if ended else None,
+        "duration_ms": tally.durations(),
+        "usage": tally.usage(),
+    }

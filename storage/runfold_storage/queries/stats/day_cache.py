@@ -1,0 +1,85 @@
+"""Figures of days to which nothing is added any more, kept in memory, and sums of them.
+
+Adding up sixty thousand bins takes longer than everything else about a month by day, and those of
+yesterday hardly ever change. Invariant: what is remembered of a day is what its rows say in any
+snapshot in which they are these rows. They are told by how many they are, how many runs they count,
+and by hashes of the transactions that wrote them (`xmin`).
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import count
+from typing import Any, Final
+
+from .aggregate import Tally, merged
+
+MOST: Final = 1000
+"""Days, of some 20 kB each."""
+_MOST_SUMS: Final = 50
+
+Key = tuple[str | None, str | None, str, datetime]
+"""Project, workflow, time zone, beginning of the day."""
+
+
+class RememberedDays:
+    """Safe to be shared by threads; the days that were asked for least recently are forgotten.
+
+    A day that is found unchanged is complete, as far as anybody can tell: it has a number by then,
+    and sums are remembered by the numbers of their days. One that is written to all the time is
+    none of them, so that it does not spoil the others' sum.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._numbers = count(1)
+        self._days: OrderedDict[Key, tuple[Any, Tally]] = OrderedDict()
+        self._sums: OrderedDict[tuple[int, ...], Tally] = OrderedDict()
+
+    def get(self, key: Key, version: Any) -> Tally | None:
+        """What is known of the day, if its rows are still those; nothing may be added to it."""
+        with self._lock:
+            found = self._days.get(key)
+            if found is None or found[0] != version:
+                return None
+            self._days.move_to_end(key)
+            tally = found[1]
+            if tally.number is None:
+                tally.complete(next(self._numbers))
+            return tally
+
+    def put(self, key: Key, version: Any, tally: Tally) -> None:
+        """What these rows say; nothing may be added to it any more."""
+        with self._lock:
+            self._days[key] = (version, tally)
+            self._days.move_to_end(key)
+            if len(self._days) > self._most:
+                self._days.popitem(last=False)
+
+    def merged(self, tallies: Iterable[Tally]) -> Tally:
+        """The sum; that of the complete ones is remembered, as the same are added up every day."""
+        complete: dict[int, Tally] = {}
+        others: list[Tally] = []
+        for tally in tallies:
+            if tally.number is None:
+                others.append(tally)
+            else:
+                complete[tally.number] = tally
+        return merged([self._sum(complete), *others] if complete else others)
+
+    def _sum(self, complete: dict[int, Tally]) -> Tally:
+        key = tuple(sorted(complete))
+        with self._lock:
+            if (found := self._sums.get(key)) is not None:
+                self._sums.move_to_end(key)
+                return found
+        made = merged(complete.values())
+        with self._lock:
+            if made.number is None:
+                made.complete(next(self._numbers))
+            self._sums[key] = made
+            if len(self._sums) > _MOST_SUMS:
+                self._sums.popitem(last=False)
+        return made

@@ -1,0 +1,185 @@
+"""Counts, durations, usage and percentiles, from rollups wherever there are any.
+
+Histograms add up, so a percentile over any span, bucket or group is a merge of rows, within 1% of
+the true value and never outside the smallest and largest duration. Minutes and types of errors are
+in no rollup: they come from the runs, at a cost that follows their number.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Any, Final
+
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection, exists, select
+
+from runfold_storage.errors import BadParameter
+from runfold_storage.parameters import UNKNOWN
+from runfold_storage.postgres.statements import keep
+from runfold_storage.read_models.summaries import Watermark
+from runfold_storage.read_models.watermarks import POSITIONS, watermark_of
+from runfold_storage.tables import unmerged_stats
+
+from .aggregate import BucketFigures, Figures, GroupFigures, Tally, figures_of, merged
+from .day_cache import Key, RememberedDays
+from .local_days import begin_of, read_zone_days
+from .query import MAX_BUCKETS, StatsQuery, check_buckets
+from .sources import Part, Source
+from .sql import MAX_ROWS, day_rows_statement, days_statement, figures_statement
+
+
+class Stats(Figures, frozen=True, kw_only=True):
+    """The figures of all, and the same per bucket and per group where that was asked for."""
+
+    since: datetime | None
+    until: datetime
+    tz: str
+    buckets: list[BucketFigures] | UnsetType = UNSET
+    groups: list[GroupFigures] | UnsetType = UNSET
+    watermark: Watermark
+
+
+def read_stats(connection: Connection, query: StatsQuery, remembered: RememberedDays) -> Stats:
+    """Answer; `connection` is in a transaction with one snapshot for all of it."""
+    state = _STATE.run(connection, {})
+    waiting = query.unmerged() if any(row.waits for row in state) else []
+    tallies = _read_tallies(connection, query, waiting, remembered)
+    _check_buckets(query, tallies)
+    is_nodes = query.group_by == "node"
+    whole = remembered.merged(chain(*tallies.values()))
+    answer: dict[str, Any] = figures_of(whole, is_nodes=is_nodes)
+    if query.bucket is not None:
+        answer["buckets"] = _buckets(tallies, None, is_nodes=is_nodes)
+    if query.group_by is not None:
+        answer["groups"] = _groups(tallies, query)
+    return Stats(
+        **answer,
+        since=query.since if query.has_since else None,
+        until=query.until,
+        tz=query.tz,
+        watermark=watermark_of(state),
+    )
+
+
+_STATE: Final = keep(POSITIONS.add_columns(exists(select(unmerged_stats.c.n)).label("waits")))
+"""The positions, and whether anything waits to be merged."""
+
+_Key = tuple[str | None, datetime | None]  # group and bucket
+_Tallies = dict[_Key, list[Tally]]
+
+
+def _read_tallies(
+    connection: Connection,
+    query: StatsQuery,
+    waiting: Sequence[Part],
+    remembered: RememberedDays,
+) -> _Tallies:
+    tallies: _Tallies = {}
+    rows = 0
+    parts = query.parts()
+    if query.has_zone_days:
+        (part,) = parts
+        zone_days = read_zone_days(connection, query, part, remembered)
+        for start, tally in zone_days.tallies.items():
+            key = (None, begin_of(query.bucket, start, query.tz))
+            tallies.setdefault(key, []).append(tally)
+        parts = zone_days.rest
+    for part in (*parts, *waiting):
+        form, parameters = query.form(part), query.parameters(part)
+        if part.source is Source.DAYS and query.group_by is None:
+            days = _read_days(connection, query, part, remembered)
+            _check_rows(query, len(days))
+            for day, tally in days.items():
+                tallies.setdefault((None, begin_of(query.bucket, day, "UTC")), []).append(tally)
+            continue
+        found = figures_statement(form).run(connection, parameters)
+        rows += sum(row.bins is None for row in found)
+        _check_rows(query, rows)
+        added: dict[_Key, Tally] = defaultdict(Tally)
+        for row in found:
+            added[row.grp, row.bucket].add_figures(row)
+        for group_and_bucket, total in added.items():
+            tallies.setdefault(group_and_bucket, []).append(total)
+    return tallies
+
+
+def _check_buckets(query: StatsQuery, tallies: _Tallies) -> None:
+    """Where no `since` was given, only what was found tells how many there are."""
+    starts = {start for _, start in tallies if start is not None}
+    if query.bucket is not None and len(starts) > MAX_BUCKETS:
+        check_buckets(query.bucket, min(starts), query.until)
+        detail = f"gives {len(starts)} buckets, at most {MAX_BUCKETS} are allowed"
+        raise BadParameter("bucket", f"{detail}: choose larger ones or a shorter time")
+
+
+def _check_rows(query: StatsQuery, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise BadParameter(
+            "bucket" if query.bucket is not None else "group_by",
+            f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
+        )
+
+
+def _read_days(
+    connection: Connection, query: StatsQuery, part: Part, remembered: RememberedDays
+) -> dict[datetime, Tally]:
+    form, parameters = query.form(part), query.parameters(part)
+    found: dict[datetime, Tally] = {}
+    new: dict[datetime, tuple[Key, Any]] = {}
+    for day, *version in days_statement(form).run(connection, parameters):
+        key = (query.project, query.workflow, "UTC", day)
+        tally = remembered.get(key, version)
+        if tally is None:
+            tally = Tally()
+            new[day] = key, version
+        found[day] = tally
+    if new:
+        wanted = parameters | {"wanted": list(new)}
+        for row in day_rows_statement(form).run(connection, wanted):
+            found[row.day].add(row)
+            found[row.day].add_bins(row.bins, row.bin_counts)
+        for day, (key, version) in new.items():
+            remembered.put(key, version, found[day])
+    return found
+
+
+def _buckets(tallies: _Tallies, group: str | None, *, is_nodes: bool) -> list[BucketFigures]:
+    """Those of one group, or of all; a bucket that nothing began in is left out."""
+    by_start: dict[datetime, list[Tally]] = defaultdict(list)
+    for (name, start), own in tallies.items():
+        if start is not None and group in (None, name):
+            by_start[start] += own
+    whole = {start: merged(by_start[start]) for start in sorted(by_start)}
+    return [
+        BucketFigures(**figures_of(tally, is_nodes=is_nodes), start=start)
+        for start, tally in whole.items()
+        if tally.counts_something
+    ]
+
+
+def _groups(tallies: _Tallies, query: StatsQuery) -> list[GroupFigures]:
+    """The largest first."""
+    assert query.group_by is not None
+    is_nodes = query.group_by == "node"
+    by_name: dict[str, _Tallies] = {}
+    for (name, start), its in tallies.items():
+        if name is not None:
+            by_name.setdefault(name, {})[name, start] = its
+    groups = []
+    for name, own in by_name.items():
+        whole = merged(chain(*own.values()))
+        if not whole.counts_something:
+            continue
+        is_unknown = name == UNKNOWN and query.group_by in ("project", "workflow")
+        fields: dict[str, Any] = {query.group_by: None if is_unknown else name}
+        if query.bucket is not None:
+            fields["buckets"] = _buckets(own, name, is_nodes=is_nodes)
+        figures = figures_of(whole, is_nodes=is_nodes)
+        groups.append(GroupFigures(**figures, **fields))
+    return sorted(groups, key=lambda group: (-group.total, _name(group, query.group_by)))
+
+
+def _name(group: GroupFigures, field: str | None) -> str:
+    assert field is not None
+    return str(getattr(group, field))

@@ -1,0 +1,159 @@
+"""Rollups added up by PostgreSQL: sums and histograms, per group and bucket.
+
+A statement is made once for all questions of a form: to make it takes SQLAlchemy longer than to
+answer most of them takes PostgreSQL. Its parameters are those of `StatsQuery.parameters`.
+"""
+
+from functools import lru_cache, reduce
+from operator import add
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    SmallInteger,
+    Text,
+    bindparam,
+    cast,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from runfold_storage.postgres.statements import Statement, keep
+from runfold_storage.tables import RUN_STATUSES, stats_days
+from runfold_storage.tables.columns import TIME
+
+from .query import StatsForm
+from .sources import Source, table_of, time_of
+
+_MOST_KEPT: Final = 500
+MAX_ROWS: Final = 20_000
+"""Sums that one answer is made of: groups × buckets × statuses."""
+
+
+@lru_cache(_MOST_KEPT)
+def figures_statement(form: StatsForm) -> Statement:
+    """Sums, and histograms as rows of their own: those of a group and bucket as two arrays.
+
+    Together, for to ask twice takes longer than to answer. Rows of sums have no `bins`; they are
+    per group and bucket, and per status unless by days. No histograms come with more than
+    `MAX_ROWS` sums.
+    """
+    sums = _sums(form).cte("sums")
+    are_few = select(func.count()).select_from(sums).scalar_subquery() <= MAX_ROWS
+    histograms = _histograms(form, are_few).subquery()
+    rest = [cast(null(), column.type).label(column.name) for column in list(sums.c)[2:]]
+    lists = [cast(null(), ARRAY(kind)) for kind in (SmallInteger, BigInteger)]
+    bins, ns = (kind.label(name) for kind, name in zip(lists, ("bins", "ns"), strict=True))
+    every = histograms.c
+    rows_of_bins = select(every.grp, every.bucket, *rest, every.bins, every.ns)
+    return keep(union_all(select(*sums.c, bins, ns), rows_of_bins))
+
+
+def _sums(form: StatsForm) -> Select[Any]:
+    table = table_of(form.source).c
+    group, bucket = _keys(form)
+    statement = select(group.label("grp"), bucket.label("bucket"))
+    if form.source is Source.DAYS:
+        counts = [func.sum(table[status]) for status in RUN_STATUSES]
+        statement = (
+            statement.add_columns(*(n.label(s) for n, s in zip(counts, RUN_STATUSES, strict=True)))
+            .group_by("grp", "bucket")
+            .having(or_(*(n != 0 for n in counts)))
+        )
+    else:
+        statement = statement.add_columns(table.status, func.sum(table.n).label("n")).group_by(
+            "grp", "bucket", table.status
+        )
+    return statement.add_columns(*sum_columns(table)).where(*form.conditions()).limit(MAX_ROWS + 1)
+
+
+def _histograms(form: StatsForm, condition: ColumnElement[bool]) -> Select[Any]:
+    table = table_of(form.source)
+    group, bucket = _keys(form)
+    bins = unnested_bins(table.c)
+    each = (
+        select(
+            group.label("grp"),
+            bucket.label("bucket"),
+            bins.c.bin,
+            cast(func.sum(bins.c.n), BigInteger).label("n"),
+        )
+        .select_from(table.join(bins, true()))
+        .where(*form.conditions(), condition)
+        .group_by("grp", "bucket", bins.c.bin)
+        .having(func.sum(bins.c.n) != 0)
+        .subquery()
+    )
+    return select(
+        each.c.grp,
+        each.c.bucket,
+        func.array_agg(each.c.bin).label("bins"),
+        func.array_agg(each.c.n).label("ns"),
+    ).group_by(each.c.grp, each.c.bucket)
+
+
+@lru_cache(_MOST_KEPT)
+def days_statement(form: StatsForm) -> Statement:
+    """The days, and which rows are theirs."""
+    days = stats_days.c
+    n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
+    xid: ColumnElement[int] = literal_column("hashtext(stats_days.xmin::text)::bigint")
+    return keep(
+        select(days.day, n, func.count(), func.sum(xid))
+        .where(*form.conditions())
+        .group_by(days.day)
+        .having(n != 0)
+        .limit(MAX_ROWS + 1)
+    )
+
+
+@lru_cache(_MOST_KEPT)
+def day_rows_statement(form: StatsForm) -> Statement:
+    """The rows of the days `wanted`, as they are: few are added up faster here than there."""
+    wanted = stats_days.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
+    return keep(select(stats_days).where(*form.conditions(), wanted))
+
+
+def sum_columns(of: Any) -> list[ColumnElement[Any]]:
+    """What `Tally.add` adds up, beside the counts."""
+    columns: list[ColumnElement[Any]] = [
+        func.sum(column).label(column.name)
+        for column in (
+            of.n_timed,
+            of.duration_sum_us,
+            of.input_tokens,
+            of.output_tokens,
+            of.cost_nano_usd,
+        )
+    ]
+    timed = of.n_timed > 0
+    columns.append(func.min(of.duration_min_us).filter(timed).label("duration_min_us"))
+    columns.append(func.max(of.duration_max_us).filter(timed).label("duration_max_us"))
+    return columns
+
+
+def unnested_bins(of: Any) -> Any:
+    """Each row's histogram as rows of `bin` and `n`."""
+    return (
+        func.unnest(of.bins, of.bin_counts)
+        .table_valued("bin", "n", name="histogram")
+        .render_derived()
+        .lateral()
+    )
+
+
+def _keys(form: StatsForm) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    table, time = table_of(form.source).c, time_of(form.source)
+    group = null() if form.group_by is None else table[form.group_by]
+    if form.bucket is None:
+        return group, null()
+    return group, func.date_trunc(literal(form.bucket), time, bindparam("zone", type_=Text))

@@ -1,0 +1,1 @@
+"""The answers that several reads share: summaries, cursors, watermarks."""

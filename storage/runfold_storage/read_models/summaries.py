@@ -1,0 +1,213 @@
+"""What lists return: the words of the contract, as frozen structs that encode to its JSON."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from runfold_storage.parameters import UNKNOWN
+
+NANO: int = 1_000_000_000
+
+
+class NodeCounts(Struct, frozen=True):
+    """A run's nodes by the status of their last attempt."""
+
+    total: int = 0
+    pending: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+
+
+class UsageTotals(Struct, frozen=True):
+    """Tokens, and money in US dollars."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+class ErrorSummary(Struct, frozen=True):
+    """Why a run failed, its message cut to a bounded length."""
+
+    type: str | None = None
+    message: str | None = None
+    node: str | None = None
+
+
+class RunFacts(Struct, frozen=True, kw_only=True):
+    """What a run's summary and its details have in common.
+
+    `incomplete`: neither `queued` nor `started` has come, so project and workflow are not known.
+    """
+
+    id: str
+    project: str | None
+    workflow: str | None
+    incomplete: bool = False
+    status: str
+    attempt: int
+    parent_run: str | None
+    trigger_type: str | None
+    user: str | None
+    session: str | None
+    tags: dict[str, str]
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: float | None
+    usage: UsageTotals
+    exit_code: int | None
+
+
+class RunSummary(RunFacts, frozen=True, kw_only=True):
+    """One run of a list."""
+
+    nodes: NodeCounts
+    error: ErrorSummary | None
+
+
+class Total(Struct, frozen=True):
+    """How many there are in all, and how sure that is."""
+
+    value: int
+    relation: Literal["exact", "at_least", "estimate"]
+
+
+class Watermark(Struct, frozen=True):
+    """How far the fold has come.
+
+    `position` has the last folded frame of each shard, `folded_at` is the time of the newest
+    folded event and `age_s` how long ago that is by PostgreSQL's clock.
+    """
+
+    position: dict[str, str]
+    folded_at: datetime | None
+    age_s: float | None
+
+
+class Searched(Struct, frozen=True):
+    """How much of the payloads has been searched: of runs that have ended, as they were `up_to`.
+
+    `behind` changes of runs have been folded since and not been looked at yet. `since`: only runs
+    that began then or later, as older ones are still being put in; null: all.
+    """
+
+    up_to: datetime | None
+    behind: int
+    since: datetime | None
+
+
+class RunPage(Struct, frozen=True):
+    """Runs, newest first; `next_cursor` leads to older ones, `prev_cursor` to newer ones.
+
+    A page may hold fewer runs than its limit, even none, and still have a `next_cursor`.
+    `searched` is there when payloads were searched.
+    """
+
+    runs: list[RunSummary]
+    next_cursor: str | None
+    prev_cursor: str | None
+    total: Total
+    watermark: Watermark
+    searched: Searched | UnsetType = UNSET
+
+
+def run_id(row: Any) -> str:
+    """The id that the run was given; `row` is one of `runs`, or the `RunRow` of a batch."""
+    if row.given_id is not None:
+        return str(row.given_id)
+    if not isinstance(row.run, bytes):
+        return str(row.run)
+    key = row.run.hex()  # to make a UUID of it takes five times as long
+    return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
+
+
+def facts_of(row: Any) -> dict[str, Any]:
+    """The fields of `RunFacts` from a row of `runs`."""
+    summary = summary_of(row)
+    return {name: getattr(summary, name) for name in RunFacts.__struct_fields__}
+
+
+def summary_of(row: Any) -> RunSummary:
+    """A row of `runs`, or the `RunRow` of a batch, in the words of the contract."""
+    incomplete = row.project == UNKNOWN
+    return RunSummary(
+        id=run_id(row),
+        project=None if incomplete else row.project,
+        workflow=None if incomplete else row.workflow,
+        incomplete=incomplete,
+        status=row.status,
+        attempt=row.attempt,
+        parent_run=row.parent_run,
+        trigger_type=row.trigger_type,
+        user=row.user,
+        session=row.session,
+        tags=row.tags or {},
+        queued_at=row.queued_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        duration_ms=to_ms(row.duration_us),
+        usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+        exit_code=row.exit_code,
+        nodes=counts_of(row),
+        error=error_of(row),
+    )
+
+
+def counts_of(row: Any) -> NodeCounts:
+    """The node counts of a row of `runs`."""
+    return NodeCounts(
+        row.nodes_total,
+        row.nodes_pending,
+        row.nodes_running,
+        row.nodes_completed,
+        row.nodes_failed,
+        row.nodes_skipped,
+        row.nodes_cancelled,
+    )
+
+
+def error_of(row: Any) -> ErrorSummary | None:
+    """The error of a row of `runs`, if it has one."""
+    if row.error_type is None and row.error_message is None and row.error_node is None:
+        return None
+    return ErrorSummary(row.error_type, row.error_message, row.error_node)
+
+
+def usage_of(input_tokens: int, output_tokens: int, cost_nano_usd: int) -> UsageTotals:
+    """Sums as they are stored (numeric ones too) in the contract's units."""
+    tokens_in, tokens_out = int(input_tokens), int(output_tokens)
+    return UsageTotals(tokens_in, tokens_out, tokens_in + tokens_out, int(cost_nano_usd) / NANO)
+
+
+def to_ms(duration_us: int | None) -> float | None:
+    """Milliseconds, to the microsecond."""
+    return None if duration_us is None else duration_us / 1000
+
+
+class NodeFailure(Struct, frozen=True):
+    """Why a node failed, its message cut to a bounded length."""
+
+    type: str | None = None
+    message: str | None = None
+
+
+class NodeSummary(Struct, frozen=True):
+    """One attempt at a node, without payloads."""
+
+    node: str
+    name: str
+    node_type: str | None
+    attempt: int
+    status: str
+    parents: list[str]
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: float | None
+    usage: UsageTotals
+    error: NodeFailure | None

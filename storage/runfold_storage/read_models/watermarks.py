@@ -1,0 +1,90 @@
+"""How far the fold has come, and how many shards there are: both from `positions`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+
+from runfold_storage.checkpoints.positions import Position
+from runfold_storage.checkpoints.streams import order
+from runfold_storage.errors import BadParameter
+from runfold_storage.postgres.statements import keep
+from runfold_storage.tables import positions
+
+from .summaries import Watermark
+
+POSITIONS: Final = select(
+    positions.c.shard,
+    positions.c.position,
+    positions.c.folded_at,
+    func.extract("epoch", func.clock_timestamp() - positions.c.folded_at).label("age_s"),
+).order_by(positions.c.shard)
+
+
+_POSITIONS: Final = keep(POSITIONS)
+
+
+def read_watermark(connection: Connection) -> Watermark:
+    """The position of each shard, and the age of the newest folded event of all of them."""
+    return watermark_of(_POSITIONS.run(connection, {}))
+
+
+def watermark_of(rows: Sequence[Any]) -> Watermark:
+    """From rows that have the columns of `POSITIONS`."""
+    folded = [(row.folded_at, float(row.age_s)) for row in rows if row.folded_at is not None]
+    folded_at, age_s = max(folded, default=(None, None))
+    return Watermark(
+        position={str(row.shard): row.position for row in rows},
+        folded_at=folded_at,
+        age_s=None if age_s is None else round(max(age_s, 0.0), 3),
+    )
+
+
+def count_shards(connection: Connection) -> int:
+    """The deployment's number of shards; 0 if its workers have never run."""
+    return connection.execute(select(func.count()).select_from(positions)).scalar_one()
+
+
+def read_positions(connection: Connection) -> dict[int, Position]:
+    """The checkpoint of each shard."""
+    columns = (getattr(positions.c, name) for name in ("shard", *Position._fields))
+    rows = connection.execute(select(*columns).order_by(positions.c.shard))
+    return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
+
+
+def parse_positions(parameter: str, text: str) -> dict[int, str]:
+    """Read `5:1795226400000-3,6:…`, or the JSON object that a write was answered with."""
+    try:
+        if text.lstrip().startswith("{"):
+            given = dict(json.loads(text))
+        else:
+            given = dict(part.split(":", 1) for part in text.split(",") if part)
+        wanted = {int(shard): str(position) for shard, position in given.items()}
+    except (ValueError, TypeError, RecursionError):
+        wanted = {0: ""}
+    if not all(_POSITION.fullmatch(position) for position in wanted.values()):
+        raise BadParameter(parameter, "expected the position of a write, as in 5:1795226400000-3")
+    return wanted
+
+
+def missing_shards(wanted: Mapping[int, str], positions: Mapping[int, Position]) -> list[int]:
+    """The shards that are not as far as is wanted."""
+    return [
+        shard
+        for shard, position in wanted.items()
+        if shard not in positions or order(positions[shard].position) < order(position)
+    ]
+
+
+def fold_behind(missing: list[int], waited_s: float) -> str:
+    """What to tell whoever waited in vain."""
+    shards = ", ".join(map(str, missing))
+    return (
+        f"the fold has not come so far on shard {shards} within {waited_s:g} s: "
+        "try again, and see /readyz whether a worker runs"
+    )
+
+
+_POSITION: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")

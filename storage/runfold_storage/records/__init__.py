@@ -1,0 +1,1 @@
+"""Rows as the fold makes them, and their binary encoding."""

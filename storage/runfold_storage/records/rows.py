@@ -1,0 +1,156 @@
+"""Rows on their way into the tables: what a batch of the fold consists of.
+
+Field names are column names; `run` is the key's 16 bytes. Times are microseconds since the epoch,
+money is in nano-dollars, so that sums are exact.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from runfold.protocol.codec import to_datetime
+
+from .rollup import StatsDifference, StatsKey
+
+LedgerRow = tuple[bytes, int, int, int, int, bytes]
+"""One event as the ledger keeps it: run (the key's 16 bytes), id, at_us, kind (the place of its
+type in `TYPES`), shard, body. A plain tuple, because it is made so often."""
+
+
+class RunRow(NamedTuple):
+    """The final image of a run; `feed_seq` is given out when the batch is written."""
+
+    shard: int
+    run: bytes
+    given_id: str | None
+    project: str
+    workflow: str
+    status: str
+    attempt: int
+    parent_run: str | None
+    trigger_type: str | None
+    user: str | None
+    session: str | None
+    tags: dict[str, str] | None
+    created_us: int
+    queued_us: int | None
+    started_us: int | None
+    finished_us: int | None
+    seen_us: int
+    duration_us: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    nodes_total: int
+    nodes_pending: int
+    nodes_running: int
+    nodes_completed: int
+    nodes_failed: int
+    nodes_skipped: int
+    nodes_cancelled: int
+    exit_code: int | None
+    error_type: str | None
+    error_message: str | None
+    error_node: str | None
+
+    @property
+    def queued_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.queued_us)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.started_us)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.finished_us)
+
+
+class NodeRow(NamedTuple):
+    """The final image of an attempt at a node."""
+
+    shard: int
+    run: bytes
+    node: str
+    attempt: int
+    name: str
+    status: str
+    node_type: str | None
+    parents: list[str] | None
+    started_us: int | None
+    finished_us: int | None
+    duration_us: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    error_type: str | None
+    error_message: str | None
+
+    @property
+    def started_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.started_us)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """As the tables have it."""
+        return _time(self.finished_us)
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if us is None else to_datetime(us)
+
+
+class DeadLetter(NamedTuple):
+    """What could not be understood: `frame` is a stream entry's id, `ordinal` the place in it."""
+
+    shard: int
+    frame: str
+    ordinal: int
+    reason: str
+    raw: bytes
+
+
+class Advance(NamedTuple):
+    """One shard's step: from the position that the worker believes in to the last frame read."""
+
+    shard: int
+    believed: str
+    generation: int
+    position: str
+    consumed: int
+    feed_seq: int
+    folded_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that one transaction writes; `number` counts the batches of one worker."""
+
+    advances: list[Advance]
+    events: list[LedgerRow] = field(default_factory=list)
+    new_runs: list[tuple[RunRow, int]] = field(default_factory=list)
+    """Each with its `feed_seq`; runs and nodes are apart by whether the tables have the row."""
+    changed_runs: list[tuple[RunRow, int]] = field(default_factory=list)
+    new_nodes: list[NodeRow] = field(default_factory=list)
+    changed_nodes: list[NodeRow] = field(default_factory=list)
+    stats: dict[StatsKey, StatsDifference] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    number: int = 0
+    new_events: dict[int, int] = field(default_factory=dict)
+    """How many `events` there were for each shard."""
+    ignored: dict[tuple[int, str], int] = field(default_factory=dict)
+    """By shard and reason: events of runs that were `deleted`, or whose payloads are `expired`."""
+
+    @property
+    def runs(self) -> list[tuple[RunRow, int]]:
+        """All of them."""
+        return self.new_runs + self.changed_runs
+
+    @property
+    def nodes(self) -> list[NodeRow]:
+        """All of them."""
+        return self.new_nodes + self.changed_nodes

@@ -1,0 +1,1 @@
+"""Deletion by request and expiry by age."""

@@ -1,0 +1,147 @@
+"""Which runs are due: by the policy of one project at a time, along the index of that project.
+
+A run is never older than its first event, so one whose first event is younger than a policy allows
+is not looked at, and an index tells. Payloads have gone already of all runs whose keys are of weeks
+that the ledger does not have any more; the index has the key, too.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from msgspec import Struct
+
+from runfold_storage.ledger.partitions import existing_partitions, first_key, week_of_partition
+
+from .policies import END, POLICIES, Policy, due, read_policies
+
+PAYLOADS, RUNS = "payload_days", "run_days"
+
+
+class Turn(Struct, frozen=True):
+    """What of which project is looked at; without a project all those without a policy."""
+
+    what: str
+    project: str | None
+    days: int
+
+
+Place = tuple[datetime, UUID]
+
+
+class DueRun(NamedTuple):
+    """A run that is due, and its place on the way."""
+
+    shard: int
+    run: UUID
+    created_at: datetime
+
+    @property
+    def place(self) -> Place:
+        return self.created_at, self.run
+
+
+def turns(connection: psycopg.Connection, now: datetime) -> list[Turn]:
+    """All there is to look at by policies that hold: payloads first, for what loses its row has
+    lost its events."""
+    rows = connection.execute(
+        """
+        SELECT w.what, nullif(r.project, ''), CASE w.what
+            WHEN 'payload_days' THEN r.payload_days ELSE r.run_days END
+        FROM retention AS r CROSS JOIN (VALUES (1, 'payload_days'), (2, 'run_days')) AS w (n, what)
+        WHERE r.holds_from <= %s
+        ORDER BY w.n, r.project
+        """,
+        (now,),
+    )
+    return [Turn(what, project, days) for what, project, days in rows if days is not None]
+
+
+def read_due(
+    connection: psycopg.Connection, turn: Turn, now: datetime, after: Place | None, limit: int
+) -> list[DueRun]:
+    """The next runs that are due, by their first event; fewer than `limit`: these are the last."""
+    beyond = "" if after is None else "AND (r.created_at, r.run) > (%(created_at)s, %(run)s)"
+    rows = connection.execute(
+        f"""
+        SELECT r.shard, r.run, r.created_at {_due(turn)} {beyond}
+        ORDER BY r.created_at, r.run LIMIT %(limit)s
+        """,
+        {
+            **_parameters(connection, turn, now),
+            "limit": limit,
+            **({} if after is None else {"created_at": after[0], "run": after[1]}),
+        },
+    )
+    return [DueRun(*row) for row in rows]
+
+
+class Due(Struct, frozen=True):
+    """What a run of retention would do."""
+
+    partitions: list[str]
+    payloads: int
+    """Runs whose events go, with those in the partitions."""
+    runs: int
+    rollups: int
+    hours: int
+    """Of which these rollups are."""
+
+
+def count_due(
+    connection: psycopg.Connection,
+    now: datetime,
+    partitions: list[str],
+    policy: Policy | None = None,
+) -> Due:
+    """Counted, which reads all that is due; with a `policy`, by this one alone."""
+    counts = {PAYLOADS: 0, RUNS: 0}
+    for turn in turns(connection, now):
+        if policy is not None and turn.project != policy.project:
+            continue
+        parameters = _parameters(connection, turn, now)
+        row = connection.execute(f"SELECT count(*) {_due(turn)}", parameters).fetchone()
+        assert row is not None
+        counts[turn.what] += row[0]
+    rollups = connection.execute(
+        f"""
+        SELECT count(*), count(DISTINCT s.hour) FROM stats AS s {POLICIES.format("s")}
+        WHERE {due("stats_days", "s.hour")}
+          AND (%(all)s OR own.project IS NOT DISTINCT FROM %(project)s::text)
+        """,  # noqa: S608 - made of constants
+        {"now": now, "all": policy is None, "project": policy and policy.project},
+    ).fetchone()
+    assert rollups is not None
+    return Due(partitions, counts[PAYLOADS], counts[RUNS], *rollups)
+
+
+def _due(turn: Turn) -> str:
+    whose = "r.project = %(project)s" if turn.project is not None else _OF_OTHERS
+    left = f"AND {_LEFT}" if turn.what == PAYLOADS else ""
+    return f"""
+        FROM runs AS r
+        WHERE {whose} AND r.created_at < %(before)s AND r.run >= %(first)s
+          AND {END} < %(before)s {left}
+    """
+
+
+def _parameters(connection: psycopg.Connection, turn: Turn, now: datetime) -> dict[str, object]:
+    return {
+        "project": turn.project,
+        "own": [each.project for each in read_policies(connection) if each.project is not None],
+        "before": now - timedelta(days=turn.days),
+        "first": _first_with_events(connection) if turn.what == PAYLOADS else UUID(int=0),
+    }
+
+
+def _first_with_events(connection: psycopg.Connection) -> UUID:
+    """No run with a smaller key has events in the ledger."""
+    weeks = map(week_of_partition, existing_partitions(connection))
+    known = [week for week in weeks if week is not None]
+    return first_key(min(known)) if known else UUID(int=0)
+
+
+_OF_OTHERS: Final = "r.project <> ALL(%(own)s::text[])"
+# 'infinity': marked, and its events may not all have gone.
+_LEFT: Final = "(r.aged_at IS NULL OR r.aged_at = 'infinity')"

@@ -1,0 +1,195 @@
+"""Weeks of the ledger that go as a whole: detached, and dropped as tables of their own.
+
+A week is detached CONCURRENTLY, which waits for others and lets nobody wait; it begins only when
+nobody has been in the ledger for long, for once begun it has to be finished. Then it is a table
+`events_…_detached`, in which nothing changes any more: what is to be done with it (an archive) is
+done, and it is dropped.
+
+Dies halfway: `detached_weeks` finds what was detached, or nearly, and not dropped.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from runfold_storage.ledger.partitions import (
+    ensure_weeks,
+    existing_partitions,
+    first_key,
+    partition_name,
+    week_of_partition,
+)
+
+from .policies import END, POLICIES, due, shortest_days
+
+LOCK_MS: Final = 200
+"""How long a lock may be waited for that others would have to wait behind."""
+DETACH_MS: Final = 10_000
+"""How long detaching may wait for those who still read; only making a partition waits for it."""
+_WEEK: Final = timedelta(days=7)
+
+
+def weeks_due(connection: psycopg.Connection, shards: Sequence[int], now: datetime) -> list[date]:
+    """Weeks of the ledger that have nothing that is not due, the oldest first."""
+    days = shortest_days(connection, now)
+    if days is None:
+        return []
+    newest = (now - timedelta(days=days)).date()
+    weeks = filter(None, map(week_of_partition, existing_partitions(connection)))
+    return [
+        week
+        for week in sorted(weeks)
+        if week + _WEEK <= newest and not _has_others(connection, shards, week, now)
+    ]
+
+
+def _has_others(
+    connection: psycopg.Connection, shards: Sequence[int], week: date, now: datetime
+) -> bool:
+    row = connection.execute(
+        f"""
+        SELECT EXISTS (
+            SELECT FROM runs AS r {POLICIES.format("r")}
+            WHERE r.shard = ANY(%(shards)s::smallint[]) AND r.run >= %(first)s AND r.run < %(end)s
+              AND r.aged_at IS NULL AND NOT {due("payload_days", END)}
+        )
+        """,  # noqa: S608 - made of constants
+        {
+            "shards": list(shards),
+            "first": first_key(week),
+            "end": first_key(week + _WEEK),
+            "now": now,
+        },
+    ).fetchone()
+    return row == (True,)
+
+
+def detached_name(week: date) -> str:
+    """The table that a week is once it is detached."""
+    return f"{partition_name(week)}_detached"
+
+
+def detach_week(connection: psycopg.Connection, week: date) -> bool:
+    """Detach a week without anyone having to wait; False: not now, try again later.
+
+    The connection is in autocommit mode, for detaching goes in two transactions of its own.
+    """
+    try:
+        _detach(connection, partition_name(week), detached_name(week))
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        return False
+    return True
+
+
+def drop_week(connection: psycopg.Connection, week: date) -> None:
+    """The end of a detached week."""
+    table = sql.Identifier(detached_name(week))
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+
+
+def detached_weeks(connection: psycopg.Connection) -> list[date]:
+    """Weeks that were detached, or nearly, by someone who did not live to drop them."""
+    rows = connection.execute(
+        """
+        SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'events\\_%\\_detached'
+        UNION
+        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'events'::regclass AND i.inhdetachpending
+        """
+    )
+    weeks = (week_of_partition(name.removesuffix("_detached")) for (name,) in rows)
+    return sorted({week for week in weeks if week is not None})
+
+
+def put_back(
+    connection: psycopg.Connection, shards: Sequence[int], week: date
+) -> list[tuple[int, UUID]]:
+    """Into the ledger with runs that were first heard of between the look and the detaching."""
+    rows = connection.execute(
+        """
+        SELECT shard, run FROM runs
+        WHERE shard = ANY(%s::smallint[]) AND run >= %s AND run < %s AND aged_at IS NULL
+        """,
+        (list(shards), first_key(week), first_key(week + _WEEK)),
+    ).fetchall()
+    if rows:
+        ensure_weeks(connection, [week])
+        # In one statement: an archive must not find them in both places.
+        connection.execute(
+            sql.SQL(
+                """
+                WITH moved AS (
+                    DELETE FROM {} AS d
+                    WHERE (d.shard, d.run) IN (SELECT * FROM unnest(%s::smallint[], %s::uuid[]))
+                    RETURNING d.*
+                )
+                INSERT INTO events SELECT * FROM moved ON CONFLICT (shard, run, id) DO NOTHING
+                """
+            ).format(sql.Identifier(detached_name(week))),
+            ([shard for shard, _ in rows], [run for _, run in rows]),
+        )
+    return rows
+
+
+def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
+    """Afterwards the week is a table of its own, under another name."""
+    table, new = sql.Identifier(name), sql.Identifier(parted)
+    state = connection.execute(
+        """
+        SELECT to_regclass(%s) IS NOT NULL, (
+            SELECT i.inhdetachpending FROM pg_inherits AS i
+            WHERE i.inhparent = 'events'::regclass AND i.inhrelid = to_regclass(%s)
+        )
+        """,
+        (parted, name),
+    ).fetchone()
+    assert state is not None
+    is_parted, is_pending = state
+    if is_parted:
+        return
+    if is_pending is False and _is_in_use(connection):
+        raise psycopg.errors.LockNotAvailable("someone has been reading the ledger for long")
+    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
+    try:
+        if is_pending is not None:
+            # CONCURRENTLY lets everyone read and write the other weeks, and waits for them.
+            connection.execute(
+                sql.SQL("ALTER TABLE events DETACH PARTITION {} {}").format(
+                    table, sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
+                )
+            )
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_MS}ms",))
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table, new))
+    finally:
+        connection.execute("SET lock_timeout = 0")
+        connection.execute("SET statement_timeout = 0")
+
+
+def _is_in_use(connection: psycopg.Connection) -> bool:
+    """Whether a transaction that is older than a second has looked at the ledger."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+            WHERE l.relation = 'events'::regclass AND l.granted AND a.pid <> pg_backend_pid()
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND a.xact_start < clock_timestamp() - interval '1 second'
+        )
+        """
+    ).fetchone()
+    return row == (True,)
+
+
+def split(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:
+    """Those of these weeks, and the others."""
+    spans = [(first_key(week), first_key(week + _WEEK)) for week in weeks]
+    within: list[UUID] = []
+    others: list[UUID] = []
+    for run in runs:
+        is_within = any(first <= run < end for first, end in spans)
+        (within if is_within else others).append(run)
+    return within, others

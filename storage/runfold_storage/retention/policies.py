@@ -1,0 +1,169 @@
+"""How long what is kept, by project: payloads, runs, statistics.
+
+The age of a run counts from its end; without one, from its last sign of life. Payloads are the
+events of a run; when they have gone its row and its figures stay, and it takes no more events. When
+its row goes, its figures stay. So nothing is kept longer than what follows from it.
+
+A policy that takes more than the one before it holds from the next day on (UTC), an hour later at
+the earliest, so that a mistake can be corrected; a more generous one holds at once. Until then its
+project loses nothing. `hold_now` ends the wait, for an operator who asks for it.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, LiteralString
+
+import psycopg
+from msgspec import Struct
+
+from runfold_storage.errors import BadParameter
+from runfold_storage.parameters import check_name, check_number
+
+OTHERS: Final = ""
+"""The project that stands for all those without a policy of their own."""
+MAX_DAYS: Final = 36_500
+
+
+class Policy(Struct, frozen=True):
+    """For how many days; None: for ever. Without a `project`: for those that have none."""
+
+    project: str | None
+    payload_days: int | None = None
+    run_days: int | None = None
+    stats_days: int | None = None
+
+    def is_stricter(self, than: "Policy") -> bool:
+        """Whether it takes anything earlier than the other one."""
+        kinds = ("payload_days", "run_days", "stats_days")
+        return any(
+            getattr(self, kind) is not None
+            and (getattr(than, kind) is None or getattr(self, kind) < getattr(than, kind))
+            for kind in kinds
+        )
+
+    def check(self) -> "Policy":
+        """Itself; raises `BadParameter`."""
+        check_name("project", self.project)
+        previous, kept = "payload_days", self.payload_days
+        for name in ("payload_days", "run_days", "stats_days"):
+            days = getattr(self, name)
+            if days is not None:
+                check_number(name, days, 1, MAX_DAYS)
+                if kept is None or days < kept:
+                    raise BadParameter(
+                        name, f"cannot be shorter than {previous}, from which it follows"
+                    )
+            previous, kept = name, days
+        return self
+
+
+class StoredPolicy(Policy, frozen=True, kw_only=True):
+    """A policy, and since when it holds, or from when on it will."""
+
+    holds_from: datetime
+
+
+def read_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
+    """All of them, that for the others first."""
+    rows = connection.execute(
+        """
+        SELECT nullif(project, ''), payload_days, run_days, stats_days, holds_from
+        FROM retention ORDER BY project
+        """
+    )
+    return [StoredPolicy(*policy, holds_from=holds_from) for *policy, holds_from in rows]
+
+
+def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
+    """Replace the policy of a project, or of the others; raises `BadParameter`."""
+    policy.check()
+    with connection.transaction():
+        before = _rule_of(_lock_policies(connection), policy.project)
+        is_stricter = before is None or policy.is_stricter(before)
+        connection.execute(
+            f"""
+            INSERT INTO retention AS r (project, payload_days, run_days, stats_days, holds_from)
+            VALUES (%s, %s, %s, %s, coalesce(%s, {_NEXT}))
+            ON CONFLICT (project) DO UPDATE SET payload_days = excluded.payload_days,
+                run_days = excluded.run_days, stats_days = excluded.stats_days,
+                holds_from = excluded.holds_from
+            """,  # noqa: S608 - made of constants
+            (
+                policy.project or OTHERS,
+                policy.payload_days,
+                policy.run_days,
+                policy.stats_days,
+                None if before is None or is_stricter else before.holds_from,
+            ),
+        )
+
+
+def forget_policy(connection: psycopg.Connection, project: str | None) -> bool:
+    """Leave a project to the policy of the others; False if it had none of its own.
+
+    Where the others' takes more, that one waits as if it had been set now, for all of them.
+    """
+    with connection.transaction():
+        policies = {each.project: each for each in _lock_policies(connection)}
+        own, others = policies.get(project), policies.get(None)
+        if own is None:
+            return False
+        connection.execute("DELETE FROM retention WHERE project = %s", (project or OTHERS,))
+        if project is not None and others is not None and others.is_stricter(own):
+            connection.execute(
+                f"""
+                UPDATE retention SET holds_from = greatest(holds_from, {_NEXT}) WHERE project = %s
+                """,  # noqa: S608 - made of constants
+                (OTHERS,),
+            )
+        return True
+
+
+def hold_now(connection: psycopg.Connection) -> None:
+    """Let all policies hold from now on."""
+    connection.execute("UPDATE retention SET holds_from = now() WHERE holds_from > now()")
+
+
+def shortest_days(connection: psycopg.Connection, now: datetime) -> int | None:
+    """What is younger is kept by every policy that holds by now; None: everything is."""
+    row = connection.execute(
+        "SELECT min(payload_days) FROM retention WHERE holds_from <= %s", (now,)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _lock_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
+    """Until the transaction ends no other changes them: each is compared with what it replaces."""
+    connection.execute("LOCK TABLE retention IN SHARE ROW EXCLUSIVE MODE")
+    return read_policies(connection)
+
+
+def _rule_of(policies: Iterable[StoredPolicy], project: str | None) -> StoredPolicy | None:
+    """What holds for a project today: its own policy, or else that of the others."""
+    by_project = {each.project: each for each in policies}
+    return by_project.get(project) or by_project.get(None)
+
+
+_NEXT: Final[LiteralString] = """
+    greatest(now() + interval '1 hour', date_trunc('day', now(), 'UTC') + interval '1 day')
+"""
+
+
+POLICIES: Final = """
+    LEFT JOIN retention AS own ON own.project = {0}.project
+    LEFT JOIN retention AS others ON others.project = ''
+"""
+"""What `due` looks at, joined to a table."""
+
+
+def due(kind: str, time: str) -> str:
+    """SQL that is true where this point in time is longer ago than a policy that holds keeps it."""
+    days, holds_from = (
+        f"CASE WHEN own.project IS NULL THEN others.{column} ELSE own.{column} END"
+        for column in (kind, "holds_from")
+    )
+    is_old = f"{time} < %(now)s - make_interval(days => {days})"
+    return f"coalesce({is_old} AND {holds_from} <= %(now)s, false)"
+
+
+END: Final = "coalesce(r.finished_at, r.seen_at)"

@@ -1,0 +1,84 @@
+"""Statistics that are due: read, so that they can be archived, and taken away."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from runfold_storage.rollups.shard_lock import hold_shard
+from runfold_storage.rollups.store import rebuild_days
+
+from .policies import POLICIES, due
+
+
+class OldRollup(NamedTuple):
+    """A row of `stats` that is due; `version` is another one after each change."""
+
+    workflow: str
+    project: str
+    node: str
+    hour_us: int
+    status: str
+    version: str
+    figures: tuple[Any, ...]
+    """From `n` on, in the order of the columns of the archive."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """As JSON can hold it."""
+        return list(self[:-1])
+
+
+def read_old_rollups(
+    connection: psycopg.Connection, shard: int, now: datetime, limit: int
+) -> list[OldRollup]:
+    """Some that are due, and of whose hour no run is left; none: there are no more."""
+    rows = connection.execute(_OLD, {"shard": shard, "now": now, "limit": limit})
+    return [
+        OldRollup(workflow, project, node, hour_us, status, version, tuple(figures))
+        for workflow, project, node, hour_us, status, version, *figures in rows
+    ]
+
+
+def remove_rollups(
+    connection: psycopg.Connection, shard: int, identities: Sequence[Sequence[Any]]
+) -> int:
+    """Take these away, unless they have changed; returns how many went."""
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return 0
+        deleted = connection.execute(
+            """
+            DELETE FROM stats AS s
+            USING jsonb_to_recordset(%(gone)s) AS g (
+                workflow text, project text, node text, hour_us bigint, status text, version text
+            )
+            WHERE s.shard = %(shard)s AND s.workflow = g.workflow AND s.project = g.project
+              AND s.node = g.node AND s.status = g.status
+              AND s.hour = to_timestamp(g.hour_us / 1000000) AND s.xmin::text = g.version
+            RETURNING g.hour_us
+            """,
+            {
+                "shard": shard,
+                "gone": Jsonb(
+                    [dict(zip(OldRollup._fields, each, strict=False)) for each in identities]
+                ),
+            },
+        ).fetchall()
+        rebuild_days(connection, shard, (hour_us for (hour_us,) in deleted))
+    return len(deleted)
+
+
+_OLD: Final = f"""
+    SELECT s.workflow, s.project, s.node, (extract(epoch FROM s.hour) * 1000000)::bigint, s.status,
+           s.xmin::text, s.n, s.n_timed, s.duration_min_us, s.duration_max_us, s.duration_sum_us,
+           s.input_tokens, s.output_tokens, s.cost_nano_usd, s.bins, s.bin_counts
+    FROM stats AS s {POLICIES.format("s")}
+    WHERE s.shard = %(shard)s AND {due("stats_days", "s.hour")} AND NOT EXISTS (
+        SELECT FROM runs AS r WHERE r.project = s.project
+          AND r.created_at >= s.hour AND r.created_at < s.hour + interval '1 hour'
+    )
+    LIMIT %(limit)s
+"""  # noqa: S608 - made of constants

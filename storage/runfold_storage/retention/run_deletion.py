@@ -1,0 +1,279 @@
+"""Deleting runs: rows, events and statistics go, and a tombstone keeps late events out.
+
+Invariant: rows, statistics and tombstone change in one transaction that holds the run's shard and
+raises its generation, so no batch that knew the run can be committed after it. The events, which
+nobody looks at behind a tombstone, go afterwards in portions of their own; until the last of them
+is gone the tombstone says so.
+
+Dies halfway: what was committed is deleted for good, and the next deletion, of whatever runs,
+takes away the events that were left (`purge`).
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from msgspec import Struct
+from sqlalchemy import ColumnElement, any_, bindparam, func, select, tuple_
+
+from runfold.crash_points import crash_point
+from runfold.protocol.ids import run_key
+from runfold.protocol.streams import shard_of
+from runfold_storage.checkpoints.positions import count_shards
+from runfold_storage.checkpoints.throttle import Pace, portions
+from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.jobs import Interrupted
+from runfold_storage.ledger.run_keys import may_be_run
+from runfold_storage.postgres.statements import execute, keep, query
+from runfold_storage.projections.batch_writer import write_images
+from runfold_storage.projections.row_store import delete_rows, read_rows
+from runfold_storage.records.rows import Batch
+from runfold_storage.rollups.deltas import Differences, add_whole
+from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_storage.rollups.store import drop_empty
+from runfold_storage.tables import runs
+
+PAGE_RUNS: Final = 10_000
+"""Runs that are looked up at a time."""
+PURGED_EVENTS: Final = 2_000
+"""Events that one transaction deletes at most."""
+
+Place = tuple[datetime, UUID]
+"""Where a run stands in the list: its first event, then its key."""
+
+
+class Deletion(Struct, frozen=True):
+    """Which runs are to be deleted: those of a filter, up to the newest at the time of asking.
+
+    `ended_before`: only runs that ended before; without an end their last sign of life counts.
+    """
+
+    filter: RunFilter
+    ended_before: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL over `runs`."""
+        found = self.filter.conditions()
+        if self.ended_before is not None:
+            end = func.coalesce(runs.c.finished_at, runs.c.seen_at)
+            # Implied, since the first event of a run is never later than its last.
+            found += [end < self.ended_before, runs.c.created_at < self.ended_before]
+        return found
+
+
+def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) -> int:
+    """How many runs are meant, counting no further than `most`."""
+    found = select(runs.c.run).where(*deletion.conditions()).limit(most).subquery()
+    row = execute(connection, select(func.count().label("n")).select_from(found)).fetchone()
+    assert row is not None
+    return int(row.n)
+
+
+def newest_place(connection: psycopg.Connection, deletion: Deletion) -> Place | None:
+    """The first run in the list that is meant: what comes before it came after the question."""
+    statement = select(runs.c.created_at, runs.c.run).where(*deletion.conditions())
+    ordered = statement.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(1)
+    found = execute(connection, ordered).fetchone()
+    return None if found is None else (found.created_at, found.run)
+
+
+def delete_run(connection: psycopg.Connection, run: str) -> bool:
+    """Delete one run; False if there is none. After `batches.prepare_session`."""
+    shards = count_shards(connection) if may_be_run(run) else 0
+    if not shards:
+        return False
+    shard = shard_of(run, shards)
+    gone = _bury(connection, shard, [run_key(run)], ())
+    purge(connection, shard, gone)
+    return bool(gone)
+
+
+def bury_archived(connection: psycopg.Connection, run: str) -> bool:
+    """A tombstone for a run that only the archive has; False where there is no such shard."""
+    shards = count_shards(connection)
+    if not shards:
+        return False
+    with connection.transaction():
+        shard = shard_of(run, shards)
+        if hold_shard(connection, shard) is None:
+            return False
+        connection.execute(
+            """
+            INSERT INTO tombstones (shard, run) VALUES (%s, %s)
+            ON CONFLICT (shard, run) DO UPDATE SET aged = false, deleted_at = now()
+            """,
+            (shard, run_key(run)),
+        )
+        change_behind(connection, shard, [run_key(run)], [run])
+    return True
+
+
+def delete_runs(
+    connection: psycopg.Connection,
+    deletion: Deletion,
+    *,
+    up_to: Place | None = None,
+    after: Place | None = None,
+    told: Callable[[int, Place | None], None] = lambda _, __: None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Delete the runs that are meant, from `up_to` (by default the newest) on, older and older.
+
+    `told` is given after each page how many went, and where the next one begins: its `after`.
+    Raises `Interrupted` once `stop` is set, after the step at hand, and `told` where to go on.
+    After `batches.prepare_session`.
+    """
+    stop = stop or threading.Event()
+    pace = Pace(connection, stop)
+    first = up_to or newest_place(connection, deletion)
+    deleted = 0
+    while first is not None:
+        page = _read_page(connection, deletion, first, after)
+        n = 0
+        for shard, its_runs in _by_shard(page):
+            for keys in pace.portions(its_runs):
+                with pace.holding():
+                    gone = _bury(connection, shard, keys, deletion.conditions())
+                n += len(gone)
+                with pace.working():
+                    purge(connection, shard, gone)
+                pace.rest()
+                if stop.is_set():
+                    told(n, after)
+                    raise Interrupted
+        deleted += n
+        if page:
+            after = (page[-1].created_at, page[-1].run)
+            told(n, after)
+        if len(page) < PAGE_RUNS:
+            break
+    purge_left(connection)
+    return deleted
+
+
+def _by_shard(page: Sequence[Any]) -> Iterator[tuple[int, list[tuple[UUID, int]]]]:
+    """Keys and numbers of rows; runs of one workflow and hour together, for they count together."""
+    by_shard: dict[int, list[Any]] = defaultdict(list)
+    for row in page:
+        by_shard[row.shard].append(row)
+    for shard, rows in by_shard.items():
+        rows.sort(key=lambda row: (row.project, row.workflow, row.created_at))
+        yield shard, [(row.run, 1 + row.nodes_total) for row in rows]
+
+
+def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> None:
+    """Delete the events of these runs, which are buried, in portions."""
+    if keys:
+        counted: list[tuple[UUID, int]] = connection.execute(
+            """
+            SELECT run, count(*) FROM events
+            WHERE shard = %s AND run = ANY(%s::uuid[]) GROUP BY run ORDER BY run
+            """,
+            (shard, list(keys)),
+        ).fetchall()
+        events = dict(counted)
+        for portion in portions(counted, lambda: PURGED_EVENTS):
+            if events[portion[0]] > PURGED_EVENTS:  # then it is one run
+                while _purge_some(connection, shard, portion[0]):
+                    pass
+            connection.execute(
+                "DELETE FROM events WHERE shard = %s AND run = ANY(%s::uuid[])", (shard, portion)
+            )
+        connection.execute(
+            """
+            UPDATE tombstones SET events_left = false
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND events_left
+            """,
+            (shard, list(keys)),
+        )
+
+
+def purge_left(connection: psycopg.Connection, limit: int = 1000) -> int:
+    """The same for runs whose deletion was killed before; returns how many there were."""
+    left: dict[int, list[UUID]] = defaultdict(list)
+    for shard, run in connection.execute(
+        "SELECT shard, run FROM tombstones WHERE events_left ORDER BY shard, run LIMIT %s", (limit,)
+    ):
+        left[shard].append(run)
+    for shard, keys in left.items():
+        purge(connection, shard, keys)
+    return sum(map(len, left.values()))
+
+
+def _read_page(
+    connection: psycopg.Connection, deletion: Deletion, first: Place, after: Place | None
+) -> list[Any]:
+    key = tuple_(runs.c.created_at, runs.c.run)
+    place: Any = tuple_(*(first if after is None else after))
+    statement = (
+        select(
+            *(runs.c.shard, runs.c.run, runs.c.created_at, runs.c.nodes_total),
+            *(runs.c.project, runs.c.workflow),
+        )
+        .where(*deletion.conditions(), key <= place if after is None else key < place)
+        .order_by(runs.c.created_at.desc(), runs.c.run.desc())
+        .limit(PAGE_RUNS)
+    )
+    return execute(connection, statement).fetchall()
+
+
+def _bury(
+    connection: psycopg.Connection,
+    shard: int,
+    keys: Sequence[UUID],
+    conditions: Sequence[ColumnElement[bool]],
+) -> list[UUID]:
+    """Take away rows and statistics of those that (still) are as meant, and leave tombstones."""
+    statement = keep(
+        select(runs.c.run, runs.c.feed_seq).where(
+            runs.c.shard == shard, runs.c.run == any_(bindparam("keys", required=True)), *conditions
+        )
+    )
+    # Before the lock: all but those that change until then need not be read while the fold waits.
+    seen = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
+    stored = read_rows(connection, shard, [run.bytes for run in seen])
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return []
+        meant = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
+        if not meant:
+            return []
+        changed = [run.bytes for run, feed_seq in meant.items() if seen.get(run) != feed_seq]
+        if changed:
+            stored |= read_rows(connection, shard, changed)
+        gone = [run.bytes for run in meant]
+        stats: Differences = {}
+        for key in gone:
+            add_whole(stats, stored[key].row, stored[key].nodes.values(), -1)
+        connection.execute(
+            """
+            INSERT INTO tombstones (shard, run, events_left)
+            SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
+            ON CONFLICT (shard, run) DO UPDATE SET events_left = true, aged = false
+            """,
+            (shard, list(meant)),
+        )
+        deleted = delete_rows(connection, shard, gone)
+        write_images(connection, Batch(advances=[], stats=stats))
+        drop_empty(connection, stats)
+        change_behind(connection, shard, *zip(*deleted, strict=True))
+        crash_point("before_deletion_commit")
+    crash_point("after_deletion_commit")
+    return list(meant)
+
+
+def _purge_some(connection: psycopg.Connection, shard: int, run: UUID) -> int:
+    cursor = connection.execute(
+        """
+        DELETE FROM events WHERE shard = %(shard)s AND run = %(run)s AND id < (
+            SELECT id FROM events WHERE shard = %(shard)s AND run = %(run)s
+            ORDER BY id LIMIT 1 OFFSET %(most)s
+        )
+        """,
+        {"shard": shard, "run": run, "most": PURGED_EVENTS},
+    )
+    return cursor.rowcount

@@ -1,0 +1,1 @@
+"""Statistics as differences, and how they are added, recomputed and checked."""

@@ -1,0 +1,248 @@
+"""Rollups as they should be: added up from the rows, to be compared with `stats` and to replace it.
+
+Whoever replaces rollups holds their shard (`positions.hold_shard`), for then nobody else writes
+rows or differences of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from runfold.protocol.codec import to_datetime
+from runfold_storage.records.encoding import STATS_FIELDS
+from runfold_storage.records.rollup import NO_FIGURES, Figures, StatsKey
+
+from .deltas import HOUR_US, Differences
+from .store import rebuild_days
+
+Rollups = dict[StatsKey, Figures]
+
+
+class Span(NamedTuple):
+    """Whole hours `first_us` ≤ hour < `end_us`, of one shard or all, one workflow or all, …"""
+
+    first_us: int
+    end_us: int
+    shard: int | None = None
+    workflow: str | None = None
+    project: str | None = None
+
+
+def hours_with_runs(connection: psycopg.Connection) -> list[tuple[int, int]]:
+    """Every hour that counts something, or should, and how many runs began in it; in order."""
+    rows = connection.execute(
+        """
+        SELECT hour, sum(runs)::bigint
+        FROM (
+            SELECT (extract(epoch FROM hour) * 1000000)::bigint AS hour, 0 AS runs
+            FROM stats GROUP BY 1
+            UNION ALL
+            SELECT (floor(extract(epoch FROM created_at) / 3600) * 3600000000)::bigint, count(*)
+            FROM runs GROUP BY 1
+        ) AS known
+        GROUP BY hour ORDER BY hour
+        """
+    )
+    return rows.fetchall()
+
+
+def add_up(connection: psycopg.Connection, span: Span, without: Sequence[bytes] = ()) -> Rollups:
+    """What the rows sum up to, leaving out some runs; in a transaction."""
+    rollups: Rollups = {}
+    parameters = {
+        **_parameters(span),
+        "without": [UUID(bytes=key) for key in without],
+    }
+    with connection.cursor(name="add_up") as cursor:  # as many rows as there are durations
+        cursor.itersize = 5000
+        cursor.execute(_ADD_UP, parameters)
+        for workflow, project, node, hour_us, status, shard, duration_us, n, *sums in cursor:
+            key = StatsKey(workflow, project, node, hour_us, status, shard)
+            figures = rollups.get(key)
+            if figures is None:
+                figures = rollups[key] = Figures()
+            figures.n += n
+            figures.input_tokens += int(sums[0])
+            figures.output_tokens += int(sums[1])
+            figures.cost_nano_usd += int(sums[2])
+            if duration_us is not None:
+                figures.add_duration(duration_us, n)
+    return rollups
+
+
+def add_differences(rollups: Rollups, differences: Differences) -> None:
+    """Count rows that were left out; nothing is taken back."""
+    for key, difference in differences.items():
+        figures = rollups.setdefault(key, Figures())
+        figures.n += difference.n
+        figures.input_tokens += difference.input_tokens
+        figures.output_tokens += difference.output_tokens
+        figures.cost_nano_usd += difference.cost_nano_usd
+        for duration_us, count in difference.durations.items():
+            figures.add_duration(duration_us, count)
+
+
+def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Differences) -> None:
+    """Take out what counts in hours that cannot be added up any more."""
+    rows = connection.execute(
+        """
+        SELECT project, (extract(epoch FROM hour) * 1000000)::bigint FROM aged_hours
+        WHERE hour >= %(first)s AND hour < %(end)s
+        """,
+        _parameters(span),
+    )
+    aged = set(rows.fetchall())
+    for key in [key for key in differences if (key.project, key.hour_us) in aged]:
+        del differences[key]
+
+
+def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
+    """What `stats` says with what is not merged yet; what counts nothing is left out."""
+    rollups: Rollups = {}
+    for (
+        *key,
+        bins,
+        counts,
+        n,
+        timed,
+        least,
+        most,
+        total,
+        tokens_in,
+        tokens_out,
+        cost,
+    ) in connection.execute(_READ, _parameters(span)):
+        histogram: Counter[int] = Counter()
+        for index, count in zip(bins, counts, strict=True):
+            histogram[index] += count
+        figures = Figures(
+            int(n), int(timed), least, most,
+            int(total), int(tokens_in), int(tokens_out), int(cost),
+            {index: count for index, count in histogram.items() if count},
+        )  # fmt: skip
+        if figures != NO_FIGURES:
+            rollups[StatsKey(*key)] = figures
+    return rollups
+
+
+def replace_rollups(
+    connection: psycopg.Connection, rollups: Mapping[StatsKey, Figures | None]
+) -> None:
+    """Put these in the place of what is there; None takes a row away."""
+    keys = list(rollups)
+    connection.execute(
+        """
+        DELETE FROM stats AS s
+        USING unnest(
+            %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::smallint[]
+        ) AS gone (workflow, project, node, hour, status, shard)
+        WHERE s.workflow = gone.workflow AND s.project = gone.project AND s.node = gone.node
+          AND s.hour = gone.hour AND s.status = gone.status AND s.shard = gone.shard
+        """,
+        [
+            [key.workflow for key in keys],
+            [key.project for key in keys],
+            [key.node for key in keys],
+            [to_datetime(key.hour_us) for key in keys],
+            [key.status for key in keys],
+            [key.shard for key in keys],
+        ],
+    )
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO stats (
+                workflow, project, node, hour, status, shard, n, n_timed, duration_min_us,
+                duration_max_us, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
+                bins, bin_counts
+            ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [_as_row(key, figures) for key, figures in rollups.items() if figures is not None],
+        )
+    for shard in {key.shard for key in keys}:
+        rebuild_days(connection, shard, (key.hour_us for key in keys if key.shard == shard))
+
+
+def _as_row(key: StatsKey, figures: Figures) -> tuple[object, ...]:
+    return (
+        key.workflow, key.project, key.node, to_datetime(key.hour_us), key.status, key.shard,
+        figures.n, figures.n_timed, figures.duration_min_us, figures.duration_max_us,
+        figures.duration_sum_us, figures.input_tokens, figures.output_tokens,
+        figures.cost_nano_usd, list(figures.bins), list(figures.bins.values()),
+    )  # fmt: skip
+
+
+def spans_of(keys: Iterable[StatsKey]) -> list[Span]:
+    """What has to be added up to know these rollups, and no more."""
+    return sorted(
+        {
+            Span(key.hour_us, key.hour_us + HOUR_US, key.shard, key.workflow, key.project)
+            for key in keys
+        }
+    )
+
+
+def _parameters(span: Span) -> dict[str, object]:
+    return {
+        "first": to_datetime(span.first_us),
+        "end": _time(span.end_us),
+        "shard": span.shard,
+        "workflow": span.workflow,
+        "project": span.project,
+    }
+
+
+def _time(us: int) -> datetime:
+    try:
+        return to_datetime(us)
+    except (OverflowError, ValueError):  # behind the last hour of the calendar
+        return datetime.max.replace(tzinfo=to_datetime(0).tzinfo)
+
+
+_OF_SPAN: Final = """
+    (%(shard)s::smallint IS NULL OR {0}.shard = %(shard)s)
+    AND (%(workflow)s::text IS NULL OR {0}.workflow = %(workflow)s)
+    AND (%(project)s::text IS NULL OR {0}.project = %(project)s)
+    AND NOT EXISTS (
+        SELECT FROM aged_hours AS a WHERE a.project = {0}.project AND a.hour = {1}
+    )
+"""
+"""Hours of which retention has taken rows away are left out: they cannot be added up again."""
+_OF_RUNS: Final = (
+    "r.created_at >= %(first)s AND r.created_at < %(end)s AND r.shard >= 0"
+    " AND r.run <> ALL(%(without)s::uuid[]) AND "
+    + _OF_SPAN.format("r", "to_timestamp(floor(extract(epoch FROM r.created_at) / 3600) * 3600)")
+)
+_HOUR: Final = "(floor(extract(epoch FROM r.created_at) / 3600) * 3600000000)::bigint"
+
+_ADD_UP: Final = f"""
+    SELECT r.workflow, r.project, '', {_HOUR}, r.status, r.shard, r.duration_us, count(*),
+           sum(r.input_tokens), sum(r.output_tokens), sum(r.cost_nano_usd)
+    FROM runs AS r WHERE {_OF_RUNS}
+    GROUP BY 1, 2, 4, 5, 6, 7
+    UNION ALL
+    SELECT r.workflow, r.project, n.name, {_HOUR}, n.status, r.shard, n.duration_us, count(*),
+           sum(n.input_tokens), sum(n.output_tokens), sum(n.cost_nano_usd)
+    FROM runs AS r JOIN nodes AS n ON n.shard = r.shard AND n.run = r.run
+    WHERE {_OF_RUNS}
+    GROUP BY 1, 2, 3, 4, 5, 6, 7
+"""  # noqa: S608 - made of constants
+
+_READ: Final = f"""
+    SELECT workflow, project, node, (extract(epoch FROM hour) * 1000000)::bigint, status, shard,
+           runfold_concatenated(bins), runfold_concatenated(bin_counts), sum(n), sum(n_timed),
+           min(duration_min_us), max(duration_max_us), sum(duration_sum_us),
+           sum(input_tokens), sum(output_tokens), sum(cost_nano_usd)
+    FROM (
+        SELECT * FROM unmerged_stats
+        UNION ALL
+        SELECT {", ".join(STATS_FIELDS)} FROM stats
+    ) AS s
+    WHERE s.hour >= %(first)s AND s.hour < %(end)s AND s.shard >= 0
+      AND {_OF_SPAN.format("s", "s.hour")}
+    GROUP BY workflow, project, node, hour, status, shard
+"""  # noqa: S608 - made of constants

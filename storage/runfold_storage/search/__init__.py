@@ -1,0 +1,1 @@
+"""The search index, its upkeep and its lookups."""

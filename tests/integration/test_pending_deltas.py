@@ -1,0 +1,219 @@
+"""Differences that wait to be merged are read all the same, and merged exactly once."""
+
+import random
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+from deliveries import framed, interleaved
+from oracle import project
+from rebuilds import differences
+from runfold.protocol.events import MAX_NAME
+from runfold_storage.history import History
+from runfold_storage.postgres import connections
+from runfold_storage.projections import batch_encoding
+from runfold_storage.retention.run_deletion import delete_run
+from runfold_storage.rollups.daily_check import find_wrong_days
+from runfold_storage.rollups.pending_deltas import merge_differences, merge_shards, waiting_shards
+from runfold_storage.rollups.shard_lock import hold_shard
+from runfold_workers.consumer.committer import Committer
+from runfold_workers.fold.frame_decoder import StreamEntry
+from tables import count, dead_letters, merge, read_projection
+from told import SHARDS, event, fold, whole_run
+
+RUNS = [
+    *whole_run("a", 0, 3, workflow="v", project="p"),
+    *whole_run("b", 86_400, 50, "failed", workflow="v", project="q"),
+    event("started", "c", 90_000, workflow="w", project="p"),
+]
+
+
+def answers(history: History) -> list[Any]:
+    """All that is read from rollups."""
+    stats = [
+        history.stats(bucket=bucket, group_by=group_by, tz=tz)
+        for bucket in (None, "hour", "day", "month")
+        for group_by in (None, "workflow", "project", "status", "node")
+        for tz in ("UTC", "Asia/Kolkata")
+    ]
+    lists = [
+        history.runs(**filters)
+        for filters in (
+            {},
+            {"project": "p"},
+            {"workflow": "v"},
+            {"status": "running"},
+            {"status": "completed", "project": "p"},
+        )
+    ]
+    return [
+        [(one.total, one.duration_ms, one.buckets, one.groups) for one in stats],
+        [(one.total, one.runs) for one in lists],
+        history.workflows().workflows,
+        history.workflows(project="p").workflows,
+    ]
+
+
+def test_what_waits_is_told(migrated_url: str, database: psycopg.Connection) -> None:
+    """Every answer is the same before and after, whoever has asked before."""
+    fold(migrated_url, RUNS[:3])
+    with History(migrated_url) as history:
+        before = answers(history)
+        fold(migrated_url, RUNS[3:], is_merged=False)
+        assert count(database, "unmerged_stats") > 0
+        told = answers(history)
+        assert told != before
+        assert differences(database) == []
+        merge(database)
+        assert count(database, "unmerged_stats") == count(database, "stats_differences") == 0
+        assert answers(history) == told
+    with History(migrated_url) as other:
+        assert answers(other) == told
+    assert find_wrong_days(database) == []
+
+
+def test_a_large_batch_after_small_ones(
+    migrated_url: str, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes from a status may be what has not been merged yet."""
+    fold(migrated_url, [*RUNS, event("node_started", "c", 90_001, node="n")], is_merged=False)
+    monkeypatch.setattr(batch_encoding, "SMALL", 1)
+    ended = [event("node_finished", "c", 90_002, node="n"), event("completed", "c", 90_003)]
+    fold(migrated_url, ended, is_merged=False)
+    assert waiting_shards(database)
+    with History(migrated_url) as history:
+        told = answers(history)
+        assert history.runs(status="running").total.value == 0
+        assert history.stats(bucket="hour").total == 3
+        merge(database)
+        assert answers(history) == told
+    assert database.execute("SELECT count(*) FROM stats WHERE n < 0").fetchone() == (0,)
+
+
+def test_a_workflow_that_gets_its_name(migrated_url: str, database: psycopg.Connection) -> None:
+    """The one that it was counted in is there no longer, before that is merged or after."""
+    fold(migrated_url, [event("annotated", "late", 0, tags={"a": "b"})])
+    fold(migrated_url, [event("started", "late", 1, workflow="named")], is_merged=False)
+    assert waiting_shards(database)
+    with History(migrated_url) as history:
+        told = history.workflows().workflows
+        assert [one.workflow for one in told] == ["named"]
+        merge(database)
+        assert history.workflows().workflows == told
+
+
+def test_an_old_snapshot_is_told_what_was_then(
+    migrated_url: str, database: psycopg.Connection
+) -> None:
+    """Merging takes nothing away from who has begun to read, and gives nothing twice."""
+    fold(migrated_url, RUNS, is_merged=False)
+    total = "SELECT sum(total)::int FROM hourly_stats WHERE node IS NULL"
+    with connections.connect(migrated_url) as old:
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert old.execute(total).fetchone() == (3,)
+        merge(database)
+        assert count(database, "unmerged_stats") == 0
+        assert old.execute(total).fetchone() == (3,)
+        fold(migrated_url, whole_run("d", 5), is_merged=False)
+        assert database.execute(total).fetchone() == (4,)
+
+
+def test_who_holds_a_shard_finds_it_merged(migrated_url: str, database: psycopg.Connection) -> None:
+    """And keeps others from merging it until the end of the transaction; nobody waits."""
+    fold(migrated_url, RUNS, is_merged=False)
+    waiting = waiting_shards(database)
+    assert waiting
+    with connections.connect(migrated_url, autocommit=True) as other:
+        for shard in waiting:
+            with database.transaction(force_rollback=True):
+                assert hold_shard(database, shard) is not None
+                assert shard not in waiting_shards(database)
+                merge_differences(other, shard)
+            assert shard in waiting_shards(database)
+    assert waiting_shards(database) == waiting
+
+
+@pytest.mark.usefixtures("deployment")
+def test_a_deleted_run_takes_back_what_waits(
+    migrated_url: str, database: psycopg.Connection
+) -> None:
+    """Nothing of it is counted, before its differences are merged or after."""
+    fold(migrated_url, RUNS, is_merged=False)
+    for run in "abc":
+        assert delete_run(database, run)
+    assert read_projection(database).stats == {}
+    merge(database)
+    assert (count(database, "stats"), count(database, "stats_days")) == (0, 0)
+
+
+def test_the_longest_names_can_be_merged(migrated_url: str, database: psycopg.Connection) -> None:
+    """What a batch could append, a rollup has room for: merging has nobody to put the blame on."""
+    names = random.Random(1)
+
+    def longest() -> str:
+        return "".join(chr(names.randrange(0x10000, 0x1F000)) for _ in range(MAX_NAME))
+
+    run = {"workflow": longest(), "project": longest()}
+    told = [event("started", "a", 0, **run), event("node_started", "a", 1, node=longest())]
+    fold(migrated_url, told, is_merged=False)
+    assert dead_letters(database) == []
+    merge(database)
+    with History(migrated_url) as history:
+        assert history.stats(workflow=run["workflow"]).running == 1
+    assert differences(database) == []
+
+
+@pytest.mark.usefixtures("deployment")
+def test_merging_beside_the_fold_and_corrections(
+    migrated_url: str, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that append and ones that do not, mergers that race, and shards that are held.
+
+    Every difference counts once, and nobody waits in a circle.
+    """
+    monkeypatch.setattr(batch_encoding, "SMALL", 30)
+    chance = random.Random(7)
+    events = interleaved(random.Random(6), 2000)
+    frames = [
+        StreamEntry(shard, f"{number}-0", fields)
+        for number, (shard, fields) in enumerate(framed(events, size=4), 1)
+    ]
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def again(merge_one: Any) -> None:
+        try:
+            with connections.connect(migrated_url, autocommit=True) as connection:
+                while not stop.is_set():
+                    for shard in range(SHARDS):
+                        merge_one(connection, shard)
+        except BaseException as error:
+            failures.append(error)
+
+    def held(connection: psycopg.Connection, shard: int) -> None:
+        with connection.transaction():
+            merge_shards(connection, [shard])
+
+    mergers = (merge_differences, merge_differences, held)
+    threads = [threading.Thread(target=again, args=[one]) for one in mergers]
+    for thread in threads:
+        thread.start()
+    try:
+        with connections.connect(migrated_url, autocommit=True) as connection:
+            committer = Committer(connection)
+            committer.own(range(SHARDS))
+            while frames:
+                length = chance.choice([1, 1, 1, 15])
+                committer.commit(frames[:length])
+                del frames[:length]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert failures == []
+    assert read_projection(database).stats == project(events, SHARDS).stats
+    merge(database)
+    assert read_projection(database).stats == project(events, SHARDS).stats
+    assert find_wrong_days(database) == []

@@ -1,0 +1,96 @@
+"""What Python says of a row that is at hand is what SQL says of the row that is stored."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import select
+
+from oracle import project
+from runfold_storage.filters.row_matcher import match_of
+from runfold_storage.filters.run_filter import BOUNDS, EQUAL, RunFilter
+from runfold_storage.postgres.statements import execute
+from runfold_storage.projections import batch_writer
+from runfold_storage.records.rows import Batch, RunRow
+from runfold_storage.tables import runs
+
+pytestmark = pytest.mark.usefixtures("deployment")
+
+NOON = datetime(2026, 11, 21, 12, 0, 0, 1, tzinfo=UTC)
+NOON_US = int(NOON.timestamp()) * 1_000_000 + 1
+[PLAIN] = project(
+    [{"type": "queued", "run": "plain", "id": 0, "at_us": NOON_US, "workflow": "w"}], shards=1
+).runs.values()
+ROWS = [
+    PLAIN,
+    PLAIN._replace(project="p", workflow="W", status="running", started_us=NOON_US),
+    PLAIN._replace(status="completed", started_us=NOON_US + 1, duration_us=0, tags={}),
+    PLAIN._replace(status="lost", started_us=NOON_US - 1, tags={"env": "prod", "a": "1"}),
+    PLAIN._replace(status="failed", duration_us=2**40, error_type="E", error_message="no"),
+    PLAIN._replace(trigger_type="cron", user="ünal", session="s", parent_run="plain"),
+    PLAIN._replace(trigger_type="", user="ünal ", cost_nano_usd=2**40, tags={"env": "Prod"}),
+    PLAIN._replace(cost_nano_usd=-1, duration_us=1, tags={"ключ": '"\\', "env": ""}),
+]
+ROWS = [row._replace(run=bytes([number]) * 16) for number, row in enumerate(ROWS)]
+
+VALUES: dict[str, list[Any]] = {
+    "project": ["p", "default"],
+    "workflow": ["w", "W"],
+    "statuses": [("lost",), ("completed", "failed")],
+    "trigger": ["cron", ""],
+    "user": ["ünal", "ünal "],
+    "session": ["s"],
+    "tags": [(("env", "prod"),), (("a", "1"), ("env", "prod")), (("env", ""),), (("ключ", '"\\'),)],
+    "started_after": [NOON, NOON + timedelta(microseconds=1)],
+    "started_before": [NOON, NOON + timedelta(microseconds=1)],
+    "min_duration_us": [0, 1],
+    "max_duration_us": [0, 2**40],
+    "min_cost_nano_usd": [0, 2**40],
+    "max_cost_nano_usd": [-1, 0],
+    "error_type": ["E", "e"],
+    "parent_run": ["plain"],
+}
+ONLY_SQL = {"fingerprint", "q", "payload"}
+
+
+def test_every_field_of_a_filter_is_asked_for() -> None:
+    """One that is new has to be told here, or left to SQL."""
+    assert set(RunFilter.__struct_fields__) == VALUES.keys() | ONLY_SQL
+    assert set(EQUAL) | set(BOUNDS) | {"statuses", "tags", "q", "payload"} == (
+        VALUES.keys() | ONLY_SQL
+    )
+
+
+@pytest.mark.parametrize("name", sorted(ONLY_SQL))
+def test_what_only_sql_can_tell(name: str) -> None:
+    """Also beside what both can."""
+    given: dict[str, Any] = {name: "x", "project": "p"}
+    assert match_of(RunFilter(**given)) is None
+
+
+def test_both_say_the_same(database: psycopg.Connection) -> None:
+    """Of every row, for each value alone and for any two together."""
+    batch_writer.write_images(
+        database, Batch(advances=[], new_runs=[(row, n) for n, row in enumerate(ROWS, 1)])
+    )
+    single = [{name: value} for name, values in VALUES.items() for value in values]
+    pairs = [one | other for one, other in combinations(single, 2) if not one.keys() & other.keys()]
+    found = 0
+    for given in [{}, *single, *pairs]:
+        wanted = RunFilter(**given)
+        match = match_of(wanted)
+        assert match is not None
+        stored = execute(database, select(runs.c.run).where(*wanted.conditions()))
+        own = {row.run for row in ROWS if match(row)}
+        assert own == {row.run.bytes for row in stored}, given
+        found += len(own)
+    assert found > len(pairs) / 2  # not that nothing is ever found
+
+
+def test_a_row_says_its_times_as_the_tables_do() -> None:
+    """To the microsecond."""
+    row: RunRow = ROWS[2]._replace(queued_us=None, finished_us=NOON_US)
+    assert (row.queued_at, row.started_at) == (None, NOON + timedelta(microseconds=1))
+    assert row.finished_at == NOON

@@ -1,0 +1,35 @@
+"""The listening address of the API."""
+
+import asyncio
+import socket
+
+from runfold_api.server import bind, url_of
+
+
+def test_answers_are_not_held_back() -> None:
+    """A connection has TCP_NODELAY: else each answer waits 40 ms for the client's delayed ACK."""
+
+    async def delay_is_off() -> bool:
+        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            found.set_result(bool(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+            await writer.wait_closed()
+
+        with bind(port=0) as listener:
+            async with await asyncio.start_server(look, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                result = await found
+                writer.close()
+                await writer.wait_closed()
+        return result
+
+    assert asyncio.run(delay_is_off())
+
+
+def test_a_free_port() -> None:
+    """Port 0 takes one that is free, and the URL tells which."""
+    with bind(port=0) as listener:
+        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"

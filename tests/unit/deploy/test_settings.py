@@ -1,0 +1,122 @@
+"""The settings of the command line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from runfold import settings as sdk_settings
+from runfold.errors import SettingInvalid
+from runfold_stack.settings import SETTINGS, Settings, read_settings
+from runfold_storage.checkpoints.liveness_limits import Limit, Limits
+
+README = Path(__file__).parents[3] / "deploy" / "README.md"
+
+
+def test_without_variables_there_are_defaults() -> None:
+    """Nothing needs to be set."""
+    settings = read_settings({}, as_root=True)
+    spool_dir = Path("~/.local/state/runfold/spool").expanduser()
+    assert settings == Settings(home=Path("/var/lib/runfold"), spool_dir=spool_dir)
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    """As shells and compose files write it."""
+    empty = {setting.name: " " for setting in SETTINGS}
+    assert read_settings(empty, as_root=True) == read_settings({}, as_root=True)
+
+
+def test_variables_are_read() -> None:
+    """Each variable arrives in its field."""
+    settings = read_settings(
+        {
+            "RUNFOLD_REDIS_URL": "redis://r:6379/1",
+            "RUNFOLD_DATABASE_URL": "postgresql://u:p@d/x",
+            "RUNFOLD_SHARDS": "16",
+            "RUNFOLD_HOME": "/srv/runfold",
+            "RUNFOLD_PROJECT": "acme",
+            "RUNFOLD_WORKERS": "2",
+            "RUNFOLD_API_HOST": "0.0.0.0",
+            "RUNFOLD_API_PORT": "9000",
+            "RUNFOLD_API_URL": "https://runfold.example/",
+            "RUNFOLD_METRICS_HOST": "::",
+            "RUNFOLD_METRICS_PORT": "0",
+            "RUNFOLD_LOST_AFTER_S": "600, nightly=86400,a=b=0",
+            "RUNFOLD_LOST_QUEUED_AFTER_S": "acme=0.5",
+            "RUNFOLD_LOG_LEVEL": "WARNING",
+            "RUNFOLD_REDACT_KEYS": "iban, -cookie",
+            "RUNFOLD_MAX_FUTURE_S": "3600",
+            "RUNFOLD_SPOOL_DIR": "/srv/spool",
+            "RUNFOLD_SPOOL_BYTES": "2000000",
+        },
+        as_root=False,
+    )
+    assert settings == Settings(
+        home=Path("/srv/runfold"),
+        redis_url="redis://r:6379/1",
+        database_url="postgresql://u:p@d/x",
+        shards=16,
+        project="acme",
+        workers=2,
+        api_host="0.0.0.0",
+        api_port=9000,
+        api_url="https://runfold.example",
+        metrics_host="::",
+        metrics_port=0,
+        limits=Limits(
+            running=Limit(600, {"nightly": 86_400, "a=b": 0}),
+            queued=Limit(86_400, {"acme": 0.5}),
+        ),
+        redact_keys=("iban", "-cookie"),
+        max_future_s=3600,
+        log_level="warning",
+        spool_dir=Path("/srv/spool"),
+        spool_bytes=2_000_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RUNFOLD_REDIS_URL", "http://x"),
+        ("RUNFOLD_DATABASE_URL", "mysql://x"),
+        ("RUNFOLD_SHARDS", "0"),
+        ("RUNFOLD_SHARDS", "²"),
+        ("RUNFOLD_WORKERS", "-1"),
+        ("RUNFOLD_API_PORT", "65536"),
+        ("RUNFOLD_API_URL", "localhost:8420"),
+        ("RUNFOLD_METRICS_PORT", "-1"),
+        ("RUNFOLD_SPOOL_BYTES", "1 GB"),
+        ("RUNFOLD_LOST_AFTER_S", "1h"),
+        ("RUNFOLD_LOST_AFTER_S", "3600,nan"),
+        ("RUNFOLD_LOST_QUEUED_AFTER_S", "acme"),
+        ("RUNFOLD_LOG_LEVEL", "loud"),
+        ("RUNFOLD_PROJECT", "x" * 201),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused(name: str, value: str) -> None:
+    """The error names the variable."""
+    with pytest.raises(SettingInvalid, match=name):
+        read_settings({name: value}, as_root=True)
+
+
+def test_an_error_does_not_show_a_password() -> None:
+    """A URL is not repeated with what it hides."""
+    with pytest.raises(SettingInvalid) as caught:
+        read_settings({"RUNFOLD_DATABASE_URL": "mysql://u:hunter2@d/x"}, as_root=True)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_readme_has_every_setting() -> None:
+    """Name, default and meaning stand in the README's table, and nothing else does."""
+    rows = re.findall(r"^\| `(RUNFOLD_\w+)` \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
+    assert rows == [(s.name, s.default, s.meaning) for s in SETTINGS]
+
+
+def test_the_first_page_lists_every_setting() -> None:
+    """The table of the README has those of the command line and those of the SDK."""
+    text = (README.parents[1] / "README.md").read_text()
+    listed = re.findall(r"^\| `(RUNFOLD_\w+)` \|", text, re.MULTILINE)
+    of_sdk = {sdk_settings.variable(name) for name in sdk_settings.Settings.__struct_fields__}
+    assert set(listed) == {setting.name for setting in SETTINGS} | of_sdk
+    assert len(listed) == len(set(listed))

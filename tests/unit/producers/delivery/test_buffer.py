@@ -1,0 +1,318 @@
+"""The bounded memory between the runners' threads and the flusher."""
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from runfold import Heartbeat
+from runfold.delivery import buffer
+from runfold.delivery.buffer import Barrier, Buffer
+from runfold.serialization.event_cleanup import Unsealed
+from runfold.settings import Backpressure
+
+
+def item(number: int = 0, size: int = 10) -> Unsealed:
+    return (Heartbeat(), "r", number, 0, size, True)
+
+
+def make(max_events: int, max_bytes: int) -> Buffer:
+    """A buffer whose flusher needs no waking."""
+    buffer = Buffer(max_events, max_bytes, lambda: None)
+    buffer.alert = False
+    return buffer
+
+
+def numbers(taken: list[Unsealed | Barrier]) -> list[int]:
+    return [one[2] for one in taken if not isinstance(one, Barrier)]
+
+
+def test_items_come_out_in_order() -> None:
+    """First in, first out, at most as many as were asked for."""
+    buffer = make(10, 1000)
+    for number in range(5):
+        assert buffer.put(item(number))
+    assert numbers(buffer.take(3)) == [0, 1, 2]
+    assert numbers(buffer.take(3)) == [3, 4]
+
+
+def test_the_newest_is_refused_when_there_are_too_many() -> None:
+    """What was accepted was promised; what comes too late is counted."""
+    buffer = make(2, 1000)
+    assert [buffer.put(item(number)) for number in range(3)] == [True, True, False]
+    assert (buffer.dropped, numbers(buffer.take(9))) == (1, [0, 1])
+
+
+def test_the_newest_is_refused_when_there_are_too_many_bytes() -> None:
+    """A few large events fill the buffer as many small ones do."""
+    buffer = make(100, 25)
+    assert [buffer.put(item(size=10)) for _ in range(3)] == [True, True, False]
+    assert not buffer.put(item(size=6))
+    assert buffer.put(item(size=5))
+
+
+def test_taken_items_count_until_they_are_released() -> None:
+    """Memory is bounded over what waits and what is on its way together."""
+    buffer = make(2, 1000)
+    buffer.put(item())
+    buffer.put(item())
+    buffer.take(2)
+    assert (buffer.pending, buffer.put(item())) == (2, False)
+    buffer.release(1, 10)
+    assert (buffer.pending, buffer.put(item())) == (1, True)
+
+
+def test_several_are_accepted_together_or_not_at_all() -> None:
+    """Half an execution would look like one that is lost."""
+    buffer = make(3, 1000)
+    assert buffer.put_all([item(0), item(1)])
+    assert not buffer.put_all([item(2), item(3)])
+    assert (buffer.pending, buffer.dropped) == (2, 2)
+
+
+def test_a_closed_buffer_has_no_room() -> None:
+    """After the end everything is refused, and counted."""
+    buffer = make(3, 1000)
+    buffer.close()
+    assert not buffer.put(item())
+    assert buffer.dropped == 1
+
+
+def test_a_barrier_stands_between_before_and_after() -> None:
+    """It comes out after everything that was put before it."""
+    buffer = make(10, 1000)
+    buffer.put(item(0))
+    barrier = buffer.put_barrier()
+    buffer.put(item(1))
+    taken = buffer.take(10)
+    assert taken[1] is barrier
+    assert numbers(taken) == [0, 1]
+
+
+def test_a_withdrawn_barrier_leaves_nothing_behind() -> None:
+    """Flushing in vain again and again does not fill the buffer."""
+    buffer = make(10, 1000)
+    buffer.put(item())
+    for _ in range(100):
+        buffer.withdraw(buffer.put_barrier())
+    assert buffer.pending == 1
+
+
+def test_a_barrier_that_is_gone_can_be_withdrawn() -> None:
+    """The flusher may take it at the very moment its caller gives up."""
+    buffer = make(10, 1000)
+    barrier = buffer.put_barrier()
+    buffer.take(1)
+    buffer.withdraw(barrier)
+    assert barrier.reached.is_set()
+
+
+@pytest.mark.parametrize("way", ["put", "put_all", "refused"])
+def test_the_alarm_sounds_only_while_it_is_set(way: str) -> None:
+    """A flusher that looks by itself costs its runner no wake-up; one that sleeps is woken."""
+    alarms: list[int] = []
+    buffer = Buffer(0 if way == "refused" else 10, 1000, lambda: alarms.append(1))
+    buffer.alert = False
+    put = (lambda: buffer.put_all([item()])) if way == "put_all" else (lambda: buffer.put(item()))
+    put()
+    assert alarms == []
+    buffer.alert = True
+    put()
+    assert alarms == [1]
+
+
+@pytest.mark.parametrize("wake", ["put_barrier", "ring"])
+def test_a_sleeper_is_woken(wake: str) -> None:
+    """Each way of asking for attention ends a wait without a time limit."""
+    buffer = make(10, 1000)
+    sleeper = threading.Thread(target=buffer.wait, args=(None,))
+    sleeper.start()
+    getattr(buffer, wake)()
+    sleeper.join(10)
+    assert not sleeper.is_alive()
+
+
+def test_many_threads_lose_nothing() -> None:
+    """What `put` accepted from any thread comes out once, in that thread's order."""
+    buffer = make(100_000, 10**9)
+    threads = [
+        threading.Thread(target=lambda t=t: [buffer.put(item(t * 10_000 + n)) for n in range(5000)])
+        for t in range(4)
+    ]
+    taken: list[int] = []
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) or buffer.pending:
+        some = numbers(buffer.take(1000))
+        taken += some
+        buffer.release(len(some), 10 * len(some))
+    assert len(set(taken)) == len(taken) == 20_000
+    for t in range(4):
+        own = [number for number in taken if number // 10_000 == t]
+        assert own == sorted(own)
+
+
+class Clock:
+    """Time that passes while a caller waits; `at` is what happens meanwhile, by its second."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.naps = 0
+        self.at: dict[float, Callable[[], object]] = {}
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.naps += 1
+        for due_s in [due_s for due_s in self.at if due_s <= self.now_s]:
+            self.at.pop(due_s)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(buffer, "time", clock)
+    return clock
+
+
+class Disk:
+    """An outlet to a disk that takes so many items, or nothing at all."""
+
+    def __init__(self, buffer: Buffer, room: int = 0) -> None:
+        self.buffer = buffer
+        self.room = room
+        self.asked = 0
+        self.is_busy = self.is_away = False
+
+    def is_mine(self) -> bool:
+        return self.is_busy
+
+    def is_in_outage(self) -> bool:
+        return self.is_away
+
+    def spill(self, is_enough: Callable[[], bool]) -> bool:
+        self.asked += 1
+        while self.room and not is_enough():
+            self.room -= 1
+            self.buffer.take(1)
+            self.buffer.release(1, 10)
+        return is_enough()
+
+
+def make_full(when_full: Backpressure = "spool", *, room: int = 0) -> tuple[Buffer, Disk]:
+    """Two items in a buffer that has no room for a third one."""
+    full = Buffer(2, 1000, lambda: None, when_full, wait_s=5)
+    full.outlet = disk = Disk(full, room)
+    full.alert = False
+    assert full.put_all([item(0), item(1)])
+    return full, disk
+
+
+def send_one(full: Buffer) -> None:
+    full.take(1)
+    full.release(1, 10)
+
+
+@pytest.mark.parametrize("when_full", ["spool", "block", "drop_oldest"])
+def test_a_full_buffer_is_waited_for(clock: Clock, when_full: Backpressure) -> None:
+    """That is the pace at which events are sent; nothing is given up."""
+    full, disk = make_full(when_full, room=9)
+    clock.at[3] = lambda: send_one(full)
+    assert full.put(item(2))
+    assert clock.now_s >= 3
+    assert (full.dropped, disk.asked, numbers(full.take(9))) == (0, 0, [1, 2])
+
+
+def test_what_finds_no_room_in_time_goes_to_disk_after_what_came_before(clock: Clock) -> None:
+    """Only the bound of the wait has passed, and the order is that of the calls."""
+    full, _ = make_full(room=1)
+    assert full.put(item(2))
+    assert 5 <= clock.now_s < 6
+    assert (full.dropped, numbers(full.take(9))) == (0, [1, 2])
+
+
+def test_a_stall_costs_one_wait(clock: Clock) -> None:
+    """As long as nothing moves, later events go to disk or are dropped at once."""
+    full, disk = make_full(room=10)
+    assert full.put(item(2))
+    naps = clock.naps
+    assert all(full.put(item(number)) for number in range(3, 12))
+    assert not full.put(item(12))
+    assert not full.put(item(13))
+    assert (clock.naps, full.dropped) == (naps, 2)
+    assert disk.asked == 11, "a disk that has refused is left alone"
+
+
+def test_after_a_stall_there_is_patience_again(clock: Clock) -> None:
+    """Once something has moved, the next full buffer is waited for."""
+    full, _ = make_full()
+    assert not full.put(item(2))
+    send_one(full)
+    assert full.put(item(3))
+    clock.at[clock.now_s + 4] = lambda: send_one(full)
+    assert full.put(item(4))
+    assert numbers(full.take(9)) == [3, 4]
+
+
+def test_an_outage_is_not_waited_for_by_those_who_drop_the_oldest(clock: Clock) -> None:
+    """They have chosen the newest events, and a runner that goes on."""
+    full, disk = make_full("drop_oldest")
+    disk.is_away = True
+    assert full.put(item(2))
+    assert (clock.naps, full.dropped, numbers(full.take(9))) == (0, 1, [1, 2])
+
+
+def test_block_waits_without_a_bound_as_long_as_there_is_a_flusher(clock: Clock) -> None:
+    """And without one not for ever."""
+    full, _ = make_full("block")
+    full.flusher = SimpleNamespace(is_alive=lambda: True, is_current=lambda: False)  # type: ignore[assignment]  # a thread
+    clock.at[1000] = lambda: send_one(full)
+    assert full.put(item(2))
+    assert clock.now_s >= 1000
+    full.flusher = None
+    assert not full.put(item(3))
+    assert full.dropped == 1
+
+
+@pytest.mark.parametrize("who", ["the flusher", "a thread that spools"])
+def test_a_thread_that_moves_events_does_not_wait_for_itself(clock: Clock, who: str) -> None:
+    """A heartbeat, or what a finalizer emits in the middle of it, goes in beyond the bounds."""
+    full, disk = make_full()
+    if who == "the flusher":
+        full.flusher = SimpleNamespace(is_current=lambda: True)  # type: ignore[assignment]
+    else:
+        disk.is_busy = True
+    assert full.put(item(2))
+    assert (clock.naps, full.dropped, full.pending) == (0, 0, 3)
+
+
+def test_at_the_end_of_the_process_nothing_is_waited_for(clock: Clock) -> None:
+    """There is only the disk."""
+    full, _ = make_full(room=1)
+    full.patient = False
+    assert [full.put(item(2)), full.put(item(3))] == [True, False]
+    assert (clock.naps, full.dropped) == (0, 1)
+
+
+def test_what_is_more_than_all_room_goes_into_an_empty_buffer(clock: Clock) -> None:
+    """A large execution is whole, though it is larger than the buffer."""
+    full, _ = make_full("block")
+    clock.at[3] = lambda: [send_one(full), send_one(full)]
+    assert full.put_all([item(number) for number in range(2, 7)])
+    assert numbers(full.take(9)) == [2, 3, 4, 5, 6]
+
+
+def test_an_event_whose_wait_is_interrupted_is_counted(clock: Clock) -> None:
+    """A handler of a signal raises in the middle of it."""
+    full, _ = make_full()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    clock.at[1] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        full.put(item(2))
+    assert full.dropped == 1

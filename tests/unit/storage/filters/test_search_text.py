@@ -1,0 +1,38 @@
+"""Texts to look for: as patterns, and whether an index can tell anything of them."""
+
+import pytest
+
+from runfold_storage.filters.search_text import has_trigram, pattern_of, telling_part
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [("abc", "%abc%"), ("100%", r"%100\%%"), ("a_b", r"%a\_b%"), ("a\\b", r"%a\\b%")],
+)
+def test_everything_is_meant_literally(text: str, pattern: str) -> None:
+    """What LIKE takes for more than itself is escaped."""
+    assert pattern_of(text) == pattern
+
+
+def test_the_end_of_a_uuid_tells() -> None:
+    """And all of anything else."""
+    assert telling_part("01a1fd76-3c4d-78dd-A6EE-f812f3a8a4ab") == "f812f3a8a4ab"
+    more = "run 01a1fd76-3c4d-78dd-a6ee-f812f3a8a4ab"
+    assert telling_part(more) == more
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("abc", True),
+        ("x-12 a7b", True),
+        ("größe", True),
+        ("ab", False),
+        ("ab-cd ef", False),
+        ("---", False),
+        ("", False),
+    ],
+)
+def test_trigrams_are_of_letters_and_digits(text: str, has: bool) -> None:
+    """Three of them in a row."""
+    assert has_trigram(text) is has

@@ -1,0 +1,103 @@
+"""Days that are remembered: only while their rows are the same, and only so many."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runfold_storage.queries.stats.aggregate import Tally
+from runfold_storage.queries.stats.day_cache import RememberedDays
+
+DAY = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def tally(*durations_ms: int) -> Tally:
+    """Runs that took so long, in milliseconds below 10: each has a bin of its own."""
+    made = Tally()
+    for duration_ms in durations_ms:
+        made.counts["completed"] += 1
+        made.n_timed += 1
+        made.sum_us += duration_ms * 1000
+        made.add_bin(350 + duration_ms, 1)
+    return made
+
+
+def test_another_version_is_another_day() -> None:
+    """What was remembered of rows that have changed since is not given."""
+    days = RememberedDays()
+    key = ("acme", None, DAY)
+    assert days.get(key, (1,)) is None
+    older, newer = tally(1), tally(1, 2)
+    days.put(key, (1,), older)
+    assert days.get(key, (1,)) is older
+    assert days.get(key, (2,)) is None
+    days.put(key, (2,), newer)
+    assert days.get(key, (1,)) is None
+    assert days.get(key, (2,)) is newer
+
+
+def test_what_was_not_asked_for_is_forgotten() -> None:
+    """The least recent goes first."""
+    days = RememberedDays(most=2)
+    first, second, third = ((None, None, DAY + timedelta(days=n)) for n in range(3))
+    tallies = [tally(n) for n in range(3)]
+    days.put(first, 1, tallies[0])
+    days.put(second, 1, tallies[1])
+    assert days.get(first, 1) is tallies[0]
+    days.put(third, 1, tallies[2])
+    assert days.get(second, 1) is None
+    assert days.get(first, 1) is tallies[0]
+    assert days.get(third, 1) is tallies[2]
+
+
+def test_a_sum_has_all_that_it_is_of() -> None:
+    """Remembered or not, with days that are not complete and without; none of them is changed."""
+    days = RememberedDays()
+    yesterday, today = tally(1, 2), tally(3)
+    older = [tally(n) for n in range(4, 8)]
+    for n, each in enumerate((yesterday, *older)):
+        days.put((None, None, DAY - timedelta(days=n)), 1, each)
+        assert days.get((None, None, DAY - timedelta(days=n)), 1) is each
+    for given, durations_ms in (
+        ([yesterday, *older], [1, 2, 4, 5, 6, 7]),
+        ([yesterday, *older], [1, 2, 4, 5, 6, 7]),
+        ([today, yesterday, *older], [1, 2, 3, 4, 5, 6, 7]),
+        ([yesterday, *older[:3], today], [1, 2, 3, 4, 5, 6]),
+        ([today], [3]),
+        ([yesterday], [1, 2]),
+        ([], []),
+    ):
+        found, expected = days.merged(given), tally(*durations_ms)
+        assert found.bins == expected.bins
+        assert found.counts == expected.counts
+        assert found.durations() == expected.durations()
+    today.add_bin(358, 1)  # what is not complete goes on
+    today.n_timed += 1
+    assert days.merged([yesterday, today]).bins == tally(1, 2, 3, 8).bins
+    assert yesterday.bins == tally(1, 2).bins
+
+
+def test_a_day_that_is_written_to_does_not_spoil_the_sum_of_the_others() -> None:
+    """What changes from question to question is in no sum that is remembered."""
+    days = RememberedDays()
+    older = [tally(n) for n in range(3)]
+    for n, each in enumerate(older):
+        days.put((None, None, DAY - timedelta(days=n + 1)), 1, each)
+        days.get((None, None, DAY - timedelta(days=n + 1)), 1)
+    first = days.merged(older)
+    for version in range(2, 6):
+        today = tally(*range(3, 3 + version))
+        days.put((None, None, DAY), version, today)
+        found = days.merged([*older, today])
+        assert found.bins == tally(*range(3 + version)).bins
+        assert days.get((None, None, DAY), version - 1) is None
+    assert days.merged(older) is first
+
+
+def test_nothing_is_added_to_what_is_complete() -> None:
+    """Threads share it."""
+    made = tally(1)
+    made.complete(1)
+    with pytest.raises(AssertionError):
+        made.add_bin(1, 1)
+    with pytest.raises(AssertionError):
+        made.merge(tally(2))

@@ -1,0 +1,1 @@
+"""From frames to commits: read, fold, write, publish."""

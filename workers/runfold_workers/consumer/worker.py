@@ -1,0 +1,162 @@
+"""The worker: its connections, and what happens when a server is away.
+
+Only the commit counts. A worker that dies before it leaves nothing; one that dies after it leaves
+frames that are trimmed by its successor and watchers that learn a moment later. When Redis or
+PostgreSQL is away it waits and tries again for ever, and starts over from the committed positions.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import psycopg
+import redis
+
+from runfold.errors import ShardsDiffer
+from runfold.protocol import streams
+from runfold.protocol.time_limits import MAX_FUTURE_S
+from runfold.serialization.intake import Intake
+from runfold_storage.checkpoints.incidents import raise_incident
+from runfold_storage.checkpoints.liveness_limits import DEFAULT_LIMITS, Limits
+from runfold_storage.checkpoints.positions import count_shards, ensure_shards
+from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
+from runfold_storage.postgres.connections import connect
+from runfold_storage.records.rows import Batch
+from runfold_workers.metrics import Metrics
+from runfold_workers.shards.monitor import Watch
+from runfold_workers.shards.ownership import Ownership
+from runfold_workers.shards.rollup_merger import merging
+
+from .committer import Committer
+from .gc_control import Collector, collected_by_hand
+from .loop import Loop
+from .pipeline import Pipeline
+from .publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, PartitionMissing)
+"""What is waited out."""
+SWITCH_INTERVAL_S: Final = 0.0003
+"""How long the thread that folds may keep the one that writes waiting for Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Where to read and to write; `shards` is only what a first process proposes."""
+
+    redis_url: str
+    database_url: str
+    shards: int | None = None
+    limits: Limits = DEFAULT_LIMITS
+    """How long runs may be silent until they are lost."""
+    redact_keys: tuple[str, ...] = ()
+    """Beside the built-in ones; of frames of JSON alone."""
+    max_future_s: float = MAX_FUTURE_S
+    """How far ahead of this machine's clock an event may be dated."""
+
+
+class Worker:
+    """Folds every shard that no other worker holds, until it is told to stop."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._collector = Collector()
+        self.metrics = Metrics()
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+    def stop(self) -> None:
+        """Finish the batch at hand, give the shards up and return from `run`."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Work until `stop`; returns when the last batch is committed."""
+        interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        try:
+            with collected_by_hand():
+                self._run()
+        finally:
+            sys.setswitchinterval(interval_s)
+
+    def _run(self) -> None:
+        delay_s = 0.1
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._work()
+            except PASSING as error:
+                if time.monotonic() - started > 10:
+                    delay_s = 0.1
+                log.warning(
+                    "starting over from the committed positions: error=%r retry_in_s=%.1f",
+                    str(error),
+                    delay_s,
+                )
+                self.metrics.started_over()
+                self._collector.after_failure()
+                if isinstance(error, PartitionMissing):
+                    self._report_missing_partition()
+                self._stop.wait(delay_s)
+                delay_s = min(delay_s * 2, 5.0)
+
+    def _work(self) -> None:
+        settings, metrics = self._settings, self.metrics
+        with ExitStack() as stack:
+            client = stack.enter_context(streams.connect(settings.redis_url))
+            writing = stack.enter_context(connect(settings.database_url, autocommit=True))
+            reading = stack.enter_context(connect(settings.database_url, autocommit=True))
+            ensure_shards(reading, agree_on_shards(client, reading, settings.shards))
+            ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
+            stack.enter_context(merging(settings.database_url))
+            intake = Intake(settings.redact_keys, settings.max_future_s)
+            committer = Committer(writing, reading=reading, metrics=metrics, intake=intake)
+            publisher = Publisher(client, streams.changes_channel(client))
+            pipeline = stack.enter_context(
+                Pipeline(committer, partial(_committed, publisher, metrics))
+            )
+            watch = stack.enter_context(
+                Watch(settings.redis_url, settings.database_url, metrics, settings.limits)
+            )
+            loop = Loop(client, reading, committer, pipeline, ownership, watch, metrics)
+            loop.run(self._stop, self._collector)
+
+    def _report_missing_partition(self) -> None:
+        self.metrics.incidents.labels("partition_missing").inc()
+        try:
+            with connect(self._settings.database_url, autocommit=True) as connection:
+                raise_incident(connection, "partition_missing")
+        except (psycopg.Error, DatabaseUnreachable) as error:
+            log.warning("the incident cannot be kept: %s", error)
+
+
+def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted: int | None) -> int:
+    """The deployment's number of shards; a Redis that has forgotten it is told.
+
+    Raises `ShardsDiffer` when Redis, the database and `wanted` do not mean the same.
+    """
+    known = count_shards(connection)
+    if known and streams.agreed_shards(client) is None:
+        streams.agree_on_shards(client, known)
+    agreed = streams.agree_on_shards(client, wanted)
+    if known and agreed != known:
+        raise ShardsDiffer(
+            f"Redis says {agreed} shards, the database {known}: check that both URLs are of one"
+            " deployment; if Redis was flushed, stop the runners, delete the key runfold:shards"
+            " in it, and start a worker first"
+        )
+    return agreed
+
+
+def _committed(publisher: Publisher, metrics: Metrics, batch: Batch) -> None:
+    metrics.folded(batch)
+    publisher.publish_and_trim(batch)

@@ -1,5 +1,0 @@
-"""What the workers raise."""
-
-
-class WorkerError(Exception):
-    """Base of everything that `runfold_workers` raises on purpose."""

@@ -1,0 +1,1 @@
+"""The fold: a pure function from events to rows."""

@@ -1,0 +1,283 @@
+"""From frames to a batch: leave out what was seen before, fold, and find what has changed.
+
+Pure but for the memory: the same frames on the same memory make the same batch. After `fold` the
+memory is that of a committed batch; when the batch is not committed, the caller must `rewind`.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from runfold.protocol.codec import MAX_US
+from runfold.serialization.redaction import Redactor
+from runfold_storage.checkpoints.positions import Position
+from runfold_storage.ledger.events import with_run_id
+from runfold_storage.records.rows import Advance, Batch, DeadLetter, LedgerRow, NodeRow, RunRow
+from runfold_storage.rollups.deltas import Differences, add_node, add_run, change_run, scope_of
+
+from .event_facts import HEARTBEAT, SIGNS
+from .frame_decoder import (
+    NOTHING_REFUSED,
+    Arrival,
+    Place,
+    StreamEntry,
+    leave_out,
+    take_apart,
+    wrong_streams,
+)
+from .projection import node_row, run_row
+from .reducers import RULES, hear
+from .run_cache import Load, Memory, Recalls
+from .run_state import Attempt, RunState
+
+MAX_MEMORY_WEIGHT: Final = 120_000
+"""Runs and attempts at nodes, at one to two kilobytes each."""
+
+
+class Folder:
+    """Folds frames into batches, with the runs of late in memory."""
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        shards: int | None = None,
+        max_weight: int = MAX_MEMORY_WEIGHT,
+        clock: Callable[[], float] = time.perf_counter,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._shards = shards
+        self._redactor = redactor or Redactor()
+        self._clock = clock
+        self.decoding_s = 0.0
+        """How long the last batch took to be taken apart."""
+        self._memory = Memory(load, max_weight)
+        self._folded = 0
+        self._written = 0
+
+    def know(self, shard: int, newest: bytes) -> None:
+        """Every batch of this shard is folded here; no key of its runs lies behind `newest`."""
+        self._memory.know(shard, newest)
+
+    def fold(
+        self,
+        entries: Sequence[StreamEntry],
+        positions: Mapping[int, Position],
+        refused: Mapping[Place, str] = NOTHING_REFUSED,
+        *,
+        latest_us: int = MAX_US,
+    ) -> Batch:
+        """What these frames change; they are all that follows their shards' positions, in order.
+
+        `refused` names events that the database will not have, and why: dead letters, as are those
+        later than `latest_us`.
+        """
+        self._memory.shrink(self._written)
+        self._folded += 1
+        began = self._clock()
+        arrivals, dead_letters = take_apart(
+            entries, refused, redactor=self._redactor, latest_us=latest_us
+        )
+        self.decoding_s = self._clock() - began
+        touched: list[RunState] = []
+        ledger: list[LedgerRow] = []
+        new_events: dict[int, int] = {}
+        ignored: dict[tuple[int, str], int] = {}
+        at_home = [self._keep_at_home(arrival, dead_letters) for arrival in arrivals]
+        self._memory.look_up()
+        for arrival in at_home:
+            runs = self._recall(arrival, touched)
+            before = len(ledger)
+            for reason, number in self._apply(arrival, runs, ledger).items():
+                key = arrival.shard, reason
+                ignored[key] = ignored.get(key, 0) + number
+            new_events[arrival.shard] = new_events.get(arrival.shard, 0) + len(ledger) - before
+        changes = _Changes({shard: step.feed_seq for shard, step in positions.items()})
+        for run in touched:
+            changes.settle(run)
+        self._memory.weigh(touched)
+        return Batch(
+            number=self._folded,
+            advances=_advances(entries, arrivals, positions, changes.feed_seqs),
+            events=ledger,
+            new_runs=changes.new_runs,
+            changed_runs=changes.changed_runs,
+            new_nodes=changes.new_nodes,
+            changed_nodes=changes.changed_nodes,
+            stats=changes.stats,
+            dead_letters=dead_letters,
+            new_events=new_events,
+            ignored=ignored,
+        )
+
+    def take_recalls(self) -> Recalls:
+        """Where the runs of the batches since the last call were found."""
+        return self._memory.take_recalls()
+
+    def written(self, batch: Batch) -> None:
+        """A batch, and so all that were folded before it, are in the tables."""
+        self._written = batch.number
+
+    def rewind(self) -> None:
+        """Forget what batches have touched since the last written one: they are not committed."""
+        self._memory.rewind(self._written)
+
+    def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
+        """These runs of a shard were changed by others: the next fold reads the ledger."""
+        self._memory.forget_runs(shard, keys)
+
+    def forget(self, shard: int | None = None) -> None:
+        """Drop what is remembered of a shard, or everything: the next fold reads the ledger."""
+        self._memory.forget(shard)
+
+    def _keep_at_home(self, arrival: Arrival, dead_letters: list[DeadLetter]) -> Arrival:
+        """Without events of runs that belong to another shard; the others are remembered then.
+
+        A run that is remembered was looked at before.
+        """
+        if self._shards is not None:
+            strangers = self._memory.strangers(arrival.shard, arrival.columns.runs)
+            arrival, letters = leave_out(arrival, wrong_streams(arrival, strangers, self._shards))
+            dead_letters += letters
+        self._memory.admit(arrival.shard, arrival.columns.runs)
+        return arrival
+
+    def _recall(self, arrival: Arrival, touched: list[RunState]) -> list[RunState | None]:
+        used = arrival.columns.runs
+        runs = self._memory.recall(arrival.shard, used)
+        batch = self._folded
+        for run in runs:
+            if run is not None and run.batch != batch:
+                run.batch = batch
+                touched.append(run)
+        return runs
+
+    def _apply(
+        self, arrival: Arrival, runs: Sequence[RunState | None], ledger: list[LedgerRow]
+    ) -> dict[str, int]:
+        """The innermost loop, with the fast paths of `Seen.add` and `rules.apply` in it.
+
+        Returns how many events are ignored because their run was `deleted` or is `expired`.
+        """
+        ignored: dict[str, int] = {}
+        shard = arrival.shard
+        note = ledger.append
+        rules = RULES
+        for number, kind, event_id, at_us, body, fact in zip(
+            *arrival.columns[1:], arrival.facts, strict=True
+        ):
+            run = runs[number]
+            if run is None:
+                is_expired = (shard, arrival.columns.runs[number]) in self._memory.expired
+                reason = "expired" if is_expired else "deleted"
+                ignored[reason] = ignored.get(reason, 0) + 1
+                continue
+            seen = run.seen
+            if event_id == seen.expected and seen.beyond is None:
+                seen.expected = event_id + 1
+            elif not seen.add(event_id) and kind != HEARTBEAT:
+                continue
+            if kind in SIGNS:
+                if not hear(run, kind, at_us, fact):
+                    continue
+            else:
+                if at_us > run.seen_us:
+                    run.seen_us = at_us
+                if at_us < run.created_us:
+                    run.created_us = at_us
+                rules[kind](run, (at_us, event_id), fact)
+            given_id = run.given_id
+            kept = body if given_id is None else with_run_id(body, given_id)
+            note((run.key, event_id, at_us, kind, shard, kept))
+        return ignored
+
+
+class _Changes:
+    """The rows that changed, numbered for watchers, and the differences that follow."""
+
+    def __init__(self, feed_seqs: dict[int, int]) -> None:
+        self.feed_seqs = feed_seqs
+        self.new_runs: list[tuple[RunRow, int]] = []
+        self.changed_runs: list[tuple[RunRow, int]] = []
+        self.new_nodes: list[NodeRow] = []
+        self.changed_nodes: list[NodeRow] = []
+        self.stats: Differences = {}
+
+    def settle(self, run: RunState) -> None:
+        """Bring a run's rows up to its state, and note what that changes."""
+        replaced: list[tuple[Attempt, NodeRow | None]] = []
+        for attempt in run.take_changed():
+            old, new = attempt.row, node_row(run, attempt)
+            if new != old:
+                attempt.row = new
+                replaced.append((attempt, old))
+                (self.new_nodes if old is None else self.changed_nodes).append(new)
+        before = run.row
+        row = run.row = run_row(run)
+        # Late output changes no row, but who watches the run has to be told.
+        is_news = row != before or replaced or run.has_output
+        run.has_output = False
+        if row is None or not is_news:  # None: only heartbeats so far
+            return
+        self._count(run, row, before, replaced)
+        self.feed_seqs[row.shard] += 1
+        runs = self.new_runs if before is None else self.changed_runs
+        runs.append((row, self.feed_seqs[row.shard]))
+
+    def _count(
+        self,
+        run: RunState,
+        row: RunRow,
+        before: RunRow | None,
+        replaced: list[tuple[Attempt, NodeRow | None]],
+    ) -> None:
+        stats = self.stats
+        scope = scope_of(row)
+        if before is None:
+            add_run(stats, scope, row, 1)
+        else:
+            old_scope = scope_of(before)
+            if old_scope == scope:
+                change_run(stats, scope, before, row)
+            else:  # all of them count elsewhere now
+                add_run(stats, old_scope, before, -1)
+                add_run(stats, scope, row, 1)
+                were = {id(attempt): old for attempt, old in replaced}
+                everyone = [each for name in run.nodes for each in run.attempts(name)]
+                replaced = [(each, were.get(id(each), each.row)) for each in everyone]
+            for _, old in replaced:
+                if old is not None:
+                    add_node(stats, old_scope, old, -1)
+        for attempt, _ in replaced:
+            if attempt.row is not None:
+                add_node(stats, scope, attempt.row, 1)
+
+
+def _advances(
+    entries: Iterable[StreamEntry],
+    arrivals: Iterable[Arrival],
+    positions: Mapping[int, Position],
+    feed_seqs: Mapping[int, int],
+) -> list[Advance]:
+    last: dict[int, str] = {}
+    consumed: dict[int, int] = {}
+    for entry in entries:
+        last[entry.shard] = entry.id
+        consumed[entry.shard] = consumed.get(entry.shard, 0) + 1
+    newest: dict[int, int] = {}
+    for arrival in arrivals:
+        times, shard = arrival.columns.times, arrival.shard
+        if times:
+            newest[shard] = max(newest.get(shard, times[0]), *times)
+    return [
+        Advance(
+            shard=shard,
+            believed=positions[shard].position,
+            generation=positions[shard].generation,
+            position=position,
+            consumed=consumed[shard],
+            feed_seq=feed_seqs[shard],
+            folded_us=newest.get(shard),
+        )
+        for shard, position in last.items()
+    ]

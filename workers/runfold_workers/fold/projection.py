@@ -1,0 +1,139 @@
+"""From a run's state to its rows: the projection, a pure function of the state."""
+
+from typing import Final
+
+from runfold_storage.parameters import UNKNOWN
+from runfold_storage.records.rows import NodeRow, RunRow
+
+from .event_facts import Begun
+from .run_state import NEVER, Amounts, Attempt, RunState, to_nano_usd, to_us
+
+UNNAMED: Final = "unnamed"
+"""The workflow of a run whose `queued` and `started` name none."""
+DEFAULT_PROJECT: Final = "default"
+
+_NOTHING: Final = Begun()
+
+
+def run_row(state: RunState) -> RunRow | None:
+    """The summary of a run; None as long as nothing but heartbeats has come."""
+    if state.created_us == NEVER:
+        return None
+    started = state.started or _NOTHING
+    queued = state.queued or _NOTHING
+    if state.started is None and state.queued is None:
+        project = workflow = UNKNOWN
+    else:
+        project = _said(started.project) or _said(queued.project) or DEFAULT_PROJECT
+        workflow = _said(started.workflow) or _said(queued.workflow) or UNNAMED
+    ended = state.ended
+    error = state.error
+    tags = None
+    if state.tags:
+        told = {name: text for name, (_, text) in sorted(state.tags.items()) if text is not None}
+        tags = told or None
+    input_tokens, output_tokens, cost_nano_usd = _run_amounts(state)
+    count = state.node_counts.get
+    trigger = started.trigger or queued.trigger
+    return RunRow(
+        state.shard,
+        state.key,
+        state.given_id,
+        project,
+        workflow,
+        state.ended_as or ("lost" if state.is_lost else "running" if state.begun else "queued"),
+        started.attempt or queued.attempt or 1,
+        started.parent_run or queued.parent_run,
+        trigger.type if trigger else None,
+        started.user or queued.user,
+        started.session or queued.session,
+        tags,
+        state.created_us,
+        state.queued_at[0] if state.queued else None,
+        state.started_at[0] if state.started else None,
+        state.ended_at[0] if ended else None,
+        state.seen_us,
+        _run_duration(state),
+        input_tokens,
+        output_tokens,
+        cost_nano_usd,
+        len(state.nodes),
+        count("pending", 0),
+        count("running", 0),
+        count("completed", 0),
+        count("failed", 0),
+        count("skipped", 0),
+        count("cancelled", 0),
+        ended.exit_code if ended else None,
+        error.type if error else None,
+        error.message if error else None,
+        error.node if error else None,
+    )
+
+
+def node_row(state: RunState, attempt: Attempt) -> NodeRow:
+    """The summary of one attempt at a node."""
+    name = attempt.name
+    started, finished = attempt.started, attempt.finished
+    shown_name = node_type = parents = started_us = finished_us = duration_us = None
+    if started is not None:
+        shown_name, node_type, parents = started.name, started.node_type, started.parents
+        started_us = attempt.started_at[0]
+    if state.plans and name in state.plans:
+        _, plan = state.plans[name]
+        shown_name = shown_name or plan.name
+        node_type = node_type or plan.node_type
+        parents = plan.parents if parents is None else parents
+    if finished is not None:
+        finished_us = attempt.finished_at[0]
+        if finished.duration_ms is not None:
+            duration_us = to_us(finished.duration_ms)
+        elif started_us is not None:
+            duration_us = max(finished_us - started_us, 0)
+    input_tokens, output_tokens, cost_nano_usd = attempt.amounts
+    error = attempt.error
+    return NodeRow(
+        state.shard,
+        state.key,
+        name,
+        attempt.number,
+        shown_name or name,
+        attempt.status,
+        node_type,
+        parents,
+        started_us,
+        finished_us,
+        duration_us,
+        input_tokens,
+        output_tokens,
+        cost_nano_usd,
+        error.type if error else None,
+        error.message if error else None,
+    )
+
+
+def _said(name: str | None) -> str | None:
+    return None if name == UNKNOWN else name
+
+
+def _run_duration(state: RunState) -> int | None:
+    """What the end says, else from start to end; never negative, for clocks jump."""
+    if state.ended is None:
+        return None
+    if state.ended.duration_ms is not None:
+        return to_us(state.ended.duration_ms)
+    if state.started is None:
+        return None
+    return max(state.ended_at[0] - state.started_at[0], 0)
+
+
+def _run_amounts(state: RunState) -> Amounts:
+    """The end's own total where it gives one, else the sum over nodes; annotations add to it."""
+    usage = state.ended.usage if state.ended else None
+    tokens_in, tokens_out, cost = state.tokens_in, state.tokens_out, state.cost_nano_usd
+    if usage is not None:
+        tokens_in = tokens_in if usage.input_tokens is None else usage.input_tokens
+        tokens_out = tokens_out if usage.output_tokens is None else usage.output_tokens
+        cost = cost if usage.cost_usd is None else to_nano_usd(usage.cost_usd)
+    late = state.annotated
+    return tokens_in + late[0], tokens_out + late[1], cost + late[2]

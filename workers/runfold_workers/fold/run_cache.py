@@ -1,0 +1,215 @@
+"""The runs of late, held in memory so that a steady batch reads nothing.
+
+Invariant: what is remembered of a run is the fold of all its events up to the last batch that
+was folded, and the rows that the tables will have of it after that batch. It is a cache of the
+ledger, so it may be dropped at any time, and it must be dropped when a batch was not committed.
+
+Whether a run that is not remembered is new can mostly be told without asking: UUIDv7 keys are
+ordered by time, so a key that lies behind all keys that the tables knew when the shard was taken
+over, and behind all that were forgotten since, has not been seen by anyone.
+
+Runs are held in the order in which batches touched them, so that those of the last ones, which were
+not committed, are at the end.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from runfold.protocol.codec import TYPE_NUMBERS
+from runfold.protocol.ids import is_own_id, run_key_bytes
+from runfold_storage.ledger.events import StoredEvent
+
+from .event_facts import Said, read_fact
+from .projection import node_row, run_row
+from .reducers import apply
+from .run_state import RunState
+
+RunRef = tuple[int, bytes]
+"""(shard, run key)."""
+
+_LOGGED: Final = TYPE_NUMBERS["logged"]
+_SAID: Final = Said()
+_LAST_KEY: Final = b"\xff" * 16
+
+
+class Loaded(NamedTuple):
+    """What storage knows of runs that are not remembered: those that were deleted, or whose
+    payloads have expired, take no more events."""
+
+    events: Iterable[StoredEvent]
+    deleted: Set[RunRef]
+    expired: Set[RunRef] = frozenset()
+
+
+class Recalls(NamedTuple):
+    """How many runs were remembered, new, or read from the ledger."""
+
+    hits: int = 0
+    new: int = 0
+    misses: int = 0
+
+
+Load = Callable[[Sequence[RunRef]], Loaded]
+
+
+class Memory:
+    """At most `max_weight` of runs: each weighs 1, and 1 more for each attempt at a node.
+
+    What batches after the last `written` one have touched is kept beyond that, for the tables do
+    not have it yet.
+    """
+
+    def __init__(self, load: Load, max_weight: int) -> None:
+        self._load = load
+        self._max_weight = max_weight
+        self._weight = 0
+        self._runs: OrderedDict[tuple[int, str], RunState] = OrderedDict()
+        self._known_up_to: dict[int, bytes] = {}
+        self._unknown: dict[RunRef, RunState] = {}
+        self._asked = self._missing = self._loaded = 0
+        self.expired: set[tuple[int, str]] = set()
+        """Runs of the last batch whose payloads have expired."""
+
+    def know(self, shard: int, newest: bytes) -> None:
+        """From now on every batch of this shard is folded here; no key behind `newest` is known."""
+        self._known_up_to[shard] = newest
+
+    def admit(self, shard: int, runs: Sequence[str]) -> None:
+        """Have these runs remembered; of those that the ledger may know, after `look_up`."""
+        remembered = self._runs
+        missing = [run for run in runs if (shard, run) not in remembered]
+        self._asked += len(runs)
+        if not missing:
+            return
+        self._missing += len(missing)
+        known_up_to = self._known_up_to.get(shard, _LAST_KEY)
+        for run_id in missing:
+            key = run_key_bytes(run_id)
+            own = is_own_id(key)
+            state = remembered[shard, run_id] = RunState(
+                shard, key, run_id, run_id if own else None
+            )
+            if own or key <= known_up_to:
+                self._unknown[shard, key] = state
+
+    def look_up(self) -> None:
+        """Fold what the ledger has of the runs that were admitted.
+
+        Those that are deleted or `expired` are forgotten.
+
+        One question for all of a batch: after a batch was refused, its runs are looked up again.
+        """
+        unknown, self._unknown = self._unknown, {}
+        self.expired.clear()
+        if not unknown:
+            return
+        self._loaded += len(unknown)
+        try:
+            events, deleted, expired = self._load(list(unknown))
+            for stored in events:
+                state = unknown[stored.shard, stored.run]
+                if state.seen.add(stored.id):
+                    apply_stored(state, stored)
+        except BaseException:
+            for state in unknown.values():
+                del self._runs[state.shard, state.id]
+            raise
+        for ref, state in unknown.items():
+            if ref in expired:
+                self.expired.add((state.shard, state.id))
+            if ref in expired or ref in deleted:
+                del self._runs[state.shard, state.id]
+            else:
+                settle(state)
+
+    def recall(self, shard: int, runs: Sequence[str]) -> list[RunState | None]:
+        """These runs, which were admitted; None for those that were deleted or are `expired`."""
+        remembered = self._runs
+        recalled: list[RunState | None] = []
+        for run in runs:
+            state = remembered.get((shard, run))
+            if state is not None:
+                remembered.move_to_end((shard, run))
+            recalled.append(state)
+        return recalled
+
+    def take_recalls(self) -> Recalls:
+        """Where runs were found since the last call."""
+        asked, missing, loaded = self._asked, self._missing, self._loaded
+        self._asked = self._missing = self._loaded = 0
+        return Recalls(asked - missing, missing - loaded, loaded)
+
+    def strangers(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
+        """Which of these runs are not remembered, by their place in the sequence."""
+        remembered = self._runs
+        return (place for place, run in enumerate(runs) if (shard, run) not in remembered)
+
+    def weigh(self, grown: Iterable[RunState]) -> None:
+        """Take into account that these runs may have grown."""
+        for run in grown:
+            weight = 1 + run.n_attempts
+            self._weight += weight - run.weight
+            run.weight = weight
+
+    def shrink(self, written: int) -> None:
+        """Forget the runs that were quiet for longest, until the rest is light enough."""
+        while self._weight > self._max_weight and self._runs:
+            ref = next(iter(self._runs))
+            if self._runs[ref].batch > written:
+                return
+            self._drop(ref)
+
+    def rewind(self, written: int) -> None:
+        """Forget the runs that batches after this one have touched."""
+        while self._runs:
+            ref = next(reversed(self._runs))
+            if 0 < self._runs[ref].batch <= written:  # 0: of a batch that could not be folded
+                return
+            self._drop(ref)
+
+    def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
+        """Forget these runs, and look them up in the ledger when they are met again."""
+        hashed = {key for key in keys if is_own_id(key)}
+        refs = [(shard, str(UUID(bytes=key))) for key in keys if key not in hashed]
+        if hashed:  # their ids are not known from their keys
+            refs += [ref for ref, run in self._runs.items() if run.key in hashed]
+        for ref in refs:
+            if ref in self._runs:
+                self._drop(ref)
+        for key in keys:
+            self._look_up_from_now_on(shard, key)
+
+    def forget(self, shard: int | None = None) -> None:
+        """Drop what is remembered of a shard, or everything."""
+        for ref in [ref for ref in self._runs if shard is None or ref[0] == shard]:
+            self._weight -= self._runs.pop(ref).weight
+        for known in [known for known in self._known_up_to if shard is None or known == shard]:
+            del self._known_up_to[known]
+
+    def _drop(self, ref: tuple[int, str]) -> None:
+        run = self._runs.pop(ref)
+        self._weight -= run.weight
+        self._look_up_from_now_on(run.shard, run.key)
+
+    def _look_up_from_now_on(self, shard: int, key: bytes) -> None:
+        known = self._known_up_to.get(shard)
+        if known is not None and not is_own_id(key):
+            self._known_up_to[shard] = max(known, key)
+
+
+def apply_stored(state: RunState, stored: StoredEvent) -> None:
+    """Take an event of the ledger into account."""
+    kind = TYPE_NUMBERS[stored.type]
+    # The text of log lines was not loaded, and the fold does not look at it.
+    fact = _SAID if kind == _LOGGED else read_fact(kind, stored.body)
+    apply(state, kind, stored.at_us, stored.id, fact)
+
+
+def settle(state: RunState) -> None:
+    """Bring the rows up to the state."""
+    for attempt in state.take_changed():
+        attempt.row = node_row(state, attempt)
+    state.row = run_row(state)
+    state.has_output = False

@@ -1,0 +1,1 @@
+"""Verify, rebuild and repair: the tables compared with the ledger."""

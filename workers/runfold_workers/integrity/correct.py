@@ -1,0 +1,119 @@
+"""Rows and statistics put right, each time in one short transaction that holds one shard.
+
+Invariant: whoever holds a shard's checkpoint is alone with its rows, so what is refolded there is
+what the tables have to say until the commit. The generation is raised with it: the worker's
+next batch is refused; it forgets these runs, and reads the ledger when it needs them.
+A run that is right already is left alone, and nobody has to forget it.
+
+A run's statistics follow as differences, old image to new, as in a batch. Statistics that were
+wrong in themselves stay so by that, and are replaced by the sum over the rows.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from runfold.crash_points import crash_point
+from runfold_storage.projections.batch_writer import write_images
+from runfold_storage.projections.row_store import (
+    NOTHING_STORED,
+    delete_attempts,
+    delete_rows,
+    read_rows,
+)
+from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rows import Batch, NodeRow, RunRow
+from runfold_storage.rollups.deltas import Differences, add_whole
+from runfold_storage.rollups.recompute import Span, replace_rollups, spans_of
+from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+
+from .diff import Difference, compare_rollups, compare_run
+from .refold import refold
+from .verify import sums_of
+
+
+class Corrected(NamedTuple):
+    """What was put right, and in which statistics it counts."""
+
+    runs: int
+    differences: list[Difference]
+    spans: list[Span]
+
+
+NOTHING_CORRECTED = Corrected(0, [], [])
+
+
+def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> Corrected:
+    """Refold these runs and write what differs; after `batches.prepare_session`."""
+    with connection.transaction():
+        position = hold_shard(connection, shard)
+        if position is None:
+            return NOTHING_CORRECTED
+        # After the lock: now nobody changes them, and all that was committed is seen.
+        stored = read_rows(connection, shard, keys)
+        refolded = refold(connection, shard, keys)
+        differences: list[Difference] = []
+        stats: Differences = {}
+        runs: list[tuple[RunRow, int]] = []
+        nodes: list[NodeRow] = []
+        gone: list[bytes] = []
+        attempts_gone: list[NodeRow] = []
+        corrected, feed_seq = 0, position.feed_seq
+        for key in keys:
+            was = stored.get(key, NOTHING_STORED)
+            found = compare_run(shard, key, refolded[key], was)
+            if not found or refolded[key].unreadable is not None:
+                continue
+            should = refolded[key].rows
+            corrected += 1
+            differences += found
+            add_whole(stats, was.row, was.nodes.values(), -1)
+            add_whole(stats, should.row, should.nodes.values(), 1)
+            if should.row is None:
+                gone.append(key)
+                continue
+            feed_seq += 1
+            runs.append((should.row, feed_seq))
+            nodes += [
+                node for attempt, node in should.nodes.items() if was.nodes.get(attempt) != node
+            ]
+            attempts_gone += [
+                node for attempt, node in was.nodes.items() if attempt not in should.nodes
+            ]
+        if not corrected:
+            return NOTHING_CORRECTED
+        delete_attempts(connection, attempts_gone)
+        write_images(
+            connection,
+            Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
+        )
+        if runs:
+            change_behind(connection, shard, [UUID(bytes=row.run) for row, _ in runs])
+        if gone:
+            names = dict(delete_rows(connection, shard, gone))
+            deleted = [UUID(bytes=key) for key in gone]
+            change_behind(connection, shard, deleted, [names.get(run, str(run)) for run in deleted])
+        crash_point("before_correction_commit")
+    return Corrected(corrected, differences, spans_of(stats))
+
+
+def correct_rollups(
+    connection: psycopg.Connection, shard: int, keys: Iterable[StatsKey]
+) -> list[StatsKey]:
+    """Replace what is wrong in and beside these rollups by the sums over the rows."""
+    return [key for span in spans_of(keys) for key in correct_span(connection, shard, span)]
+
+
+def correct_span(connection: psycopg.Connection, shard: int, span: Span) -> list[StatsKey]:
+    """The same for all rollups of a span, which is of this shard."""
+    assert span.shard == shard
+    with connection.transaction():
+        if hold_shard(connection, shard) is None:
+            return []
+        found, expected = sums_of(connection, span)
+        wrong = [key for key, _ in compare_rollups(found, expected)]
+        if wrong:
+            replace_rollups(connection, {key: expected.get(key) for key in wrong})
+    return wrong

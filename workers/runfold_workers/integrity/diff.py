@@ -1,0 +1,141 @@
+"""Where the tables differ from what they should say: differences in words, for people and JSON.
+
+`seen_at` may be later than the ledger tells, for heartbeats are not kept; never earlier.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+from runfold.protocol.codec import to_rfc3339
+from runfold_storage.projections.row_store import StoredRun
+from runfold_storage.records.rollup import Figures, StatsKey
+from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.rollups.daily_check import Day
+from runfold_storage.rollups.recompute import Rollups
+
+from .refold import Refolded
+
+What = Literal["missing", "surplus", "differs", "unreadable"]
+
+
+class Field(Struct, frozen=True):
+    """One column that has another value than it should."""
+
+    name: str
+    found: Any
+    expected: Any
+
+
+class Difference(Struct, frozen=True):
+    """One row that is not as it should be; `of` says which of the table's.
+
+    `missing`: it should be there; `surplus`: it should not; `differs`: `fields` tell in what;
+    `unreadable`: the ledger has an event of the run that cannot be read, so that nobody can tell.
+    """
+
+    table: Literal["events", "runs", "nodes", "stats", "stats_days"]
+    what: What
+    shard: int
+    of: dict[str, Any]
+    fields: list[Field] = []
+    reason: str | None = None
+
+
+def compare_run(shard: int, key: bytes, refolded: Refolded, stored: StoredRun) -> list[Difference]:
+    """Everything in which a run's rows differ; nothing if they are right."""
+    if refolded.is_aged:
+        return []
+    of = {"run": name_of(key, refolded.rows.row or stored.row)}
+    if refolded.unreadable is not None:
+        return [Difference("events", "unreadable", shard, of, reason=refolded.unreadable)]
+    expected, found = refolded.rows, stored
+    differences: list[Difference] = []
+    wanted = expected.row
+    if wanted is not None and found.row is not None:
+        wanted = wanted._replace(seen_us=max(wanted.seen_us, found.row.seen_us))
+    differences += _compare("runs", shard, of, found.row, wanted)
+    for attempt in sorted(expected.nodes.keys() | found.nodes.keys()):
+        of_node = of | {"node": attempt[0], "attempt": attempt[1]}
+        was, should = found.nodes.get(attempt), expected.nodes.get(attempt)
+        differences += _compare("nodes", shard, of_node, was, should)
+    return differences
+
+
+def wrong_day(day: Day) -> Difference:
+    """A day that is not the sum of its hours."""
+    shard, start_us = day
+    return Difference("stats_days", "differs", shard, {"day": to_rfc3339(start_us)})
+
+
+def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[StatsKey, Difference]]:
+    """Everything in which the statistics differ, by key."""
+    for key in sorted(found.keys() | expected.keys()):
+        was, should = found.get(key), expected.get(key)
+        if was == should:
+            continue
+        of = {
+            "workflow": key.workflow,
+            "project": key.project,
+            "node": key.node or None,
+            "hour": to_rfc3339(key.hour_us),
+            "status": key.status,
+        }
+        if was is None or should is None:
+            what: What = "missing" if was is None else "surplus"
+            yield key, Difference("stats", what, key.shard, of)
+        else:
+            yield key, Difference("stats", "differs", key.shard, of, list(_figures(was, should)))
+
+
+def name_of(key: bytes, row: RunRow | None) -> str:
+    """The run's id as its owner knows it, as far as it is known."""
+    return str(UUID(bytes=key)) if row is None or row.given_id is None else row.given_id
+
+
+def _compare(
+    table: Literal["runs", "nodes"],
+    shard: int,
+    of: dict[str, Any],
+    found: RunRow | NodeRow | None,
+    expected: RunRow | NodeRow | None,
+) -> Iterator[Difference]:
+    if found == expected:
+        return
+    if found is None or expected is None:
+        yield Difference(table, "missing" if found is None else "surplus", shard, of)
+        return
+    fields = [
+        Field(_column(name), _shown(name, was), _shown(name, should))
+        for name, was, should in zip(found._fields, found, expected, strict=True)
+        if was != should
+    ]
+    yield Difference(table, "differs", shard, of, fields)
+
+
+def _figures(found: Figures, expected: Figures) -> Iterable[Field]:
+    for name in Figures.__slots__:
+        was, should = getattr(found, name), getattr(expected, name)
+        if was != should:
+            yield Field(name, was, should)
+
+
+def _column(name: str) -> str:
+    if name.endswith("_us") and name != "duration_us":
+        return name.removesuffix("_us") + "_at"
+    return name
+
+
+def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, int) and _column(name) != name:
+        return _time(value)
+    return value
+
+
+def _time(us: int) -> str:
+    try:
+        return to_rfc3339(us)
+    except OverflowError:
+        return f"{us} µs after 1970"

@@ -1,0 +1,186 @@
+"""Rebuilding: every run refolded, and statistics added up anew, while everything goes on.
+
+Two passes: runs by shard and key, statistics by hour. Each chunk is looked at without a lock
+(`verifying`), and only what is wrong is looked at again under the lock of its shard, and put right
+(`correcting`), in steps of which the fold notices little (`pacing`).
+
+Dies halfway: what was committed is right, and the job's progress says where to go on; chunks since
+the last note of it are looked at once more, which changes nothing.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import Struct
+
+from runfold.crash_points import crash_point
+from runfold_storage.checkpoints.throttle import Pace
+from runfold_storage.jobs import Interrupted, finish_job, note_progress, take_up
+from runfold_storage.ledger.run_keys import BEFORE_ALL
+from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.records.rollup import StatsKey
+from runfold_storage.rollups.daily_check import correct_day
+from runfold_storage.rollups.recompute import Span
+
+from .correct import correct_rollups, correct_runs, correct_span
+from .diff import Difference
+from .selection import Selection, estimate_runs
+from .verify import (
+    Wrong,
+    make_spans,
+    shards_of,
+    spans_of_run,
+    verify_days,
+    verify_rollups,
+    verify_runs,
+)
+
+KIND: Final = "rebuild"
+
+
+class Progress(Struct):
+    """How far a rebuild has come; kept in `jobs`."""
+
+    phase: str = "runs"
+    after: dict[str, str | None] = {}
+    """By shard the last key that was looked at, in hexadecimal; null where that was the last."""
+    hour_us: int | None = None
+    """Statistics up to this hour have been looked at."""
+    touched: list[Span] = []
+    """Other statistics in which corrected runs count, where not all runs were selected."""
+    looked_at: int = 0
+    of: int | None = None
+    """About so many runs there are to look at."""
+    runs: int = 0
+    rollups: int = 0
+    unreadable: int = 0
+
+
+Told = Callable[[Progress], None]
+
+
+def rebuild(
+    connection: psycopg.Connection,
+    job_id: UUID,
+    stop: threading.Event,
+    told: Told = lambda _: None,
+) -> Progress:
+    """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`.
+
+    The connection is in autocommit mode, and of this job alone.
+    """
+    prepare_session(connection)
+    with take_up(connection, job_id, KIND, Progress) as (job, progress):
+
+        def note() -> None:
+            note_progress(connection, job_id, progress)
+            crash_point("after_progress")
+            told(progress)
+            if stop.is_set():
+                raise Interrupted
+
+        selection = msgspec.convert(job.arguments, Selection)
+        if progress.of is None:
+            progress.of = estimate_runs(connection, selection)
+        _Rebuild(connection, selection, progress, note, stop).run()
+        result = {"runs": progress.runs, "rollups": progress.rollups, "of": progress.looked_at}
+        finish_job(connection, job_id, result | {"unreadable": progress.unreadable})
+    return progress
+
+
+class _Rebuild:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        selection: Selection,
+        progress: Progress,
+        note: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        self._connection = connection
+        self._selection = selection
+        self._progress = progress
+        self._note = note
+        self._pace = Pace(connection, stop)
+
+    def run(self) -> None:
+        if self._progress.phase == "runs":
+            self._runs()
+            if self._selection.run is not None:
+                self._touch(spans_of_run(self._connection, self._selection))
+            self._progress.phase = "statistics"
+            self._note()
+        self._statistics()
+
+    def _runs(self) -> None:
+        """The shards take turns."""
+        after = self._progress.after
+        for shard in shards_of(self._connection):
+            after.setdefault(str(shard), BEFORE_ALL.hex())
+        while pending := [int(shard) for shard, key in after.items() if key is not None]:
+            for shard in pending:
+                key = after[str(shard)]
+                assert key is not None
+                chunk = verify_runs(self._connection, shard, self._selection, bytes.fromhex(key))
+                self._correct(shard, chunk.wrong)
+                after[str(shard)] = None if chunk.last is None else chunk.last.hex()
+                self._progress.looked_at += chunk.looked_at
+                self._note()
+
+    def _correct(self, shard: int, wrong: Sequence[Wrong]) -> None:
+        self._progress.unreadable += sum(not run.is_mendable for run in wrong)
+        for keys in self._pace.portions(mendable(wrong)):
+            with self._pace.holding():
+                corrected = correct_runs(self._connection, shard, keys)
+            self._pace.rest()
+            self._progress.runs += corrected.runs
+            if not self._selection.is_everything:
+                self._touch(corrected.spans)
+
+    def _touch(self, spans: Iterable[Span]) -> None:
+        known = set(self._progress.touched)
+        self._progress.touched += [span for span in spans if span not in known]
+
+    def _statistics(self) -> None:
+        while self._progress.touched:
+            span = self._progress.touched[-1]
+            assert span.shard is not None
+            self._progress.rollups += len(correct_span(self._connection, span.shard, span))
+            self._progress.touched.pop()
+            self._note()
+        if self._selection.run is not None:  # that was all in which it counts, or counted
+            return
+        for span in make_spans(self._connection, self._selection):
+            done = self._progress.hour_us
+            if done is not None and span.first_us <= done:
+                if span.end_us <= done:
+                    continue
+                span = span._replace(first_us=done)  # noqa: PLW2901
+            found = verify_rollups(self._connection, span)
+            self._progress.rollups += len(self._replace(found))
+            self._progress.hour_us = span.end_us
+            self._note()
+        for day in verify_days(self._connection, self._selection):
+            correct_day(self._connection, day)
+            self._progress.rollups += 1
+            self._note()
+
+    def _replace(self, found: Sequence[tuple[StatsKey, Difference]]) -> list[StatsKey]:
+        by_shard: dict[int, list[StatsKey]] = defaultdict(list)
+        for key, _ in found:
+            by_shard[key.shard].append(key)
+        return [
+            key
+            for shard, keys in by_shard.items()
+            for key in correct_rollups(self._connection, shard, keys)
+        ]
+
+
+def mendable(wrong: Sequence[Wrong]) -> list[tuple[bytes, int]]:
+    """The keys of those that can be put right, and how many events each has."""
+    return [(run.key, run.events) for run in wrong if run.is_mendable]

@@ -1,0 +1,64 @@
+"""Runs folded once more from the ledger, as if a worker met them for the first time."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from runfold.errors import BrokenEvent
+from runfold.protocol.ids import is_own_id
+from runfold_storage.ledger.events import load_aged, load_deleted, load_for_fold, load_given_ids
+from runfold_storage.projections.row_store import NOTHING_STORED, StoredRun
+from runfold_storage.records.rows import RunRow
+from runfold_workers.fold.projection import node_row, run_row
+from runfold_workers.fold.run_cache import apply_stored
+from runfold_workers.fold.run_state import RunState
+
+
+class Refolded(NamedTuple):
+    """What the tables should have of a run; `unreadable` says what of the ledger cannot be read."""
+
+    rows: StoredRun
+    events: int = 0
+    unreadable: str | None = None
+    is_aged: bool = False
+    """Retention has taken events away: what the tables have is all that there is."""
+
+
+def refold(
+    connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
+) -> dict[bytes, Refolded]:
+    """The rows that follow from the ledger, for each of these keys; deleted runs have none."""
+    refs = [(shard, key) for key in keys]
+    names = load_given_ids(connection, shard, [key for key in keys if is_own_id(key)])
+    deleted, aged = load_deleted(connection, refs), load_aged(connection, refs)
+    states = {}
+    for key in keys:
+        given_id = names.get(key)
+        states[key] = RunState(shard, key, given_id or str(UUID(bytes=key)), given_id)
+    counts = dict.fromkeys(keys, 0)
+    unreadable: dict[bytes, str] = {}
+    for stored in load_for_fold(connection, refs):
+        counts[stored.run] += 1
+        try:
+            apply_stored(states[stored.run], stored)
+        except BrokenEvent as error:
+            unreadable[stored.run] = f"event {stored.id}: {error}"
+    return {
+        key: Refolded(
+            NOTHING_STORED if (shard, key) in deleted else rows_of(state),
+            counts[key],
+            unreadable.get(key),
+            (shard, key) in aged and (shard, key) not in deleted,
+        )
+        for key, state in states.items()
+    }
+
+
+def rows_of(state: RunState) -> StoredRun:
+    """Every row of a run, from its state."""
+    changed = state.take_changed()  # and so the counts of nodes are right
+    nodes = {(each.name, each.number): node_row(state, each) for each in changed}
+    row: RunRow | None = run_row(state)
+    return StoredRun(row, nodes)

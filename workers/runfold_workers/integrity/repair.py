@@ -1,0 +1,132 @@
+"""Everything that is wrong, found without writing, and exactly that put right.
+
+`examine` tells each difference as it is found. `repair` looks again under the lock of the shard, so
+what has become right in the meantime is left alone.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import psycopg
+
+from runfold_storage.checkpoints.throttle import Pace
+from runfold_storage.jobs import Interrupted
+from runfold_storage.ledger.run_keys import BEFORE_ALL
+from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.records.rollup import StatsKey
+from runfold_storage.rollups.daily_check import Day, correct_day, day_of
+from runfold_storage.rollups.recompute import Span, spans_of
+
+from .correct import correct_runs, correct_span
+from .diff import Difference, wrong_day
+from .rebuild import mendable
+from .selection import Selection
+from .verify import (
+    Wrong,
+    make_spans,
+    shards_of,
+    spans_of_run,
+    verify_days,
+    verify_rollups,
+    verify_runs,
+)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What `examine` found, as `repair` needs it."""
+
+    looked_at: int = 0
+    differences: int = 0
+    runs: list[Wrong] = field(default_factory=list)
+    rollups: list[StatsKey] = field(default_factory=list)
+    days: list[Day] = field(default_factory=list)
+    hours_left: int | None = None
+    """None as long as runs are compared."""
+
+    @property
+    def doing(self) -> str:
+        """What is being compared."""
+        return "comparing" if self.hours_left is None else "statistics"
+
+
+def examine(
+    connection: psycopg.Connection,
+    selection: Selection,
+    found: Callable[[Difference], None],
+    told: Callable[[Findings], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Findings:
+    """Compare everything that is selected; raises `Interrupted` once `stop` is set."""
+    findings = Findings()
+
+    def tell(differences: Iterable[Difference]) -> None:
+        for difference in differences:
+            findings.differences += 1
+            found(difference)
+        told(findings)
+        if stop is not None and stop.is_set():
+            raise Interrupted
+
+    for shard in shards_of(connection):
+        after: bytes | None = BEFORE_ALL
+        while after is not None:
+            chunk = verify_runs(connection, shard, selection, after)
+            after = chunk.last
+            findings.looked_at += chunk.looked_at
+            findings.runs += chunk.wrong
+            tell(chunk.differences)
+    spans = _spans(connection, selection)
+    for done, span in enumerate(spans):
+        findings.hours_left = len(spans) - done
+        wrong = verify_rollups(connection, span, findings.runs)
+        findings.rollups += [key for key, _ in wrong]
+        tell(difference for _, difference in wrong)
+    # Where hours are wrong their days are added up again with them.
+    with_hours = {(key.shard, day_of(key.hour_us)) for key in findings.rollups if not key.node}
+    findings.days = [day for day in verify_days(connection, selection) if day not in with_hours]
+    tell(map(wrong_day, findings.days))
+    return findings
+
+
+def repair(connection: psycopg.Connection, findings: Findings, stop: threading.Event) -> int:
+    """Put right what was found; returns how many differences there were by then.
+
+    The connection is in autocommit mode, and of this alone.
+    """
+    prepare_session(connection)
+    corrected = 0
+    pace = Pace(connection, stop)
+    by_shard: dict[int, list[Wrong]] = defaultdict(list)
+    for run in findings.runs:
+        by_shard[run.shard].append(run)
+    spans: set[Span] = set(spans_of(findings.rollups))
+    for shard, runs in by_shard.items():
+        for keys in pace.portions(mendable(runs)):
+            with pace.holding():
+                done = correct_runs(connection, shard, keys)
+            pace.rest()
+            corrected += len(done.differences)
+            # Their statistics went with them, and are wrong if those of the old rows were not.
+            spans.update(done.spans)
+            if stop.is_set():
+                raise Interrupted
+    listed = set(findings.rollups)
+    for span in sorted(spans):
+        assert span.shard is not None
+        replaced = correct_span(connection, span.shard, span)
+        corrected += sum(key in listed for key in replaced)
+        if stop.is_set():
+            raise Interrupted
+    for day in findings.days:
+        correct_day(connection, day)
+        corrected += 1
+    return corrected
+
+
+def _spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
+    if selection.run is not None:
+        return spans_of_run(connection, selection)
+    return make_spans(connection, selection)

@@ -1,0 +1,120 @@
+"""Which runs are to be refolded: all, or those of a project, a workflow, a time; or one."""
+
+from datetime import datetime
+from typing import Any, Self
+
+import msgspec
+import psycopg
+from msgspec import Struct
+
+from runfold.protocol.codec import to_us
+from runfold.protocol.ids import run_key_bytes
+from runfold.protocol.streams import shard_of
+from runfold_storage.parameters import check_name, check_time
+from runfold_storage.records.rows import RunRow
+from runfold_storage.rollups.deltas import HOUR_US
+from runfold_storage.rollups.recompute import Span
+
+
+class Selection(Struct, frozen=True, omit_defaults=True):
+    """An empty one means everything; `since` ≤ first event < `until`.
+
+    `shards` is the number of the deployment's, from which a run's own follows.
+    """
+
+    project: str | None = None
+    workflow: str | None = None
+    run: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    shards: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        shards: int,
+        *,
+        project: str | None = None,
+        workflow: str | None = None,
+        run: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Self:
+        """Checked; raises `BadParameter`."""
+        since, until = check_time("since", since), check_time("until", until)
+        return cls(
+            project=check_name("project", project),
+            workflow=check_name("workflow", workflow),
+            run=check_name("run", run),
+            since_us=None if since is None else to_us(since),
+            until_us=None if until is None else to_us(until),
+            shards=shards,
+        )
+
+    def as_arguments(self) -> dict[str, Any]:
+        """As a job keeps them; what was not said is left out."""
+        arguments: dict[str, Any] = msgspec.to_builtins(self)
+        return arguments
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Selection(shards=self.shards)
+
+    def key_on(self, shard: int) -> tuple[bytes, ...] | None:
+        """The one key that is meant, if it is on this shard; None: there may be any number."""
+        if self.run is None:
+            return None
+        return (run_key_bytes(self.run),) if shard_of(self.run, self.shards) == shard else ()
+
+    def may_mean(self, row: RunRow | None) -> bool:
+        """Whether a run with this row is meant; without one, only its refold can tell."""
+        return row is None or self.means(row)
+
+    def means(self, row: RunRow | None) -> bool:
+        """Whether a run is meant; one that should not be there at all is, if it is all of them."""
+        if self.run is not None:
+            return True
+        if row is None:
+            return self.is_everything
+        return (
+            self.project in (None, row.project)
+            and self.workflow in (None, row.workflow)
+            and (self.since_us is None or row.created_us >= self.since_us)
+            and (self.until_us is None or row.created_us < self.until_us)
+        )
+
+    def means_hour(self, hour_us: int) -> bool:
+        """Whether runs that are meant may count in this hour."""
+        return (self.since_us is None or hour_us + HOUR_US > self.since_us) and (
+            self.until_us is None or hour_us < self.until_us
+        )
+
+    def narrow(self, span: Span) -> Span:
+        """Only the rollups that runs which are meant may count in."""
+        return span._replace(workflow=self.workflow, project=self.project)
+
+
+def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
+    """How many runs there are to look at, as the statistics say; 0: nobody knows."""
+    if selection.run is not None:
+        return 1
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(n), 0) FROM stats
+        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
+          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
+          AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
+          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
+        """,
+        {
+            "project": selection.project,
+            "workflow": selection.workflow,
+            "since": None
+            if selection.since_us is None
+            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
+            "until": None if selection.until_us is None else selection.until_us / 1e6,
+        },
+    ).fetchone()
+    assert row is not None
+    return max(0, int(row[0]))

@@ -1,0 +1,197 @@
+"""Whether the tables say what the ledger says: refolds, compares, writes nothing.
+
+Each chunk is one snapshot: a batch is one transaction, so what the tables say there belongs
+together, and nothing is found that is only under way. Ingest is not held up, for no lock is
+taken. Runs are compared with their refold first, then statistics with the sums over the rows, in
+which a run that was found to be wrong counts as it is refolded: so one wrong row is one
+difference, and not also one of all rollups that it does not count in.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import psycopg
+
+from runfold.protocol.codec import to_datetime
+from runfold_storage.ledger.run_keys import BEFORE_ALL, next_keys
+from runfold_storage.projections.row_store import NOTHING_STORED, StoredRun, read_rows
+from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rows import RunRow
+from runfold_storage.rollups.daily_check import Day, find_wrong_days
+from runfold_storage.rollups.deltas import HOUR_US, Differences, add_whole, scope_of
+from runfold_storage.rollups.recompute import (
+    Rollups,
+    Span,
+    add_differences,
+    add_up,
+    hours_with_runs,
+    leave_out_aged,
+    read_rollups,
+    spans_of,
+)
+
+from .diff import Difference, compare_rollups, compare_run
+from .refold import refold
+from .selection import Selection
+
+CHUNK_RUNS: Final = 200
+SPAN_RUNS: Final = 20_000
+"""Runs whose statistics are added up in one statement, unless one hour has more."""
+
+
+class Wrong(NamedTuple):
+    """A run whose rows are not what they should be."""
+
+    shard: int
+    key: bytes
+    events: int
+    hours: frozenset[int]
+    """In which it counts, or should."""
+    is_mendable: bool
+
+
+class RunsChunk(NamedTuple):
+    """What was found of the runs up to `last`; None: there are no more in this shard."""
+
+    last: bytes | None
+    looked_at: int
+    wrong: list[Wrong]
+    differences: list[Difference]
+
+
+def shards_of(connection: psycopg.Connection) -> list[int]:
+    """All of the deployment."""
+    return [shard for (shard,) in connection.execute("SELECT shard FROM positions ORDER BY shard")]
+
+
+@contextmanager
+def snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    """All statements see the same state."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+
+
+def verify_runs(
+    connection: psycopg.Connection,
+    shard: int,
+    selection: Selection,
+    after: bytes = BEFORE_ALL,
+    limit: int = CHUNK_RUNS,
+) -> RunsChunk:
+    """Compare the runs whose keys follow."""
+    with snapshot(connection):
+        only = selection.key_on(shard)
+        keys = next_keys(connection, shard, after, limit) if only is None else list(only)
+        wrong, differences, looked_at = compare_keys(connection, shard, selection, keys)
+    is_last = only is not None or len(keys) < limit
+    return RunsChunk(None if is_last else keys[-1], looked_at, wrong, differences)
+
+
+def compare_keys(
+    connection: psycopg.Connection, shard: int, selection: Selection, keys: Sequence[bytes]
+) -> tuple[list[Wrong], list[Difference], int]:
+    """Those of these runs that are wrong, in what, and how many there were."""
+    stored = read_rows(connection, shard, keys)
+    # Whether a run is meant is told by its row, so that the ledger of others need not be read.
+    wanted = [key for key in keys if selection.may_mean(stored.get(key, NOTHING_STORED).row)]
+    refolded = refold(connection, shard, wanted)
+    wrong, differences = [], []
+    for key in wanted:
+        should, was = refolded[key], stored.get(key, NOTHING_STORED)
+        if was.row is None and (should.is_aged or not selection.means(should.rows.row)):
+            continue
+        found = compare_run(shard, key, should, was)
+        if found:
+            differences += found
+            hours = frozenset(map(hour_of, filter(None, (was.row, should.rows.row))))
+            mendable = should.unreadable is None
+            wrong.append(Wrong(shard, key, should.events, hours, mendable))
+    return wrong, differences, len(wanted)
+
+
+def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
+    """Hours in groups of a bounded number of runs, in their order."""
+    spans: list[Span] = []
+    runs = 0
+    for hour_us, n in hours_with_runs(connection):
+        if not selection.means_hour(hour_us):
+            continue
+        if spans and runs + n <= SPAN_RUNS:
+            spans[-1] = spans[-1]._replace(end_us=hour_us + HOUR_US)
+            runs += n
+        else:
+            spans.append(selection.narrow(Span(hour_us, hour_us + HOUR_US)))
+            runs = n
+    return spans
+
+
+def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
+    """The statistics in which the one selected run counts, or should."""
+    counted: Differences = {}
+    with snapshot(connection):
+        for shard in shards_of(connection):
+            for key in selection.key_on(shard) or ():
+                stored = read_rows(connection, shard, [key]).get(key, NOTHING_STORED)
+                for rows in (stored, refold(connection, shard, [key])[key].rows):
+                    add_whole(counted, rows.row, rows.nodes.values(), 1)
+    return spans_of(counted)
+
+
+def verify_rollups(
+    connection: psycopg.Connection, span: Span, wrong: Sequence[Wrong] = ()
+) -> list[tuple[StatsKey, Difference]]:
+    """Compare the statistics of these hours; `wrong` runs count as they are refolded."""
+    with snapshot(connection):
+        found, expected = sums_of(connection, span, wrong)
+    return list(compare_rollups(found, expected))
+
+
+def sums_of(
+    connection: psycopg.Connection, span: Span, wrong: Sequence[Wrong] = ()
+) -> tuple[Rollups, Rollups]:
+    """What the statistics say, and what they should."""
+    concerned = [
+        run
+        for run in wrong
+        if run.is_mendable and any(span.first_us <= hour < span.end_us for hour in run.hours)
+    ]
+    expected = add_up(connection, span, [run.key for run in concerned])
+    by_shard: dict[int, list[bytes]] = defaultdict(list)
+    for run in concerned:
+        by_shard[run.shard].append(run.key)
+    for shard, keys in by_shard.items():
+        differences: Differences = {}
+        for refolded in refold(connection, shard, keys).values():
+            if _is_within(span, refolded.rows):
+                add_whole(differences, refolded.rows.row, refolded.rows.nodes.values(), 1)
+        leave_out_aged(connection, span, differences)
+        add_differences(expected, differences)
+    return read_rollups(connection, span), expected
+
+
+def verify_days(connection: psycopg.Connection, selection: Selection) -> list[Day]:
+    """Days that are not the sum of their hours; only where all runs of a time are selected."""
+    if selection.run or selection.project or selection.workflow:
+        return []
+    bounds = (selection.since_us, selection.until_us)
+    since, until = (None if bound is None else to_datetime(bound) for bound in bounds)
+    return find_wrong_days(connection, since, until)
+
+
+def hour_of(row: RunRow) -> int:
+    """The hour in which a run counts."""
+    return scope_of(row)[2]
+
+
+def _is_within(span: Span, rows: StoredRun) -> bool:
+    row = rows.row
+    return (
+        row is not None
+        and span.first_us <= row.created_us < span.end_us
+        and span.shard in (None, row.shard)
+        and span.workflow in (None, row.workflow)
+        and span.project in (None, row.project)
+    )

@@ -1,0 +1,1 @@
+"""Work in the background: the kinds of jobs, the queue and its worker."""

@@ -1,0 +1,1 @@
+"""The daily job of retention, and the way back from the archive."""

@@ -1,0 +1,280 @@
+"""Restoring: what the archive has, back into a database, where nothing tells it any more.
+
+Tombstones first, so that what was deleted stays so; then events, with the rows of their runs, and
+those of another ledger, if one can still be read; then all runs that the ledger has by now are
+folded, as in a rebuild; then rows, attempts and figures of what has no events. All of it may be
+done while workers fold, and again: what is there stays as it is.
+
+Dies halfway: its progress names the last row group that is done.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import Struct
+
+from runfold.crash_points import crash_point
+from runfold_storage.archive import restore_writer
+from runfold_storage.archive.layout import EVENTS, KINDS, NODES, RUNS, STATS, TOMBSTONES
+from runfold_storage.archive.schema import node_of_row, run_of_row
+from runfold_storage.archive.store import Archive, files_of, read_groups
+from runfold_storage.checkpoints.positions import count_shards, ensure_shards
+from runfold_storage.checkpoints.throttle import Pace
+from runfold_storage.errors import RestoreRefused
+from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
+from runfold_storage.ledger import foreign_ledger
+from runfold_storage.ledger.events import load_deleted
+from runfold_storage.ledger.foreign_ledger import RestoredEvent
+from runfold_storage.ledger.partitions import ensure_weeks, week_of
+from runfold_storage.ledger.run_keys import BEFORE_ALL
+from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.records.rollup import Figures, StatsKey
+from runfold_workers.integrity.correct import correct_runs
+from runfold_workers.integrity.rebuild import mendable
+from runfold_workers.integrity.selection import Selection
+from runfold_workers.integrity.verify import verify_runs
+
+from . import job
+
+KIND: Final = "restore"
+LEDGER, FOLD = "ledger", "fold"
+ORDER: Final = (TOMBSTONES, LEDGER, EVENTS, FOLD, RUNS, NODES, STATS)
+
+Row = dict[str, Any]
+
+
+class Progress(Struct):
+    """How far it has come; kept in `jobs`."""
+
+    kinds: list[str] = msgspec.field(default_factory=lambda: list(ORDER))
+    """What is still to be looked at."""
+    path: str = ""
+    """The last file of the first of these that was begun."""
+    group: int = -1
+    """Its last row group that was restored."""
+    after: dict[str, str | None] = {}
+    """By shard the last key that was folded, in hexadecimal; null where that was the last."""
+    files: int = 0
+    events: int = 0
+    """Those that were not there."""
+    runs: int = 0
+    """Those that were folded anew, and those of which only the row was left."""
+    rollups: int = 0
+
+
+def restore(
+    connection: psycopg.Connection,
+    job_id: UUID,
+    stop: threading.Event,
+    archive: Archive,
+    told: Callable[[Progress], None] = lambda _: None,
+    *,
+    ledger: psycopg.Connection | None = None,
+) -> Progress:
+    """Do a job of this kind; raises `Interrupted`, `JobTaken`, `ArchiveUnusable`, `RestoreRefused`.
+
+    The connection is in autocommit mode, and of this job alone; `ledger` leads to another database
+    whose `events` are brought along.
+    """
+    prepare_session(connection)
+    with hold_kind(connection, job.KIND):
+        check(connection, archive)
+        with take_up(connection, job_id, KIND, Progress) as (_, progress):
+
+            def note() -> None:
+                note_progress(connection, job_id, progress)
+                crash_point("after_group_restored")
+                told(progress)
+                if stop.is_set():
+                    raise Interrupted
+
+            _Restore(connection, archive, ledger, progress, note, stop).run()
+            result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
+            finish_job(connection, job_id, result)
+    return progress
+
+
+def check(connection: psycopg.Connection, archive: Archive) -> None:
+    """Raises `RestoreRefused` where it makes no sense; an empty database gets its shards."""
+    counts = {file.name.shards for kind in KINDS for file in files_of(archive, kind)}
+    if not counts:
+        raise RestoreRefused(f"{archive.shown}: there is no archive, or nothing in it")
+    if len(counts) > 1:
+        raise RestoreRefused(
+            f"{archive.shown}: has files of deployments with {_listed(counts)} shards: one"
+            " database has one number of shards, so put those of each into a folder of its own"
+        )
+    shards = count_shards(connection)
+    if shards and {shards} != counts:
+        raise RestoreRefused(
+            f"{archive.shown}: is of a deployment with {_listed(counts)} shards, and this database"
+            f" has {shards}: restore into an empty one"
+        )
+    if restore_writer.has_aged(connection):
+        raise RestoreRefused(
+            "retention has taken runs away from this database, and their figures still count here:"
+            " restored, they would count twice. `runfold show` opens archived runs as they are;"
+            " to have all of them, restore into an empty database"
+        )
+    ensure_shards(connection, *counts)
+
+
+class _Restore:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        archive: Archive,
+        ledger: psycopg.Connection | None,
+        progress: Progress,
+        note: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        self._connection = connection
+        self._archive = archive
+        self._ledger = ledger
+        self._progress = progress
+        self._note = note
+        self._pace = Pace(connection, stop)
+        self._shards = count_shards(connection)
+        self._everything = Selection(shards=self._shards)
+        self._is_folded = restore_writer.is_folded(connection)
+
+    def run(self) -> None:
+        progress = self._progress
+        works = {
+            TOMBSTONES: self._tombstones,
+            EVENTS: self._events,
+            RUNS: self._runs,
+            NODES: self._nodes,
+            STATS: self._rollups,
+        }
+        while progress.kinds:
+            kind = progress.kinds[0]
+            if kind == FOLD:
+                self._fold()
+            elif kind == LEDGER:
+                self._copy_ledger()
+            else:
+                self._read(kind, works[kind])
+            progress.kinds.pop(0)
+            progress.path, progress.group = "", -1
+            self._note()
+
+    def _read(self, kind: str, work: Callable[[int, list[Row]], None]) -> None:
+        """All files of a kind, from where it was left."""
+        progress = self._progress
+        for file in files_of(self._archive, kind):
+            if file.path < progress.path:
+                continue
+            if file.path > progress.path:
+                progress.path, progress.group = file.path, -1
+                progress.files += 1
+            for group in read_groups(self._archive, kind, file, progress.group + 1):
+                work(file.name.shard, group.rows)
+                progress.group = group.number
+                self._note()
+
+    def _tombstones(self, shard: int, rows: list[Row]) -> None:
+        gone = [(row["key"], row["deleted_at"]) for row in rows]
+        restore_writer.restore_tombstones(self._connection, shard, gone)
+
+    def _events(self, shard: int, rows: list[Row]) -> None:
+        events = (
+            RestoredEvent(row["key"], row["id"], row["at"], row["type"], row["body"])
+            for row in rows
+        )
+        self._put(shard, list(events))
+
+    def _put(self, shard: int, events: list[RestoredEvent]) -> None:
+        gone = load_deleted(self._connection, [(shard, key) for key in {e.run for e in events}])
+        left = [event for event in events if (shard, event.run) not in gone]
+        by_run: dict[bytes, list[RestoredEvent]] = defaultdict(list)
+        for event in left:
+            by_run[event.run].append(event)
+        ensure_weeks(self._connection, {week_of(UUID(bytes=key)) for key in by_run})
+        weighed = ((key, len(events)) for key, events in by_run.items())
+        for keys in self._pace.portions(weighed):
+            events = [event for key in keys for event in by_run[key]]
+            # In one transaction: a worker takes the row of a run for what the ledger says of it.
+            with self._pace.holding(), self._connection.transaction():
+                restored = restore_writer.restore_events(self._connection, shard, events)
+                self._progress.events += restored
+                self._progress.runs += correct_runs(self._connection, shard, keys).runs
+            if self._is_folded:
+                self._pace.rest()
+
+    def _copy_ledger(self) -> None:
+        """What another database has of the ledger, behind what it knows of deleted runs."""
+        if self._ledger is None:
+            return
+        for shard in range(self._shards):
+            restore_writer.restore_tombstones(
+                self._connection, shard, foreign_ledger.read_deleted(self._ledger, shard)
+            )
+            place: foreign_ledger.Place | None = foreign_ledger.BEFORE_ALL
+            while place is not None:
+                events, place = foreign_ledger.read_page(self._ledger, shard, self._shards, place)
+                self._put(shard, events)
+                self._note()
+
+    def _fold(self) -> None:
+        """All runs that the ledger has by now, as a rebuild does."""
+        after = self._progress.after
+        for shard in range(self._shards):
+            key = after.setdefault(str(shard), BEFORE_ALL.hex())
+            while key is not None:
+                chunk = verify_runs(self._connection, shard, self._everything, bytes.fromhex(key))
+                for keys in self._pace.portions(mendable(chunk.wrong)):
+                    with self._pace.holding():
+                        self._progress.runs += correct_runs(self._connection, shard, keys).runs
+                    if self._is_folded:
+                        self._pace.rest()
+                key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
+                self._note()
+
+    def _runs(self, shard: int, rows: list[Row]) -> None:
+        runs = [run_of_row(row) for row in self._left(shard, rows)]
+        self._progress.runs += restore_writer.restore_runs(self._connection, shard, runs)
+
+    def _nodes(self, shard: int, rows: list[Row]) -> None:
+        nodes = [node_of_row(row) for row in self._left(shard, rows)]
+        restore_writer.restore_nodes(self._connection, shard, nodes)
+
+    def _rollups(self, shard: int, rows: list[Row]) -> None:
+        rollups: dict[StatsKey, Figures] = {}
+        for row in rows:
+            key = StatsKey(
+                row["workflow"], row["project"], row["node"], row["hour"], row["status"], shard
+            )
+            if key not in rollups or rollups[key].n < row["n"]:
+                rollups[key] = _figures(row)
+        self._progress.rollups += restore_writer.restore_rollups(self._connection, shard, rollups)
+
+    def _left(self, shard: int, rows: list[Row]) -> list[Row]:
+        """Those of runs that nobody has deleted."""
+        keys = {row["key"] for row in rows}
+        gone = load_deleted(self._connection, [(shard, key) for key in keys])
+        return [row for row in rows if (shard, row["key"]) not in gone]
+
+
+def _figures(row: Row) -> Figures:
+    return Figures(
+        n=row["n"],
+        n_timed=row["n_timed"],
+        duration_min_us=row["duration_min_us"],
+        duration_max_us=row["duration_max_us"],
+        duration_sum_us=int(row["duration_sum_us"]),
+        input_tokens=int(row["input_tokens"]),
+        output_tokens=int(row["output_tokens"]),
+        cost_nano_usd=int(row["cost_nano_usd"]),
+        bins=dict(zip(row["bins"], row["bin_counts"], strict=True)),
+    )
+
+
+def _listed(counts: set[int]) -> str:
+    return " and ".join(map(str, sorted(counts)))

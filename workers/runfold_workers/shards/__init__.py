@@ -1,0 +1,1 @@
+"""Who folds which shard, and what is watched beside the fold."""

@@ -1,0 +1,90 @@
+"""Lost runs: those that gave no sign of life for too long are said to be lost, in their streams.
+
+What is said is an event like any other, so that the ledger has it, and whatever the run says later
+takes it back. It is inferred only where the fold has come to the end of the stream, as of a moment
+ago: what waits there may be a sign of life. Two workers that sweep at once say the same, with the
+same event id, and so does one that died halfway and looks again.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+import psycopg
+import redis
+
+from runfold.protocol import streams
+from runfold.protocol.codec import Envelope
+from runfold.protocol.frames import encode_json_frame
+from runfold.protocol.ids import derive_event_id
+from runfold.protocol.time_limits import EARLIEST_US
+from runfold_storage.checkpoints.liveness import SilentRun, find_silent, take_pulse
+from runfold_storage.checkpoints.liveness_limits import Limits
+from runfold_storage.checkpoints.positions import load_positions
+from runfold_storage.checkpoints.streams import order, read_streams
+from runfold_workers.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_FRAME_EVENTS: Final = 500
+
+
+class Sweep:
+    """Asked once a second by the one worker that keeps house for the deployment."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._tick_s = limits.tick_s
+        self._ends: dict[int, str] = {}
+        """Where the streams ended when looked at last, of those not known to be folded so far."""
+        self._due = 0.0
+
+    def look(self, client: redis.Redis, connection: psycopg.Connection) -> None:
+        """Take the pulse of the shards that are folded up to where they last ended, and sweep."""
+        if self._tick_s is None:
+            return
+        positions = load_positions(connection)
+        folded = [
+            shard
+            for shard, end in self._ends.items()
+            if shard in positions and order(positions[shard].position) >= order(end)
+        ]
+        if folded:
+            for shard in folded:
+                del self._ends[shard]
+            take_pulse(connection, folded, self._limits)
+            self._sweep(client, connection, frozenset(folded))
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._tick_s
+            found, _ = read_streams(client, positions)
+            self._ends = {shard: stream.last for shard, stream in found.items()}
+
+    def _sweep(
+        self, client: redis.Redis, connection: psycopg.Connection, folded: frozenset[int]
+    ) -> None:
+        silent = [run for run in find_silent(connection, self._limits) if run.shard in folded]
+        for shard, frame in _frames(silent):
+            client.xadd(streams.stream_key(shard), frame)
+        if silent:
+            self._metrics.lost.inc(len(silent))
+            log.info("no sign of life for too long: lost_runs=%d", len(silent))
+
+
+def _frames(silent: Sequence[SilentRun]) -> Iterator[tuple[int, dict[Any, Any]]]:
+    by_shard = attrgetter("shard")
+    for shard, of_shard in groupby(sorted(silent, key=by_shard), key=by_shard):
+        events = [_lost(run) for run in of_shard]
+        for first in range(0, len(events), _FRAME_EVENTS):
+            yield shard, encode_json_frame(events[first : first + _FRAME_EVENTS])
+
+
+def _lost(run: SilentRun) -> Envelope:
+    event_id = derive_event_id(msgspec.json.encode(("lost", run.run_id, run.seen_us)))
+    body = msgspec.json.encode({"silent_s": run.limit_s})
+    # A run of before times were checked may be older than any event may be dated.
+    return Envelope("lost", run.run_id, event_id, max(run.seen_us, EARLIEST_US), body)

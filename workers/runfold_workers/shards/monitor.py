@@ -1,0 +1,158 @@
+"""A look at the shards once a second, beside the fold: lag, losses, and what has to be made ahead.
+
+Runs in a thread with connections of its own, so that it goes on while a batch takes long, and its
+failures are its own: it never ends the worker. It changes no checkpoint: a shard that looks wrong
+is a suspect, which the thread that folds examines when nothing of it is on its way.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Self
+
+import psycopg
+import redis
+
+from runfold.protocol import streams
+from runfold_storage.checkpoints.change_log import forget_changes
+from runfold_storage.checkpoints.incidents import raise_incident
+from runfold_storage.checkpoints.liveness_limits import Limits
+from runfold_storage.checkpoints.positions import load_positions
+from runfold_storage.checkpoints.recovery import note_sightings
+from runfold_storage.checkpoints.streams import Stream, look
+from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
+from runfold_storage.ledger.partitions import ensure_weeks, weeks_ahead
+from runfold_storage.postgres.connections import connect
+from runfold_workers.metrics import Metrics
+
+from .lost_runs import Sweep
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+PREPARE_EVERY_S: Final = 3600.0
+FORGET_EVERY_S: Final = 30.0
+_PREPARE_AGAIN_S: Final = 60.0
+_HOUSEKEEPER: Final = 0
+"""Whoever folds this shard does what has to be done once in a deployment."""
+
+
+class Watch:
+    """Looks at the shards that it is told to; use it as a context manager."""
+
+    def __init__(self, redis_url: str, database_url: str, metrics: Metrics, limits: Limits) -> None:
+        self._redis_url = redis_url
+        self._database_url = database_url
+        self._metrics = metrics
+        self._sweep = Sweep(limits, metrics)
+        self._seen: dict[int, Stream] = {}
+        self._shards: frozenset[int] = frozenset()
+        self._suspects: frozenset[int] = frozenset()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._prepare_at = 0.0
+        self._forget_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def follow(self, shards: Iterable[int]) -> None:
+        """Look at these from now on; those that are new have to be examined first."""
+        with self._lock:
+            new = frozenset(shards)
+            self._suspects = (self._suspects & new) | (new - self._shards)
+            self._metrics.let_go(self._shards - new)
+            self._seen = {shard: seen for shard, seen in self._seen.items() if shard in new}
+            self._shards = new
+
+    @property
+    def suspects(self) -> frozenset[int]:
+        """Those that have to be examined."""
+        return self._suspects
+
+    def examined(self, shard: int) -> None:
+        """It is well now."""
+        with self._lock:
+            self._suspects -= {shard}
+            self._seen.pop(shard, None)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._metrics.let_go(self._shards)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with (
+                    streams.connect(self._redis_url) as client,
+                    # What it writes may be lost in a crash, and must not wait for the disk.
+                    connect(
+                        self._database_url, autocommit=True, options="-c synchronous_commit=off"
+                    ) as connection,
+                ):
+                    while not self._stop.wait(LOOK_EVERY_S):
+                        self._look(client, connection)
+            except (redis.RedisError, psycopg.Error, DatabaseUnreachable) as error:
+                log.debug("cannot look at the shards: %s", error)  # the fold says it loudly
+            except Exception:
+                log.exception("looking at the shards failed and goes on")
+            self._stop.wait(LOOK_EVERY_S)
+
+    def _look(self, client: redis.Redis, connection: psycopg.Connection) -> None:
+        shards = self._shards
+        if not shards:
+            return
+        found, lags = look(client, lambda: load_positions(connection, shards))
+        wrong = {
+            shard
+            for shard, lag in lags.items()
+            if lag.lost
+            or lag.is_replaced
+            or not found[shard].is_marked
+            or (shard in self._seen and found[shard].added < self._seen[shard].added)
+        }
+        with self._lock:
+            self._suspects |= wrong & self._shards
+            sound = {
+                shard: found[shard] for shard in (found.keys() & self._shards) - self._suspects
+            }
+            news = {shard: seen for shard, seen in sound.items() if self._seen.get(shard) != seen}
+            self._seen |= sound
+            for shard in lags.keys() & self._shards:
+                self._metrics.note_lag(shard, lags[shard])
+        if news:
+            note_sightings(connection, news)
+        if _HOUSEKEEPER in shards:
+            self._keep_house(client, connection)
+
+    def _keep_house(self, client: redis.Redis, connection: psycopg.Connection) -> None:
+        dropped = streams.dropped_events(client)
+        if dropped:
+            # In this order, a crash in between counts them twice, and never not at all.
+            raise_incident(connection, "events_dropped", dropped)
+            streams.note_dropped(client, -dropped)
+        self._sweep.look(client, connection)
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY_S
+            forget_changes(connection)
+        if time.monotonic() < self._prepare_at:
+            return
+        self._prepare_at = time.monotonic() + PREPARE_EVERY_S
+        try:
+            ensure_weeks(connection, [*weeks_ahead(datetime.now(UTC).date()), None])
+        except PartitionMissing as error:
+            self._prepare_at = time.monotonic() + _PREPARE_AGAIN_S
+            log.error("partitions cannot be made ahead of time: %s", error)  # noqa: TRY400, no stack
+            self._metrics.incidents.labels("partition_missing").inc()
+            raise_incident(connection, "partition_missing")

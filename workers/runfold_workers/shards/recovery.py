@@ -1,0 +1,69 @@
+"""What to do about a stream that lost frames, or is another one than it was.
+
+Everything that is still there is folded, and what is not is counted as exactly as Redis can tell:
+`entries-added` is exact for frames that were trimmed or deleted; after a flush or a restore, the
+last look at the stream before it tells, and there is one a second.
+"""
+
+import logging
+
+import psycopg
+import redis
+
+from runfold_storage.checkpoints.positions import Position, load_positions
+from runfold_storage.checkpoints.recovery import (
+    go_on,
+    last_sighting,
+    note_sightings,
+    skip_lost,
+    start_over,
+)
+from runfold_storage.checkpoints.streams import (
+    Stream,
+    count_behind,
+    is_replaced,
+    mark_stream,
+    order,
+    read_streams,
+    trim,
+)
+
+log = logging.getLogger(__name__)
+
+
+def mend(client: redis.Redis, connection: psycopg.Connection, shard: int) -> bool:
+    """Bring a shard's checkpoint in line with its stream, if need be.
+
+    Only when nothing of the shard is on its way. Returns whether the position may have moved, so
+    that the shard has to be taken up anew.
+    """
+    position = load_positions(connection, [shard])[shard]
+    stream = read_streams(client, [shard])[0][shard]
+    seen = last_sighting(connection, shard)
+    # Where a worker has looked before, one has left its mark before.
+    is_flushed = seen is not None and not stream.is_marked
+    if is_flushed or is_replaced(stream, position):
+        log.warning(
+            "stream was flushed or restored, folding it from its beginning",
+            extra={"shard": shard, "position": position.position, "ends_at": stream.last},
+        )
+        folded = _count_folded(client, shard, position, stream) if is_flushed else 0
+        start_over(connection, shard, position, stream, folded)
+        mark_stream(client, shard)
+        return True
+    if seen is not None and stream.added < seen:
+        go_on(connection, shard, position, stream)
+    mark_stream(client, shard)
+    note_sightings(connection, {shard: stream})
+    if stream.removed > position.consumed:
+        skip_lost(connection, shard, position, stream)
+        return True
+    trim(client, shard, position.position)  # a predecessor may have died between commit and trim
+    return False
+
+
+def _count_folded(client: redis.Redis, shard: int, position: Position, stream: Stream) -> int:
+    """How many frames of a new stream were folded before anything told that it is new."""
+    if order(stream.last) < order(position.position):  # that is of the old one
+        return 0
+    return stream.added - count_behind(client, shard, position.position, stream.last)
