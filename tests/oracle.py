@@ -19,7 +19,7 @@ from runfold.protocol.ids import is_own_id, run_key_bytes
 from runfold.protocol.streams import shard_of
 from runfold_storage.parameters import UNKNOWN
 from runfold_storage.records.histogram import bin_of
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import NodeRow, RunRow
 
 Event = dict[str, Any]
@@ -57,7 +57,7 @@ class Projection:
 
     runs: dict[RunRef, RunRow]
     nodes: dict[NodeRef, NodeRow]
-    stats: dict[StatsKey, Stat]
+    stats: dict[RollupKey, Stat]
     ledger: dict[tuple[int, bytes, int], tuple[int, str, Any]]
     """(at_us, type, body) by (shard, run, event id)."""
 
@@ -280,9 +280,9 @@ def duration(start: Event | None, end: Event | None) -> int | None:
     return None if start is None else max(end["at_us"] - start["at_us"], 0)
 
 
-def add_up(runs: dict[RunRef, RunRow], nodes: dict[NodeRef, NodeRow]) -> dict[StatsKey, Stat]:
+def add_up(runs: dict[RunRef, RunRow], nodes: dict[NodeRef, NodeRow]) -> dict[RollupKey, Stat]:
     """The rollups: every run counts once, and every attempt at a node once under its name."""
-    stats: dict[StatsKey, Stat] = {}
+    stats: dict[RollupKey, Stat] = {}
     for run in runs.values():
         count(stats, run, "", run)
     for node in nodes.values():
@@ -290,9 +290,9 @@ def add_up(runs: dict[RunRef, RunRow], nodes: dict[NodeRef, NodeRow]) -> dict[St
     return stats
 
 
-def count(stats: dict[StatsKey, Stat], run: RunRow, node: str, row: RunRow | NodeRow) -> None:
+def count(stats: dict[RollupKey, Stat], run: RunRow, node: str, row: RunRow | NodeRow) -> None:
     hour_us = run.created_us // HOUR_US * HOUR_US
-    key = StatsKey(run.workflow, run.project, node, hour_us, row.status, run.shard)
+    key = RollupKey(run.workflow, run.project, node, hour_us, row.status, run.shard)
     stat = stats.get(key, Stat())
     stat = replace(
         stat,

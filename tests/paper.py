@@ -11,7 +11,7 @@ from runfold.protocol.codec import TYPES
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.ledger.events import StoredEvent
 from runfold_storage.records.histogram import bin_of
-from runfold_storage.records.rollup import StatsDifference, StatsKey
+from runfold_storage.records.rollup import RollupDelta, RollupKey
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
 from runfold_workers.fold.run_cache import Loaded, RunRef
 
@@ -24,7 +24,7 @@ class Paper:
         self.tombstones: set[RunRef] = set()
         self.runs: dict[RunRef, RunRow] = {}
         self.nodes: dict[tuple[int, bytes, str, int], NodeRow] = {}
-        self.stats: dict[StatsKey, Stat] = {}
+        self.stats: dict[RollupKey, Stat] = {}
         self.positions = {shard: Position("0-0", 0, 0, 0) for shard in range(shards)}
         self.dead_letters: dict[tuple[int, str, int], str] = {}
         self._shuffle = random.Random(1).shuffle
@@ -43,7 +43,7 @@ class Paper:
         """Write a batch."""
         for step in batch.advances:
             was = self.positions[step.shard]
-            assert was.position == step.believed
+            assert was.position == step.expected
             given = sorted(seq for row, seq in batch.runs if row.shard == step.shard)
             assert given == list(range(was.feed_seq + 1, step.feed_seq + 1))
             self.positions[step.shard] = Position(
@@ -73,13 +73,13 @@ class Paper:
             place = (letter.shard, letter.frame, letter.ordinal)
             self.dead_letters.setdefault(place, letter.reason)
 
-    def _add(self, key: StatsKey, difference: StatsDifference) -> None:
+    def _add(self, key: RollupKey, difference: RollupDelta) -> None:
         stat = self.stats.get(key, Stat())
         bins = dict(stat.bins)
         for duration_us, count in difference.durations.items():
             bins[bin_of(duration_us)] = bins.get(bin_of(duration_us), 0) + count
         came = [length for length, count in difference.durations.items() if count > 0]
-        if difference.takes_back:
+        if difference.has_removals:
             extremes = self._durations(key)
         else:
             extremes = [stat.duration_min_us, stat.duration_max_us, *came]
@@ -97,7 +97,7 @@ class Paper:
             {index: count for index, count in bins.items() if count},
         )
 
-    def _durations(self, key: StatsKey) -> list[int | None]:
+    def _durations(self, key: RollupKey) -> list[int | None]:
         """Those of all rows that count in this rollup."""
         rows: list[tuple[RunRow, str, RunRow | NodeRow]] = [(r, "", r) for r in self.runs.values()]
         rows += [(self.runs[n.shard, n.run], n.name, n) for n in self.nodes.values()]

@@ -6,7 +6,7 @@ import psycopg
 
 from deliveries import SHARDS
 from runfold_storage.jobs import add_job
-from runfold_workers.integrity.diff import Difference
+from runfold_workers.integrity.diff import Mismatch
 from runfold_workers.integrity.rebuild import Progress, rebuild
 from runfold_workers.integrity.repair import Findings, examine
 from runfold_workers.integrity.selection import Selection
@@ -24,12 +24,12 @@ def rebuild_all(connection: psycopg.Connection, selection: Selection = EVERYTHIN
 
 def found_in(
     connection: psycopg.Connection, selection: Selection = EVERYTHING
-) -> tuple[list[Difference], Findings]:
+) -> tuple[list[Mismatch], Findings]:
     """What `runfold verify` tells, and what `repair` needs."""
-    found: list[Difference] = []
+    found: list[Mismatch] = []
     return found, examine(connection, selection, found.append)
 
 
-def differences(connection: psycopg.Connection) -> list[Difference]:
+def differences(connection: psycopg.Connection) -> list[Mismatch]:
     """What `runfold verify` tells."""
     return found_in(connection)[0]

@@ -8,9 +8,9 @@ import psycopg
 from psycopg import sql
 
 from oracle import SIGNS, Projection, Stat
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import NodeRow, RunRow
-from runfold_storage.rollups.pending_deltas import merge_differences, waiting_shards
+from runfold_storage.rollups.pending_deltas import merge_deltas, waiting_shards
 
 _TIMES = ("created_us", "queued_us", "started_us", "finished_us", "seen_us", "hour_us")
 
@@ -33,15 +33,15 @@ def read_projection(connection: psycopg.Connection) -> Projection:
     return Projection(runs, nodes, _stats(connection), ledger)
 
 
-def _stats(connection: psycopg.Connection) -> dict[StatsKey, Stat]:
+def _stats(connection: psycopg.Connection) -> dict[RollupKey, Stat]:
     """The rollups with what is not merged into them yet."""
-    sums: dict[StatsKey, Stat] = {}
+    sums: dict[RollupKey, Stat] = {}
     fields = tuple(Stat.__dataclass_fields__)[:-1]
-    width = len(StatsKey._fields)
-    columns = (*StatsKey._fields, *fields, "bins", "bin_counts")
+    width = len(RollupKey._fields)
+    columns = (*RollupKey._fields, *fields, "bins", "bin_counts")
     # In one statement, as a worker may be merging.
     for row in _rows(connection, "stats", columns, and_from="unmerged_stats"):
-        key, figures, bins, counts = StatsKey(*row[:width]), row[width:-2], row[-2], row[-1]
+        key, figures, bins, counts = RollupKey(*row[:width]), row[width:-2], row[-2], row[-1]
         stat = Stat(*figures, bins=dict(zip(bins, counts, strict=True)))
         known = sums.get(key)
         sums[key] = stat if known is None else _sum(known, stat)
@@ -113,7 +113,7 @@ def count(connection: psycopg.Connection, table: str) -> int:
 def merge(connection: psycopg.Connection) -> None:
     """Leave nothing to be merged into the rollups, as a worker does within a second."""
     for shard in waiting_shards(connection):
-        merge_differences(connection, shard)
+        merge_deltas(connection, shard)
 
 
 def truncate(connection: psycopg.Connection) -> None:

@@ -15,7 +15,7 @@ from runfold_storage.postgres.connections import connect
 from runfold_storage.queries.run.events import EventPage
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
-from runfold_workers.jobs.search_indexing import Indexing
+from runfold_workers.jobs.search_indexing import SearchIndexing
 from tables import merge
 
 SHARDS = 4
@@ -65,6 +65,6 @@ def fold(migrated_url: str, events: Iterable[dict[str, Any]], *, is_merged: bool
 def index(database_url: str) -> None:
     """Bring the search index as far as the fold is, as a worker for jobs does."""
     with connect(database_url, autocommit=True) as connection:
-        indexing = Indexing(connection)
+        indexing = SearchIndexing(connection)
         while indexing.turn():
             pass

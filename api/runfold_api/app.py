@@ -15,14 +15,14 @@ from litestar.di import Provide
 
 from runfold.serialization.intake import Intake
 from runfold_api.ingest.stream_writer import StreamWriter
-from runfold_api.live.broker import Feed
-from runfold_api.live.run_subscriptions import RunFeed
+from runfold_api.live.broker import Broker
+from runfold_api.live.run_subscriptions import RunTopics
 from runfold_api.openapi.document import RawSchemaPlugin, openapi_config
 from runfold_api.routes.metrics import MeteredApp, RequestMetrics
 from runfold_api.web.problems import handlers
 from runfold_api.web.query_params import check_query, run_filters
 from runfold_api.web.read_your_writes import provide_history
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.history import History
 
 from .routes import admin, health, ingest, live, static_files
@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> Litestar:
         timeout_s=settings.read_timeout_s,
         archive_url=settings.archive_url,
     )
-    keeper = Upkeep(
+    keeper = Admin(
         settings.database_url,
         at_once=settings.delete_at_once,
         archive_url=settings.archive_url,
@@ -54,8 +54,8 @@ def create_app(settings: Settings) -> Litestar:
     )
 
     intake = Intake(settings.redact_keys, settings.max_future_s)
-    feed = Feed(history, settings.redis_url)
-    streams = live.Live(feed, RunFeed(feed, history))
+    feed = Broker(history, settings.redis_url)
+    streams = live.Live(feed, RunTopics(feed, history))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

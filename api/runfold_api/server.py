@@ -7,7 +7,7 @@ from typing import Final
 
 import uvicorn
 
-from runfold_api.live.broker import Feed
+from runfold_api.live.broker import Broker
 
 from .app import create_app
 from .settings import Settings
@@ -39,7 +39,7 @@ def url_of(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Ends the streams of those who watch before it waits for open requests."""
 
-    def __init__(self, feed: Feed, config: uvicorn.Config) -> None:
+    def __init__(self, feed: Broker, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._feed = feed
 
@@ -78,11 +78,11 @@ def serve(
         if announce is not None:
             announce(url_of(listener))
         server = make_server(settings)
-        keep_for_good()
+        freeze_gc()
         server.run(sockets=[listener])
 
 
-def keep_for_good() -> None:
+def freeze_gc() -> None:
     """Everything that is there when a process begins to serve stays until it ends.
 
     The cyclic collector need not walk it again and again: all modules take it a tenth of a second,

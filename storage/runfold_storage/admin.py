@@ -4,7 +4,7 @@
     upkeep.delete_run("nightly/17")
     upkeep.delete_runs(project="acme", older_than_days=90)
 
-Each call has a connection of its own, so an `Upkeep` may be shared by threads. What is too much to
+Each call has a connection of its own, so an `Admin` may be shared by threads. What is too much to
 be done at once becomes a job, which a worker does (`runfold worker`).
 """
 
@@ -21,7 +21,7 @@ from msgspec import Struct
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.retention.run_deletion import Deletion, Place
+from runfold_storage.retention.run_deletion import Deletion, ListKey
 
 from . import jobs
 from .errors import BadParameter
@@ -49,12 +49,12 @@ class DeleteArguments(Struct, frozen=True, omit_defaults=True):
     """What a job that deletes is told; `up_to` keeps out what came after the question."""
 
     deletion: Deletion
-    up_to: Place
+    up_to: ListKey
     runs: int
     """How many there were."""
 
 
-class Upkeep:
+class Admin:
     """Raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`, `SchemaOutdated`, and
     `ReadTooSlow` when a statement takes longer than `timeout_s`."""
 
@@ -87,7 +87,7 @@ class Upkeep:
             if history.run(run) is None:
                 return False
         with self._connection() as connection:
-            return run_deletion.bury_archived(connection, run)
+            return run_deletion.add_archived_tombstone(connection, run)
 
     def delete_runs(
         self, *, older_than_days: int | None = None, everything: bool = False, **filters: Any
@@ -132,7 +132,7 @@ class Upkeep:
             return jobs.list_jobs(connection, limit, status=status)
 
     def _note_down(self, connection: psycopg.Connection, deletion: Deletion) -> Deleted | Job:
-        up_to = run_deletion.newest_place(connection, deletion)
+        up_to = run_deletion.newest_key(connection, deletion)
         if up_to is None:
             return Deleted(0)
         n = run_deletion.count_runs(connection, deletion, 2**31 - 1)

@@ -31,7 +31,7 @@ class PartitionMissing(StorageError):
     """The ledger has no partition for an event, and none can be made; PostgreSQL says why."""
 
 
-class LedgerKnowsMore(StorageError):
+class DuplicateInLedger(StorageError):
     """The ledger holds an event that memory took for new; memory has to be loaded again."""
 
 
@@ -52,7 +52,7 @@ class BadParameter(StorageError, ValueError):
         self.reason = message
 
 
-class JobTaken(StorageError):
+class JobLocked(StorageError):
     """Another process works on this job; wait for it, or for the end of its session."""
 
 

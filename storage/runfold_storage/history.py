@@ -21,14 +21,14 @@ from sqlalchemy import Connection, func, select, text
 from runfold_storage.checkpoints.incidents import Incident, read_incidents
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.filters.validation import make_run_filter
-from runfold_storage.postgres.connections import Snapshots
+from runfold_storage.postgres.connections import ReadTransactions
 from runfold_storage.queries.run.detail import RunDetail
 from runfold_storage.queries.run.events import EventPage, make_event_query
-from runfold_storage.queries.run.reader import OneRun
+from runfold_storage.queries.run.reader import RunReader
 from runfold_storage.queries.runs.export import ExportedRun, read_pages
 from runfold_storage.queries.runs.export_formats import FORMATS
 from runfold_storage.queries.runs.pages import make_page, read_runs
-from runfold_storage.queries.stats.day_cache import RememberedDays
+from runfold_storage.queries.stats.day_cache import DayCache
 from runfold_storage.queries.stats.failures import Failures, make_failure_query, read_failures
 from runfold_storage.queries.stats.query import make_stats_query
 from runfold_storage.queries.stats.report import Stats, read_stats
@@ -74,9 +74,9 @@ class History:
         timeout_s: float = TIMEOUT_S,
         archive_url: str | None = None,
     ) -> None:
-        self._snapshot = Snapshots(dsn, pool_size=pool_size, timeout_s=timeout_s)
-        self._one_run = OneRun(self._snapshot, archive_url)
-        self._remembered = RememberedDays()
+        self._snapshot = ReadTransactions(dsn, pool_size=pool_size, timeout_s=timeout_s)
+        self._one_run = RunReader(self._snapshot, archive_url)
+        self._remembered = DayCache()
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ import psycopg
 from msgspec import Struct
 from psycopg.types.json import Jsonb
 
-from .errors import JobTaken
+from .errors import JobLocked
 
 _CLASS: Final = 0x4A4F4253
 """'JOBS': the first half of the advisory locks, the second is a hash of the id."""
@@ -34,7 +34,7 @@ _SELECT: Final = """
 """
 
 
-class Interrupted(Exception):
+class JobInterrupted(Exception):
     """Told to stop: the rest is for the next one."""
 
 
@@ -123,14 +123,14 @@ def find_unfinished(
 
 @contextmanager
 def hold_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
-    """Nobody else works on this job; `JobTaken` if someone does."""
+    """Nobody else works on this job; `JobLocked` if someone does."""
     with _hold(connection, str(job_id), f"job {job_id} is being worked on by another process"):
         yield
 
 
 @contextmanager
 def hold_kind(connection: psycopg.Connection, kind: str) -> Iterator[None]:
-    """Nobody else works on any job of this kind; `JobTaken` if someone does."""
+    """Nobody else works on any job of this kind; `JobLocked` if someone does."""
     with _hold(connection, kind, f"another process is at work on {kind}: `runfold jobs` shows it"):
         yield
 
@@ -140,7 +140,7 @@ def _hold(connection: psycopg.Connection, name: str, complaint: str) -> Iterator
     lock = (_CLASS, name)
     row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
     if row != (True,):
-        raise JobTaken(complaint)
+        raise JobLocked(complaint)
     try:
         yield
     finally:
@@ -163,12 +163,12 @@ _ProgressT = TypeVar("_ProgressT", bound=Struct)
 
 
 @contextmanager
-def take_up(
+def resume_job(
     connection: psycopg.Connection, job_id: UUID, kind: str, progress: type[_ProgressT]
 ) -> Iterator[tuple[Job, _ProgressT]]:
     """Work on a job of this kind, whose progress is of this type, from where it was left.
 
-    Nobody else does meanwhile: raises `JobTaken` if someone is at it.
+    Nobody else does meanwhile: raises `JobLocked` if someone is at it.
     """
     with hold_job(connection, job_id):
         job = read_job(connection, job_id)
@@ -206,7 +206,7 @@ def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID
     return [job_id for (job_id,) in rows]
 
 
-def take_the_chair(connection: psycopg.Connection) -> bool:
+def try_become_leader(connection: psycopg.Connection) -> bool:
     """Whether this session is the one that hands out work, until it ends."""
     row = connection.execute(
         "SELECT pg_try_advisory_lock(%s, hashtext('the chair'))", (_CLASS,)
@@ -214,7 +214,7 @@ def take_the_chair(connection: psycopg.Connection) -> bool:
     return row == (True,)
 
 
-def note_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct) -> None:
+def save_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct) -> None:
     """How far it has come, in the words of its kind."""
     connection.execute(
         "UPDATE jobs SET progress = %s WHERE id = %s",

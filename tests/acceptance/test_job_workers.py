@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from acceptance.cli_processes import RUNFOLD, environ, runfold
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job, read_job
 from told import fold, whole_run
 from waiting import wait_until
@@ -61,7 +61,7 @@ def test_a_job_goes_on_with_the_next_worker(
     how: str, start: Start, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Killed after a page, or told to stop: what was done is not done again, the rest is."""
-    job = Upkeep(migrated_url).delete_runs(everything=True)
+    job = Admin(migrated_url).delete_runs(everything=True)
     assert isinstance(job, Job)
     if how == "killed":
         first = start("--role", "jobs", RUNFOLD_CRASH_AT="after_page_deleted")
@@ -113,7 +113,7 @@ def test_jobs_that_nobody_does_are_told(
     database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """By `doctor`, with what to do; and those that failed."""
-    assert isinstance(Upkeep(migrated_url).delete_runs(everything=True), Job)
+    assert isinstance(Admin(migrated_url).delete_runs(everything=True), Job)
     env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=migrated_url)
     assert b"nobody is at any" not in runfold("doctor", env=env).stdout
     database.execute("UPDATE jobs SET created_at = now() - interval '5 minutes'")

@@ -22,7 +22,7 @@ from oracle import Event
 from runfold.protocol.streams import agree_on_shards, connect
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
-from runfold_stack.watch.sse_client import Away, Received, follow
+from runfold_stack.watch.sse_client import Disconnected, Received, follow
 from runfold_storage.migrate import migrate
 from waiting import wait_until
 
@@ -82,7 +82,7 @@ class Page(threading.Thread):
     def run(self) -> None:
         try:
             for happening in follow(self._url, sleep=lambda _: time.sleep(0.2)):
-                if isinstance(happening, Away):
+                if isinstance(happening, Disconnected):
                     self.cuts += 1
                 elif isinstance(happening, Received):
                     self._apply(happening)

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from runfold.protocol.frames import decode_frame
-from runfold.spool.segment import look_into
+from runfold.spool.segment import inspect_segment
 from waiting import wait_until
 
 RUNS = 8
@@ -122,4 +122,4 @@ def test_a_child_that_redis_does_not_hear_spools_its_run(tmp_path: Path) -> None
         timeout=120,
     )
     [segment] = (tmp_path / "runfold" / "spool").iterdir()
-    assert look_into(segment).events == 2
+    assert inspect_segment(segment).events == 2

@@ -15,7 +15,7 @@ from benchmarks.filling import fill
 from benchmarks.profiling import Profile
 from benchmarks.servers import Servers, open_servers
 from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
-from runfold_workers.jobs.search_indexing import Indexing
+from runfold_workers.jobs.search_indexing import SearchIndexing
 
 _AT_A_TIME: Final = 50_000
 PARTS: Final = (
@@ -119,7 +119,7 @@ def _read_month(servers: Servers, sizes: Sizes, runs: int) -> dict[str, dict[str
             fill(servers.redis_url, more, month=(first, runs, end_us))
             folding.fold_waiting(servers, url)
         with psycopg.connect(url, autocommit=True) as connection:
-            indexing = Indexing(connection)
+            indexing = SearchIndexing(connection)
             while indexing.turn():
                 pass
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later

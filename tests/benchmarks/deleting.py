@@ -21,9 +21,9 @@ from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
 from benchmarks.working import await_folded, last_ids, start_worker
 from benchmarks.workload import PROJECT
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job
-from runfold_workers.jobs.search_indexing import Indexing
+from runfold_workers.jobs.search_indexing import SearchIndexing
 
 RATE: Final = 3_000
 _OTHER: Final = "other"
@@ -43,7 +43,7 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
         worker.go()
         with psycopg.connect(url, autocommit=True) as connection:
             await_folded(connection, last_ids(servers.redis_url), worker)
-            indexing = Indexing(connection)
+            indexing = SearchIndexing(connection)
             while indexing.turn():
                 pass
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later
@@ -88,7 +88,7 @@ class _Deletion:
 
     def run(self) -> None:
         """Returns when a worker has done it."""
-        upkeep = Upkeep(self._url, at_once=0)
+        upkeep = Admin(self._url, at_once=0)
         self.began_ns = time.monotonic_ns()
         job = upkeep.delete_runs(project=PROJECT)
         assert isinstance(job, Job)

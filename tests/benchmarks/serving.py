@@ -4,7 +4,7 @@ import threading
 
 from benchmarks.children import arguments, await_end, await_go, say
 from runfold_api import Settings
-from runfold_api.server import bind, keep_for_good, make_server, url_of
+from runfold_api.server import bind, freeze_gc, make_server, url_of
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
         server = make_server(
             Settings(redis_url=given["redis_url"], database_url=given["database_url"])
         )
-        keep_for_good()
+        freeze_gc()
         await_go()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

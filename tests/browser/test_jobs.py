@@ -4,8 +4,8 @@ import httpx
 from playwright.sync_api import Browser, Page, expect
 
 from posting import ended_run, post
-from runfold_storage.admin import Upkeep
-from runfold_storage.jobs import Job, note_progress, start_job
+from runfold_storage.admin import Admin
+from runfold_storage.jobs import Job, save_progress, start_job
 from runfold_storage.postgres.connections import connect
 from runfold_workers.jobs.delete_runs import Progress
 from services import doing_jobs, serving
@@ -28,7 +28,7 @@ def test_a_job_is_followed(
     page.goto("/jobs")
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
     post(api, *(each for n in range(4) for each in ended_run(f"r{n}", project="acme")))
-    job = Upkeep(migrated_url, at_once=1).delete_runs(project="acme")
+    job = Admin(migrated_url, at_once=1).delete_runs(project="acme")
     assert isinstance(job, Job)
     row = page.locator(ROWS)
     expect(row).to_contain_text("Delete runs project acme")
@@ -37,7 +37,7 @@ def test_a_job_is_followed(
     expect(row.locator(".json")).to_contain_text("acme")
     with connect(migrated_url, autocommit=True) as database:
         start_job(database, job.id)
-        note_progress(database, job.id, Progress(deleted=1))
+        save_progress(database, job.id, Progress(deleted=1))
     expect(row).to_contain_text("1 of 4 runs")
     bar = row.get_by_role("progressbar")
     assert bar.evaluate("each => each.value") == 0.25
@@ -51,7 +51,7 @@ def test_a_job_is_followed(
 def test_jobs_by_status(page: Page, api: httpx.Client, migrated_url: str) -> None:
     """The filter is in the address, and Back takes it away."""
     post(api, *ended_run("a"), *ended_run("b"))
-    Upkeep(migrated_url, at_once=1).delete_runs(everything=True)
+    Admin(migrated_url, at_once=1).delete_runs(everything=True)
     page.goto("/jobs")
     expect(page.locator(ROWS)).to_have_count(1)
     page.get_by_label("Status").select_option("failed")

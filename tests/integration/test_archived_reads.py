@@ -11,7 +11,7 @@ from deliveries import SHARDS, fold
 from old_runs import DAY_US, EVENTS, NOW_US, OLD, OLD_OWN, a_run, events_of, run_retention
 from oracle import Event
 from runfold.protocol.ids import make_run_id
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.archive.store import open_archive
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.history import History
@@ -166,7 +166,7 @@ def test_a_deleted_run_does_not_come_back(
 ) -> None:
     """Deleted before, after its payloads went, after its row went; also when tables are lost."""
     fold_told(migrated_url)
-    upkeep = Upkeep(migrated_url, archive_url=str(tmp_path))
+    upkeep = Admin(migrated_url, archive_url=str(tmp_path))
     assert upkeep.delete_run(OLD[0][0]["run"])
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)

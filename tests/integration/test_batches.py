@@ -6,11 +6,11 @@ import psycopg
 import pytest
 
 from runfold.protocol.codec import TYPES
-from runfold_storage.errors import LedgerKnowsMore, PositionMoved
+from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.ledger.partitions import OWN_IDS
 from runfold_storage.projections import batch_encoding, batch_writer
-from runfold_storage.records.rollup import StatsDifference, StatsKey
-from runfold_storage.records.rows import Advance, Batch, NodeRow, RunRow
+from runfold_storage.records.rollup import RollupDelta, RollupKey
+from runfold_storage.records.rows import Batch, NodeRow, PositionUpdate, RunRow
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -124,8 +124,8 @@ EVENTS = [
     for n, body in enumerate(("{}", '{"text":"naïve – 東京 🚀"}', "x" * 10_000, "") * 4)
 ]
 STATS = {
-    StatsKey("w", "p", "", 0, "completed", 1): StatsDifference(n=3, durations={0: 1, 50: 2}),
-    StatsKey("w", "p", "n", 0, "running", 2): StatsDifference(n=-1, input_tokens=10**25),
+    RollupKey("w", "p", "", 0, "completed", 1): RollupDelta(n=3, durations={0: 1, 50: 2}),
+    RollupKey("w", "p", "n", 0, "running", 2): RollupDelta(n=-1, input_tokens=10**25),
 }
 WHAT = {
     "events": "run, id, at, type, shard, body",
@@ -163,7 +163,7 @@ def test_all_ways_in_leave_the_same(
 ) -> None:
     """Few events go as one statement, more step by step, and many by COPY."""
     batch = Batch(
-        advances=[Advance(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US), A_STEP],
+        advances=[PositionUpdate(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US), A_STEP],
         events=EVENTS,
         new_runs=[(run, number) for number, run in enumerate(RUNS, 1)],
         new_nodes=list(NODES),
@@ -193,19 +193,22 @@ def test_large_events_go_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not batch_encoding.is_at_once(batch_encoding.prepare(batch))
 
 
-A_STEP = Advance(2, "0-0", 0, "7-0", 1, 0, None)
+A_STEP = PositionUpdate(2, "0-0", 0, "7-0", 1, 0, None)
 
 
 @pytest.mark.parametrize(
-    "moved", [A_STEP._replace(believed="6-0"), A_STEP._replace(generation=1)], ids=str
+    "moved", [A_STEP._replace(expected="6-0"), A_STEP._replace(generation=1)], ids=str
 )
 @pytest.mark.parametrize("at_once", [0, 400])
 def test_a_position_that_has_moved_keeps_all_out(
-    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, moved: Advance, at_once: int
+    database: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    moved: PositionUpdate,
+    at_once: int,
 ) -> None:
     """Also the shards of the same batch whose positions are where they should be."""
     monkeypatch.setattr(batch_encoding, "AT_ONCE", at_once)
-    first = Advance(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US)
+    first = PositionUpdate(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US)
     runs = [(run, number) for number, run in enumerate(RUNS, 1)]
     batch = batch_encoding.prepare(Batch(advances=[first, moved], events=EVENTS, new_runs=runs))
     assert batch_encoding.is_at_once(batch) == bool(at_once)
@@ -213,7 +216,7 @@ def test_a_position_that_has_moved_keeps_all_out(
     for refused in (batch, alone):
         with pytest.raises(PositionMoved) as raised, database.transaction():
             batch_writer.write_batch(database, refused)
-        assert (raised.value.shard, raised.value.position) == (2, moved.believed)
+        assert (raised.value.shard, raised.value.position) == (2, moved.expected)
     for table in ("events", "runs", "changes"):
         assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     assert database.execute("SELECT DISTINCT position FROM positions").fetchall() == [("0-0",)]
@@ -225,14 +228,14 @@ def test_what_is_there_already_is_told_from_what_is_given_out(
 ) -> None:
     """An event makes the worker load its memory, a number of the feed makes it look for others."""
     monkeypatch.setattr(batch_encoding, "AT_ONCE", at_once)
-    step = Advance(1, "0-0", 0, "5-1", 16, 1, DAY_US)
+    step = PositionUpdate(1, "0-0", 0, "5-1", 16, 1, DAY_US)
     run = (RUNS[0], 1)
-    again = Batch(advances=[step._replace(believed="5-1")], events=EVENTS)
+    again = Batch(advances=[step._replace(expected="5-1")], events=EVENTS)
     numbered = Batch(advances=again.advances, changed_runs=[run])
     batch_writer.write_batch(
         database, batch_encoding.prepare(Batch(advances=[step], events=EVENTS, new_runs=[run]))
     )
-    for batch, error in ((again, LedgerKnowsMore), (numbered, PositionMoved)):
+    for batch, error in ((again, DuplicateInLedger), (numbered, PositionMoved)):
         with pytest.raises(error), database.transaction():
             batch_writer.write_batch(database, batch_encoding.prepare(batch))
 
@@ -257,11 +260,11 @@ def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:
 
 def test_differences_are_added(database: psycopg.Connection) -> None:
     """Counts, exact sums of any size, extremes and bins; a bin that counts nothing goes away."""
-    key = StatsKey("w", "p", "", 0, "completed", 1)
+    key = RollupKey("w", "p", "", 0, "completed", 1)
     large = 10**25
-    first = StatsDifference(n=3, input_tokens=large, cost_nano_usd=-7, durations={0: 1, 50: 2})
-    second = StatsDifference(n=-1, output_tokens=12_345, durations={50: -2, 1_000_000: 1})
-    counts_alone = StatsDifference(n=5)
+    first = RollupDelta(n=3, input_tokens=large, cost_nano_usd=-7, durations={0: 1, 50: 2})
+    second = RollupDelta(n=-1, output_tokens=12_345, durations={50: -2, 1_000_000: 1})
+    counts_alone = RollupDelta(n=5)
     with database.transaction(force_rollback=True):
         for difference in (first, second, counts_alone):
             batch_writer.write_images(database, Batch(advances=[], stats={key: difference}))

@@ -20,14 +20,14 @@ from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.retention import run_deletion
 from runfold_storage.retention.run_deletion import delete_run, delete_runs
-from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 from runfold_workers.consumer import committer as committing
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.metrics import Metrics
-from runfold_workers.shards.ownership import Ownership
+from runfold_workers.shards.ownership import ShardLeases
 from tables import read_projection
 from waiting import is_folded, running, wait_until
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("deployment")
 def given_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Shards that a worker forgets altogether, or asks the leases about."""
     found: list[int] = []
-    for owner, name in ((Ownership, "doubt"), (Committer, "disown")):
+    for owner, name in ((ShardLeases, "doubt"), (Committer, "disown")):
         real = getattr(owner, name)
 
         def note(self: object, shard: int, real: object = real) -> None:
@@ -87,8 +87,8 @@ def change(database: psycopg.Connection, run: str) -> None:
     """As a correction does that writes what is there already."""
     shard = shard_of(run, SHARDS)
     with database.transaction():
-        hold_shard(database, shard)
-        change_behind(database, shard, [run_key(run)])
+        lock_shard(database, shard)
+        bump_generation(database, shard, [run_key(run)])
 
 
 def test_a_large_deletion_does_not_stop_the_fold(

@@ -15,12 +15,12 @@ from oracle import Event, project
 from rebuilds import differences, rebuild_all
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
-from runfold_storage.admin import Deleted, Upkeep, make_deletion
+from runfold_storage.admin import Admin, Deleted, make_deletion
 from runfold_storage.checkpoints import throttle
 from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.jobs import Interrupted, Job
+from runfold_storage.jobs import Job, JobInterrupted
 from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.retention import run_deletion
@@ -28,7 +28,7 @@ from runfold_storage.retention.run_deletion import (
     Deletion,
     delete_run,
     delete_runs,
-    newest_place,
+    newest_key,
     purge_left,
 )
 from tables import read_projection, truncate
@@ -141,9 +141,9 @@ def test_what_a_filter_means_goes(
     monkeypatch.setattr(run_deletion, "PURGED_EVENTS", 5 * runs_of_a_page)
     gone = runs_like(**fields)
     assert 0 < len(gone) < len(RUNS)
-    assert Upkeep(migrated_url).delete_runs(**filters) == Deleted(len(gone))  # type: ignore[arg-type]
+    assert Admin(migrated_url).delete_runs(**filters) == Deleted(len(gone))  # type: ignore[arg-type]
     assert read_projection(database) == project(without(gone), SHARDS)
-    assert Upkeep(migrated_url).delete_runs(**filters) == Deleted(0)  # type: ignore[arg-type]
+    assert Admin(migrated_url).delete_runs(**filters) == Deleted(0)  # type: ignore[arg-type]
 
 
 def test_age_counts_from_the_end(database: psycopg.Connection) -> None:
@@ -167,7 +167,7 @@ def test_what_came_after_the_question_stays(database: psycopg.Connection) -> Non
     up_to = max(rest)
     place = datetime.fromtimestamp(up_to[0] / 1e6, UTC), UUID(bytes=up_to[1])
     everything = make_deletion(everything=True)
-    assert newest_place(database, everything) != place
+    assert newest_key(database, everything) != place
     assert delete_runs(database, everything, up_to=place) == len(RUNS) - 1
     assert database.execute("SELECT count(*) FROM stats WHERE n = 0").fetchone() == (0,)
     assert [key for _, key in read_projection(database).runs] == [newest[1]]
@@ -179,19 +179,19 @@ def test_a_deletion_that_was_stopped_goes_on(
     """After the step at hand, and then from where `told` said."""
     monkeypatch.setattr(run_deletion, "PAGE_RUNS", 4)
     everything = make_deletion(everything=True)
-    up_to = newest_place(database, everything)
+    up_to = newest_key(database, everything)
     after, deleted, stops = None, 0, 0
     stop = threading.Event()
     stop.set()
 
-    def told(n: int, place: run_deletion.Place | None) -> None:
+    def told(n: int, place: run_deletion.ListKey | None) -> None:
         nonlocal after, deleted
         after, deleted = place, deleted + n
 
     while True:
         try:
             delete_runs(database, everything, up_to=up_to, after=after, told=told, stop=stop)
-        except Interrupted:
+        except JobInterrupted:
             stops += 1
         else:
             break
@@ -203,7 +203,7 @@ def test_a_deletion_that_was_stopped_goes_on(
 def test_events_that_were_left_go_with_the_next_deletion(database: psycopg.Connection) -> None:
     """Somebody was killed between the two: the tombstone knows."""
     shard = shard_of(RUNS[0], SHARDS)
-    assert run_deletion._bury(database, shard, [run_key(RUNS[0])], ())
+    assert run_deletion._delete_with_tombstones(database, shard, [run_key(RUNS[0])], ())
     assert read_projection(database) != project(without(RUNS[:1]), SHARDS)
     assert delete_runs(database, make_deletion(workflow="there is none")) == 0
     assert read_projection(database) == project(without(RUNS[:1]), SHARDS)
@@ -213,19 +213,19 @@ def test_events_that_were_left_go_with_the_next_deletion(database: psycopg.Conne
 def test_many_become_a_job(database: psycopg.Connection, migrated_url: str) -> None:
     """Nothing is deleted until a worker does it; the job says how many there are."""
     n = len(runs_like(project="acme"))
-    job = Upkeep(migrated_url, at_once=n - 1).delete_runs(project="acme")
+    job = Admin(migrated_url, at_once=n - 1).delete_runs(project="acme")
     assert isinstance(job, Job)
     assert (job.kind, job.status, job.background, job.arguments["runs"]) == (
         *("delete", "queued", True),
         n,
     )
     assert read_projection(database) == WHOLE
-    assert Upkeep(migrated_url, at_once=n).delete_runs(project="acme") == Deleted(n)
+    assert Admin(migrated_url, at_once=n).delete_runs(project="acme") == Deleted(n)
 
 
 def test_everything_has_to_be_said(migrated_url: str) -> None:
     """Without a filter nothing is deleted by mistake; and what was said must make sense."""
-    upkeep = Upkeep(migrated_url)
+    upkeep = Admin(migrated_url)
     with pytest.raises(BadParameter, match="all=true"):
         upkeep.delete_runs()
     with pytest.raises(BadParameter, match="no filter"):

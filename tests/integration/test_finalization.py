@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.test_emitter import MakeRedis, read
-from runfold.spool.segment import look_into
+from runfold.spool.segment import inspect_segment
 
 IMPORT = "import os, sys, threading, time\nfrom runfold import *\nrecorder = Recorder()\n"
 WARM = "recorder.emit(Logged(run='r', text='first'))\nassert recorder.flush(30).sent == 1\n"
@@ -49,7 +49,7 @@ def texts(url: str, spool: Path) -> list[str]:
     """What the logged events in the streams say, and how many events are in the spool."""
     sent = [e.body.decode() for e in read(url) if e.type == "logged"]
     folder = spool / "runfold" / "spool"
-    spooled = sum(look_into(path).events for path in folder.glob("*.spool"))
+    spooled = sum(inspect_segment(path).events for path in folder.glob("*.spool"))
     return [*(text.split('"')[3] for text in sent), *["spooled"] * spooled]
 
 
@@ -106,7 +106,7 @@ def test_a_finalizer_without_redis_ends_in_the_spool(make_redis: MakeRedis, tmp_
     server.stop()
     run(server.url, tmp_path, IMPORT + FINALIZER + "recorder.emit(Heartbeat(run='r'))\n")
     folder = tmp_path / "runfold" / "spool"
-    assert sum(look_into(path).events for path in folder.glob("*.spool")) == 2
+    assert sum(inspect_segment(path).events for path in folder.glob("*.spool")) == 2
 
 
 def test_a_flusher_that_died_is_replaced(redis_url: str, tmp_path: Path) -> None:

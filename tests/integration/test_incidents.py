@@ -20,15 +20,15 @@ from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold import Heartbeat, Logged, Recorder
 from runfold.delivery.spool_drain import drain
-from runfold.delivery.spool_drain import look as look_at_spool
+from runfold.delivery.spool_drain import read_spool as look_at_spool
 from runfold.errors import ShardsDiffer
 from runfold.protocol.ids import make_run_id, run_key
 from runfold.protocol.streams import agree_on_shards, agreed_shards, connect, stream_key
 from runfold.settings import read_settings
 from runfold_storage.checkpoints.incidents import acknowledge, read_incidents
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
-from runfold_storage.checkpoints.recovery import note_sightings
-from runfold_storage.checkpoints.streams import look, read_streams
+from runfold_storage.checkpoints.recovery import save_stream_checkpoints
+from runfold_storage.checkpoints.streams import read_lags, read_streams
 from runfold_storage.ledger.partitions import (
     existing_partitions,
     partition_name,
@@ -36,7 +36,7 @@ from runfold_storage.ledger.partitions import (
     weeks_ahead,
 )
 from runfold_workers.consumer.worker import Worker, WorkerSettings
-from runfold_workers.shards.ownership import Ownership
+from runfold_workers.shards.ownership import ShardLeases
 from tables import read_projection
 from waiting import is_folded, running, wait_until, worker_thread
 
@@ -76,7 +76,7 @@ def is_well(client: redis.Redis, database: psycopg.Connection) -> bool:
     """Whether everything is folded, and the accounts of every frame are settled."""
     if not is_folded(client, database):
         return False
-    _, lags = look(client, lambda: load_positions(database))
+    _, lags = read_lags(client, lambda: load_positions(database))
     return all(lag.frames == lag.lost == 0 and not lag.is_replaced for lag in lags.values())
 
 
@@ -293,8 +293,8 @@ def test_two_workers_on_one_shard(
 ) -> None:
     """With leases switched off: every refused batch is counted, and the tables are exact."""
     everything = property(lambda _: frozenset(range(SHARDS)))
-    monkeypatch.setattr(Ownership, "shards", everything)
-    monkeypatch.setattr(Ownership, "surplus", property(lambda _: frozenset()))
+    monkeypatch.setattr(ShardLeases, "shards", everything)
+    monkeypatch.setattr(ShardLeases, "surplus", property(lambda _: frozenset()))
     workers = [Worker(WorkerSettings(redis_url, migrated_url, SHARDS)) for _ in range(2)]
     sent = 0
     with ExitStack() as stack:
@@ -514,7 +514,9 @@ def test_redis_flushed_while_no_worker_runs_whatever_comes_next(
         send(client, runs(1, 4))
         fold(client, database)
     send(client, runs(101, 100 + waiting))
-    note_sightings(database, read_streams(client, [0])[0])  # a worker looked, and could not fold
+    save_stream_checkpoints(
+        database, read_streams(client, [0])[0]
+    )  # a worker looked, and could not fold
     client.flushall()
     send(client, runs(201, 200 + again))
     with worker_thread(redis_url, migrated_url, SHARDS):

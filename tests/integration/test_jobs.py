@@ -15,12 +15,12 @@ from histories import NOON_US
 from oracle import project
 from runfold.protocol.streams import connect, stream_key
 from runfold_storage import jobs
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job, add_job, hold_job, jobs_waiting, read_job
 from runfold_storage.postgres import connections
 from runfold_storage.retention import run_deletion
 from runfold_workers.integrity.selection import Selection
-from runfold_workers.jobs.dispatcher import HandingOut
+from runfold_workers.jobs.dispatcher import JobDispatcher
 from runfold_workers.jobs.rq_queue import NAME, connect_queue, make_queue, put
 from services import doing_jobs
 from tables import read_projection
@@ -66,7 +66,7 @@ def test_a_large_deletion_is_done_in_the_background(
 ) -> None:
     """With progress, a result, and nothing left of what was meant."""
     fill(migrated_url, 30)
-    job = Upkeep(migrated_url, at_once=5).delete_runs(workflow="w")
+    job = Admin(migrated_url, at_once=5).delete_runs(workflow="w")
     assert isinstance(job, Job)
     with doing_jobs(redis_url, migrated_url):
         done = ended(database, job.id)
@@ -82,11 +82,11 @@ def test_a_queue_that_was_lost_is_filled_again(
     """What is in the table is brought there once more."""
     ids = [add_job(database, "rebuild", EVERYTHING, background=True) for _ in range(3)]
     with connections.connect(migrated_url, autocommit=True) as connection:
-        HandingOut(connection, queue).turn()
+        JobDispatcher(connection, queue).turn()
         assert queue.job_ids == [str(job_id) for job_id in ids]
         queue.connection.flushdb()
         with doing_jobs(redis_url, migrated_url):  # has no chair: the first one would have to do it
-            handing_out = HandingOut(connection, queue)
+            handing_out = JobDispatcher(connection, queue)
             handing_out.turn()
             for job_id in ids:
                 assert ended(database, job_id).status == "completed"
@@ -99,9 +99,9 @@ def test_one_process_hands_out(
     job_id = add_job(database, "rebuild", EVERYTHING, background=True)
     first = connections.connect(migrated_url, autocommit=True)
     with connections.connect(migrated_url, autocommit=True) as second:
-        HandingOut(first, queue).turn()
+        JobDispatcher(first, queue).turn()
         queue.empty()
-        handing_out = HandingOut(second, queue)
+        handing_out = JobDispatcher(second, queue)
         handing_out.turn()
         assert queue.job_ids == []
         first.close()
@@ -112,7 +112,7 @@ def test_one_process_hands_out(
 
         wait_until(is_brought, what="the second to take over")
         handing_out.turn()
-        HandingOut(second, queue).turn()
+        JobDispatcher(second, queue).turn()
         assert queue.job_ids == [str(job_id)]
 
 
@@ -139,7 +139,7 @@ def test_what_is_interrupted_goes_on(
     """The worker stops after the page at hand; the next one does the rest."""
     monkeypatch.setattr(run_deletion, "PAGE_RUNS", 3)
     fill(migrated_url, 30)
-    job = Upkeep(migrated_url, at_once=1).delete_runs(workflow="w")
+    job = Admin(migrated_url, at_once=1).delete_runs(workflow="w")
     assert isinstance(job, Job)
 
     def has_begun() -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from runfold_storage.checkpoints.leases import Holding, give_up, hold, leave
+from runfold_storage.checkpoints.leases import LeaseState, give_up, leave, renew_leases
 from runfold_storage.checkpoints.positions import ensure_shards
 
 SHARDS = 8
@@ -19,15 +19,15 @@ def database(database: psycopg.Connection) -> psycopg.Connection:
     return database
 
 
-Look = Callable[..., Holding]
+Look = Callable[..., LeaseState]
 
 
 @pytest.fixture
 def look(database: psycopg.Connection) -> Look:
     """A worker of this name looks at the leases, and gives up what it has too much."""
 
-    def look(owner: str, grace_s: float = 0.0) -> Holding:
-        holding = hold(database, owner, ttl_s=TTL_S, grace_s=grace_s)
+    def look(owner: str, grace_s: float = 0.0) -> LeaseState:
+        holding = renew_leases(database, owner, ttl_s=TTL_S, grace_s=grace_s)
         give_up(database, owner, holding.surplus)
         return holding._replace(shards=holding.shards[: holding.share])
 
@@ -106,7 +106,7 @@ def test_one_that_was_thought_dead_comes_back(look: Look, database: psycopg.Conn
     database.execute("UPDATE leases SET expires_at = now() + interval '1 h' WHERE shard > 5")
     assert look("two").shards == list(range(6))
 
-    back = hold(database, "one", ttl_s=TTL_S)
+    back = renew_leases(database, "one", ttl_s=TTL_S)
 
     assert (back.shards, back.share) == ([6, 7], SHARDS // 2)
     assert len(look("two").shards) == SHARDS // 2
@@ -135,4 +135,4 @@ def test_a_look_tells_when_the_next_lease_runs_out(look: Look) -> None:
 
 def test_a_forgotten_worker_holds_nothing_new(look: Look, database: psycopg.Connection) -> None:
     """One that is told a share of nothing, its time being up already, takes nothing."""
-    assert hold(database, "one", ttl_s=-1).shards == []
+    assert renew_leases(database, "one", ttl_s=-1).shards == []

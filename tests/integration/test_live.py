@@ -13,10 +13,10 @@ from histories import NOON_US
 from oracle import project
 from posting import post
 from runfold.protocol.streams import changes_channel
-from runfold_storage.change_feed.notifications import announce
+from runfold_storage.change_feed.notifications import encode_notification
 from runfold_storage.change_feed.reader import decode_feed_cursor
 from runfold_storage.checkpoints import change_log
-from runfold_storage.records.rows import Advance, Batch, RunRow
+from runfold_storage.records.rows import Batch, PositionUpdate, RunRow
 from server_sent import Listener, Received, listening
 from services import serving, serving_and_working
 from told import event
@@ -211,9 +211,9 @@ def test_what_is_announced_is_told_before_it_is_read(
         assert cursor is not None
         ghost = a_run("ghost", shards=len(cursor))
         last = cursor[ghost.shard] + 1
-        step = Advance(ghost.shard, "0-0", 0, "1-0", 1, last, None)
+        step = PositionUpdate(ghost.shard, "0-0", 0, "1-0", 1, last, None)
         batch = Batch(advances=[step], new_runs=[(ghost, last)])
-        message = announce(batch, with_runs=True)
+        message = encode_notification(batch, with_runs=True)
         channel = changes_channel(client)
         wait_until(lambda: client.publish(channel, message) > 0, what="a subscription")
         listener.wait(has("changed"), what="what was announced")

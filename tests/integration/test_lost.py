@@ -10,12 +10,12 @@ from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold import Recorder
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
-from runfold_storage.checkpoints.liveness import find_silent, take_pulse
+from runfold_storage.checkpoints.liveness import find_silent, save_liveness_mark
 from runfold_storage.checkpoints.liveness_limits import Limit, Limits
 from runfold_storage.history import History
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.metrics import Metrics
-from runfold_workers.shards.lost_runs import Sweep
+from runfold_workers.shards.lost_runs import LostRunDetector
 from server_sent import listening
 from services import serving
 from tables import read_projection
@@ -55,7 +55,7 @@ def listen(connection: psycopg.Connection, seconds: int, limits: Limits) -> None
     """As if somebody had listened for so long, with a pulse a minute."""
     for _ in range(seconds // 60):
         connection.execute("UPDATE pulses SET at = at - interval '60 s'")
-        take_pulse(connection, [0], limits)
+        save_liveness_mark(connection, [0], limits)
 
 
 def test_a_silent_run_is_lost_until_it_speaks_again(
@@ -149,7 +149,7 @@ def test_only_open_runs_beyond_the_limit_of_their_project_are_silent(
     )
     limits = Limits(Limit(3600, {"hasty": 600, "patient": 0}), queued=Limit(7200))
     found = []
-    take_pulse(database, [0], limits)
+    save_liveness_mark(database, [0], limits)
     for _ in range(13):
         listen(database, 600, limits)
         found.append({run.run_id: run.limit_s for run in find_silent(database, limits)})
@@ -166,10 +166,10 @@ def test_a_run_whose_events_retention_took_is_left_alone(
 ) -> None:
     """The fold takes nothing of it any more, so it would be said to be lost for ever."""
     fold(redis_url, migrated_url, said("started", "kept"), said("started", "aged"))
-    take_pulse(database, [0], A_SECOND)
+    save_liveness_mark(database, [0], A_SECOND)
     database.execute("UPDATE pulses SET at = at - interval '2 s'")
     database.execute("UPDATE runs SET aged_at = now() WHERE given_id = 'aged'")
-    take_pulse(database, [0], A_SECOND)
+    save_liveness_mark(database, [0], A_SECOND)
 
     assert [run.run_id for run in find_silent(database, A_SECOND)] == ["kept"]
 
@@ -180,10 +180,10 @@ def test_a_time_in_which_nobody_listened_does_not_count(
     """After an outage of hours, runners have their whole limit to come back."""
     fold(redis_url, migrated_url, said("started"))
     limits = Limits()
-    take_pulse(database, [0], limits)
+    save_liveness_mark(database, [0], limits)
     listen(database, 3000, limits)
     database.execute("UPDATE pulses SET at = at - interval '5 hours'")
-    take_pulse(database, [0], limits)
+    save_liveness_mark(database, [0], limits)
 
     listen(database, 540, limits)
     assert find_silent(database, limits) == []
@@ -197,7 +197,7 @@ def test_pulses_that_tell_nothing_any_more_are_forgotten(
     """As many are kept as the longest limit needs."""
     fold(redis_url, migrated_url, said("started"))
     limits = Limits(queued=Limit(0))
-    take_pulse(database, [0], limits)
+    save_liveness_mark(database, [0], limits)
     listen(database, 3 * 3600, limits)
 
     (kept,) = database.execute("SELECT count(*) FROM pulses").fetchone() or (0,)
@@ -211,7 +211,7 @@ def test_what_waits_in_the_stream_may_be_a_sign_of_life(
     """No pulse is taken of a shard with a backlog, however long it lasts."""
     fold(redis_url, migrated_url, said("started"))
     send(client, said("heartbeat", minute=5))
-    sweep = Sweep(A_SECOND, Metrics())
+    sweep = LostRunDetector(A_SECOND, Metrics())
     for _ in range(5):
         sweep.look(client, database)
         sweep._due = 0
@@ -225,9 +225,9 @@ def test_two_that_sweep_at_once_say_the_same(
     """The ledger has it once."""
     fold(redis_url, migrated_url, said("started"))
     agree_on_shards(client, SHARDS)
-    take_pulse(database, [0], A_SECOND)
+    save_liveness_mark(database, [0], A_SECOND)
     database.execute("UPDATE pulses SET at = at - interval '2 s'")
-    sweeps = [Sweep(A_SECOND, Metrics()) for _ in range(2)]
+    sweeps = [LostRunDetector(A_SECOND, Metrics()) for _ in range(2)]
     for _ in range(2):
         for sweep in sweeps:
             sweep.look(client, database)

@@ -11,7 +11,7 @@ import pytest
 from runfold_stack.errors import StackError
 from runfold_stack.processes.up_lock import claim_up
 from runfold_stack.servers.postgres_server import PostgresServer
-from runfold_stack.servers.privileges import claim_home
+from runfold_stack.servers.privileges import prepare_data_dir
 from runfold_stack.servers.redis_server import RedisServer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="about what root does")
@@ -171,7 +171,7 @@ def test_a_server_folder_that_leads_elsewhere_is_not_handed_over(
     os.chown(home, account.pw_uid, account.pw_gid)
     (home / "redis").symlink_to(treasure.parent)
     with pytest.raises(StackError, match="redis is a link"):
-        claim_home(home / "redis", Path("/bin/true"))
+        prepare_data_dir(home / "redis", Path("/bin/true"))
     assert is_untouched(treasure)
     assert treasure.parent.stat().st_uid == 0
 

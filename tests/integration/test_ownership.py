@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from deliveries import SHARDS
-from runfold_workers.shards.ownership import TTL_S, Ownership
+from runfold_workers.shards.ownership import TTL_S, ShardLeases
 from waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("deployment")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("deployment")
 ALL = frozenset(range(SHARDS))
 
 
-def follow(ownership: Ownership) -> frozenset[int]:
+def follow(ownership: ShardLeases) -> frozenset[int]:
     """What a worker without a batch on its way does."""
     surplus = ownership.surplus
     ownership.give_up(surplus)
@@ -25,9 +25,9 @@ def test_a_worker_that_is_busy_keeps_its_leases(
     database: psycopg.Connection, migrated_url: str
 ) -> None:
     """The thread that folds does nothing for longer than a lease runs; nobody can take over."""
-    with Ownership(migrated_url, "busy") as busy:
+    with ShardLeases(migrated_url, "busy") as busy:
         time.sleep(TTL_S + 1)
-        with Ownership(migrated_url, "other") as other:
+        with ShardLeases(migrated_url, "other") as other:
             assert other.shards == frozenset()
             assert busy.shards == ALL
             lived = "SELECT bool_and(owner = 'busy' AND expires_at > now()) FROM leases"
@@ -36,8 +36,8 @@ def test_a_worker_that_is_busy_keeps_its_leases(
 
 def test_two_come_to_share(database: psycopg.Connection, migrated_url: str) -> None:
     """Each ends with half; the first has all again when the second leaves."""
-    with Ownership(migrated_url, "one") as one:
-        with Ownership(migrated_url, "two") as two:
+    with ShardLeases(migrated_url, "one") as one:
+        with ShardLeases(migrated_url, "two") as two:
             wait_until(lambda: len(follow(one)) == len(follow(two)) == SHARDS // 2)
             assert one.shards | two.shards == ALL
         wait_until(lambda: follow(one) == ALL, what="the first to have all again")
@@ -45,7 +45,7 @@ def test_two_come_to_share(database: psycopg.Connection, migrated_url: str) -> N
 
 def test_what_was_doubted_is_looked_up(database: psycopg.Connection, migrated_url: str) -> None:
     """Somebody moved a shard: it comes back if the lease is ours, and does not if it is not."""
-    with Ownership(migrated_url, "one") as one:
+    with ShardLeases(migrated_url, "one") as one:
         one.doubt(1)
         assert 1 not in one.shards
         wait_until(lambda: one.shards == ALL, what="the shard to come back")
@@ -59,7 +59,7 @@ def test_what_was_doubted_is_looked_up(database: psycopg.Connection, migrated_ur
 
 def test_the_end_of_the_connection_is_told(database: psycopg.Connection, migrated_url: str) -> None:
     """Whoever asks for the shards learns that nobody renews the leases any more."""
-    with Ownership(migrated_url, "one") as one:
+    with ShardLeases(migrated_url, "one") as one:
         database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -77,7 +77,7 @@ def test_the_end_of_the_connection_is_told(database: psycopg.Connection, migrate
 
 def test_leaving_leaves_nothing(database: psycopg.Connection, migrated_url: str) -> None:
     """No lease and no worker."""
-    with Ownership(migrated_url, "one"):
+    with ShardLeases(migrated_url, "one"):
         assert database.execute("SELECT count(*) FROM leases").fetchone() == (SHARDS,)
     for table in ("leases", "workers"):
         assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)

@@ -16,8 +16,8 @@ from runfold_storage.postgres import connections
 from runfold_storage.projections import batch_encoding
 from runfold_storage.retention.run_deletion import delete_run
 from runfold_storage.rollups.daily_check import find_wrong_days
-from runfold_storage.rollups.pending_deltas import merge_differences, merge_shards, waiting_shards
-from runfold_storage.rollups.shard_lock import hold_shard
+from runfold_storage.rollups.pending_deltas import merge_deltas, merge_shards, waiting_shards
+from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
 from tables import count, dead_letters, merge, read_projection
@@ -128,9 +128,9 @@ def test_who_holds_a_shard_finds_it_merged(migrated_url: str, database: psycopg.
     with connections.connect(migrated_url, autocommit=True) as other:
         for shard in waiting:
             with database.transaction(force_rollback=True):
-                assert hold_shard(database, shard) is not None
+                assert lock_shard(database, shard) is not None
                 assert shard not in waiting_shards(database)
-                merge_differences(other, shard)
+                merge_deltas(other, shard)
             assert shard in waiting_shards(database)
     assert waiting_shards(database) == waiting
 
@@ -196,7 +196,7 @@ def test_merging_beside_the_fold_and_corrections(
         with connection.transaction():
             merge_shards(connection, [shard])
 
-    mergers = (merge_differences, merge_differences, held)
+    mergers = (merge_deltas, merge_deltas, held)
     threads = [threading.Thread(target=again, args=[one]) for one in mergers]
     for thread in threads:
         thread.start()

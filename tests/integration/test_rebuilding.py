@@ -17,10 +17,10 @@ from oracle import HOUR_US, Event, project
 from rebuilds import EVERYTHING, NEVER, differences, found_in, rebuild_all
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.checkpoints.positions import load_positions
-from runfold_storage.errors import JobTaken
-from runfold_storage.jobs import Interrupted, add_job, hold_job, read_job
+from runfold_storage.errors import JobLocked
+from runfold_storage.jobs import JobInterrupted, add_job, hold_job, read_job
 from runfold_storage.postgres import connections
 from runfold_workers.integrity import verify
 from runfold_workers.integrity.rebuild import rebuild
@@ -269,7 +269,7 @@ def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
         with connections.connect(migrated_url, autocommit=True) as connection:
             try:
                 progress = rebuild(connection, job, stop)
-            except Interrupted:
+            except JobInterrupted:
                 found = read_job(database, job)
                 assert found is not None
                 assert found.status == "running"
@@ -295,7 +295,7 @@ def test_two_do_not_work_on_one_job(
 ) -> None:
     """The second is told; when the first one's connection is gone, it may."""
     job = add_job(database, "rebuild", EVERYTHING.as_arguments())
-    with hold_job(database, job), pytest.raises(JobTaken):
+    with hold_job(database, job), pytest.raises(JobLocked):
         rebuild(other, job, NEVER)
     assert rebuild(other, job, NEVER).looked_at == len(EXPECTED.runs)
 
@@ -365,7 +365,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
     ]
     deleted: set[str] = set()
     during: list[int] = []
-    upkeep = Upkeep(migrated_url)
+    upkeep = Admin(migrated_url)
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
         with worker_thread(redis_url, migrated_url, SHARDS):
@@ -390,7 +390,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
             assert differences(other) == []
 
 
-def delete_some(database: psycopg.Connection, upkeep: Upkeep) -> set[str]:
+def delete_some(database: psycopg.Connection, upkeep: Admin) -> set[str]:
     """Two runs of those that there are, of which more events may be on their way."""
     found = database.execute(
         "SELECT coalesce(given_id, run::text) FROM runs ORDER BY random() LIMIT 2"

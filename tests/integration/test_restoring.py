@@ -28,7 +28,7 @@ from runfold_storage.archive import file_writer
 from runfold_storage.archive.store import open_archive
 from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.errors import ArchiveUnusable, RestoreRefused
-from runfold_storage.jobs import Interrupted, add_job
+from runfold_storage.jobs import JobInterrupted, add_job
 from runfold_storage.postgres import connections
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_deletion import delete_run
@@ -124,7 +124,7 @@ def test_an_interrupted_one_goes_on(
                 archive = open_archive(str(tmp_path))
                 restore(connection, job, stop, archive, lambda p: files.append(p.files))
             break
-        except Interrupted:
+        except JobInterrupted:
             assert len(files) < 500
     assert files == sorted(files)
     assert len(files) > 20

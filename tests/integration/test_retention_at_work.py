@@ -32,7 +32,7 @@ from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.policies import Policy, hold_now, set_policy
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
-from runfold_workers.jobs.dispatcher import HandingOut
+from runfold_workers.jobs.dispatcher import JobDispatcher
 from runfold_workers.jobs.rq_queue import connect_queue, make_queue
 from runfold_workers.retention import job as retaining
 from runfold_workers.retention.job import KIND, Progress
@@ -104,19 +104,19 @@ def test_retention_is_noted_down_once_a_day(
     """However often the chair changes hands; if the last one was not done, it is an incident."""
     with connect_queue(redis_url, None) as client:
         queue = make_queue(client)
-        HandingOut(database, queue).turn()
+        JobDispatcher(database, queue).turn()
         assert list_jobs(database) == []  # everything is kept for ever
         set_policy(database, Policy(None, payload_days=30))
-        HandingOut(database, queue).turn()
+        JobDispatcher(database, queue).turn()
         assert list_jobs(database) == []  # no policy holds yet
         hold_now(database)
         for _ in range(3):
-            HandingOut(database, queue).turn()
+            JobDispatcher(database, queue).turn()
         [job] = list_jobs(database)
         assert (job.kind, job.background) == (KIND, True)
         assert read_incidents(database.execute) == []
         database.execute("UPDATE jobs SET created_at = created_at - interval '1 day'")
-        HandingOut(database, queue).turn()
+        JobDispatcher(database, queue).turn()
         assert [each.kind for each in read_incidents(database.execute)] == ["retention_behind"]
         assert len(list_jobs(database)) == 1
 
@@ -129,7 +129,7 @@ def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_ur
     old = run_key(OLD[0][0]["run"])
     shard = shard_of(OLD[0][0]["run"], SHARDS)
     run_expiry.mark(database, shard, [old], datetime.now(UTC), gone=False)
-    run_expiry.bury_aged(database, shard, [old])
+    run_expiry.add_expiry_tombstones(database, shard, [old])
     many = [a_run(0.01) for _ in range(99)]
     news = [run for run in many if shard_of(run[0]["run"], SHARDS) == shard]
     with connections.connect(migrated_url, autocommit=True) as connection:

@@ -14,7 +14,7 @@ import pytest
 from runfold.protocol.ids import make_run_id
 from runfold_stack.doctor import postgres_checks
 from runfold_stack.doctor.postgres_checks import check_search
-from runfold_storage.admin import Upkeep
+from runfold_storage.admin import Admin
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.search_text import MAX_PAYLOAD
 from runfold_storage.history import History
@@ -25,7 +25,7 @@ from runfold_storage.retention.run_expiry import mark
 from runfold_storage.search import indexer, lookup
 from runfold_storage.search.indexer import begin_again, make_indexes, read_state
 from runfold_storage.search.projects import forget_payloads_of, read_projects, search_payloads_of
-from runfold_workers.jobs.search_indexing import Indexing
+from runfold_workers.jobs.search_indexing import SearchIndexing
 from services import doing_jobs, serving
 from tables import count
 from told import event, fold, index, whole_run
@@ -202,7 +202,7 @@ def test_a_damaged_index_is_made_again(
         more, turns = True, 0
         while more:
             with connect(migrated_url, autocommit=True) as connection:
-                more = Indexing(connection).turn()
+                more = SearchIndexing(connection).turn()
             turns += 1
 
     assert turns > 2
@@ -226,9 +226,9 @@ def test_one_follows_at_a_time(history: History, migrated_url: str) -> None:
     with connect(migrated_url, autocommit=True) as second:
         with connect(migrated_url, autocommit=True) as first:
             assert indexer.become_follower(first)
-            assert not Indexing(second).turn()
+            assert not SearchIndexing(second).turn()
             assert read_state(second).behind > 0
-        indexing = Indexing(second)
+        indexing = SearchIndexing(second)
         wait_until(lambda: not indexing.turn() and read_state(second).behind == 0)
 
 
@@ -236,7 +236,7 @@ def test_what_is_deleted_leaves_the_index_with_it(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """At once, and it does not come back."""
-    Upkeep(migrated_url).delete_runs(q="run-003")
+    Admin(migrated_url).delete_runs(q="run-003")
     assert count(database, "search_runs") == MANY - 10
     index(migrated_url)
     assert count(database, "search_runs") == MANY - 10

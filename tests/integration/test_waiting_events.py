@@ -17,7 +17,7 @@ from runfold_stack.doctor.examination import examine
 from runfold_stack.doctor.findings import Finding
 from runfold_stack.settings import Settings
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
-from runfold_storage.checkpoints.streams import look
+from runfold_storage.checkpoints.streams import read_lags
 from services import serving
 from waiting import is_folded, wait_until, worker_thread
 
@@ -107,9 +107,9 @@ def test_what_is_committed_and_not_trimmed_does_not_wait(
     send(client, "was folded", A_MINUTE_MS)
     [(committed, _)] = client.xrange(KEY)
     database.execute("UPDATE positions SET position = %s, consumed = 1", (committed.decode(),))
-    _, lags = look(client, lambda: load_positions(database))
+    _, lags = read_lags(client, lambda: load_positions(database))
     assert (lags[0].frames, lags[0].age_s) == (0, 0)
     send(client, "waits")
-    _, lags = look(client, lambda: load_positions(database))
+    _, lags = read_lags(client, lambda: load_positions(database))
     assert lags[0].frames == 1
     assert lags[0].age_s < A_MINUTE_MS / 1000

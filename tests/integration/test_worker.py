@@ -11,7 +11,7 @@ from histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.protocol.ids import make_run_id
 from runfold.protocol.streams import agree_on_shards, changes_channel, stream_key
-from runfold_storage.change_feed.notifications import Announcement, understand
+from runfold_storage.change_feed.notifications import NotificationMessage, decode_notification
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.history import History
 from runfold_storage.read_models.summaries import summary_of
@@ -80,12 +80,12 @@ def test_rows_are_announced_as_they_are_listed(
     assert told[run].duration_ms == 1.5
 
 
-def next_announcement(pubsub: Any) -> Announcement:
+def next_announcement(pubsub: Any) -> NotificationMessage:
     """What a worker says next."""
     message = None
     while message is None:
         message = pubsub.get_message(timeout=30)
-    announcement = understand(message["data"])
+    announcement = decode_notification(message["data"])
     assert announcement is not None
     return announcement
 

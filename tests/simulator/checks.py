@@ -11,7 +11,7 @@ from paper import Paper, assert_says
 from runfold.errors import BrokenFrame
 from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import decode_frame, encode_json_frame
-from runfold_workers.fold.batch_builder import Folder
+from runfold_workers.fold.batch_builder import BatchBuilder
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.fold.run_cache import RunRef
 
@@ -77,7 +77,7 @@ def check_rebuilt(paper: Paper, expected: Projection, shards: int) -> None:
     ]
     rebuilt = Paper(shards)
     rebuilt.tombstones = set()
-    rebuilt.apply(Folder(rebuilt.load, shards=shards).fold(entries, rebuilt.positions))
+    rebuilt.apply(BatchBuilder(rebuilt.load, shards=shards).fold(entries, rebuilt.positions))
     assert_says(replace_ledger(rebuilt, paper), expected, seen=False)
 
 

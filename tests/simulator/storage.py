@@ -15,7 +15,7 @@ from oracle import add_up
 from paper import Paper
 from runfold.protocol.ids import is_own_id
 from runfold_storage.checkpoints.change_log import BEHIND
-from runfold_storage.checkpoints.leases import Holding
+from runfold_storage.checkpoints.leases import LeaseState
 from runfold_storage.checkpoints.positions import Position, changed_behind
 from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger.events import StoredEvent
@@ -145,12 +145,12 @@ class Connection:
     def raise_incident(self) -> None:
         self._call()
 
-    def hold(self, owner: str) -> Holding:
+    def hold(self, owner: str) -> LeaseState:
         """Leases, and at times one too many."""
         self._call()
         shards = self._take_leases(owner, int(TTL_S * 1e6))
         surplus = self._world.dice.happens(0.1) and len(shards) > 0
-        return Holding(shards, len(shards) - surplus, None)
+        return LeaseState(shards, len(shards) - surplus, None)
 
     def give_up(self, owner: str, shards: Iterable[int]) -> None:
         self._call()
@@ -201,8 +201,8 @@ class Connection:
         positions = self._world.database.paper.positions
         for step in sorted(batch.advances):
             now = positions[step.shard]
-            if (now.position, now.generation) != (step.believed, step.generation):
-                raise PositionMoved(step.shard, step.believed)
+            if (now.position, now.generation) != (step.expected, step.generation):
+                raise PositionMoved(step.shard, step.expected)
         if any(POISON in body for *_, body in batch.events):
             raise psycopg.errors.CheckViolation("poison")
         self._process.live_or_die()

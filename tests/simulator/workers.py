@@ -12,8 +12,8 @@ from runfold_workers.consumer.loop import Loop
 from runfold_workers.consumer.pipeline import Pipeline
 from runfold_workers.consumer.publisher import Publisher
 from runfold_workers.consumer.worker import PASSING, Worker, WorkerSettings, _committed
-from runfold_workers.shards.monitor import Watch
-from runfold_workers.shards.ownership import Ownership
+from runfold_workers.shards.monitor import ShardMonitor
+from runfold_workers.shards.ownership import ShardLeases
 
 from .processes import CrashedError, Process
 from .storage import Connection, Land
@@ -69,7 +69,7 @@ class Folding:
         writing: Any = Connection(world, self.process)
         reading: Any = Connection(world, self.process)
         with ExitStack() as stack:
-            ownership = stack.enter_context(Ownership("", worker._owner))
+            ownership = stack.enter_context(ShardLeases("", worker._owner))
             committer = Committer(
                 writing,
                 reading=reading,
@@ -78,7 +78,7 @@ class Folding:
             )
             committed = partial(_committed, Publisher(client, "changes"), worker.metrics)
             pipeline = stack.enter_context(Pipeline(committer, committed))
-            watch = stack.enter_context(Watch("", "", worker.metrics, Limits()))
+            watch = stack.enter_context(ShardMonitor("", "", worker.metrics, Limits()))
             loop = Loop(client, reading, committer, pipeline, ownership, watch, worker.metrics)
             while not worker._stop.is_set():
                 if world.dice.calm or world.dice.rng.random() < LOOKS:
@@ -87,7 +87,7 @@ class Folding:
                 yield
             loop.turn(worker._collector, stopping=True)
 
-    def _look(self, ownership: Ownership) -> None:
+    def _look(self, ownership: ShardLeases) -> None:
         """As the thread of the leases does."""
         try:
             ownership._look()

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from runfold.delivery.spool_drain import look
+from runfold.delivery.spool_drain import read_spool
 from runfold_storage.checkpoints.streams import Lag
 from runfold_storage.records.rows import Batch
 
@@ -33,7 +33,7 @@ class SpoolCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Look into the folder now; no series at all when it cannot be read."""
         try:
-            state = look(self._folder, None, self._max_bytes)
+            state = read_spool(self._folder, None, self._max_bytes)
         except OSError:
             return
         for name, text, value in (

@@ -25,7 +25,7 @@ from runfold.protocol.events import (
     Usage,
 )
 from runfold.protocol.ids import make_run_id
-from runfold.recording.event_writer import fit_time
+from runfold.recording.event_writer import normalize_time
 from runfold.recording.finished_execution import Execution as Recorded
 from runfold.recording.finished_execution import (
     RecordedEnd,
@@ -34,10 +34,10 @@ from runfold.recording.finished_execution import (
     number_events,
     read_time,
 )
-from runfold.recording.run_start import PlannedOpening, make_started
-from runfold.serialization.event_cleanup import Unsealed, seal_bounded
+from runfold.recording.run_start import PlannedRunFields, make_started
+from runfold.serialization.event_cleanup import BufferedEvent, seal_bounded
 from runfold.serialization.intake import Intake
-from runfold.serialization.normalize import fit_run_id
+from runfold.serialization.normalize import normalize_run_id
 from runfold.serialization.redaction import Redactor
 from runfold_api.web.problems import BadRequest
 
@@ -122,7 +122,9 @@ def _is_open(execution: Execution) -> bool:
     return execution.status in _OPEN
 
 
-def _over(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str, list[Unsealed]]:
+def _over(
+    execution: Execution, redactor: Redactor, latest_us: int
+) -> tuple[str, list[BufferedEvent]]:
     recorded = Recorded(
         started_at=execution.started_at,
         finished_at=execution.finished_at,
@@ -142,7 +144,9 @@ def _over(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str
     return events_of(redactor, execution.workflow, recorded, _opening(execution), latest_us)
 
 
-def _open(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str, list[Unsealed]]:
+def _open(
+    execution: Execution, redactor: Redactor, latest_us: int
+) -> tuple[str, list[BufferedEvent]]:
     """Its beginning alone; the nodes are still to come."""
     plan = [
         {"node": node.node, "name": node.name, "node_type": node.node_type, "parents": node.parents}
@@ -154,18 +158,18 @@ def _open(execution: Execution, redactor: Redactor, latest_us: int) -> tuple[str
     started_us = read_time("started_at", execution.started_at, latest_us)
     queued_us = read_time("queued_at", execution.queued_at, latest_us)
     run = execution.id or make_run_id(started_us if queued_us is None else queued_us)
-    now_us = fit_time(datetime.now().astimezone()) or 0
+    now_us = normalize_time(datetime.now().astimezone()) or 0
     queued = Queued(**msgspec.structs.asdict(begun))
     if execution.status != "running":
         events = [(queued, queued_us or started_us or now_us)]
     else:
         events = [] if queued_us is None else [(queued, queued_us)]
         events.append((begun, started_us or now_us))  # type: ignore[arg-type]  # another event
-    return fit_run_id(run), number_events(run, events, is_new=not execution.id)
+    return normalize_run_id(run), number_events(run, events, is_new=not execution.id)
 
 
-def _opening(execution: Execution) -> PlannedOpening:
-    return PlannedOpening(
+def _opening(execution: Execution) -> PlannedRunFields:
+    return PlannedRunFields(
         project=execution.project,
         inputs=execution.inputs,
         trigger=execution.trigger,

@@ -13,7 +13,7 @@ import zstandard
 from runfold.delivery.frame_writer import PackedFrame, append_frames, pack_frames
 from runfold.protocol.codec import Envelope
 from runfold.protocol.streams import agree_on_shards, agreed_shards, connect
-from runfold_storage.checkpoints.streams import Lag, look
+from runfold_storage.checkpoints.streams import Lag, read_lags
 from runfold_storage.history import History
 
 
@@ -46,7 +46,7 @@ class StreamWriter:
 
     def lags(self, history: History) -> dict[int, Lag]:
         """How far each shard lies behind; raises what either server raises."""
-        return look(self._redis, history.positions, agreed_shards(self._redis) or 0)[1]
+        return read_lags(self._redis, history.positions, agreed_shards(self._redis) or 0)[1]
 
     def ping(self) -> None:
         """Raise a `redis.RedisError` unless Redis answers."""

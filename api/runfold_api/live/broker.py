@@ -23,14 +23,14 @@ import redis.asyncio
 from sqlalchemy import Connection
 
 from runfold.protocol.streams import changes_channel
-from runfold_storage.change_feed.notifications import understand
-from runfold_storage.change_feed.reader import Cursor, Interests, read_cursor
+from runfold_storage.change_feed.notifications import decode_notification
+from runfold_storage.change_feed.reader import Cursor, FilterSet, read_cursor
 from runfold_storage.errors import StorageError
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.history import History
 
-from .subscribers import Audience, Watcher, slept_until
-from .updates import News, heard_news, read_news
+from .subscribers import Subscriber, Topic, wait_and_clear
+from .updates import Updates, read_updates, updates_of
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ _MOST_ANNOUNCED: Final = 64
 """Announcements that wait for a turn; of more, the newest are kept, and the rest is read."""
 
 
-class Feed:
+class Broker:
     """Use from one event loop; `end()` makes every watcher's stream end."""
 
     def __init__(self, history: History, redis_url: str) -> None:
         self._history = history
         self._redis_url = redis_url
-        self._audiences: dict[bytes, Audience] = {}
+        self._audiences: dict[bytes, Topic] = {}
         self._followers: dict[str, set[Callable[[], None]]] = {}
-        self._interests = Interests([])
+        self._interests = FilterSet([])
         self._woken = asyncio.Event()
         self._announced: deque[bytes] = deque(maxlen=_MOST_ANNOUNCED)
         self._look_at = 0.0
@@ -65,15 +65,15 @@ class Feed:
         lists = sum(len(audience.watchers) for audience in self._audiences.values())
         return lists + sum(len(followers) for followers in self._followers.values())
 
-    async def join(self, wanted: RunFilter) -> Watcher:
+    async def join(self, wanted: RunFilter) -> Subscriber:
         """A watcher of this filter, who is told every change from now on; `leave` it at the end."""
         await self._start()
-        audience = self._audiences.setdefault(wanted.question(), Audience(wanted))
-        watcher = Watcher(audience)
+        audience = self._audiences.setdefault(wanted.question(), Topic(wanted))
+        watcher = Subscriber(audience)
         audience.watchers.add(watcher)
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
+    def leave(self, watcher: Subscriber) -> None:
         """Nothing of it stays behind."""
         audience = watcher.audience
         audience.watchers.discard(watcher)
@@ -152,7 +152,7 @@ class Feed:
                 self._reset(None)
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(GAP_S)
-            await slept_until(self._woken, POLL_S)
+            await wait_and_clear(self._woken, POLL_S)
 
     async def _turn(self) -> None:
         announced = list(self._announced)
@@ -173,13 +173,13 @@ class Feed:
         if len(matches) < len(self._audiences):
             return False
         for message in messages:
-            announcement = understand(message)
+            announcement = decode_notification(message)
             if self.cursor is None or announcement is None:
                 return False
             heard = announcement.behind(self.cursor)
             if heard is None:
                 return False
-            self._tell(heard_news(heard, matches))
+            self._tell(updates_of(heard, matches))
         return True
 
     async def _look(self) -> None:
@@ -189,15 +189,15 @@ class Feed:
             return
         filters = [audience.wanted for audience in self._audiences.values()]
         if filters != self._interests.filters:
-            self._interests = Interests(filters)
+            self._interests = FilterSet(filters)
         after, interests = self.cursor, self._interests
-        news = await self.read(lambda connection: read_news(connection, after, interests))
+        news = await self.read(lambda connection: read_updates(connection, after, interests))
         if news is None:
             self._reset(await self.read(read_cursor))
         else:
             self._tell(news)
 
-    def _tell(self, news: News) -> None:
+    def _tell(self, news: Updates) -> None:
         self.cursor = news.changes.cursor
         if not news.changes.changed:
             return

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from runfold_storage.change_feed.reader import Cursor, Interests, read_cursor
+from runfold_storage.change_feed.reader import Cursor, FilterSet, read_cursor
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.queries.runs.pages import Page, read_runs
 from runfold_storage.read_models.summaries import RunPage
 
-from .updates import Said, read_news
+from .updates import StreamEvent, read_updates
 
 
 class Snapshot(NamedTuple):
@@ -25,7 +25,7 @@ class Missed(NamedTuple):
     """What has changed since, and how far that goes."""
 
     cursor: Cursor
-    said: list[Said]
+    said: list[StreamEvent]
 
 
 def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snapshot:
@@ -35,13 +35,13 @@ def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snap
 
 def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Missed | None:
     """None: only a snapshot can tell."""
-    news = read_news(connection, after, Interests([wanted]))
+    news = read_updates(connection, after, FilterSet([wanted]))
     if news is None:
         return None
     return Missed(news.changes.cursor, news.said_to(wanted.question()))
 
 
-class Snapshots:
+class SnapshotCache:
     """Snapshots for many at once: all who ask while one is being read get the next one.
 
     Not the one under way: it may lie before what an asker has already been told to forget.

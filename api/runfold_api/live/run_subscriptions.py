@@ -21,8 +21,8 @@ from runfold_storage.history import History
 from runfold_storage.queries.run.live_state import MAX_LINES, TAIL, RunProgress, read_progress
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
-from .broker import Feed
-from .subscribers import slept_until
+from .broker import Broker
+from .subscribers import wait_and_clear
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _RETRY_S: Final = 1.0
 Event = tuple[str, bytes]
 
 
-class RunWatcher:
+class RunSubscriber:
     """What one client has not been sent yet."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class RunWatcher:
 
     async def sleep(self, timeout_s: float) -> bool:
         """Until there is something to do; False after this time."""
-        return await slept_until(self._awake, timeout_s)
+        return await wait_and_clear(self._awake, timeout_s)
 
     def tell(
         self, run: RunSummary | None, nodes: dict[Any, NodeSummary], output: list[Raw]
@@ -65,7 +65,7 @@ class RunWatcher:
             self.needs_snapshot = len(self.output) > MOST_LINES
         self.wake()
 
-    def take(self, state: "WatchedRun") -> list[Event]:
+    def take(self, state: "RunTopic") -> list[Event]:
         """What to send now."""
         run, nodes, output = self.run, self.nodes, self.output
         self.run, self.nodes, self.output = None, {}, []
@@ -84,12 +84,12 @@ class RunWatcher:
         return found
 
 
-class WatchedRun:
+class RunTopic:
     """One run that somebody watches."""
 
-    def __init__(self, feed: Feed, history: History, progress: RunProgress) -> None:
+    def __init__(self, feed: Broker, history: History, progress: RunProgress) -> None:
         self.id = progress.run.id
-        self.watchers: set[RunWatcher] = set()
+        self.watchers: set[RunSubscriber] = set()
         self.feed_seq = progress.feed_seq
         self._feed = feed
         self._history = history
@@ -154,22 +154,22 @@ class WatchedRun:
         return None if place is None else read_progress(connection, *place, self._log_key or (0, 0))
 
 
-class RunFeed:
+class RunTopics:
     """The runs that somebody watches."""
 
-    def __init__(self, feed: Feed, history: History) -> None:
+    def __init__(self, feed: Broker, history: History) -> None:
         self._feed = feed
         self._history = history
-        self._runs: dict[str, tuple[WatchedRun, asyncio.Task[None]]] = {}
+        self._runs: dict[str, tuple[RunTopic, asyncio.Task[None]]] = {}
 
     @asynccontextmanager
-    async def watching(self, run: str) -> AsyncIterator[tuple[WatchedRun, RunWatcher] | None]:
+    async def watching(self, run: str) -> AsyncIterator[tuple[RunTopic, RunSubscriber] | None]:
         """Watch a run; None if it is not known."""
         watched = await self._find(run)
         if watched is None:
             yield None
             return
-        watcher = RunWatcher()
+        watcher = RunSubscriber()
         watched.watchers.add(watcher)
         try:
             yield watched, watcher
@@ -179,7 +179,7 @@ class RunFeed:
                 self._runs.pop(run)[1].cancel()
                 self._feed.unfollow(run, watched.look)
 
-    async def _find(self, run: str) -> WatchedRun | None:
+    async def _find(self, run: str) -> RunTopic | None:
         if run in self._runs:
             return self._runs[run][0]
 
@@ -191,7 +191,7 @@ class RunFeed:
         if progress is None:
             return None
         if run not in self._runs:
-            watched = WatchedRun(self._feed, self._history, progress)
+            watched = RunTopic(self._feed, self._history, progress)
             task = asyncio.create_task(watched.keep_up())
             self._runs[run] = (watched, task)
             await self._feed.follow(run, watched.look)

@@ -13,23 +13,23 @@ from runfold_storage.change_feed.reader import Cursor, encode_feed_cursor
 from runfold_storage.filters.row_matcher import match_of
 from runfold_storage.filters.run_filter import RunFilter
 
-from .updates import News, Others, Said
+from .updates import NonMatching, StreamEvent, Updates
 
 MOST_WAITING: Final = 5_000
 
 
-class Watcher:
+class Subscriber:
     """Told by the feed, emptied by the stream of one client."""
 
-    def __init__(self, audience: "Audience") -> None:
+    def __init__(self, audience: "Topic") -> None:
         self.audience = audience
         self.needs_snapshot = False
-        self._waiting: dict[tuple[int, object], Said] = {}
+        self._waiting: dict[tuple[int, object], StreamEvent] = {}
         self._reached: Cursor = ()
         self._sent: list[int] = []
         self._awake = asyncio.Event()
 
-    def tell(self, said: Sequence[Said], cursor: Cursor) -> None:
+    def tell(self, said: Sequence[StreamEvent], cursor: Cursor) -> None:
         """More has happened, up to this cursor."""
         self._reached = cursor
         if not said or self.needs_snapshot:
@@ -66,9 +66,9 @@ class Watcher:
 
     async def sleep(self, timeout_s: float) -> bool:
         """Until there is something to do; False after this time."""
-        return await slept_until(self._awake, timeout_s)
+        return await wait_and_clear(self._awake, timeout_s)
 
-    def take(self) -> list[tuple[str, Said]]:
+    def take(self) -> list[tuple[str, StreamEvent]]:
         """What is waiting, each with the cursor that holds once it was sent."""
         waiting, self._waiting = self._waiting, {}
         taken = []
@@ -86,7 +86,7 @@ class Watcher:
         return encode_feed_cursor(tuple(self._sent))
 
 
-async def slept_until(event: asyncio.Event, timeout_s: float) -> bool:
+async def wait_and_clear(event: asyncio.Event, timeout_s: float) -> bool:
     """Wait for an event and take it back; False if it did not happen in time."""
     try:
         async with asyncio.timeout(timeout_s):  # `wait_for` would make a task of it
@@ -97,16 +97,16 @@ async def slept_until(event: asyncio.Event, timeout_s: float) -> bool:
     return True
 
 
-class Audience:
+class Topic:
     """The watchers of one filter, and what none of them has to be told of any more."""
 
     def __init__(self, wanted: RunFilter) -> None:
         self.wanted = wanted
         self.match = match_of(wanted)
-        self.watchers: set[Watcher] = set()
-        self._others = Others()
+        self.watchers: set[Subscriber] = set()
+        self._others = NonMatching()
 
-    def hear(self, news: News) -> None:
+    def hear(self, news: Updates) -> None:
         """Pass on what is of this filter."""
         said = news.said_to(self.wanted.question(), self._others)
         for watcher in self.watchers:

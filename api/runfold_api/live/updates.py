@@ -6,13 +6,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from sqlalchemy import Connection
 
-from runfold_storage.change_feed.notifications import Heard
-from runfold_storage.change_feed.reader import Change, Changes, Cursor, Interests, Key, read_changes
+from runfold_storage.change_feed.notifications import Notification
+from runfold_storage.change_feed.reader import Change, Changes, Cursor, FilterSet, Key, read_changes
 from runfold_storage.filters.row_matcher import Match
 from runfold_storage.read_models.summaries import run_id, summary_of
 
 
-class Said(NamedTuple):
+class StreamEvent(NamedTuple):
     """An event of a stream, encoded."""
 
     change: Change
@@ -23,7 +23,7 @@ class Said(NamedTuple):
 _MOST_OTHERS: Final = 10_000
 
 
-class Others:
+class NonMatching:
     """Runs that are known not to be of a filter; of too many, the oldest are forgotten."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Others:
         self._keys.pop(key, None)
 
 
-class News(NamedTuple):
+class Updates(NamedTuple):
     """The changes, the rows of their runs, and by filter which of these are its own.
 
     A row is one of `runs`, or the `RunRow` that a worker has announced.
@@ -55,26 +55,30 @@ class News(NamedTuple):
     own: dict[bytes, set[Key]]
     encoded: dict[Key, bytes]
 
-    def said_to(self, question: bytes, known_others: Others | None = None) -> list[Said]:
+    def said_to(
+        self, question: bytes, known_others: NonMatching | None = None
+    ) -> list[StreamEvent]:
         """What the watchers of a filter are told.
 
         Of a run that is not of the filter they are told once, unless it is new: it may have been
         of the filter when they were sent it, by whomever. `known_others` remembers those.
         """
         own = self.own[question]
-        others = Others() if known_others is None else known_others
+        others = NonMatching() if known_others is None else known_others
         said = []
         for change in self.changes.changed:
             key = (change.shard, change.run)
             if change.gone is not None:
-                said.append(Said(change, "deleted", msgspec.json.encode({"id": change.gone})))
+                said.append(
+                    StreamEvent(change, "deleted", msgspec.json.encode({"id": change.gone}))
+                )
             elif key in own:
                 others.discard(key)
-                said.append(Said(change, "changed", self._encode(key)))
+                said.append(StreamEvent(change, "changed", self._encode(key)))
             elif key in self.rows:
                 if not change.is_new and key not in others:
                     removed = {"id": run_id(self.rows[key])}
-                    said.append(Said(change, "removed", msgspec.json.encode(removed)))
+                    said.append(StreamEvent(change, "removed", msgspec.json.encode(removed)))
                 others.add(key)
         return said
 
@@ -89,7 +93,7 @@ class News(NamedTuple):
         return self.encoded[key]
 
 
-def read_news(connection: Connection, after: Cursor, interests: Interests) -> News | None:
+def read_updates(connection: Connection, after: Cursor, interests: FilterSet) -> Updates | None:
     """What came after a cursor; None if that cannot be told (see `read_changes`)."""
     changes = read_changes(connection, after)
     if changes is None:
@@ -101,14 +105,14 @@ def read_news(connection: Connection, after: Cursor, interests: Interests) -> Ne
         rows[key] = row
         for place in row.own:
             own[place].add(key)
-    return News(changes, rows, dict(zip(interests.questions, own, strict=True)), {})
+    return Updates(changes, rows, dict(zip(interests.questions, own, strict=True)), {})
 
 
-def heard_news(heard: Heard, matches: Mapping[bytes, Match]) -> News:
+def updates_of(heard: Notification, matches: Mapping[bytes, Match]) -> Updates:
     """What a worker has announced, for the filters that can be told without PostgreSQL."""
     rows: dict[Key, Any] = dict(heard.rows)
     own = {
         question: {key for key, row in heard.rows.items() if match(row)}
         for question, match in matches.items()
     }
-    return News(heard.changes, rows, own, {})
+    return Updates(heard.changes, rows, own, {})

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from runfold_api.web.problems import JobUnknown, RunUnknown, described
 from runfold_api.web.run_paths import decode_run
-from runfold_storage.admin import MAX_DAYS, MAX_JOBS, Deleted, Upkeep
+from runfold_storage.admin import MAX_DAYS, MAX_JOBS, Admin, Deleted
 from runfold_storage.jobs import Job
 
 _READING: Final[dict[str, Any]] = {
@@ -42,7 +42,7 @@ class JobList(Struct, frozen=True):
 
 
 @delete("/runs/{run:str}", status_code=204, responses=described(404, 503), sync_to_thread=True)
-def delete_run(upkeep: NamedDependency[Upkeep], run: FromPath[str]) -> None:
+def delete_run(upkeep: NamedDependency[Admin], run: FromPath[str]) -> None:
     """Delete one run with its events and figures; late events do not revive it."""
     run = decode_run(run)
     if not upkeep.delete_run(run):
@@ -62,7 +62,7 @@ def delete_run(upkeep: NamedDependency[Upkeep], run: FromPath[str]) -> None:
     sync_to_thread=True,
 )
 def delete_runs(
-    upkeep: NamedDependency[Upkeep],
+    upkeep: NamedDependency[Admin],
     filters: NamedDependency[dict[str, Any]],
     older_than_days: OlderThanDays = None,
     all: All = False,  # noqa: A002, the contract's word
@@ -76,14 +76,14 @@ def delete_runs(
 
 @route("/jobs", responses=described(400, 503), **_READING)
 def list_jobs(
-    upkeep: NamedDependency[Upkeep], status: JobStatus = None, limit: JobLimit = 50
+    upkeep: NamedDependency[Admin], status: JobStatus = None, limit: JobLimit = 50
 ) -> JobList:
     """Work that takes long: deletions, rebuilds, retention."""
     return JobList(upkeep.jobs(limit=limit, status=status))
 
 
 @route("/jobs/{job:str}", responses=described(404, 503), **_READING)
-def get_job(upkeep: NamedDependency[Upkeep], job: FromPath[str]) -> Job:
+def get_job(upkeep: NamedDependency[Admin], job: FromPath[str]) -> Job:
     """One job: how far it has come, and how it ended."""
     try:
         found = upkeep.job(UUID(job))

@@ -15,10 +15,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from runfold_api.live.broker import Feed
-from runfold_api.live.catch_up import Snapshots, read_missed, read_snapshot
-from runfold_api.live.run_subscriptions import RunFeed
-from runfold_api.live.subscribers import Watcher
+from runfold_api.live.broker import Broker
+from runfold_api.live.catch_up import SnapshotCache, read_missed, read_snapshot
+from runfold_api.live.run_subscriptions import RunTopics
+from runfold_api.live.subscribers import Subscriber
 from runfold_api.web import query_params
 from runfold_api.web.problems import RunUnknown, described
 from runfold_api.web.run_paths import decode_run
@@ -51,10 +51,10 @@ def encode_sign_of_life(event_id: str) -> bytes:
 class Live:
     """What the streams of one process share."""
 
-    def __init__(self, feed: Feed, runs: RunFeed) -> None:
+    def __init__(self, feed: Broker, runs: RunTopics) -> None:
         self.feed = feed
         self.runs = runs
-        self._snapshots = Snapshots(
+        self._snapshots = SnapshotCache(
             lambda wanted, limit: feed.read(
                 lambda connection: read_snapshot(connection, wanted, limit)
             )
@@ -80,7 +80,7 @@ class Live:
         finally:
             self.feed.leave(watcher)
 
-    async def _catch_up(self, watcher: Watcher, wanted: RunFilter, last_id: str | None) -> None:
+    async def _catch_up(self, watcher: Subscriber, wanted: RunFilter, last_id: str | None) -> None:
         after = decode_feed_cursor(last_id)
         missed = None
         if after is not None:
@@ -92,7 +92,7 @@ class Live:
         watcher.begin(after or ())
         watcher.tell(missed.said, missed.cursor)
 
-    async def _snapshot(self, watcher: Watcher, wanted: RunFilter, limit: int) -> bytes:
+    async def _snapshot(self, watcher: Subscriber, wanted: RunFilter, limit: int) -> bytes:
         watcher.prepare()
         cursor, page = await self._snapshots.get(wanted, limit)
         watcher.begin(cursor)

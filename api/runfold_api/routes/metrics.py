@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from runfold.errors import RunfoldError
 from runfold_api.ingest.stream_writer import StreamWriter
-from runfold_api.live.broker import Feed
+from runfold_api.live.broker import Broker
 from runfold_api.web.run_paths import RunPathsApp
 from runfold_storage.errors import StorageError
 from runfold_storage.history import History
@@ -29,7 +29,7 @@ _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 class RequestMetrics:
     """Counts requests by route, never by path, which would be a series for each run."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Broker) -> None:
         self.registry = CollectorRegistry()
         watchers = Gauge("runfold_api_watchers", "Streams that are open", registry=self.registry)
         watchers.set_function(lambda: feed.watchers)

@@ -12,8 +12,8 @@ from runfold_stack.options.selection import progress_bar
 from runfold_stack.options.values import whole_number
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.output import Output, plain
-from runfold_storage.admin import MAX_DAYS, Upkeep, make_deletion
-from runfold_storage.jobs import Interrupted
+from runfold_storage.admin import MAX_DAYS, Admin, make_deletion
+from runfold_storage.jobs import JobInterrupted
 from runfold_storage.retention.run_deletion import Deletion
 
 from . import Context
@@ -57,7 +57,7 @@ def run(arguments: Namespace, context: Context) -> int:
     """Ask, delete, say how many went."""
     deletion = _deletion_of(arguments)
     settings = context.settings
-    upkeep = Upkeep(require_database(settings), timeout_s=600, archive_url=settings.archive_url)
+    upkeep = Admin(require_database(settings), timeout_s=600, archive_url=settings.archive_url)
     if deletion is None:
         return _delete_named(arguments, context.output, upkeep)
     n = upkeep.count(deletion)
@@ -78,7 +78,7 @@ def run(arguments: Namespace, context: Context) -> int:
     with progress_bar("deleting", n) as seen:
         try:
             run_stoppable(work)
-        except Interrupted:
+        except JobInterrupted:
             context.output.note(f"interrupted after {deleted:,} runs; they are gone")
             return INTERRUPTED
     return _tell(context.output, deleted, f"deleted {deleted:,} runs")
@@ -102,7 +102,7 @@ def _deletion_of(arguments: Namespace) -> Deletion | None:
     return make_deletion(arguments.older_than, everything=arguments.all, **filters)
 
 
-def _delete_named(arguments: Namespace, output: Output, upkeep: Upkeep) -> int:
+def _delete_named(arguments: Namespace, output: Output, upkeep: Admin) -> int:
     wanted = list(dict.fromkeys(arguments.runs))
     if arguments.dry_run:
         raise CommandFailed("--dry-run: goes with filters; `runfold show RUN` shows a run", USAGE)

@@ -7,7 +7,7 @@ changes nothing.
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 
-from runfold.delivery.spool_drain import Drained, SpoolState, drain, look
+from runfold.delivery.spool_drain import DrainResult, SpoolState, drain, read_spool
 from runfold.protocol.streams import connect
 from runfold.settings import Settings as SdkSettings
 from runfold_stack.endpoints import require_redis
@@ -52,7 +52,7 @@ def run(arguments: Namespace, context: Context) -> int:
         ),
         arguments.timeout,
     )
-    state = look(folder, url, settings.spool_bytes)
+    state = read_spool(folder, url, settings.spool_bytes)
     left = state.ours.events - state.ours.in_use
     if context.output.is_json:
         context.output.json(
@@ -72,7 +72,7 @@ def run(arguments: Namespace, context: Context) -> int:
     return FAILED if left or drained.unreadable else OK
 
 
-def _tell(context: Context, state: SpoolState, drained: Drained, left: int) -> None:
+def _tell(context: Context, state: SpoolState, drained: DrainResult, left: int) -> None:
     line = context.output.line
     line(f"sent {drained.sent:,} events of {state.folder}")
     if drained.unreadable:

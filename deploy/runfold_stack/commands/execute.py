@@ -13,9 +13,9 @@ from argparse import (
 
 from runfold.errors import SettingInvalid
 from runfold.serialization.normalize import is_run_id
-from runfold_stack.execution.live_display import Watcher, find_api
-from runfold_stack.execution.process import Ended, run_command
-from runfold_stack.execution.recorder import Recording
+from runfold_stack.execution.live_display import LiveDisplay, find_api
+from runfold_stack.execution.process import ExitResult, run_command
+from runfold_stack.execution.recorder import ExecutionRecorder
 from runfold_stack.exit_codes import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
 from runfold_stack.options.values import name
 from runfold_stack.servers.redis_server import RedisServer
@@ -66,7 +66,7 @@ def run(arguments: Namespace, context: Context) -> int:
     words = _words(arguments)
     settings = context.settings
     try:
-        recording = Recording(
+        recording = ExecutionRecorder(
             # Where `up` would have it, also if it does not run: asking would cost time.
             settings.redis_url or RedisServer(settings.home / "redis").url,
             words,
@@ -113,15 +113,15 @@ def _words(arguments: Namespace) -> list[str]:
     return words
 
 
-def _watch(run: str, settings: Settings) -> Watcher | None:
+def _watch(run: str, settings: Settings) -> LiveDisplay | None:
     api = find_api(settings)
     if api is None:
         say("the run cannot be watched, its output is shown: no API answers (`runfold up`)")
         return None
-    return Watcher(run, api)
+    return LiveDisplay(run, api)
 
 
-def _execute(words: list[str], recording: Recording, *, shows_output: bool) -> int:
+def _execute(words: list[str], recording: ExecutionRecorder, *, shows_output: bool) -> int:
     try:
         ended = run_command(words, recording.begin, recording.listen, shows_output=shows_output)
     except OSError as error:
@@ -134,7 +134,7 @@ def _execute(words: list[str], recording: Recording, *, shows_output: bool) -> i
     return exit_code
 
 
-def _exit_code(ended: Ended) -> int:
+def _exit_code(ended: ExitResult) -> int:
     return ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
 
 

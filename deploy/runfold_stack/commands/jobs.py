@@ -13,7 +13,7 @@ from runfold_stack.exit_codes import CommandFailed
 from runfold_stack.options.values import whole_number
 from runfold_stack.terminal.formats import duration, moment
 from runfold_stack.terminal.output import STYLES, Output, cell, make_table, plain
-from runfold_storage.admin import MAX_JOBS, Upkeep
+from runfold_storage.admin import MAX_JOBS, Admin
 from runfold_storage.jobs import STATUSES, Job
 
 from . import Context
@@ -43,7 +43,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     """Read and print."""
     output = context.output
-    upkeep = Upkeep(require_database(context.settings))
+    upkeep = Admin(require_database(context.settings))
     if arguments.job is not None:
         job = _read(upkeep, arguments.job)
         if output.is_json:
@@ -59,7 +59,7 @@ def run(arguments: Namespace, context: Context) -> int:
     return 0
 
 
-def _read(upkeep: Upkeep, job_id: str) -> Job:
+def _read(upkeep: Admin, job_id: str) -> Job:
     try:
         job = upkeep.job(UUID(job_id))
     except ValueError:

@@ -11,7 +11,7 @@ from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK
 from runfold_stack.options.selection import TIMES, Seen, add_selection, progress_bar, read_selection
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.output import Output
-from runfold_storage.jobs import Interrupted, add_job, find_unfinished
+from runfold_storage.jobs import JobInterrupted, add_job, find_unfinished
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect
 from runfold_workers.integrity.rebuild import KIND, Progress, rebuild
@@ -71,7 +71,7 @@ def run(arguments: Namespace, context: Context) -> int:
 
             try:
                 progress = run_stoppable(work)
-            except Interrupted:
+            except JobInterrupted:
                 output.note("interrupted; the same command goes on from here")
                 return INTERRUPTED
     _print(progress, output)

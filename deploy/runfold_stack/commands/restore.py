@@ -9,7 +9,7 @@ from runfold_stack.exit_codes import INTERRUPTED, OK, USAGE, CommandFailed
 from runfold_stack.options.selection import progress_bar
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.output import Output
-from runfold_storage.jobs import Interrupted, add_job, find_unfinished
+from runfold_storage.jobs import JobInterrupted, add_job, find_unfinished
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect
 from runfold_storage.queries.run.reader import open_archive
@@ -84,7 +84,7 @@ def run(arguments: Namespace, context: Context) -> int:
 
             try:
                 progress = run_stoppable(work)
-            except Interrupted:
+            except JobInterrupted:
                 output.note("interrupted; the same command goes on from here")
                 return INTERRUPTED
     return _tell(output, progress.events, progress.runs, progress.rollups)

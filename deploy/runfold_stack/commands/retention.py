@@ -15,11 +15,11 @@ from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.formats import moment
 from runfold_stack.terminal.output import Output, cell, make_table
 from runfold_storage.archive.journal import read_deleted
-from runfold_storage.jobs import Interrupted, add_job, find_unfinished, hold_kind
+from runfold_storage.jobs import JobInterrupted, add_job, find_unfinished, hold_kind
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect, read_clock
 from runfold_storage.queries.run.reader import open_archive
-from runfold_storage.retention.due_runs import Due
+from runfold_storage.retention.due_runs import RetentionPlan
 from runfold_storage.retention.policies import (
     MAX_DAYS,
     Policy,
@@ -152,7 +152,7 @@ def _show(
     connection: psycopg.Connection,
     output: Output,
     policy: Policy | None = None,
-    due: Due | None = None,
+    due: RetentionPlan | None = None,
 ) -> int:
     """The policies; with what the one that was just set would take."""
     policies = read_policies(connection)
@@ -183,7 +183,7 @@ def _show(
     return OK
 
 
-def _amounts(due: Due, policy: Policy | None, now: datetime) -> str:
+def _amounts(due: RetentionPlan, policy: Policy | None, now: datetime) -> str:
     """What goes; and of when it is, where that follows from one policy."""
 
     def before(days: int | None, what: str) -> str:
@@ -225,7 +225,7 @@ def _run(connection: psycopg.Connection, output: Output, archive_url: str | None
 
     try:
         progress = run_stoppable(work)
-    except Interrupted:
+    except JobInterrupted:
         output.note("interrupted; the same command goes on from here")
         return INTERRUPTED
     if output.is_json:

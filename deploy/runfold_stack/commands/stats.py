@@ -13,7 +13,7 @@ from runfold_stack.options.values import name, period
 from runfold_stack.terminal.formats import dollars, duration, number, percent, tokens
 from runfold_stack.terminal.output import Output, cell, make_table, shown_name
 from runfold_storage.history import History
-from runfold_storage.queries.stats.aggregate import Figures, GroupFigures
+from runfold_storage.queries.stats.aggregate import GroupFigures, StatsSummary
 from runfold_storage.queries.stats.report import Stats
 
 from . import Context
@@ -83,7 +83,7 @@ def _print(
     if not stats.total:
         output.note("no runs in that time; `runfold runs` lists what there is")
         return
-    rows: list[tuple[str, Figures]] = [
+    rows: list[tuple[str, StatsSummary]] = [
         (shown_name(group.workflow or None), group) for group in _groups(stats)
     ]
     if workflow is not None:
@@ -91,7 +91,7 @@ def _print(
     elif len(rows) > 1:
         rows.append(("all", stats))
     output.table(_table("WORKFLOW", rows))
-    further: list[tuple[str, list[tuple[str, Figures]]]] = [
+    further: list[tuple[str, list[tuple[str, StatsSummary]]]] = [
         ("NODE", [(str(group.node), group) for group in nodes]),
         ("FROM", [(f"{bucket.start:%Y-%m-%d %H:%MZ}", bucket) for bucket in stats.buckets or ()]),
     ]
@@ -107,7 +107,7 @@ def _print(
         output.table(table)
 
 
-def _table(first: str, rows: Sequence[tuple[str, Figures]]) -> Table:
+def _table(first: str, rows: Sequence[tuple[str, StatsSummary]]) -> Table:
     """A row each; what nobody has used gets no column."""
     cells = [{first: cell(name), **_cells(figures)} for name, figures in rows]
     columns = [
@@ -121,7 +121,7 @@ def _table(first: str, rows: Sequence[tuple[str, Figures]]) -> Table:
     return table
 
 
-def _cells(figures: Figures) -> dict[str, str]:
+def _cells(figures: StatsSummary) -> dict[str, str]:
     took = figures.duration_ms
     return {
         "TOTAL": number(figures.total),

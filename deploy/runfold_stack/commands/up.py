@@ -21,7 +21,7 @@ from runfold_stack.exit_codes import INTERRUPTED, OK, CommandFailed
 from runfold_stack.options.values import port_number
 from runfold_stack.processes.ports import answers, choose_metrics_ports, choose_port, url_of
 from runfold_stack.processes.readiness import workers_fold
-from runfold_stack.processes.signals import StopRequests, interrupt_on_stop
+from runfold_stack.processes.signals import StopRequests, sigterm_as_interrupt
 from runfold_stack.processes.supervisor import Child, Server
 from runfold_stack.processes.up_lock import UpLock, UpState, claim_up
 from runfold_stack.servers.local_stack import Endpoints, LocalStack, open_stack
@@ -72,7 +72,7 @@ def run(arguments: Namespace, context: Context) -> int:
         )
     with ExitStack() as exits:
         lock = exits.enter_context(claim_up(settings.home)) if _is_embedded(settings) else None
-        with interrupt_on_stop():
+        with sigterm_as_interrupt():
             stack = _open(settings)
         with StopRequests() as requests:
             children: list[Child] = []

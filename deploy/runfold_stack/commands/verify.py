@@ -8,7 +8,7 @@ from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK
 from runfold_stack.options.selection import TIMES, add_selection, progress_bar, read_selection
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.difference_list import Listing, print_findings
-from runfold_storage.jobs import Interrupted
+from runfold_storage.jobs import JobInterrupted
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect
 from runfold_workers.integrity.repair import Findings, examine
@@ -57,7 +57,7 @@ def run(arguments: Namespace, context: Context) -> int:
 
             try:
                 findings = run_stoppable(work)
-            except Interrupted:
+            except JobInterrupted:
                 context.output.note("interrupted")
                 return INTERRUPTED
     print_findings(context.output, findings, listing)

@@ -14,14 +14,14 @@ from runfold_stack.endpoints import api_address
 from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options.run_filters import add_filters, filters_of
 from runfold_stack.options.values import whole_number
-from runfold_stack.processes.signals import interrupt_on_stop
+from runfold_stack.processes.signals import sigterm_as_interrupt
 from runfold_stack.terminal.output import Output, plain, say
 from runfold_stack.watch.display import draw
 from runfold_stack.watch.line_output import news_lines, run_line
-from runfold_stack.watch.list_state import WatchedList
-from runfold_stack.watch.run_state import WatchedRun
+from runfold_stack.watch.list_state import ListState
+from runfold_stack.watch.run_state import RunState
 from runfold_stack.watch.screens import list_screen, run_screen
-from runfold_stack.watch.sse_client import Away, Connected, Happening, Received, follow
+from runfold_stack.watch.sse_client import Connected, Disconnected, Received, StreamSignal, follow
 from runfold_storage.parameters import MAX_LIMIT
 
 from . import Context
@@ -60,7 +60,7 @@ def run(arguments: Namespace, context: Context) -> int:
     now = datetime.now(UTC)
     filters = filters_of(arguments, now)
     api = api_address(context.settings)
-    with interrupt_on_stop():
+    with sigterm_as_interrupt():
         if arguments.run is None:
             if arguments.wait:
                 raise CommandFailed("--wait: only for one run", USAGE)
@@ -77,7 +77,7 @@ def _watch_list(api: str, filters: dict[str, Any], limit: int, output: Output) -
         {name: _text(value) for name, value in filters.items()} | {"limit": limit}, True
     )
     happenings = follow(f"{api}/api/v1/live?{query}")
-    watched = WatchedList(limit)
+    watched = ListState(limit)
     if output.is_json:
         _print_json(happenings, output, lambda _: False)
         return
@@ -103,7 +103,7 @@ def _watch_list(api: str, filters: dict[str, Any], limit: int, output: Output) -
 
 def _watch_run(api: str, run: str, output: Output, *, waits: bool) -> int:
     happenings = follow(f"{api}/api/v1/runs/{quote(run, safe='')}/live", waits=waits)
-    watched = WatchedRun()
+    watched = RunState()
     if output.is_json:
 
         def is_over(received: Received) -> bool:
@@ -144,7 +144,7 @@ class _Picture:
 
     def show(
         self,
-        happenings: Iterator[Happening],
+        happenings: Iterator[StreamSignal],
         output: Output,
         take: Callable[[Received], bool],
         render: Callable[[str, str | None], RenderableType],
@@ -157,9 +157,9 @@ class _Picture:
             lambda: render(self._title, self._trouble),
         )
 
-    def _take(self, take: Callable[[Received], bool], happening: Happening) -> bool:
+    def _take(self, take: Callable[[Received], bool], happening: StreamSignal) -> bool:
         match happening:
-            case Away():
+            case Disconnected():
                 self._trouble = f"{self._api} is away: {happening.reason}"
             case Connected():
                 self._trouble = None
@@ -168,19 +168,19 @@ class _Picture:
         return False
 
 
-def _received(happenings: Iterator[Happening]) -> Iterator[Received]:
+def _received(happenings: Iterator[StreamSignal]) -> Iterator[Received]:
     """The events; that the API is away is said once, until it is back."""
     is_away = False
     for happening in happenings:
         if isinstance(happening, Received):
             yield happening
-        elif isinstance(happening, Away) and not is_away:
+        elif isinstance(happening, Disconnected) and not is_away:
             say(f"the API is away, waiting for it: {happening.reason}")
-        is_away = isinstance(happening, Away)
+        is_away = isinstance(happening, Disconnected)
 
 
 def _print_json(
-    happenings: Iterator[Happening], output: Output, is_over: Callable[[Received], bool]
+    happenings: Iterator[StreamSignal], output: Output, is_over: Callable[[Received], bool]
 ) -> None:
     for received in _received(happenings):
         output.json(

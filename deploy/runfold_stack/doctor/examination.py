@@ -14,7 +14,7 @@ from runfold_stack.processes.up_lock import find_up
 from runfold_stack.servers.local_stack import find_database_url, find_redis_url
 from runfold_stack.settings import Settings
 from runfold_storage.checkpoints.positions import count_shards, load_positions
-from runfold_storage.checkpoints.streams import look
+from runfold_storage.checkpoints.streams import read_lags
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 
@@ -100,7 +100,7 @@ def _compare(
     agreed = streams.agreed_shards(client)
     yield stream_checks.check_shards(agreed, settings.shards, known)
     if agreed or known:
-        _, lags = look(client, lambda: load_positions(connection), agreed or 0)
+        _, lags = read_lags(client, lambda: load_positions(connection), agreed or 0)
         yield from stream_checks.check_lags(lags, settings.max_lag_s)
     if agreed or known:
         yield stream_checks.check_leases(connection, agreed or known)

@@ -5,7 +5,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Final
 
-from runfold.delivery.spool_drain import Spooled, SpoolState, look
+from runfold.delivery.spool_drain import SpoolState, SpoolStats, read_spool
 
 from .findings import Finding, fail, ok, warn
 
@@ -15,7 +15,7 @@ _LISTED: Final = 3
 def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator[Finding]:
     """Only what runners of this machine and user have spooled is known here."""
     try:
-        state = look(folder, redis_url, max_bytes)
+        state = read_spool(folder, redis_url, max_bytes)
     except OSError as error:
         yield fail(
             "spool",
@@ -54,13 +54,13 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
         yield ok("spool", f"nothing waits in {folder}")
 
 
-def _told(spooled: Spooled, target: str, folder: Path) -> str:
+def _told(spooled: SpoolStats, target: str, folder: Path) -> str:
     since = "" if spooled.since is None else f" since {spooled.since.astimezone(UTC):%F %T} UTC"
     in_use = f", {spooled.in_use:,} of them of runners that live" if spooled.in_use else ""
     return f"{spooled.events:,} events wait in {folder} for {target}{since}{in_use}"
 
 
-def _remedy(spooled: Spooled) -> str:
+def _remedy(spooled: SpoolStats) -> str:
     if spooled.in_use == spooled.events:
         return "see that Redis takes events; those runners send them then"
     return "see that Redis takes events, then: runfold drain"

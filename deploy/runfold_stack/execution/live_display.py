@@ -18,7 +18,7 @@ LAST_PICTURE_S: Final = 10.0
 _ASK_S: Final = 2.0
 
 
-class Watcher:
+class LiveDisplay:
     """Shows one run until `close`."""
 
     def __init__(self, run: str, api: str) -> None:

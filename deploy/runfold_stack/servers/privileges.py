@@ -35,7 +35,7 @@ _READ, _EXECUTE = 4, 1
 _logger = logging.getLogger(__name__)
 
 
-def claim_home(home: Path, program: Path) -> Identity | None:
+def prepare_data_dir(home: Path, program: Path) -> Identity | None:
     """Make the server's folder, private to whom the server will run as.
 
     Return whom to become before running `program`; None means nobody else. What
@@ -89,7 +89,7 @@ def command_as(
     return [sys.executable, "-I", "-S", str(script), json.dumps(order), *command]
 
 
-def give(path: Path, identity: Identity | None) -> None:
+def chown_to(path: Path, identity: Identity | None) -> None:
     """Let a folder that we made belong to the server."""
     if identity is not None:
         os.chown(path, identity.uid, identity.gid, follow_symlinks=False)

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from .binaries import find_redis, probe
 from .daemon import Daemon
-from .privileges import claim_home, command_as
+from .privileges import command_as, prepare_data_dir
 from .sockets import claim_socket_folder, is_private, socket_folder
 
 _SOCKET = "redis.sock"
@@ -93,7 +93,7 @@ class RedisServer:
         server's log if it gives up. Either way nothing is left running that was not before.
         """
         program = probe(self._binary) if self._binary else find_redis()
-        identity = claim_home(self.data_dir, program.path)
+        identity = prepare_data_dir(self.data_dir, program.path)
         with self._daemon.claim(identity) as lock:
             claim_socket_folder(self._socket_folder, self.data_dir, identity)
             command = [str(program.path), *_ARGUMENTS, "--dir", str(self.data_dir)]

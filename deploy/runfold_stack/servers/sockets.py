@@ -18,7 +18,7 @@ from pathlib import Path
 from runfold_stack.errors import StackError
 
 from .owned_folder import Identity
-from .privileges import give
+from .privileges import chown_to
 
 # sun_path has 104 bytes on macOS, 108 on Linux, and ends with a NUL.
 _MAX_SOCKET_BYTES = 103
@@ -42,7 +42,7 @@ def claim_socket_folder(folder: Path, home: Path, identity: Identity | None) -> 
     """Make the folder unless it is there, and refuse one that is not private to the owner."""
     try:
         folder.mkdir(mode=0o700)
-        give(folder, identity)
+        chown_to(folder, identity)
     except FileExistsError:
         pass
     if not is_private(folder, home):

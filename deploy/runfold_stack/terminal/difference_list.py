@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from runfold_workers.integrity.diff import Difference
+from runfold_workers.integrity.diff import Mismatch
 from runfold_workers.integrity.repair import Findings
 
 from .output import Output, plain
@@ -16,10 +16,10 @@ class Listing:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self.listed: list[Difference] = []
+        self.listed: list[Mismatch] = []
         self.left_out = 0
 
-    def add(self, difference: Difference) -> None:
+    def add(self, difference: Mismatch) -> None:
         """One more."""
         if len(self.listed) == MOST_LISTED:
             self.left_out += 1
@@ -51,7 +51,7 @@ def print_findings(
     output.line(f"compared {findings.looked_at:,} runs and their statistics: {found}{mended_too}")
 
 
-def described(difference: Difference) -> str:
+def described(difference: Mismatch) -> str:
     """One difference on one line."""
     of = " ".join(f"{key}={_shown(value)}" for key, value in difference.of.items() if value)
     fields = ", ".join(

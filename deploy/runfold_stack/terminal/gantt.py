@@ -17,24 +17,24 @@ class Timed(Protocol):
     def finished_at(self) -> datetime | None: ...
 
 
-class TimeLine(NamedTuple):
+class Gantt(NamedTuple):
     """Where it begins, and its length in seconds."""
 
     first: datetime
     length_s: float
 
 
-def time_line(nodes: Iterable[Timed], now: datetime) -> TimeLine | None:
+def time_line(nodes: Iterable[Timed], now: datetime) -> Gantt | None:
     """From the first start to the last end; None if nothing has started."""
     started = [(node.started_at, node.finished_at or now) for node in nodes if node.started_at]
     if not started:
         return None
     first = min(start for start, _ in started)
     length_s = (max(end for _, end in started) - first).total_seconds()
-    return TimeLine(first, max(length_s, 1e-6))
+    return Gantt(first, max(length_s, 1e-6))
 
 
-def bar(node: Timed, line: TimeLine | None, now: datetime) -> str:
+def bar(node: Timed, line: Gantt | None, now: datetime) -> str:
     """At least one character for what has started."""
     if line is None or node.started_at is None:
         return ""

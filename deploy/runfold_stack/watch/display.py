@@ -13,7 +13,7 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from .sse_client import Happening
+from .sse_client import StreamSignal
 
 REDRAW_S: Final = 0.1
 TICK_S: Final = 0.5
@@ -22,13 +22,13 @@ _MOST_WAITING: Final = 1000
 
 
 def draw(
-    happenings: Iterator[Happening],
+    happenings: Iterator[StreamSignal],
     console: Console,
-    take: Callable[[Happening], bool],
+    take: Callable[[StreamSignal], bool],
     render: Callable[[], RenderableType],
 ) -> None:
     """Show what `render` returns until `take` says that it was the last happening."""
-    waiting: Queue[Happening | Exception] = Queue(_MOST_WAITING)
+    waiting: Queue[StreamSignal | Exception] = Queue(_MOST_WAITING)
     threading.Thread(target=_read, args=(happenings, waiting), daemon=True).start()
     with Live(render(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         is_over = False
@@ -39,7 +39,9 @@ def draw(
                 time.sleep(REDRAW_S)
 
 
-def _take_all(waiting: "Queue[Happening | Exception]", take: Callable[[Happening], bool]) -> bool:
+def _take_all(
+    waiting: "Queue[StreamSignal | Exception]", take: Callable[[StreamSignal], bool]
+) -> bool:
     timeout_s: float | None = TICK_S
     for _ in range(_MOST_WAITING):
         try:
@@ -54,7 +56,7 @@ def _take_all(waiting: "Queue[Happening | Exception]", take: Callable[[Happening
     return False
 
 
-def _read(happenings: Iterator[Happening], waiting: "Queue[Happening | Exception]") -> None:
+def _read(happenings: Iterator[StreamSignal], waiting: "Queue[StreamSignal | Exception]") -> None:
     try:
         for happening in happenings:
             waiting.put(happening)

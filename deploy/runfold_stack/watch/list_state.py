@@ -22,7 +22,7 @@ _SUMMARY: Final = msgspec.json.Decoder(RunSummary)
 _GONE: Final = msgspec.json.Decoder(_Gone)
 
 
-class WatchedList:
+class ListState:
     """At most `limit` runs, those that began last."""
 
     def __init__(self, limit: int) -> None:

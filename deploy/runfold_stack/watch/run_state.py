@@ -60,7 +60,7 @@ class News(NamedTuple):
     lines: Sequence[Line] = ()
 
 
-class WatchedRun:
+class RunState:
     """`run` is None before the first snapshot, and once it is deleted."""
 
     def __init__(self) -> None:

@@ -13,9 +13,9 @@ from runfold_stack.terminal.output import STYLES, Output, cell, make_table, plai
 from runfold_stack.terminal.run_table import error_words, runs_table, took_ms
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
-from .list_state import WatchedList
+from .list_state import ListState
 from .node_tree import Branch, grow
-from .run_state import Line, WatchedRun
+from .run_state import Line, RunState
 
 _LEAST_LINES: Final = 5
 _EDGE: Final = 2
@@ -26,7 +26,7 @@ _OPEN: Final = ("running", "failed")
 
 
 def list_screen(
-    watched: WatchedList, title: str, trouble: str | None, output: Output, now: datetime
+    watched: ListState, title: str, trouble: str | None, output: Output, now: datetime
 ) -> RenderableType:
     """As many runs as there is room for."""
     runs = watched.runs
@@ -38,7 +38,7 @@ def list_screen(
 
 
 def run_screen(
-    watched: WatchedRun, title: str, trouble: str | None, output: Output, now: datetime
+    watched: RunState, title: str, trouble: str | None, output: Output, now: datetime
 ) -> RenderableType:
     """Head, nodes, and the end of the output in what room there is."""
     run = watched.run

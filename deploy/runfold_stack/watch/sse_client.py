@@ -35,18 +35,18 @@ class Received(NamedTuple):
     id: str | None
 
 
-class Away(NamedTuple):
+class Disconnected(NamedTuple):
     """The connection is not there, and tried again."""
 
     reason: str
 
 
-Happening = Connected | Received | Away
+StreamSignal = Connected | Received | Disconnected
 
 
 def follow(
     url: str, *, waits: bool = False, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Happening]:
+) -> Iterator[StreamSignal]:
     """Everything that a stream tells, without end; raises `CommandFailed` if the API refuses.
 
     `waits`: what is not there (404) may come yet.
@@ -61,14 +61,14 @@ def follow(
                 if not (isinstance(happening, Received) and not happening.event):
                     yield happening
                 pause_s = _FIRST_PAUSE_S
-            yield Away("the API has ended the connection")
+            yield Disconnected("the API has ended the connection")
         except _NotThere:
             if not waits:
                 raise
             sleep(_NOT_THERE_YET_S)
             continue
         except (OSError, HTTPException, _Unavailable) as error:
-            yield Away(str(error) or type(error).__name__)
+            yield Disconnected(str(error) or type(error).__name__)
         sleep(pause_s)
         pause_s = min(pause_s * 2, _MOST_PAUSE_S)
 
@@ -81,7 +81,7 @@ class _NotThere(CommandFailed):
     """404."""
 
 
-def _connect(url: str, last_id: str | None) -> Iterator[Happening]:
+def _connect(url: str, last_id: str | None) -> Iterator[StreamSignal]:
     parts = urlsplit(url)
     assert parts.hostname is not None
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection

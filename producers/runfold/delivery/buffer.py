@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from itertools import repeat, starmap
 from typing import Final, Protocol
 
-from runfold.serialization.event_cleanup import Unsealed
+from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.settings import Backpressure
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 
 from .native_threads import Empty, RLock, Signal, SimpleQueue, Thread
 
@@ -26,12 +26,12 @@ _NO_FLUSHER_S: Final = 5.0
 """So long `block` waits without a thread that could make room, at the end of an interpreter."""
 
 
-class Barrier:
+class FlushMarker:
     """A place in the buffer: reached once everything before it is settled."""
 
     def __init__(self) -> None:
         self.reached = Signal()
-        self.parcels: list[Parcel] = []
+        self.parcels: list[PendingFrame] = []
         self.epoch = -1
 
 
@@ -76,7 +76,7 @@ class Buffer:
 
     def empty(self) -> None:
         """As new; what is in it is forgotten, not released."""
-        self._items: deque[Unsealed | Barrier] = deque()
+        self._items: deque[BufferedEvent | FlushMarker] = deque()
         self._taken = 0
         self._bytes_in = 0
         self._events_room = self._max_events
@@ -89,7 +89,7 @@ class Buffer:
         self.alert = self.patient = True
         self.dropped = 0
 
-    def put(self, item: Unsealed) -> bool:
+    def put(self, item: BufferedEvent) -> bool:
         """Accept an item; False when it had to be dropped."""
         items = self._items
         bytes_in = self._bytes_in + item[4]
@@ -101,7 +101,7 @@ class Buffer:
             self._alarm()
         return True
 
-    def put_all(self, items: Sequence[Unsealed]) -> bool:
+    def put_all(self, items: Sequence[BufferedEvent]) -> bool:
         """Accept all items or none; more than there is ever room for go into an empty buffer."""
         size = sum(item[4] for item in items)
         bytes_in = self._bytes_in + size
@@ -113,7 +113,7 @@ class Buffer:
             self._alarm()
         return True
 
-    def _put_into_full(self, items: Sequence[Unsealed], size: int) -> bool:
+    def _put_into_full(self, items: Sequence[BufferedEvent], size: int) -> bool:
         accepted = False
         try:
             accepted = self._find_room(len(items), size)
@@ -195,7 +195,7 @@ class Buffer:
         while not self._has_room(count, size):
             with self._taking:
                 try:
-                    oldest = next(item for item in self._items if not isinstance(item, Barrier))
+                    oldest = next(item for item in self._items if not isinstance(item, FlushMarker))
                     self._items.remove(oldest)
                 except StopIteration:
                     return False
@@ -216,14 +216,14 @@ class Buffer:
         self.patient = False
         self._max_events = self._events_room = -1
 
-    def put_barrier(self) -> Barrier:
+    def put_barrier(self) -> FlushMarker:
         """Ask for news of everything that is in the buffer now; wakes the flusher."""
-        barrier = Barrier()
+        barrier = FlushMarker()
         self._items.append(barrier)
         self.ring()
         return barrier
 
-    def withdraw(self, barrier: Barrier) -> None:
+    def withdraw(self, barrier: FlushMarker) -> None:
         """Nobody waits for it any longer."""
         barrier.reached.set()
         with self._taking:
@@ -248,9 +248,9 @@ class Buffer:
 
     # From here on: for the flusher alone.
 
-    def take(self, most: int) -> list[Unsealed | Barrier]:
+    def take(self, most: int) -> list[BufferedEvent | FlushMarker]:
         """The oldest items; they stay within the bounds until they are released."""
-        taken: list[Unsealed | Barrier] = []
+        taken: list[BufferedEvent | FlushMarker] = []
         with self._taking:
             count = min(most, len(self._items))
             self._take(count)  # before they leave the deque, so that `pending` never misses them

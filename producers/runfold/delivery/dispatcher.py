@@ -21,13 +21,13 @@ from runfold.errors import BrokenEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import Settings, default_spool_dir
 from runfold.spool.drop_counter import DropCounter, report_left
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 from runfold.spool.spool import Spool, target_of
 
-from .buffer import Barrier, Buffer
-from .frame_packer import Packer
+from .buffer import Buffer, FlushMarker
+from .frame_packer import FramePacker
 from .native_threads import OwnedLock
-from .stream_sender import Shipper
+from .stream_sender import StreamSender
 
 SPOOL_AFTER_S: Final = 1.0
 """So long events wait in memory for Redis to come back; sooner if the buffer is half full."""
@@ -52,8 +52,8 @@ class Dispatcher:
         buffer: Buffer,
     ) -> None:
         self._buffer = buffer
-        self._packer = Packer(redactor, settings.max_future_s)
-        self._desk = OwnedLock()
+        self._packer = FramePacker(redactor, settings.max_future_s)
+        self._lock = OwnedLock()
         self._may_wait = settings.backpressure != "drop_oldest"
         self._folder = Path(settings.spool_dir or default_spool_dir(os.environ))
         self._target = target_of(settings.redis_url)
@@ -61,9 +61,9 @@ class Dispatcher:
         self._spool: Spool | None = None
         if settings.backpressure == "spool":
             self._spool = Spool(self._folder, settings.spool_bytes, self._target)
-        self._shipper = Shipper(connect, settings.shards, self._split, self._read, self._desk)
-        self._rewritten: list[Parcel] = []
-        self._barriers: list[Barrier] = []
+        self._shipper = StreamSender(connect, settings.shards, self._split, self._read, self._lock)
+        self._rewritten: list[PendingFrame] = []
+        self._barriers: list[FlushMarker] = []
         self._adopt_at = self._report_left_at = 0.0
         self.came_at = float("-inf")
         self.sent = self.resent = self.unreadable = 0
@@ -99,7 +99,7 @@ class Dispatcher:
 
     def work(self, *, now: bool) -> None:
         """One round: take, send, keep what cannot be sent; `now`: without regard to pauses."""
-        with self._desk:
+        with self._lock:
             shipper = self._shipper
             if self.idle and shipper.failing and not self._untold:
                 return
@@ -117,7 +117,7 @@ class Dispatcher:
 
     def is_mine(self) -> bool:
         """Whether the calling thread is at the desk."""
-        return self._desk.is_mine()
+        return self._lock.is_mine()
 
     def is_in_outage(self) -> bool:
         """Whether Redis, or one of its shards, has taken nothing for `SPOOL_AFTER_S`."""
@@ -125,39 +125,39 @@ class Dispatcher:
 
     def spill(self, is_enough: Callable[[], bool]) -> bool:
         """From any thread: put the oldest events into the spool until it is enough."""
-        if self._spool is None or not self._desk.acquire(_SPILL_WAIT_S):
+        if self._spool is None or not self._lock.acquire(_SPILL_WAIT_S):
             return False
         try:
             return is_enough() or self._keep_until(is_enough)
         finally:
-            self._desk.release()
+            self._lock.release()
 
     def keep_all(self, timeout_s: float) -> bool:
         """From any thread: put everything that is not in Redis into the spool, durably."""
-        if self._spool is None or not self._desk.acquire(timeout_s):
+        if self._spool is None or not self._lock.acquire(timeout_s):
             return False
         try:
             deadline = time.monotonic() + timeout_s
             self._keep_until(lambda: time.monotonic() > deadline)
             return self._sync()
         finally:
-            self._desk.release()
+            self._lock.release()
 
     def note_lost(self, timeout_s: float) -> None:
         """At the end of a process: note what was dropped and what is lost with its memory."""
         self._is_ending = True
         if not (self._untold or self._buffer.pending or self._drops.is_on_disk):
             return
-        if self._desk.acquire(timeout_s):
+        if self._lock.acquire(timeout_s):
             try:
                 self._note_dropped()
                 self._drops.sync()
             finally:
-                self._desk.release()
+                self._lock.release()
 
     def drain(self, deadline: float) -> None:
         """Send what dead processes have left; returns when nothing is left, or at the deadline."""
-        with self._desk:
+        with self._lock:
             while time.monotonic() < deadline and self._shipper.prepare():
                 self._adopt_at = 0.0
                 self._adopt()
@@ -171,7 +171,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Let go of the connection and of the spool."""
-        with self._desk:
+        with self._lock:
             self._shipper.close()
             self._note_dropped()
             self._drops.close()
@@ -180,8 +180,8 @@ class Dispatcher:
 
     def take_over(self) -> None:
         """At finalization, when the thread that worked here is dead: whatever it holds is free."""
-        self._desk = OwnedLock()
-        self._shipper.take_over(self._desk)
+        self._lock = OwnedLock()
+        self._shipper.take_over(self._lock)
 
     def abandon(self) -> None:
         """In a forked child: what the parent has is the parent's."""
@@ -195,9 +195,9 @@ class Dispatcher:
         if not items:
             return
         self.came_at = time.monotonic()
-        if Barrier in set(map(type, items)):
-            barriers = [item for item in items if isinstance(item, Barrier)]
-            items = [item for item in items if not isinstance(item, Barrier)]
+        if FlushMarker in set(map(type, items)):
+            barriers = [item for item in items if isinstance(item, FlushMarker)]
+            items = [item for item in items if not isinstance(item, FlushMarker)]
             self._barriers += barriers
             self._buffer.release(len(barriers), 0)
         try:
@@ -211,7 +211,7 @@ class Dispatcher:
             self.broken += 1
             self.reason = str(reason)
 
-    def _settle(self, parcels: list[Parcel]) -> None:
+    def _settle(self, parcels: list[PendingFrame]) -> None:
         """These are in Redis, or lost on disk."""
         if not parcels:
             return
@@ -277,7 +277,7 @@ class Dispatcher:
             self._load()
         return is_enough()
 
-    def _keep_parcels(self, parcels: Iterable[Parcel]) -> bool:
+    def _keep_parcels(self, parcels: Iterable[PendingFrame]) -> bool:
         """Whether all of them are on disk."""
         assert self._spool is not None
         for parcel in parcels:
@@ -303,10 +303,10 @@ class Dispatcher:
             self._adopt_at = time.monotonic() + ADOPT_EVERY_S
         self._shipper.add(parcels)
 
-    def _read(self, parcel: Parcel) -> bytes | None:
+    def _read(self, parcel: PendingFrame) -> bytes | None:
         return None if self._spool is None else self._spool.read(parcel)
 
-    def _split(self, parcel: Parcel, shards: int) -> list[Parcel]:
+    def _split(self, parcel: PendingFrame, shards: int) -> list[PendingFrame]:
         """A parcel of the spool is written anew: that many can be more than memory holds."""
         frame = parcel.frame or self._read(parcel)
         if frame is None:

@@ -17,12 +17,12 @@ from typing import Final
 import redis
 from msgspec import Struct
 
-from runfold.serialization.event_cleanup import Unsealed
+from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import Settings
 
 from . import native_threads, process_hooks
-from .buffer import Barrier, Buffer
+from .buffer import Buffer, FlushMarker
 from .dispatcher import ADOPT_EVERY_S, Dispatcher
 
 LINGER_S: Final = 0.004
@@ -78,12 +78,12 @@ class Emitter:
             settings.backpressure,
             settings.buffer_wait_s,
         )
-        self.put: Final[Callable[[Unsealed], bool]] = self._buffer.put
+        self.put: Final[Callable[[BufferedEvent], bool]] = self._buffer.put
         """Accept one event, or count it as dropped; waits only for room, never raises."""
-        self.put_all: Final[Callable[[Sequence[Unsealed]], bool]] = self._buffer.put_all
+        self.put_all: Final[Callable[[Sequence[BufferedEvent]], bool]] = self._buffer.put_all
         """Accept several events, or none of them."""
         self._begin()
-        process_hooks.tell(self)
+        process_hooks.register(self)
 
     def _begin(self) -> None:
         self._buffer.empty()
@@ -286,7 +286,7 @@ class Emitter:
             if rests:
                 self._set_alert(asleep=False)
 
-    def _wait_for(self, barrier: Barrier, deadline: float) -> None:
+    def _wait_for(self, barrier: FlushMarker, deadline: float) -> None:
         """Until the flusher has reached it, is dead, or time is up."""
         while (thread := self._thread) is not None and thread.is_alive():
             left_s = deadline - time.monotonic()
@@ -297,7 +297,7 @@ class Emitter:
             ):
                 return
 
-    def _work_here(self, barrier: Barrier, deadline: float) -> None:
+    def _work_here(self, barrier: FlushMarker, deadline: float) -> None:
         """What the flusher would do, where there can be none."""
         if (
             self._alone and native_threads.is_cooperative()

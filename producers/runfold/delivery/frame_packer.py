@@ -40,13 +40,13 @@ from runfold.serialization.event_cleanup import (
     MAX_BODY_BYTES,
     NAME_FIELDS,
     PAYLOAD_FIELDS,
-    Unsealed,
+    BufferedEvent,
     seal_bounded,
 )
-from runfold.serialization.normalize import fit_name, fit_run_id
+from runfold.serialization.normalize import normalize_name, normalize_run_id
 from runfold.serialization.payloads import is_fine
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 
 _MAX_KNOWN: Final = 20_000
 _MAX_NAMES: Final = 10_000
@@ -96,17 +96,17 @@ class _Group:
     __slots__ = ("bodies", "items")
 
     def __init__(self) -> None:
-        self.items: list[Unsealed] = []
+        self.items: list[BufferedEvent] = []
         self.bodies: list[bytes] = []
 
 
-_Known = tuple[Callable[[Unsealed], None], Callable[[bytes], None], int]
+_Known = tuple[Callable[[BufferedEvent], None], Callable[[bytes], None], int]
 """Of a run: where its events and their bodies go, and how much of an encoded event its id takes."""
 Broken = tuple[BrokenEvent, int]
 """What is wrong with an event, and its size."""
 
 
-class Packer:
+class FramePacker:
     """Remembers the runs and names that it has seen; used by one thread at a time."""
 
     def __init__(self, redactor: Redactor, max_future_s: float = MAX_FUTURE_S) -> None:
@@ -118,14 +118,16 @@ class Packer:
         self._known: dict[str, _Known] = {}
         self._fine: set[object] = {None}
 
-    def pack(self, items: Iterable[Unsealed], shards: int) -> tuple[list[Parcel], list[Broken]]:
+    def pack(
+        self, items: Iterable[BufferedEvent], shards: int
+    ) -> tuple[list[PendingFrame], list[Broken]]:
         """Parcels, in order within their shards, and the events that cannot be mended."""
         if shards != self._shards or len(self._known) > _MAX_KNOWN:
             self._known.clear()
             self._groups.clear()
             self._shards = shards
         broken = self._sort(items)
-        parcels: list[Parcel] = []
+        parcels: list[PendingFrame] = []
         for shard, group in self._groups.items():
             if group.items:
                 parcels += self._close(shard, group)
@@ -133,7 +135,7 @@ class Packer:
                 group.bodies.clear()
         return parcels, broken
 
-    def split(self, parcel: Parcel, frame: bytes, shards: int) -> list[Parcel]:
+    def split(self, parcel: PendingFrame, frame: bytes, shards: int) -> list[PendingFrame]:
         """The events of a parcel with this frame, sorted for another number of shards."""
         groups: dict[int, list[Envelope]] = {}
         for envelope in envelopes_in(frame):
@@ -142,12 +144,14 @@ class Packer:
         for shard, envelopes in groups.items():
             packed = encode_packed_frame(envelopes, self._compressor)[PACKED_FIELD]
             size = parcel.size * len(envelopes) // parcel.count
-            parcels.append(Parcel(shard, shards, packed, len(envelopes), size, own=parcel.own))
+            parcels.append(
+                PendingFrame(shard, shards, packed, len(envelopes), size, own=parcel.own)
+            )
             sizes -= size
         parcels[0].size += sizes
         return parcels
 
-    def _sort(self, items: Iterable[Unsealed]) -> list[Broken]:
+    def _sort(self, items: Iterable[BufferedEvent]) -> list[Broken]:
         """Encode each event and put it into its group."""
         known, fine, redactor = self._known, self._fine, self._redactor
         harmless = redactor.harmless
@@ -205,10 +209,10 @@ class Packer:
             add_body(body or b"}")
         return broken
 
-    def _meet(self, item: Unsealed) -> Unsealed:
+    def _meet(self, item: BufferedEvent) -> BufferedEvent:
         """An event of a run that is not known yet, under an id that the contract allows."""
         event, run, event_id, at_us, size, ours = item
-        fitted = fit_run_id(run)
+        fitted = normalize_run_id(run)
         if fitted not in self._known:
             group = self._groups.setdefault(shard_of(fitted, self._shards), _Group())
             length = len(_encode(fitted)) + len('"run":,')
@@ -217,7 +221,7 @@ class Packer:
             return item
         return msgspec.structs.replace(event, run=None), fitted, event_id, at_us, size, ours
 
-    def _seal(self, item: Unsealed) -> bytes:
+    def _seal(self, item: BufferedEvent) -> bytes:
         """The long way; raises `BrokenEvent` when an event cannot be mended."""
         event, ours = item[0], item[5]
         latest = latest_us(time.time_ns() // 1000, self._max_future_s)
@@ -234,10 +238,10 @@ class Packer:
             self._fine = {None}
         for name in NAME_FIELDS.intersection(CLEANED_FIELDS[type(event)]):
             value = getattr(event, name)
-            if type(value) is str and fit_name(value) == value:
+            if type(value) is str and normalize_name(value) == value:
                 self._fine.add(value)
 
-    def _close(self, shard: int, group: _Group) -> Iterator[Parcel]:
+    def _close(self, shard: int, group: _Group) -> Iterator[PendingFrame]:
         """The events of a group in as few frames as they fit into."""
         bodies = group.bodies
         for first, last in _cut(list(map(len, bodies))):
@@ -254,7 +258,7 @@ class Packer:
                 self._compressor,
                 opening=b"{",
             )
-            yield Parcel(shard, self._shards, frame, last - first, sum(sizes))
+            yield PendingFrame(shard, self._shards, frame, last - first, sum(sizes))
 
 
 def _cut(lengths: list[int]) -> Iterator[tuple[int, int]]:

@@ -30,7 +30,7 @@ _FLAGS: Final = 6
 _FORKED_WITHOUT_EXEC: Final = 0x40  # PF_FORKNOEXEC of the kernel
 
 
-class Resident(Protocol):
+class ProcessHooks(Protocol):
     """Something that has to know."""
 
     def after_fork(self) -> None:
@@ -40,10 +40,10 @@ class Resident(Protocol):
         """Called once or more while the process ends; daemon threads still run."""
 
 
-_residents: WeakSet[Resident] = WeakSet()
+_residents: WeakSet[ProcessHooks] = WeakSet()
 
 
-def tell(resident: Resident) -> None:
+def register(resident: ProcessHooks) -> None:
     """From now on this one is told of forks and of the end."""
     _residents.add(resident)
 

@@ -15,7 +15,7 @@ from runfold.protocol.streams import connect
 from runfold.serialization.redaction import Redactor
 from runfold.settings import Settings
 from runfold.spool.drop_counter import look_at_counters
-from runfold.spool.segment import SET_ASIDE, look_into
+from runfold.spool.segment import SET_ASIDE, inspect_segment
 from runfold.spool.spool import is_segment, segment_bytes, target_of
 
 from .buffer import Buffer
@@ -24,7 +24,7 @@ from .dispatcher import Dispatcher
 _log = logging.getLogger("runfold")
 
 
-class Spooled(NamedTuple):
+class SpoolStats(NamedTuple):
     """Events that wait for one Redis, or for others; `since`: when the oldest segment was begun."""
 
     events: int = 0
@@ -40,15 +40,15 @@ class SpoolState(NamedTuple):
     """A folder: what is for this Redis, what is not, what was set aside, and its size."""
 
     folder: Path
-    ours: Spooled
-    others: Spooled
+    ours: SpoolStats
+    others: SpoolStats
     damaged: list[Path]
     size: int
     is_full: bool
     """No process can begin another segment."""
 
 
-class Drained(NamedTuple):
+class DrainResult(NamedTuple):
     """Events that were sent, those that could not be read, and the drops that were reported."""
 
     sent: int
@@ -56,19 +56,19 @@ class Drained(NamedTuple):
     dropped: int
 
 
-def look(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolState:
+def read_spool(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolState:
     """What waits in a folder; one that is not there is empty. Without a URL all is of others."""
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         names = []
     target = None if redis_url is None else target_of(redis_url)
-    ours, others = Spooled(), Spooled()
+    ours, others = SpoolStats(), SpoolStats()
     damaged = [folder / name for name in names if name.endswith(SET_ASIDE)]
     size = 0
     for name in filter(is_segment, names):
         try:
-            waiting = look_into(folder / name)
+            waiting = inspect_segment(folder / name)
             size += (folder / name).stat().st_size
         except OSError:  # sent just now
             continue
@@ -89,7 +89,7 @@ def look(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolState:
     return SpoolState(folder, ours, others, damaged, size, is_full)
 
 
-def drain(settings: Settings, timeout_s: float) -> Drained:
+def drain(settings: Settings, timeout_s: float) -> DrainResult:
     """Send what dead processes left for this Redis, and report what they dropped; returns when
     nothing is left or time is up.
 
@@ -101,10 +101,10 @@ def drain(settings: Settings, timeout_s: float) -> Drained:
         dispatcher.drain(time.monotonic() + timeout_s)
     finally:
         dispatcher.close()
-    return Drained(dispatcher.resent, dispatcher.unreadable, dispatcher.reported)
+    return DrainResult(dispatcher.resent, dispatcher.unreadable, dispatcher.reported)
 
 
-def _add(spooled: Spooled, name: str, events: int, *, in_use: bool) -> Spooled:
+def _add(spooled: SpoolStats, name: str, events: int, *, in_use: bool) -> SpoolStats:
     began = datetime.fromtimestamp(int(name.partition("-")[0]) / 1e9, UTC)
     return spooled._replace(
         events=spooled.events + events,

@@ -23,7 +23,7 @@ from runfold.delivery.frame_writer import append_frames
 from runfold.errors import ShardsDiffer
 from runfold.protocol.frames import PACKED_FIELD
 from runfold.protocol.streams import DEFAULT_SHARDS, agree_on_shards, note_dropped
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 
 from .native_threads import OwnedLock
 
@@ -34,7 +34,7 @@ _REPORT_EVERY_S: Final = 60.0
 _log = logging.getLogger("runfold")
 
 
-class Pause:
+class Backoff:
     """How long to leave alone what has failed."""
 
     def __init__(self) -> None:
@@ -63,15 +63,15 @@ class Pause:
         self._failures = 0
 
 
-class Lane:
+class ShardQueue:
     """The parcels of one shard that are not acknowledged yet."""
 
     def __init__(self) -> None:
-        self.parcels: deque[Parcel] = deque()
-        self.pause = Pause()
+        self.parcels: deque[PendingFrame] = deque()
+        self.pause = Backoff()
 
 
-class Shipper:
+class StreamSender:
     """Owns the connection and the lanes.
 
     `split` sorts a parcel for another number of shards; `read` gets a frame from the spool, or
@@ -82,23 +82,23 @@ class Shipper:
         self,
         connect: Callable[[], redis.Redis],
         shards: int | None,
-        split: Callable[[Parcel, int], Iterable[Parcel]],
-        read: Callable[[Parcel], bytes | None],
+        split: Callable[[PendingFrame, int], Iterable[PendingFrame]],
+        read: Callable[[PendingFrame], bytes | None],
         desk: OwnedLock,
     ) -> None:
         self._connect = connect
         self._wanted = shards
         self._split = split
         self._read = read
-        self._desk = desk
+        self._lock = desk
         self._client: redis.Redis | None = None
         self._abandoned: redis.Redis | None = None
         self._asking = False
         self._agreed: int | None = None
         self._connected = False
-        self._pause = Pause()
+        self._pause = Backoff()
         self._reported_at: float | None = None
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, ShardQueue] = {}
         self.shards = shards or DEFAULT_SHARDS
         """The deployment's number of shards; before the first connection, a good guess."""
         self.epoch = 0
@@ -124,7 +124,7 @@ class Shipper:
         self._connected = True
         return True
 
-    def add(self, parcels: Iterable[Parcel]) -> None:
+    def add(self, parcels: Iterable[PendingFrame]) -> None:
         """Queue parcels."""
         for parcel in parcels:
             if parcel.shards != self.shards:
@@ -132,14 +132,14 @@ class Shipper:
                 continue
             lane = self._lanes.get(parcel.shard)
             if lane is None:
-                lane = self._lanes[parcel.shard] = Lane()
+                lane = self._lanes[parcel.shard] = ShardQueue()
             lane.parcels.append(parcel)
 
-    def outstanding(self) -> list[Parcel]:
+    def outstanding(self) -> list[PendingFrame]:
         """What was added and is not acknowledged, in order within each shard."""
         return [parcel for lane in self._lanes.values() for parcel in lane.parcels]
 
-    def stuck(self, for_s: float) -> list[Parcel]:
+    def stuck(self, for_s: float) -> list[PendingFrame]:
         """What is queued where nothing has worked for so long."""
         whole = self._pause.failing_for_s()
         if not self._connected and whole is not None and whole >= for_s:
@@ -169,10 +169,10 @@ class Shipper:
         """Whether `send` would send something."""
         return any(lane.parcels and not lane.pause.left_s() for lane in self._lanes.values())
 
-    def send(self, *, now: bool = False) -> list[Parcel]:
+    def send(self, *, now: bool = False) -> list[PendingFrame]:
         """Send a frame of each shard that has one; returns those that are settled now."""
-        lost: list[Parcel] = []
-        ready: list[tuple[Lane, Parcel, bytes]] = []
+        lost: list[PendingFrame] = []
+        ready: list[tuple[ShardQueue, PendingFrame, bytes]] = []
         for lane in self._lanes.values():
             if lane.parcels and (now or not lane.pause.left_s()):
                 parcel = lane.parcels[0]
@@ -234,7 +234,7 @@ class Shipper:
 
     def take_over(self, desk: OwnedLock) -> None:
         """The thread that used the connection is dead; it may have died waiting for an answer."""
-        self._desk = desk
+        self._lock = desk
         if self._asking:
             self._abandoned = self._client  # unclosed: the dead thread may hold locks of its pool
             self._client, self._connected = None, False
@@ -243,11 +243,11 @@ class Shipper:
     def _waiting(self) -> Iterator[None]:
         """While Redis is asked, others may come to the desk."""
         self._asking = True
-        self._desk.release()
+        self._lock.release()
         try:
             yield
         finally:
-            self._desk.acquire()
+            self._lock.acquire()
             self._asking = False
 
     def _agree(self, client: redis.Redis) -> int:
@@ -260,8 +260,8 @@ class Shipper:
             return agree_on_shards(client)
 
     def _settle(
-        self, sent: Iterable[tuple[Lane, Parcel, bytes]], answers: Iterable[object]
-    ) -> list[Parcel]:
+        self, sent: Iterable[tuple[ShardQueue, PendingFrame, bytes]], answers: Iterable[object]
+    ) -> list[PendingFrame]:
         settled = []
         for (lane, parcel, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, redis.ReadOnlyError):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack, cast, overload
 
 from .handle import Handle
 from .run import Run, current_run
-from .run_start import PlannedOpening
+from .run_start import PlannedRunFields
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ class Decorators(ABC):
     """The recorder's methods that decorate; both work with and without arguments."""
 
     @abstractmethod
-    def run(self, workflow: str, *, save: bool = True, **opening: Unpack[PlannedOpening]) -> Run:
+    def run(self, workflow: str, *, save: bool = True, **opening: Unpack[PlannedRunFields]) -> Run:
         """A run, to be entered."""
 
     @overload
@@ -40,7 +40,7 @@ class Decorators(ABC):
         save: bool = True,
         capture_inputs: bool = True,
         capture_outputs: bool = True,
-        **opening: Unpack[PlannedOpening],
+        **opening: Unpack[PlannedRunFields],
     ) -> Callable[[F], F]: ...
 
     def workflow(
@@ -52,7 +52,7 @@ class Decorators(ABC):
         save: bool = True,
         capture_inputs: bool = True,
         capture_outputs: bool = True,
-        **opening: Unpack[PlannedOpening],
+        **opening: Unpack[PlannedRunFields],
     ) -> F | Callable[[F], F]:
         """Make each call of a function a run: its arguments the inputs, its result the outputs."""
 
@@ -60,7 +60,9 @@ class Decorators(ABC):
             workflow = name or name_of(function)
 
             def open_run(arguments: Arguments | None) -> Handle:
-                return self.run(workflow, save=save, **(PlannedOpening(inputs=arguments) | opening))
+                return self.run(
+                    workflow, save=save, **(PlannedRunFields(inputs=arguments) | opening)
+                )
 
             return wrap(function, open_run, inputs=capture_inputs, outputs=capture_outputs)
 

@@ -20,7 +20,12 @@ from runfold.protocol.codec import MAX_US, MIN_US, to_datetime
 from runfold.protocol.events import ABSENT, Dollars, Event, Logged, Tokens, Usage
 from runfold.protocol.ids import make_emitter, make_event_id
 from runfold.serialization.event_cleanup import MAX_TEXT, us_of
-from runfold.serialization.normalize import fit_count, fit_name, fit_number, fit_text
+from runfold.serialization.normalize import (
+    normalize_count,
+    normalize_name,
+    normalize_number,
+    normalize_text,
+)
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redactor
 
@@ -46,7 +51,7 @@ class EventIds:
         self.generation = process_hooks.generation
 
 
-class RunNumbers:
+class EventIdAllocator:
     """The numbers of all runs that events are emitted for without a handle's help.
 
     Bounded: a run that is pushed out, or that speaks again after its end, gets another emitter.
@@ -80,7 +85,7 @@ EVENT_OVERHEAD: Final = 600
 """About what an event takes in memory beside its payloads."""
 
 
-class Pen:
+class EventWriter:
     """`saved=False`: everything is thrown away before it costs anything."""
 
     __slots__ = ("_emitter", "_last_us", "ids", "redactor", "run", "saved")
@@ -151,17 +156,17 @@ class UsageSum:
 
     @property
     def total(self) -> Usage | None:
-        return fit_usage(self._input_tokens, self._output_tokens, self._cost_usd)
+        return normalize_usage(self._input_tokens, self._output_tokens, self._cost_usd)
 
 
-def fit_usage(
+def normalize_usage(
     input_tokens: object = None, output_tokens: object = None, cost_usd: object = None
 ) -> Usage | None:
     """Usage within the contract's limits; `None` when there is none."""
     fitted: tuple[Tokens | None, Tokens | None, Dollars | None] = (
-        None if input_tokens is None else fit_count(input_tokens, 0, 10**12),
-        None if output_tokens is None else fit_count(output_tokens, 0, 10**12),
-        None if cost_usd is None else fit_number(cost_usd, 0, 1e6),
+        None if input_tokens is None else normalize_count(input_tokens, 0, 10**12),
+        None if output_tokens is None else normalize_count(output_tokens, 0, 10**12),
+        None if cost_usd is None else normalize_number(cost_usd, 0, 1e6),
     )
     return None if fitted == (None, None, None) else Usage(*fitted)
 
@@ -171,10 +176,10 @@ def read_usage(usage: Usage | Mapping[str, Any] | None) -> Usage | None:
     if usage is None:
         return None
     fields = msgspec.structs.asdict(usage) if isinstance(usage, Usage) else usage
-    return fit_usage(**{name: fields.get(name) for name in Usage.__struct_fields__})
+    return normalize_usage(**{name: fields.get(name) for name in Usage.__struct_fields__})
 
 
-def fit_time(at: datetime | None) -> int | None:
+def normalize_time(at: datetime | None) -> int | None:
     """Microseconds since the epoch; `None` for what is no time that can be stored."""
     if at is None:
         return None
@@ -188,12 +193,12 @@ def log_events(
     text: object, level: str | None, stream: str, node: str | None, redactor: Redactor
 ) -> list[Logged]:
     """A text as one event, or as several where it is longer than an event can be."""
-    whole = redactor.apply_to_text("text", fit_text(text))
+    whole = redactor.apply_to_text("text", normalize_text(text))
     return [
         Logged(
-            node=fit_name(node),
+            node=normalize_name(node),
             stream=stream if stream in ("stdout", "stderr") else "log",  # type: ignore[arg-type]  # just checked
-            level=fit_name(level),
+            level=normalize_name(level),
             text=whole[start : start + MAX_TEXT],
         )
         for start in range(0, len(whole), MAX_TEXT)

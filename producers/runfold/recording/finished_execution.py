@@ -30,14 +30,20 @@ from runfold.protocol.events import (
 )
 from runfold.protocol.ids import derive_event_id, make_event_id, make_run_id
 from runfold.protocol.time_limits import check_time
-from runfold.serialization.event_cleanup import Unsealed
-from runfold.serialization.exceptions import Fault, describe
-from runfold.serialization.normalize import fit_count, fit_name, fit_names, fit_number, fit_run_id
+from runfold.serialization.event_cleanup import BufferedEvent
+from runfold.serialization.exceptions import ErrorLike, describe
+from runfold.serialization.normalize import (
+    normalize_count,
+    normalize_name,
+    normalize_names,
+    normalize_number,
+    normalize_run_id,
+)
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redactor
 
-from .event_writer import EVENT_OVERHEAD, fit_time, log_events, read_usage
-from .run_start import PlannedOpening, make_started
+from .event_writer import EVENT_OVERHEAD, log_events, normalize_time, read_usage
+from .run_start import PlannedRunFields, make_started
 
 RecordedEnd = Literal["completed", "failed", "cancelled"]
 
@@ -70,7 +76,7 @@ class Execution(TypedDict, total=False):
     queued_at: datetime | None
     status: RecordedEnd | None
     outputs: object
-    error: Fault | None
+    error: ErrorLike | None
     exit_code: int | None
     reason: str | None
     usage: Usage | Mapping[str, Any] | None
@@ -79,14 +85,14 @@ class Execution(TypedDict, total=False):
     nodes: Sequence[RecordedNode | Mapping[str, Any]]
 
 
-class Ending(Struct, frozen=True, kw_only=True):
+class ExecutionEnd(Struct, frozen=True, kw_only=True):
     """How and when the execution ended."""
 
     status: RecordedEnd | None
     finished_us: int
     duration_ms: float
     outputs: Any = None
-    error: Fault | None = None
+    error: ErrorLike | None = None
     exit_code: int | None = None
     reason: str | None = None
     usage: Usage | None = None
@@ -101,9 +107,9 @@ def events_of(
     redactor: Redactor,
     workflow: str,
     execution: Execution,
-    opening: PlannedOpening,
+    opening: PlannedRunFields,
     latest_us: int,
-) -> tuple[str, list[Unsealed]]:
+) -> tuple[str, list[BufferedEvent]]:
     """The id of its run, and its events, ready for the emitter.
 
     Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
@@ -111,7 +117,7 @@ def events_of(
     """
     started_us = read_time("started_at", execution.get("started_at"), latest_us)
     finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
-    duration_ms = fit_number(execution.get("duration_ms"), 0, 1e14)
+    duration_ms = normalize_number(execution.get("duration_ms"), 0, 1e14)
     length_us = int((duration_ms or 0) * 1000)
     if started_us is None:
         if finished_us is None:
@@ -123,7 +129,7 @@ def events_of(
         check_time("duration_ms: the end that follows", finished_us, latest_us)
     finished_us = max(started_us, finished_us)
     own_id = execution.get("id")
-    ending = Ending(
+    ending = ExecutionEnd(
         status=execution.get("status"),
         finished_us=finished_us,
         duration_ms=(finished_us - started_us) / 1000 if duration_ms is None else duration_ms,
@@ -139,7 +145,7 @@ def events_of(
     queued_us = read_time("queued_at", execution.get("queued_at"), latest_us)
     nodes = execution.get("nodes") or ()
     events = list_events(started, started_us, queued_us, nodes, ending, redactor, latest_us)
-    run = fit_run_id(own_id) if own_id else make_run_id(started_us)
+    run = normalize_run_id(own_id) if own_id else make_run_id(started_us)
     return run, number_events(run, events, is_new=not own_id)
 
 
@@ -148,7 +154,7 @@ def list_events(
     started_us: int,
     queued_us: int | None,
     nodes: Iterable[RecordedNode | Mapping[str, Any]],
-    ending: Ending,
+    ending: ExecutionEnd,
     redactor: Redactor,
     latest_us: int,
 ) -> list[TimedEvent]:
@@ -174,7 +180,7 @@ def list_events(
     return events
 
 
-def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> list[Unsealed]:
+def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> list[BufferedEvent]:
     """Ready for the emitter. A new run's events come from emitter 0, others from their content."""
     bodies = [encode_body(event) for event, _ in events]
     emitter = 0
@@ -189,7 +195,7 @@ def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> li
 
 def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
     """A caller's time in microseconds since the epoch; raises `BrokenEvent` out of bounds."""
-    at_us = fit_time(at)
+    at_us = normalize_time(at)
     if at_us is not None:
         check_time(field, at_us, latest_us)
     return at_us
@@ -201,7 +207,7 @@ def _node_events(
     run_started_us, run_finished_us = run_span_us
     began_us = read_time("started_at", node.started_at, latest_us)
     ended_us = read_time("finished_at", node.finished_at, latest_us)
-    duration_ms = fit_number(node.duration_ms, 0, 1e14)
+    duration_ms = normalize_number(node.duration_ms, 0, 1e14)
     if began_us is None:
         has_both = ended_us is not None and duration_ms is not None
         began_us = ended_us - int(duration_ms * 1000) if has_both else run_started_us  # type: ignore[operator]  # has_both
@@ -233,8 +239,8 @@ def _node_events(
     return [(begun, began_us), (finished, ended_us)]
 
 
-def _end_events(ending: Ending, redactor: Redactor) -> list[Event]:
-    exit_code = fit_count(ending.exit_code, -(2**31), 2**31 - 1)
+def _end_events(ending: ExecutionEnd, redactor: Redactor) -> list[Event]:
+    exit_code = normalize_count(ending.exit_code, -(2**31), 2**31 - 1)
     error = None if ending.error is None else describe(ending.error, redactor)
     outputs = encode_payload(ending.outputs, redactor)
     status = ending.status or ("failed" if error is not None or exit_code else "completed")
@@ -272,11 +278,11 @@ def _fit_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
     return RecordedNode(
         **known
         | {
-            "node": fit_name(known.get("node")) or "node",
-            "name": fit_name(known.get("name")),
-            "node_type": fit_name(known.get("node_type")),
-            "attempt": fit_count(known.get("attempt", 1), 1, 32_767) or 1,
-            "parents": fit_names(known.get("parents")),
+            "node": normalize_name(known.get("node")) or "node",
+            "name": normalize_name(known.get("name")),
+            "node_type": normalize_name(known.get("node_type")),
+            "attempt": normalize_count(known.get("attempt", 1), 1, 32_767) or 1,
+            "parents": normalize_names(known.get("parents")),
             "status": status if status in ("completed", "failed", "skipped", "cancelled") else None,
         }
     )

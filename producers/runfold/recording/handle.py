@@ -15,9 +15,9 @@ from msgspec import Raw
 
 from runfold.delivery import process_hooks
 from runfold.protocol.events import ABSENT
-from runfold.serialization.exceptions import Fault, exit_code_of, is_cancellation, reason_of
+from runfold.serialization.exceptions import ErrorLike, exit_code_of, is_cancellation, reason_of
 
-from .event_writer import Pen, UsageSum, fit_usage
+from .event_writer import EventWriter, UsageSum, normalize_usage
 
 _log = logging.getLogger("runfold")
 
@@ -30,7 +30,7 @@ class Handle(ABC):
 
     _current: ContextVar[Any]
 
-    def __init__(self, pen: Pen) -> None:
+    def __init__(self, pen: EventWriter) -> None:
         self._pen = pen
         self._generation = process_hooks.generation
         self._began_ns: int | None = None
@@ -60,7 +60,7 @@ class Handle(ABC):
         cost_usd: float | None = None,
     ) -> None:
         """Add to what was used."""
-        self._usage.add(fit_usage(input_tokens, output_tokens, cost_usd))
+        self._usage.add(normalize_usage(input_tokens, output_tokens, cost_usd))
 
     def start(self) -> Self:
         """It begins now; a second time changes nothing."""
@@ -77,7 +77,7 @@ class Handle(ABC):
         """It ends well, now."""
 
     @abstractmethod
-    def fail(self, error: Fault) -> None:
+    def fail(self, error: ErrorLike) -> None:
         """It ends with an error, now: an exception, a text, an `Error` or its fields."""
 
     @abstractmethod

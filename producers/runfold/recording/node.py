@@ -5,9 +5,9 @@ from contextvars import ContextVar
 from typing import Final
 
 from runfold.protocol.events import Error, NodeEnd, NodeFinished, NodeStarted
-from runfold.serialization.exceptions import Fault, describe, note_node
+from runfold.serialization.exceptions import ErrorLike, describe, note_node
 
-from .event_writer import Pen
+from .event_writer import EventWriter
 from .handle import Handle
 
 _current: ContextVar["Node | None"] = ContextVar("runfold_node", default=None)
@@ -24,7 +24,7 @@ class Node(Handle):
     _current = _current
 
     def __init__(
-        self, pen: Pen, started: NodeStarted, on_left: Callable[[], None] = lambda: None
+        self, pen: EventWriter, started: NodeStarted, on_left: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(pen)
         self.id: Final = started.node
@@ -39,7 +39,7 @@ class Node(Handle):
     def complete(self) -> None:
         self._end("completed")
 
-    def fail(self, error: Fault) -> None:
+    def fail(self, error: ErrorLike) -> None:
         if self._pen.saved:
             if isinstance(error, BaseException):
                 note_node(error, self._pen.run, self.id)

@@ -28,18 +28,18 @@ from runfold.protocol.events import (
 from runfold.protocol.ids import make_run_id
 from runfold.protocol.time_limits import latest_us
 from runfold.serialization.event_cleanup import PAYLOAD_FIELDS
-from runfold.serialization.exceptions import Fault
-from runfold.serialization.normalize import fit_name, fit_run_id
+from runfold.serialization.exceptions import ErrorLike
+from runfold.serialization.normalize import normalize_name, normalize_run_id
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redact, Redactor
 from runfold.settings import Backpressure, Settings, read_settings
 
 from .decorators import Decorators
-from .event_writer import EVENT_OVERHEAD, EventIds, Pen, RunNumbers, fit_time
+from .event_writer import EVENT_OVERHEAD, EventIdAllocator, EventIds, EventWriter, normalize_time
 from .finished_execution import Execution, RecordedEnd, RecordedNode, events_of
 from .heartbeats import Heartbeats
 from .run import Run, current_run
-from .run_start import Opening, PlannedNodes, PlannedOpening, make_started
+from .run_start import PlannedNodes, PlannedRunFields, RunFields, make_started
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 
@@ -108,7 +108,7 @@ class Recorder(Decorators):
             self._heartbeats.beat,
         )
         self._put = self._emitter.put
-        self._numbers = RunNumbers()
+        self._numbers = EventIdAllocator()
         self._unsaved: set[str] = set()
         weakref.finalize(self, self._emitter.retire).atexit = False
 
@@ -133,14 +133,14 @@ class Recorder(Decorators):
         """A run, to be entered. Inside the block of another run it becomes that one's child."""
         pen = self._make_pen(id, saved=save)
         if not save:
-            return self._make_run(pen, Started(workflow=fit_name(workflow)))
+            return self._make_run(pen, Started(workflow=normalize_name(workflow)))
         around = current_run()
         if parent_run is None and around is not None and around.saved:
             parent_run = around.id
         started = make_started(
             self._redactor,
             workflow,
-            PlannedOpening(
+            PlannedRunFields(
                 project=project or self.settings.project,
                 inputs=inputs,
                 trigger=trigger,
@@ -153,7 +153,7 @@ class Recorder(Decorators):
                 nodes=nodes,
             ),
         )
-        return self._make_run(pen, started, fit_time(queued_at))
+        return self._make_run(pen, started, normalize_time(queued_at))
 
     def join(self, run: str) -> Run:
         """A handle of a run that was opened elsewhere: adds to it, ends it only when told to."""
@@ -188,7 +188,7 @@ class Recorder(Decorators):
             else:
                 event, size = self._encode_payloads(event)
         at = event.at
-        at_us = None if at is None else fit_time(at)
+        at_us = None if at is None else normalize_time(at)
         if at_us is None:
             at_us = _now_ns() // 1000
         event_id = event.id
@@ -211,7 +211,7 @@ class Recorder(Decorators):
         queued_at: datetime | None = None,
         status: RecordedEnd | None = None,
         outputs: object = None,
-        error: Fault | None = None,
+        error: ErrorLike | None = None,
         exit_code: int | None = None,
         reason: str | None = None,
         usage: Usage | Mapping[str, Any] | None = None,
@@ -219,7 +219,7 @@ class Recorder(Decorators):
         stderr: str | None = None,
         nodes: Sequence[RecordedNode | Mapping[str, Any]] = (),
         save: bool = True,
-        **opening: Unpack[Opening],
+        **opening: Unpack[RunFields],
     ) -> str:
         """Record an execution that is over, all of it or nothing; returns the id of the run.
 
@@ -228,7 +228,7 @@ class Recorder(Decorators):
         before the year 2000, or more than `max_future_s` ahead of now.
         """
         if not save:
-            return fit_run_id(id) if id else make_run_id(fit_time(started_at))
+            return normalize_run_id(id) if id else make_run_id(normalize_time(started_at))
         opening["project"] = opening.get("project") or self.settings.project
         execution = Execution(
             started_at=started_at,
@@ -246,7 +246,7 @@ class Recorder(Decorators):
             stderr=stderr,
             nodes=nodes,
         )
-        opened = PlannedOpening(**opening, nodes=None)
+        opened = PlannedRunFields(**opening, nodes=None)
         latest = latest_us(_now_ns() // 1000, self.settings.max_future_s)
         run, events = events_of(self._redactor, workflow, execution, opened, latest)
         self._emitter.put_all(events)
@@ -283,13 +283,15 @@ class Recorder(Decorators):
             size += len(payload)
         return event, size
 
-    def _make_pen(self, run: str | None, *, saved: bool) -> Pen:
+    def _make_pen(self, run: str | None, *, saved: bool) -> EventWriter:
         """Only where the id is made here it is certain that no other process numbers the same."""
         ids = EventIds() if run else EventIds(0)
-        fitted = fit_run_id(run) if run else make_run_id()
-        return Pen(fitted, ids, self._emitter, self._redactor, saved=saved)
+        fitted = normalize_run_id(run) if run else make_run_id()
+        return EventWriter(fitted, ids, self._emitter, self._redactor, saved=saved)
 
-    def _make_run(self, pen: Pen, started: Started | None, queued_us: int | None = None) -> Run:
+    def _make_run(
+        self, pen: EventWriter, started: Started | None, queued_us: int | None = None
+    ) -> Run:
         return Run(pen, started, queued_us, self._opened, self._ended, self._left)
 
     def _opened(self, run: Run) -> None:

@@ -19,12 +19,12 @@ from runfold.protocol.events import (
     Started,
     Usage,
 )
-from runfold.serialization.event_cleanup import fit_tags
-from runfold.serialization.exceptions import Fault, describe, exit_code_of, node_of
-from runfold.serialization.normalize import fit_count, fit_name, fit_names
+from runfold.serialization.event_cleanup import normalize_tags
+from runfold.serialization.exceptions import ErrorLike, describe, exit_code_of, node_of
+from runfold.serialization.normalize import normalize_count, normalize_name, normalize_names
 from runfold.serialization.payloads import encode_payload
 
-from .event_writer import Pen, fit_usage, read_usage
+from .event_writer import EventWriter, normalize_usage, read_usage
 from .handle import Handle
 from .node import Node
 from .run_start import payload_bytes
@@ -51,7 +51,7 @@ class Run(Handle):
 
     def __init__(
         self,
-        pen: Pen,
+        pen: EventWriter,
         started: Started | None,
         queued_us: int | None = None,
         on_start: Callable[["Run"], None] = lambda _: None,
@@ -75,7 +75,7 @@ class Run(Handle):
         return self._pen.saved
 
     @property
-    def pen(self) -> Pen:
+    def pen(self) -> EventWriter:
         """For the recorder: where events of this run are numbered."""
         return self._pen
 
@@ -90,18 +90,18 @@ class Run(Handle):
         inputs: object = None,
     ) -> Node:
         """A step of this run, by its id; without `attempt`, the next one at it from this handle."""
-        node_id = fit_name(node) or "node"
+        node_id = normalize_name(node) or "node"
         if attempt is None:
             number = min(next(self._attempts.setdefault(node_id, count(1))), _MAX_ATTEMPT)
         else:
-            number = fit_count(attempt, 1, _MAX_ATTEMPT) or 1
+            number = normalize_count(attempt, 1, _MAX_ATTEMPT) or 1
             self._attempts[node_id] = count(number + 1)
         started = NodeStarted(
             node=node_id,
-            name=fit_name(name),
-            node_type=fit_name(node_type),
+            name=normalize_name(name),
+            node_type=normalize_name(node_type),
             attempt=number,
-            parents=fit_names(parents),
+            parents=normalize_names(parents),
             inputs=self._pen.payload(inputs),
         )
         # The end of an inherited run comes in another process, so here a node's is the last word.
@@ -131,7 +131,7 @@ class Run(Handle):
         if not self.saved:
             return
         event = Annotated(
-            tags=fit_tags(tags, self._pen.redactor),
+            tags=normalize_tags(tags, self._pen.redactor),
             metadata=encode_payload(metadata, self._pen.redactor),
             usage=read_usage(usage),
         )
@@ -145,7 +145,7 @@ class Run(Handle):
         cost_usd: float | None = None,
     ) -> None:
         """Add to what was used: at the end, or at once where this handle will not send the end."""
-        usage = fit_usage(input_tokens, output_tokens, cost_usd)
+        usage = normalize_usage(input_tokens, output_tokens, cost_usd)
         if self._ended or self._started is None:
             self.annotate(usage=usage)
         else:
@@ -167,7 +167,7 @@ class Run(Handle):
             )
             self._write_end(event, len(event.outputs))
 
-    def fail(self, error: Fault) -> None:
+    def fail(self, error: ErrorLike) -> None:
         if self._ends() and self.saved:
             node = node_of(error, self.id) if isinstance(error, BaseException) else None
             described = describe(error, self._pen.redactor, node)
@@ -220,4 +220,6 @@ class Run(Handle):
         super()._leave(error)
 
     def _fit_exit_code(self) -> ExitCode | None:
-        return None if self.exit_code is None else fit_count(self.exit_code, -(2**31), 2**31 - 1)
+        return (
+            None if self.exit_code is None else normalize_count(self.exit_code, -(2**31), 2**31 - 1)
+        )

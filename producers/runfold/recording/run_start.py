@@ -7,8 +7,13 @@ import msgspec
 from msgspec import Raw
 
 from runfold.protocol.events import ABSENT, PlannedNode, Started, Trigger
-from runfold.serialization.event_cleanup import fit_tags
-from runfold.serialization.normalize import fit_count, fit_name, fit_names, fit_run_id
+from runfold.serialization.event_cleanup import normalize_tags
+from runfold.serialization.normalize import (
+    normalize_count,
+    normalize_name,
+    normalize_names,
+    normalize_run_id,
+)
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redactor
 
@@ -18,7 +23,7 @@ PlannedNodes = (
 """Nodes in any of the forms in which they are likely to be at hand; a mapping: to their parents."""
 
 
-class Opening(TypedDict, total=False):
+class RunFields(TypedDict, total=False):
     """What can be said of a run, beside its workflow."""
 
     project: str | None
@@ -32,28 +37,28 @@ class Opening(TypedDict, total=False):
     attempt: int | None
 
 
-class PlannedOpening(Opening, total=False):
+class PlannedRunFields(RunFields, total=False):
     """The same, for a run that is still to come."""
 
     nodes: PlannedNodes | None
 
 
-def make_started(redactor: Redactor, workflow: str | None, opening: PlannedOpening) -> Started:
+def make_started(redactor: Redactor, workflow: str | None, opening: PlannedRunFields) -> Started:
     """Everything is read and encoded now."""
     given = opening.get
     parent_run = given("parent_run")
     return Started(
-        workflow=fit_name(workflow),
-        project=fit_name(given("project")),
-        trigger=fit_trigger(opening.get("trigger"), redactor),
-        user=fit_name(given("user")),
-        session=fit_name(given("session")),
-        tags=fit_tags(given("tags"), redactor),
+        workflow=normalize_name(workflow),
+        project=normalize_name(given("project")),
+        trigger=normalize_trigger(opening.get("trigger"), redactor),
+        user=normalize_name(given("user")),
+        session=normalize_name(given("session")),
+        tags=normalize_tags(given("tags"), redactor),
         metadata=encode_payload(given("metadata"), redactor),
         inputs=encode_payload(given("inputs"), redactor),
-        parent_run=None if not parent_run else fit_run_id(parent_run),
-        attempt=fit_count(given("attempt"), 1, 32_767),
-        nodes=fit_planned(opening.get("nodes")),
+        parent_run=None if not parent_run else normalize_run_id(parent_run),
+        attempt=normalize_count(given("attempt"), 1, 32_767),
+        nodes=normalize_planned(opening.get("nodes")),
     )
 
 
@@ -63,7 +68,7 @@ def payload_bytes(started: Started) -> int:
     return len(started.inputs) + len(started.metadata) + len(data)
 
 
-def fit_trigger(
+def normalize_trigger(
     trigger: str | Trigger | Mapping[str, Any] | None, redactor: Redactor
 ) -> Trigger | None:
     """A mapping is `type` and `data`; further fields of it are data too."""
@@ -81,11 +86,11 @@ def fit_trigger(
         kind, data = trigger, None
     if isinstance(data, Raw) and not len(data):
         data = None
-    name = fit_name(kind)
+    name = normalize_name(kind)
     return None if name is None else Trigger(type=name, data=encode_payload(data, redactor))
 
 
-def fit_planned(nodes: PlannedNodes | None) -> list[PlannedNode] | None:
+def normalize_planned(nodes: PlannedNodes | None) -> list[PlannedNode] | None:
     """In the order in which they were given."""
     if nodes is None:
         return None
@@ -99,14 +104,14 @@ def fit_planned(nodes: PlannedNodes | None) -> list[PlannedNode] | None:
             fields = msgspec.structs.asdict(one)
         else:
             fields = dict(one) if isinstance(one, Mapping) else {"node": one}
-        node = fit_name(fields.get("node"))
+        node = normalize_name(fields.get("node"))
         if node is not None:
             planned.append(
                 PlannedNode(
                     node=node,
-                    name=fit_name(fields.get("name")),
-                    node_type=fit_name(fields.get("node_type")),
-                    parents=fit_names(fields.get("parents")) or [],
+                    name=normalize_name(fields.get("name")),
+                    node_type=normalize_name(fields.get("node_type")),
+                    parents=normalize_names(fields.get("parents")) or [],
                 )
             )
     return planned

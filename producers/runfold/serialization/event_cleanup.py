@@ -27,7 +27,14 @@ from runfold.protocol.events import (
 from runfold.protocol.time_limits import check_time
 from runfold.protocol.truncation import cut_text
 
-from .normalize import cut, fit_name, fit_names, fit_run_id, fit_tag, fit_text
+from .normalize import (
+    cut,
+    normalize_name,
+    normalize_names,
+    normalize_run_id,
+    normalize_tag,
+    normalize_text,
+)
 from .payloads import encode_payload, redact_raw, shrink
 from .redaction import REDACTED, Redactor
 
@@ -56,7 +63,7 @@ _EXPENDABLE: Final = ("nodes", "parents", "tags")
 _log = logging.getLogger("runfold")
 
 
-Unsealed = tuple[Event, str, int, int, int, bool]
+BufferedEvent = tuple[Event, str, int, int, int, bool]
 """An event in the buffer: event, run, id, at_us, size in bytes (roughly), and whether it is ours:
 made by the SDK, redacted and within every limit. A plain tuple, because it is made so often."""
 
@@ -66,7 +73,7 @@ def us_of(at: datetime) -> int:
     return to_us(at if at.tzinfo is not None else at.astimezone())
 
 
-def seal_bounded(item: Unsealed, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
+def seal_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
     """Encode an event; raises `BrokenEvent` when it cannot be mended.
 
     A time that the caller gave has to lie between the year 2000 and `latest_us`.
@@ -74,7 +81,7 @@ def seal_bounded(item: Unsealed, redactor: Redactor, latest_us: int = MAX_US) ->
     event, run, event_id, at_us, _, ours = item
     try:
         if not ours:
-            event, run = clean(event, redactor), fit_run_id(run)
+            event, run = clean(event, redactor), normalize_run_id(run)
             _check_id(event_id)
             if event.at is not None:
                 check_time("at", at_us, latest_us)
@@ -106,7 +113,7 @@ def clean(event: Event, redactor: Redactor) -> Event:
     return msgspec.structs.replace(event, **changes) if changes else event
 
 
-def fit_tags(tags: Any, redactor: Redactor) -> Tags | None:
+def normalize_tags(tags: Any, redactor: Redactor) -> Tags | None:
     """Labels within the contract's limits, with those under a sensitive key masked."""
     if tags is None:
         return None
@@ -116,10 +123,10 @@ def fit_tags(tags: Any, redactor: Redactor) -> Tags | None:
         given = {"tags": tags}
     fitted: Tags = {}
     for key, value in given.items():
-        name = cut(fit_text(key), MAX_NAME)
+        name = cut(normalize_text(key), MAX_NAME)
         if name:
             recorded = redactor.apply(name, value)
-            fitted[name] = REDACTED if recorded is REDACTED else fit_tag(recorded)
+            fitted[name] = REDACTED if recorded is REDACTED else normalize_tag(recorded)
     return fitted
 
 
@@ -135,17 +142,17 @@ def _clean_field(name: str, value: Any, redactor: Redactor) -> Any:
         is_raw = isinstance(value, Raw)
         return redact_raw(value, redactor) if is_raw else encode_payload(value, redactor)
     if name == "tags":
-        return fit_tags(value, redactor)
+        return normalize_tags(value, redactor)
     if name == "parents":
-        return fit_names(value)
+        return normalize_names(value)
     if name == "parent_run":
-        return fit_run_id(value)
+        return normalize_run_id(value)
     if name in NAME_FIELDS:
-        return fit_name(value)
+        return normalize_name(value)
     if name in _TEXTS:
-        return redactor.apply_to_text(name, fit_text(value))
+        return redactor.apply_to_text(name, normalize_text(value))
     if isinstance(value, str):
-        return fit_text(value)
+        return normalize_text(value)
     if isinstance(value, Trigger | Error):
         parts = {
             part: _clean_field(part, getattr(value, part), redactor)

@@ -13,7 +13,7 @@ from typing import Final
 from runfold.protocol.events import Error
 from runfold.protocol.truncation import cut_text
 
-from .normalize import fit_name, fit_text
+from .normalize import normalize_name, normalize_text
 from .redaction import Redactor
 
 MAX_MESSAGE: Final = 10_000
@@ -21,7 +21,7 @@ MAX_STACK: Final = 64 * 1024
 
 _NODES: Final = "__runfold_nodes__"
 
-Fault = BaseException | Error | Mapping[str, object] | str
+ErrorLike = BaseException | Error | Mapping[str, object] | str
 """What `fail` takes."""
 
 
@@ -41,25 +41,25 @@ def exit_code_of(error: BaseException) -> int | None:
 
 def reason_of(error: BaseException) -> str:
     """Why something was cancelled."""
-    message = fit_text(error)
+    message = normalize_text(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def describe(fault: Fault, redactor: Redactor, node: str | None = None) -> Error:
+def describe(fault: ErrorLike, redactor: Redactor, node: str | None = None) -> Error:
     """The error of a run or node, within the contract's limits."""
     if isinstance(fault, BaseException):
-        kind, message, stack = type(fault).__qualname__, fit_text(fault), _stack_of(fault)
+        kind, message, stack = type(fault).__qualname__, normalize_text(fault), _stack_of(fault)
     elif isinstance(fault, Error):
         kind, message, stack, node = fault.type, fault.message, fault.stack, node or fault.node  # type: ignore[assignment]  # optional from here on
     elif isinstance(fault, Mapping):
         return describe(_error_from(fault), redactor, node)
     else:
-        kind, message, stack = "Error", fit_text(fault), None
+        kind, message, stack = "Error", normalize_text(fault), None
     return Error(
-        type=fit_name(kind),
+        type=normalize_name(kind),
         message=_fit("message", message, MAX_MESSAGE, redactor),
         stack=_fit("stack", stack, MAX_STACK, redactor),
-        node=fit_name(node),
+        node=normalize_name(node),
     )
 
 
@@ -92,13 +92,15 @@ def node_of(error: BaseException, run: str) -> str | None:
 
 def _error_from(fields: Mapping[str, object]) -> Error:
     known = {name: fields.get(name) for name in Error.__struct_fields__}
-    return Error(**{name: fit_text(value) for name, value in known.items() if value is not None})
+    return Error(
+        **{name: normalize_text(value) for name, value in known.items() if value is not None}
+    )
 
 
 def _fit(key: str, text: str | None, most: int, redactor: Redactor) -> str | None:
     if text is None:
         return None
-    text = redactor.apply_to_text(key, fit_text(text))
+    text = redactor.apply_to_text(key, normalize_text(text))
     if key == "stack" and len(text) > most:  # the end says what happened, the start how it began
         middle = f"\n…[cut, {len(text)} characters]\n"
         return text[: most // 4] + middle + text[-(most - most // 4) :]

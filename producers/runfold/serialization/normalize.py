@@ -13,7 +13,7 @@ _MAX_TAG_VALUE: Final = 1000
 Number = TypeVar("Number", int, float)
 
 
-def fit_text(value: object) -> str:
+def normalize_text(value: object) -> str:
     """Any object as text that is valid UTF-8."""
     text = value if type(value) is str else _say(value)
     if text.isascii():
@@ -37,23 +37,23 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def fit_name(value: object) -> str | None:
+def normalize_name(value: object) -> str | None:
     """A name of 1 to 200 characters; `None` for nothing."""
     if value is None:
         return None
-    return cut(fit_text(value), MAX_NAME) or None
+    return cut(normalize_text(value), MAX_NAME) or None
 
 
-def fit_names(values: object) -> list[str] | None:
+def normalize_names(values: object) -> list[str] | None:
     """Several names, or one."""
     if values is None:
         return None
     if isinstance(values, str):
         values = (values,)
     try:
-        names = [fit_name(value) for value in values]  # type: ignore[attr-defined]  # see except
+        names = [normalize_name(value) for value in values]  # type: ignore[attr-defined]  # see except
     except Exception:  # not several, whatever it is
-        names = [fit_name(values)]
+        names = [normalize_name(values)]
     return [name for name in names if name is not None]
 
 
@@ -61,26 +61,26 @@ def is_run_id(run_id: str) -> bool:
     """Whether the contract allows this id as it is."""
     if not 0 < len(run_id) <= MAX_NAME or "\0" in run_id:
         return False
-    return run_id.isascii() or ("\ufffd" not in run_id and fit_text(run_id) == run_id)
+    return run_id.isascii() or ("\ufffd" not in run_id and normalize_text(run_id) == run_id)
 
 
-def fit_run_id(run_id: object) -> str:
+def normalize_run_id(run_id: object) -> str:
     """The caller's id, or, where it is not allowed, its beginning and a hash of the whole."""
     text = run_id if type(run_id) is str else _say(run_id)
     if is_run_id(text):
         return text
     digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-    head = fit_text(text[:160]).replace("\0", "?").replace("\ufffd", "?")
+    head = normalize_text(text[:160]).replace("\0", "?").replace("\ufffd", "?")
     return f"{head}~{digest}"
 
 
-def fit_count(value: object, least: int, most: int) -> int | None:
+def normalize_count(value: object, least: int, most: int) -> int | None:
     """A whole number within bounds; `None` for what is none."""
-    number = fit_number(value, least, most)
+    number = normalize_number(value, least, most)
     return None if number is None else int(number)
 
 
-def fit_number(value: object, least: float, most: float) -> float | None:
+def normalize_number(value: object, least: float, most: float) -> float | None:
     """A number within bounds; `None` for what is none, NaN too."""
     try:
         number = value if type(value) is int else float(value)  # type: ignore[arg-type]  # see except
@@ -89,7 +89,7 @@ def fit_number(value: object, least: float, most: float) -> float | None:
     return None if number != number else min(max(number, least), most)
 
 
-def fit_tag(value: Any) -> str | int | float | bool | None:
+def normalize_tag(value: Any) -> str | int | float | bool | None:
     """The value of a tag."""
     if value is None or type(value) is bool:
         return value
@@ -97,4 +97,4 @@ def fit_tag(value: Any) -> str | int | float | bool | None:
         return value
     if type(value) is float and abs(value) < float("inf"):
         return value
-    return cut(fit_text(value), _MAX_TAG_VALUE)
+    return cut(normalize_text(value), _MAX_TAG_VALUE)

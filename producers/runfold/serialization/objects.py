@@ -21,7 +21,7 @@ from msgspec import Raw
 from runfold.protocol.events import MAX_EVENT_BYTES
 from runfold.protocol.truncation import cut_text, mark_items, mark_keys
 
-from .normalize import cut, fit_text
+from .normalize import cut, normalize_text
 from .redaction import REDACTED, Redactor
 
 MAX_PAYLOAD_DEPTH: Final = 100
@@ -39,7 +39,7 @@ _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder()
 
 
-class ObjectReader:
+class ObjectSerializer:
     """Reads one object into plain JSON types.
 
     Two stocks run low while it reads: `_elements`, at whose end containers are cut, and
@@ -167,7 +167,7 @@ class ObjectReader:
         return self._read_text(_encoder.encode(text).decode())
 
     def _read_text(self, text: str) -> str:
-        text = fit_text(cut_text(text, self._text_room))
+        text = normalize_text(cut_text(text, self._text_room))
         self._characters -= len(text)
         return text
 

@@ -14,8 +14,8 @@ from runfold.protocol.codec import replace_unstorable
 from runfold.protocol.events import ABSENT, MAX_EVENT_BYTES
 from runfold.protocol.truncation import STRING_LIMITS, cut_strings, shorten
 
-from .normalize import fit_text
-from .objects import MAX_PAYLOAD_DEPTH, ObjectReader, not_recorded
+from .normalize import normalize_text
+from .objects import MAX_PAYLOAD_DEPTH, ObjectSerializer, not_recorded
 from .redaction import Redactor
 
 MAX_PAYLOAD_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
@@ -33,7 +33,7 @@ def encode_payload(value: object, redactor: Redactor, max_bytes: int = MAX_PAYLO
     if value is None:
         return ABSENT
     try:
-        tree = ObjectReader(redactor).read(value)
+        tree = ObjectSerializer(redactor).read(value)
         return Raw(_encode_bounded(tree, max_bytes))
     except Exception as error:  # someone else's object
         return Raw(_encoder.encode(not_recorded(value, error)))
@@ -50,7 +50,7 @@ def redact_raw(raw: Raw, redactor: Redactor) -> Raw:
         if not redactor.asks and is_fine(tree, redactor):
             return raw if mended is text else Raw(mended)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Raw(_encoder.encode(f"[not recorded: not JSON: {fit_text(error)}]"))
+        return Raw(_encoder.encode(f"[not recorded: not JSON: {normalize_text(error)}]"))
     return encode_payload(tree, redactor)
 
 

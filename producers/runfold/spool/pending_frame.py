@@ -8,11 +8,11 @@ class FrameStore(Protocol):
 
     unreadable: int
 
-    def read(self, parcel: "Parcel") -> bytes:
+    def read(self, parcel: "PendingFrame") -> bytes:
         """Return the bytes of a frame, or raise an `OSError`."""
 
 
-class Parcel:
+class PendingFrame:
     """`size`: the bytes that its events take in the buffer, as long as `spooled` is not set;
     `own`: they were put in this process; `settled`: they are in Redis, or given up.
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 
 from runfold.crash_points import crash_point
 
-from .pending_frame import Parcel
+from .pending_frame import PendingFrame
 
 SUFFIX: Final = ".spool"
 UNPUBLISHED: Final = ".new-"
@@ -40,7 +40,7 @@ class Segment:
     def __init__(self, path: Path, descriptor: int, end: int) -> None:
         self.path = path
         self.end = end
-        self.waiting: deque[Parcel] = deque()
+        self.waiting: deque[PendingFrame] = deque()
         self.is_synced = True
         self.unreadable = 0
         self.cut_bytes = 0
@@ -76,7 +76,7 @@ class Segment:
             segment.unreadable = 1
         return segment
 
-    def append(self, parcel: Parcel) -> None:
+    def append(self, parcel: PendingFrame) -> None:
         """Write a parcel's frame to the end; when that fails, the file is as it was before."""
         about = _ABOUT.pack(parcel.count, parcel.shard, parcel.shards)
         check = zlib.crc32(parcel.frame, zlib.crc32(about))
@@ -95,7 +95,7 @@ class Segment:
         self.waiting.append(parcel)
         self.end += len(record)
 
-    def read(self, parcel: Parcel) -> bytes:
+    def read(self, parcel: PendingFrame) -> bytes:
         """The frame of a parcel; raises `OSError` when it is not what was written."""
         about = _ABOUT.pack(parcel.count, parcel.shard, parcel.shards)
         frame = os.pread(self._descriptor, parcel.length, parcel.offset + _OVERHEAD)
@@ -206,7 +206,7 @@ def open_abandoned(path: Path) -> int | None:
     return None
 
 
-class Waiting(NamedTuple):
+class SegmentStats(NamedTuple):
     """What of a segment is not sent yet: `target` is None where its beginning is broken."""
 
     target: bytes | None
@@ -218,7 +218,7 @@ class Waiting(NamedTuple):
     """Whether there is a record after each, up to the end."""
 
 
-def look_into(path: Path) -> Waiting:
+def inspect_segment(path: Path) -> SegmentStats:
     """Count what waits in a segment without its lock; raises `OSError` when it is gone.
 
     Reads no frame, so a damaged one is not noticed before it is sent.
@@ -230,7 +230,7 @@ def look_into(path: Path) -> Waiting:
         size = os.fstat(descriptor).st_size
         header = os.pread(descriptor, _HEADER.size, 0)
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-            return Waiting(None, 0, size, in_use, is_whole=False)
+            return SegmentStats(None, 0, size, in_use, is_whole=False)
         _, target, sent_to = _HEADER.unpack(header)
         at, events = sent_to, 0
         while at + _OVERHEAD <= size:
@@ -240,7 +240,7 @@ def look_into(path: Path) -> Waiting:
                 break
             events += _ABOUT.unpack_from(record, _RECORD.size)[0]
             at += _OVERHEAD + length
-        return Waiting(target, events, size - sent_to, in_use, is_whole=at == size)
+        return SegmentStats(target, events, size - sent_to, in_use, is_whole=at == size)
     finally:
         os.close(descriptor)
 
@@ -253,7 +253,7 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-def _read_record(content: bytes, at: int) -> Parcel | None:
+def _read_record(content: bytes, at: int) -> PendingFrame | None:
     """The parcel that is recorded there; `None`: that is no whole record."""
     if len(content) - at < _OVERHEAD:
         return None
@@ -263,7 +263,7 @@ def _read_record(content: bytes, at: int) -> Parcel | None:
     if mark != _MARK or end > len(content) or zlib.crc32(content[begin:end]) != check:
         return None
     count, shard, shards = _ABOUT.unpack_from(content, begin)
-    parcel = Parcel(shard, shards, b"", count, 0, own=False)
+    parcel = PendingFrame(shard, shards, b"", count, 0, own=False)
     parcel.length, parcel.check = length, check
     return parcel
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from redis.connection import parse_url
 
-from .pending_frame import Parcel
+from .pending_frame import PendingFrame
 from .segment import SUFFIX, UNPUBLISHED, Segment, sync_folder
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
@@ -38,7 +38,7 @@ class Spool:
         self._current: Segment | None = None
         self._reported_at: float | None = None
 
-    def keep(self, parcel: Parcel) -> bool:
+    def keep(self, parcel: PendingFrame) -> bool:
         """Write a parcel to disk; it stays in memory when that is not possible."""
         try:
             self._segment_for(len(parcel.frame)).append(parcel)
@@ -50,7 +50,7 @@ class Spool:
             return False
         return True
 
-    def read(self, parcel: Parcel) -> bytes | None:
+    def read(self, parcel: PendingFrame) -> bytes | None:
         """The frame of a parcel; `None`, with a message, when it cannot be read any more."""
         assert parcel.segment is not None
         try:
@@ -80,7 +80,7 @@ class Spool:
             return False
         return True
 
-    def adopt(self) -> list[Parcel]:
+    def adopt(self) -> list[PendingFrame]:
         """The parcels of the oldest segment whose owner is dead, if there is one."""
         for path in self._list():
             if any(segment.path == path for segment in self._segments):

@@ -30,7 +30,7 @@ PAGE_RUNS: Final = 500
 _NO_KEY: Final = bytes(16)
 
 
-class Filling:
+class ArchiveExporter:
     """Writes steps of one database into one archive; raises `ArchiveUnusable`."""
 
     def __init__(self, connection: psycopg.Connection, archive: Archive, shards: int) -> None:

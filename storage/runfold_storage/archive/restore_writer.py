@@ -14,11 +14,11 @@ from runfold_storage.ledger.foreign_ledger import RestoredEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.projections.batch_writer import write_images
 from runfold_storage.projections.row_store import NOTHING_STORED, read_rows
-from runfold_storage.records.rollup import Figures, StatsKey
+from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
-from runfold_storage.rollups.deltas import Differences, add_node, add_whole, scope_of
+from runfold_storage.rollups.deltas import RollupDeltas, add_node, add_whole, scope_of
 from runfold_storage.rollups.recompute import replace_rollups
-from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 
 
 def has_aged(connection: psycopg.Connection) -> bool:
@@ -49,7 +49,7 @@ def restore_tombstones(
     """Runs, (key, time), that were deleted and stay so."""
     keys = [UUID(bytes=key) for key, _ in deleted]
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return
         connection.execute(
             """
@@ -61,7 +61,7 @@ def restore_tombstones(
             (shard, keys, [to_datetime(at) for _, at in deleted]),
         )
         if keys:
-            change_behind(connection, shard, keys)
+            bump_generation(connection, shard, keys)
 
 
 def restore_events(
@@ -71,7 +71,7 @@ def restore_events(
     keys = [UUID(bytes=key) for key in sorted({event.run for event in events})]
     ensure_weeks(connection, set(map(week_of, keys)))
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return 0
         inserted = connection.execute(
             """
@@ -98,14 +98,14 @@ def restore_events(
             """,
             (shard, keys),
         )
-        change_behind(connection, shard, keys)
+        bump_generation(connection, shard, keys)
     return inserted
 
 
 def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunRow]) -> int:
     """Rows that are not there, of runs whose events are lost; returns how many."""
     with connection.transaction():
-        position = hold_shard(connection, shard)
+        position = lock_shard(connection, shard)
         if position is None:
             return 0
         keys = [row.run for row in rows]
@@ -114,7 +114,7 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
         new = [row for row in rows if row.run not in known]
         if not new:
             return 0
-        stats: Differences = {}
+        stats: RollupDeltas = {}
         for row in new:
             add_whole(stats, row, (), 1)
         numbered = [(row, number) for number, row in enumerate(new, position.feed_seq + 1)]
@@ -124,7 +124,7 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
             "UPDATE runs SET aged_at = now() WHERE shard = %s AND run = ANY(%s::uuid[])",
             (shard, restored),
         )
-        change_behind(connection, shard, restored)
+        bump_generation(connection, shard, restored)
     return len(new)
 
 
@@ -140,7 +140,7 @@ def _in_ledger(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[NodeRow]) -> None:
     """The same for attempts at nodes of such runs."""
     with connection.transaction():
-        position = hold_shard(connection, shard)
+        position = lock_shard(connection, shard)
         if position is None:
             return
         keys = sorted({row.run for row in rows})
@@ -154,7 +154,7 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
         wanted = {run.bytes for (run,) in aged}
         stored = read_rows(connection, shard, sorted(wanted))
         new: list[NodeRow] = []
-        stats: Differences = {}
+        stats: RollupDeltas = {}
         for row in rows:
             of = stored.get(row.run, NOTHING_STORED)
             if row.run in wanted and of.row is not None and (row.node, row.attempt) not in of.nodes:
@@ -165,15 +165,15 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
             numbered = [(row, n) for n, row in enumerate(changed, position.feed_seq + 1) if row]
             batch = Batch(advances=[], changed_runs=numbered, changed_nodes=new, stats=stats)
             write_images(connection, batch)
-            change_behind(connection, shard, [UUID(bytes=row.run) for row, _ in numbered])
+            bump_generation(connection, shard, [UUID(bytes=row.run) for row, _ in numbered])
 
 
 def restore_rollups(
-    connection: psycopg.Connection, shard: int, rollups: dict[StatsKey, Figures]
+    connection: psycopg.Connection, shard: int, rollups: dict[RollupKey, RollupValues]
 ) -> int:
     """Figures of runs that are lost: where they count more than is there. Returns how many."""
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return 0
         keys = list(rollups)
         counts: dict[Any, int] = {

@@ -24,7 +24,7 @@ _FORM: Final = 1
 """Of the message; whoever does not know it reads `changes`."""
 
 
-class AnnouncedRun(Struct, array_like=True, frozen=True):
+class NotifiedRun(Struct, array_like=True, frozen=True):
     """A row as it was committed; `is_new`: it was not there before."""
 
     feed_seq: int
@@ -32,7 +32,7 @@ class AnnouncedRun(Struct, array_like=True, frozen=True):
     row: RunRow
 
 
-class Announcement(Struct, array_like=True, frozen=True):
+class NotificationMessage(Struct, array_like=True, frozen=True):
     """By shard the last number of its changes, and what they were, unless they are too many.
 
     `runs` are in the order of their numbers within each shard.
@@ -40,9 +40,9 @@ class Announcement(Struct, array_like=True, frozen=True):
 
     form: int
     reached: dict[int, int]
-    runs: list[AnnouncedRun] | None
+    runs: list[NotifiedRun] | None
 
-    def behind(self, cursor: Cursor) -> "Heard | None":
+    def behind(self, cursor: Cursor) -> "Notification | None":
         """What it adds for a reader who is there; None where it does not follow on from that."""
         if self.runs is None:
             return None
@@ -60,30 +60,30 @@ class Announcement(Struct, array_like=True, frozen=True):
             rows[shard, row.run] = row
         if any(shard >= len(now) or now[shard] < last for shard, last in self.reached.items()):
             return None
-        return Heard(Changes(tuple(now), changed), rows)
+        return Notification(Changes(tuple(now), changed), rows)
 
 
-class Heard(Struct, frozen=True):
+class Notification(Struct, frozen=True):
     """Changes that need not be read, and the rows of their runs."""
 
     changes: Changes
     rows: dict[Key, RunRow]
 
 
-def announce(batch: Batch, *, with_runs: bool) -> bytes:
+def encode_notification(batch: Batch, *, with_runs: bool) -> bytes:
     """The message for a batch that is committed."""
     reached = {step.shard: step.feed_seq for step in batch.advances}
     if with_runs and len(batch.new_runs) + len(batch.changed_runs) <= MOST_RUNS:
-        runs = [AnnouncedRun(feed_seq, True, row) for row, feed_seq in batch.new_runs]
-        runs += [AnnouncedRun(feed_seq, False, row) for row, feed_seq in batch.changed_runs]
+        runs = [NotifiedRun(feed_seq, True, row) for row, feed_seq in batch.new_runs]
+        runs += [NotifiedRun(feed_seq, False, row) for row, feed_seq in batch.changed_runs]
         runs.sort(key=attrgetter("feed_seq"))
-        message = msgspec.msgpack.encode(Announcement(_FORM, reached, runs))
+        message = msgspec.msgpack.encode(NotificationMessage(_FORM, reached, runs))
         if len(message) <= MOST_BYTES:
             return message
-    return msgspec.msgpack.encode(Announcement(_FORM, reached, None))
+    return msgspec.msgpack.encode(NotificationMessage(_FORM, reached, None))
 
 
-def understand(message: bytes) -> Announcement | None:
+def decode_notification(message: bytes) -> NotificationMessage | None:
     """None for what another version of this has sent."""
     try:
         announcement = _DECODER.decode(message)
@@ -92,4 +92,4 @@ def understand(message: bytes) -> Announcement | None:
     return announcement if announcement.form == _FORM else None
 
 
-_DECODER: Final = msgspec.msgpack.Decoder(Announcement)
+_DECODER: Final = msgspec.msgpack.Decoder(NotificationMessage)

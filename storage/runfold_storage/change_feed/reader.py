@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 from runfold_storage.checkpoints.change_log import entries_of
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS, runs_at
-from runfold_storage.postgres.statements import Statement, keep, row_of
+from runfold_storage.postgres.statements import Statement, compile_statement, row_of
 from runfold_storage.tables import positions
 
 MAX_BEHIND: Final = 20_000
@@ -55,7 +55,7 @@ class Changes(NamedTuple):
     changed: list[Change]
 
 
-class Interests:
+class FilterSet:
     """Some filters, and which runs are of which: asked of PostgreSQL, as lists are, so that the two
     cannot disagree."""
 
@@ -68,7 +68,7 @@ class Interests:
         ]
         own = cast(array(matches), ARRAY(SmallInteger))
         columns = (*SUMMARY_COLUMNS, func.array_remove(own, null()).label("own"))
-        self._rows = keep(select(*columns).select_from(runs_at()))
+        self._rows = compile_statement(select(*columns).select_from(runs_at()))
 
     def read(self, connection: Connection, changed: Sequence[Change]) -> list[Any]:
         """The rows of these runs, as far as they are there.

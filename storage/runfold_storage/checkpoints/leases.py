@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 
-class Holding(NamedTuple):
+class LeaseState(NamedTuple):
     """The shards that a worker holds now, and how many of them it should."""
 
     shards: list[int]
@@ -27,9 +27,9 @@ class Holding(NamedTuple):
         return self.shards[self.share :]
 
 
-def hold(
+def renew_leases(
     connection: psycopg.Connection, owner: str, *, ttl_s: float, grace_s: float = 0.0
-) -> Holding:
+) -> LeaseState:
     """Stay known, renew the leases of this worker, and take free ones up to its share.
 
     Another worker's lease is free when it ran out more than `grace_s` ago.
@@ -46,7 +46,7 @@ def hold(
             "room": share - len(held),
         }
         held += connection.execute(_TAKE, wanted).fetchall()
-    return Holding(sorted(shard for (shard,) in held), share, next_expiry_s)
+    return LeaseState(sorted(shard for (shard,) in held), share, next_expiry_s)
 
 
 def give_up(connection: psycopg.Connection, owner: str, shards: Iterable[int]) -> None:

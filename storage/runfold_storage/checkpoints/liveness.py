@@ -32,7 +32,9 @@ class SilentRun(NamedTuple):
     limit_s: float
 
 
-def take_pulse(connection: psycopg.Connection, shards: Iterable[int], limits: Limits) -> None:
+def save_liveness_mark(
+    connection: psycopg.Connection, shards: Iterable[int], limits: Limits
+) -> None:
     """Everything that the streams of these shards had a moment ago is folded."""
     tick_s = limits.tick_s
     assert tick_s is not None

@@ -14,7 +14,7 @@ from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger.partitions import OWN_IDS
 from runfold_storage.postgres.binary_format import int2_array, int8_array, text_array
 from runfold_storage.postgres.bulk_write import Binary
-from runfold_storage.records.rows import Advance
+from runfold_storage.records.rows import PositionUpdate
 
 from .change_log import BEHIND, entries_of
 
@@ -95,7 +95,7 @@ def newest_runs(connection: psycopg.Connection, shards: Iterable[int]) -> dict[i
     return {shard: run.bytes for shard, run in rows}
 
 
-def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance]) -> None:
+def advance_positions(connection: psycopg.Connection, advances: Sequence[PositionUpdate]) -> None:
     """Move each shard on, or raise `PositionMoved`; row locks are held until the commit.
 
     They are taken in the order of the shards, so that two workers cannot deadlock.
@@ -104,14 +104,14 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Advance
     reached = {shard for (shard,) in moved}
     for step in advances:
         if step.shard not in reached:
-            raise PositionMoved(step.shard, step.believed)
+            raise PositionMoved(step.shard, step.expected)
 
 
-def steps_of(advances: Sequence[Advance]) -> list[bytes]:
+def steps_of(advances: Sequence[PositionUpdate]) -> list[bytes]:
     """The parameters of `ADVANCE`, in binary form."""
     return [
         int2_array([step.shard for step in advances]),
-        text_array([step.believed for step in advances]),
+        text_array([step.expected for step in advances]),
         int8_array([step.generation for step in advances]),
         text_array([step.position for step in advances]),
         int8_array([step.consumed for step in advances]),

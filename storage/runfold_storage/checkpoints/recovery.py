@@ -17,7 +17,7 @@ from .positions import Position
 from .streams import Stream
 
 
-def note_sightings(connection: psycopg.Connection, streams: Mapping[int, Stream]) -> None:
+def save_stream_checkpoints(connection: psycopg.Connection, streams: Mapping[int, Stream]) -> None:
     """Remember how many frames these streams had been given."""
     connection.execute(
         """
@@ -29,14 +29,14 @@ def note_sightings(connection: psycopg.Connection, streams: Mapping[int, Stream]
     )
 
 
-def last_sighting(connection: psycopg.Connection, shard: int) -> int | None:
+def last_stream_checkpoint(connection: psycopg.Connection, shard: int) -> int | None:
     """How many frames the stream had been given when last looked at; None: never, or not since it
     was replaced."""
     row = connection.execute("SELECT added FROM sightings WHERE shard = %s", (shard,)).fetchone()
     return None if row is None else int(row[0])
 
 
-def skip_lost(
+def skip_lost_frames(
     connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
 ) -> bool:
     """Account for frames that left the stream unread; False: someone else was there first.
@@ -53,7 +53,7 @@ def skip_lost(
         return True
 
 
-def start_over(
+def reset_position(
     connection: psycopg.Connection,
     shard: int,
     believed: Position,
@@ -75,7 +75,9 @@ def start_over(
         return True
 
 
-def go_on(connection: psycopg.Connection, shard: int, believed: Position, stream: Stream) -> None:
+def accept_stream(
+    connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
+) -> None:
     """The stream was restored from a copy that is newer than the position: only count it."""
     with connection.transaction():
         if _move(connection, shard, believed, believed.position, believed.consumed):
@@ -98,7 +100,7 @@ def _move(
 def _count_replaced(connection: psycopg.Connection, shard: int, accounted: int) -> None:
     """Of the frames that were seen so many are folded, or still there: the others are lost."""
     raise_incident(connection, "stream_replaced", shard=shard)
-    lost = (last_sighting(connection, shard) or 0) - accounted
+    lost = (last_stream_checkpoint(connection, shard) or 0) - accounted
     if lost > 0:
         raise_incident(connection, "frames_lost", lost, shard=shard)
     connection.execute("DELETE FROM sightings WHERE shard = %s", (shard,))

@@ -73,7 +73,7 @@ def read_streams(client: redis.Redis, shards: Iterable[int]) -> tuple[dict[int, 
     return streams, seconds + microseconds / 1e6
 
 
-def look(
+def read_lags(
     client: redis.Redis, load: Callable[[], Mapping[int, Position]], shards: int = 0
 ) -> tuple[dict[int, Stream], dict[int, Lag]]:
     """The streams and the lag of all shards that `load` has checkpoints of, and of the first

@@ -43,7 +43,7 @@ def portions(weighed: Iterable[tuple[Item, int]], most: Callable[[], int]) -> It
         yield portion
 
 
-class Pace:
+class ShardThrottle:
     """The pace of one piece of work; rests are cut short once `stop` is set."""
 
     def __init__(self, connection: psycopg.Connection, stop: threading.Event) -> None:

@@ -32,7 +32,7 @@ def pattern_of(text: str) -> str:
     return f"%{text}%"
 
 
-def telling_part(text: str) -> str:
+def selective_part(text: str) -> str:
     """A part that says as much, with fewer trigrams to look up.
 
     Ids of the same month begin alike: the end of a UUID alone tells which one it is.

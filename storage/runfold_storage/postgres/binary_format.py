@@ -44,7 +44,7 @@ COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 
 
-class Form:
+class WireFormat:
     """How a field begins; `int8` and the like stand before a value of that type.
 
     Texts that come again and again (names, statuses) are encoded once.
@@ -183,7 +183,7 @@ def _sized(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-COPIED: Final = Form(typed=False)
+COPIED: Final = WireFormat(typed=False)
 """Rows that go by COPY."""
-RECORDS: Final = Form(typed=True)
+RECORDS: Final = WireFormat(typed=True)
 """Rows that are elements of an array."""

@@ -110,7 +110,7 @@ def explain(error: BaseException) -> StorageError | None:
     return None
 
 
-class Snapshots:
+class ReadTransactions:
     """Of one database, over a few connections that are opened when they are needed.
 
     A call raises, also for what happens within it, `DatabaseUnreachable`, `SchemaOutdated` when

@@ -35,7 +35,7 @@ class Statement(NamedTuple):
             return list(map(self.row, cursor.fetchall()))
 
 
-def keep(statement: Select[Any] | CompoundSelect[Any]) -> Statement:
+def compile_statement(statement: Select[Any] | CompoundSelect[Any]) -> Statement:
     """As the driver takes it: parameters with a value keep it, the others are given each time."""
     made: Any = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     processors = made._bind_processors
@@ -57,7 +57,7 @@ def row_of(*names: str) -> Any:
 
 def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
     """Run a query on a connection of psycopg's, in whatever transaction it is in."""
-    return query(connection, keep(statement))
+    return query(connection, compile_statement(statement))
 
 
 def query(

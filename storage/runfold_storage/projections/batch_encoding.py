@@ -20,8 +20,8 @@ from runfold_storage.records.encoding import (
     encode_runs,
     encode_stats,
 )
-from runfold_storage.records.rows import Advance, Batch, DeadLetter
-from runfold_storage.rollups.min_max import TakenBack, taken_back
+from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
+from runfold_storage.rollups.min_max import MinMaxRecheck, taken_back
 
 RUNS: Final = Upsert(
     "runs",
@@ -46,7 +46,7 @@ AT_ONCE_BYTES: Final = 4 * 1024 * 1024
 class Prepared:
     """What is new as COPY takes it, what may be there as records; all as records, if at once."""
 
-    advances: Sequence[Advance]
+    advances: Sequence[PositionUpdate]
     events: Sequence[bytes]
     event_records: Rows | None
     """Instead of `events`, where the batch goes at once."""
@@ -55,7 +55,7 @@ class Prepared:
     new_nodes: bytes
     changed_nodes: Rows
     stats: Rows
-    taken_back: Sequence[TakenBack]
+    taken_back: Sequence[MinMaxRecheck]
     """Rollups whose extremes may have to be looked up."""
     stats_shards: Sequence[int]
     stats_wait: bool

@@ -13,12 +13,12 @@ import psycopg
 from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.change_log import write_changes
 from runfold_storage.checkpoints.positions import advance_positions
-from runfold_storage.errors import LedgerKnowsMore, PositionMoved
+from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.postgres.bulk_write import copy_encoded
 from runfold_storage.records.encoding import EVENT_FIELDS, NODE_FIELDS, RUN_FIELDS
 from runfold_storage.records.rows import Batch, DeadLetter
 from runfold_storage.rollups.min_max import find_extremes
-from runfold_storage.rollups.pending_deltas import append_differences, merge_shards
+from runfold_storage.rollups.pending_deltas import append_deltas, merge_shards
 from runfold_storage.rollups.store import STATS
 
 from .batch_encoding import NODES, RUNS, Prepared, is_at_once, prepare
@@ -36,7 +36,7 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
     """Write a batch in the transaction that is open; the caller commits. After `prepare_writing`.
 
     One that goes at once needs none, and is committed then. Raises `PositionMoved` when another
-    worker was there first, `LedgerKnowsMore` when what the batch takes for new is there already,
+    worker was there first, `DuplicateInLedger` when what the batch takes for new is there already,
     and `DATA_ERRORS`; roll back after any.
     """
     try:
@@ -46,10 +46,10 @@ def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
             _write_by_steps(connection, batch)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.table_name != "changes":
-            raise LedgerKnowsMore(str(error)) from error
+            raise DuplicateInLedger(str(error)) from error
         # Numbers of changes that are given out: no event is to blame, the worker has to look again.
         step = batch.advances[0]
-        raise PositionMoved(step.shard, step.believed) from error
+        raise PositionMoved(step.shard, step.expected) from error
 
 
 def write_images(connection: psycopg.Connection, batch: Batch) -> None:
@@ -84,7 +84,7 @@ def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
             if rows.n:
                 upsert.insert(connection, rows)
         if batch.stats_wait:
-            append_differences(connection, batch.stats)
+            append_deltas(connection, batch.stats)
         elif batch.stats.n:
             STATS.insert(connection, batch.stats)
         if batch.told:
@@ -96,7 +96,7 @@ def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
 
 def prepare_session(connection: psycopg.Connection) -> None:
     """Make what `write_images` needs to have on a connection."""
-    let_go_when_frozen(connection)
+    set_session_timeouts(connection)
     for upsert in (RUNS, NODES, STATS):
         upsert.prepare(connection)
 
@@ -107,7 +107,7 @@ def prepare_writing(connection: psycopg.Connection) -> None:
     prepare_at_once(connection)
 
 
-def let_go_when_frozen(connection: psycopg.Connection) -> None:
+def set_session_timeouts(connection: psycopg.Connection) -> None:
     """Have the server end this session within a quarter of a minute when nobody answers.
 
     A worker that is frozen, or whose machine is gone, must not hold its row locks for ever.

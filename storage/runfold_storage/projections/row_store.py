@@ -14,28 +14,28 @@ Attempt = tuple[str, int]
 """(node, attempt): what the rows of one run's nodes differ in."""
 
 
-class StoredRun(NamedTuple):
+class RunRows(NamedTuple):
     """What the tables have of one run."""
 
     row: RunRow | None
     nodes: dict[Attempt, NodeRow]
 
 
-NOTHING_STORED: Final = StoredRun(None, {})
+NOTHING_STORED: Final = RunRows(None, {})
 
 
 def read_rows(
     connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
-) -> dict[bytes, StoredRun]:
+) -> dict[bytes, RunRows]:
     """The rows of these runs of a shard; runs of which there are none are left out."""
-    found: dict[bytes, StoredRun] = {}
+    found: dict[bytes, RunRows] = {}
     wanted = (shard, [UUID(bytes=key) for key in keys])
     for shard_, run, *rest in connection.execute(_RUNS, wanted):
         row = RunRow(shard_, run.bytes, *rest)
-        found[row.run] = StoredRun(row, {})
+        found[row.run] = RunRows(row, {})
     for shard_, run, *rest in connection.execute(_NODES, wanted):
         node = NodeRow(shard_, run.bytes, *rest)
-        found.setdefault(node.run, StoredRun(None, {})).nodes[node.node, node.attempt] = node
+        found.setdefault(node.run, RunRows(None, {})).nodes[node.node, node.attempt] = node
     return found
 
 

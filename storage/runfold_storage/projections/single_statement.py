@@ -73,7 +73,7 @@ def write_at_once(connection: psycopg.Connection, batch: Prepared) -> None:
             raise
         believed = {str(step.shard): step for step in batch.advances}
         step = believed[error.diag.message_detail or ""]
-        raise PositionMoved(step.shard, step.believed) from error
+        raise PositionMoved(step.shard, step.expected) from error
 
 
 def _run(connection: psycopg.Connection, given: Sequence[bytes]) -> None:

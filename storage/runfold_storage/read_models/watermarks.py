@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import BadParameter
-from runfold_storage.postgres.statements import keep
+from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.tables import positions
 
 from .summaries import Watermark
@@ -23,7 +23,7 @@ POSITIONS: Final = select(
 ).order_by(positions.c.shard)
 
 
-_POSITIONS: Final = keep(POSITIONS)
+_POSITIONS: Final = compile_statement(POSITIONS)
 
 
 def read_watermark(connection: Connection) -> Watermark:

@@ -11,10 +11,16 @@ from typing import Final
 import psycopg
 
 from runfold.protocol.codec import TYPES
-from runfold_storage.postgres.binary_format import COPY_END, COPY_HEAD, EPOCH_2000_US, RECORDS, Form
+from runfold_storage.postgres.binary_format import (
+    COPY_END,
+    COPY_HEAD,
+    EPOCH_2000_US,
+    RECORDS,
+    WireFormat,
+)
 
 from .histogram import bin_of
-from .rollup import StatsDifference, StatsKey
+from .rollup import RollupDelta, RollupKey
 from .rows import LedgerRow, NodeRow, RunRow
 
 EVENT_FIELDS: Final = ("type", "shard", "run", "id", "at", "body")
@@ -86,7 +92,7 @@ def encode_event_records(events: Iterable[LedgerRow]) -> bytes:
     return RECORDS.rows(encoded, len(EVENT_FIELDS))
 
 
-def encode_nodes(rows: Iterable[NodeRow], form: Form) -> bytes:
+def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
     """Rows of `nodes`; `psycopg.DataError` for a number that its column cannot hold."""
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h{p}q{p}q{p}q").pack
@@ -125,7 +131,7 @@ def encode_nodes(rows: Iterable[NodeRow], form: Form) -> bytes:
     return form.rows(encoded, len(NODE_FIELDS))
 
 
-def encode_runs(rows: Iterable[tuple[RunRow, int]], form: Form) -> bytes:
+def encode_runs(rows: Iterable[tuple[RunRow, int]], form: WireFormat) -> bytes:
     """Rows of `runs`, each with its `feed_seq`; `psycopg.DataError` as with nodes."""
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h" + f"{p}q" * 6 + f"{p}i" * 7).pack
@@ -164,7 +170,7 @@ def encode_runs(rows: Iterable[tuple[RunRow, int]], form: Form) -> bytes:
     return form.rows(encoded, len(RUN_FIELDS))
 
 
-def encode_stats(stats: Mapping[StatsKey, StatsDifference]) -> bytes:
+def encode_stats(stats: Mapping[RollupKey, RollupDelta]) -> bytes:
     """Rows of `stats`, as differences, for an array of records."""
     try:
         encoded = [_key(*key) + _figures(difference) for key, difference in stats.items()]
@@ -180,7 +186,7 @@ def _key(workflow: str, project: str, node: str, hour_us: int, status: str, shar
     return texts(workflow, project, node) + time(hour_us) + texts(status) + shard_field
 
 
-def _figures(difference: StatsDifference) -> bytes:
+def _figures(difference: RollupDelta) -> bytes:
     tokens_in, tokens_out = difference.input_tokens, difference.output_tokens
     cost, durations, numeric = difference.cost_nano_usd, difference.durations, RECORDS.numeric
     amounts = _NO_AMOUNTS

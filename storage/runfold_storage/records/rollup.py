@@ -9,7 +9,7 @@ from .histogram import bin_of
 
 
 @dataclass(slots=True)
-class Figures:
+class RollupValues:
     """What a rollup row holds beside its key; `bins` counts durations by bin of the histogram."""
 
     n: int = 0
@@ -33,10 +33,10 @@ class Figures:
         self.bins[index] = self.bins.get(index, 0) + count
 
 
-NO_FIGURES: Final = Figures()
+NO_VALUES: Final = RollupValues()
 
 
-class StatsKey(NamedTuple):
+class RollupKey(NamedTuple):
     """One rollup row; `node` is '' for the runs themselves, `hour_us` the start of the hour."""
 
     workflow: str
@@ -47,12 +47,12 @@ class StatsKey(NamedTuple):
     shard: int
 
 
-class StatsDifference(Struct, gc=False):
+class RollupDelta(Struct, gc=False):
     """What to add to one rollup row: new minus old.
 
     `durations` counts, for each duration in microseconds, how often it came minus how often it
     was taken back; sums and histogram follow from it. A minimum cannot be subtracted from, so
-    where one was taken back (`takes_back`) the row's extremes have to be looked up again.
+    where one was taken back (`has_removals`) the row's extremes have to be looked up again.
     """
 
     n: int = 0
@@ -62,7 +62,7 @@ class StatsDifference(Struct, gc=False):
     durations: dict[int, int] = {}
 
     @property
-    def takes_back(self) -> bool:
+    def has_removals(self) -> bool:
         return any(count < 0 for count in self.durations.values())
 
     @property

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from runfold.protocol.codec import to_datetime
 
-from .rollup import StatsDifference, StatsKey
+from .rollup import RollupDelta, RollupKey
 
 LedgerRow = tuple[bytes, int, int, int, int, bytes]
 """One event as the ledger keeps it: run (the key's 16 bytes), id, at_us, kind (the place of its
@@ -114,11 +114,11 @@ class DeadLetter(NamedTuple):
     raw: bytes
 
 
-class Advance(NamedTuple):
+class PositionUpdate(NamedTuple):
     """One shard's step: from the position that the worker believes in to the last frame read."""
 
     shard: int
-    believed: str
+    expected: str
     generation: int
     position: str
     consumed: int
@@ -130,14 +130,14 @@ class Advance(NamedTuple):
 class Batch:
     """Everything that one transaction writes; `number` counts the batches of one worker."""
 
-    advances: list[Advance]
+    advances: list[PositionUpdate]
     events: list[LedgerRow] = field(default_factory=list)
     new_runs: list[tuple[RunRow, int]] = field(default_factory=list)
     """Each with its `feed_seq`; runs and nodes are apart by whether the tables have the row."""
     changed_runs: list[tuple[RunRow, int]] = field(default_factory=list)
     new_nodes: list[NodeRow] = field(default_factory=list)
     changed_nodes: list[NodeRow] = field(default_factory=list)
-    stats: dict[StatsKey, StatsDifference] = field(default_factory=dict)
+    stats: dict[RollupKey, RollupDelta] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     number: int = 0
     new_events: dict[int, int] = field(default_factory=dict)

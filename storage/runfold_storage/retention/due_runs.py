@@ -19,7 +19,7 @@ from .policies import END, POLICIES, Policy, due, read_policies
 PAYLOADS, RUNS = "payload_days", "run_days"
 
 
-class Turn(Struct, frozen=True):
+class PolicyScan(Struct, frozen=True):
     """What of which project is looked at; without a project all those without a policy."""
 
     what: str
@@ -27,7 +27,7 @@ class Turn(Struct, frozen=True):
     days: int
 
 
-Place = tuple[datetime, UUID]
+ListKey = tuple[datetime, UUID]
 
 
 class DueRun(NamedTuple):
@@ -38,11 +38,11 @@ class DueRun(NamedTuple):
     created_at: datetime
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ListKey:
         return self.created_at, self.run
 
 
-def turns(connection: psycopg.Connection, now: datetime) -> list[Turn]:
+def turns(connection: psycopg.Connection, now: datetime) -> list[PolicyScan]:
     """All there is to look at by policies that hold: payloads first, for what loses its row has
     lost its events."""
     rows = connection.execute(
@@ -55,11 +55,15 @@ def turns(connection: psycopg.Connection, now: datetime) -> list[Turn]:
         """,
         (now,),
     )
-    return [Turn(what, project, days) for what, project, days in rows if days is not None]
+    return [PolicyScan(what, project, days) for what, project, days in rows if days is not None]
 
 
 def read_due(
-    connection: psycopg.Connection, turn: Turn, now: datetime, after: Place | None, limit: int
+    connection: psycopg.Connection,
+    turn: PolicyScan,
+    now: datetime,
+    after: ListKey | None,
+    limit: int,
 ) -> list[DueRun]:
     """The next runs that are due, by their first event; fewer than `limit`: these are the last."""
     beyond = "" if after is None else "AND (r.created_at, r.run) > (%(created_at)s, %(run)s)"
@@ -77,7 +81,7 @@ def read_due(
     return [DueRun(*row) for row in rows]
 
 
-class Due(Struct, frozen=True):
+class RetentionPlan(Struct, frozen=True):
     """What a run of retention would do."""
 
     partitions: list[str]
@@ -94,7 +98,7 @@ def count_due(
     now: datetime,
     partitions: list[str],
     policy: Policy | None = None,
-) -> Due:
+) -> RetentionPlan:
     """Counted, which reads all that is due; with a `policy`, by this one alone."""
     counts = {PAYLOADS: 0, RUNS: 0}
     for turn in turns(connection, now):
@@ -113,10 +117,10 @@ def count_due(
         {"now": now, "all": policy is None, "project": policy and policy.project},
     ).fetchone()
     assert rollups is not None
-    return Due(partitions, counts[PAYLOADS], counts[RUNS], *rollups)
+    return RetentionPlan(partitions, counts[PAYLOADS], counts[RUNS], *rollups)
 
 
-def _due(turn: Turn) -> str:
+def _due(turn: PolicyScan) -> str:
     whose = "r.project = %(project)s" if turn.project is not None else _OF_OTHERS
     left = f"AND {_LEFT}" if turn.what == PAYLOADS else ""
     return f"""
@@ -126,7 +130,9 @@ def _due(turn: Turn) -> str:
     """
 
 
-def _parameters(connection: psycopg.Connection, turn: Turn, now: datetime) -> dict[str, object]:
+def _parameters(
+    connection: psycopg.Connection, turn: PolicyScan, now: datetime
+) -> dict[str, object]:
     return {
         "project": turn.project,
         "own": [each.project for each in read_policies(connection) if each.project is not None],

@@ -105,7 +105,7 @@ def detached_weeks(connection: psycopg.Connection) -> list[date]:
     return sorted({week for week in weeks if week is not None})
 
 
-def put_back(
+def reattach_rows(
     connection: psycopg.Connection, shards: Sequence[int], week: date
 ) -> list[tuple[int, UUID]]:
     """Into the ledger with runs that were first heard of between the look and the detaching."""

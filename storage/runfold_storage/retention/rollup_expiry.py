@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
-from runfold_storage.rollups.shard_lock import hold_shard
+from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_storage.rollups.store import rebuild_days
 
 from .policies import POLICIES, due
@@ -47,7 +47,7 @@ def remove_rollups(
 ) -> int:
     """Take these away, unless they have changed; returns how many went."""
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return 0
         deleted = connection.execute(
             """

@@ -24,16 +24,16 @@ from runfold.crash_points import crash_point
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import shard_of
 from runfold_storage.checkpoints.positions import count_shards
-from runfold_storage.checkpoints.throttle import Pace, portions
+from runfold_storage.checkpoints.throttle import ShardThrottle, portions
 from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.jobs import Interrupted
+from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import may_be_run
-from runfold_storage.postgres.statements import execute, keep, query
+from runfold_storage.postgres.statements import compile_statement, execute, query
 from runfold_storage.projections.batch_writer import write_images
 from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
-from runfold_storage.rollups.deltas import Differences, add_whole
-from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_storage.rollups.deltas import RollupDeltas, add_whole
+from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 from runfold_storage.rollups.store import drop_empty
 from runfold_storage.tables import runs
 
@@ -42,7 +42,7 @@ PAGE_RUNS: Final = 10_000
 PURGED_EVENTS: Final = 2_000
 """Events that one transaction deletes at most."""
 
-Place = tuple[datetime, UUID]
+ListKey = tuple[datetime, UUID]
 """Where a run stands in the list: its first event, then its key."""
 
 
@@ -73,7 +73,7 @@ def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) ->
     return int(row.n)
 
 
-def newest_place(connection: psycopg.Connection, deletion: Deletion) -> Place | None:
+def newest_key(connection: psycopg.Connection, deletion: Deletion) -> ListKey | None:
     """The first run in the list that is meant: what comes before it came after the question."""
     statement = select(runs.c.created_at, runs.c.run).where(*deletion.conditions())
     ordered = statement.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(1)
@@ -87,19 +87,19 @@ def delete_run(connection: psycopg.Connection, run: str) -> bool:
     if not shards:
         return False
     shard = shard_of(run, shards)
-    gone = _bury(connection, shard, [run_key(run)], ())
+    gone = _delete_with_tombstones(connection, shard, [run_key(run)], ())
     purge(connection, shard, gone)
     return bool(gone)
 
 
-def bury_archived(connection: psycopg.Connection, run: str) -> bool:
+def add_archived_tombstone(connection: psycopg.Connection, run: str) -> bool:
     """A tombstone for a run that only the archive has; False where there is no such shard."""
     shards = count_shards(connection)
     if not shards:
         return False
     with connection.transaction():
         shard = shard_of(run, shards)
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return False
         connection.execute(
             """
@@ -108,7 +108,7 @@ def bury_archived(connection: psycopg.Connection, run: str) -> bool:
             """,
             (shard, run_key(run)),
         )
-        change_behind(connection, shard, [run_key(run)], [run])
+        bump_generation(connection, shard, [run_key(run)], [run])
     return True
 
 
@@ -116,20 +116,20 @@ def delete_runs(
     connection: psycopg.Connection,
     deletion: Deletion,
     *,
-    up_to: Place | None = None,
-    after: Place | None = None,
-    told: Callable[[int, Place | None], None] = lambda _, __: None,
+    up_to: ListKey | None = None,
+    after: ListKey | None = None,
+    told: Callable[[int, ListKey | None], None] = lambda _, __: None,
     stop: threading.Event | None = None,
 ) -> int:
     """Delete the runs that are meant, from `up_to` (by default the newest) on, older and older.
 
     `told` is given after each page how many went, and where the next one begins: its `after`.
-    Raises `Interrupted` once `stop` is set, after the step at hand, and `told` where to go on.
+    Raises `JobInterrupted` once `stop` is set, after the step at hand, and `told` where to go on.
     After `batches.prepare_session`.
     """
     stop = stop or threading.Event()
-    pace = Pace(connection, stop)
-    first = up_to or newest_place(connection, deletion)
+    pace = ShardThrottle(connection, stop)
+    first = up_to or newest_key(connection, deletion)
     deleted = 0
     while first is not None:
         page = _read_page(connection, deletion, first, after)
@@ -137,14 +137,14 @@ def delete_runs(
         for shard, its_runs in _by_shard(page):
             for keys in pace.portions(its_runs):
                 with pace.holding():
-                    gone = _bury(connection, shard, keys, deletion.conditions())
+                    gone = _delete_with_tombstones(connection, shard, keys, deletion.conditions())
                 n += len(gone)
                 with pace.working():
                     purge(connection, shard, gone)
                 pace.rest()
                 if stop.is_set():
                     told(n, after)
-                    raise Interrupted
+                    raise JobInterrupted
         deleted += n
         if page:
             after = (page[-1].created_at, page[-1].run)
@@ -205,7 +205,7 @@ def purge_left(connection: psycopg.Connection, limit: int = 1000) -> int:
 
 
 def _read_page(
-    connection: psycopg.Connection, deletion: Deletion, first: Place, after: Place | None
+    connection: psycopg.Connection, deletion: Deletion, first: ListKey, after: ListKey | None
 ) -> list[Any]:
     key = tuple_(runs.c.created_at, runs.c.run)
     place: Any = tuple_(*(first if after is None else after))
@@ -221,14 +221,14 @@ def _read_page(
     return execute(connection, statement).fetchall()
 
 
-def _bury(
+def _delete_with_tombstones(
     connection: psycopg.Connection,
     shard: int,
     keys: Sequence[UUID],
     conditions: Sequence[ColumnElement[bool]],
 ) -> list[UUID]:
     """Take away rows and statistics of those that (still) are as meant, and leave tombstones."""
-    statement = keep(
+    statement = compile_statement(
         select(runs.c.run, runs.c.feed_seq).where(
             runs.c.shard == shard, runs.c.run == any_(bindparam("keys", required=True)), *conditions
         )
@@ -237,7 +237,7 @@ def _bury(
     seen = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
     stored = read_rows(connection, shard, [run.bytes for run in seen])
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return []
         meant = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
         if not meant:
@@ -246,7 +246,7 @@ def _bury(
         if changed:
             stored |= read_rows(connection, shard, changed)
         gone = [run.bytes for run in meant]
-        stats: Differences = {}
+        stats: RollupDeltas = {}
         for key in gone:
             add_whole(stats, stored[key].row, stored[key].nodes.values(), -1)
         connection.execute(
@@ -260,7 +260,7 @@ def _bury(
         deleted = delete_rows(connection, shard, gone)
         write_images(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
-        change_behind(connection, shard, *zip(*deleted, strict=True))
+        bump_generation(connection, shard, *zip(*deleted, strict=True))
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
     return list(meant)

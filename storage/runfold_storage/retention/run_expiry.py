@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 
 from runfold_storage.projections.row_store import delete_rows
-from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 from runfold_storage.search.index_writer import forget_payloads, hold_payloads
 
 from .policies import END, POLICIES, due
@@ -30,7 +30,7 @@ def mark(
         return []
     with connection.transaction():
         hold_payloads(connection, shard)
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return []
         rows = connection.execute(
             f"""
@@ -47,14 +47,14 @@ def mark(
         marked = [run for (run,) in rows]
         forget_payloads(connection, shard, marked)
         if marked:
-            change_behind(connection, shard, marked)
+            bump_generation(connection, shard, marked)
     return marked
 
 
 def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Their events have gone."""
     with connection.transaction():
-        if hold_shard(connection, shard) is not None:
+        if lock_shard(connection, shard) is not None:
             connection.execute(
                 """
                 UPDATE runs SET aged_at = now()
@@ -64,10 +64,10 @@ def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID
             )
 
 
-def bury_aged(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
+def add_expiry_tombstones(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Tombstones for runs whose rows are to go: no worker has them in memory from now on."""
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return
         connection.execute(
             """
@@ -86,13 +86,13 @@ def bury_aged(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) 
             """,
             (list(runs), shard),
         ).fetchall()
-        change_behind(connection, shard, *zip(*named, strict=True))
+        bump_generation(connection, shard, *zip(*named, strict=True))
 
 
 def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Rows go, figures stay; the hours are noted in which figures say more than rows."""
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return
         connection.execute(
             """

@@ -9,7 +9,7 @@ from typing import Final
 
 import psycopg
 
-from .shard_lock import hold_shard
+from .shard_lock import lock_shard
 from .store import DAY_US, rebuild_days
 
 Day = tuple[int, int]
@@ -33,7 +33,7 @@ def correct_day(connection: psycopg.Connection, day: Day) -> None:
     """Add it up again, in a transaction of its own."""
     shard, start_us = day
     with connection.transaction():
-        if hold_shard(connection, shard) is not None:
+        if lock_shard(connection, shard) is not None:
             rebuild_days(connection, shard, [start_us])
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final
 
-from runfold_storage.records.rollup import StatsDifference, StatsKey
+from runfold_storage.records.rollup import RollupDelta, RollupKey
 from runfold_storage.records.rows import NodeRow, RunRow
 
 HOUR_US: Final = 3_600_000_000
 
-Differences = dict[StatsKey, StatsDifference]
+RollupDeltas = dict[RollupKey, RollupDelta]
 
 
 Scope = tuple[str, str, int]
@@ -25,13 +25,13 @@ def scope_of(run: RunRow) -> Scope:
     return run.workflow, run.project, run.created_us - run.created_us % HOUR_US
 
 
-def add_run(differences: Differences, scope: Scope, run: RunRow, sign: int) -> None:
+def add_run(differences: RollupDeltas, scope: Scope, run: RunRow, sign: int) -> None:
     """Count a run once more (`sign` 1) or take it out again (-1)."""
     workflow, project, hour_us = scope
     _add(differences, (workflow, project, "", hour_us, run.status, run.shard), run, sign)
 
 
-def change_run(differences: Differences, scope: Scope, old: RunRow, new: RunRow) -> None:
+def change_run(differences: RollupDeltas, scope: Scope, old: RunRow, new: RunRow) -> None:
     """Count a run as it is now and no longer as it was, in the scope that it keeps."""
     if _figures(old) != _figures(new):  # most changes are of what is not counted
         add_run(differences, scope, old, -1)
@@ -43,21 +43,21 @@ _figures: Final = attrgetter(
 )
 
 
-def add_node(differences: Differences, scope: Scope, node: NodeRow, sign: int) -> None:
+def add_node(differences: RollupDeltas, scope: Scope, node: NodeRow, sign: int) -> None:
     """The same for an attempt at a node."""
     workflow, project, hour_us = scope
     _add(differences, (workflow, project, node.name, hour_us, node.status, node.shard), node, sign)
 
 
 def _add(
-    differences: Differences,
+    differences: RollupDeltas,
     key: tuple[str, str, str, int, str, int],
     row: RunRow | NodeRow,
     sign: int,
 ) -> None:
     difference = differences.get(key)  # type: ignore[call-overload]  # equal to a StatsKey
     if difference is None:
-        difference = differences[StatsKey._make(key)] = StatsDifference()
+        difference = differences[RollupKey._make(key)] = RollupDelta()
     difference.n += sign
     difference.input_tokens += sign * row.input_tokens
     difference.output_tokens += sign * row.output_tokens
@@ -68,7 +68,7 @@ def _add(
 
 
 def add_whole(
-    differences: Differences, run: RunRow | None, nodes: Iterable[NodeRow], sign: int
+    differences: RollupDeltas, run: RunRow | None, nodes: Iterable[NodeRow], sign: int
 ) -> None:
     """A run and all attempts at its nodes; without a run they count nowhere."""
     if run is not None:

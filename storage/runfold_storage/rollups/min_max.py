@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 from runfold.protocol.codec import to_datetime
-from runfold_storage.records.rollup import StatsDifference, StatsKey
+from runfold_storage.records.rollup import RollupDelta, RollupKey
 
 from .store import DAY_US
 
@@ -112,26 +112,26 @@ _EXTREMES_OF_DAYS: Final = (
 )
 
 
-class TakenBack(NamedTuple):
+class MinMaxRecheck(NamedTuple):
     """Durations that a rollup counts no more, from the least to the most."""
 
-    key: StatsKey
+    key: RollupKey
     least_us: int
     most_us: int
 
 
-def taken_back(stats: Mapping[StatsKey, StatsDifference]) -> list[TakenBack]:
+def taken_back(stats: Mapping[RollupKey, RollupDelta]) -> list[MinMaxRecheck]:
     """What these differences take back, in the order of their keys."""
     found = []
     for key, difference in stats.items():
         if difference.durations:
             gone = [duration for duration, count in difference.durations.items() if count < 0]
             if gone:
-                found.append(TakenBack(key, min(gone), max(gone)))
+                found.append(MinMaxRecheck(key, min(gone), max(gone)))
     return sorted(found)
 
 
-def find_extremes(connection: psycopg.Connection, gone: Sequence[TakenBack]) -> None:
+def find_extremes(connection: psycopg.Connection, gone: Sequence[MinMaxRecheck]) -> None:
     """Look minima and maxima up among the rows, where they may be what was taken back.
 
     Rare, so it may cost a scan of the runs of an hour.

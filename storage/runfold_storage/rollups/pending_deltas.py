@@ -22,7 +22,7 @@ from runfold_storage.postgres.bulk_write import Rows
 from .store import STATS
 
 
-def append_differences(connection: psycopg.Connection, differences: Rows) -> None:
+def append_deltas(connection: psycopg.Connection, differences: Rows) -> None:
     """In the transaction of their batch, which takes nothing back (`extremes`)."""
     connection.execute(APPEND, (STATS.array(connection, differences),))
 
@@ -32,7 +32,7 @@ def waiting_shards(connection: psycopg.Connection) -> list[int]:
     return [shard for (shard,) in connection.execute(_WAITING)]
 
 
-def merge_differences(connection: psycopg.Connection, shard: int) -> None:
+def merge_deltas(connection: psycopg.Connection, shard: int) -> None:
     """Merge what waits of a shard, unless someone is at it: a transaction of its own."""
     connection.execute(STATS.merging, ([shard],))
 

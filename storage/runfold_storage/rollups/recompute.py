@@ -14,12 +14,12 @@ import psycopg
 
 from runfold.protocol.codec import to_datetime
 from runfold_storage.records.encoding import STATS_FIELDS
-from runfold_storage.records.rollup import NO_FIGURES, Figures, StatsKey
+from runfold_storage.records.rollup import NO_VALUES, RollupKey, RollupValues
 
-from .deltas import HOUR_US, Differences
+from .deltas import HOUR_US, RollupDeltas
 from .store import rebuild_days
 
-Rollups = dict[StatsKey, Figures]
+Rollups = dict[RollupKey, RollupValues]
 
 
 class Span(NamedTuple):
@@ -61,10 +61,10 @@ def add_up(connection: psycopg.Connection, span: Span, without: Sequence[bytes] 
         cursor.itersize = 5000
         cursor.execute(_ADD_UP, parameters)
         for workflow, project, node, hour_us, status, shard, duration_us, n, *sums in cursor:
-            key = StatsKey(workflow, project, node, hour_us, status, shard)
+            key = RollupKey(workflow, project, node, hour_us, status, shard)
             figures = rollups.get(key)
             if figures is None:
-                figures = rollups[key] = Figures()
+                figures = rollups[key] = RollupValues()
             figures.n += n
             figures.input_tokens += int(sums[0])
             figures.output_tokens += int(sums[1])
@@ -74,10 +74,10 @@ def add_up(connection: psycopg.Connection, span: Span, without: Sequence[bytes] 
     return rollups
 
 
-def add_differences(rollups: Rollups, differences: Differences) -> None:
+def add_differences(rollups: Rollups, differences: RollupDeltas) -> None:
     """Count rows that were left out; nothing is taken back."""
     for key, difference in differences.items():
-        figures = rollups.setdefault(key, Figures())
+        figures = rollups.setdefault(key, RollupValues())
         figures.n += difference.n
         figures.input_tokens += difference.input_tokens
         figures.output_tokens += difference.output_tokens
@@ -86,7 +86,7 @@ def add_differences(rollups: Rollups, differences: Differences) -> None:
             figures.add_duration(duration_us, count)
 
 
-def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Differences) -> None:
+def leave_out_aged(connection: psycopg.Connection, span: Span, differences: RollupDeltas) -> None:
     """Take out what counts in hours that cannot be added up any more."""
     rows = connection.execute(
         """
@@ -119,18 +119,18 @@ def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
         histogram: Counter[int] = Counter()
         for index, count in zip(bins, counts, strict=True):
             histogram[index] += count
-        figures = Figures(
+        figures = RollupValues(
             int(n), int(timed), least, most,
             int(total), int(tokens_in), int(tokens_out), int(cost),
             {index: count for index, count in histogram.items() if count},
         )  # fmt: skip
-        if figures != NO_FIGURES:
-            rollups[StatsKey(*key)] = figures
+        if figures != NO_VALUES:
+            rollups[RollupKey(*key)] = figures
     return rollups
 
 
 def replace_rollups(
-    connection: psycopg.Connection, rollups: Mapping[StatsKey, Figures | None]
+    connection: psycopg.Connection, rollups: Mapping[RollupKey, RollupValues | None]
 ) -> None:
     """Put these in the place of what is there; None takes a row away."""
     keys = list(rollups)
@@ -167,7 +167,7 @@ def replace_rollups(
         rebuild_days(connection, shard, (key.hour_us for key in keys if key.shard == shard))
 
 
-def _as_row(key: StatsKey, figures: Figures) -> tuple[object, ...]:
+def _as_row(key: RollupKey, figures: RollupValues) -> tuple[object, ...]:
     return (
         key.workflow, key.project, key.node, to_datetime(key.hour_us), key.status, key.shard,
         figures.n, figures.n_timed, figures.duration_min_us, figures.duration_max_us,
@@ -176,7 +176,7 @@ def _as_row(key: StatsKey, figures: Figures) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def spans_of(keys: Iterable[StatsKey]) -> list[Span]:
+def spans_of(keys: Iterable[RollupKey]) -> list[Span]:
     """What has to be added up to know these rollups, and no more."""
     return sorted(
         {

@@ -11,7 +11,7 @@ from runfold_storage.checkpoints.positions import Position
 from .pending_deltas import merge_shards
 
 
-def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
+def lock_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     """Lock a shard's checkpoint until the transaction ends; None if there is no such shard.
 
     Whoever writes rows of a shard, or corrects its statistics, holds this row, so that what is read
@@ -31,7 +31,7 @@ def hold_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     return Position(*row)
 
 
-def change_behind(
+def bump_generation(
     connection: psycopg.Connection,
     shard: int,
     runs: Sequence[UUID] = (),

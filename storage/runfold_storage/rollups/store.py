@@ -14,7 +14,7 @@ from psycopg import sql
 from runfold.protocol.codec import to_datetime
 from runfold_storage.postgres.bulk_write import Upsert, as_text
 from runfold_storage.records.encoding import STATS_FIELDS
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rollup import RollupKey
 
 DAY_US: Final = 86_400_000_000
 
@@ -173,7 +173,7 @@ STATS: Final = _Rollups(
 )
 
 
-def drop_empty(connection: psycopg.Connection, keys: Collection[StatsKey]) -> None:
+def drop_empty(connection: psycopg.Connection, keys: Collection[RollupKey]) -> None:
     """Take away those of these rollups that count nothing any more; their shards are held."""
     connection.execute(
         """

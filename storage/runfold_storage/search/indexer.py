@@ -78,7 +78,7 @@ def follow(connection: psycopg.Connection) -> Step:
     return Step(looked_at, more)
 
 
-def look_back(connection: psycopg.Connection) -> Step:
+def backfill(connection: psycopg.Connection) -> Step:
     """Payloads of runs that were there before it was switched on, the newest first."""
     with connection.transaction():
         found = connection.execute(
@@ -137,7 +137,7 @@ def take_out(connection: psycopg.Connection) -> Step:
     return Step(gone, True)
 
 
-def sort_in(connection: psycopg.Connection) -> None:
+def flush_gin_pending(connection: psycopg.Connection) -> None:
     """What GIN has put aside."""
     connection.execute(
         """

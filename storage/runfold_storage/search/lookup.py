@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from runfold_storage.change_feed.reader import read_changes
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter, tag_of
-from runfold_storage.filters.search_text import has_trigram, pattern_of, telling_part
+from runfold_storage.filters.search_text import has_trigram, pattern_of, selective_part
 from runfold_storage.postgres.connections import explain
 from runfold_storage.read_models.summaries import Searched
 
@@ -42,7 +42,7 @@ _BEGIN: Final = f"""
 _END: Final = "ROLLBACK TO SAVEPOINT look_up; RELEASE SAVEPOINT look_up"
 
 
-def look_up(connection: Connection, wanted: RunFilter) -> list[Place] | None:
+def find_runs(connection: Connection, wanted: RunFilter) -> list[Place] | None:
     """The runs among which all that match are, or None where the index cannot tell."""
     places = None
     if wanted.payload is not None and has_trigram(wanted.payload):
@@ -102,7 +102,7 @@ _OF_PAYLOADS: Final = """
 
 def _about(wanted: RunFilter, searched: str) -> dict[str, Any]:
     return {
-        "pattern": pattern_of(telling_part(searched)),
+        "pattern": pattern_of(selective_part(searched)),
         "project": wanted.project,
         "tag": Jsonb(tag_of(searched)),
         "most": MAX_FOUND + 1,

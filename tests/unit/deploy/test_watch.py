@@ -12,9 +12,9 @@ from rich.console import Console, RenderableType
 from runfold_stack.terminal.gantt import WIDTH, bar, time_line
 from runfold_stack.terminal.output import Output
 from runfold_stack.watch.line_output import news_lines, run_line
-from runfold_stack.watch.list_state import WatchedList
+from runfold_stack.watch.list_state import ListState
 from runfold_stack.watch.node_tree import grow
-from runfold_stack.watch.run_state import WatchedRun
+from runfold_stack.watch.run_state import RunState
 from runfold_stack.watch.screens import list_screen, run_screen
 from runfold_stack.watch.sse_client import Received, parse
 from runfold_storage.read_models.summaries import (
@@ -123,7 +123,7 @@ def test_events_are_read_as_the_standard_says() -> None:
 
 def test_a_list_is_kept_newest_first() -> None:
     """Changed runs stay in their place, new ones come on top, removed ones go."""
-    watched = WatchedList(3)
+    watched = ListState(3)
     watched.apply(page(summary("b", second=2), summary("a", second=1)), NOON)
     watched.apply(received("changed", summary("a", "completed", 1)), NOON)
     watched.apply(received("changed", summary("c", second=3)), NOON)
@@ -140,7 +140,7 @@ def test_a_list_is_kept_newest_first() -> None:
 
 def test_a_list_does_not_grow_without_bounds() -> None:
     """However many runs come by."""
-    watched = WatchedList(5)
+    watched = ListState(5)
     for number in range(1000):
         watched.apply(received("changed", summary(str(number), second=number)), NOON)
 
@@ -150,7 +150,7 @@ def test_a_list_does_not_grow_without_bounds() -> None:
 
 def test_a_snapshot_after_a_gap_tells_only_what_is_new() -> None:
     """A reader of lines has seen the rest."""
-    watched = WatchedList(5)
+    watched = ListState(5)
     first = watched.apply(page(summary("b", second=2), summary("a", second=1)), NOON)
     again = watched.apply(
         page(summary("c", second=3), summary("b", second=2), summary("a", "failed", 1)), NOON
@@ -162,7 +162,7 @@ def test_a_snapshot_after_a_gap_tells_only_what_is_new() -> None:
 
 def test_a_run_s_output_is_told_once() -> None:
     """A snapshot after a gap has it once more."""
-    watched = WatchedRun()
+    watched = RunState()
     first = watched.apply(snapshot(summary("r"), output=logged("one", "two\nthree")))
     again = watched.apply(snapshot(summary("r"), output=logged("one", "two\nthree", "four")))
     more = watched.apply(received("logged", logged("five", first=3)))
@@ -179,14 +179,14 @@ def test_a_run_s_output_is_told_once() -> None:
 )
 def test_a_run_is_over_at_its_real_end(status: str, is_over: bool) -> None:
     """One that is lost may speak again."""
-    watched = WatchedRun()
+    watched = RunState()
     watched.apply(snapshot(summary("r", status)))
     assert watched.has_ended is is_over
 
 
 def test_a_deleted_run_is_over() -> None:
     """There is nothing more to come."""
-    watched = WatchedRun()
+    watched = RunState()
     watched.apply(snapshot(summary("r")))
     watched.apply(received("deleted", {"id": "r"}))
     assert watched.has_ended
@@ -194,7 +194,7 @@ def test_a_deleted_run_is_over() -> None:
 
 def test_the_last_attempt_is_the_node() -> None:
     """In whatever order they are told."""
-    watched = WatchedRun()
+    watched = RunState()
     watched.apply(snapshot(summary("r"), node("n", attempt=2, status="running")))
     watched.apply(received("nodes", {"nodes": [node("n", status="failed")]}))
     assert [(each.attempt, each.status) for each in watched.nodes] == [(2, "running")]
@@ -263,7 +263,7 @@ def test_bars_lie_where_the_nodes_ran() -> None:
 
 def test_lines_tell_output_nodes_and_run() -> None:
     """One line each, whatever is in the names."""
-    watched = WatchedRun()
+    watched = RunState()
     failed = node(
         "load\x1b[2J", status="failed", attempt=2, error=NodeFailure("OSError", "full\ndisk")
     )
@@ -290,7 +290,7 @@ def nodes_of(number: int) -> Iterator[NodeSummary]:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 50), (70, 12)])
 def test_a_picture_of_a_run_fits_the_window(width: int, height: int) -> None:
     """However many nodes and lines there are; what runs is among what is shown."""
-    watched = WatchedRun()
+    watched = RunState()
     lines = logged(*(f"line {n} " + "x" * 200 for n in range(50)))
     watched.apply(snapshot(summary("r"), *nodes_of(60), output=lines))
 
@@ -306,7 +306,7 @@ def test_a_picture_of_a_run_fits_the_window(width: int, height: int) -> None:
 
 def test_a_picture_of_a_list_fits_the_window() -> None:
     """With the newest runs, and what is wrong with the connection."""
-    watched = WatchedList(50)
+    watched = ListState(50)
     for number in range(50):
         watched.apply(received("changed", summary(f"run {number}", second=number)), NOON)
 

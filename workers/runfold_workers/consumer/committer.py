@@ -31,20 +31,25 @@ from runfold_storage.checkpoints.positions import (
     newest_runs,
 )
 from runfold_storage.checkpoints.streams import order
-from runfold_storage.errors import LedgerKnowsMore, PositionMoved
+from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.ledger.events import load_aged, load_deleted, load_for_fold
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.projections.batch_encoding import Prepared, is_at_once, prepare
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
-from runfold_storage.records.rows import Advance, Batch
-from runfold_workers.fold.batch_builder import MAX_MEMORY_WEIGHT, Folder
-from runfold_workers.fold.frame_decoder import NOTHING_REFUSED, Place, StreamEntry, take_apart
+from runfold_storage.records.rows import Batch, PositionUpdate
+from runfold_workers.fold.batch_builder import MAX_MEMORY_WEIGHT, BatchBuilder
+from runfold_workers.fold.frame_decoder import (
+    NOTHING_REFUSED,
+    EventLocation,
+    StreamEntry,
+    decode_frames,
+)
 from runfold_workers.fold.run_cache import Loaded, RunRef
 from runfold_workers.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-REFUSED = (PositionMoved, LedgerKnowsMore, *DATA_ERRORS)
+REFUSED = (PositionMoved, DuplicateInLedger, *DATA_ERRORS)
 """What `write` raises when `recommit` of the same frames may have a way out."""
 
 HELD_BATCHES: Final = 50
@@ -77,7 +82,7 @@ class Committer:
         self._reading = reading or connection
         prepare_writing(connection)
         shards = count_shards(connection)
-        self._folder = Folder(
+        self._folder = BatchBuilder(
             self._load,
             shards=shards,
             max_weight=max_memory_weight,
@@ -115,7 +120,7 @@ class Committer:
     def fold(
         self,
         entries: Sequence[StreamEntry],
-        refused: Mapping[Place, str] = NOTHING_REFUSED,
+        refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
         latest_us: int | None = None,
     ) -> Batch:
         """The batch that these frames make, in order after what was folded before.
@@ -162,7 +167,7 @@ class Committer:
         for step in batch.advances:
             old = self.positions.get(step.shard)
             # Else it was given up in the meantime, and may be back from where others have led it.
-            if old is not None and old.position == step.believed:
+            if old is not None and old.position == step.expected:
                 self.positions[step.shard] = _after(old, step)
         self._folder.written(batch)
         if batch.dead_letters:
@@ -209,7 +214,7 @@ class Committer:
         knows_more = False
         try:
             return [self._commit_holding(entries)]
-        except LedgerKnowsMore:
+        except DuplicateInLedger:
             if not is_moved:
                 raise
             knows_more = True
@@ -228,7 +233,7 @@ class Committer:
     def _commit(
         self,
         entries: Sequence[StreamEntry],
-        refused: Mapping[Place, str] = NOTHING_REFUSED,
+        refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
         latest_us: int | None = None,
     ) -> Batch:
         try:
@@ -281,9 +286,9 @@ class Committer:
     def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
         """One frame that was refused: find each event to blame by halving, and leave it out."""
         latest_us = self._intake.latest_us()
-        arrivals, _ = take_apart(entries, redactor=self._intake.redactor, latest_us=latest_us)
+        arrivals, _ = decode_frames(entries, redactor=self._intake.redactor, latest_us=latest_us)
         places = [place for arrival in arrivals for place in arrival.places]
-        refused: dict[Place, str] = {}
+        refused: dict[EventLocation, str] = {}
         while len(refused) <= len(places):
             try:
                 return self._commit(entries, refused, latest_us)
@@ -298,10 +303,10 @@ class Committer:
     def _first_refused(
         self,
         entries: Sequence[StreamEntry],
-        places: list[Place],
-        refused: dict[Place, str],
+        places: list[EventLocation],
+        refused: dict[EventLocation, str],
         latest_us: int,
-    ) -> Place:
+    ) -> EventLocation:
         """The first event with which those before it are refused."""
         fine, bad = 0, len(places)
         while bad - fine > 1:
@@ -314,7 +319,7 @@ class Committer:
         return places[bad - 1]
 
     def _is_refused(
-        self, entries: Sequence[StreamEntry], refused: dict[Place, str], latest_us: int
+        self, entries: Sequence[StreamEntry], refused: dict[EventLocation, str], latest_us: int
     ) -> bool:
         try:
             with self._connection.transaction(force_rollback=True):
@@ -363,7 +368,7 @@ class Committer:
 _run_of: Final = itemgetter(0)
 
 
-def _after(old: Position, step: Advance) -> Position:
+def _after(old: Position, step: PositionUpdate) -> Position:
     return Position(step.position, step.generation, old.consumed + step.consumed, step.feed_seq)
 
 

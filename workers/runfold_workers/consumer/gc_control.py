@@ -41,7 +41,7 @@ class Collector:
 
 
 @contextmanager
-def collected_by_hand() -> Iterator[None]:
+def manual_gc() -> Iterator[None]:
     """No collection but through a `Collector`, until the end."""
     was_enabled = gc.isenabled()
     gc.disable()

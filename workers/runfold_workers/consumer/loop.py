@@ -18,14 +18,14 @@ from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.positions import count_shards, load_positions
 from runfold_storage.errors import PositionMoved
 from runfold_workers.metrics import Metrics
-from runfold_workers.shards.monitor import Watch
-from runfold_workers.shards.ownership import RENEW_S, Ownership
-from runfold_workers.shards.recovery import mend
+from runfold_workers.shards.monitor import ShardMonitor
+from runfold_workers.shards.ownership import RENEW_S, ShardLeases
+from runfold_workers.shards.recovery import recover_stream
 
 from .committer import Committer
 from .gc_control import Collector
 from .pipeline import Pipeline
-from .stream_reader import BLOCK_MS, BUSY_BLOCK_MS, Reader
+from .stream_reader import BLOCK_MS, BUSY_BLOCK_MS, StreamReader
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ class Loop:
         connection: psycopg.Connection,
         committer: Committer,
         pipeline: Pipeline,
-        ownership: Ownership,
-        watch: Watch,
+        ownership: ShardLeases,
+        watch: ShardMonitor,
         metrics: Metrics,
     ) -> None:
         self._client = client
         self._connection = connection
-        self._reader = Reader(client, metrics)
+        self._reader = StreamReader(client, metrics)
         self._committer = committer
         self._pipeline = pipeline
         self._ownership = ownership
@@ -96,7 +96,7 @@ class Loop:
             return
         self._pipeline.drain()
         for shard in sorted(suspects):
-            if mend(self._client, self._connection, shard):
+            if recover_stream(self._client, self._connection, shard):
                 crash_point("after_mend")
                 self._committer.disown(shard)  # the next turn takes it up where it is now
                 streams.agree_on_shards(self._client, count_shards(self._connection))

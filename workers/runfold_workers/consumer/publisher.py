@@ -7,7 +7,7 @@ whoever takes the shard over trims it up to its position.
 import redis
 
 from runfold.crash_points import crash_point
-from runfold_storage.change_feed.notifications import announce
+from runfold_storage.change_feed.notifications import encode_notification
 from runfold_storage.checkpoints.streams import trim
 from runfold_storage.records.rows import Batch
 
@@ -26,7 +26,7 @@ class Publisher:
         Its rows only go to those who listen: they can read them, should they come just now.
         """
         with self._client.pipeline(transaction=False) as pipeline:
-            message = announce(batch, with_runs=self._is_heard)
+            message = encode_notification(batch, with_runs=self._is_heard)
             pipeline.publish(self._channel, message)
             crash_point("after_publish", pipeline.execute)
             for step in batch.advances:

@@ -26,7 +26,7 @@ _MOST_FRAMES: Final = 1000
 """In one answer: frames of the SDK hold at most 256 KiB."""
 
 
-class Reader:
+class StreamReader:
     """Reads the next frames of some shards."""
 
     def __init__(self, client: redis.Redis, metrics: Metrics | None = None) -> None:

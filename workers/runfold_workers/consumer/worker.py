@@ -31,12 +31,12 @@ from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.postgres.connections import connect
 from runfold_storage.records.rows import Batch
 from runfold_workers.metrics import Metrics
-from runfold_workers.shards.monitor import Watch
-from runfold_workers.shards.ownership import Ownership
-from runfold_workers.shards.rollup_merger import merging
+from runfold_workers.shards.monitor import ShardMonitor
+from runfold_workers.shards.ownership import ShardLeases
+from runfold_workers.shards.rollup_merger import rollup_merger
 
 from .committer import Committer
-from .gc_control import Collector, collected_by_hand
+from .gc_control import Collector, manual_gc
 from .loop import Loop
 from .pipeline import Pipeline
 from .publisher import Publisher
@@ -83,7 +83,7 @@ class Worker:
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            with collected_by_hand():
+            with manual_gc():
                 self._run()
         finally:
             sys.setswitchinterval(interval_s)
@@ -116,8 +116,8 @@ class Worker:
             writing = stack.enter_context(connect(settings.database_url, autocommit=True))
             reading = stack.enter_context(connect(settings.database_url, autocommit=True))
             ensure_shards(reading, agree_on_shards(client, reading, settings.shards))
-            ownership = stack.enter_context(Ownership(settings.database_url, self._owner))
-            stack.enter_context(merging(settings.database_url))
+            ownership = stack.enter_context(ShardLeases(settings.database_url, self._owner))
+            stack.enter_context(rollup_merger(settings.database_url))
             intake = Intake(settings.redact_keys, settings.max_future_s)
             committer = Committer(writing, reading=reading, metrics=metrics, intake=intake)
             publisher = Publisher(client, streams.changes_channel(client))
@@ -125,7 +125,7 @@ class Worker:
                 Pipeline(committer, partial(_committed, publisher, metrics))
             )
             watch = stack.enter_context(
-                Watch(settings.redis_url, settings.database_url, metrics, settings.limits)
+                ShardMonitor(settings.redis_url, settings.database_url, metrics, settings.limits)
             )
             loop = Loop(client, reading, committer, pipeline, ownership, watch, metrics)
             loop.run(self._stop, self._collector)

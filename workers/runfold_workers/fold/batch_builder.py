@@ -12,29 +12,36 @@ from runfold.protocol.codec import MAX_US
 from runfold.serialization.redaction import Redactor
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.ledger.events import with_run_id
-from runfold_storage.records.rows import Advance, Batch, DeadLetter, LedgerRow, NodeRow, RunRow
-from runfold_storage.rollups.deltas import Differences, add_node, add_run, change_run, scope_of
+from runfold_storage.records.rows import (
+    Batch,
+    DeadLetter,
+    LedgerRow,
+    NodeRow,
+    PositionUpdate,
+    RunRow,
+)
+from runfold_storage.rollups.deltas import RollupDeltas, add_node, add_run, change_run, scope_of
 
 from .event_facts import HEARTBEAT, SIGNS
 from .frame_decoder import (
     NOTHING_REFUSED,
-    Arrival,
-    Place,
+    DecodedEvents,
+    EventLocation,
     StreamEntry,
-    leave_out,
-    take_apart,
-    wrong_streams,
+    decode_frames,
+    exclude,
+    misrouted_events,
 )
 from .projection import node_row, run_row
-from .reducers import RULES, hear
-from .run_cache import Load, Memory, Recalls
+from .reducers import RULES, apply_liveness_event
+from .run_cache import CacheStats, Load, RunCache
 from .run_state import Attempt, RunState
 
 MAX_MEMORY_WEIGHT: Final = 120_000
 """Runs and attempts at nodes, at one to two kilobytes each."""
 
 
-class Folder:
+class BatchBuilder:
     """Folds frames into batches, with the runs of late in memory."""
 
     def __init__(
@@ -51,7 +58,7 @@ class Folder:
         self._clock = clock
         self.decoding_s = 0.0
         """How long the last batch took to be taken apart."""
-        self._memory = Memory(load, max_weight)
+        self._memory = RunCache(load, max_weight)
         self._folded = 0
         self._written = 0
 
@@ -63,7 +70,7 @@ class Folder:
         self,
         entries: Sequence[StreamEntry],
         positions: Mapping[int, Position],
-        refused: Mapping[Place, str] = NOTHING_REFUSED,
+        refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
         *,
         latest_us: int = MAX_US,
     ) -> Batch:
@@ -75,7 +82,7 @@ class Folder:
         self._memory.shrink(self._written)
         self._folded += 1
         began = self._clock()
-        arrivals, dead_letters = take_apart(
+        arrivals, dead_letters = decode_frames(
             entries, refused, redactor=self._redactor, latest_us=latest_us
         )
         self.decoding_s = self._clock() - began
@@ -110,7 +117,7 @@ class Folder:
             ignored=ignored,
         )
 
-    def take_recalls(self) -> Recalls:
+    def take_recalls(self) -> CacheStats:
         """Where the runs of the batches since the last call were found."""
         return self._memory.take_recalls()
 
@@ -130,19 +137,21 @@ class Folder:
         """Drop what is remembered of a shard, or everything: the next fold reads the ledger."""
         self._memory.forget(shard)
 
-    def _keep_at_home(self, arrival: Arrival, dead_letters: list[DeadLetter]) -> Arrival:
+    def _keep_at_home(
+        self, arrival: DecodedEvents, dead_letters: list[DeadLetter]
+    ) -> DecodedEvents:
         """Without events of runs that belong to another shard; the others are remembered then.
 
         A run that is remembered was looked at before.
         """
         if self._shards is not None:
-            strangers = self._memory.strangers(arrival.shard, arrival.columns.runs)
-            arrival, letters = leave_out(arrival, wrong_streams(arrival, strangers, self._shards))
+            strangers = self._memory.uncached_runs(arrival.shard, arrival.columns.runs)
+            arrival, letters = exclude(arrival, misrouted_events(arrival, strangers, self._shards))
             dead_letters += letters
         self._memory.admit(arrival.shard, arrival.columns.runs)
         return arrival
 
-    def _recall(self, arrival: Arrival, touched: list[RunState]) -> list[RunState | None]:
+    def _recall(self, arrival: DecodedEvents, touched: list[RunState]) -> list[RunState | None]:
         used = arrival.columns.runs
         runs = self._memory.recall(arrival.shard, used)
         batch = self._folded
@@ -153,7 +162,7 @@ class Folder:
         return runs
 
     def _apply(
-        self, arrival: Arrival, runs: Sequence[RunState | None], ledger: list[LedgerRow]
+        self, arrival: DecodedEvents, runs: Sequence[RunState | None], ledger: list[LedgerRow]
     ) -> dict[str, int]:
         """The innermost loop, with the fast paths of `Seen.add` and `rules.apply` in it.
 
@@ -178,7 +187,7 @@ class Folder:
             elif not seen.add(event_id) and kind != HEARTBEAT:
                 continue
             if kind in SIGNS:
-                if not hear(run, kind, at_us, fact):
+                if not apply_liveness_event(run, kind, at_us, fact):
                     continue
             else:
                 if at_us > run.seen_us:
@@ -201,7 +210,7 @@ class _Changes:
         self.changed_runs: list[tuple[RunRow, int]] = []
         self.new_nodes: list[NodeRow] = []
         self.changed_nodes: list[NodeRow] = []
-        self.stats: Differences = {}
+        self.stats: RollupDeltas = {}
 
     def settle(self, run: RunState) -> None:
         """Bring a run's rows up to its state, and note what that changes."""
@@ -255,10 +264,10 @@ class _Changes:
 
 def _advances(
     entries: Iterable[StreamEntry],
-    arrivals: Iterable[Arrival],
+    arrivals: Iterable[DecodedEvents],
     positions: Mapping[int, Position],
     feed_seqs: Mapping[int, int],
-) -> list[Advance]:
+) -> list[PositionUpdate]:
     last: dict[int, str] = {}
     consumed: dict[int, int] = {}
     for entry in entries:
@@ -270,9 +279,9 @@ def _advances(
         if times:
             newest[shard] = max(newest.get(shard, times[0]), *times)
     return [
-        Advance(
+        PositionUpdate(
             shard=shard,
-            believed=positions[shard].position,
+            expected=positions[shard].position,
             generation=positions[shard].generation,
             position=position,
             consumed=consumed[shard],

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 
-class Seen(Struct, gc=False):
+class EventIdSet(Struct, gc=False):
     """A set of event ids, small because emitters count.
 
     `expected` is the id that follows all those of the first emitter, without a gap; whoever

@@ -31,13 +31,13 @@ SIGNS: Final = (HEARTBEAT, LOST)
 """They tell whether a run lives, and nothing else."""
 
 
-class Trigger(Struct, frozen=True, gc=False):
+class TriggerFacts(Struct, frozen=True, gc=False):
     """What set a run off."""
 
     type: Name
 
 
-class Error(Struct, frozen=True, gc=False):
+class ErrorFacts(Struct, frozen=True, gc=False):
     """Why a run or node failed, without the stack."""
 
     type: str | None = None
@@ -45,12 +45,12 @@ class Error(Struct, frozen=True, gc=False):
     node: str | None = None
 
 
-class Begun(Struct, frozen=True, gc=False):
+class RunStartFacts(Struct, frozen=True, gc=False):
     """What `queued` or `started` says of the run."""
 
     workflow: Name | None = None
     project: Name | None = None
-    trigger: Trigger | None = None
+    trigger: TriggerFacts | None = None
     user: Name | None = None
     session: Name | None = None
     tags: Tags | None = None
@@ -59,7 +59,7 @@ class Begun(Struct, frozen=True, gc=False):
     nodes: list[PlannedNode] | None = None
 
 
-class NodeStarted(Struct, frozen=True, gc=False):
+class NodeStartedFacts(Struct, frozen=True, gc=False):
     """What `node_started` says."""
 
     node: Name
@@ -69,70 +69,79 @@ class NodeStarted(Struct, frozen=True, gc=False):
     parents: list[Name] | None = None
 
 
-class NodeFinished(Struct, frozen=True, gc=False):
+class NodeFinishedFacts(Struct, frozen=True, gc=False):
     """What `node_finished` says."""
 
     node: Name
     attempt: Attempt = 1
     status: NodeEnd | None = None
-    error: Error | None = None
+    error: ErrorFacts | None = None
     usage: Usage | None = None
     duration_ms: Milliseconds | None = None
 
 
-class Said(Struct, frozen=True, gc=False):
+class NoFacts(Struct, frozen=True, gc=False):
     """`logged`, `heartbeat` and `lost`: that they came is all that counts."""
 
 
-class Annotated(Struct, frozen=True, gc=False):
+class AnnotatedFacts(Struct, frozen=True, gc=False):
     """What `annotated` says."""
 
     tags: Tags | None = None
     usage: Usage | None = None
 
 
-class Completed(Struct, frozen=True, gc=False):
+class CompletedFacts(Struct, frozen=True, gc=False):
     """What `completed` says."""
 
-    error: ClassVar[Error | None] = None
+    error: ClassVar[ErrorFacts | None] = None
 
     exit_code: ExitCode | None = None
     usage: Usage | None = None
     duration_ms: Milliseconds | None = None
 
 
-class Failed(Struct, frozen=True, gc=False):
+class FailedFacts(Struct, frozen=True, gc=False):
     """What `failed` says."""
 
-    error: Error | None = None
+    error: ErrorFacts | None = None
     exit_code: ExitCode | None = None
     usage: Usage | None = None
     duration_ms: Milliseconds | None = None
 
 
-class Cancelled(Struct, frozen=True, gc=False):
+class CancelledFacts(Struct, frozen=True, gc=False):
     """What `cancelled` says."""
 
-    error: ClassVar[Error | None] = None
+    error: ClassVar[ErrorFacts | None] = None
     exit_code: ClassVar[int | None] = None
     usage: ClassVar[Usage | None] = None
 
     duration_ms: Milliseconds | None = None
 
 
-Fact = Begun | NodeStarted | NodeFinished | Said | Annotated | Completed | Failed | Cancelled
+Fact = (
+    RunStartFacts
+    | NodeStartedFacts
+    | NodeFinishedFacts
+    | NoFacts
+    | AnnotatedFacts
+    | CompletedFacts
+    | FailedFacts
+    | CancelledFacts
+)
 FACT_CLASSES: Final[dict[str, type[Fact]]] = {
-    "queued": Begun,
-    "started": Begun,
-    "node_started": NodeStarted,
-    "node_finished": NodeFinished,
-    "logged": Said,
-    "annotated": Annotated,
-    "heartbeat": Said,
-    "completed": Completed,
-    "failed": Failed,
-    "cancelled": Cancelled,
-    "lost": Said,
+    "queued": RunStartFacts,
+    "started": RunStartFacts,
+    "node_started": NodeStartedFacts,
+    "node_finished": NodeFinishedFacts,
+    "logged": NoFacts,
+    "annotated": AnnotatedFacts,
+    "heartbeat": NoFacts,
+    "completed": CompletedFacts,
+    "failed": FailedFacts,
+    "cancelled": CancelledFacts,
+    "lost": NoFacts,
 }
 
 _CLASSES: Final = [FACT_CLASSES[name] for name in TYPES]

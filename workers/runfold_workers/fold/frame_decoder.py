@@ -41,7 +41,7 @@ class StreamEntry(NamedTuple):
     fields: Mapping[bytes, bytes]
 
 
-class Place(NamedTuple):
+class EventLocation(NamedTuple):
     """Where an event stood: the frame's stream id, and the place inside the frame."""
 
     shard: int
@@ -49,7 +49,7 @@ class Place(NamedTuple):
     ordinal: int
 
 
-class Arrival(NamedTuple):
+class DecodedEvents(NamedTuple):
     """Events of one shard in columns, what the fold reads of each, and where they stood."""
 
     shard: int
@@ -59,28 +59,31 @@ class Arrival(NamedTuple):
     ordinals: Sequence[int]
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[EventLocation]:
         """One an event."""
-        return [Place(self.shard, *place) for place in zip(self.frames, self.ordinals, strict=True)]
+        return [
+            EventLocation(self.shard, *place)
+            for place in zip(self.frames, self.ordinals, strict=True)
+        ]
 
 
 _SMALL_FRAME: Final = 50
 """Events: below it, to read a frame by itself costs more than to join it to others."""
-NOTHING_REFUSED: Mapping[Place, str] = MappingProxyType({})
+NOTHING_REFUSED: Mapping[EventLocation, str] = MappingProxyType({})
 
 
-def take_apart(
+def decode_frames(
     entries: Iterable[StreamEntry],
-    refused: Mapping[Place, str] = NOTHING_REFUSED,
+    refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
     *,
     redactor: Redactor,
     latest_us: int = MAX_US,
-) -> tuple[list[Arrival], list[DeadLetter]]:
+) -> tuple[list[DecodedEvents], list[DeadLetter]]:
     """The events of these frames; `refused` tells which of them the database will not have.
 
     Events later than `latest_us` are dead letters, as are those from before the year 2000.
     """
-    arrivals: list[Arrival] = []
+    arrivals: list[DecodedEvents] = []
     dead_letters: list[DeadLetter] = []
     for (shard, is_packed), group in groupby(entries, _kind_of_frame):
         if is_packed:
@@ -91,10 +94,10 @@ def take_apart(
         times = arrival.columns.times
         if min(times) < EARLIEST_US or max(times) > latest_us:
             reasons = [explain_time("at", at_us, latest_us) for at_us in times]
-            arrival, letters = leave_out(arrival, reasons)  # noqa: PLW2901, its rest
+            arrival, letters = exclude(arrival, reasons)  # noqa: PLW2901, its rest
             dead_letters += letters
         if refused:
-            arrival, letters = leave_out(  # noqa: PLW2901, its rest
+            arrival, letters = exclude(  # noqa: PLW2901, its rest
                 arrival, [refused.get(place) for place in arrival.places]
             )
             dead_letters += letters
@@ -102,7 +105,9 @@ def take_apart(
     return arrivals, dead_letters
 
 
-def leave_out(arrival: Arrival, reasons: Sequence[str | None]) -> tuple[Arrival, list[DeadLetter]]:
+def exclude(
+    arrival: DecodedEvents, reasons: Sequence[str | None]
+) -> tuple[DecodedEvents, list[DeadLetter]]:
     """Without the events for which there is a reason; these become dead letters."""
     if not any(reasons):
         return arrival, []
@@ -121,10 +126,12 @@ def leave_out(arrival: Arrival, reasons: Sequence[str | None]) -> tuple[Arrival,
         return tuple(column[place] for place in kept)
 
     columns = Columns(runs, *map(left, per_event))
-    return Arrival(arrival.shard, columns, *map(left, arrival[2:])), letters
+    return DecodedEvents(arrival.shard, columns, *map(left, arrival[2:])), letters
 
 
-def wrong_streams(arrival: Arrival, strangers: Iterable[int], shards: int) -> list[str | None]:
+def misrouted_events(
+    arrival: DecodedEvents, strangers: Iterable[int], shards: int
+) -> list[str | None]:
     """Why events of these runs, numbers in the table, do not belong into their stream.
 
     Folded here, such a run would be in two places.
@@ -146,7 +153,7 @@ def _kind_of_frame(entry: StreamEntry) -> tuple[int, bool]:
 def _read_packed(
     shard: int,
     entries: Sequence[StreamEntry],
-    arrivals: list[Arrival],
+    arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
 ) -> None:
     """Packed frames of one shard; small ones, as at low rates, as if they were one."""
@@ -166,7 +173,7 @@ def _read_packed(
         else:
             ids = [entry.id for entry, columns in frames for _ in columns.bodies]
             ordinals = [each for _, columns in frames for each in range(len(columns.bodies))]
-            arrivals.append(Arrival(shard, columns, facts, ids, ordinals))
+            arrivals.append(DecodedEvents(shard, columns, facts, ids, ordinals))
             return
     for entry, columns in frames:
         _read_frame(entry, columns, arrivals, dead_letters)
@@ -187,7 +194,7 @@ def _join(frames: Sequence[Columns]) -> Columns:
 def _read_frame(
     entry: StreamEntry,
     columns: Columns,
-    arrivals: list[Arrival],
+    arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
 ) -> None:
     """One packed frame, its bodies all at once or, where one is broken, each by itself."""
@@ -201,13 +208,13 @@ def _read_frame(
         ]
         _read_one_by_one(entry, envelopes, arrivals, dead_letters)
     else:
-        arrivals.append(Arrival(entry.shard, columns, facts, [entry.id] * n, range(n)))
+        arrivals.append(DecodedEvents(entry.shard, columns, facts, [entry.id] * n, range(n)))
 
 
 def _read_json(
     shard: int,
     entries: Sequence[StreamEntry],
-    arrivals: list[Arrival],
+    arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
     redactor: Redactor,
 ) -> None:
@@ -226,7 +233,7 @@ def _read_json(
                     entry.id for entry, n in zip(entries, counts, strict=True) for _ in range(n)
                 ]
                 ordinals = [ordinal for n in counts for ordinal in range(n)]
-                arrivals.append(Arrival(shard, columns, facts, frames, ordinals))
+                arrivals.append(DecodedEvents(shard, columns, facts, frames, ordinals))
                 return
     for entry in entries:
         try:
@@ -256,7 +263,7 @@ def _whole(entry: StreamEntry, error: BrokenFrame) -> DeadLetter:
 def _read_one_by_one(
     entry: StreamEntry,
     items: Sequence[Envelope | BrokenEvent],
-    arrivals: list[Arrival],
+    arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
 ) -> None:
     """With every check, so that good events survive beside broken ones."""
@@ -281,4 +288,6 @@ def _read_one_by_one(
         ordinals.append(ordinal)
     if rows:
         columns = Columns(list(runs), *zip(*rows, strict=True))
-        arrivals.append(Arrival(entry.shard, columns, facts, [entry.id] * len(rows), ordinals))
+        arrivals.append(
+            DecodedEvents(entry.shard, columns, facts, [entry.id] * len(rows), ordinals)
+        )

@@ -5,14 +5,14 @@ from typing import Final
 from runfold_storage.parameters import UNKNOWN
 from runfold_storage.records.rows import NodeRow, RunRow
 
-from .event_facts import Begun
+from .event_facts import RunStartFacts
 from .run_state import NEVER, Amounts, Attempt, RunState, to_nano_usd, to_us
 
 UNNAMED: Final = "unnamed"
 """The workflow of a run whose `queued` and `started` name none."""
 DEFAULT_PROJECT: Final = "default"
 
-_NOTHING: Final = Begun()
+_NOTHING: Final = RunStartFacts()
 
 
 def run_row(state: RunState) -> RunRow | None:

@@ -13,16 +13,16 @@ from runfold.protocol.events import MAX_NAME, PlannedNode, Tags
 from .event_facts import (
     HEARTBEAT,
     LOST,
-    Annotated,
-    Begun,
-    Cancelled,
-    Completed,
-    Error,
+    AnnotatedFacts,
+    CancelledFacts,
+    CompletedFacts,
+    ErrorFacts,
     Fact,
-    Failed,
-    NodeFinished,
-    NodeStarted,
-    Said,
+    FailedFacts,
+    NodeFinishedFacts,
+    NodeStartedFacts,
+    NoFacts,
+    RunStartFacts,
 )
 from .run_state import NO_AMOUNTS, RunState, Stamp, amounts_of
 
@@ -46,7 +46,7 @@ def apply(run: RunState, kind: int, at_us: int, event_id: int, fact: Fact) -> No
     RULES[kind](run, (at_us, event_id), fact)
 
 
-def hear(run: RunState, kind: int, at_us: int, fact: Fact) -> bool:
+def apply_liveness_event(run: RunState, kind: int, at_us: int, fact: Fact) -> bool:
     """Take a heartbeat or `lost` into account; whether the ledger has to know of it.
 
     What it is not told must not matter to a fold of it: so it gets each `lost` that nothing
@@ -57,20 +57,20 @@ def hear(run: RunState, kind: int, at_us: int, fact: Fact) -> bool:
     return is_news
 
 
-def _queued(run: RunState, stamp: Stamp, said: Begun) -> None:
+def _queued(run: RunState, stamp: Stamp, said: RunStartFacts) -> None:
     if stamp < run.queued_at:
         run.queued, run.queued_at = said, stamp
     _begin(run, stamp, said)
 
 
-def _started(run: RunState, stamp: Stamp, said: Begun) -> None:
+def _started(run: RunState, stamp: Stamp, said: RunStartFacts) -> None:
     run.begun = True
     if stamp < run.started_at:
         run.started, run.started_at = said, stamp
     _begin(run, stamp, said)
 
 
-def _begin(run: RunState, stamp: Stamp, said: Begun) -> None:
+def _begin(run: RunState, stamp: Stamp, said: RunStartFacts) -> None:
     if said.nodes:
         _plan(run, stamp, said.nodes)
     if said.tags:
@@ -94,7 +94,7 @@ def _plan(run: RunState, stamp: Stamp, planned: list[PlannedNode]) -> None:
                 run.touch(attempt)
 
 
-def _node_started(run: RunState, stamp: Stamp, said: NodeStarted) -> None:
+def _node_started(run: RunState, stamp: Stamp, said: NodeStartedFacts) -> None:
     run.begun = True
     attempt = run.nodes.get(said.node)
     if attempt is None or attempt.number != said.attempt:
@@ -107,7 +107,7 @@ def _node_started(run: RunState, stamp: Stamp, said: NodeStarted) -> None:
             run.touch(attempt)
 
 
-def _node_finished(run: RunState, stamp: Stamp, said: NodeFinished) -> None:
+def _node_finished(run: RunState, stamp: Stamp, said: NodeFinishedFacts) -> None:
     run.begun = True
     attempt = run.nodes.get(said.node)
     if attempt is None or attempt.number != said.attempt:
@@ -128,11 +128,11 @@ def _node_finished(run: RunState, stamp: Stamp, said: NodeFinished) -> None:
         run.touch(attempt)
 
 
-def _logged(run: RunState, _stamp: Stamp, _said: Said) -> None:
+def _logged(run: RunState, _stamp: Stamp, _said: NoFacts) -> None:
     run.begun = run.has_output = True
 
 
-def _annotated(run: RunState, stamp: Stamp, said: Annotated) -> None:
+def _annotated(run: RunState, stamp: Stamp, said: AnnotatedFacts) -> None:
     if said.tags:
         _tag(run, stamp, said.tags)
     if said.usage is not None:
@@ -141,7 +141,9 @@ def _annotated(run: RunState, stamp: Stamp, said: Annotated) -> None:
 
 
 def _end(status: str) -> Rule:
-    def end(run: RunState, stamp: Stamp, said: Completed | Failed | Cancelled) -> None:
+    def end(
+        run: RunState, stamp: Stamp, said: CompletedFacts | FailedFacts | CancelledFacts
+    ) -> None:
         if stamp < run.ended_at:
             run.ended, run.ended_at, run.ended_as = said, stamp, status
             run.error = None if said.error is None else _short(said.error)
@@ -176,9 +178,9 @@ def _tag(run: RunState, stamp: Stamp, tags: Tags) -> None:
             known[name] = (stamp, _tag_text(value))
 
 
-def _short(error: Error) -> Error:
+def _short(error: ErrorFacts) -> ErrorFacts:
     """What a summary keeps of an error: strings of a bounded length."""
-    return Error(
+    return ErrorFacts(
         type=error.type and error.type[:MAX_NAME],
         message=error.message and error.message[:MAX_MESSAGE],
         node=error.node and error.node[:MAX_NAME],

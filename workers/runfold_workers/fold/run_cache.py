@@ -21,7 +21,7 @@ from runfold.protocol.codec import TYPE_NUMBERS
 from runfold.protocol.ids import is_own_id, run_key_bytes
 from runfold_storage.ledger.events import StoredEvent
 
-from .event_facts import Said, read_fact
+from .event_facts import NoFacts, read_fact
 from .projection import node_row, run_row
 from .reducers import apply
 from .run_state import RunState
@@ -30,7 +30,7 @@ RunRef = tuple[int, bytes]
 """(shard, run key)."""
 
 _LOGGED: Final = TYPE_NUMBERS["logged"]
-_SAID: Final = Said()
+_SAID: Final = NoFacts()
 _LAST_KEY: Final = b"\xff" * 16
 
 
@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     expired: Set[RunRef] = frozenset()
 
 
-class Recalls(NamedTuple):
+class CacheStats(NamedTuple):
     """How many runs were remembered, new, or read from the ledger."""
 
     hits: int = 0
@@ -54,7 +54,7 @@ class Recalls(NamedTuple):
 Load = Callable[[Sequence[RunRef]], Loaded]
 
 
-class Memory:
+class RunCache:
     """At most `max_weight` of runs: each weighs 1, and 1 more for each attempt at a node.
 
     What batches after the last `written` one have touched is kept beyond that, for the tables do
@@ -135,13 +135,13 @@ class Memory:
             recalled.append(state)
         return recalled
 
-    def take_recalls(self) -> Recalls:
+    def take_recalls(self) -> CacheStats:
         """Where runs were found since the last call."""
         asked, missing, loaded = self._asked, self._missing, self._loaded
         self._asked = self._missing = self._loaded = 0
-        return Recalls(asked - missing, missing - loaded, loaded)
+        return CacheStats(asked - missing, missing - loaded, loaded)
 
-    def strangers(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
+    def uncached_runs(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
         """Which of these runs are not remembered, by their place in the sequence."""
         remembered = self._runs
         return (place for place, run in enumerate(runs) if (shard, run) not in remembered)

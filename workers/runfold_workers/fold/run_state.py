@@ -7,7 +7,7 @@ node belong to the earliest event that claims them; a tag to the latest. Usage i
 winners. A run without an end is lost when nothing was said later than `lost`. Nothing here does
 I/O or knows the time.
 
-An event must be applied once; `Seen` sees to that.
+An event must be applied once; `EventIdSet` sees to that.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,16 @@ from msgspec import Struct, field
 from runfold.protocol.events import PlannedNode, Usage
 from runfold_storage.records.rows import NodeRow, RunRow
 
-from .dedup import Seen
-from .event_facts import Begun, Cancelled, Completed, Error, Failed, NodeFinished, NodeStarted
+from .dedup import EventIdSet
+from .event_facts import (
+    CancelledFacts,
+    CompletedFacts,
+    ErrorFacts,
+    FailedFacts,
+    NodeFinishedFacts,
+    NodeStartedFacts,
+    RunStartFacts,
+)
 
 Amounts = tuple[int, int, int]
 """Input tokens, output tokens, and money in nano-dollars, whole so that sums are exact."""
@@ -63,12 +71,12 @@ class Attempt(Struct, gc=False):
     name: str
     number: int
     earlier: "Attempt | None" = None
-    started: NodeStarted | None = None
+    started: NodeStartedFacts | None = None
     started_at: Stamp = NO_STAMP
-    finished: NodeFinished | None = None
+    finished: NodeFinishedFacts | None = None
     finished_at: Stamp = NO_STAMP
     amounts: Amounts = NO_AMOUNTS
-    error: Error | None = None
+    error: ErrorFacts | None = None
     status: str = "pending"
     counted_as: str | None = None
     changed: bool = False
@@ -86,21 +94,21 @@ class RunState(Struct, gc=False):
     key: bytes
     id: str
     given_id: str | None
-    seen: Seen = field(default_factory=Seen)
+    seen: EventIdSet = field(default_factory=EventIdSet)
     created_us: int = NEVER
     seen_us: int = -NEVER
     lost_us: int = -NEVER - 1
     begun: bool = False
     has_output: bool = False
     """Since its rows were last brought up: of that they may say nothing."""
-    queued: Begun | None = None
+    queued: RunStartFacts | None = None
     queued_at: Stamp = NO_STAMP
-    started: Begun | None = None
+    started: RunStartFacts | None = None
     started_at: Stamp = NO_STAMP
-    ended: Completed | Failed | Cancelled | None = None
+    ended: CompletedFacts | FailedFacts | CancelledFacts | None = None
     ended_at: Stamp = NO_STAMP
     ended_as: str = ""
-    error: Error | None = None
+    error: ErrorFacts | None = None
     tags: dict[str, tuple[Stamp, str | None]] | None = None
     annotated: Amounts = NO_AMOUNTS
     tokens_in: int = 0

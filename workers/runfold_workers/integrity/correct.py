@@ -23,39 +23,39 @@ from runfold_storage.projections.row_store import (
     delete_rows,
     read_rows,
 )
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
-from runfold_storage.rollups.deltas import Differences, add_whole
+from runfold_storage.rollups.deltas import RollupDeltas, add_whole
 from runfold_storage.rollups.recompute import Span, replace_rollups, spans_of
-from runfold_storage.rollups.shard_lock import change_behind, hold_shard
+from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 
-from .diff import Difference, compare_rollups, compare_run
+from .diff import Mismatch, compare_rollups, compare_run
 from .refold import refold
 from .verify import sums_of
 
 
-class Corrected(NamedTuple):
+class Correction(NamedTuple):
     """What was put right, and in which statistics it counts."""
 
     runs: int
-    differences: list[Difference]
+    differences: list[Mismatch]
     spans: list[Span]
 
 
-NOTHING_CORRECTED = Corrected(0, [], [])
+NOTHING_CORRECTED = Correction(0, [], [])
 
 
-def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> Corrected:
+def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> Correction:
     """Refold these runs and write what differs; after `batches.prepare_session`."""
     with connection.transaction():
-        position = hold_shard(connection, shard)
+        position = lock_shard(connection, shard)
         if position is None:
             return NOTHING_CORRECTED
         # After the lock: now nobody changes them, and all that was committed is seen.
         stored = read_rows(connection, shard, keys)
         refolded = refold(connection, shard, keys)
-        differences: list[Difference] = []
-        stats: Differences = {}
+        differences: list[Mismatch] = []
+        stats: RollupDeltas = {}
         runs: list[tuple[RunRow, int]] = []
         nodes: list[NodeRow] = []
         gone: list[bytes] = []
@@ -90,27 +90,29 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
         if runs:
-            change_behind(connection, shard, [UUID(bytes=row.run) for row, _ in runs])
+            bump_generation(connection, shard, [UUID(bytes=row.run) for row, _ in runs])
         if gone:
             names = dict(delete_rows(connection, shard, gone))
             deleted = [UUID(bytes=key) for key in gone]
-            change_behind(connection, shard, deleted, [names.get(run, str(run)) for run in deleted])
+            bump_generation(
+                connection, shard, deleted, [names.get(run, str(run)) for run in deleted]
+            )
         crash_point("before_correction_commit")
-    return Corrected(corrected, differences, spans_of(stats))
+    return Correction(corrected, differences, spans_of(stats))
 
 
 def correct_rollups(
-    connection: psycopg.Connection, shard: int, keys: Iterable[StatsKey]
-) -> list[StatsKey]:
+    connection: psycopg.Connection, shard: int, keys: Iterable[RollupKey]
+) -> list[RollupKey]:
     """Replace what is wrong in and beside these rollups by the sums over the rows."""
     return [key for span in spans_of(keys) for key in correct_span(connection, shard, span)]
 
 
-def correct_span(connection: psycopg.Connection, shard: int, span: Span) -> list[StatsKey]:
+def correct_span(connection: psycopg.Connection, shard: int, span: Span) -> list[RollupKey]:
     """The same for all rollups of a span, which is of this shard."""
     assert span.shard == shard
     with connection.transaction():
-        if hold_shard(connection, shard) is None:
+        if lock_shard(connection, shard) is None:
             return []
         found, expected = sums_of(connection, span)
         wrong = [key for key, _ in compare_rollups(found, expected)]

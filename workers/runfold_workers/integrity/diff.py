@@ -10,13 +10,13 @@ from uuid import UUID
 from msgspec import Struct
 
 from runfold.protocol.codec import to_rfc3339
-from runfold_storage.projections.row_store import StoredRun
-from runfold_storage.records.rollup import Figures, StatsKey
+from runfold_storage.projections.row_store import RunRows
+from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_storage.records.rows import NodeRow, RunRow
 from runfold_storage.rollups.daily_check import Day
 from runfold_storage.rollups.recompute import Rollups
 
-from .refold import Refolded
+from .refold import RefoldResult
 
 What = Literal["missing", "surplus", "differs", "unreadable"]
 
@@ -29,7 +29,7 @@ class Field(Struct, frozen=True):
     expected: Any
 
 
-class Difference(Struct, frozen=True):
+class Mismatch(Struct, frozen=True):
     """One row that is not as it should be; `of` says which of the table's.
 
     `missing`: it should be there; `surplus`: it should not; `differs`: `fields` tell in what;
@@ -44,15 +44,15 @@ class Difference(Struct, frozen=True):
     reason: str | None = None
 
 
-def compare_run(shard: int, key: bytes, refolded: Refolded, stored: StoredRun) -> list[Difference]:
+def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows) -> list[Mismatch]:
     """Everything in which a run's rows differ; nothing if they are right."""
     if refolded.is_aged:
         return []
     of = {"run": name_of(key, refolded.rows.row or stored.row)}
     if refolded.unreadable is not None:
-        return [Difference("events", "unreadable", shard, of, reason=refolded.unreadable)]
+        return [Mismatch("events", "unreadable", shard, of, reason=refolded.unreadable)]
     expected, found = refolded.rows, stored
-    differences: list[Difference] = []
+    differences: list[Mismatch] = []
     wanted = expected.row
     if wanted is not None and found.row is not None:
         wanted = wanted._replace(seen_us=max(wanted.seen_us, found.row.seen_us))
@@ -64,13 +64,13 @@ def compare_run(shard: int, key: bytes, refolded: Refolded, stored: StoredRun) -
     return differences
 
 
-def wrong_day(day: Day) -> Difference:
+def wrong_day(day: Day) -> Mismatch:
     """A day that is not the sum of its hours."""
     shard, start_us = day
-    return Difference("stats_days", "differs", shard, {"day": to_rfc3339(start_us)})
+    return Mismatch("stats_days", "differs", shard, {"day": to_rfc3339(start_us)})
 
 
-def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[StatsKey, Difference]]:
+def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupKey, Mismatch]]:
     """Everything in which the statistics differ, by key."""
     for key in sorted(found.keys() | expected.keys()):
         was, should = found.get(key), expected.get(key)
@@ -85,9 +85,9 @@ def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[StatsKe
         }
         if was is None or should is None:
             what: What = "missing" if was is None else "surplus"
-            yield key, Difference("stats", what, key.shard, of)
+            yield key, Mismatch("stats", what, key.shard, of)
         else:
-            yield key, Difference("stats", "differs", key.shard, of, list(_figures(was, should)))
+            yield key, Mismatch("stats", "differs", key.shard, of, list(_figures(was, should)))
 
 
 def name_of(key: bytes, row: RunRow | None) -> str:
@@ -101,22 +101,22 @@ def _compare(
     of: dict[str, Any],
     found: RunRow | NodeRow | None,
     expected: RunRow | NodeRow | None,
-) -> Iterator[Difference]:
+) -> Iterator[Mismatch]:
     if found == expected:
         return
     if found is None or expected is None:
-        yield Difference(table, "missing" if found is None else "surplus", shard, of)
+        yield Mismatch(table, "missing" if found is None else "surplus", shard, of)
         return
     fields = [
         Field(_column(name), _shown(name, was), _shown(name, should))
         for name, was, should in zip(found._fields, found, expected, strict=True)
         if was != should
     ]
-    yield Difference(table, "differs", shard, of, fields)
+    yield Mismatch(table, "differs", shard, of, fields)
 
 
-def _figures(found: Figures, expected: Figures) -> Iterable[Field]:
-    for name in Figures.__slots__:
+def _figures(found: RollupValues, expected: RollupValues) -> Iterable[Field]:
+    for name in RollupValues.__slots__:
         was, should = getattr(found, name), getattr(expected, name)
         if was != should:
             yield Field(name, was, should)

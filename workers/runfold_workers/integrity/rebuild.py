@@ -19,19 +19,19 @@ import psycopg
 from msgspec import Struct
 
 from runfold.crash_points import crash_point
-from runfold_storage.checkpoints.throttle import Pace
-from runfold_storage.jobs import Interrupted, finish_job, note_progress, take_up
+from runfold_storage.checkpoints.throttle import ShardThrottle
+from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rollup import RollupKey
 from runfold_storage.rollups.daily_check import correct_day
 from runfold_storage.rollups.recompute import Span
 
 from .correct import correct_rollups, correct_runs, correct_span
-from .diff import Difference
+from .diff import Mismatch
 from .selection import Selection, estimate_runs
 from .verify import (
-    Wrong,
+    RunMismatch,
     make_spans,
     shards_of,
     spans_of_run,
@@ -70,19 +70,19 @@ def rebuild(
     stop: threading.Event,
     told: Told = lambda _: None,
 ) -> Progress:
-    """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`.
+    """Do a job of this kind, from where it was left; raises `JobInterrupted` and `JobLocked`.
 
     The connection is in autocommit mode, and of this job alone.
     """
     prepare_session(connection)
-    with take_up(connection, job_id, KIND, Progress) as (job, progress):
+    with resume_job(connection, job_id, KIND, Progress) as (job, progress):
 
         def note() -> None:
-            note_progress(connection, job_id, progress)
+            save_progress(connection, job_id, progress)
             crash_point("after_progress")
             told(progress)
             if stop.is_set():
-                raise Interrupted
+                raise JobInterrupted
 
         selection = msgspec.convert(job.arguments, Selection)
         if progress.of is None:
@@ -106,7 +106,7 @@ class _Rebuild:
         self._selection = selection
         self._progress = progress
         self._note = note
-        self._pace = Pace(connection, stop)
+        self._pace = ShardThrottle(connection, stop)
 
     def run(self) -> None:
         if self._progress.phase == "runs":
@@ -132,7 +132,7 @@ class _Rebuild:
                 self._progress.looked_at += chunk.looked_at
                 self._note()
 
-    def _correct(self, shard: int, wrong: Sequence[Wrong]) -> None:
+    def _correct(self, shard: int, wrong: Sequence[RunMismatch]) -> None:
         self._progress.unreadable += sum(not run.is_mendable for run in wrong)
         for keys in self._pace.portions(mendable(wrong)):
             with self._pace.holding():
@@ -170,8 +170,8 @@ class _Rebuild:
             self._progress.rollups += 1
             self._note()
 
-    def _replace(self, found: Sequence[tuple[StatsKey, Difference]]) -> list[StatsKey]:
-        by_shard: dict[int, list[StatsKey]] = defaultdict(list)
+    def _replace(self, found: Sequence[tuple[RollupKey, Mismatch]]) -> list[RollupKey]:
+        by_shard: dict[int, list[RollupKey]] = defaultdict(list)
         for key, _ in found:
             by_shard[key.shard].append(key)
         return [
@@ -181,6 +181,6 @@ class _Rebuild:
         ]
 
 
-def mendable(wrong: Sequence[Wrong]) -> list[tuple[bytes, int]]:
+def mendable(wrong: Sequence[RunMismatch]) -> list[tuple[bytes, int]]:
     """The keys of those that can be put right, and how many events each has."""
     return [(run.key, run.events) for run in wrong if run.is_mendable]

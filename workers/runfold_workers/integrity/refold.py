@@ -9,17 +9,17 @@ import psycopg
 from runfold.errors import BrokenEvent
 from runfold.protocol.ids import is_own_id
 from runfold_storage.ledger.events import load_aged, load_deleted, load_for_fold, load_given_ids
-from runfold_storage.projections.row_store import NOTHING_STORED, StoredRun
+from runfold_storage.projections.row_store import NOTHING_STORED, RunRows
 from runfold_storage.records.rows import RunRow
 from runfold_workers.fold.projection import node_row, run_row
 from runfold_workers.fold.run_cache import apply_stored
 from runfold_workers.fold.run_state import RunState
 
 
-class Refolded(NamedTuple):
+class RefoldResult(NamedTuple):
     """What the tables should have of a run; `unreadable` says what of the ledger cannot be read."""
 
-    rows: StoredRun
+    rows: RunRows
     events: int = 0
     unreadable: str | None = None
     is_aged: bool = False
@@ -28,7 +28,7 @@ class Refolded(NamedTuple):
 
 def refold(
     connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
-) -> dict[bytes, Refolded]:
+) -> dict[bytes, RefoldResult]:
     """The rows that follow from the ledger, for each of these keys; deleted runs have none."""
     refs = [(shard, key) for key in keys]
     names = load_given_ids(connection, shard, [key for key in keys if is_own_id(key)])
@@ -46,7 +46,7 @@ def refold(
         except BrokenEvent as error:
             unreadable[stored.run] = f"event {stored.id}: {error}"
     return {
-        key: Refolded(
+        key: RefoldResult(
             NOTHING_STORED if (shard, key) in deleted else rows_of(state),
             counts[key],
             unreadable.get(key),
@@ -56,9 +56,9 @@ def refold(
     }
 
 
-def rows_of(state: RunState) -> StoredRun:
+def rows_of(state: RunState) -> RunRows:
     """Every row of a run, from its state."""
     changed = state.take_changed()  # and so the counts of nodes are right
     nodes = {(each.name, each.number): node_row(state, each) for each in changed}
     row: RunRow | None = run_row(state)
-    return StoredRun(row, nodes)
+    return RunRows(row, nodes)

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from runfold_storage.checkpoints.throttle import Pace
-from runfold_storage.jobs import Interrupted
+from runfold_storage.checkpoints.throttle import ShardThrottle
+from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.records.rollup import RollupKey
 from runfold_storage.rollups.daily_check import Day, correct_day, day_of
 from runfold_storage.rollups.recompute import Span, spans_of
 
 from .correct import correct_runs, correct_span
-from .diff import Difference, wrong_day
+from .diff import Mismatch, wrong_day
 from .rebuild import mendable
 from .selection import Selection
 from .verify import (
-    Wrong,
+    RunMismatch,
     make_spans,
     shards_of,
     spans_of_run,
@@ -40,8 +40,8 @@ class Findings:
 
     looked_at: int = 0
     differences: int = 0
-    runs: list[Wrong] = field(default_factory=list)
-    rollups: list[StatsKey] = field(default_factory=list)
+    runs: list[RunMismatch] = field(default_factory=list)
+    rollups: list[RollupKey] = field(default_factory=list)
     days: list[Day] = field(default_factory=list)
     hours_left: int | None = None
     """None as long as runs are compared."""
@@ -55,20 +55,20 @@ class Findings:
 def examine(
     connection: psycopg.Connection,
     selection: Selection,
-    found: Callable[[Difference], None],
+    found: Callable[[Mismatch], None],
     told: Callable[[Findings], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Findings:
-    """Compare everything that is selected; raises `Interrupted` once `stop` is set."""
+    """Compare everything that is selected; raises `JobInterrupted` once `stop` is set."""
     findings = Findings()
 
-    def tell(differences: Iterable[Difference]) -> None:
+    def tell(differences: Iterable[Mismatch]) -> None:
         for difference in differences:
             findings.differences += 1
             found(difference)
         told(findings)
         if stop is not None and stop.is_set():
-            raise Interrupted
+            raise JobInterrupted
 
     for shard in shards_of(connection):
         after: bytes | None = BEFORE_ALL
@@ -98,8 +98,8 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
     """
     prepare_session(connection)
     corrected = 0
-    pace = Pace(connection, stop)
-    by_shard: dict[int, list[Wrong]] = defaultdict(list)
+    pace = ShardThrottle(connection, stop)
+    by_shard: dict[int, list[RunMismatch]] = defaultdict(list)
     for run in findings.runs:
         by_shard[run.shard].append(run)
     spans: set[Span] = set(spans_of(findings.rollups))
@@ -112,14 +112,14 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
             # Their statistics went with them, and are wrong if those of the old rows were not.
             spans.update(done.spans)
             if stop.is_set():
-                raise Interrupted
+                raise JobInterrupted
     listed = set(findings.rollups)
     for span in sorted(spans):
         assert span.shard is not None
         replaced = correct_span(connection, span.shard, span)
         corrected += sum(key in listed for key in replaced)
         if stop.is_set():
-            raise Interrupted
+            raise JobInterrupted
     for day in findings.days:
         correct_day(connection, day)
         corrected += 1

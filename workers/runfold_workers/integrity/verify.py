@@ -16,11 +16,11 @@ import psycopg
 
 from runfold.protocol.codec import to_datetime
 from runfold_storage.ledger.run_keys import BEFORE_ALL, next_keys
-from runfold_storage.projections.row_store import NOTHING_STORED, StoredRun, read_rows
-from runfold_storage.records.rollup import StatsKey
+from runfold_storage.projections.row_store import NOTHING_STORED, RunRows, read_rows
+from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.daily_check import Day, find_wrong_days
-from runfold_storage.rollups.deltas import HOUR_US, Differences, add_whole, scope_of
+from runfold_storage.rollups.deltas import HOUR_US, RollupDeltas, add_whole, scope_of
 from runfold_storage.rollups.recompute import (
     Rollups,
     Span,
@@ -32,7 +32,7 @@ from runfold_storage.rollups.recompute import (
     spans_of,
 )
 
-from .diff import Difference, compare_rollups, compare_run
+from .diff import Mismatch, compare_rollups, compare_run
 from .refold import refold
 from .selection import Selection
 
@@ -41,7 +41,7 @@ SPAN_RUNS: Final = 20_000
 """Runs whose statistics are added up in one statement, unless one hour has more."""
 
 
-class Wrong(NamedTuple):
+class RunMismatch(NamedTuple):
     """A run whose rows are not what they should be."""
 
     shard: int
@@ -57,8 +57,8 @@ class RunsChunk(NamedTuple):
 
     last: bytes | None
     looked_at: int
-    wrong: list[Wrong]
-    differences: list[Difference]
+    wrong: list[RunMismatch]
+    differences: list[Mismatch]
 
 
 def shards_of(connection: psycopg.Connection) -> list[int]:
@@ -92,7 +92,7 @@ def verify_runs(
 
 def compare_keys(
     connection: psycopg.Connection, shard: int, selection: Selection, keys: Sequence[bytes]
-) -> tuple[list[Wrong], list[Difference], int]:
+) -> tuple[list[RunMismatch], list[Mismatch], int]:
     """Those of these runs that are wrong, in what, and how many there were."""
     stored = read_rows(connection, shard, keys)
     # Whether a run is meant is told by its row, so that the ledger of others need not be read.
@@ -108,7 +108,7 @@ def compare_keys(
             differences += found
             hours = frozenset(map(hour_of, filter(None, (was.row, should.rows.row))))
             mendable = should.unreadable is None
-            wrong.append(Wrong(shard, key, should.events, hours, mendable))
+            wrong.append(RunMismatch(shard, key, should.events, hours, mendable))
     return wrong, differences, len(wanted)
 
 
@@ -130,7 +130,7 @@ def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Spa
 
 def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
     """The statistics in which the one selected run counts, or should."""
-    counted: Differences = {}
+    counted: RollupDeltas = {}
     with snapshot(connection):
         for shard in shards_of(connection):
             for key in selection.key_on(shard) or ():
@@ -141,8 +141,8 @@ def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[S
 
 
 def verify_rollups(
-    connection: psycopg.Connection, span: Span, wrong: Sequence[Wrong] = ()
-) -> list[tuple[StatsKey, Difference]]:
+    connection: psycopg.Connection, span: Span, wrong: Sequence[RunMismatch] = ()
+) -> list[tuple[RollupKey, Mismatch]]:
     """Compare the statistics of these hours; `wrong` runs count as they are refolded."""
     with snapshot(connection):
         found, expected = sums_of(connection, span, wrong)
@@ -150,7 +150,7 @@ def verify_rollups(
 
 
 def sums_of(
-    connection: psycopg.Connection, span: Span, wrong: Sequence[Wrong] = ()
+    connection: psycopg.Connection, span: Span, wrong: Sequence[RunMismatch] = ()
 ) -> tuple[Rollups, Rollups]:
     """What the statistics say, and what they should."""
     concerned = [
@@ -163,7 +163,7 @@ def sums_of(
     for run in concerned:
         by_shard[run.shard].append(run.key)
     for shard, keys in by_shard.items():
-        differences: Differences = {}
+        differences: RollupDeltas = {}
         for refolded in refold(connection, shard, keys).values():
             if _is_within(span, refolded.rows):
                 add_whole(differences, refolded.rows.row, refolded.rows.nodes.values(), 1)
@@ -186,7 +186,7 @@ def hour_of(row: RunRow) -> int:
     return scope_of(row)[2]
 
 
-def _is_within(span: Span, rows: StoredRun) -> bool:
+def _is_within(span: Span, rows: RunRows) -> bool:
     row = rows.row
     return (
         row is not None

@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from runfold.crash_points import crash_point
 from runfold_storage.admin import DELETE, DeleteArguments
-from runfold_storage.jobs import finish_job, note_progress, take_up
+from runfold_storage.jobs import finish_job, resume_job, save_progress
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.retention.run_deletion import Place, delete_runs
+from runfold_storage.retention.run_deletion import ListKey, delete_runs
 
 
 class Progress(Struct):
@@ -27,15 +27,15 @@ class Progress(Struct):
 
 
 def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
-    """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`."""
+    """Do a job of this kind, from where it was left; raises `JobInterrupted` and `JobLocked`."""
     prepare_session(connection)
-    with take_up(connection, job_id, DELETE, Progress) as (job, progress):
+    with resume_job(connection, job_id, DELETE, Progress) as (job, progress):
         arguments = msgspec.convert(job.arguments, DeleteArguments)
 
-        def told(n: int, after: Place | None) -> None:
+        def told(n: int, after: ListKey | None) -> None:
             progress.deleted += n
             progress.after = after
-            note_progress(connection, job_id, progress)
+            save_progress(connection, job_id, progress)
             crash_point("after_page_deleted")
 
         delete_runs(

@@ -19,7 +19,7 @@ import psycopg
 from rq import Queue
 
 from runfold_storage.checkpoints.incidents import raise_incident
-from runfold_storage.jobs import UNFINISHED, add_job, jobs_waiting, newest_job, take_the_chair
+from runfold_storage.jobs import UNFINISHED, add_job, jobs_waiting, newest_job, try_become_leader
 from runfold_storage.postgres.connections import read_clock
 from runfold_storage.retention.policies import shortest_days
 from runfold_workers.retention.job import KIND
@@ -30,7 +30,7 @@ PATIENCE_S: Final = 5.0
 """How long a job may be on its way from the queue to a worker before it is brought again."""
 
 
-class HandingOut:
+class JobDispatcher:
     """On a connection of its own, which is in autocommit mode."""
 
     def __init__(self, connection: psycopg.Connection, queue: Queue) -> None:
@@ -42,7 +42,7 @@ class HandingOut:
 
     def turn(self) -> None:
         """Bring what is to be done; nothing, if another process does."""
-        self._has_chair = self._has_chair or take_the_chair(self._connection)
+        self._has_chair = self._has_chair or try_become_leader(self._connection)
         if not self._has_chair:
             return
         self._schedule()

@@ -14,8 +14,8 @@ from uuid import UUID
 import psycopg
 
 from runfold_storage.admin import DELETE
-from runfold_storage.errors import DatabaseUnreachable, JobTaken
-from runfold_storage.jobs import UNFINISHED, Interrupted, fail_job, leave_job, read_job
+from runfold_storage.errors import DatabaseUnreachable, JobLocked
+from runfold_storage.jobs import UNFINISHED, JobInterrupted, fail_job, leave_job, read_job
 from runfold_storage.postgres.connections import connect
 from runfold_workers.integrity import rebuild
 from runfold_workers.retention import job as retaining
@@ -65,9 +65,9 @@ def _do(
     log.info("working", extra={"job": str(job_id), "kind": job.kind})
     try:
         work(connection, job_id, stop)
-    except JobTaken:
+    except JobLocked:
         log.info("another process is at it", extra={"job": str(job_id)})
-    except Interrupted:
+    except JobInterrupted:
         leave_job(connection, job_id)
         log.info("left for the next worker", extra={"job": str(job_id)})
     except PASSING:

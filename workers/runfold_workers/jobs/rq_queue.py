@@ -33,7 +33,7 @@ class JobRefused(Exception):
     """An entry of the queue that we have not written."""
 
 
-class OnlyOurs(Job):
+class RunfoldJob(Job):
     """An entry of the queue; `do` is what the one name stands for."""
 
     do: Callable[[str], None] | None = None
@@ -66,10 +66,10 @@ class OnlyOurs(Job):
         """Nobody is told."""
 
 
-class OneByOne(SimpleWorker):
+class SequentialWorker(SimpleWorker):
     """Does one job at a time, in the thread that it was started in, until it is told to stop."""
 
-    job_class = OnlyOurs
+    job_class = RunfoldJob
     death_penalty_class = TimerDeathPenalty
     max_connection_wait_time = 1.0
     log_job_description = log_result_lifespan = False
@@ -98,7 +98,7 @@ class OneByOne(SimpleWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """In this thread; a child of its own would outlive us when we are killed."""
-        if isinstance(job, OnlyOurs):
+        if isinstance(job, RunfoldJob):
             job.do = lambda job_id: self._do(UUID(job_id))
         super().execute_job(job, queue)
 
@@ -133,7 +133,7 @@ def connect_queue(redis_url: str, jobs_redis_url: str | None) -> redis.Redis:
 
 def make_queue(client: redis.Redis) -> Queue:
     """The one queue that there is."""
-    return Queue(NAME, connection=client, job_class=OnlyOurs, serializer=JSONSerializer)
+    return Queue(NAME, connection=client, job_class=RunfoldJob, serializer=JSONSerializer)
 
 
 def put(queue: Queue, job_id: UUID) -> None:
@@ -142,7 +142,7 @@ def put(queue: Queue, job_id: UUID) -> None:
     if name in queue.job_ids:
         return
     # Under a name that is known already RQ would keep what it remembers of the last time.
-    queue.connection.delete(OnlyOurs.key_for(name))
+    queue.connection.delete(RunfoldJob.key_for(name))
     queue.enqueue_call(
         DO_JOB, args=(name,), job_id=name, timeout=-1, result_ttl=0, failure_ttl=3600
     )

@@ -11,7 +11,13 @@ from typing import Final
 
 import psycopg
 
-from runfold_storage.search.indexer import become_follower, follow, look_back, sort_in, take_out
+from runfold_storage.search.indexer import (
+    backfill,
+    become_follower,
+    flush_gin_pending,
+    follow,
+    take_out,
+)
 
 TURN_S: Final = 1.0
 MAX_REST_S: Final = 1.0
@@ -20,7 +26,7 @@ MAX_ASIDE: Final = 500
 SORTED_EVERY_S: Final = 5.0
 
 
-class Indexing:
+class SearchIndexing:
     """On a connection of its own, which is in autocommit mode."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
@@ -48,7 +54,7 @@ class Indexing:
         self._put_aside += followed.looked_at
         if followed.more:
             return True
-        looked_back, taken_out = look_back(self._connection), take_out(self._connection)
+        looked_back, taken_out = backfill(self._connection), take_out(self._connection)
         self._put_aside += looked_back.looked_at
         if self._put_aside > MAX_ASIDE or time.monotonic() - self._sorted_at > SORTED_EVERY_S:
             self._sort_in()
@@ -57,6 +63,6 @@ class Indexing:
     def _sort_in(self) -> None:
         """Every search reads through what is put aside; the more there is, the cheaper is this."""
         if self._put_aside:
-            sort_in(self._connection)
+            flush_gin_pending(self._connection)
         self._put_aside = 0
         self._sorted_at = time.monotonic()

@@ -19,10 +19,10 @@ import redis
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 
-from .dispatcher import HandingOut
+from .dispatcher import JobDispatcher
 from .registry import do_job
-from .rq_queue import OneByOne, connect_queue, make_queue
-from .search_indexing import Indexing
+from .rq_queue import SequentialWorker, connect_queue, make_queue
+from .search_indexing import SearchIndexing
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class JobWorker:
             connect_queue(settings.redis_url, settings.jobs_redis_url) as client,
             connect(settings.database_url, autocommit=True) as connection,
         ):
-            handing_out = HandingOut(connection, make_queue(client))
+            handing_out = JobDispatcher(connection, make_queue(client))
             while not self._stop.is_set():
                 handing_out.turn()
                 self._stop.wait(TURN_S)
@@ -90,13 +90,13 @@ class JobWorker:
     def _index(self) -> None:
         url = self._settings.database_url
         with connect(url, autocommit=True, application_name="runfold-index") as connection:
-            Indexing(connection).work(self._stop)
+            SearchIndexing(connection).work(self._stop)
 
     def _work(self) -> None:
         settings = self._settings
         with connect_queue(settings.redis_url, settings.jobs_redis_url) as client:
             client.ping()
-            OneByOne(make_queue(client), self._do, self._stop).work(logging_level="WARNING")
+            SequentialWorker(make_queue(client), self._do, self._stop).work(logging_level="WARNING")
 
     def _do(self, job_id: UUID) -> None:
         settings = self._settings

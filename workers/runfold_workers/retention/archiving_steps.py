@@ -16,19 +16,19 @@ import psycopg
 
 from runfold.crash_points import crash_point
 from runfold_storage.archive import journal
-from runfold_storage.archive.exporter import Filling
+from runfold_storage.archive.exporter import ArchiveExporter
 from runfold_storage.archive.journal import Step, Tombstone, read_unarchived
 from runfold_storage.archive.store import Archive
 from runfold_storage.retention import partition_expiry
 from runfold_storage.retention.rollup_expiry import read_old_rollups
 
-from .expiry_steps import TakingAway
+from .expiry_steps import ExpirySteps
 
 STEP_ROLLUPS: Final = 20_000
 STEP_TOMBSTONES: Final = 50_000
 
 
-class Archiving(TakingAway):
+class ArchivingSteps(ExpirySteps):
     """Each step is noted down, written, and taken away; `told` is given what it wrote."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Archiving(TakingAway):
     ) -> None:
         super().__init__(connection, shards, stop)
         self._archive = archive
-        self._filling = Filling(connection, archive, len(shards))
+        self._filling = ArchiveExporter(connection, archive, len(shards))
         self._told = told
 
     def begin(self) -> None:

@@ -14,7 +14,7 @@ import psycopg
 from runfold.crash_points import crash_point
 from runfold_storage.archive import journal
 from runfold_storage.archive.journal import Step, note_archived
-from runfold_storage.checkpoints.throttle import Pace
+from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.rollup_expiry import read_old_rollups, remove_rollups
 from runfold_storage.retention.run_deletion import purge
@@ -26,7 +26,7 @@ WEIGHT: Final = 5
 Item = TypeVar("Item")
 
 
-class TakingAway:
+class ExpirySteps:
     """For one run of retention, which is alone at work."""
 
     def __init__(
@@ -34,7 +34,7 @@ class TakingAway:
     ) -> None:
         self._connection = connection
         self._shards = shards
-        self._pace = Pace(connection, stop)
+        self._pace = ShardThrottle(connection, stop)
 
     def begin(self) -> None:
         """End what someone did not live to end: what is archived goes, the rest is forgotten."""
@@ -87,7 +87,7 @@ class TakingAway:
             return
         assert step.shard is not None
         if step.kind == journal.PAYLOADS:
-            TakingAway.payloads(self, step.shard, step.runs)
+            ExpirySteps.payloads(self, step.shard, step.runs)
         elif step.kind == journal.ROWS:
             self._remove_rows(step.shard, step.runs)
         elif step.kind == journal.ROLLUPS:
@@ -99,7 +99,7 @@ class TakingAway:
 
     def _bury(self, shard: int, runs: Sequence[UUID]) -> None:
         for portion in self._portions(runs):
-            run_expiry.bury_aged(self._connection, shard, portion)
+            run_expiry.add_expiry_tombstones(self._connection, shard, portion)
 
     def _remove_rows(self, shard: int, runs: Sequence[UUID]) -> None:
         for portion in self._portions(runs):

@@ -24,17 +24,17 @@ from msgspec import Struct
 from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.errors import ArchiveUnusable
-from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
+from runfold_storage.jobs import JobInterrupted, finish_job, hold_kind, resume_job, save_progress
 from runfold_storage.ledger.partitions import partition_name
 from runfold_storage.postgres.connections import read_clock
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.due_runs import (
     PAYLOADS,
-    Due,
     DueRun,
-    Place,
-    Turn,
+    ListKey,
+    PolicyScan,
+    RetentionPlan,
     count_due,
     read_due,
     turns,
@@ -44,7 +44,7 @@ from runfold_storage.retention.run_deletion import purge_left
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.verify import shards_of
 
-from .expiry_steps import TakingAway
+from .expiry_steps import ExpirySteps
 
 KIND: Final = "retention"
 PAGE_RUNS: Final = 20_000
@@ -57,9 +57,9 @@ FORGOTTEN_AFTER: Final = timedelta(days=90)
 class Progress(Struct):
     """How far it has come; kept in `jobs`."""
 
-    turns: list[Turn] | None = None
+    turns: list[PolicyScan] | None = None
     """What is still to be looked at; null: nobody has looked yet."""
-    place: Place | None = None
+    place: ListKey | None = None
     """The last run that was looked at in the first of these turns."""
     weeks: list[date] = []
     """Weeks that go as a whole."""
@@ -86,7 +86,7 @@ class Progress(Struct):
         )
 
 
-def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Due:
+def plan(connection: psycopg.Connection, policy: Policy | None = None) -> RetentionPlan:
     """What it would do if all policies held by now, changing nothing.
 
     With a `policy`, what this one would take if it was set.
@@ -111,7 +111,7 @@ def retain(
     *,
     archive_url: str | None = None,
 ) -> Progress:
-    """Do a job of this kind, from where it was left; raises `Interrupted` and `JobTaken`.
+    """Do a job of this kind, from where it was left; raises `JobInterrupted` and `JobLocked`.
 
     With an `archive_url` nothing is taken away that is not there; `ArchiveUnusable`, and an
     incident, where it cannot be written. The connection is in autocommit mode, of this job alone.
@@ -119,14 +119,14 @@ def retain(
     prepare_session(connection)
     with (
         hold_kind(connection, KIND),
-        take_up(connection, job_id, KIND, Progress) as (job, progress),
+        resume_job(connection, job_id, KIND, Progress) as (job, progress),
     ):
 
         def note() -> None:
-            note_progress(connection, job_id, progress)
+            save_progress(connection, job_id, progress)
             crash_point("after_aging_step")
             if stop.is_set():
-                raise Interrupted
+                raise JobInterrupted
 
         # The age is that at the time of the job, also when it goes on later.
         now = job.created_at.astimezone(UTC)
@@ -150,14 +150,14 @@ def _make(
     stop: threading.Event,
     archive_url: str | None,
     progress: Progress,
-) -> TakingAway:
+) -> ExpirySteps:
     shards = shards_of(connection)
     if archive_url is None:
-        return TakingAway(connection, shards, stop)
+        return ExpirySteps(connection, shards, stop)
     try:
         from runfold_storage.archive.store import open_archive
 
-        from .archiving_steps import Archiving
+        from .archiving_steps import ArchivingSteps
     except ImportError as error:
         raise ArchiveUnusable(
             f"{archive_url}: an archive needs pyarrow: pip install 'runfold[parquet]'"
@@ -167,7 +167,7 @@ def _make(
         progress.archived_events += events
         progress.archived_runs += runs
 
-    return Archiving(connection, shards, stop, open_archive(archive_url), archived)
+    return ArchivingSteps(connection, shards, stop, open_archive(archive_url), archived)
 
 
 class _Retention:
@@ -178,7 +178,7 @@ class _Retention:
         progress: Progress,
         note: Callable[[], None],
         stop: threading.Event,
-        away: TakingAway,
+        away: ExpirySteps,
     ) -> None:
         self._connection = connection
         self._now = now
@@ -216,7 +216,7 @@ class _Retention:
         self._away.end()
         run_expiry.forget_old_marks(self._connection, self._now - FORGOTTEN_AFTER)
 
-    def _turn(self, turn: Turn) -> bool:
+    def _turn(self, turn: PolicyScan) -> bool:
         """A page of it; False: there are no more."""
         page = read_due(self._connection, turn, self._now, self._progress.place, PAGE_RUNS)
         by_shard: dict[int, list[DueRun]] = defaultdict(list)
@@ -230,7 +230,7 @@ class _Retention:
                 self._away.rows(shard, keys)
                 self._progress.runs += len(keys)
             if self._stop.is_set():  # what was done is found done
-                raise Interrupted
+                raise JobInterrupted
         if len(page) < PAGE_RUNS:
             return False
         self._progress.place = page[-1].place
@@ -250,7 +250,7 @@ class _Retention:
         while tries < TRIES or week in partition_expiry.detached_weeks(self._connection):
             tries += 1
             if partition_expiry.detach_week(self._connection, week):
-                kept = partition_expiry.put_back(self._connection, self._shards, week)
+                kept = partition_expiry.reattach_rows(self._connection, self._shards, week)
                 self._away.week(week)
                 self._progress.partitions.append(partition_name(week))
                 for shard, run in kept:
@@ -258,5 +258,5 @@ class _Retention:
                 return
             self._stop.wait(1)
             if self._stop.is_set():
-                raise Interrupted
+                raise JobInterrupted
         self._progress.postponed.append(partition_name(week))

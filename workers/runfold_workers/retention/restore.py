@@ -24,16 +24,16 @@ from runfold_storage.archive.layout import EVENTS, KINDS, NODES, RUNS, STATS, TO
 from runfold_storage.archive.schema import node_of_row, run_of_row
 from runfold_storage.archive.store import Archive, files_of, read_groups
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
-from runfold_storage.checkpoints.throttle import Pace
+from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.errors import RestoreRefused
-from runfold_storage.jobs import Interrupted, finish_job, hold_kind, note_progress, take_up
+from runfold_storage.jobs import JobInterrupted, finish_job, hold_kind, resume_job, save_progress
 from runfold_storage.ledger import foreign_ledger
 from runfold_storage.ledger.events import load_deleted
 from runfold_storage.ledger.foreign_ledger import RestoredEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import Figures, StatsKey
+from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.rebuild import mendable
 from runfold_workers.integrity.selection import Selection
@@ -76,7 +76,9 @@ def restore(
     *,
     ledger: psycopg.Connection | None = None,
 ) -> Progress:
-    """Do a job of this kind; raises `Interrupted`, `JobTaken`, `ArchiveUnusable`, `RestoreRefused`.
+    """Bring back what the archive holds, as a job.
+
+    Raises `JobInterrupted`, `JobLocked`, `ArchiveUnusable` and `RestoreRefused`.
 
     The connection is in autocommit mode, and of this job alone; `ledger` leads to another database
     whose `events` are brought along.
@@ -84,14 +86,14 @@ def restore(
     prepare_session(connection)
     with hold_kind(connection, job.KIND):
         check(connection, archive)
-        with take_up(connection, job_id, KIND, Progress) as (_, progress):
+        with resume_job(connection, job_id, KIND, Progress) as (_, progress):
 
             def note() -> None:
-                note_progress(connection, job_id, progress)
+                save_progress(connection, job_id, progress)
                 crash_point("after_group_restored")
                 told(progress)
                 if stop.is_set():
-                    raise Interrupted
+                    raise JobInterrupted
 
             _Restore(connection, archive, ledger, progress, note, stop).run()
             result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
@@ -139,7 +141,7 @@ class _Restore:
         self._ledger = ledger
         self._progress = progress
         self._note = note
-        self._pace = Pace(connection, stop)
+        self._pace = ShardThrottle(connection, stop)
         self._shards = count_shards(connection)
         self._everything = Selection(shards=self._shards)
         self._is_folded = restore_writer.is_folded(connection)
@@ -246,9 +248,9 @@ class _Restore:
         restore_writer.restore_nodes(self._connection, shard, nodes)
 
     def _rollups(self, shard: int, rows: list[Row]) -> None:
-        rollups: dict[StatsKey, Figures] = {}
+        rollups: dict[RollupKey, RollupValues] = {}
         for row in rows:
-            key = StatsKey(
+            key = RollupKey(
                 row["workflow"], row["project"], row["node"], row["hour"], row["status"], shard
             )
             if key not in rollups or rollups[key].n < row["n"]:
@@ -262,8 +264,8 @@ class _Restore:
         return [row for row in rows if (shard, row["key"]) not in gone]
 
 
-def _figures(row: Row) -> Figures:
-    return Figures(
+def _figures(row: Row) -> RollupValues:
+    return RollupValues(
         n=row["n"],
         n_timed=row["n_timed"],
         duration_min_us=row["duration_min_us"],

@@ -22,7 +22,7 @@ from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import encode_json_frame
 from runfold.protocol.ids import derive_event_id
 from runfold.protocol.time_limits import EARLIEST_US
-from runfold_storage.checkpoints.liveness import SilentRun, find_silent, take_pulse
+from runfold_storage.checkpoints.liveness import SilentRun, find_silent, save_liveness_mark
 from runfold_storage.checkpoints.liveness_limits import Limits
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.streams import order, read_streams
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _FRAME_EVENTS: Final = 500
 
 
-class Sweep:
+class LostRunDetector:
     """Asked once a second by the one worker that keeps house for the deployment."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
@@ -57,7 +57,7 @@ class Sweep:
         if folded:
             for shard in folded:
                 del self._ends[shard]
-            take_pulse(connection, folded, self._limits)
+            save_liveness_mark(connection, folded, self._limits)
             self._sweep(client, connection, frozenset(folded))
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + self._tick_s

@@ -21,14 +21,14 @@ from runfold_storage.checkpoints.change_log import forget_changes
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.liveness_limits import Limits
 from runfold_storage.checkpoints.positions import load_positions
-from runfold_storage.checkpoints.recovery import note_sightings
-from runfold_storage.checkpoints.streams import Stream, look
+from runfold_storage.checkpoints.recovery import save_stream_checkpoints
+from runfold_storage.checkpoints.streams import Stream, read_lags
 from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.ledger.partitions import ensure_weeks, weeks_ahead
 from runfold_storage.postgres.connections import connect
 from runfold_workers.metrics import Metrics
 
-from .lost_runs import Sweep
+from .lost_runs import LostRunDetector
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ _HOUSEKEEPER: Final = 0
 """Whoever folds this shard does what has to be done once in a deployment."""
 
 
-class Watch:
+class ShardMonitor:
     """Looks at the shards that it is told to; use it as a context manager."""
 
     def __init__(self, redis_url: str, database_url: str, metrics: Metrics, limits: Limits) -> None:
         self._redis_url = redis_url
         self._database_url = database_url
         self._metrics = metrics
-        self._sweep = Sweep(limits, metrics)
+        self._sweep = LostRunDetector(limits, metrics)
         self._seen: dict[int, Stream] = {}
         self._shards: frozenset[int] = frozenset()
         self._suspects: frozenset[int] = frozenset()
@@ -113,7 +113,7 @@ class Watch:
         shards = self._shards
         if not shards:
             return
-        found, lags = look(client, lambda: load_positions(connection, shards))
+        found, lags = read_lags(client, lambda: load_positions(connection, shards))
         wrong = {
             shard
             for shard, lag in lags.items()
@@ -132,7 +132,7 @@ class Watch:
             for shard in lags.keys() & self._shards:
                 self._metrics.note_lag(shard, lags[shard])
         if news:
-            note_sightings(connection, news)
+            save_stream_checkpoints(connection, news)
         if _HOUSEKEEPER in shards:
             self._keep_house(client, connection)
 

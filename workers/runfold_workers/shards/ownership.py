@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from runfold.crash_points import crash_point
-from runfold_storage.checkpoints.leases import Holding, give_up, hold, leave
+from runfold_storage.checkpoints.leases import LeaseState, give_up, leave, renew_leases
 from runfold_storage.postgres.connections import connect
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _LEAST_S: Final = 0.02
 """Between two looks."""
 
 
-class Ownership:
+class ShardLeases:
     """The leases of one worker; use it as a context manager, which gives all up in the end.
 
     Everything but the looks themselves happens in the thread that folds.
@@ -39,7 +39,7 @@ class Ownership:
         self._changed = threading.Condition()
         self._look_now = threading.Event()
         self._stopped = False
-        self._holding = Holding([], 0, None)
+        self._holding = LeaseState([], 0, None)
         self._looked_at: float | None = None
         self._given_up: set[int] = set()
         self._doubted: set[int] = set()
@@ -133,7 +133,7 @@ class Ownership:
             give_up(self._connection, self._owner, given_up)
         renews = bool(self._holding.shards)
         crash_point("before_lease_renew" if renews else "before_lease_take")
-        holding = hold(
+        holding = renew_leases(
             self._connection, self._owner, ttl_s=TTL_S, grace_s=TTL_S if was_late else 0.0
         )
         crash_point("after_lease_renew" if renews else "after_lease_take")

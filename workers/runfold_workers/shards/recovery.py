@@ -12,11 +12,11 @@ import redis
 
 from runfold_storage.checkpoints.positions import Position, load_positions
 from runfold_storage.checkpoints.recovery import (
-    go_on,
-    last_sighting,
-    note_sightings,
-    skip_lost,
-    start_over,
+    accept_stream,
+    last_stream_checkpoint,
+    reset_position,
+    save_stream_checkpoints,
+    skip_lost_frames,
 )
 from runfold_storage.checkpoints.streams import (
     Stream,
@@ -31,7 +31,7 @@ from runfold_storage.checkpoints.streams import (
 log = logging.getLogger(__name__)
 
 
-def mend(client: redis.Redis, connection: psycopg.Connection, shard: int) -> bool:
+def recover_stream(client: redis.Redis, connection: psycopg.Connection, shard: int) -> bool:
     """Bring a shard's checkpoint in line with its stream, if need be.
 
     Only when nothing of the shard is on its way. Returns whether the position may have moved, so
@@ -39,7 +39,7 @@ def mend(client: redis.Redis, connection: psycopg.Connection, shard: int) -> boo
     """
     position = load_positions(connection, [shard])[shard]
     stream = read_streams(client, [shard])[0][shard]
-    seen = last_sighting(connection, shard)
+    seen = last_stream_checkpoint(connection, shard)
     # Where a worker has looked before, one has left its mark before.
     is_flushed = seen is not None and not stream.is_marked
     if is_flushed or is_replaced(stream, position):
@@ -48,15 +48,15 @@ def mend(client: redis.Redis, connection: psycopg.Connection, shard: int) -> boo
             extra={"shard": shard, "position": position.position, "ends_at": stream.last},
         )
         folded = _count_folded(client, shard, position, stream) if is_flushed else 0
-        start_over(connection, shard, position, stream, folded)
+        reset_position(connection, shard, position, stream, folded)
         mark_stream(client, shard)
         return True
     if seen is not None and stream.added < seen:
-        go_on(connection, shard, position, stream)
+        accept_stream(connection, shard, position, stream)
     mark_stream(client, shard)
-    note_sightings(connection, {shard: stream})
+    save_stream_checkpoints(connection, {shard: stream})
     if stream.removed > position.consumed:
-        skip_lost(connection, shard, position, stream)
+        skip_lost_frames(connection, shard, position, stream)
         return True
     trim(client, shard, position.position)  # a predecessor may have died between commit and trim
     return False

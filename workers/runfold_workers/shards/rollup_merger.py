@@ -17,8 +17,8 @@ import psycopg
 
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
-from runfold_storage.projections.batch_writer import let_go_when_frozen
-from runfold_storage.rollups.pending_deltas import merge_differences, waiting_shards
+from runfold_storage.projections.batch_writer import set_session_timeouts
+from runfold_storage.rollups.pending_deltas import merge_deltas, waiting_shards
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _OPTIONS: Final = "-c synchronous_commit=off -c plan_cache_mode=force_generic_pl
 
 
 @contextmanager
-def merging(database_url: str) -> Iterator[None]:
+def rollup_merger(database_url: str) -> Iterator[None]:
     """Merge until it is left, and then once more; around the fold."""
     stop = threading.Event()
     thread = threading.Thread(target=_run, args=(database_url, stop), name="merging", daemon=True)
@@ -59,14 +59,14 @@ def _run(database_url: str, stop: threading.Event) -> None:
 
 
 def _merge(connection: psycopg.Connection, stop: threading.Event) -> None:
-    let_go_when_frozen(connection)
+    set_session_timeouts(connection)
     is_last = False
     while not is_last:
         is_last = stop.is_set()
         shards = waiting_shards(connection)
         # In any order, so that one that fails does not keep others from their turn.
         for shard in random.sample(shards, len(shards)):
-            merge_differences(connection, shard)
+            merge_deltas(connection, shard)
             stop.wait(MERGE_EVERY_S / len(shards))
         if not shards:
             stop.wait(LOOK_EVERY_S)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_colum
 
 from runfold.protocol.events import Cancelled, Error, Event, Failed
 from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS
-from runfold_storage.postgres.statements import keep
+from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.read_models.summaries import (
     NodeCounts,
     RunFacts,
@@ -99,7 +99,7 @@ class RunDetail(RunFacts, frozen=True, kw_only=True):
     truncated: bool
 
 
-class StoredRun(NamedTuple):
+class RunRecord(NamedTuple):
     """A run as the database has it."""
 
     row: Any
@@ -112,14 +112,14 @@ class StoredRun(NamedTuple):
         return bool(self.row.is_aged)
 
 
-def read_run(connection: Connection, shard: int, run: UUID) -> StoredRun | None:
+def read_run(connection: Connection, shard: int, run: UUID) -> RunRecord | None:
     """One run, or None; `connection` is in a transaction with one snapshot for all of it."""
     place = {"shard": shard, "run": run}
     found = _RUN.run(connection, place)
     if not found:
         return None
     node_rows = _NODES.run(connection, place)
-    return StoredRun(found[0], node_rows, read_payloads(connection, shard, run))
+    return RunRecord(found[0], node_rows, read_payloads(connection, shard, run))
 
 
 def make_detail(row: Any, nodes: Sequence[Any], told: Payloads, **more: Any) -> RunDetail:
@@ -150,8 +150,8 @@ _AGED: Final = (
         runs.c.aged_at, literal_column("'infinity'::timestamptz"), type_=runs.c.aged_at.type
     ).label("removed_at"),
 )
-_RUN: Final = keep(select(*SUMMARY_COLUMNS, *_AGED).where(*_at(runs.c)).limit(1))
-_NODES: Final = keep(
+_RUN: Final = compile_statement(select(*SUMMARY_COLUMNS, *_AGED).where(*_at(runs.c)).limit(1))
+_NODES: Final = compile_statement(
     select(*(column for column in nodes.c if column.name not in ("shard", "run")))
     .where(*_at(nodes.c))
     .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)

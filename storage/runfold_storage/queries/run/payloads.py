@@ -27,7 +27,7 @@ from runfold.protocol.events import (
     Queued,
     Started,
 )
-from runfold_storage.postgres.statements import keep
+from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.tables import events
 
 MAX_EVENTS: Final = 25_000
@@ -143,7 +143,7 @@ def _payloads() -> Select[Any]:
     )
 
 
-_PAYLOADS: Final = keep(_payloads())
+_PAYLOADS: Final = compile_statement(_payloads())
 
 
 def _decoded(told: Iterable[tuple[str, str]]) -> Iterable[Event]:

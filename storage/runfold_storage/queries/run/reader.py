@@ -21,7 +21,7 @@ from runfold_storage.ledger.run_keys import may_be_run
 from runfold_storage.read_models.watermarks import count_shards
 from runfold_storage.tables import runs, tombstones
 
-from .detail import Kept, RunDetail, StoredRun, make_detail, read_run
+from .detail import Kept, RunDetail, RunRecord, make_detail, read_run
 from .events import EventPage, EventQuery, read_events
 
 if TYPE_CHECKING:  # it needs pyarrow, which need not be there
@@ -33,7 +33,7 @@ Place = tuple[int, UUID]
 log = logging.getLogger(__name__)
 
 
-class OneRun:
+class RunReader:
     """May be shared by threads; the archive is opened when it is first asked."""
 
     def __init__(self, snapshot: Snapshot, archive_url: str | None) -> None:
@@ -83,7 +83,7 @@ class OneRun:
             return None
         return place
 
-    def _aged(self, stored: StoredRun, run: str) -> RunDetail:
+    def _aged(self, stored: RunRecord, run: str) -> RunDetail:
         """One whose payloads have gone, or go as soon as they are archived."""
         payloads = stored.payloads
         where: Kept = "removed" if payloads.is_empty else "kept"

@@ -16,7 +16,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
 from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.postgres.statements import keep
+from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.read_models.summaries import (
     RunSummary,
     UsageTotals,
@@ -27,7 +27,7 @@ from runfold_storage.read_models.summaries import (
 from runfold_storage.search.lookup import read_searched
 from runfold_storage.tables import nodes
 
-from .keyset import NEWEST_FIRST, Direction
+from .keyset import NEWEST_FIRST, KeysetPosition
 from .pages import list_statement
 
 PAGE: Final = 1000
@@ -70,7 +70,7 @@ def read_pages(
         with snapshot() as connection:
             if after == NEWEST_FIRST and wanted.payload is not None:
                 read_searched(connection, wanted.project)  # says so where nothing is
-            statement = keep(list_statement(wanted, after, PAGE + 1))
+            statement = compile_statement(list_statement(wanted, after, PAGE + 1))
             rows = statement.run(connection, after.parameters())
             more = len(rows) > PAGE
             page = rows[:PAGE]
@@ -82,7 +82,7 @@ def read_pages(
             yield [(summary_of(row), attempts.get(row.run, ())) for row in page]
         if not more:
             return
-        after = Direction((page[-1].created_at, page[-1].run))
+        after = KeysetPosition((page[-1].created_at, page[-1].run))
 
 
 def _how_many(rows: Sequence[Any]) -> int:

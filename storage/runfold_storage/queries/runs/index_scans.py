@@ -34,7 +34,7 @@ Stretches = list[Conditions]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class IndexScan:
     """Stretches of one index; each is the conditions that it answers.
 
     `is_whole`: it has the filter's runs and no others. `name` tells it from all others.
@@ -65,7 +65,7 @@ class Way:
 
 
 @lru_cache(500)
-def ways_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[Way, ...]:
+def index_scans_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[IndexScan, ...]:
     """All ways to the runs of filters of this form, the best first.
 
     The parameters `first` and `end` bound the times of their first events, where they are said to.
@@ -90,7 +90,7 @@ def ways_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[Way, .
     is_anytime = spans == [[]]
     choices = _choices(form) or [(FilterForm(), [[]])]
     return tuple(
-        Way(
+        IndexScan(
             (form, has_first, has_end, number),
             [[*choice, *span] for choice, span in product(stretches, spans)],
             is_whole=is_anytime and answered == form,
@@ -99,9 +99,9 @@ def ways_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[Way, .
     )
 
 
-def whole_way(form: FilterForm) -> Way | None:
+def covering_scan(form: FilterForm) -> IndexScan | None:
     """The only way to the runs of filters of this form, if no others lie there."""
-    ways = ways_of(form, has_first=False, has_end=False)
+    ways = index_scans_of(form, has_first=False, has_end=False)
     return ways[0] if len(ways) == 1 and ways[0].is_whole else None
 
 

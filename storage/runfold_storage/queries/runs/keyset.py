@@ -13,7 +13,7 @@ Key = tuple[datetime, UUID]
 """A run's place in a list: the time of its first event, and its key."""
 
 
-class Direction(NamedTuple):
+class KeysetPosition(NamedTuple):
     """Where a page goes on from: nothing for the first one, else towards older or newer runs."""
 
     key: Key | None = None
@@ -52,4 +52,4 @@ class DirectionForm(NamedTuple):
         return [key.asc() if self.is_newer else key.desc() for key in keys]
 
 
-NEWEST_FIRST: Final = Direction()
+NEWEST_FIRST: Final = KeysetPosition()

@@ -26,8 +26,8 @@ from runfold_storage.read_models.summaries import RunPage, Total, summary_of
 from runfold_storage.search.lookup import read_searched
 from runfold_storage.tables import runs
 
-from .keyset import NEWEST_FIRST, Direction, Key
-from .planner import NONE, Question, Survey, choose, make_question, open_hours, read_known, survey
+from .keyset import NEWEST_FIRST, Key, KeysetPosition
+from .planner import NONE, ListEstimate, ListPlan, choose, make_plan, open_hours, read_known, survey
 from .sql import end_of_walk, page_among, walked_page, whole_page
 
 FIRST_EXAMINED: Final = 2_000
@@ -48,7 +48,7 @@ class Page(NamedTuple):
 
     limit: int
     offset: int = 0
-    direction: Direction = NEWEST_FIRST
+    direction: KeysetPosition = NEWEST_FIRST
 
 
 class _Found(NamedTuple):
@@ -91,7 +91,7 @@ def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     )
 
 
-def list_statement(wanted: RunFilter, after: Direction, limit: int) -> Select[Any]:
+def list_statement(wanted: RunFilter, after: KeysetPosition, limit: int) -> Select[Any]:
     """So many runs, by whatever plan, given `after`: for exports, which go through all of them."""
     return (
         select(*SUMMARY_COLUMNS)
@@ -101,7 +101,7 @@ def list_statement(wanted: RunFilter, after: Direction, limit: int) -> Select[An
     )
 
 
-def _question(connection: Connection, wanted: RunFilter) -> Question | None:
+def _question(connection: Connection, wanted: RunFilter) -> ListPlan | None:
     """None when the rollups say that no run has such a status."""
     first = end = None
     if wanted.statuses and set(wanted.statuses) <= {"queued", "running"}:
@@ -109,10 +109,10 @@ def _question(connection: Connection, wanted: RunFilter) -> Question | None:
         if first is None or last is None:
             return None
         end = last + _HOUR if last < _LAST_HOUR else None
-    return make_question(wanted, first, end)
+    return make_plan(wanted, first, end)
 
 
-def _find(connection: Connection, question: Question, surveyed: Survey, page: Page) -> _Found:
+def _find(connection: Connection, question: ListPlan, surveyed: ListEstimate, page: Page) -> _Found:
     """The page's runs, in the direction that it goes."""
     direction = page.direction
     given = {**question.parameters, "limit": page.limit + 1, "offset": page.offset}
@@ -143,7 +143,7 @@ def _find(connection: Connection, question: Question, surveyed: Survey, page: Pa
         key = _key_of(reached[0])
         if examined >= MAX_EXAMINED:
             return _Found(rows, key)
-        direction = Direction(key, direction.is_newer)
+        direction = KeysetPosition(key, direction.is_newer)
         most = min(2 * most, MAX_EXAMINED - examined)
 
 
@@ -177,7 +177,7 @@ def _cursors(
     onward = None if reached is None else page.direction._replace(key=reached, is_inclusive=False)
     back = None
     if page.direction.key is not None or page.offset:
-        back = Direction(
+        back = KeysetPosition(
             key=_key_of(rows[0 if not page.direction.is_newer else -1])
             if rows
             else page.direction.key,
@@ -189,7 +189,7 @@ def _cursors(
     return older, newer
 
 
-def _encode(wanted: RunFilter, direction: Direction | None) -> str | None:
+def _encode(wanted: RunFilter, direction: KeysetPosition | None) -> str | None:
     if direction is None or direction.key is None:
         return None
     flags = _NEWER * direction.is_newer + _INCLUSIVE * direction.is_inclusive
@@ -197,11 +197,11 @@ def _encode(wanted: RunFilter, direction: Direction | None) -> str | None:
     return encode_cursor(wanted.question(), _KEY.pack(flags, to_us(created_at), run.bytes))
 
 
-def _decode(key: bytes) -> Direction:
+def _decode(key: bytes) -> KeysetPosition:
     try:
         flags, created_us, run = _KEY.unpack(key)
         place = to_datetime(created_us), UUID(bytes=run)
-        return Direction(place, bool(flags & _NEWER), bool(flags & _INCLUSIVE))
+        return KeysetPosition(place, bool(flags & _NEWER), bool(flags & _INCLUSIVE))
     except (struct.error, OverflowError):
         raise BadParameter("cursor", "not a cursor of a list of runs") from None
 

@@ -15,36 +15,36 @@ from runfold_storage.filters.run_filter import FilterForm, RunFilter
 from runfold_storage.postgres.statements import Statement
 from runfold_storage.read_models.summaries import Total, Watermark
 from runfold_storage.read_models.watermarks import watermark_of
-from runfold_storage.search.lookup import look_up
+from runfold_storage.search.lookup import find_runs
 from runfold_storage.tables import stats, unmerged_stats
 
-from .index_scans import Way, early_of, ways_of, whole_way
-from .keyset import NEWEST_FIRST, Direction
+from .index_scans import IndexScan, covering_scan, early_of, index_scans_of
+from .keyset import NEWEST_FIRST, KeysetPosition
 from .sql import Among, all_of, known_runs, reaches_of, sample_among, samples_of
 
 PROBED: Final = 500
 
 
-class Question(NamedTuple):
+class ListPlan(NamedTuple):
     """A filter, and how it is asked."""
 
     wanted: RunFilter
     form: FilterForm
-    ways: tuple[Way, ...]
+    ways: tuple[IndexScan, ...]
     parameters: Mapping[str, Any]
 
 
-def make_question(wanted: RunFilter, first: datetime | None, end: datetime | None) -> Question:
+def make_plan(wanted: RunFilter, first: datetime | None, end: datetime | None) -> ListPlan:
     """None of the runs began before `first` or from `end` on."""
     form = wanted.form()
     parameters = wanted.parameters() | {"first": first, "end": end}
     if wanted.started_after is not None:
         parameters["early"] = early_of(wanted.started_after)
-    ways = ways_of(form, has_first=first is not None, has_end=end is not None)
-    return Question(wanted, form, ways, parameters)
+    ways = index_scans_of(form, has_first=first is not None, has_end=end is not None)
+    return ListPlan(wanted, form, ways, parameters)
 
 
-def choose(connection: Connection, question: Question, direction: Direction) -> Way:
+def choose(connection: Connection, question: ListPlan, direction: KeysetPosition) -> IndexScan:
     """The way on which the fewest runs lie from here on."""
     ways = question.ways
     if len(ways) == 1:
@@ -55,7 +55,7 @@ def choose(connection: Connection, question: Question, direction: Direction) -> 
     return ways[fewest]
 
 
-def fewest_of(looks: Iterable[Any], direction: Direction, most: int) -> Any:
+def fewest_of(looks: Iterable[Any], direction: KeysetPosition, most: int) -> Any:
     """Of looks at `most` runs of each way, that at the way with the fewest; see `reaches_of`."""
 
     def rank(look: Any) -> tuple[bool, float]:
@@ -94,26 +94,26 @@ _COMMON_TEXT: Final = 0.025
 """Texts that as many of the newest runs have fill a page on the first stretch of a walk."""
 
 
-class Few(NamedTuple):
+class Candidates(NamedTuple):
     """Runs that an index named, among which all are."""
 
     kind: Among
     parameters: Mapping[str, Any]
 
 
-class Survey(NamedTuple):
+class ListEstimate(NamedTuple):
     """The total, the way to take, and the few runs among which all are, if an index knows them.
 
     `share`: of the newest runs of that way so many match.
     """
 
     total: Total
-    way: Way
-    among: Few | None = None
+    way: IndexScan
+    among: Candidates | None = None
     share: float = 1
 
 
-class Known(NamedTuple):
+class KnownCount(NamedTuple):
     """What is known before any run is looked at: runs of this project, workflow and status.
 
     `length`: where an index has the runs that are meant and no others, how many, or that it is more
@@ -125,47 +125,47 @@ class Known(NamedTuple):
     watermark: Watermark
 
 
-def read_known(connection: Connection, wanted: RunFilter) -> Known:
+def read_known(connection: Connection, wanted: RunFilter) -> KnownCount:
     """What rollups and indices tell, and how far the fold is."""
     counted = wanted.counted()
-    way = None if wanted.is_counted else whole_way(wanted.form())
+    way = None if wanted.is_counted else covering_scan(wanted.form())
     given = wanted.parameters() | {"most": COUNTED + 1}
     rows = known_runs(counted.form(), way).run(connection, given)
     n = int(rows[0].known) if rows else 0
-    return Known(n, rows[0].length if rows and way else None, watermark_of(rows))
+    return KnownCount(n, rows[0].length if rows and way else None, watermark_of(rows))
 
 
-def survey(connection: Connection, question: Question, known: Known) -> Survey:
+def survey(connection: Connection, question: ListPlan, known: KnownCount) -> ListEstimate:
     """Count, and choose a way for the newest page."""
     wanted = question.wanted
     if wanted.is_counted:
-        return Survey(Total(known.n, "exact"), choose(connection, question, NEWEST_FIRST))
+        return ListEstimate(Total(known.n, "exact"), choose(connection, question, NEWEST_FIRST))
     if known.length is not None:
         (way,) = question.ways
         if known.length <= COUNTED:
-            return Survey(Total(known.length, "exact"), way)
+            return ListEstimate(Total(known.length, "exact"), way)
         estimate = _estimate(connection, question, known.n, 1)
-        return Survey(_about(estimate, known.length, known.n), way)
+        return ListEstimate(_about(estimate, known.length, known.n), way)
     most = _sampled(wanted)
     given = {**question.parameters, "most": most}
     samples = samples_of(question.form, question.ways).run(connection, given)
     sample = fewest_of(samples, NEWEST_FIRST, most)
     way, share = question.ways[sample.number], sample.matching / (sample.n or 1)
     if sample.n < most:
-        return Survey(Total(sample.matching, "exact"), way)
+        return ListEstimate(Total(sample.matching, "exact"), way)
     if wanted.has_text and share <= _COMMON_TEXT:
-        places = look_up(connection, wanted)
+        places = find_runs(connection, wanted)
         if places is not None:
             shards, keys = [shard for shard, _ in places], [run for _, run in places]
-            few = Few("places", {"shards": shards, "keys": keys})
-            return Survey(_count(connection, question, few).total, way, few)
+            few = Candidates("places", {"shards": shards, "keys": keys})
+            return ListEstimate(_count(connection, question, few).total, way, few)
     if wanted.tags and known.n * sample.tagged / sample.n <= 2 * MAX_TAGGED:
-        few = Few("tags", {"most": MAX_TAGGED + 1})
+        few = Candidates("tags", {"most": MAX_TAGGED + 1})
         counted = _count(connection, question, few)
         if counted.n <= MAX_TAGGED:
-            return Survey(counted.total, way, few)
+            return ListEstimate(counted.total, way, few)
     estimate = _estimate(connection, question, known.n, share)
-    return Survey(_about(estimate, sample.matching, known.n), way, share=share)
+    return ListEstimate(_about(estimate, sample.matching, known.n), way, share=share)
 
 
 def _sampled(wanted: RunFilter) -> int:
@@ -181,7 +181,7 @@ class _Counted(NamedTuple):
     total: Total
 
 
-def _count(connection: Connection, question: Question, few: Few) -> _Counted:
+def _count(connection: Connection, question: ListPlan, few: Candidates) -> _Counted:
     given = {**question.parameters, **few.parameters}
     (sample,) = sample_among(question.form, few.kind).run(connection, given)
     return _Counted(sample.n, Total(sample.matching, "exact"))
@@ -191,7 +191,7 @@ def _about(estimate: int, least: int, most: int) -> Total:
     return Total(min(max(least, estimate), most), "estimate")
 
 
-def _estimate(connection: Connection, question: Question, known: int, share: float) -> int:
+def _estimate(connection: Connection, question: ListPlan, known: int, share: float) -> int:
     """Of texts the planner knows nothing: the newest runs tell how many have them."""
     wanted = question.wanted
     rest = wanted.without_texts()

@@ -25,11 +25,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from runfold_storage.filters.run_filter import FilterForm
 from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS, runs_at
-from runfold_storage.postgres.statements import Statement, keep
+from runfold_storage.postgres.statements import Statement, compile_statement
 from runfold_storage.read_models.watermarks import POSITIONS
 from runfold_storage.tables import RUN_STATUSES, runs, stats_days, unmerged_stats
 
-from .index_scans import Way
+from .index_scans import IndexScan
 from .keyset import NEWEST_FIRST, DirectionForm
 
 _kept = lru_cache(500)
@@ -42,7 +42,7 @@ Among = Literal["tags", "places"]
 
 
 @_kept
-def known_runs(form: FilterForm, way: Way | None) -> Statement:
+def known_runs(form: FilterForm, way: IndexScan | None) -> Statement:
     """`known`, how many runs there are of this project, workflow and status; the positions too.
 
     For forms that have nothing else. `length` is how many runs lie on the way, as far as it is
@@ -58,10 +58,10 @@ def known_runs(form: FilterForm, way: Way | None) -> Statement:
     sum_ = func.coalesce(counted, 0) + func.coalesce(waiting, 0)
     known = POSITIONS.add_columns(sum_.label("known"))
     if way is None:
-        return keep(known)
+        return compile_statement(known)
     walked = way.walk([], _NEWEST_FIRST)
     length = select(func.count()).select_from(walked).scalar_subquery()
-    return keep(known.add_columns(length.label("length")))
+    return compile_statement(known.add_columns(length.label("length")))
 
 
 def _unmerged_runs(form: FilterForm) -> Select[Any]:
@@ -78,51 +78,51 @@ def _unmerged_runs(form: FilterForm) -> Select[Any]:
 
 
 @_kept
-def whole_page(way: Way, direction: DirectionForm) -> Statement:
+def whole_page(way: IndexScan, direction: DirectionForm) -> Statement:
     """A page of a way that is whole."""
     if len(way.stretches) == 1:
         page = select(*SUMMARY_COLUMNS).where(*way.stretches[0], *direction.conditions())
-        return keep(_bounded(page.order_by(*direction.order(runs.c))))
+        return compile_statement(_bounded(page.order_by(*direction.order(runs.c))))
     merged = way.walk(SUMMARY_COLUMNS, direction)
-    return keep(_bounded(select(merged).order_by(*direction.order(merged.c))))
+    return compile_statement(_bounded(select(merged).order_by(*direction.order(merged.c))))
 
 
 @_kept
-def walked_page(form: FilterForm, way: Way, direction: DirectionForm) -> Statement:
+def walked_page(form: FilterForm, way: IndexScan, direction: DirectionForm) -> Statement:
     """Those of a filter on a stretch of a way."""
-    return keep(_page(form, way.walk(SUMMARY_COLUMNS, direction), direction))
+    return compile_statement(_page(form, way.walk(SUMMARY_COLUMNS, direction), direction))
 
 
 @_kept
 def page_among(form: FilterForm, among: Among, direction: DirectionForm) -> Statement:
     """Those of a filter among few."""
-    return keep(_page(form, _few(among), direction))
+    return compile_statement(_page(form, _few(among), direction))
 
 
 @_kept
-def end_of_walk(way: Way, direction: DirectionForm) -> Statement:
+def end_of_walk(way: IndexScan, direction: DirectionForm) -> Statement:
     """The key of the last run of a stretch; nothing if the way ends there."""
     walked = way.walk([], direction)
     last = select(walked.c.created_at, walked.c.run).order_by(*direction.order(walked.c))
-    return keep(last.offset(bindparam("most", type_=Integer) - 1).limit(1))
+    return compile_statement(last.offset(bindparam("most", type_=Integer) - 1).limit(1))
 
 
 @_kept
 def sample_among(form: FilterForm, among: Among) -> Statement:
     """Of few runs: how many there are (`n`), match (`matching`), and have the tags (`tagged`)."""
     few = _few(among)
-    return keep(select(*_sampled(form, few)).select_from(few))
+    return compile_statement(select(*_sampled(form, few)).select_from(few))
 
 
 @_kept
-def samples_of(form: FilterForm, ways: tuple[Way, ...]) -> Statement:
+def samples_of(form: FilterForm, ways: tuple[IndexScan, ...]) -> Statement:
     """The same of the newest runs of each way, and how far they reach, as in `reaches_of`."""
     walks = (way.walk(SUMMARY_COLUMNS, _NEWEST_FIRST) for way in ways)
     return _of_each(_NEWEST_FIRST, [(walk, _sampled(form, walk)) for walk in walks])
 
 
 @_kept
-def reaches_of(ways: tuple[Way, ...], direction: DirectionForm) -> Statement:
+def reaches_of(ways: tuple[IndexScan, ...], direction: DirectionForm) -> Statement:
     """By `number` of each way how many runs there are (`n`); the last began at `reached`."""
     walks = (way.walk([], direction) for way in ways)
     return _of_each(direction, [(walk, [func.count().label("n")]) for walk in walks])
@@ -139,13 +139,13 @@ def _of_each(
         ).select_from(walk)
         for number, (walk, columns) in enumerate(walks)
     ]
-    return keep(select(union_all(*each).subquery()))
+    return compile_statement(select(union_all(*each).subquery()))
 
 
 @_kept
 def all_of(form: FilterForm) -> Statement:
     """All runs, by whatever plan."""
-    return keep(select(runs.c.run).where(*form.conditions()))
+    return compile_statement(select(runs.c.run).where(*form.conditions()))
 
 
 def _few(among: Among) -> Subquery:

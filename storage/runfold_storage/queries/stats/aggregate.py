@@ -26,7 +26,7 @@ class DurationFigures(Struct, frozen=True):
     p99: float | None = None
 
 
-class Tally:
+class Aggregate:
     """Sums over any number of rollup rows."""
 
     __slots__ = (
@@ -97,7 +97,7 @@ class Tally:
         for index, count in zip(indices, counts, strict=True):
             bins[index] = bins.get(index, 0) + count
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "Aggregate") -> None:
         """Add all that another tally holds."""
         assert self.number is None
         self.counts.update(other.counts)
@@ -149,18 +149,18 @@ class Tally:
             self.longest_us = longest_us
 
 
-def merged(tallies: Iterable[Tally]) -> Tally:
+def merged(tallies: Iterable[Aggregate]) -> Aggregate:
     """The sum of all; of one, itself."""
     given = list(tallies)
     if len(given) == 1:
         return given[0]
-    whole = Tally()
+    whole = Aggregate()
     for tally in given:
         whole.merge(tally)
     return whole
 
 
-class Figures(Struct, frozen=True, kw_only=True):
+class StatsSummary(Struct, frozen=True, kw_only=True):
     """What is known of a set of runs, or of attempts at nodes."""
 
     total: int
@@ -177,13 +177,13 @@ class Figures(Struct, frozen=True, kw_only=True):
     usage: UsageTotals
 
 
-class BucketFigures(Figures, frozen=True, kw_only=True):
+class BucketFigures(StatsSummary, frozen=True, kw_only=True):
     """Those whose first event lies in the bucket that begins at `start`."""
 
     start: datetime
 
 
-class GroupFigures(Figures, frozen=True, kw_only=True):
+class GroupFigures(StatsSummary, frozen=True, kw_only=True):
     """Those of one group; the field that the answer is grouped by names it."""
 
     workflow: str | UnsetType | None = UNSET
@@ -195,8 +195,8 @@ class GroupFigures(Figures, frozen=True, kw_only=True):
     buckets: list[BucketFigures] | UnsetType = UNSET
 
 
-def figures_of(tally: Tally, *, is_nodes: bool = False) -> dict[str, Any]:
-    """The fields of `Figures`; runs and nodes have different statuses."""
+def figures_of(tally: Aggregate, *, is_nodes: bool = False) -> dict[str, Any]:
+    """The fields of `StatsSummary`; runs and nodes have different statuses."""
     counts = tally.counts
     further = ("pending", "skipped") if is_nodes else ("queued", "lost")
     ended = sum(counts.get(status, 0) for status in ("completed", "failed", "cancelled", "lost"))

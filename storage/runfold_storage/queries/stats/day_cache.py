@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, Final
 
-from .aggregate import Tally, merged
+from .aggregate import Aggregate, merged
 
 MOST: Final = 1000
 """Days, of some 20 kB each."""
@@ -23,7 +23,7 @@ Key = tuple[str | None, str | None, str, datetime]
 """Project, workflow, time zone, beginning of the day."""
 
 
-class RememberedDays:
+class DayCache:
     """Safe to be shared by threads; the days that were asked for least recently are forgotten.
 
     A day that is found unchanged is complete, as far as anybody can tell: it has a number by then,
@@ -35,10 +35,10 @@ class RememberedDays:
         self._most = most
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._days: OrderedDict[Key, tuple[Any, Tally]] = OrderedDict()
-        self._sums: OrderedDict[tuple[int, ...], Tally] = OrderedDict()
+        self._days: OrderedDict[Key, tuple[Any, Aggregate]] = OrderedDict()
+        self._sums: OrderedDict[tuple[int, ...], Aggregate] = OrderedDict()
 
-    def get(self, key: Key, version: Any) -> Tally | None:
+    def get(self, key: Key, version: Any) -> Aggregate | None:
         """What is known of the day, if its rows are still those; nothing may be added to it."""
         with self._lock:
             found = self._days.get(key)
@@ -50,7 +50,7 @@ class RememberedDays:
                 tally.complete(next(self._numbers))
             return tally
 
-    def put(self, key: Key, version: Any, tally: Tally) -> None:
+    def put(self, key: Key, version: Any, tally: Aggregate) -> None:
         """What these rows say; nothing may be added to it any more."""
         with self._lock:
             self._days[key] = (version, tally)
@@ -58,10 +58,10 @@ class RememberedDays:
             if len(self._days) > self._most:
                 self._days.popitem(last=False)
 
-    def merged(self, tallies: Iterable[Tally]) -> Tally:
+    def merged(self, tallies: Iterable[Aggregate]) -> Aggregate:
         """The sum; that of the complete ones is remembered, as the same are added up every day."""
-        complete: dict[int, Tally] = {}
-        others: list[Tally] = []
+        complete: dict[int, Aggregate] = {}
+        others: list[Aggregate] = []
         for tally in tallies:
             if tally.number is None:
                 others.append(tally)
@@ -69,7 +69,7 @@ class RememberedDays:
                 complete[tally.number] = tally
         return merged([self._sum(complete), *others] if complete else others)
 
-    def _sum(self, complete: dict[int, Tally]) -> Tally:
+    def _sum(self, complete: dict[int, Aggregate]) -> Aggregate:
         key = tuple(sorted(complete))
         with self._lock:
             if (found := self._sums.get(key)) is not None:

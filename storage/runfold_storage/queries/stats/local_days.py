@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from .aggregate import Tally
-from .day_cache import Key, RememberedDays
+from .aggregate import Aggregate
+from .day_cache import DayCache, Key
 from .query import StatsQuery
 from .sources import Part, Source, begin_of_day, ceil_day, floor_day
 from .sql import MAX_ROWS, days_statement, figures_statement
@@ -22,29 +22,29 @@ from .sql import MAX_ROWS, days_statement, figures_statement
 _DAY: Final = timedelta(days=1)
 
 
-class ZoneDays(NamedTuple):
+class LocalDays(NamedTuple):
     """Tallies of whole days by their beginning, and the parts before and after those."""
 
-    tallies: dict[datetime, Tally]
+    tallies: dict[datetime, Aggregate]
     rest: list[Part]
 
 
-def read_zone_days(
-    connection: Connection, query: StatsQuery, part: Part, remembered: RememberedDays
-) -> ZoneDays:
+def read_local_days(
+    connection: Connection, query: StatsQuery, part: Part, remembered: DayCache
+) -> LocalDays:
     """A part that is to be read by the hour, as far as it is whole days of the query's zone."""
     zone = ZoneInfo(query.tz)
     try:
         first, end = _whole(part, zone)
         if first is not None and end is not None and first >= end:
-            return ZoneDays({}, [part])
+            return LocalDays({}, [part])
         versions = _read_versions(connection, query, first, end)
         if len(versions) > MAX_ROWS:
-            return ZoneDays({}, [part])
+            return LocalDays({}, [part])
         days = _days_of(versions, first, end, zone)
     except OverflowError:  # at the calendar's ends
-        return ZoneDays({}, [part])
-    tallies: dict[datetime, Tally] = {}
+        return LocalDays({}, [part])
+    tallies: dict[datetime, Aggregate] = {}
     missing = []
     for start, stop in days:
         key: Key = (query.project, query.workflow, query.tz, start)
@@ -66,7 +66,7 @@ def read_zone_days(
     if part.end != end:
         rest.append(Part(part.source, end, part.end))
     counting = {start: tally for start, tally in tallies.items() if tally.counts_something}
-    return ZoneDays(counting, rest)
+    return LocalDays(counting, rest)
 
 
 def begin_of(bucket: str | None, start: datetime, tz: str) -> datetime | None:
@@ -136,10 +136,10 @@ def _version(versions: dict[datetime, Any], start: datetime, stop: datetime) -> 
 
 def _read_hours(
     connection: Connection, query: StatsQuery, part: Part, zone: ZoneInfo
-) -> dict[date, Tally]:
+) -> dict[date, Aggregate]:
     """All days of a span, added up from their hours."""
     by_day = query._replace(bucket="day")
-    tallies: dict[date, Tally] = defaultdict(Tally)
+    tallies: dict[date, Aggregate] = defaultdict(Aggregate)
     for row in figures_statement(by_day.form(part)).run(connection, by_day.parameters(part)):
         tallies[row.bucket.astimezone(zone).date()].add_figures(row)
     return tallies

@@ -16,20 +16,20 @@ from sqlalchemy import Connection, exists, select
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import UNKNOWN
-from runfold_storage.postgres.statements import keep
+from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import POSITIONS, watermark_of
 from runfold_storage.tables import unmerged_stats
 
-from .aggregate import BucketFigures, Figures, GroupFigures, Tally, figures_of, merged
-from .day_cache import Key, RememberedDays
-from .local_days import begin_of, read_zone_days
+from .aggregate import Aggregate, BucketFigures, GroupFigures, StatsSummary, figures_of, merged
+from .day_cache import DayCache, Key
+from .local_days import begin_of, read_local_days
 from .query import MAX_BUCKETS, StatsQuery, check_buckets
 from .sources import Part, Source
 from .sql import MAX_ROWS, day_rows_statement, days_statement, figures_statement
 
 
-class Stats(Figures, frozen=True, kw_only=True):
+class Stats(StatsSummary, frozen=True, kw_only=True):
     """The figures of all, and the same per bucket and per group where that was asked for."""
 
     since: datetime | None
@@ -40,7 +40,7 @@ class Stats(Figures, frozen=True, kw_only=True):
     watermark: Watermark
 
 
-def read_stats(connection: Connection, query: StatsQuery, remembered: RememberedDays) -> Stats:
+def read_stats(connection: Connection, query: StatsQuery, remembered: DayCache) -> Stats:
     """Answer; `connection` is in a transaction with one snapshot for all of it."""
     state = _STATE.run(connection, {})
     waiting = query.unmerged() if any(row.waits for row in state) else []
@@ -62,25 +62,27 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: Remembered
     )
 
 
-_STATE: Final = keep(POSITIONS.add_columns(exists(select(unmerged_stats.c.n)).label("waits")))
+_STATE: Final = compile_statement(
+    POSITIONS.add_columns(exists(select(unmerged_stats.c.n)).label("waits"))
+)
 """The positions, and whether anything waits to be merged."""
 
 _Key = tuple[str | None, datetime | None]  # group and bucket
-_Tallies = dict[_Key, list[Tally]]
+_Tallies = dict[_Key, list[Aggregate]]
 
 
 def _read_tallies(
     connection: Connection,
     query: StatsQuery,
     waiting: Sequence[Part],
-    remembered: RememberedDays,
+    remembered: DayCache,
 ) -> _Tallies:
     tallies: _Tallies = {}
     rows = 0
     parts = query.parts()
     if query.has_zone_days:
         (part,) = parts
-        zone_days = read_zone_days(connection, query, part, remembered)
+        zone_days = read_local_days(connection, query, part, remembered)
         for start, tally in zone_days.tallies.items():
             key = (None, begin_of(query.bucket, start, query.tz))
             tallies.setdefault(key, []).append(tally)
@@ -96,7 +98,7 @@ def _read_tallies(
         found = figures_statement(form).run(connection, parameters)
         rows += sum(row.bins is None for row in found)
         _check_rows(query, rows)
-        added: dict[_Key, Tally] = defaultdict(Tally)
+        added: dict[_Key, Aggregate] = defaultdict(Aggregate)
         for row in found:
             added[row.grp, row.bucket].add_figures(row)
         for group_and_bucket, total in added.items():
@@ -122,16 +124,16 @@ def _check_rows(query: StatsQuery, rows: int) -> None:
 
 
 def _read_days(
-    connection: Connection, query: StatsQuery, part: Part, remembered: RememberedDays
-) -> dict[datetime, Tally]:
+    connection: Connection, query: StatsQuery, part: Part, remembered: DayCache
+) -> dict[datetime, Aggregate]:
     form, parameters = query.form(part), query.parameters(part)
-    found: dict[datetime, Tally] = {}
+    found: dict[datetime, Aggregate] = {}
     new: dict[datetime, tuple[Key, Any]] = {}
     for day, *version in days_statement(form).run(connection, parameters):
         key = (query.project, query.workflow, "UTC", day)
         tally = remembered.get(key, version)
         if tally is None:
-            tally = Tally()
+            tally = Aggregate()
             new[day] = key, version
         found[day] = tally
     if new:
@@ -146,7 +148,7 @@ def _read_days(
 
 def _buckets(tallies: _Tallies, group: str | None, *, is_nodes: bool) -> list[BucketFigures]:
     """Those of one group, or of all; a bucket that nothing began in is left out."""
-    by_start: dict[datetime, list[Tally]] = defaultdict(list)
+    by_start: dict[datetime, list[Aggregate]] = defaultdict(list)
     for (name, start), own in tallies.items():
         if start is not None and group in (None, name):
             by_start[start] += own

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from runfold_storage.postgres.statements import Statement, keep
+from runfold_storage.postgres.statements import Statement, compile_statement
 from runfold_storage.tables import RUN_STATUSES, stats_days
 from runfold_storage.tables.columns import TIME
 
@@ -55,7 +55,7 @@ def figures_statement(form: StatsForm) -> Statement:
     bins, ns = (kind.label(name) for kind, name in zip(lists, ("bins", "ns"), strict=True))
     every = histograms.c
     rows_of_bins = select(every.grp, every.bucket, *rest, every.bins, every.ns)
-    return keep(union_all(select(*sums.c, bins, ns), rows_of_bins))
+    return compile_statement(union_all(select(*sums.c, bins, ns), rows_of_bins))
 
 
 def _sums(form: StatsForm) -> Select[Any]:
@@ -107,7 +107,7 @@ def days_statement(form: StatsForm) -> Statement:
     days = stats_days.c
     n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
     xid: ColumnElement[int] = literal_column("hashtext(stats_days.xmin::text)::bigint")
-    return keep(
+    return compile_statement(
         select(days.day, n, func.count(), func.sum(xid))
         .where(*form.conditions())
         .group_by(days.day)
@@ -120,7 +120,7 @@ def days_statement(form: StatsForm) -> Statement:
 def day_rows_statement(form: StatsForm) -> Statement:
     """The rows of the days `wanted`, as they are: few are added up faster here than there."""
     wanted = stats_days.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
-    return keep(select(stats_days).where(*form.conditions(), wanted))
+    return compile_statement(select(stats_days).where(*form.conditions(), wanted))
 
 
 def sum_columns(of: Any) -> list[ColumnElement[Any]]:

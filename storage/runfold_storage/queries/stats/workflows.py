@@ -27,13 +27,13 @@ from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import read_watermark
 from runfold_storage.tables import RUN_STATUSES, runs, stats_days, unmerged_stats
 
-from .aggregate import Figures, Tally, figures_of
+from .aggregate import Aggregate, StatsSummary, figures_of
 from .sql import sum_columns, unnested_bins
 
 _KEY: Final = msgspec.json.Decoder(tuple[str, str])
 
 
-class WorkflowSummary(Figures, frozen=True, kw_only=True):
+class WorkflowSummary(StatsSummary, frozen=True, kw_only=True):
     """A workflow of a project; `last_run_at` is the time of its newest run's first event."""
 
     workflow: str
@@ -141,8 +141,8 @@ def _names_of(
 
 def _read_tallies(
     connection: Connection, names: Sequence[Row[Any]]
-) -> dict[tuple[str, str], Tally]:
-    tallies = {(row.workflow, row.project): Tally() for row in names}
+) -> dict[tuple[str, str], Aggregate]:
+    tallies = {(row.workflow, row.project): Aggregate() for row in names}
     if not names:
         return tallies
     for source in (stats_days, unmerged_stats):

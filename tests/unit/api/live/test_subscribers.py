@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 
 from runfold_api.live import subscribers
-from runfold_api.live.subscribers import Audience, Watcher
-from runfold_api.live.updates import Said
+from runfold_api.live.subscribers import Subscriber, Topic
+from runfold_api.live.updates import StreamEvent
 from runfold_storage.change_feed.reader import Change, decode_feed_cursor
 from runfold_storage.filters.run_filter import RunFilter
 
 
-def watcher_at(*cursor: int) -> Watcher:
-    watcher = Watcher(Audience(RunFilter()))
+def watcher_at(*cursor: int) -> Subscriber:
+    watcher = Subscriber(Topic(RunFilter()))
     watcher.prepare()
     watcher.begin(cursor)
     return watcher
 
 
-def said(shard: int, number: int, run: int, data: bytes = b"{}") -> Said:
-    return Said(Change(shard, number, run.to_bytes(16, "big")), "changed", data)
+def said(shard: int, number: int, run: int, data: bytes = b"{}") -> StreamEvent:
+    return StreamEvent(Change(shard, number, run.to_bytes(16, "big")), "changed", data)
 
 
-def taken(watcher: Watcher) -> Sequence[tuple[str, int, int]]:
+def taken(watcher: Subscriber) -> Sequence[tuple[str, int, int]]:
     return [
         (at, int.from_bytes(each.change.run), each.change.feed_seq) for at, each in watcher.take()
     ]
@@ -37,7 +37,7 @@ def test_of_a_run_only_the_newest_state_waits() -> None:
 
 def test_what_a_snapshot_has_is_not_told_again() -> None:
     """The feed may tell of it before, while or after the snapshot is read."""
-    watcher = Watcher(Audience(RunFilter()))
+    watcher = Subscriber(Topic(RunFilter()))
     watcher.prepare()
     watcher.tell([said(0, 4, run=1)], (4,))
     watcher.tell([said(0, 6, run=2)], (6,))

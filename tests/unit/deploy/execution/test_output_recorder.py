@@ -1,12 +1,12 @@
 """One stream's bytes as texts."""
 
-from runfold_stack.execution.output_recorder import MAX_TEXT_BYTES, Transcript
+from runfold_stack.execution.output_recorder import MAX_TEXT_BYTES, OutputRecorder
 
 
-def make() -> tuple[Transcript, list[str]]:
+def make() -> tuple[OutputRecorder, list[str]]:
     """A transcript and the texts that it writes."""
     texts: list[str] = []
-    return Transcript(texts.append), texts
+    return OutputRecorder(texts.append), texts
 
 
 def test_nothing_is_written_before_it_is_due() -> None:

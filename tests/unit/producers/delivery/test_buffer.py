@@ -8,12 +8,12 @@ import pytest
 
 from runfold import Heartbeat
 from runfold.delivery import buffer
-from runfold.delivery.buffer import Barrier, Buffer
-from runfold.serialization.event_cleanup import Unsealed
+from runfold.delivery.buffer import Buffer, FlushMarker
+from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.settings import Backpressure
 
 
-def item(number: int = 0, size: int = 10) -> Unsealed:
+def item(number: int = 0, size: int = 10) -> BufferedEvent:
     return (Heartbeat(), "r", number, 0, size, True)
 
 
@@ -24,8 +24,8 @@ def make(max_events: int, max_bytes: int) -> Buffer:
     return buffer
 
 
-def numbers(taken: list[Unsealed | Barrier]) -> list[int]:
-    return [one[2] for one in taken if not isinstance(one, Barrier)]
+def numbers(taken: list[BufferedEvent | FlushMarker]) -> list[int]:
+    return [one[2] for one in taken if not isinstance(one, FlushMarker)]
 
 
 def test_items_come_out_in_order() -> None:

@@ -15,13 +15,13 @@ from runfold import Flushed, Heartbeat, Logged, Settings
 from runfold.delivery import native_threads
 from runfold.delivery.emitter import Emitter
 from runfold.protocol.frames import decode_frame
-from runfold.serialization.event_cleanup import Unsealed
+from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import read_settings
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 
 
-def item(number: int, run: str = "r", size: int = 10) -> Unsealed:
+def item(number: int, run: str = "r", size: int = 10) -> BufferedEvent:
     return (Logged(text=str(number)), run, number, number, size, True)
 
 
@@ -156,7 +156,7 @@ def test_an_error_in_the_flusher_does_not_end_it(
     shipper = emitter._dispatcher._shipper
     send, failures = shipper.send, iter([True])
 
-    def fail_once(**arguments: bool) -> list[Parcel]:
+    def fail_once(**arguments: bool) -> list[PendingFrame]:
         if next(failures, False):
             raise RuntimeError("a bug")
         return send(**arguments)
@@ -371,7 +371,7 @@ def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
     [before] = os.listdir(tmp_path)
     dispatcher = emitter._dispatcher
     monkeypatch.setattr(os, "fsync", failing_fsync)
-    dispatcher._desk.acquire()
+    dispatcher._lock.acquire()
     parcel = dispatcher._shipper.outstanding()[0]
     assert dispatcher._split(parcel, 2)
     dispatcher._drop_rewritten()
@@ -380,5 +380,5 @@ def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
     monkeypatch.undo()
     dispatcher._drop_rewritten()
     assert parcel.settled
-    dispatcher._desk.release()
+    dispatcher._lock.release()
     emitter.close(0.1)

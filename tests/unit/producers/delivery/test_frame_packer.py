@@ -24,22 +24,22 @@ from runfold import (
     Trigger,
     Usage,
 )
-from runfold.delivery.frame_packer import Packer
+from runfold.delivery.frame_packer import FramePacker
 from runfold.errors import BrokenEvent
 from runfold.protocol.codec import Envelope, check_body, check_numbers, replace_unstorable
 from runfold.protocol.frames import FRAME_BYTES, FRAME_EVENTS, decode_frame, envelopes_in
 from runfold.protocol.streams import shard_of
-from runfold.serialization.event_cleanup import Unsealed, seal_bounded
+from runfold.serialization.event_cleanup import BufferedEvent, seal_bounded
 from runfold.serialization.redaction import Redactor
 
 
-def item(event: Event, run: Any = "r", number: int = 7, *, ours: bool = False) -> Unsealed:
+def item(event: Event, run: Any = "r", number: int = 7, *, ours: bool = False) -> BufferedEvent:
     return (event, run, number, 1_700_000_000_000_000, 10, ours)
 
 
-def pack(*items: Unsealed, packer: Packer | None = None) -> list[Envelope]:
+def pack(*items: BufferedEvent, packer: FramePacker | None = None) -> list[Envelope]:
     """What the frames hold, after checking that their writer may vouch for it."""
-    packer = packer or Packer(Redactor())
+    packer = packer or FramePacker(Redactor())
     parcels, broken = packer.pack(items, 1)
     assert broken == []
     envelopes = [envelope for parcel in parcels for envelope in envelopes_in(parcel.frame)]
@@ -75,7 +75,7 @@ def test_both_ways_give_the_same_bytes(event: Event, run: str, ours: bool) -> No
     """An event is packed as it would be alone, the first time and once everything is known."""
     plain = item(event, run, ours=ours)
     expected = seal_bounded(plain, Redactor())
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     for _ in range(3):
         assert pack(plain, packer=packer) == [expected]
 
@@ -91,7 +91,7 @@ def test_an_events_own_envelope_is_not_in_its_body(event: Event, own: dict[str, 
     addressed = type(event)(
         **{name: getattr(event, name) for name in event.__struct_fields__} | own  # type: ignore[arg-type]
     )
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     for _ in range(3):
         assert pack(item(addressed, run), packer=packer) == [expected]
 
@@ -108,7 +108,7 @@ def test_an_events_own_envelope_is_not_in_its_body(event: Event, own: dict[str, 
 )
 def test_a_payload_of_a_caller_is_mended(raw: bytes, recorded: bytes) -> None:
     """Also after others under the same keys were found to be fine."""
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     pack(item(Completed(outputs=Raw(b'{"a": "x", "n": 1}'))), packer=packer)
     [envelope] = pack(item(Completed(outputs=Raw(raw))), packer=packer)
     assert envelope.body == b'{"outputs":' + recorded + b"}"
@@ -144,7 +144,9 @@ def test_deep_payloads_are_bounded() -> None:
 def test_what_cannot_be_mended_is_left_out_alone(event: Event, number: Any) -> None:
     """Its neighbours are packed, and it is named with its size."""
     good = item(Logged(text="x"))
-    parcels, [(error, size)] = Packer(Redactor()).pack([good, item(event, number=number), good], 1)
+    parcels, [(error, size)] = FramePacker(Redactor()).pack(
+        [good, item(event, number=number), good], 1
+    )
     assert isinstance(error, BrokenEvent)
     assert str(error)
     assert (size, [parcel.count for parcel in parcels]) == (10, [2])
@@ -153,7 +155,7 @@ def test_what_cannot_be_mended_is_left_out_alone(event: Event, number: Any) -> N
 @pytest.mark.parametrize("run", ["x" * 300, "a\0b", "a\ud800b", "", 5, None, ["r"]])
 def test_a_strange_run_id_is_mended(run: Any) -> None:
     """It is the same run each time, and its events keep no trace of the other name."""
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     event = Logged(run=run, text="x")
     found = pack(item(event, run), item(Logged(text="x"), run), packer=packer)
     assert found[0] == found[1]
@@ -162,7 +164,7 @@ def test_a_strange_run_id_is_mended(run: Any) -> None:
 
 def test_a_redact_callable_sees_everything() -> None:
     """With a callable of the user's there is no short way."""
-    packer = Packer(Redactor((), lambda key, value: f"<{key}>"))
+    packer = FramePacker(Redactor((), lambda key, value: f"<{key}>"))
     for _ in range(2):
         [envelope] = pack(item(Logged(text="secret")), packer=packer)
         assert envelope.body == b'{"text":"<text>"}'
@@ -172,7 +174,7 @@ def test_frames_are_cut_by_number_and_by_size() -> None:
     """A frame is closed by the event that reaches a limit; one large event is a frame."""
     small = [item(Heartbeat(), ours=True)] * (FRAME_EVENTS + 5)
     large = [item(Logged(text="x" * (FRAME_BYTES // 2)), ours=True)] * 5
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     assert [parcel.count for parcel in packer.pack(small, 1)[0]] == [FRAME_EVENTS, 5]
     assert [parcel.count for parcel in packer.pack(large, 1)[0]] == [2, 2, 1]
 
@@ -180,7 +182,7 @@ def test_frames_are_cut_by_number_and_by_size() -> None:
 def test_each_shard_gets_its_runs_in_order() -> None:
     """Interleaved runs come out sorted by shard, and each in its own order."""
     items = [item(Heartbeat(), f"run{n % 20}", n, ours=True) for n in range(200)]
-    parcels, _ = Packer(Redactor()).pack(items, 4)
+    parcels, _ = FramePacker(Redactor()).pack(items, 4)
     assert sum(parcel.count for parcel in parcels) == 200
     assert sum(parcel.size for parcel in parcels) == 2000
     for parcel in parcels:
@@ -192,7 +194,7 @@ def test_each_shard_gets_its_runs_in_order() -> None:
 @given(st.integers(1, 30), st.integers(1, 9))
 def test_a_parcel_can_be_sorted_again(runs: int, shards: int) -> None:
     """For another number of shards it holds the same events, each where it is looked for."""
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     items = [item(Logged(text=str(n)), f"run{n % runs}", n) for n in range(60)]
     [whole], _ = packer.pack(items, 1)
     parts = packer.split(whole, whole.frame, shards)
@@ -209,7 +211,7 @@ def test_a_parcel_can_be_sorted_again(runs: int, shards: int) -> None:
 
 def test_names_that_are_too_long_are_cut_after_fine_ones() -> None:
     """What was learnt about some names says nothing about others."""
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     bodies = [
         json.loads(pack(item(NodeStarted(node=node)), packer=packer)[0].body)["node"]
         for node in ("n", "n", "n" * 201)
@@ -219,7 +221,7 @@ def test_names_that_are_too_long_are_cut_after_fine_ones() -> None:
 
 def test_triggers_and_metadata_are_redacted_after_fine_events() -> None:
     """The rare payloads of an opening are looked at each time."""
-    packer = Packer(Redactor())
+    packer = FramePacker(Redactor())
     secret = Raw(b'{"password":"hunter2"}')
     for event in (
         Started(workflow="w"),

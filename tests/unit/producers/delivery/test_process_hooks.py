@@ -20,7 +20,7 @@ class Resident:
 def test_residents_are_told_of_the_end() -> None:
     """Each one that asked is called."""
     resident = Resident()
-    process_hooks.tell(resident)
+    process_hooks.register(resident)
     process_hooks._end()
     assert resident.heard == ["exit"]
 
@@ -38,7 +38,7 @@ def test_only_a_forked_child_ends_abruptly() -> None:
 def test_a_forked_child_is_told_and_counts_on() -> None:
     """The child knows that it is another process; the parent has not changed."""
     resident = Resident()
-    process_hooks.tell(resident)
+    process_hooks.register(resident)
     before = process_hooks.generation
     pid = os.fork()
     if pid == 0:
@@ -51,6 +51,6 @@ def test_a_forked_child_is_told_and_counts_on() -> None:
 
 def test_nobody_is_kept_alive() -> None:
     """An emitter that its recorder has let go of is not told, nor held."""
-    process_hooks.tell(Resident())
+    process_hooks.register(Resident())
     gc.collect()
     assert not [one for one in process_hooks._residents if isinstance(one, Resident)]

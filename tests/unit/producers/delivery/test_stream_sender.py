@@ -9,12 +9,12 @@ import pytest
 import redis
 
 from runfold import Heartbeat
-from runfold.delivery.frame_packer import Packer
-from runfold.delivery.stream_sender import Pause, Shipper
+from runfold.delivery.frame_packer import FramePacker
+from runfold.delivery.stream_sender import Backoff, StreamSender
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import shard_of, stream_key
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 
 
 class Flaky(fakeredis.FakeRedis):
@@ -30,28 +30,28 @@ class Flaky(fakeredis.FakeRedis):
         return pipeline
 
 
-packer = Packer(Redactor())
+packer = FramePacker(Redactor())
 
 
-def make(connect: Callable[[], redis.Redis], shards: int | None) -> Shipper:
+def make(connect: Callable[[], redis.Redis], shards: int | None) -> StreamSender:
     """A shipper without a spool, whose desk the test sits at."""
     desk = threading.Lock()
     desk.acquire()
 
-    def split(parcel: Parcel, shards: int) -> list[Parcel]:
+    def split(parcel: PendingFrame, shards: int) -> list[PendingFrame]:
         return packer.split(parcel, parcel.frame, shards)
 
-    return Shipper(connect, shards, split, lambda _: None, desk)
+    return StreamSender(connect, shards, split, lambda _: None, desk)
 
 
-def parcel(*numbers: int, run: str = "r", shards: int = 4) -> Parcel:
+def parcel(*numbers: int, run: str = "r", shards: int = 4) -> PendingFrame:
     """A frame with events of one run."""
     items = [(Heartbeat(), run, number, 0, 10, True) for number in numbers]
     [packed], _ = packer.pack(items, shards)
     return packed
 
 
-def send(shipper: Shipper, *, now: bool = False) -> tuple[int, int]:
+def send(shipper: StreamSender, *, now: bool = False) -> tuple[int, int]:
     """How many events and bytes were acknowledged."""
     settled = shipper.send(now=now)
     assert all(one.settled for one in settled)
@@ -64,7 +64,7 @@ def client(fake_server: fakeredis.FakeServer) -> Flaky:
 
 
 @pytest.fixture
-def shipper(client: Flaky) -> Shipper:
+def shipper(client: Flaky) -> StreamSender:
     shipper = make(lambda: client, 4)
     assert shipper.prepare()
     return shipper
@@ -76,7 +76,7 @@ def stream(client: redis.Redis, run: str = "r", shards: int = 4) -> list[list[in
     return [[one.id for one, _ in decode_frame(fields).events] for _, fields in entries]
 
 
-def test_events_go_to_the_stream_of_their_run(client: Flaky, shipper: Shipper) -> None:
+def test_events_go_to_the_stream_of_their_run(client: Flaky, shipper: StreamSender) -> None:
     """Each shard gets one frame with its events, in order."""
     shipper.add([parcel(0, 2, 4, 6, run="run0"), parcel(1, 3, 5, 7, run="run1")])
     assert send(shipper) == (8, 80)
@@ -84,7 +84,7 @@ def test_events_go_to_the_stream_of_their_run(client: Flaky, shipper: Shipper) -
     assert stream(client, "run1") == [[1, 3, 5, 7]]
 
 
-def test_one_frame_of_a_shard_is_on_its_way(client: Flaky, shipper: Shipper) -> None:
+def test_one_frame_of_a_shard_is_on_its_way(client: Flaky, shipper: StreamSender) -> None:
     """A newer frame waits for the answer to the older one."""
     shipper.add([parcel(0), parcel(1)])
     assert send(shipper) == (1, 10)
@@ -93,7 +93,7 @@ def test_one_frame_of_a_shard_is_on_its_way(client: Flaky, shipper: Shipper) -> 
     assert stream(client) == [[0], [1]]
 
 
-def test_a_refused_shard_keeps_its_events_in_order(client: Flaky, shipper: Shipper) -> None:
+def test_a_refused_shard_keeps_its_events_in_order(client: Flaky, shipper: StreamSender) -> None:
     """What Redis refused is sent again, before anything newer of that shard."""
     shipper.add([parcel(0)])
     client.answer = lambda _: [redis.ResponseError("OOM command not allowed")]
@@ -105,7 +105,7 @@ def test_a_refused_shard_keeps_its_events_in_order(client: Flaky, shipper: Shipp
     assert stream(client)[-2:] == [[0], [1]]
 
 
-def test_one_refused_shard_does_not_stop_the_others(client: Flaky, shipper: Shipper) -> None:
+def test_one_refused_shard_does_not_stop_the_others(client: Flaky, shipper: StreamSender) -> None:
     """A stream that is broken by hand leaves the other ones running."""
     client.set(stream_key(shard_of("bad", 4)), "not a stream")
     shipper.add([parcel(0, run="bad")])
@@ -118,7 +118,7 @@ def test_one_refused_shard_does_not_stop_the_others(client: Flaky, shipper: Ship
 
 
 def test_a_lost_reply_leads_to_a_repetition_with_the_same_ids(
-    client: Flaky, shipper: Shipper
+    client: Flaky, shipper: StreamSender
 ) -> None:
     """The events were stored, but nobody knows: they go out again, unchanged."""
 
@@ -135,7 +135,7 @@ def test_a_lost_reply_leads_to_a_repetition_with_the_same_ids(
     assert stream(client) == [[0], [0]]
 
 
-def test_a_read_only_answer_leads_to_a_new_connection(client: Flaky, shipper: Shipper) -> None:
+def test_a_read_only_answer_leads_to_a_new_connection(client: Flaky, shipper: StreamSender) -> None:
     """A primary that was demoted is left; the next connection may find the new one."""
     shipper.add([parcel(0)])
     client.answer = lambda _: [redis.ReadOnlyError("READONLY")]
@@ -213,7 +213,7 @@ def test_another_number_sorts_the_waiting_events_again(client: Flaky) -> None:
 
 def test_pauses_grow_up_to_a_limit() -> None:
     """A long outage is asked about every few seconds, and a success starts over."""
-    pause = Pause()
+    pause = Backoff()
     for _ in range(100):
         pause.failed()
     assert 2 <= pause.left_s() <= 5

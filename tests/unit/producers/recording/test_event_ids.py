@@ -4,7 +4,7 @@ import pytest
 
 from runfold.delivery import process_hooks
 from runfold.recording import event_writer
-from runfold.recording.event_writer import EventIds, RunNumbers
+from runfold.recording.event_writer import EventIdAllocator, EventIds
 
 
 def test_the_opener_counts_from_0() -> None:
@@ -32,7 +32,7 @@ def test_a_forked_child_counts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_keeps_its_numbers_until_it_is_forgotten() -> None:
     """Events of one run count on; a voice after the end is another emitter."""
-    numbers = RunNumbers()
+    numbers = EventIdAllocator()
     first = numbers.take("r")
     assert numbers.take("r") == first + 1
     numbers.forget("r")
@@ -41,7 +41,7 @@ def test_a_run_keeps_its_numbers_until_it_is_forgotten() -> None:
 
 def test_a_handles_numbers_are_used() -> None:
     """Events emitted beside a handle count in the same sequence."""
-    numbers, ids = RunNumbers(), EventIds(0)
+    numbers, ids = EventIdAllocator(), EventIds(0)
     numbers.add("r", ids)
     assert (numbers.take("r"), ids.take(), numbers.take("r")) == (0, 1, 2)
 
@@ -49,7 +49,7 @@ def test_a_handles_numbers_are_used() -> None:
 def test_the_memory_of_runs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is pushed out, and speaks with another number from then on."""
     monkeypatch.setattr(event_writer, "_MAX_RUNS", 2)
-    numbers = RunNumbers()
+    numbers = EventIdAllocator()
     oldest = numbers.take("a")
     numbers.take("b")
     numbers.take("c")

@@ -11,19 +11,19 @@ from runfold.protocol.codec import MAX_US, MIN_US
 from runfold.recording import event_writer
 from runfold.recording.event_writer import (
     EventIds,
-    Pen,
+    EventWriter,
     UsageSum,
-    fit_time,
-    fit_usage,
     log_events,
+    normalize_time,
+    normalize_usage,
     read_usage,
 )
 from runfold.serialization.redaction import Redactor
 
 
-def make_pen(*, saved: bool = True) -> tuple[Pen, Mock]:
+def make_pen(*, saved: bool = True) -> tuple[EventWriter, Mock]:
     emitter = Mock(spec=["put"])
-    return Pen("r", EventIds(0), emitter, Redactor(), saved=saved), emitter
+    return EventWriter("r", EventIds(0), emitter, Redactor(), saved=saved), emitter
 
 
 def test_times_do_not_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_usage_adds_up() -> None:
 )
 def test_usage_is_made_to_fit(given: tuple[Any, ...], expected: Usage | None) -> None:
     """A provider's strange numbers do not break the event that carries them."""
-    assert fit_usage(*given) == expected
+    assert normalize_usage(*given) == expected
 
 
 def test_usage_may_be_a_mapping() -> None:
@@ -113,4 +113,4 @@ def test_usage_may_be_a_mapping() -> None:
 )
 def test_times_are_made_to_fit(at: Any, expected: int | None) -> None:
     """What is no time is left out."""
-    assert fit_time(at) == expected
+    assert normalize_time(at) == expected

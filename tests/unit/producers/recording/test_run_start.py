@@ -8,10 +8,10 @@ from msgspec import Raw
 
 from runfold import PlannedNode, Trigger
 from runfold.recording.run_start import (
-    PlannedOpening,
-    fit_planned,
-    fit_trigger,
+    PlannedRunFields,
     make_started,
+    normalize_planned,
+    normalize_trigger,
     payload_bytes,
 )
 from runfold.serialization.redaction import Redactor
@@ -42,7 +42,7 @@ REDACTOR = Redactor()
 )
 def test_triggers_come_in_any_shape(trigger: Any, expected: Trigger | None) -> None:
     """A word, a struct or a mapping; the data redacted in each."""
-    assert fit_trigger(trigger, REDACTOR) == expected
+    assert normalize_trigger(trigger, REDACTOR) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_triggers_come_in_any_shape(trigger: Any, expected: Trigger | None) -> N
 )
 def test_plans_come_in_any_shape(nodes: Any) -> None:
     """Names, mappings, structs, or a mapping to the parents."""
-    assert fit_planned(nodes) == [PlannedNode(node="a"), PlannedNode(node="b", parents=["a"])]
+    assert normalize_planned(nodes) == [PlannedNode(node="a"), PlannedNode(node="b", parents=["a"])]
 
 
 def test_everything_is_made_to_fit() -> None:
@@ -71,7 +71,7 @@ def test_everything_is_made_to_fit() -> None:
         "attempt": "many",
         "inputs": {"password": "x"},
     }
-    started = make_started(REDACTOR, "", PlannedOpening(**opening))  # type: ignore[typeddict-item]
+    started = make_started(REDACTOR, "", PlannedRunFields(**opening))  # type: ignore[typeddict-item]
     assert started.workflow is None
     assert started.project == "p" * 199 + "…"
     assert started.user == "7"

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runfold.serialization.normalize import (
-    fit_count,
-    fit_name,
-    fit_names,
-    fit_number,
-    fit_run_id,
-    fit_tag,
-    fit_text,
     is_run_id,
+    normalize_count,
+    normalize_name,
+    normalize_names,
+    normalize_number,
+    normalize_run_id,
+    normalize_tag,
+    normalize_text,
 )
 
 
@@ -26,7 +26,7 @@ class Unspeakable:
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_becomes_utf8(text: str) -> None:
     """Lone surrogates are replaced, and valid text is kept."""
-    fitted = fit_text(text)
+    fitted = normalize_text(text)
     fitted.encode()
     if fitted != text:
         assert "\ufffd" in fitted or len(fitted) < len(text)
@@ -46,7 +46,7 @@ def test_any_text_becomes_utf8(text: str) -> None:
 )
 def test_names_are_cut_visibly(value: object, expected: str | None) -> None:
     """A name has 1 to 200 characters, and an ellipsis where some are missing."""
-    assert fit_name(value) == expected
+    assert normalize_name(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,27 +55,27 @@ def test_names_are_cut_visibly(value: object, expected: str | None) -> None:
 )
 def test_several_names_may_come_in_any_shape(values: object, expected: list[str] | None) -> None:
     """One name is a list of one; empty ones are left out."""
-    assert fit_names(values) == expected
+    assert normalize_names(values) == expected
 
 
 @pytest.mark.parametrize("run", ["a", "x" * 200, "é" * 200, UUID(int=5)])
 def test_allowed_run_ids_are_kept(run: object) -> None:
     """The caller's own id is stored as given."""
-    assert fit_run_id(run) == str(run)
+    assert normalize_run_id(run) == str(run)
 
 
 @given(st.text(st.characters(exclude_categories=()), min_size=1, max_size=250))
 def test_every_run_id_is_made_to_fit(run: str) -> None:
     """What comes out is allowed, and the same each time."""
-    fitted = fit_run_id(run)
+    fitted = normalize_run_id(run)
     assert is_run_id(fitted)
-    assert fit_run_id(fitted) == fitted
+    assert normalize_run_id(fitted) == fitted
 
 
 def test_long_run_ids_stay_apart() -> None:
     """Two ids that differ only at their end are two runs."""
-    assert fit_run_id("x" * 300 + "a") != fit_run_id("x" * 300 + "b")
-    assert fit_run_id("a\0") != fit_run_id("a\ufffd")
+    assert normalize_run_id("x" * 300 + "a") != normalize_run_id("x" * 300 + "b")
+    assert normalize_run_id("a\0") != normalize_run_id("a\ufffd")
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_long_run_ids_stay_apart() -> None:
 )
 def test_counts_stay_within_bounds(value: object, expected: int | None) -> None:
     """A number is clamped; what is none is left out."""
-    assert fit_count(value, 0, 100) == expected
+    assert normalize_count(value, 0, 100) == expected
 
 
 def test_numbers_keep_their_fraction() -> None:
     """Money is not rounded."""
-    assert fit_number(0.002, 0, 1e6) == 0.002
+    assert normalize_number(0.002, 0, 1e6) == 0.002
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_numbers_keep_their_fraction() -> None:
 )
 def test_tags_are_plain_values(value: object, expected: object) -> None:
     """A tag is a text, a number, a flag or nothing."""
-    assert fit_tag(value) == expected
+    assert normalize_tag(value) == expected

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runfold.protocol.truncation import cut_text
-from runfold.serialization.objects import MAX_PAYLOAD_DEPTH, ObjectReader
+from runfold.serialization.objects import MAX_PAYLOAD_DEPTH, ObjectSerializer
 from runfold.serialization.redaction import REDACTED, Redactor
 
 
 def read(value: object, redactor: Redactor | None = None) -> Any:
-    tree = ObjectReader(redactor or Redactor()).read(value)
+    tree = ObjectSerializer(redactor or Redactor()).read(value)
     msgspec.json.encode(tree)
     return tree
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from runfold import Logged
-from runfold.delivery.frame_packer import Packer
+from runfold.delivery.frame_packer import FramePacker
 from runfold.protocol.frames import envelopes_in
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 from runfold.spool.segment import Segment
 
 TARGET = b"0123456789abcdef"
 
 
-def parcel(number: int) -> Parcel:
-    [packed], _ = Packer(Redactor()).pack([(Logged(text="x"), "r", number, 0, 10, True)], 4)
+def parcel(number: int) -> PendingFrame:
+    [packed], _ = FramePacker(Redactor()).pack([(Logged(text="x"), "r", number, 0, 10, True)], 4)
     return packed
 
 

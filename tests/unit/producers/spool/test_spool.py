@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from runfold import Logged
-from runfold.delivery.frame_packer import Packer
+from runfold.delivery.frame_packer import FramePacker
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import Parcel
+from runfold.spool.pending_frame import PendingFrame
 from runfold.spool.spool import Spool, target_of
 
 URL = "redis://localhost:6379/0"
 
 
-def parcel(number: int, size: int = 10) -> Parcel:
+def parcel(number: int, size: int = 10) -> PendingFrame:
     text = os.urandom(size).hex()
-    [packed], _ = Packer(Redactor()).pack([(Logged(text=text), "r", number, 0, 10, True)], 4)
+    [packed], _ = FramePacker(Redactor()).pack([(Logged(text=text), "r", number, 0, 10, True)], 4)
     return packed
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from oracle import project
 from runfold_storage.change_feed import notifications
-from runfold_storage.change_feed.notifications import announce, understand
+from runfold_storage.change_feed.notifications import decode_notification, encode_notification
 from runfold_storage.change_feed.reader import Change, Changes
-from runfold_storage.records.rows import Advance, Batch, RunRow
+from runfold_storage.records.rows import Batch, PositionUpdate, RunRow
 
 [FIRST, SECOND] = sorted(
     project(
@@ -26,12 +26,14 @@ ELSEWHERE = FIRST._replace(shard=1)
 
 
 def a_batch(reached: dict[int, int], **runs: list[tuple[RunRow, int]]) -> Batch:
-    advances = [Advance(shard, "0-0", 0, "1-0", 1, last, None) for shard, last in reached.items()]
+    advances = [
+        PositionUpdate(shard, "0-0", 0, "1-0", 1, last, None) for shard, last in reached.items()
+    ]
     return Batch(advances=advances, **runs)  # type: ignore[arg-type]  # new_runs, changed_runs
 
 
 def announced(reached: dict[int, int], **runs: list[tuple[RunRow, int]]) -> Any:
-    return understand(announce(a_batch(reached, **runs), with_runs=True))
+    return decode_notification(encode_notification(a_batch(reached, **runs), with_runs=True))
 
 
 def test_rows_come_as_they_were_committed() -> None:
@@ -76,7 +78,7 @@ def test_a_batch_that_changed_nothing_is_no_gap() -> None:
 def test_no_rows_for_nobody_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it says how far the feed goes, and is read."""
     batch = a_batch({0: 8}, changed_runs=[(FIRST, 7), (SECOND, 8)])
-    unheard = understand(announce(batch, with_runs=False))
+    unheard = decode_notification(encode_notification(batch, with_runs=False))
     assert unheard is not None
     assert (unheard.reached, unheard.runs) == ({0: 8}, None)
     assert unheard.behind((6,)) is None
@@ -94,4 +96,4 @@ def test_no_rows_for_nobody_and_not_too_many(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_is_not_understood_is_none(message: bytes) -> None:
     """Its reader looks for itself."""
-    assert understand(message) is None
+    assert decode_notification(message) is None

@@ -11,7 +11,7 @@ from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
 from runfold_storage.parameters import check_name, check_number, parse_time
-from runfold_storage.postgres.statements import keep
+from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.queries.stats.sources import ceil_hour, floor_hour
 from runfold_storage.tables import runs
 
@@ -146,7 +146,7 @@ def test_a_form_has_no_values() -> None:
     """So that a statement that is given too little is refused, and not answered wrongly."""
     every = {name: value for name, (value, _) in EVERYTHING.items()}
     form = make_run_filter(**every | {"q": "env:prod"}).form()
-    made = keep(select(runs.c.run).where(*form.conditions()))
+    made = compile_statement(select(runs.c.run).where(*form.conditions()))
     assert made.parameters == {}
     needed = set(re.findall(r"%\((\w+)\)s", made.text))
     assert needed <= set(make_run_filter(**every | {"q": "env:prod"}).parameters())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runfold_storage.filters.search_text import has_trigram, pattern_of, telling_part
+from runfold_storage.filters.search_text import has_trigram, pattern_of, selective_part
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ def test_everything_is_meant_literally(text: str, pattern: str) -> None:
 
 def test_the_end_of_a_uuid_tells() -> None:
     """And all of anything else."""
-    assert telling_part("01a1fd76-3c4d-78dd-A6EE-f812f3a8a4ab") == "f812f3a8a4ab"
+    assert selective_part("01a1fd76-3c4d-78dd-A6EE-f812f3a8a4ab") == "f812f3a8a4ab"
     more = "run 01a1fd76-3c4d-78dd-a6ee-f812f3a8a4ab"
-    assert telling_part(more) == more
+    assert selective_part(more) == more
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from oracle import HOUR_US, project
 from runfold.protocol.ids import run_key_bytes
-from runfold_storage.records.rollup import StatsDifference, StatsKey
+from runfold_storage.records.rollup import RollupDelta, RollupKey
 from runfold_storage.records.rows import RunRow
-from runfold_storage.rollups.deltas import Differences, add_run, scope_of
+from runfold_storage.rollups.deltas import RollupDeltas, add_run, scope_of
 
 [RUN] = project(
     [
@@ -15,8 +15,8 @@ from runfold_storage.rollups.deltas import Differences, add_run, scope_of
 ).runs.values()
 
 
-def counted(*rows: tuple[RunRow, int]) -> Differences:
-    differences: Differences = {}
+def counted(*rows: tuple[RunRow, int]) -> RollupDeltas:
+    differences: RollupDeltas = {}
     for row, sign in rows:
         add_run(differences, scope_of(row), row, sign)
     return differences
@@ -26,7 +26,7 @@ def test_a_run_counts_in_the_hour_of_its_first_event() -> None:
     """Under its workflow, project, status and shard, with everything that is summed."""
     assert RUN.run == run_key_bytes("r")
     assert counted((RUN, 1)) == {
-        StatsKey("w", "default", "", HOUR_US, "completed", 0): StatsDifference(
+        RollupKey("w", "default", "", HOUR_US, "completed", 0): RollupDelta(
             1, 0, 0, 1_000_000_000, {3: 1}
         )
     }
@@ -37,7 +37,7 @@ def test_new_minus_old_of_the_same_row_changes_nothing() -> None:
     [difference] = counted((RUN, -1), (RUN, 1)).values()
 
     assert not difference.changes
-    assert not difference.takes_back
+    assert not difference.has_removals
 
 
 def test_a_duration_that_is_corrected_takes_the_old_one_back() -> None:
@@ -46,7 +46,7 @@ def test_a_duration_that_is_corrected_takes_the_old_one_back() -> None:
 
     assert difference.durations == {3: -1, 9: 1}
     assert difference.changes
-    assert difference.takes_back
+    assert difference.has_removals
 
 
 def test_hours_before_1970_begin_at_full_hours_too() -> None:

@@ -14,16 +14,16 @@ from paper import Paper, assert_says
 from runfold.protocol.codec import TYPES
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of
-from runfold_workers.fold.batch_builder import Folder
-from runfold_workers.fold.frame_decoder import Place, StreamEntry
+from runfold_workers.fold.batch_builder import BatchBuilder
+from runfold_workers.fold.frame_decoder import EventLocation, StreamEntry
 
 
 def fold(steps: Sequence[Step], paper: Paper, max_weight: int = 1_000_000) -> None:
     """Fold and write every step, as one worker after another would."""
-    folder = Folder(paper.load, max_weight=max_weight)
+    folder = BatchBuilder(paper.load, max_weight=max_weight)
     for step in steps:
         if step.restart:
-            folder = Folder(paper.load, max_weight=max_weight)
+            folder = BatchBuilder(paper.load, max_weight=max_weight)
         batch = folder.fold(step.entries, paper.positions)
         paper.apply(batch)
         folder.written(batch)
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_a_dead_letter_beside_its_neighbours() -> None:
         },
     )
 
-    batch = Folder(Paper().load).fold([entry], Paper().positions)
+    batch = BatchBuilder(Paper().load).fold([entry], Paper().positions)
 
     assert [TYPES[kind] for _, _, _, kind, _, _ in batch.events] == ["started", "completed"]
     [letter] = batch.dead_letters
@@ -167,7 +167,7 @@ def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
     """Its bytes are kept whole, and the position moves past it."""
     entry = StreamEntry(1, "5-0", {b"packed": b"not a frame"})
 
-    batch = Folder(Paper().load).fold([entry], Paper().positions)
+    batch = BatchBuilder(Paper().load).fold([entry], Paper().positions)
 
     assert [(letter.frame, letter.raw) for letter in batch.dead_letters] == [
         ("5-0", b"not a frame")
@@ -178,9 +178,9 @@ def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
 def test_refused_events_are_left_out() -> None:
     """An event that the database will not have becomes a dead letter with the reason given."""
     frame = frame_of(started(), started("a run", 1, tags={"a": "b"}))
-    place = Place(frame.shard, frame.id, 1)
+    place = EventLocation(frame.shard, frame.id, 1)
 
-    batch = Folder(Paper().load).fold([frame], Paper().positions, {place: "too odd"})
+    batch = BatchBuilder(Paper().load).fold([frame], Paper().positions, {place: "too odd"})
 
     assert [event_id for _, event_id, *_ in batch.events] == [0]
     assert [(letter.ordinal, letter.reason) for letter in batch.dead_letters] == [(1, "too odd")]
@@ -189,7 +189,7 @@ def test_refused_events_are_left_out() -> None:
 def test_only_what_changed_is_written() -> None:
     """A start that comes late and does not count is in the ledger, and changes no row."""
     paper = Paper()
-    folder = Folder(paper.load)
+    folder = BatchBuilder(paper.load)
     node = {"type": "node_started", "run": "a run", "id": 1, "at_us": NOON_US, "node": "n"}
     paper.apply(folder.fold([frame_of(started(), node)], paper.positions))
 
@@ -202,7 +202,7 @@ def test_only_what_changed_is_written() -> None:
 def test_late_output_is_told_though_no_row_says_it() -> None:
     """Who watches the run has to hear of it; a duplicate is no news, nor what is read again."""
     paper = Paper()
-    folder = Folder(paper.load)
+    folder = BatchBuilder(paper.load)
     paper.apply(folder.fold([frame_of(started())], paper.positions))
     [row] = paper.runs.values()
     late = {"type": "logged", "run": "a run", "id": 1, "at_us": NOON_US - 5, "text": "late"}
@@ -218,7 +218,7 @@ def test_late_output_is_told_though_no_row_says_it() -> None:
     assert _told(folder, paper, frame_of(later, number=5)) == []
 
 
-def _told(folder: Folder, paper: Paper, frame: StreamEntry) -> list[Any]:
+def _told(folder: BatchBuilder, paper: Paper, frame: StreamEntry) -> list[Any]:
     batch = folder.fold([frame], paper.positions)
     paper.apply(batch)
     return [row for row, _ in batch.changed_runs]
@@ -227,7 +227,7 @@ def _told(folder: Folder, paper: Paper, frame: StreamEntry) -> list[Any]:
 def test_a_batch_that_was_not_committed_is_forgotten() -> None:
     """After `forget` the same frames fold to the same batch, not to nothing but duplicates."""
     paper = Paper()
-    folder = Folder(paper.load)
+    folder = BatchBuilder(paper.load)
     frame = frame_of(started())
     lost = folder.fold([frame], paper.positions)
 
@@ -309,7 +309,7 @@ def test_lost_alone_makes_no_run() -> None:
 def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:
     """A long run's later events stay a number, not a set that grows with each of them."""
     paper = Paper()
-    folder = Folder(paper.load)
+    folder = BatchBuilder(paper.load)
     ids = range(1, 200)
     events = [{"type": "started", "run": "r", "id": 0, "at_us": NOON_US}]
     events += [

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runfold.protocol.ids import make_event_id
-from runfold_workers.fold.dedup import Seen
+from runfold_workers.fold.dedup import EventIdSet
 
 COUNTED = st.builds(make_event_id, st.sampled_from([0, 1, 2**31 - 1]), st.integers(0, 12))
 IDS = COUNTED | st.integers(0, 2**63 - 1)
@@ -14,7 +14,7 @@ IDS = COUNTED | st.integers(0, 2**63 - 1)
 @given(st.lists(IDS, max_size=60))
 def test_an_id_is_new_once(ids: list[int]) -> None:
     """Like a set, in any order, for any emitter and for ids that nobody counted."""
-    seen = Seen()
+    seen = EventIdSet()
     known: set[int] = set()
     for event_id in ids:
         assert seen.add(event_id) is (event_id not in known)
@@ -23,7 +23,7 @@ def test_an_id_is_new_once(ids: list[int]) -> None:
 
 def test_ids_that_count_take_no_room() -> None:
     """Ten thousand ids of an emitter, out of order, end as one number."""
-    seen = Seen()
+    seen = EventIdSet()
     for counter in [*range(1, 10_000, 2), *range(0, 10_000, 2)]:
         seen.add(make_event_id(5, counter))
 
@@ -33,7 +33,7 @@ def test_ids_that_count_take_no_room() -> None:
 
 def test_the_last_counter_of_an_emitter_does_not_spill_into_the_next() -> None:
     """An emitter that counted to the end has not sent the first event of its neighbour."""
-    seen = Seen()
+    seen = EventIdSet()
     last = make_event_id(1, 2**32 - 1)
 
     assert seen.add(last)

@@ -7,11 +7,11 @@ from runfold.protocol.frames import encode_json_frame, encode_packed_frame
 from runfold.protocol.streams import shard_of
 from runfold.serialization.redaction import Redactor
 from runfold_workers.fold.frame_decoder import (
-    Place,
+    EventLocation,
     StreamEntry,
-    leave_out,
-    take_apart,
-    wrong_streams,
+    decode_frames,
+    exclude,
+    misrouted_events,
 )
 
 SHARDS = 4
@@ -29,8 +29,8 @@ def entry(shard: int, *ids: int) -> StreamEntry:
 def test_an_event_in_the_wrong_stream_is_a_dead_letter() -> None:
     """It says where the run belongs, for folded here the run would be in two places."""
     elsewhere = (HOME + 1) % SHARDS
-    [arrival], _ = take_apart([entry(elsewhere, 0)], redactor=REDACTOR)
-    left, [letter] = leave_out(arrival, wrong_streams(arrival, [0], SHARDS))
+    [arrival], _ = decode_frames([entry(elsewhere, 0)], redactor=REDACTOR)
+    left, [letter] = exclude(arrival, misrouted_events(arrival, [0], SHARDS))
     assert (left.columns.ids, left.facts, left.places) == ((), (), [])
     assert letter[:3] == (elsewhere, "7-0", 0)
     assert letter.reason == f"wrong stream: run 'nightly' belongs to shard {HOME} of {SHARDS}"
@@ -39,8 +39,8 @@ def test_an_event_in_the_wrong_stream_is_a_dead_letter() -> None:
 
 def test_refused_events_are_left_out_with_the_reason() -> None:
     """Their neighbours in the frame go on."""
-    refused = {Place(HOME, "7-0", 1): "refused by PostgreSQL: too odd"}
-    arrivals, dead_letters = take_apart([entry(HOME, 10, 11, 12)], refused, redactor=REDACTOR)
+    refused = {EventLocation(HOME, "7-0", 1): "refused by PostgreSQL: too odd"}
+    arrivals, dead_letters = decode_frames([entry(HOME, 10, 11, 12)], refused, redactor=REDACTOR)
     assert arrivals[0].columns.ids == (10, 12)
     assert [place.ordinal for place in arrivals[0].places] == [0, 2]
     assert [(letter.ordinal, letter.reason) for letter in dead_letters] == [
@@ -50,7 +50,7 @@ def test_refused_events_are_left_out_with_the_reason() -> None:
 
 def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
     """With all of its bytes."""
-    arrivals, dead_letters = take_apart(
+    arrivals, dead_letters = decode_frames(
         [StreamEntry(0, "7-0", {b"events": b"hello"})], redactor=REDACTOR
     )
     assert arrivals == []
@@ -72,7 +72,7 @@ def test_small_packed_frames_are_read_as_one() -> None:
         packed("2-0", ("b", 1, b'{"text":"3"}')),
         packed("3-0", ("c", 0, b'{"text":"4"}'), ("a", 1, b'{"text":"5"}')),
     ]
-    (arrival,), dead_letters = take_apart(frames, redactor=REDACTOR)
+    (arrival,), dead_letters = decode_frames(frames, redactor=REDACTOR)
     columns = arrival.columns
     assert [columns.runs[number] for number in columns.run_numbers] == ["a", "b", "b", "c", "a"]
     assert columns.bodies == tuple(b'{"text":"%d"}' % n for n in range(1, 6))
@@ -91,7 +91,7 @@ def test_a_broken_body_in_a_small_frame_does_not_touch_the_others() -> None:
         StreamEntry(0, "3-0", {b"packed": b"hello"}),
         packed("4-0", ("a", 3, b'{"text":"4"}')),
     ]
-    arrivals, dead_letters = take_apart(frames, redactor=REDACTOR)
+    arrivals, dead_letters = decode_frames(frames, redactor=REDACTOR)
     ids = [event_id for arrival in arrivals for event_id in arrival.columns.ids]
     assert ids == [0, 2, 3]
     assert [letter[1:3] for letter in dead_letters] == [("3-0", 0), ("2-0", 0)]

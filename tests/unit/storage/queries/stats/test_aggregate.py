@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runfold_storage.queries.stats.aggregate import DurationFigures, Tally
+from runfold_storage.queries.stats.aggregate import Aggregate, DurationFigures
 from runfold_storage.records.histogram import bin_of
 
 
@@ -26,9 +26,9 @@ def row(status: str, durations_us: list[int]) -> Any:
     )
 
 
-def tally(status: str, durations_us: list[int]) -> Tally:
+def tally(status: str, durations_us: list[int]) -> Aggregate:
     """A tally of one row with its histogram."""
-    made = Tally()
+    made = Aggregate()
     made.add(row(status, durations_us))
     for duration_us in durations_us:
         made.add_bin(bin_of(duration_us), 1)
@@ -39,7 +39,7 @@ def test_percentiles_within_one_percent() -> None:
     """Merged from many rows, a percentile is within 1% of the true one."""
     chance = random.Random(7)
     durations = [round(math.exp(chance.uniform(0, 18))) for _ in range(5000)]
-    whole = Tally()
+    whole = Aggregate()
     for start in range(0, 5000, 100):
         whole.merge(tally("completed", durations[start : start + 100]))
     durations.sort()
@@ -65,4 +65,4 @@ def test_zero_is_a_duration() -> None:
 
 def test_nothing_timed() -> None:
     """Without a duration there are no figures."""
-    assert Tally().durations() == DurationFigures()
+    assert Aggregate().durations() == DurationFigures()

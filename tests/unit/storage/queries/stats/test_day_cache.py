@@ -4,15 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runfold_storage.queries.stats.aggregate import Tally
-from runfold_storage.queries.stats.day_cache import RememberedDays
+from runfold_storage.queries.stats.aggregate import Aggregate
+from runfold_storage.queries.stats.day_cache import DayCache
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def tally(*durations_ms: int) -> Tally:
+def tally(*durations_ms: int) -> Aggregate:
     """Runs that took so long, in milliseconds below 10: each has a bin of its own."""
-    made = Tally()
+    made = Aggregate()
     for duration_ms in durations_ms:
         made.counts["completed"] += 1
         made.n_timed += 1
@@ -23,7 +23,7 @@ def tally(*durations_ms: int) -> Tally:
 
 def test_another_version_is_another_day() -> None:
     """What was remembered of rows that have changed since is not given."""
-    days = RememberedDays()
+    days = DayCache()
     key = ("acme", None, DAY)
     assert days.get(key, (1,)) is None
     older, newer = tally(1), tally(1, 2)
@@ -37,7 +37,7 @@ def test_another_version_is_another_day() -> None:
 
 def test_what_was_not_asked_for_is_forgotten() -> None:
     """The least recent goes first."""
-    days = RememberedDays(most=2)
+    days = DayCache(most=2)
     first, second, third = ((None, None, DAY + timedelta(days=n)) for n in range(3))
     tallies = [tally(n) for n in range(3)]
     days.put(first, 1, tallies[0])
@@ -51,7 +51,7 @@ def test_what_was_not_asked_for_is_forgotten() -> None:
 
 def test_a_sum_has_all_that_it_is_of() -> None:
     """Remembered or not, with days that are not complete and without; none of them is changed."""
-    days = RememberedDays()
+    days = DayCache()
     yesterday, today = tally(1, 2), tally(3)
     older = [tally(n) for n in range(4, 8)]
     for n, each in enumerate((yesterday, *older)):
@@ -78,7 +78,7 @@ def test_a_sum_has_all_that_it_is_of() -> None:
 
 def test_a_day_that_is_written_to_does_not_spoil_the_sum_of_the_others() -> None:
     """What changes from question to question is in no sum that is remembered."""
-    days = RememberedDays()
+    days = DayCache()
     older = [tally(n) for n in range(3)]
     for n, each in enumerate(older):
         days.put((None, None, DAY - timedelta(days=n + 1)), 1, each)
