@@ -21,10 +21,10 @@ DAY_US = 86_400_000_000
 NOW_US = int(datetime.now(UTC).timestamp() * 1e6)
 
 
-def a_run(days_ago: float, project_: str = "acme", given_id: str | None = None) -> list[Event]:
+def a_run(days_ago: float, project_: str = "acme", external_id: str | None = None) -> list[Event]:
     """One that ended so many days ago, with a node."""
     at_us = NOW_US - int(days_ago * DAY_US)
-    run = given_id or make_run_id(at_us)
+    run = external_id or make_run_id(at_us)
     common = {"run": run}
     return [
         {
@@ -54,7 +54,7 @@ def events_of(runs: Iterable[list[Event]]) -> list[Event]:
 
 
 OLD = [a_run(days) for days in (100, 99.5, 70, 60)]
-OLD_OWN = [a_run(80, given_id="nightly/7")]
+OLD_OWN = [a_run(80, external_id="nightly/7")]
 KEPT_PROJECT = [a_run(61, "keeps")]
 YOUNG = [a_run(days) for days in (3, 2, 0.1)]
 RUNS = [*OLD, *OLD_OWN, *KEPT_PROJECT, *YOUNG]

@@ -41,7 +41,7 @@ class Stat:
     """One rollup row."""
 
     n: int = 0
-    n_timed: int = 0
+    duration_count: int = 0
     duration_min_us: int | None = None
     duration_max_us: int | None = None
     duration_sum_us: int = 0
@@ -134,7 +134,7 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
     row = RunRow(
         shard=shard,
         run=key,
-        given_id=run_id if is_own_id(key) else None,
+        external_id=run_id if is_own_id(key) else None,
         project=(described("project") or "default") if queued or started else UNKNOWN,
         workflow=(described("workflow") or "unnamed") if queued or started else UNKNOWN,
         status=status,
@@ -148,7 +148,7 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
         queued_us=queued and queued["at_us"],
         started_us=started and started["at_us"],
         finished_us=end and end["at_us"],
-        seen_us=max(event["at_us"] for event in events),
+        last_event_us=max(event["at_us"] for event in events),
         duration_us=duration(started, end),
         **fold_usage(told, usage, node_rows),
         nodes_total=len(last_attempts),
@@ -305,7 +305,7 @@ def count(stats: dict[RollupKey, Stat], run: RunRow, node: str, row: RunRow | No
         shortest, longest = stat.duration_min_us, stat.duration_max_us
         stat = replace(
             stat,
-            n_timed=stat.n_timed + 1,
+            duration_count=stat.duration_count + 1,
             duration_min_us=length if shortest is None else min(shortest, length),
             duration_max_us=length if longest is None else max(longest, length),
             duration_sum_us=stat.duration_sum_us + length,

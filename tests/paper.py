@@ -45,9 +45,9 @@ class Paper:
             was = self.positions[step.shard]
             assert was.position == step.expected
             given = sorted(seq for row, seq in batch.runs if row.shard == step.shard)
-            assert given == list(range(was.feed_seq + 1, step.feed_seq + 1))
+            assert given == list(range(was.change_seq + 1, step.change_seq + 1))
             self.positions[step.shard] = Position(
-                step.position, step.generation, was.consumed + step.consumed, step.feed_seq
+                step.position, step.generation, was.consumed + step.consumed, step.change_seq
             )
         for run, event_id, at_us, kind, shard, body in batch.events:
             of_run = self.ledger.setdefault((shard, run), {})
@@ -59,7 +59,9 @@ class Paper:
             assert (row.shard, row.run) in self.runs
         for row, _ in batch.runs:
             old = self.runs.get((row.shard, row.run), row)
-            self.runs[row.shard, row.run] = row._replace(seen_us=max(row.seen_us, old.seen_us))
+            self.runs[row.shard, row.run] = row._replace(
+                last_event_us=max(row.last_event_us, old.last_event_us)
+            )
         for node in batch.new_nodes:
             assert (node.shard, node.run, node.node, node.attempt) not in self.nodes
         for node in batch.changed_nodes:
@@ -86,7 +88,7 @@ class Paper:
         known = [length for length in extremes if length is not None]
         self.stats[key] = Stat(
             stat.n + difference.n,
-            stat.n_timed + sum(difference.durations.values()),
+            stat.duration_count + sum(difference.durations.values()),
             min(known, default=None),
             max(known, default=None),
             stat.duration_sum_us
@@ -117,7 +119,7 @@ def assert_says(paper: Paper, expected: Projection, *, seen: bool = True) -> Non
         expected = replace(
             expected,
             runs={
-                ref: row._replace(seen_us=paper.runs[ref].seen_us)
+                ref: row._replace(last_event_us=paper.runs[ref].last_event_us)
                 for ref, row in expected.runs.items()
             },
         )

@@ -12,7 +12,7 @@ from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import NodeRow, RunRow
 from runfold_storage.rollups.pending_deltas import merge_deltas, waiting_shards
 
-_TIMES = ("created_us", "queued_us", "started_us", "finished_us", "seen_us", "hour_us")
+_TIMES = ("created_us", "queued_us", "started_us", "finished_us", "last_event_us", "hour_us")
 
 
 def read_projection(connection: psycopg.Connection) -> Projection:
@@ -40,7 +40,7 @@ def _stats(connection: psycopg.Connection) -> dict[RollupKey, Stat]:
     width = len(RollupKey._fields)
     columns = (*RollupKey._fields, *fields, "bins", "bin_counts")
     # In one statement, as a worker may be merging.
-    for row in _rows(connection, "stats", columns, and_from="unmerged_stats"):
+    for row in _rows(connection, "rollups_hourly", columns, and_from="pending_rollups"):
         key, figures, bins, counts = RollupKey(*row[:width]), row[width:-2], row[-2], row[-1]
         stat = Stat(*figures, bins=dict(zip(bins, counts, strict=True)))
         known = sums.get(key)
@@ -122,18 +122,18 @@ def truncate(connection: psycopg.Connection) -> None:
         "events",
         "runs",
         "nodes",
-        "stats",
-        "stats_days",
-        "stats_differences",
+        "rollups_hourly",
+        "rollups_daily",
+        "rollup_deltas",
         "dead_letters",
         "tombstones",
         "leases",
         "workers",
         "incidents",
-        "sightings",
-        "pulses",
+        "stream_checkpoints",
+        "liveness_marks",
         "changes",
-        "stats_days",
+        "rollups_daily",
     ):
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
-    connection.execute("UPDATE positions SET position = '0-0', consumed = 0, feed_seq = 0")
+    connection.execute("UPDATE positions SET position = '0-0', consumed = 0, change_seq = 0")

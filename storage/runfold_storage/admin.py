@@ -1,11 +1,11 @@
-"""Upkeep of a history: deleting what nobody wants any more, and looking at work that takes long.
+"""Administration of a history: delete runs, and read jobs.
 
-    upkeep = Upkeep("postgresql://…")
-    upkeep.delete_run("nightly/17")
-    upkeep.delete_runs(project="acme", older_than_days=90)
+    admin = Admin("postgresql://…")
+    admin.delete_run("nightly/17")
+    admin.delete_runs(project="acme", older_than_days=90)
 
-Each call has a connection of its own, so an `Admin` may be shared by threads. What is too much to
-be done at once becomes a job, which a worker does (`runfold worker`).
+Each call uses a connection of its own, so threads may share an `Admin`. A deletion of many runs
+becomes a job, which a worker runs (`runfold worker`).
 """
 
 from collections.abc import Callable, Iterator
@@ -32,11 +32,11 @@ from .postgres import connections
 from .retention import run_deletion
 
 AT_ONCE: Final = 1000
-"""So many runs are deleted while the caller waits; more become a job."""
+"""The most runs that are deleted while the caller waits; more become a job."""
 MAX_DAYS: Final = 36_500
 MAX_JOBS: Final = 500
 DELETE: Final = "delete"
-"""The kind of the jobs that delete."""
+"""The kind of deletion jobs."""
 
 
 class Deleted(Struct, frozen=True):
@@ -46,16 +46,16 @@ class Deleted(Struct, frozen=True):
 
 
 class DeleteArguments(Struct, frozen=True, omit_defaults=True):
-    """What a job that deletes is told; `up_to` keeps out what came after the question."""
+    """The arguments of a deletion job; `up_to` excludes runs that begin after the request."""
 
     deletion: Deletion
     up_to: ListKey
     runs: int
-    """How many there were."""
+    """How many runs matched at the time of the request."""
 
 
 class Admin:
-    """Raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`, `SchemaOutdated`, and
+    """Raises `BadParameter` for invalid parameters, `DatabaseUnreachable`, `SchemaOutdated`, and
     `ReadTooSlow` when a statement takes longer than `timeout_s`."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Admin:
     def delete_run(self, run: str) -> bool:
         """Delete one run with all its events; False if there is none.
 
-        One that only the archive has (`archive_url`) gets a tombstone: nobody is shown it any more.
+        A run that only the archive has (`archive_url`) gets a tombstone, which hides it.
         """
         with self._connection() as connection:
             prepare_session(connection)
@@ -92,10 +92,10 @@ class Admin:
     def delete_runs(
         self, *, older_than_days: int | None = None, everything: bool = False, **filters: Any
     ) -> Deleted | Job:
-        """Delete the runs of these filters, those of `History.runs`, or note down a job for it.
+        """Delete the runs that match (filters as in `History.runs`), or create a job for that.
 
-        `older_than_days`: only runs that ended so long ago; without an end their last sign of life
-        counts. Without any filter `everything` has to be said.
+        `older_than_days`: only runs that ended at least that long ago; without an end, their last
+        sign of life counts. Without any filter, `everything` must be True.
         """
         deletion = make_deletion(older_than_days, everything=everything, **filters)
         with self._connection() as connection:
@@ -107,7 +107,7 @@ class Admin:
     def delete_as_told(
         self, deletion: Deletion, told: Callable[[int], None], **options: Any
     ) -> int:
-        """Delete however many there are, here and now; `told` is given how many went each time."""
+        """Delete all runs that match, without a job; `told` gets the number of each page."""
         with self._connection() as connection:
             prepare_session(connection)
             return run_deletion.delete_runs(
@@ -115,17 +115,17 @@ class Admin:
             )
 
     def count(self, deletion: Deletion, most: int = 2**31 - 1) -> int:
-        """How many runs would be deleted, counting no further than `most`."""
+        """Return how many runs would be deleted, at most `most`."""
         with self._connection() as connection:
             return run_deletion.count_runs(connection, deletion, most)
 
     def job(self, job_id: UUID) -> Job | None:
-        """One job; None if there is no such job."""
+        """Return a job; None if there is none with this id."""
         with self._connection() as connection:
             return jobs.read_job(connection, job_id)
 
     def jobs(self, *, limit: int = 50, status: str | None = None) -> list[Job]:
-        """Work that takes long, the newest first."""
+        """Return the newest jobs first."""
         check_number("limit", limit, 1, MAX_JOBS)
         check_choice("status", status, jobs.STATUSES)
         with self._connection() as connection:
@@ -157,7 +157,7 @@ class Admin:
 def make_deletion(
     older_than_days: int | None = None, *, everything: bool = False, **filters: Any
 ) -> Deletion:
-    """A checked one; raises `BadParameter`, also where nothing narrows it down."""
+    """Return a validated deletion; raise `BadParameter`, also if no filter narrows it down."""
     wanted = make_run_filter(**filters)
     if wanted.payload is not None:
         raise BadParameter("payload", "only lists and exports take it: not all runs are searched")

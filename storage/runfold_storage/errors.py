@@ -1,22 +1,22 @@
-"""What storage raises. Driver errors are translated where a caller can act on them."""
+"""The errors of storage. Driver errors are translated where a caller can act on them."""
 
 
 class StorageError(Exception):
-    """Base of everything that `runfold_storage` raises on purpose."""
+    """Base class of the errors of `runfold_storage`."""
 
 
 class DatabaseUnreachable(StorageError):
-    """PostgreSQL did not answer; the message has its address and its own words."""
+    """PostgreSQL did not answer; the message has the address and the driver's message."""
 
 
 class SchemaOutdated(StorageError):
-    """The database has another schema than this code; the message says what to run."""
+    """The database's schema is not the one of this code; the message names the remedy."""
 
 
 class PositionMoved(StorageError):
-    """A shard's checkpoint is not the one that this worker believed in.
+    """A shard's checkpoint is not the one that this worker expected.
 
-    Another worker folds the shard; or, at the same position, runs were changed behind the fold.
+    Another worker folds the shard, or another process changed runs and raised the generation.
     """
 
     def __init__(self, shard: int, position: str) -> None:
@@ -28,23 +28,23 @@ class PositionMoved(StorageError):
 
 
 class PartitionMissing(StorageError):
-    """The ledger has no partition for an event, and none can be made; PostgreSQL says why."""
+    """The ledger has no partition for an event, and creating it failed; the message says why."""
 
 
 class DuplicateInLedger(StorageError):
-    """The ledger holds an event that memory took for new; memory has to be loaded again."""
+    """The ledger already holds an event of the batch; the worker's cache has to be loaded again."""
 
 
 class ReadTooSlow(StorageError):
-    """A read took longer than it may; the message says how to ask for less."""
+    """A read exceeded its time limit; the message says how to narrow it."""
 
 
 class FoldBehind(StorageError):
-    """The fold did not come as far as a read was to wait for; the message says which shard."""
+    """The fold did not reach the position that a read waits for; the message names the shard."""
 
 
 class BadParameter(StorageError, ValueError):
-    """A read was asked for something that cannot be; names the parameter and what is allowed."""
+    """A parameter is invalid; the message names the parameter and what is allowed."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(f"{parameter}: {message}")
@@ -53,12 +53,12 @@ class BadParameter(StorageError, ValueError):
 
 
 class JobLocked(StorageError):
-    """Another process works on this job; wait for it, or for the end of its session."""
+    """Another process runs this job; wait for it, or for the end of its session."""
 
 
 class ArchiveUnusable(StorageError):
-    """The archive cannot be written or read; the message has its address and what is wrong."""
+    """The archive cannot be written or read; the message has its address and the reason."""
 
 
 class RestoreRefused(StorageError):
-    """An archive cannot be restored into this database; the message says why, and what to do."""
+    """An archive cannot be restored into this database; the message has reason and remedy."""

@@ -1,9 +1,9 @@
-"""Background work: what is to be done, how far it has come, and how it ended.
+"""Background jobs: their arguments, progress and results.
 
-Invariant: only who holds a job's advisory lock works on it, and on the connection that holds it;
-so a job that is killed, or whose connection is lost, is free at once and goes on from its
-progress, and two that try the same job cannot both do it. The lock belongs to the session: jobs
-need session pooling, as workers do.
+Invariant: a process works on a job only while it holds the job's advisory lock, and only on the
+connection that holds it. So two processes cannot run the same job, and a job whose process dies, or
+whose connection breaks, is free at once and resumes from its saved progress. The lock belongs to
+the session: jobs need session pooling, as workers do.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from .errors import JobLocked
 
 _CLASS: Final = 0x4A4F4253
-"""'JOBS': the first half of the advisory locks, the second is a hash of the id."""
+"""'JOBS': the first half of the advisory locks; the second is a hash of the id."""
 
 _NAMES: Final = UUID("6f0c5c4e-7a1b-5d3e-9f66-2f1c8c1f9a40")
 
@@ -35,7 +35,7 @@ _SELECT: Final = """
 
 
 class JobInterrupted(Exception):
-    """Told to stop: the rest is for the next one."""
+    """The job was asked to stop; the next worker resumes it."""
 
 
 class Job(Struct, frozen=True):
@@ -62,9 +62,9 @@ def add_job(
     background: bool = False,
     once: str | None = None,
 ) -> UUID:
-    """Note down work to be done, by the caller or in the background by a worker.
+    """Create a job, for the caller or, in the `background`, for a worker; return its id.
 
-    `once` names it: what was noted down under this name before is not noted down again.
+    Jobs of one kind with the same `once` are created once.
     """
     job_id = uuid4() if once is None else uuid5(_NAMES, f"{kind} {once}")
     connection.execute(
@@ -78,7 +78,7 @@ def add_job(
 
 
 def read_job(connection: psycopg.Connection, job_id: UUID) -> Job | None:
-    """None if there is no such job."""
+    """Return a job; None if there is none with this id."""
     found = connection.execute(_SELECT + "WHERE id = %s", (job_id,)).fetchone()
     return None if found is None else Job(*found)
 
@@ -86,7 +86,7 @@ def read_job(connection: psycopg.Connection, job_id: UUID) -> Job | None:
 def list_jobs(
     connection: psycopg.Connection, limit: int = 50, *, status: str | None = None
 ) -> list[Job]:
-    """The newest first."""
+    """Return the newest jobs first."""
     rows = connection.execute(
         _SELECT
         + """
@@ -99,7 +99,7 @@ def list_jobs(
 
 
 def newest_job(connection: psycopg.Connection, kind: str) -> Job | None:
-    """The newest of this kind in the background; None if there never was one."""
+    """Return the newest background job of this kind; None if there was none."""
     found = connection.execute(
         _SELECT + "WHERE background AND kind = %s ORDER BY created_at DESC, id LIMIT 1", (kind,)
     ).fetchone()
@@ -109,7 +109,7 @@ def newest_job(connection: psycopg.Connection, kind: str) -> Job | None:
 def find_unfinished(
     connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]
 ) -> Job | None:
-    """The newest job of this kind with the same arguments that someone left before its end."""
+    """Return the newest unfinished foreground job of this kind with these arguments."""
     found = connection.execute(
         _SELECT
         + """
@@ -123,14 +123,14 @@ def find_unfinished(
 
 @contextmanager
 def hold_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
-    """Nobody else works on this job; `JobLocked` if someone does."""
+    """Lock a job; raise `JobLocked` if another process works on it."""
     with _hold(connection, str(job_id), f"job {job_id} is being worked on by another process"):
         yield
 
 
 @contextmanager
 def hold_kind(connection: psycopg.Connection, kind: str) -> Iterator[None]:
-    """Nobody else works on any job of this kind; `JobLocked` if someone does."""
+    """Lock all jobs of a kind; raise `JobLocked` if another process works on one."""
     with _hold(connection, kind, f"another process is at work on {kind}: `runfold jobs` shows it"):
         yield
 
@@ -149,7 +149,7 @@ def _hold(connection: psycopg.Connection, name: str, complaint: str) -> Iterator
 
 
 def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
-    """It is being worked on, perhaps again."""
+    """Mark the job as running; it may have run before."""
     connection.execute(
         """
         UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL
@@ -166,9 +166,9 @@ _ProgressT = TypeVar("_ProgressT", bound=Struct)
 def resume_job(
     connection: psycopg.Connection, job_id: UUID, kind: str, progress: type[_ProgressT]
 ) -> Iterator[tuple[Job, _ProgressT]]:
-    """Work on a job of this kind, whose progress is of this type, from where it was left.
+    """Lock and start a job of this kind, and yield it with its saved progress.
 
-    Nobody else does meanwhile: raises `JobLocked` if someone is at it.
+    Raises `JobLocked` if another process works on it.
     """
     with hold_job(connection, job_id):
         job = read_job(connection, job_id)
@@ -180,14 +180,14 @@ def resume_job(
 
 
 def leave_job(connection: psycopg.Connection, job_id: UUID) -> None:
-    """Nobody works on it for now; the next one goes on from its progress."""
+    """Return the job to the queue; the next worker resumes from its saved progress."""
     connection.execute(
         "UPDATE jobs SET status = 'queued' WHERE id = %s AND status = 'running'", (job_id,)
     )
 
 
 def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID]:
-    """Work for the background that nobody is at, the oldest first: new, left, or of a dead one."""
+    """Return unfinished background jobs that no process works on, the oldest first."""
     rows = connection.execute(
         """
         SELECT j.id FROM jobs AS j
@@ -195,7 +195,7 @@ def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID
             SELECT FROM pg_locks AS l
             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-              -- As unsigned numbers, which is how pg_locks shows both halves.
+              -- pg_locks shows both halves as unsigned numbers.
               AND l.classid::bigint = %(class)s
               AND l.objid::bigint = hashtext(j.id::text)::bigint & 4294967295
         )
@@ -207,7 +207,7 @@ def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID
 
 
 def try_become_leader(connection: psycopg.Connection) -> bool:
-    """Whether this session is the one that hands out work, until it ends."""
+    """Return whether this session is the leader, which dispatches jobs until the session ends."""
     row = connection.execute(
         "SELECT pg_try_advisory_lock(%s, hashtext('the chair'))", (_CLASS,)
     ).fetchone()
@@ -215,7 +215,7 @@ def try_become_leader(connection: psycopg.Connection) -> bool:
 
 
 def save_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct) -> None:
-    """How far it has come, in the words of its kind."""
+    """Save the progress of a job, in the struct of its kind."""
     connection.execute(
         "UPDATE jobs SET progress = %s WHERE id = %s",
         (Jsonb(msgspec.to_builtins(progress)), job_id),
@@ -223,18 +223,13 @@ def save_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct
 
 
 def finish_job(connection: psycopg.Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
-    """It has done what it should."""
+    """Mark the job as completed."""
     _end(connection, job_id, "completed", result, None)
 
 
 def fail_job(connection: psycopg.Connection, job_id: UUID, error: str) -> None:
-    """It cannot be done."""
+    """Mark the job as failed."""
     _end(connection, job_id, "failed", None, error)
-
-
-def cancel_job(connection: psycopg.Connection, job_id: UUID) -> None:
-    """Nobody wants it any more."""
-    _end(connection, job_id, "cancelled", None, None)
 
 
 def _end(

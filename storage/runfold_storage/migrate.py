@@ -1,7 +1,7 @@
-"""Bring a database to this code's schema, or back: `runfold migrate`.
+"""Migrate a database to the schema of this code, or back: `runfold migrate`.
 
-Migrations run one at a time under an advisory lock, each in a transaction, so that two processes
-that start together do not collide and one that dies halfway leaves a schema that a revision names.
+Migrations run one at a time under an advisory lock, each in a transaction. So two processes that
+start together do not collide, and one that dies halfway leaves the schema of some revision.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _LOCK: Final = 0x52464D47  # 'RFMG'
 
 
 def migrate(url: str, revision: str = "head") -> str | None:
-    """Move the schema to a revision, `head` or `base`; returns the one that is then in force."""
+    """Migrate to a revision, `head` or `base`; return the revision that the database then has."""
     with _locked(url) as connection:
         config = _config()
         config.attributes["connection"] = connection
@@ -46,23 +46,23 @@ def migrate(url: str, revision: str = "head") -> str | None:
 
 
 def current_revision(url: str) -> str | None:
-    """The revision that the database is at; None for an empty one."""
+    """Return the database's revision; None for an empty database."""
     with _connected(url) as connection:
         return _current(connection)
 
 
 def is_known(revision: str) -> bool:
-    """Whether `migrate` knows where that is."""
+    """Return whether `migrate` knows this revision."""
     return revision in ("head", "base") or revision in _known_revisions()
 
 
 def head() -> str | None:
-    """The revision that this code needs."""
+    """Return the revision that this code needs."""
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def check_schema(url: str) -> None:
-    """Raise `SchemaOutdated`, saying what to run, unless the database is at `head`."""
+    """Raise `SchemaOutdated`, with the remedy, unless the database is at `head`."""
     found = current_revision(url)
     if found == head():
         return
@@ -73,7 +73,7 @@ def check_schema(url: str) -> None:
 
 
 def differences(url: str) -> list[Any]:
-    """What Alembic would change to make the database match `tables`; empty when they agree."""
+    """Return what Alembic would change to make the database match `tables`; empty if they agree."""
     with _connected(url) as connection:
         context = MigrationContext.configure(
             connection, opts={"include_object": is_ours, "compare_server_default": True}
@@ -82,7 +82,7 @@ def differences(url: str) -> list[Any]:
 
 
 def is_ours(_item: object, name: str | None, kind: str, reflected: bool, compared: object) -> bool:
-    """Leave out what is only in the database: partitions, and tables of someone else."""
+    """Return False for tables that are only in the database: partitions and unrelated tables."""
     return not (kind == "table" and reflected and compared is None and name not in metadata.tables)
 
 
@@ -123,7 +123,7 @@ def _connected(url: str) -> Iterator[Connection]:
 @contextmanager
 def _locked(url: str) -> Iterator[Connection]:
     with _connected(url) as connection:
-        # A session lock: it has to span several transactions.
+        # A session-level lock, as it has to span several transactions.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         connection.commit()
         try:

@@ -30,7 +30,7 @@ def env(deployment: None, migrated_url: str) -> dict[str, str]:
 def damage(database: psycopg.Connection) -> None:
     database.execute("UPDATE runs SET attempt = 9, status = 'lost'")
     database.execute("DELETE FROM nodes WHERE attempt = 1")
-    database.execute("UPDATE stats SET n = n + 1")
+    database.execute("UPDATE rollups_hourly SET n = n + 1")
 
 
 def ask(env: dict[str, str], *words: str, exit_code: int = 0) -> Any:
@@ -44,7 +44,7 @@ def test_damage_is_told_and_mended(env: dict[str, str], database: psycopg.Connec
     assert ask(env, "verify")["differences"] == 0
     [(run,)] = database.execute(
         "UPDATE runs SET exit_code = 77 WHERE run = (SELECT run FROM runs ORDER BY run LIMIT 1)"
-        " RETURNING coalesce(given_id, run::text)"
+        " RETURNING coalesce(external_id, run::text)"
     ).fetchall()
     found = ask(env, "verify", exit_code=1)
     assert found["differences"] == 1
@@ -106,7 +106,9 @@ def test_runs_are_deleted_once_someone_agrees(
 
     assert ask(env, "delete", "--project", "acme", "--yes") == {"deleted": acme}
     assert len(read_projection(database).runs) == len(EXPECTED.runs) - acme
-    [(one,)] = database.execute("SELECT coalesce(given_id, run::text) FROM runs LIMIT 1").fetchall()
+    [(one,)] = database.execute(
+        "SELECT coalesce(external_id, run::text) FROM runs LIMIT 1"
+    ).fetchall()
     assert one in by_project
     answer = ask(env, "delete", one, "no such run", "--yes", exit_code=1)
     assert answer == {"deleted": 1, "unknown": ["no such run"]}

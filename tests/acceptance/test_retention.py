@@ -136,7 +136,7 @@ def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, poin
         assert count(database, "runs") == RUNS
         assert ask(env, "run")["runs"] == RUNS // 2
         assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
-        assert database.execute("SELECT sum(n) FROM stats").fetchone() == (RUNS,)
+        assert database.execute("SELECT sum(n) FROM rollups_hourly").fetchone() == (RUNS,)
     assert runfold("verify", env=env).returncode == 0
 
 
@@ -160,7 +160,7 @@ def test_a_killed_retention_archives_once(
     with look_into(migrated_url) as database:
         gone = database.execute(
             """
-            SELECT coalesce(r.given_id, r.run::text), e.id FROM events AS e
+            SELECT coalesce(r.external_id, r.run::text), e.id FROM events AS e
             JOIN runs AS r USING (shard, run) WHERE r.finished_at < now() - interval '60 days'
             """
         ).fetchall()
@@ -170,7 +170,7 @@ def test_a_killed_retention_archives_once(
         assert set(exits) <= {0, -signal.SIGKILL}
         ask(env, "run")
         assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
-        assert count(database, "archive_steps") == 0
+        assert count(database, "archive_journal") == 0
     assert runfold("verify", env=env).returncode == 0
     events = archived(tmp_path, "events")
     assert Counter((row["run"], row["id"]) for row in events) == Counter(gone)

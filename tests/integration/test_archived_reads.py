@@ -21,10 +21,10 @@ from runfold_storage.retention.policies import Policy, set_policy
 pytestmark = pytest.mark.usefixtures("deployment")
 
 
-def a_telling_run(days_ago: float, given_id: str | None = None) -> list[Event]:
+def a_telling_run(days_ago: float, external_id: str | None = None) -> list[Event]:
     """One with all that details can show."""
     at_us = NOW_US - int(days_ago * DAY_US)
-    common = {"run": given_id or make_run_id(at_us)}
+    common = {"run": external_id or make_run_id(at_us)}
 
     def event(number: int, kind: str, **fields: object) -> Event:
         return {**common, "type": kind, "id": number, "at_us": at_us + 1000 * number, **fields}

@@ -22,7 +22,7 @@ def a_run(key: int, **changes: Any) -> RunRow:
     empty = RunRow(
         shard=1,
         run=bytes(15) + bytes([key]),
-        given_id=None,
+        external_id=None,
         project="",
         workflow="w",
         status="queued",
@@ -36,7 +36,7 @@ def a_run(key: int, **changes: Any) -> RunRow:
         queued_us=None,
         started_us=None,
         finished_us=None,
-        seen_us=0,
+        last_event_us=0,
         duration_us=None,
         input_tokens=0,
         output_tokens=0,
@@ -82,7 +82,7 @@ RUNS = [
     a_run(1),
     a_run(
         2,
-        given_id="my own",
+        external_id="my own",
         project="p",
         status="failed",
         attempt=2**15 - 1,
@@ -95,7 +95,7 @@ RUNS = [
         queued_us=-1,
         started_us=1,
         finished_us=10 * DAY_US,
-        seen_us=200 * 365 * DAY_US,
+        last_event_us=200 * 365 * DAY_US,
         duration_us=2**62,
         input_tokens=2**40,
         output_tokens=-5,
@@ -131,8 +131,8 @@ WHAT = {
     "events": "run, id, at, type, shard, body",
     "runs": "*",
     "nodes": "*",
-    "changes": "shard, feed_seq, runs, gone",
-    "positions": "shard, position, consumed, feed_seq, generation, folded_at",
+    "changes": "shard, change_seq, runs, deleted_ids",
+    "positions": "shard, position, consumed, change_seq, generation, folded_at",
 }
 
 
@@ -149,9 +149,10 @@ def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
             """
             SELECT workflow, project, node, hour, status, shard, n, duration_sum_us, input_tokens,
                    bins, bin_counts
-            FROM (TABLE unmerged_stats UNION ALL SELECT workflow, project, node, hour, status,
-                  shard, n, n_timed, duration_min_us, duration_max_us, duration_sum_us,
-                  input_tokens, output_tokens, cost_nano_usd, bins, bin_counts FROM stats) AS s
+            FROM (TABLE pending_rollups UNION ALL SELECT workflow, project, node, hour, status,
+                  shard, n, duration_count, duration_min_us, duration_max_us, duration_sum_us,
+                  input_tokens, output_tokens, cost_nano_usd, bins, bin_counts
+                  FROM rollups_hourly) AS s
             ORDER BY shard
             """
         ).fetchall()
@@ -242,13 +243,14 @@ def test_what_is_there_already_is_told_from_what_is_given_out(
 
 def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:
     """Some fields that say it for all of their type."""
-    row = next(run for run in RUNS if run.given_id == "my own")
+    row = next(run for run in RUNS if run.external_id == "my own")
     with database.transaction(force_rollback=True):
         batch_writer.write_images(database, Batch(advances=[], changed_runs=[(row, 77)]))
         found = database.execute(
             """
-            SELECT given_id, "user", tags, attempt, feed_seq, duration_us, nodes_total, exit_code,
-                   parent_run, extract(epoch FROM created_at) * 1000000, queued_at < '1970-01-01'
+            SELECT external_id, "user", tags, attempt, change_seq, duration_us, nodes_total,
+                   exit_code, parent_run, extract(epoch FROM created_at) * 1000000,
+                   queued_at < '1970-01-01'
             FROM runs
             """
         ).fetchone()
@@ -270,13 +272,13 @@ def test_differences_are_added(database: psycopg.Connection) -> None:
             batch_writer.write_images(database, Batch(advances=[], stats={key: difference}))
         found = database.execute(
             """
-            SELECT n, n_timed, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
+            SELECT n, duration_count, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
                    cardinality(bins), bin_counts
-            FROM stats
+            FROM rollups_hourly
             """
         ).fetchall()
         days = database.execute(
-            "SELECT completed, n_timed, input_tokens, bin_counts FROM stats_days"
+            "SELECT completed, duration_count, input_tokens, bin_counts FROM rollups_daily"
         ).fetchall()
     assert found == [(7, 2, 1_000_000, large, 12_345, -7, 2, [1, 1])]
     assert days == 3 * [(7, 2, large, [1, 1])]

@@ -148,14 +148,14 @@ def test_what_a_filter_means_goes(
 
 def test_age_counts_from_the_end(database: psycopg.Connection) -> None:
     """Of a run without an end, from its last sign of life."""
-    ends = sorted(row.finished_us or row.seen_us for row in WHOLE.runs.values())
+    ends = sorted(row.finished_us or row.last_event_us for row in WHOLE.runs.values())
     middle_us = ends[len(ends) // 2]
     middle = datetime.fromtimestamp(middle_us / 1e6, UTC)
     keys = {run_key(run).bytes: run for run in RUNS}
     gone = [
         keys[key]
         for (_, key), row in WHOLE.runs.items()
-        if (row.finished_us or row.seen_us) < middle_us
+        if (row.finished_us or row.last_event_us) < middle_us
     ]
     assert delete_runs(database, Deletion(RunFilter(), middle)) == len(gone) > 0
     assert read_projection(database) == project(without(gone), SHARDS)
@@ -169,7 +169,7 @@ def test_what_came_after_the_question_stays(database: psycopg.Connection) -> Non
     everything = make_deletion(everything=True)
     assert newest_key(database, everything) != place
     assert delete_runs(database, everything, up_to=place) == len(RUNS) - 1
-    assert database.execute("SELECT count(*) FROM stats WHERE n = 0").fetchone() == (0,)
+    assert database.execute("SELECT count(*) FROM rollups_hourly WHERE n = 0").fetchone() == (0,)
     assert [key for _, key in read_projection(database).runs] == [newest[1]]
 
 

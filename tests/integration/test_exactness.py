@@ -103,7 +103,8 @@ def runs_on_shard(shard: int, wanted: int) -> list[str]:
 def without_seen(projection: Projection) -> Projection:
     """Without the last sign of life, which heartbeats tell and the ledger does not keep."""
     return replace(
-        projection, runs={ref: row._replace(seen_us=0) for ref, row in projection.runs.items()}
+        projection,
+        runs={ref: row._replace(last_event_us=0) for ref, row in projection.runs.items()},
     )
 
 
@@ -135,7 +136,7 @@ def test_however_events_arrive_the_tables_are_those_of_the_definition(
         assert without_seen(read_projection(database)) == expected
         merge(database)
         assert without_seen(read_projection(database)) == expected
-        assert (count(database, "unmerged_stats"), find_wrong_days(database)) == (0, [])
+        assert (count(database, "pending_rollups"), find_wrong_days(database)) == (0, [])
         assert dead_letters(database) == []
 
     check()
@@ -204,18 +205,18 @@ def test_the_feed_numbers_every_change_once(
     steps = cut(events, [["", "batch"][n % 20 == 0] for n in range(len(events))], packed=True)
 
     given_out = [
-        (row.shard, feed_seq)
+        (row.shard, change_seq)
         for step in steps
         for batch in committer.commit(step.entries)
-        for row, feed_seq in batch.runs
+        for row, change_seq in batch.runs
     ]
 
     assert len(given_out) == len(set(given_out))
     for shard, position in load_positions(database).items():
-        numbers = [feed_seq for of, feed_seq in given_out if of == shard]
-        assert numbers == list(range(1, position.feed_seq + 1))
+        numbers = [change_seq for of, change_seq in given_out if of == shard]
+        assert numbers == list(range(1, position.change_seq + 1))
         assert position.consumed == sum(e.shard == shard for s in steps for e in s.entries)
-    rows = database.execute("SELECT shard, feed_seq FROM runs").fetchall()
+    rows = database.execute("SELECT shard, change_seq FROM runs").fetchall()
     assert set(rows) <= set(given_out)
 
 
@@ -425,7 +426,7 @@ def test_a_run_deleted_behind_the_workers_back_is_not_revived(
     shard, key = shard_of("a run", SHARDS), run_key("a run")
     with database.transaction():
         database.execute("INSERT INTO tombstones (shard, run) VALUES (%s, %s)", [shard, key])
-        for table in ("events", "runs", "stats_differences"):
+        for table in ("events", "runs", "rollup_deltas"):
             database.execute(f"DELETE FROM {table}")
         database.execute("UPDATE positions SET generation = generation + 1")
 
@@ -479,8 +480,8 @@ def test_a_ledger_that_knows_more_than_memory_is_believed(
     committer.commit([frame_of(started())])
     other = committer_on(open_connection())
     other.commit([frame_of(ended("a run", 1), number=2)])
-    database.execute("UPDATE positions SET position = '1-0', feed_seq = 1 WHERE position = '2-0'")
-    database.execute("DELETE FROM changes WHERE feed_seq = 2")
+    database.execute("UPDATE positions SET position = '1-0', change_seq = 1 WHERE position = '2-0'")
+    database.execute("DELETE FROM changes WHERE change_seq = 2")
     third = {"type": "annotated", "run": "a run", "id": 2, "at_us": NOON_US, "tags": {"a": "b"}}
 
     committer.commit([frame_of(ended("a run", 1), third, number=2)])
@@ -512,7 +513,7 @@ def test_events_at_the_ends_of_time_fold(
 def test_a_heartbeat_survives_a_restart(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
-    """`seen_at` never goes back, although the ledger does not keep heartbeats."""
+    """`last_event_at` never goes back, although the ledger does not keep heartbeats."""
     heartbeat = {"type": "heartbeat", "run": "a run", "id": 1, "at_us": NOON_US + 60_000_000}
     committer_on(open_connection()).commit([frame_of(started(), heartbeat)])
 

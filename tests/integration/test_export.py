@@ -160,7 +160,8 @@ def test_the_command_lets_go_of_what_it_has_written(
 ) -> None:
     """Its memory is that of the pages, as that of `History.export` is for 200,000 runs."""
     insert = """
-        INSERT INTO runs (shard, run, created_at, seen_at, feed_seq, status, project, workflow)
+        INSERT INTO runs
+            (shard, run, created_at, last_event_at, change_seq, status, project, workflow)
         SELECT 0, gen_random_uuid(), t, t, n, 'completed', 'p', repeat('w', 100) || n
         FROM generate_series(%s::int, %s::int) AS n,
              LATERAL (SELECT timestamptz '2026-01-01' + n * interval '1 s' AS t) AS at

@@ -68,7 +68,9 @@ def counted(database: psycopg.Connection) -> dict[str, int]:
 
 def seen(database: psycopg.Connection) -> int | None:
     """Frames that the stream had been given when a worker last looked."""
-    row = database.execute("SELECT added FROM sightings WHERE shard = 0").fetchone()
+    row = database.execute(
+        "SELECT entries_added FROM stream_checkpoints WHERE shard = 0"
+    ).fetchone()
     return None if row is None else int(row[0])
 
 

@@ -67,7 +67,7 @@ def test_a_run_whose_beginning_comes_late_is_an_ordinary_one(
     assert history.stats(project="acme").total == 1
     assert {each.project for each in history.workflows().workflows} == {"acme", "default"}
     assert len(history.failures(project="acme", workflow="w").failures) == 1
-    counted = "SELECT sum(n) FROM stats WHERE project = %s"
+    counted = "SELECT sum(n) FROM rollups_hourly WHERE project = %s"
     assert database.execute(counted, (UNKNOWN,)).fetchone() in [(0,), (None,)]
 
     fold(migrated_url, [event("completed", "another", 5)])

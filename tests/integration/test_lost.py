@@ -48,13 +48,13 @@ def fold(redis_url: str, migrated_url: str, *events: Event) -> None:
 
 
 def statuses(connection: psycopg.Connection) -> dict[str, str]:
-    return dict(connection.execute("SELECT given_id, status FROM runs").fetchall())
+    return dict(connection.execute("SELECT external_id, status FROM runs").fetchall())
 
 
 def listen(connection: psycopg.Connection, seconds: int, limits: Limits) -> None:
     """As if somebody had listened for so long, with a pulse a minute."""
     for _ in range(seconds // 60):
-        connection.execute("UPDATE pulses SET at = at - interval '60 s'")
+        connection.execute("UPDATE liveness_marks SET at = at - interval '60 s'")
         save_liveness_mark(connection, [0], limits)
 
 
@@ -167,8 +167,8 @@ def test_a_run_whose_events_retention_took_is_left_alone(
     """The fold takes nothing of it any more, so it would be said to be lost for ever."""
     fold(redis_url, migrated_url, said("started", "kept"), said("started", "aged"))
     save_liveness_mark(database, [0], A_SECOND)
-    database.execute("UPDATE pulses SET at = at - interval '2 s'")
-    database.execute("UPDATE runs SET aged_at = now() WHERE given_id = 'aged'")
+    database.execute("UPDATE liveness_marks SET at = at - interval '2 s'")
+    database.execute("UPDATE runs SET payloads_expired_at = now() WHERE external_id = 'aged'")
     save_liveness_mark(database, [0], A_SECOND)
 
     assert [run.run_id for run in find_silent(database, A_SECOND)] == ["kept"]
@@ -182,7 +182,7 @@ def test_a_time_in_which_nobody_listened_does_not_count(
     limits = Limits()
     save_liveness_mark(database, [0], limits)
     listen(database, 3000, limits)
-    database.execute("UPDATE pulses SET at = at - interval '5 hours'")
+    database.execute("UPDATE liveness_marks SET at = at - interval '5 hours'")
     save_liveness_mark(database, [0], limits)
 
     listen(database, 540, limits)
@@ -191,7 +191,7 @@ def test_a_time_in_which_nobody_listened_does_not_count(
     assert [run.run_id for run in find_silent(database, limits)] == ["a run"]
 
 
-def test_pulses_that_tell_nothing_any_more_are_forgotten(
+def test_liveness_marks_that_are_too_old_are_deleted(
     database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """As many are kept as the longest limit needs."""
@@ -200,7 +200,7 @@ def test_pulses_that_tell_nothing_any_more_are_forgotten(
     save_liveness_mark(database, [0], limits)
     listen(database, 3 * 3600, limits)
 
-    (kept,) = database.execute("SELECT count(*) FROM pulses").fetchone() or (0,)
+    (kept,) = database.execute("SELECT count(*) FROM liveness_marks").fetchone() or (0,)
     assert 60 <= kept <= 70
     assert [run.run_id for run in find_silent(database, limits)] == ["a run"]
 
@@ -216,7 +216,7 @@ def test_what_waits_in_the_stream_may_be_a_sign_of_life(
         sweep.look(client, database)
         sweep._due = 0
 
-    assert database.execute("SELECT count(*) FROM pulses").fetchone() == (0,)
+    assert database.execute("SELECT count(*) FROM liveness_marks").fetchone() == (0,)
 
 
 def test_two_that_sweep_at_once_say_the_same(
@@ -226,7 +226,7 @@ def test_two_that_sweep_at_once_say_the_same(
     fold(redis_url, migrated_url, said("started"))
     agree_on_shards(client, SHARDS)
     save_liveness_mark(database, [0], A_SECOND)
-    database.execute("UPDATE pulses SET at = at - interval '2 s'")
+    database.execute("UPDATE liveness_marks SET at = at - interval '2 s'")
     sweeps = [LostRunDetector(A_SECOND, Metrics()) for _ in range(2)]
     for _ in range(2):
         for sweep in sweeps:

@@ -62,12 +62,12 @@ def test_what_waits_is_told(migrated_url: str, database: psycopg.Connection) -> 
     with History(migrated_url) as history:
         before = answers(history)
         fold(migrated_url, RUNS[3:], is_merged=False)
-        assert count(database, "unmerged_stats") > 0
+        assert count(database, "pending_rollups") > 0
         told = answers(history)
         assert told != before
         assert differences(database) == []
         merge(database)
-        assert count(database, "unmerged_stats") == count(database, "stats_differences") == 0
+        assert count(database, "pending_rollups") == count(database, "rollup_deltas") == 0
         assert answers(history) == told
     with History(migrated_url) as other:
         assert answers(other) == told
@@ -89,7 +89,7 @@ def test_a_large_batch_after_small_ones(
         assert history.stats(bucket="hour").total == 3
         merge(database)
         assert answers(history) == told
-    assert database.execute("SELECT count(*) FROM stats WHERE n < 0").fetchone() == (0,)
+    assert database.execute("SELECT count(*) FROM rollups_hourly WHERE n < 0").fetchone() == (0,)
 
 
 def test_a_workflow_that_gets_its_name(migrated_url: str, database: psycopg.Connection) -> None:
@@ -114,7 +114,7 @@ def test_an_old_snapshot_is_told_what_was_then(
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         assert old.execute(total).fetchone() == (3,)
         merge(database)
-        assert count(database, "unmerged_stats") == 0
+        assert count(database, "pending_rollups") == 0
         assert old.execute(total).fetchone() == (3,)
         fold(migrated_url, whole_run("d", 5), is_merged=False)
         assert database.execute(total).fetchone() == (4,)
@@ -145,7 +145,7 @@ def test_a_deleted_run_takes_back_what_waits(
         assert delete_run(database, run)
     assert read_projection(database).stats == {}
     merge(database)
-    assert (count(database, "stats"), count(database, "stats_days")) == (0, 0)
+    assert (count(database, "rollups_hourly"), count(database, "rollups_daily")) == (0, 0)
 
 
 def test_the_longest_names_can_be_merged(migrated_url: str, database: psycopg.Connection) -> None:

@@ -41,8 +41,8 @@ EXPECTED = project(QUIET, SHARDS)
 
 DAYS = """
     SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
-           n_timed, duration_sum_us, duration_min_us, duration_max_us
-    FROM stats_days
+           duration_count, duration_sum_us, duration_min_us, duration_max_us
+    FROM rollups_daily
     WHERE queued + running + completed + failed + cancelled + lost > 0
     ORDER BY workflow, project, day, shard
 """
@@ -75,7 +75,7 @@ def test_what_is_right_is_left_alone(
 ) -> None:
     """Nothing is found, nothing written, and no worker has to forget anything."""
     assert read_projection(database) == EXPECTED
-    written = "SELECT xmin, ctid FROM runs UNION ALL SELECT xmin, ctid FROM stats"
+    written = "SELECT xmin, ctid FROM runs UNION ALL SELECT xmin, ctid FROM rollups_hourly"
     before = sorted(database.execute(written).fetchall(), key=str)
 
     found, findings = found_in(other)
@@ -101,7 +101,8 @@ def test_damage_is_found_and_exactly_that_is_repaired(
     database.execute("DELETE FROM runs WHERE shard = %s AND run = %s", place_of(lost))
     database.execute(
         """
-        INSERT INTO runs (shard, run, created_at, seen_at, feed_seq, status, project, workflow)
+        INSERT INTO runs
+            (shard, run, created_at, last_event_at, change_seq, status, project, workflow)
         VALUES (%s, %s, now(), now(), 0, 'running', 'acme', 'none')
         """,
         place_of(invented),
@@ -119,16 +120,16 @@ def test_damage_is_found_and_exactly_that_is_repaired(
     )
     database.execute(
         """
-        UPDATE stats SET n = n + 1, bin_counts[1] = bin_counts[1] + 2
+        UPDATE rollups_hourly SET n = n + 1, bin_counts[1] = bin_counts[1] + 2
         WHERE (workflow, node, status, shard, hour, project) = (
-            SELECT workflow, node, status, shard, hour, project FROM stats
-            WHERE node = '' AND n_timed > 0 ORDER BY 1, 2, 3, 4, 5, 6 LIMIT 1
+            SELECT workflow, node, status, shard, hour, project FROM rollups_hourly
+            WHERE node = '' AND duration_count > 0 ORDER BY 1, 2, 3, 4, 5, 6 LIMIT 1
         )
         """
     )
     database.execute(
         """
-        INSERT INTO stats (workflow, project, node, hour, status, shard, n)
+        INSERT INTO rollups_hourly (workflow, project, node, hour, status, shard, n)
         VALUES ('none', 'acme', '', '2026-01-01T00:00Z', 'failed', 0, 7)
         """
     )
@@ -141,7 +142,7 @@ def test_damage_is_found_and_exactly_that_is_repaired(
     assert sorted((each.table, each.what) for each in found) == sorted(
         [("runs", "differs"), ("runs", "missing"), ("runs", "surplus"), ("nodes", "differs")]
         + [("nodes", "missing")] * first_steps
-        + [("stats", "differs"), ("stats", "surplus")]
+        + [("rollups_hourly", "differs"), ("rollups_hourly", "surplus")]
     )
     [of_run] = [each for each in found if each.of.get("run") == altered]
     row = EXPECTED.runs[shard_of(altered, SHARDS), run_key(altered).bytes]
@@ -164,9 +165,9 @@ def test_a_day_that_is_not_the_sum_of_its_hours(
     before = database.execute(DAYS).fetchall()
     place = database.execute(
         """
-        UPDATE stats_days SET failed = failed + 1
+        UPDATE rollups_daily SET failed = failed + 1
         WHERE (workflow, project, day, shard) = (
-            SELECT workflow, project, day, shard FROM stats_days ORDER BY 1, 2, 3, 4 LIMIT 1
+            SELECT workflow, project, day, shard FROM rollups_daily ORDER BY 1, 2, 3, 4 LIMIT 1
         )
         RETURNING shard, day
         """
@@ -174,7 +175,7 @@ def test_a_day_that_is_not_the_sum_of_its_hours(
     assert place is not None
     found, findings = found_in(other)
     assert [(each.table, each.what, each.shard) for each in found] == [
-        ("stats_days", "differs", place[0])
+        ("rollups_daily", "differs", place[0])
     ]
     assert repair(other, findings, NEVER) == 1
     assert database.execute(DAYS).fetchall() == before
@@ -182,7 +183,7 @@ def test_a_day_that_is_not_the_sum_of_its_hours(
 
 
 @pytest.mark.usefixtures("history")
-@pytest.mark.parametrize("table", ["runs", "nodes", "stats", "stats_days"])
+@pytest.mark.parametrize("table", ["runs", "nodes", "rollups_hourly", "rollups_daily"])
 def test_an_empty_table_is_filled_again(
     database: psycopg.Connection, other: psycopg.Connection, table: str
 ) -> None:
@@ -200,7 +201,7 @@ def test_only_what_is_selected_is_rebuilt(
 ) -> None:
     """One run, a project, a workflow, a time: with the statistics in which they count."""
     database.execute("UPDATE runs SET input_tokens = input_tokens + 1")
-    database.execute("UPDATE stats SET n = n + 1")
+    database.execute("UPDATE rollups_hourly SET n = n + 1")
     key = (shard_of("run 0", SHARDS), run_key("run 0").bytes)
 
     assert rebuild_all(other, Selection.of(SHARDS, run="run 0")).runs == 1
@@ -234,7 +235,7 @@ def test_only_what_is_selected_is_rebuilt(
 def test_what_only_heartbeats_told_is_kept(
     database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
 ) -> None:
-    """`seen_at` never goes back to what the ledger knows; where it is earlier, it moves on."""
+    """`last_event_at` never goes back to the ledger's newest event; an earlier one moves on."""
     told: list[Event] = [
         {"type": "started", "run": "quiet", "id": 0, "at_us": NOON_US, "workflow": "w"},
         {"type": "heartbeat", "run": "quiet", "id": 1, "at_us": NOON_US + 9},
@@ -245,9 +246,9 @@ def test_what_only_heartbeats_told_is_kept(
     rebuild_all(other)
     assert read_projection(database) == expected
 
-    database.execute("UPDATE runs SET seen_at = created_at - interval '1 s'")
+    database.execute("UPDATE runs SET last_event_at = created_at - interval '1 s'")
     [difference] = differences(other)
-    assert [field.name for field in difference.fields] == ["seen_at"]
+    assert [field.name for field in difference.fields] == ["last_event_at"]
 
 
 @pytest.mark.usefixtures("history")
@@ -259,7 +260,7 @@ def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
     monkeypatch.setattr(verify.verify_runs, "__defaults__", (bytes(16), 10))
     monkeypatch.setattr(verify, "SPAN_RUNS", 1)
     database.execute("UPDATE runs SET attempt = 9")
-    database.execute("UPDATE stats SET n = n + 1")
+    database.execute("UPDATE rollups_hourly SET n = n + 1")
     job = add_job(database, "rebuild", EVERYTHING.as_arguments())
     stop = threading.Event()
     stop.set()
@@ -393,7 +394,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
 def delete_some(database: psycopg.Connection, upkeep: Admin) -> set[str]:
     """Two runs of those that there are, of which more events may be on their way."""
     found = database.execute(
-        "SELECT coalesce(given_id, run::text) FROM runs ORDER BY random() LIMIT 2"
+        "SELECT coalesce(external_id, run::text) FROM runs ORDER BY random() LIMIT 2"
     ).fetchall()
     return {run for (run,) in found if upkeep.delete_run(run)}
 

@@ -75,7 +75,9 @@ def test_archive_and_ledger_make_it_whole(lost: Database, new: Database, tmp_pat
     set_policy(lost.connection, Policy("keeps"))
     run_retention(lost.url, tmp_path)
     assert delete_run(lost.connection, YOUNG[0][0]["run"])
-    lost.connection.execute("DROP TABLE runs, nodes, stats, stats_days, aged_hours CASCADE")
+    lost.connection.execute(
+        "DROP TABLE runs, nodes, rollups_hourly, rollups_daily, expired_hours CASCADE"
+    )
 
     progress = run_restore(new.url, tmp_path, ledger=lost.connection)
     deleted = [*OLD[:2], YOUNG[0]]

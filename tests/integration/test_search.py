@@ -211,7 +211,7 @@ def test_a_damaged_index_is_made_again(
 
 def test_another_life_of_the_database(history: History, database: psycopg.Connection) -> None:
     """An index that is said to be further than the fold ever was is not believed."""
-    database.execute("UPDATE search_progress SET feed_seq = feed_seq + 1000000")
+    database.execute("UPDATE search_progress SET change_seq = change_seq + 1000000")
     assert ids(history, q="run-0007") == ["run-0007"]
     indexer.follow(database)
     while indexer.follow(database).more:

@@ -23,11 +23,11 @@ from told import SHARDS, START, event, fold, whole_run
 
 DAYS = """
     SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
-           n_timed, duration_min_us, duration_max_us, duration_sum_us, input_tokens,
+           duration_count, duration_min_us, duration_max_us, duration_sum_us, input_tokens,
            output_tokens, cost_nano_usd,
            (SELECT jsonb_object_agg(bin, n) FROM unnest(bins, bin_counts) AS each (bin, n)
             WHERE n <> 0)
-    FROM stats_days
+    FROM rollups_daily
     WHERE queued + running + completed + failed + cancelled + lost > 0
     ORDER BY workflow, project, day, shard
 """
@@ -159,7 +159,9 @@ def test_days_are_the_sum_of_their_hours(migrated_url: str) -> None:
     made_up(migrated_url)
     with connect(migrated_url, autocommit=True) as connection:
         kept = connection.execute(DAYS).fetchall()
-        hours = connection.execute("SELECT extract(epoch FROM hour)::bigint FROM stats").fetchall()
+        hours = connection.execute(
+            "SELECT extract(epoch FROM hour)::bigint FROM rollups_hourly"
+        ).fetchall()
         for shard in range(SHARDS):
             rebuild_days(connection, shard, (hour * 1_000_000 for (hour,) in hours))
         assert connection.execute(DAYS).fetchall() == kept
@@ -322,7 +324,7 @@ def test_what_would_be_too_much_is_refused_before_it_is_read(
     """No histograms come with more sums than an answer may have."""
     database.execute(
         """
-        INSERT INTO stats (workflow, project, node, hour, status, shard, n, n_timed,
+        INSERT INTO rollups_hourly (workflow, project, node, hour, status, shard, n, duration_count,
                            duration_min_us, duration_max_us, bins, bin_counts)
         SELECT 'w' || w, 'p', '', %s + make_interval(hours => h), 'completed', 0, 1, 1,
                1000, 1000, '{350}', '{1}'
@@ -334,7 +336,9 @@ def test_what_would_be_too_much_is_refused_before_it_is_read(
     (part,) = query.parts()
     with History(migrated_url) as history:
         for workflows, n_histograms in ((200, 0), (100, 10_100)):
-            database.execute("DELETE FROM stats WHERE substr(workflow, 2)::int > %s", (workflows,))
+            database.execute(
+                "DELETE FROM rollups_hourly WHERE substr(workflow, 2)::int > %s", (workflows,)
+            )
             rows = history.read(
                 lambda connection: figures_statement(query.form(part)).run(
                     connection, query.parameters(part)

@@ -45,7 +45,7 @@ def test_changes_are_published_after_the_commit(
             for told in (1, 2, 3):
                 send(client, started(run, told), started(f"mine {told}"))
                 announcement = next_announcement(pubsub)
-                found = database.execute("SELECT max(feed_seq), count(*) FROM runs").fetchone()
+                found = database.execute("SELECT max(change_seq), count(*) FROM runs").fetchone()
                 assert found == (announcement.reached[0], told + 1)
 
 
@@ -119,7 +119,7 @@ def test_figures_are_merged_into_the_rollups(
     left = to_fields([to_envelope(started("left behind"))], packed=False)
     committer.commit([StreamEntry(0, client.xadd(stream_key(0), left).decode(), left)])
     assert waiting_shards(database) == [0]
-    counted = "SELECT coalesce(sum(n), 0)::int FROM stats"
+    counted = "SELECT coalesce(sum(n), 0)::int FROM rollups_hourly"
 
     def is_merged() -> bool:
         return database.execute(counted).fetchone() == (2,) and not waiting_shards(database)

@@ -225,12 +225,12 @@ def test_a_run_of_the_year_1_from_before_is_lost_once(
         frame = encode_json_frame([Envelope("started", "old", 0, EARLIEST_US, b'{"workflow":"w"}')])
         client.xadd(stream_key(shard_of("old", SHARDS)), frame)  # type: ignore[arg-type]
         wait_until(lambda: is_folded(client, database), what="the fold")
-    for column in ("created_at", "started_at", "seen_at"):
+    for column in ("created_at", "started_at", "last_event_at"):
         database.execute(f"UPDATE runs SET {column} = '0001-01-01T00:00:00Z'")
     database.execute("UPDATE events SET at = '0001-01-01T00:00:00Z'")
     merge(database)
-    database.execute("UPDATE stats SET hour = '0001-01-01T00:00:00Z'")
-    database.execute("UPDATE stats_days SET day = '0001-01-01T00:00:00Z'")
+    database.execute("UPDATE rollups_hourly SET hour = '0001-01-01T00:00:00Z'")
+    database.execute("UPDATE rollups_daily SET day = '0001-01-01T00:00:00Z'")
     limits = Limits(running=Limit(1, {}), queued=Limit(1, {}))
 
     def status() -> str:
@@ -246,8 +246,8 @@ def count_runs(database: psycopg.Connection, *hours: datetime | str) -> None:
     found = [
         database.execute(
             """
-            INSERT INTO stats (workflow, project, node, hour, status, shard, n, n_timed,
-                               duration_min_us, duration_max_us, bins, bin_counts)
+            INSERT INTO rollups_hourly (workflow, project, node, hour, status, shard, n,
+                duration_count, duration_min_us, duration_max_us, bins, bin_counts)
             VALUES ('w', 'p', '', %s, 'completed', 0, 1, 1, 1000, 1000, '{350}', '{1}')
             RETURNING (extract(epoch FROM hour) * 1000000)::bigint
             """,

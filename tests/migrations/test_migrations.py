@@ -13,8 +13,6 @@ from runfold_storage.ledger import partitions
 from runfold_storage.migrate import check_schema, current_revision, differences, head, migrate
 from runfold_storage.postgres import connections
 from runfold_storage.tables import metadata
-from tables import count, merge
-from told import SHARDS, fold, whole_run
 
 TODAY = datetime.now(UTC).date()
 
@@ -62,24 +60,6 @@ def test_nothing_is_left_behind(migrated_url: str) -> None:
 
     left = {name for _, name in objects_in(migrated_url)}
     assert {name for name in left if not name.lstrip("_").startswith("alembic_version")} == set()
-
-
-def test_figures_that_wait_keep_a_database_from_going_back(migrated_url: str) -> None:
-    """An older Runfold would not know of them; the one that does says what to do."""
-    fold(migrated_url, whole_run("a run", 0), is_merged=False)
-    with pytest.raises(Exception, match="start a worker and stop it"):
-        migrate(migrated_url, "0008")
-    assert current_revision(migrated_url) == "0009"
-    with connections.connect(migrated_url, autocommit=True) as connection:
-        merge(connection)
-        views = "SELECT (SELECT sum(total) FROM daily_stats), (SELECT sum(total) FROM hourly_stats)"
-        before = connection.execute(views).fetchone()
-        assert migrate(migrated_url, "0008") == "0008"
-        assert connection.execute(views).fetchone() == before
-    assert migrate(migrated_url) == head()
-    with connections.connect(migrated_url, autocommit=True) as connection:
-        assert connection.execute(views).fetchone() == before == (1, 1)
-        assert count(connection, "stats_merged") == SHARDS
 
 
 def test_migrating_again_changes_nothing(migrated_url: str) -> None:

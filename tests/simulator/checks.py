@@ -59,7 +59,7 @@ def check(world: Globe) -> None:
         project((e for e in alive if e["type"] != "heartbeat"), world.shards) if signs else expected
     )
     for run, row in paper.runs.items():
-        assert told.runs[run].seen_us <= row.seen_us <= expected.runs[run].seen_us
+        assert told.runs[run].last_event_us <= row.last_event_us <= expected.runs[run].last_event_us
     check_rebuilt(paper, expected, world.shards)
 
 

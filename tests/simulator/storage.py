@@ -59,11 +59,11 @@ class Database:
         """What everything does that changes runs behind the fold; without runs it does not say."""
         was = self.paper.positions[shard]
         self.paper.positions[shard] = was._replace(
-            generation=was.generation + 1, feed_seq=was.feed_seq + len(runs)
+            generation=was.generation + 1, change_seq=was.change_seq + len(runs)
         )
         if runs:
             entries = b"".join(BEHIND + run for run in runs)
-            self.changes.setdefault(shard, []).append((was.feed_seq + len(runs), entries))
+            self.changes.setdefault(shard, []).append((was.change_seq + len(runs), entries))
 
 
 class Connection:
@@ -97,7 +97,7 @@ class Connection:
         changes = self._world.database.changes
         return {
             shard: changed_behind(
-                [row for row in changes.get(shard, ()) if row[0] > known[shard].feed_seq],
+                [row for row in changes.get(shard, ()) if row[0] > known[shard].change_seq],
                 known[shard],
                 position,
             )

@@ -90,7 +90,7 @@ class RunTopic:
     def __init__(self, feed: Broker, history: History, progress: RunProgress) -> None:
         self.id = progress.run.id
         self.watchers: set[RunSubscriber] = set()
-        self.feed_seq = progress.feed_seq
+        self.change_seq = progress.change_seq
         self._feed = feed
         self._history = history
         self._run = progress.run
@@ -140,7 +140,11 @@ class RunTopic:
             if self._nodes.get(key) != node
         }
         run = progress.run if progress.run != self._run else None
-        self._run, self.feed_seq, self._log_key = progress.run, progress.feed_seq, progress.log_key
+        self._run, self.change_seq, self._log_key = (
+            progress.run,
+            progress.change_seq,
+            progress.log_key,
+        )
         self._nodes |= nodes
         self._output += progress.output
         if len(progress.output) == MAX_LINES:

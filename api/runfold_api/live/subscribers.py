@@ -37,7 +37,7 @@ class Subscriber:
         for each in said:
             key = (each.change.shard, each.change.run)
             known = self._waiting.get(key)
-            if known is None or known.change.feed_seq < each.change.feed_seq:
+            if known is None or known.change.change_seq < each.change.change_seq:
                 self._waiting[key] = each
         if len(self._waiting) > MOST_WAITING:
             self.start_over()
@@ -73,7 +73,7 @@ class Subscriber:
         waiting, self._waiting = self._waiting, {}
         taken = []
         for said in sorted(waiting.values()):
-            shard, number = said.change.shard, said.change.feed_seq
+            shard, number = said.change.shard, said.change.change_seq
             if number > self._sent[shard]:
                 self._sent[shard] = number
                 taken.append((encode_feed_cursor(tuple(self._sent)), said))

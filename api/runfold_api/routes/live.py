@@ -104,11 +104,11 @@ class Live:
             if found is None:
                 return
             watched, watcher = found
-            if last_id == str(watched.feed_seq):
+            if last_id == str(watched.change_seq):
                 watcher.needs_snapshot = False
             yield f"retry: {_RETRY_MS}\n\n".encode()
             while not self.feed.ended:
-                event_id = str(watched.feed_seq)
+                event_id = str(watched.change_seq)
                 waiting = watcher.take(watched)
                 for number, (event, data) in enumerate(waiting, 1):
                     # Only the last says how far that is: who misses it begins with a snapshot.
@@ -116,7 +116,7 @@ class Live:
                     if event == "deleted":
                         return
                 if not await watcher.sleep(KEEP_ALIVE_S):
-                    yield encode_sign_of_life(str(watched.feed_seq))
+                    yield encode_sign_of_life(str(watched.change_seq))
 
 
 @route("/live", http_method=[HttpMethod.GET], responses=described(400, 503))

@@ -1,8 +1,8 @@
-"""What the files of a step hold, out of the tables.
+"""Export the data of a step from the tables into files.
 
-Nothing of it changes any more: runs are marked or buried before, and no worker remembers them. So
-pages of short statements belong together, no transaction is open while files are written, and
-memory holds one page.
+The data does not change any more: its runs were marked or have tombstones, and no worker has them
+cached. So pages from separate short statements are consistent, no transaction is open while files
+are written, and memory holds one page.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from runfold.protocol.ids import is_own_id
-from runfold_storage.ledger.events import load_given_ids
+from runfold_storage.ledger.events import load_external_ids
 from runfold_storage.projections.row_store import read_rows
 from runfold_storage.retention.rollup_expiry import OldRollup
 
@@ -31,7 +31,7 @@ _NO_KEY: Final = bytes(16)
 
 
 class ArchiveExporter:
-    """Writes steps of one database into one archive; raises `ArchiveUnusable`."""
+    """Exports steps of one database into one archive; raises `ArchiveUnusable`."""
 
     def __init__(self, connection: psycopg.Connection, archive: Archive, shards: int) -> None:
         self._connection = connection
@@ -40,20 +40,20 @@ class ArchiveExporter:
         self._events = self._runs = 0
 
     def take_counts(self) -> tuple[int, int]:
-        """How many events, and rows of runs, were written since the last call."""
+        """Return how many events and rows of runs were written since the last call."""
         counts = self._events, self._runs
         self._events = self._runs = 0
         return counts
 
     def write_payloads(self, step: Step) -> None:
-        """Events of these runs, and their rows, so that files tell the whole of them."""
+        """Write the events of these runs, and their rows, so that the files are complete."""
         assert step.shard is not None
         runs = sorted(step.runs)
         self._write_events(step, step.shard, "events", runs)
         self._write_rows(step, step.shard, _portions(runs))
 
     def write_rows(self, step: Step) -> None:
-        """Rows of those of these runs that the archive does not have."""
+        """Write the rows of those runs that the archive does not have."""
         assert step.shard is not None
         keys = [run.bytes for run in step.runs]
         known = archived_keys(self._archive, step.shard, self._shards, keys)
@@ -61,20 +61,20 @@ class ArchiveExporter:
         self._write_rows(step, step.shard, _portions(runs))
 
     def write_week(self, step: Step, table: str, shards: Sequence[int]) -> None:
-        """All events of a table that was detached, but for deleted runs; and the rows to them."""
+        """Write all events of a detached table except deleted runs, and the rows of their runs."""
         for shard in shards:
             self._write_events(step, shard, table, None)
             self._write_rows(step, shard, self._runs_in(table, shard))
 
     def write_rollups(self, step: Step, rollups: Sequence[OldRollup]) -> None:
-        """Statistics as they are."""
+        """Write rollups."""
         shard = step.shard
         assert shard is not None
         with self._files(STATS, shard, step.token) as files:
             files.add([(_NO_KEY, shard, *rollup[:5], *rollup.figures) for rollup in rollups])
 
     def write_tombstones(self, step: Step, tombstones: Sequence[Tombstone]) -> None:
-        """Runs that a person deleted, by key."""
+        """Write the tombstones of runs deleted on request, ordered by key."""
         shard = step.shard
         assert shard is not None
         with self._files(TOMBSTONES, shard, step.token) as files:
@@ -98,7 +98,7 @@ class ArchiveExporter:
                 stored = read_rows(self._connection, shard, [run.bytes for run in portion])
                 for key in sorted(stored):
                     row, nodes = stored[key]
-                    run_id = name_of(key, None if row is None else row.given_id)
+                    run_id = name_of(key, None if row is None else row.external_id)
                     if row is not None:
                         run_files.add([row_of_run(run_id, row)])
                     node_files.add([row_of_node(run_id, nodes[each]) for each in sorted(nodes)])
@@ -122,7 +122,7 @@ class ArchiveExporter:
             if not found:
                 return
             own = sorted({run.bytes for run, *_ in found if is_own_id(run)})
-            names = load_given_ids(self._connection, shard, own) if own else {}
+            names = load_external_ids(self._connection, shard, own) if own else {}
             yield [
                 (run.bytes, name_of(run.bytes, names.get(run.bytes)), shard, event_id, *rest)
                 for run, event_id, *rest in found
@@ -130,7 +130,7 @@ class ArchiveExporter:
             after = found[-1][:2]
 
     def _runs_in(self, table: str, shard: int) -> Iterator[list[UUID]]:
-        """The runs of a table, from one to the next by its key."""
+        """Yield the runs of a table in pages, skipping from key to key."""
         statement = sql.SQL(_NEXT_RUNS).format(sql.Identifier(table))
         after = UUID(int=0)
         while True:
@@ -168,7 +168,7 @@ _PAGE: Final[Any] = """
           AND (%(runs)s::uuid[] IS NULL OR e.run = ANY(%(runs)s::uuid[]))
           AND NOT EXISTS (
               SELECT FROM tombstones AS t
-              WHERE t.shard = e.shard AND t.run = e.run AND NOT t.aged
+              WHERE t.shard = e.shard AND t.run = e.run AND NOT t.is_expiry
           )
         ORDER BY e.run, e.id LIMIT %(limit)s
     ), sized AS (

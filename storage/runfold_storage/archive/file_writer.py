@@ -1,7 +1,7 @@
-"""Rows into files: sorted by key, in row groups, read back before a file gets its name.
+"""Write rows into files: sorted by key, in row groups, and read back before a file gets its name.
 
-Memory holds one row group. A run is never cut in two, so that one file has all that a step knows of
-it, and no two files of a step have the same name.
+Memory holds one row group. A run is never split, so one file has all rows that a step has of it,
+and no two files of a step have the same name.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,17 @@ from .store import Archive
 
 GROUP_ROWS: Final = 20_000
 GROUP_BYTES: Final = 8 * 1024 * 1024
-"""A row group ends with the first row beyond: what reading one run costs at least."""
+"""A row group ends with the first row beyond: the least that reading one run costs."""
 FILE_BYTES: Final = 512 * 1024 * 1024
-"""A file ends with the first run beyond; as they are in memory, before they are compressed."""
+"""A file ends with the first run beyond; measured in memory, before compression."""
 
 Row = tuple[Any, ...]
 
 
 class Files:
-    """Files of one kind and shard, one after the other; rows come in the order of their keys.
+    """Files of one kind and shard, one after the other; rows are added in the order of their keys.
 
-    Use it as a context: files get their names one by one, and an error leaves none half written.
+    As a context manager it names each file once it is complete; an error leaves no partial file.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Files:
             self._file.abandon()
 
     def add(self, rows: Sequence[Row]) -> None:
-        """The next rows, each beginning with its key."""
+        """Add the next rows, each beginning with its key."""
         for row in rows:
             key = row[0]
             if key != self._last:
@@ -101,7 +101,7 @@ class Files:
 
 
 class _File:
-    """A file on its way."""
+    """A file that is being written."""
 
     def __init__(self, archive: Archive, kind: str) -> None:
         self._archive = archive
@@ -124,7 +124,7 @@ class _File:
         self._rows += len(rows)
 
     def publish(self, folder: str, shard: int, shards: int, token: UUID) -> None:
-        """Complete it, read it back, and give it its name."""
+        """Complete the file, read it back, and name it."""
         try:
             self._writer.close()
         except (OSError, pa.ArrowException) as error:
@@ -141,13 +141,13 @@ class _File:
             raise
 
     def abandon(self) -> None:
-        """Leave nothing of it."""
+        """Remove the file."""
         error = ArchiveUnusable("abandoned")
         with suppress(ArchiveUnusable):
             self._writing.__exit__(ArchiveUnusable, error, None)
 
     def _check(self) -> None:
-        """What was written can be read: as many rows, from the first to the last."""
+        """Check that the file can be read: the number of rows, the first and the last key."""
         with self._archive.reading(self._path) as source:
             keys = pq.ParquetFile(source).read(columns=["key"]).column("key")
             found = (len(keys), keys[0].as_py(), keys[-1].as_py())
@@ -157,7 +157,7 @@ class _File:
             )
 
 
-# Dictionaries are for what repeats itself; ids of events and bodies do not.
+# Dictionaries help where values repeat; event ids and bodies do not.
 DICTIONARIES: Final = {
     kind: [name for name in schema.names if name not in ("id", "at", "body")]
     for kind, schema in SCHEMAS.items()

@@ -1,16 +1,15 @@
-"""Steps from tables into the archive: what is written first, and goes only when it is there.
+"""The journal of steps from the tables into the archive.
 
-Invariant: a step is noted down before its first file gets a name, and its name is in each of them;
-`written` is noted when all of them are complete; then what it wrote is taken out of the tables, and
-with the last of that, or after it, the step is forgotten. So whoever comes after a crash finds a
-step that is `written`, and takes away what it wrote, which changes nothing where that has gone; or
-one that is not, and removes its files: nothing has gone yet, and retention will find it again. One
-retention at a time is at work (`retaining`).
+Invariant: a step is recorded before its first file gets a name, and its token is in all their
+names; it is marked as written when all files are complete; then its data is deleted from the
+tables, and with or after the last of it the step. So after a crash retention finds either a step
+that is written, and deletes its data, which is harmless if done before; or one that is not, and
+removes its files: no data was deleted, so it is selected again. Only one retention runs at a time.
 """
 
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 import psycopg
@@ -22,24 +21,23 @@ from runfold_storage.ledger.partitions import first_key
 from . import layout
 from .layout import ALL, EVENTS, NODES, RUNS, STATS, folder_of
 
-if TYPE_CHECKING:  # pyarrow need not be there to end a step
+if TYPE_CHECKING:  # ending a step does not need pyarrow
     from .store import Archive
-from typing import NamedTuple
 
 
 class Tombstone(NamedTuple):
-    """A run that was deleted."""
+    """A run that was deleted on request."""
 
     run: UUID
     deleted_us: int
 
 
 def read_unarchived(connection: psycopg.Connection, shard: int, limit: int) -> list[Tombstone]:
-    """Some that the archive does not know, by key."""
+    """Return some tombstones that the archive does not have, ordered by key."""
     rows = connection.execute(
         """
         SELECT run, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM tombstones
-        WHERE shard = %s AND NOT aged AND NOT archived ORDER BY run LIMIT %s
+        WHERE shard = %s AND NOT is_expiry AND NOT archived ORDER BY run LIMIT %s
         """,
         (shard, limit),
     )
@@ -47,13 +45,13 @@ def read_unarchived(connection: psycopg.Connection, shard: int, limit: int) -> l
 
 
 def read_deleted(connection: psycopg.Connection) -> set[bytes]:
-    """All keys, whether the archive knows them or not."""
-    rows = connection.execute("SELECT run FROM tombstones WHERE NOT aged")
+    """Return the keys of all runs deleted on request."""
+    rows = connection.execute("SELECT run FROM tombstones WHERE NOT is_expiry")
     return {run.bytes for (run,) in rows}
 
 
 def note_archived(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """It knows these."""
+    """Record that the archive has these tombstones."""
     connection.execute(
         "UPDATE tombstones SET archived = true WHERE shard = %s AND run = ANY(%s::uuid[])",
         (shard, list(runs)),
@@ -65,9 +63,9 @@ TOMBSTONES = "tombstones"
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """`runs` of a shard, a `week` of the ledger, or `rollups` of a shard: what goes afterwards.
+    """A step about `runs` of a shard, a `week` of the ledger, `rollups`, or tombstones of a shard.
 
-    Tombstones do not go, they are marked.
+    The data is deleted afterwards, except tombstones, which are marked as archived.
     """
 
     token: UUID
@@ -88,13 +86,13 @@ def begin(
     runs: Sequence[UUID] = (),
     rollups: Sequence[Any] = (),
 ) -> Step:
-    """Note a step down; nothing of it is written yet."""
+    """Record a step before its first file is written."""
     step = Step(
         token=uuid4(), kind=kind, shard=shard, week=week, runs=list(runs), rollups=list(rollups)
     )
     connection.execute(
         """
-        INSERT INTO archive_steps (token, kind, shard, week, runs, rollups)
+        INSERT INTO archive_journal (token, kind, shard, week, runs, rollups)
         VALUES (%s, %s, %s, %s, %s, %s)
         """,
         (step.token, kind, shard, week, step.runs, Jsonb(step.rollups)),
@@ -103,21 +101,23 @@ def begin(
 
 
 def note_written(connection: psycopg.Connection, step: Step) -> None:
-    """All its files are complete: what they hold may go."""
-    connection.execute("UPDATE archive_steps SET written = true WHERE token = %s", (step.token,))
+    """Record that all files of a step are complete, so that their data may be deleted."""
+    connection.execute(
+        "UPDATE archive_journal SET is_written = true WHERE token = %s", (step.token,)
+    )
 
 
 def end(connection: psycopg.Connection, step: Step) -> None:
-    """What it wrote has gone."""
-    connection.execute("DELETE FROM archive_steps WHERE token = %s", (step.token,))
+    """Delete a step whose data is deleted."""
+    connection.execute("DELETE FROM archive_journal WHERE token = %s", (step.token,))
 
 
 def read_steps(connection: psycopg.Connection) -> list[Step]:
-    """Those that someone did not live to end, the oldest first."""
+    """Return the steps that were not ended, the oldest first."""
     rows = connection.execute(
         """
-        SELECT token, kind, shard, week, runs, rollups, written
-        FROM archive_steps ORDER BY began_at, token
+        SELECT token, kind, shard, week, runs, rollups, is_written
+        FROM archive_journal ORDER BY began_at, token
         """
     )
     return [
@@ -135,7 +135,7 @@ def read_steps(connection: psycopg.Connection) -> list[Step]:
 
 
 def undo(connection: psycopg.Connection, archive: "Archive | None", step: Step) -> None:
-    """Forget a step that is not written, and the files that it may have left."""
+    """Delete a step that is not written, and the files that it may have left."""
     if archive is not None:
         for folder in _folders(step):
             archive.remove_step(folder, step.token)

@@ -1,11 +1,11 @@
-"""How the files of the archive are called.
+"""The names of the archive's files.
 
     events/week=2026w33/00003of00008-FIRST-LAST-TOKEN.parquet
     runs/…  nodes/…  tombstones/week=all/…  stats/week=all/…
 
-FIRST and LAST are the keys of the first and the last run inside, so that a listing tells which
-files may have a run. TOKEN names the step of retention that wrote the file, so that what a step
-left that did not live to end can be found.
+FIRST and LAST are the keys of the first and the last run in the file, so a listing shows which
+files may have a run. TOKEN names the step of retention that wrote the file, so that the files of an
+unfinished step can be found.
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ _SUFFIX: Final = ".parquet"
 
 
 class Name(NamedTuple):
-    """What the name of a file says; for statistics the keys are zeros and say nothing."""
+    """The parts of a file's name; for statistics, both keys are zero."""
 
     shard: int
     shards: int
@@ -31,20 +31,20 @@ class Name(NamedTuple):
     token: UUID
 
     def text(self) -> str:
-        """As the file is called."""
+        """Return the file's name."""
         keys = f"{self.first.hex()}-{self.last.hex()}-{self.token.hex}"
         return f"{self.shard:05}of{self.shards:05}-{keys}{_SUFFIX}"
 
 
 class ArchivedFile(NamedTuple):
-    """A complete file; `path` is that below the archive."""
+    """A complete file; `path` is relative to the archive."""
 
     path: str
     name: Name
 
 
 def folder_of(kind: str, key: bytes) -> str:
-    """Where the files of a run with this key are."""
+    """Return the folder of the files that may have a run with this key."""
     if kind in (STATS, TOMBSTONES):
         return f"{kind}/week={ALL}"
     week = week_of(UUID(bytes=key))
@@ -55,7 +55,7 @@ def folder_of(kind: str, key: bytes) -> str:
 
 
 def parse_name(text: str) -> Name | None:
-    """None for a name that is none of ours."""
+    """Parse a file's name; None for files of other programs."""
     places, _, keys = text.removesuffix(_SUFFIX).partition("-")
     shard, _, shards = places.partition("of")
     parts = keys.split("-")

@@ -1,10 +1,10 @@
-"""One run out of the archive: by the names of files, then by the statistics of their row groups.
+"""Find one run in the archive: by the names of files, then by the statistics of their row groups.
 
-A listing of one folder and, as a rule, one row group of one file are read. Ids of callers' own are
-hashes, so each file of their shard may have one: those are asked in parallel.
+This reads the listing of one folder and, as a rule, one row group of one file. Keys of ids that
+callers chose are hashes, so each file of their shard may have one: these are read in parallel.
 
-What two files say twice counts once. Whether a run was deleted is told by tombstones, those of the
-archive too, for a database that was lost cannot tell any more.
+Duplicates in several files count once. Tombstones in the archive show which runs were deleted, also
+after the database was lost.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ THREADS: Final = 8
 
 
 class ArchivedEvent(NamedTuple):
-    """An event as the ledger had it."""
+    """An event as it was in the ledger."""
 
     at_us: int
     id: int
@@ -36,19 +36,19 @@ class ArchivedEvent(NamedTuple):
 
 
 class ArchivedRun(NamedTuple):
-    """The rows of a run as they were when it was archived."""
+    """The rows of a run at the time when it was archived."""
 
     row: RunRow
     nodes: list[NodeRow]
 
 
 def find_run(archive: Archive, run: str) -> ArchivedRun | None:
-    """The rows of a run; None where the archive has none, or the run was deleted."""
+    """Return the rows of a run; None if the archive has none, or the run was deleted."""
     found = list(_rows(archive, RUNS, run))
     if not found or is_deleted(archive, run):
         return None
-    # Of a run that was restored and came again the newest says most.
-    row = max((run_of_row(row) for row in found), key=lambda row: row.seen_us)
+    # A run that was restored and expired again has several rows: the newest is the most complete.
+    row = max((run_of_row(row) for row in found), key=lambda row: row.last_event_us)
     nodes = {}
     for raw in _rows(archive, NODES, run):
         node = node_of_row(raw)
@@ -57,23 +57,23 @@ def find_run(archive: Archive, run: str) -> ArchivedRun | None:
 
 
 def has_run(archive: Archive, run: str) -> bool:
-    """Whether there are rows of a run that nobody has deleted."""
+    """Return whether the archive has rows of this run, and the run was not deleted."""
     return any(True for _ in _rows(archive, RUNS, run, [])) and not is_deleted(archive, run)
 
 
 def is_deleted(archive: Archive, run: str) -> bool:
-    """Whether the archive knows that a person deleted this run."""
+    """Return whether the archive has a tombstone of this run."""
     return any(True for _ in _rows(archive, TOMBSTONES, run, []))
 
 
 def find_events(archive: Archive, run: str) -> Iterator[ArchivedEvent]:
-    """The events of a run, in no order, some perhaps twice."""
+    """Yield the events of a run, in no order and with possible duplicates."""
     for row in _rows(archive, EVENTS, run, ["id", "at", "type", "body"]):
         yield ArchivedEvent(row["at"], row["id"], row["type"], row["body"])
 
 
 def archived_keys(archive: Archive, shard: int, shards: int, keys: Sequence[bytes]) -> set[bytes]:
-    """Of which of these runs of a shard the archive has the rows."""
+    """Return the runs of a shard whose rows the archive has."""
     wanted: dict[str, set[bytes]] = {}
     for key in keys:
         wanted.setdefault(folder_of(RUNS, key), set()).add(key)
@@ -115,7 +115,7 @@ def _rows(
 def _groups(
     archive: Archive, file: ArchivedFile, first: bytes, last: bytes, columns: list[str] | None
 ) -> Iterator[Any]:
-    """What each row group has of these keys, as far as there may be something."""
+    """Yield the rows with keys in this range from each row group that may have some."""
     with archive.reading(file.path) as source:
         parquet = pq.ParquetFile(source)
         place = parquet.schema_arrow.get_field_index("key")

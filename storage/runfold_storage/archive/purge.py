@@ -1,8 +1,8 @@
-"""Taking deleted runs out of the files of the archive: the one thing that changes files.
+"""Purge deleted runs from the files of the archive; nothing else changes files.
 
-A file that has some is written anew without them, read back, and put in the place of the old one;
-one that has nothing else is removed. Dies halfway: an old file is still there beside the new one,
-and the next time it is found and done again.
+A file that has such runs is written anew without them, read back, and replaces the old one; a file
+without other runs is removed. If a process dies halfway, the old file remains beside the new one,
+and the next purge processes it again.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from .store import Archive, files_of
 
 
 def deleted_keys(archive: Archive) -> set[bytes]:
-    """Runs of which the archive was told that they were deleted."""
+    """Return the keys of all tombstones in the archive."""
     gone: set[bytes] = set()
     for file in files_of(archive, TOMBSTONES):
         with archive.reading(file.path) as source:
@@ -30,7 +30,7 @@ def deleted_keys(archive: Archive) -> set[bytes]:
 
 
 def purge(archive: Archive, gone: set[bytes], told: Callable[[int], None]) -> tuple[int, int]:
-    """Take these runs out; returns how many files were changed, and how many events went."""
+    """Remove these runs; return the number of changed files and of removed events."""
     wanted = pa.array(sorted(gone), pa.binary(16))
     files = events = 0
     for kind in (EVENTS, NODES, RUNS):
@@ -80,4 +80,4 @@ def _check(archive: Archive, path: str, left: Any) -> None:
         found = pq.ParquetFile(source).read(columns=["key"]).column("key")
     if found.to_pylist() != left.to_pylist():
         archive.remove(path)
-        raise ArchiveUnusable(f"{archive.shown}: what was written there reads otherwise")
+        raise ArchiveUnusable(f"{archive.shown}: a file that was written there has other contents")

@@ -1,6 +1,6 @@
-"""What comes back from the archive: events, rows of runs whose events have gone, figures.
+"""Restore from the archive: tombstones, events, rows of runs without events, rollups.
 
-Everything here may be done again: what is there stays as it is.
+Every function may be repeated: data that exists stays as it is.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 
 
 def has_aged(connection: psycopg.Connection) -> bool:
-    """Whether retention has taken rows away here, whose figures still count."""
+    """Return whether retention deleted rows here, whose statistics still count."""
     row = connection.execute(
         """
-        SELECT EXISTS (SELECT FROM tombstones WHERE aged)
+        SELECT EXISTS (SELECT FROM tombstones WHERE is_expiry)
             OR EXISTS (
                 SELECT FROM jobs WHERE kind = 'retention'
                   AND coalesce(result, progress) ->> 'runs' <> '0'
@@ -36,7 +36,7 @@ def has_aged(connection: psycopg.Connection) -> bool:
 
 
 def is_folded(connection: psycopg.Connection) -> bool:
-    """Whether a worker is at work."""
+    """Return whether a worker is folding this database."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM leases WHERE expires_at > now())"
     ).fetchone()
@@ -46,7 +46,7 @@ def is_folded(connection: psycopg.Connection) -> bool:
 def restore_tombstones(
     connection: psycopg.Connection, shard: int, deleted: Sequence[tuple[bytes, int]]
 ) -> None:
-    """Runs, (key, time), that were deleted and stay so."""
+    """Add tombstones for deleted runs, (key, time in µs) each."""
     keys = [UUID(bytes=key) for key, _ in deleted]
     with connection.transaction():
         if lock_shard(connection, shard) is None:
@@ -56,7 +56,7 @@ def restore_tombstones(
             INSERT INTO tombstones (shard, run, deleted_at, archived)
             SELECT %s, gone.run, gone.at, true
             FROM unnest(%s::uuid[], %s::timestamptz[]) AS gone (run, at)
-            ON CONFLICT (shard, run) DO UPDATE SET aged = false, archived = true
+            ON CONFLICT (shard, run) DO UPDATE SET is_expiry = false, archived = true
             """,
             (shard, keys, [to_datetime(at) for _, at in deleted]),
         )
@@ -67,7 +67,7 @@ def restore_tombstones(
 def restore_events(
     connection: psycopg.Connection, shard: int, events: Sequence[RestoredEvent]
 ) -> int:
-    """Into the ledger; returns how many were not there. Their runs are to be folded afterwards."""
+    """Add events to the ledger; return how many were missing. The caller refolds their runs."""
     keys = [UUID(bytes=key) for key in sorted({event.run for event in events})]
     ensure_weeks(connection, set(map(week_of, keys)))
     with connection.transaction():
@@ -90,11 +90,11 @@ def restore_events(
                 [event.body for event in events],
             ),
         ).rowcount
-        # The ledger can tell them again.
+        # The ledger has their events again.
         connection.execute(
             """
-            UPDATE runs SET aged_at = NULL
-            WHERE shard = %s AND run = ANY(%s::uuid[]) AND aged_at IS NOT NULL
+            UPDATE runs SET payloads_expired_at = NULL
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND payloads_expired_at IS NOT NULL
             """,
             (shard, keys),
         )
@@ -103,7 +103,7 @@ def restore_events(
 
 
 def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunRow]) -> int:
-    """Rows that are not there, of runs whose events are lost; returns how many."""
+    """Add missing rows of runs whose events are lost; return how many were missing."""
     with connection.transaction():
         position = lock_shard(connection, shard)
         if position is None:
@@ -117,11 +117,14 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
         stats: RollupDeltas = {}
         for row in new:
             add_whole(stats, row, (), 1)
-        numbered = [(row, number) for number, row in enumerate(new, position.feed_seq + 1)]
+        numbered = [(row, number) for number, row in enumerate(new, position.change_seq + 1)]
         write_images(connection, Batch(advances=[], changed_runs=numbered, stats=stats))
         restored = [UUID(bytes=row.run) for row in new]
         connection.execute(
-            "UPDATE runs SET aged_at = now() WHERE shard = %s AND run = ANY(%s::uuid[])",
+            """
+            UPDATE runs SET payloads_expired_at = now()
+            WHERE shard = %s AND run = ANY(%s::uuid[])
+            """,
             (shard, restored),
         )
         bump_generation(connection, shard, restored)
@@ -129,7 +132,7 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
 
 
 def _in_ledger(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> set[bytes]:
-    """Of which of these runs there are events."""
+    """Return which of these runs have events in the ledger."""
     rows = connection.execute(
         "SELECT DISTINCT run FROM events WHERE shard = %s AND run = ANY(%s::uuid[])",
         (shard, [UUID(bytes=key) for key in keys]),
@@ -138,7 +141,7 @@ def _in_ledger(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 
 
 def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[NodeRow]) -> None:
-    """The same for attempts at nodes of such runs."""
+    """Add missing attempts at nodes of runs whose events are lost."""
     with connection.transaction():
         position = lock_shard(connection, shard)
         if position is None:
@@ -147,7 +150,7 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
         aged = connection.execute(
             """
             SELECT run FROM runs
-            WHERE shard = %s AND run = ANY(%s::uuid[]) AND aged_at IS NOT NULL
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND payloads_expired_at IS NOT NULL
             """,
             (shard, [UUID(bytes=key) for key in keys]),
         )
@@ -162,7 +165,7 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
                 add_node(stats, scope_of(of.row), row, 1)
         if new:
             changed = [stored[key].row for key in sorted({row.run for row in new})]
-            numbered = [(row, n) for n, row in enumerate(changed, position.feed_seq + 1) if row]
+            numbered = [(row, n) for n, row in enumerate(changed, position.change_seq + 1) if row]
             batch = Batch(advances=[], changed_runs=numbered, changed_nodes=new, stats=stats)
             write_images(connection, batch)
             bump_generation(connection, shard, [UUID(bytes=row.run) for row, _ in numbered])
@@ -171,7 +174,7 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
 def restore_rollups(
     connection: psycopg.Connection, shard: int, rollups: dict[RollupKey, RollupValues]
 ) -> int:
-    """Figures of runs that are lost: where they count more than is there. Returns how many."""
+    """Replace rollups that count less than the archived ones; return how many."""
     with connection.transaction():
         if lock_shard(connection, shard) is None:
             return 0
@@ -183,7 +186,7 @@ def restore_rollups(
                 SELECT s.workflow, s.project, s.node, k.hour_us, s.status, s.n
                 FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
                     AS k (workflow, project, node, hour_us, status)
-                JOIN stats AS s ON s.workflow = k.workflow AND s.project = k.project
+                JOIN rollups_hourly AS s ON s.workflow = k.workflow AND s.project = k.project
                     AND s.node = k.node AND s.hour = to_timestamp(k.hour_us / 1000000)
                     AND s.status = k.status AND s.shard = %s
                 """,
@@ -204,7 +207,7 @@ def restore_rollups(
             replace_rollups(connection, more)
             connection.execute(
                 """
-                INSERT INTO aged_hours (project, hour)
+                INSERT INTO expired_hours (project, hour)
                 SELECT DISTINCT k.project, k.hour
                 FROM unnest(%s::text[], %s::timestamptz[]) AS k (project, hour)
                 ON CONFLICT (project, hour) DO NOTHING

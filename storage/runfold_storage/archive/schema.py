@@ -1,7 +1,7 @@
-"""The columns of each kind of file; their names are those of the tables and of lists.
+"""The columns of each kind of file, named like those of the tables.
 
-`key` is the run's key, by which files are sorted; `run` is its id, by which files are joined.
-Times are microseconds UTC, money is in nano-dollars, `body` and `tags` are JSON.
+`key` is the run's key, by which files are sorted; `run` is its id. Times are microseconds UTC,
+money is in nano-dollars, `body` and `tags` are JSON.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ _WHOLE_COLUMNS: Final = frozenset(
 
 
 def _fields(names: Iterable[str]) -> list[tuple[str, Any]]:
-    """Those of rows as the fold makes them; the key and the id are put before them."""
+    """Return the columns of these fields of `RunRow` or `NodeRow`, after the key and the id."""
     found: list[tuple[str, Any]] = [("key", _KEY), ("run", _TEXT)]
     for name in names:
         if name == "run":
@@ -66,7 +66,10 @@ SCHEMAS: Final[dict[str, Any]] = {
             *((name, _TEXT) for name in ("workflow", "project", "node")),
             ("hour", _TIME),
             ("status", _TEXT),
-            *((name, _WHOLE) for name in ("n", "n_timed", "duration_min_us", "duration_max_us")),
+            *(
+                (name, _WHOLE)
+                for name in ("n", "duration_count", "duration_min_us", "duration_max_us")
+            ),
             *(
                 (name, pa.decimal128(38))
                 for name in ("duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd")
@@ -82,7 +85,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def table_of(kind: str, rows: Sequence[tuple[Any, ...]]) -> Any:
-    """Rows in the order of the columns as an Arrow table."""
+    """Return an Arrow table of rows whose values are in the order of the columns."""
     schema = SCHEMAS[kind]
     columns = zip(*rows, strict=True)
     arrays = [
@@ -92,7 +95,7 @@ def table_of(kind: str, rows: Sequence[tuple[Any, ...]]) -> Any:
 
 
 def row_of_run(run_id: str, row: RunRow) -> tuple[Any, ...]:
-    """A row of `runs` in the order of its columns."""
+    """Return the values of a run in the order of the columns."""
     values = (
         None if value is None else _encode(value).decode() if name == "tags" else value
         for name, value in zip(RunRow._fields, row, strict=True)
@@ -102,13 +105,13 @@ def row_of_run(run_id: str, row: RunRow) -> tuple[Any, ...]:
 
 
 def row_of_node(run_id: str, row: NodeRow) -> tuple[Any, ...]:
-    """A row of `nodes` in the order of its columns."""
+    """Return the values of a node in the order of the columns."""
     values = (v for name, v in zip(NodeRow._fields, row, strict=True) if name != "run")
     return (row.run, run_id, *values)
 
 
 def run_of_row(row: dict[str, Any]) -> RunRow:
-    """And back."""
+    """Return the run of a row of a file."""
     tags = row["tags"]
     return RunRow(
         **{name: _us(row, name) for name in RunRow._fields if name not in ("run", "tags")},
@@ -118,21 +121,21 @@ def run_of_row(row: dict[str, Any]) -> RunRow:
 
 
 def node_of_row(row: dict[str, Any]) -> NodeRow:
-    """And back."""
+    """Return the node of a row of a file."""
     return NodeRow(
         **{name: _us(row, name) for name in NodeRow._fields if name != "run"}, run=row["key"]
     )
 
 
 def _us(row: dict[str, Any], name: str) -> Any:
-    """The field of a row; times are read as numbers (`read_rows`)."""
+    """Return a field of a row, whose times are numbers (`as_numbers`)."""
     if name in _WHOLE_COLUMNS or not name.endswith("_us"):
         return row[name]
     return row[name.removesuffix("_us") + "_at"]
 
 
 def as_numbers(table: Any) -> Any:
-    """The same table with times as microseconds."""
+    """Return the table with times as microseconds."""
     fields = [
         pa.field(field.name, _WHOLE) if pa.types.is_timestamp(field.type) else field
         for field in table.schema
@@ -140,6 +143,6 @@ def as_numbers(table: Any) -> Any:
     return table.cast(pa.schema(fields))
 
 
-def name_of(key: bytes, given_id: str | None) -> str:
-    """The run's id."""
-    return str(UUID(bytes=key)) if given_id is None else given_id
+def name_of(key: bytes, external_id: str | None) -> str:
+    """Return the run's id."""
+    return str(UUID(bytes=key)) if external_id is None else external_id

@@ -1,7 +1,7 @@
-"""Where the archive is: a folder, or any place that pyarrow or fsspec has a file system for.
+"""The archive's storage: a folder, or any file system of pyarrow or fsspec.
 
-A file gets its name when it is complete and was read back; what has no name yet is in `_writing/`.
-Nothing but `purging` changes any, so readers need no locks.
+A file gets its name when it is complete and was read back; until then it is in `_writing/`. Only
+`purge` changes named files, so readers need no locks.
 """
 
 import os
@@ -34,32 +34,32 @@ class Archive:
         self._fs = filesystem
         self._root = root.rstrip("/")
         self.shown = shown
-        """Its address, without secrets."""
+        """The archive's address, without secrets."""
 
     def folders(self, kind: str) -> list[str]:
-        """Those of a kind, in their order."""
+        """Return the folders of a kind, ordered by name."""
         with self._explained():
             return [f"{kind}/{info.base_name}" for info in self._list(kind) if not info.is_file]
 
     def files(self, folder: str) -> list[ArchivedFile]:
-        """The complete files of a folder, by name; what else lies there is none of ours."""
+        """Return the complete files of a folder, ordered by name; other files are ignored."""
         with self._explained():
             found = [(info.base_name, parse_name(info.base_name)) for info in self._list(folder)]
         return [ArchivedFile(f"{folder}/{text}", name) for text, name in found if name is not None]
 
     def is_empty(self) -> bool:
-        """Whether there is no archive, or nothing in it."""
+        """Return whether the archive does not exist or has no files."""
         return not any(self.files(folder) for kind in KINDS for folder in self.folders(kind))
 
     @contextmanager
     def reading(self, path: str) -> Iterator[Any]:
-        """A file to read, at any place of it."""
+        """Open a file for random access."""
         with self._explained(f"/{path}"), self._fs.open_input_file(self._at(path)) as file:
             yield file
 
     @contextmanager
     def writing(self) -> Iterator[tuple[str, Any]]:
-        """A new file without a name, (path, file); it is on disk at the end, or it is removed."""
+        """Yield (path, file) of a new unnamed file, which is synced, or removed on an error."""
         path = f"{_WRITING}/{uuid4().hex}"
         with self._explained():
             self._fs.create_dir(self._at(_WRITING), recursive=True)
@@ -72,7 +72,7 @@ class Archive:
                 raise
 
     def publish(self, path: str, folder: str, name: Name) -> str:
-        """Give a file that was written its name; one of the same name is replaced."""
+        """Name a complete file, replacing one of the same name; return its path."""
         final = f"{folder}/{name.text()}"
         with self._explained():
             self._fs.create_dir(self._at(folder), recursive=True)
@@ -87,13 +87,13 @@ class Archive:
                 self._fs.delete_file(self._at(path))
 
     def remove_step(self, folder: str, token: UUID) -> None:
-        """Remove what a step that is begun anew has left in a folder."""
+        """Remove the files of a step from a folder."""
         for file in self.files(folder):
             if file.name.token == token:
                 self.remove(file.path)
 
     def remove_unfinished(self) -> None:
-        """Remove what never got a name, and is so old that nobody can be writing it."""
+        """Remove unnamed files that are so old that no process can be writing them."""
         before = datetime.now(UTC) - _UNFINISHED_AFTER
         with self._explained():
             for info in self._list(_WRITING):
@@ -101,12 +101,14 @@ class Archive:
                     self._fs.delete_file(info.path)
 
     def check_writable(self) -> None:
-        """Write something, read it, and remove it."""
+        """Write a file, read it back, and remove it."""
         with self.writing() as (path, file):
             file.write(b"runfold")
         with self.reading(path) as file:
             if file.read() != b"runfold":
-                raise ArchiveUnusable(f"{self.shown}: what was written there reads otherwise")
+                raise ArchiveUnusable(
+                    f"{self.shown}: a file that was written there has other contents"
+                )
         self.remove(path)
 
     def _list(self, folder: str) -> list[Any]:
@@ -117,7 +119,7 @@ class Archive:
         return f"{self._root}/{path}"
 
     def _sync(self, path: str) -> None:
-        """Until it would survive a loss of power; object stores promise that by themselves."""
+        """Sync a file or folder to disk; object stores are durable by themselves."""
         if isinstance(self._fs, fs.LocalFileSystem):
             descriptor = os.open(self._at(path), os.O_RDONLY)
             try:
@@ -134,9 +136,9 @@ class Archive:
 
 
 def open_archive(url: str) -> Archive:
-    """The archive in a folder, or at an address of pyarrow's or fsspec's; nothing is made there.
+    """Open the archive in a folder, or at a URL of pyarrow or fsspec, without creating anything.
 
-    Raises `ArchiveUnusable` where there is no such file system; object stores may be asked.
+    Raises `ArchiveUnusable` if there is no such file system; this may contact an object store.
     """
     shown = _without_secrets(url)
     if "://" not in url:
@@ -151,7 +153,7 @@ def open_archive(url: str) -> Archive:
 
 
 def _by_fsspec(url: str, shown: str, error: Exception) -> Archive:
-    """For the schemes that pyarrow does not know itself."""
+    """Open a URL with a scheme that only fsspec supports."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -176,20 +178,20 @@ def _one_line(error: Exception) -> str:
 
 
 class Group(NamedTuple):
-    """Some rows of a file, times as microseconds; `number` counts from 0."""
+    """A row group of a file, with times as microseconds; `number` counts from 0."""
 
     number: int
     rows: list[dict[str, Any]]
 
 
 def files_of(archive: Archive, kind: str) -> list[ArchivedFile]:
-    """All of a kind, in the order of their paths."""
+    """Return all files of a kind, ordered by path."""
     found = [file for folder in archive.folders(kind) for file in archive.files(folder)]
     return sorted(found, key=lambda file: file.path)
 
 
 def read_groups(archive: Archive, kind: str, file: ArchivedFile, first: int) -> Iterator[Group]:
-    """The row groups of a file, from this one on; `ArchiveUnusable` names a file that is broken."""
+    """Yield the row groups of a file, from `first` on; `ArchiveUnusable` names a broken file."""
     with archive.reading(file.path) as source:
         parquet = pq.ParquetFile(source)
         missing = set(SCHEMAS[kind].names) - set(parquet.schema_arrow.names)

@@ -1,10 +1,9 @@
-"""What a worker announces after a commit: how far the feed goes now, and the rows that changed.
+"""Notifications that workers publish after a commit: the end of the feed, and the changed rows.
 
-Redis carries it to whoever listens, and may lose it. PostgreSQL stays the truth: an announcement
-says nothing that is not committed, its changes have the numbers that they have in `changes`, and
-who misses one finds a gap in these numbers and reads `changes` instead (`change_feed`). Without the
-rows each reader would ask PostgreSQL for what was in a worker's memory a moment ago, which took as
-long as to fold it.
+Redis delivers them to all listeners, and may lose some. PostgreSQL stays the truth: a notification
+has only committed changes, with their numbers in `changes`, so a reader that misses one finds a gap
+and reads `changes` instead. Without the rows, each reader would query PostgreSQL for what a worker
+had just written, which took as long as folding it.
 """
 
 from operator import attrgetter
@@ -19,23 +18,23 @@ from .reader import Change, Changes, Cursor, Key
 
 MOST_RUNS: Final = 1_000
 MOST_BYTES: Final = 512 * 1024
-"""Of a larger batch no rows are announced: Redis drops a listener that is slow to take them."""
+"""Larger batches are published without rows: Redis drops listeners that are slow to read."""
 _FORM: Final = 1
-"""Of the message; whoever does not know it reads `changes`."""
+"""The version of the message; a reader of another version reads `changes`."""
 
 
 class NotifiedRun(Struct, array_like=True, frozen=True):
-    """A row as it was committed; `is_new`: it was not there before."""
+    """A row as it was committed; `is_new`: the run is new."""
 
-    feed_seq: int
+    change_seq: int
     is_new: bool
     row: RunRow
 
 
 class NotificationMessage(Struct, array_like=True, frozen=True):
-    """By shard the last number of its changes, and what they were, unless they are too many.
+    """The last number of the changes by shard, and the changed rows unless they are too many.
 
-    `runs` are in the order of their numbers within each shard.
+    `runs` are ordered by number within each shard.
     """
 
     form: int
@@ -43,20 +42,20 @@ class NotificationMessage(Struct, array_like=True, frozen=True):
     runs: list[NotifiedRun] | None
 
     def behind(self, cursor: Cursor) -> "Notification | None":
-        """What it adds for a reader who is there; None where it does not follow on from that."""
+        """Return what is new after `cursor`; None if there is a gap between the two."""
         if self.runs is None:
             return None
         now = list(cursor)
         changed: list[Change] = []
         rows: dict[Key, RunRow] = {}
         for run in self.runs:
-            row, shard, feed_seq = run.row, run.row.shard, run.feed_seq
-            if shard >= len(now) or feed_seq > now[shard] + 1:
+            row, shard, change_seq = run.row, run.row.shard, run.change_seq
+            if shard >= len(now) or change_seq > now[shard] + 1:
                 return None
-            if feed_seq <= now[shard]:
-                continue  # the reader was faster
-            now[shard] = feed_seq
-            changed.append(Change(shard, feed_seq, row.run, is_new=run.is_new))
+            if change_seq <= now[shard]:
+                continue  # the reader has it already
+            now[shard] = change_seq
+            changed.append(Change(shard, change_seq, row.run, is_new=run.is_new))
             rows[shard, row.run] = row
         if any(shard >= len(now) or now[shard] < last for shard, last in self.reached.items()):
             return None
@@ -64,19 +63,19 @@ class NotificationMessage(Struct, array_like=True, frozen=True):
 
 
 class Notification(Struct, frozen=True):
-    """Changes that need not be read, and the rows of their runs."""
+    """Changes that need not be read from PostgreSQL, and the rows of their runs."""
 
     changes: Changes
     rows: dict[Key, RunRow]
 
 
 def encode_notification(batch: Batch, *, with_runs: bool) -> bytes:
-    """The message for a batch that is committed."""
-    reached = {step.shard: step.feed_seq for step in batch.advances}
+    """Encode the message for a committed batch."""
+    reached = {step.shard: step.change_seq for step in batch.advances}
     if with_runs and len(batch.new_runs) + len(batch.changed_runs) <= MOST_RUNS:
-        runs = [NotifiedRun(feed_seq, True, row) for row, feed_seq in batch.new_runs]
-        runs += [NotifiedRun(feed_seq, False, row) for row, feed_seq in batch.changed_runs]
-        runs.sort(key=attrgetter("feed_seq"))
+        runs = [NotifiedRun(change_seq, True, row) for row, change_seq in batch.new_runs]
+        runs += [NotifiedRun(change_seq, False, row) for row, change_seq in batch.changed_runs]
+        runs.sort(key=attrgetter("change_seq"))
         message = msgspec.msgpack.encode(NotificationMessage(_FORM, reached, runs))
         if len(message) <= MOST_BYTES:
             return message
@@ -84,7 +83,7 @@ def encode_notification(batch: Batch, *, with_runs: bool) -> bytes:
 
 
 def decode_notification(message: bytes) -> NotificationMessage | None:
-    """None for what another version of this has sent."""
+    """Decode a message; None if it is of another version."""
     try:
         announcement = _DECODER.decode(message)
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
-"""The feed of changes as it is read: what came after a cursor, and which filters it concerns.
+"""Read the change feed: the changes after a cursor, and which filters they match.
 
-See `changes` for what is kept, and for how long. Read some fifty times a second while somebody
-watches, so statements are sent as text that was made once, and one serves any number of filters.
+`checkpoints.change_log` says what is kept and for how long. The feed is read up to fifty times a
+second while there are watchers, so statements are compiled once, and one serves all filters.
 """
 
 from collections.abc import Sequence
@@ -27,37 +27,36 @@ from runfold_storage.postgres.statements import Statement, compile_statement, ro
 from runfold_storage.tables import positions
 
 MAX_BEHIND: Final = 20_000
-"""Changes that a reader may catch up with."""
+"""The most changes that a reader can catch up with."""
 
 Cursor = tuple[int, ...]
-"""How far a reader has come: the last number of each shard, from shard 0 on."""
+"""The last number that was read of each shard, from shard 0 on."""
 Key = tuple[int, bytes]
-"""A run: its shard, and the 16 bytes of its key."""
+"""(shard, the 16 bytes of the run key)"""
 
 
 class Change(NamedTuple):
-    """A run's newest change; `gone` is the id of a run that was deleted.
+    """A run's newest change; `gone` is the id of a deleted run.
 
-    `is_new`: there was no such run at the cursor from which this was read.
+    `is_new`: the run did not exist at the cursor from which this was read.
     """
 
     shard: int
-    feed_seq: int
+    change_seq: int
     run: bytes
     gone: str | None = None
     is_new: bool = False
 
 
 class Changes(NamedTuple):
-    """What has changed, each run once, by its number; and how far that goes."""
+    """The changes up to `cursor`, each run once, ordered by number."""
 
     cursor: Cursor
     changed: list[Change]
 
 
 class FilterSet:
-    """Some filters, and which runs are of which: asked of PostgreSQL, as lists are, so that the two
-    cannot disagree."""
+    """Matches runs against filters in PostgreSQL, as lists do, so that both agree."""
 
     def __init__(self, filters: Sequence[RunFilter]) -> None:
         self.filters = filters
@@ -71,9 +70,9 @@ class FilterSet:
         self._rows = compile_statement(select(*columns).select_from(runs_at()))
 
     def read(self, connection: Connection, changed: Sequence[Change]) -> list[Any]:
-        """The rows of these runs, as far as they are there.
+        """Return the rows of these runs that exist.
 
-        `own` has the places of the filters that a run is of.
+        `own` has the indexes of the filters that a run matches.
         """
         if not changed:
             return []
@@ -85,13 +84,13 @@ class FilterSet:
 
 
 def read_cursor(connection: Connection) -> Cursor:
-    """How far the fold has come."""
-    found = connection.execute(select(positions.c.feed_seq).order_by(positions.c.shard))
+    """Return the cursor of the newest change."""
+    found = connection.execute(select(positions.c.change_seq).order_by(positions.c.shard))
     return tuple(found.scalars())
 
 
 def read_changes(connection: Connection, after: Cursor) -> Changes | None:
-    """What came after a cursor; None if that is too much, too long ago, or not of this database."""
+    """Return the changes after a cursor; None if it is too old, or not of this database."""
     reached: list[int] = []
     now: list[int] = []
     newest: dict[Key, Change] = {}
@@ -101,13 +100,13 @@ def read_changes(connection: Connection, after: Cursor) -> Changes | None:
                 return None
             now.append(row.now)
             reached.append(after[row.shard])
-        if row.feed_seq is None:
+        if row.change_seq is None:
             continue
         entries = _entries(row)
-        if row.feed_seq - len(entries) > reached[row.shard]:
-            return None  # those between are forgotten
-        reached[row.shard] = row.feed_seq
-        missed = max(row.feed_seq - after[row.shard], 0)
+        if row.change_seq - len(entries) > reached[row.shard]:
+            return None  # the rows between were deleted
+        reached[row.shard] = row.change_seq
+        missed = max(row.change_seq - after[row.shard], 0)
         for change in entries[-missed:]:
             key = (change.shard, change.run)
             older = newest.get(key)
@@ -119,12 +118,12 @@ def read_changes(connection: Connection, after: Cursor) -> Changes | None:
 
 
 def encode_feed_cursor(cursor: Cursor) -> str:
-    """As a watcher is told it."""
+    """Encode a cursor for clients."""
     return ".".join(map(str, cursor))
 
 
 def decode_feed_cursor(text: str | None) -> Cursor | None:
-    """None for anything that is none: its reader gets a snapshot."""
+    """Decode a client's cursor; None if it is invalid: the client then gets a snapshot."""
     if text is None or len(text) > _LONGEST or not text.isascii():
         return None
     parts = text.split(".")
@@ -138,29 +137,29 @@ _LONGEST_NUMBER: Final = 19
 
 
 def _entries(row: Any) -> list[Change]:
-    shard, feed_seq, gone = row.shard, row.feed_seq, row.gone
+    shard, change_seq, gone = row.shard, row.change_seq, row.deleted_ids
     entries = entries_of(row.runs)
-    first = feed_seq - len(entries) + 1
+    first = change_seq - len(entries) + 1
     return [
         Change(shard, first + place, run, None if gone is None else gone[place], is_new)
         for place, (run, is_new) in enumerate(entries)
     ]
 
 
-# One statement sees one state. LATERAL with a LIMIT, so that only the index's end is looked at,
-# whatever the planner believes of how much has come. Where it is too much, nothing is read.
+# One statement, so one snapshot. LATERAL with a LIMIT makes PostgreSQL read only the end of the
+# index, whatever the planner estimates. If there are too many changes, nothing is read.
 _AFTER: Final = Statement(
     """
-    SELECT p.shard, p.feed_seq AS now, c.feed_seq, c.runs, c.gone
-    FROM (SELECT shard, feed_seq, (%(after)s::bigint[])[shard + 1] AS after FROM positions) AS p
+    SELECT p.shard, p.change_seq AS now, c.change_seq, c.runs, c.deleted_ids
+    FROM (SELECT shard, change_seq, (%(after)s::bigint[])[shard + 1] AS after FROM positions) AS p
     LEFT JOIN LATERAL (
-        SELECT c.feed_seq, c.runs, c.gone FROM changes AS c
-        WHERE c.shard = p.shard AND c.feed_seq > p.after AND p.feed_seq - p.after <= %(most)s
-        ORDER BY c.feed_seq
+        SELECT c.change_seq, c.runs, c.deleted_ids FROM changes AS c
+        WHERE c.shard = p.shard AND c.change_seq > p.after AND p.change_seq - p.after <= %(most)s
+        ORDER BY c.change_seq
         LIMIT %(most)s
     ) AS c ON true
-    ORDER BY p.shard, c.feed_seq
+    ORDER BY p.shard, c.change_seq
     """,
     {},
-    row_of("shard", "now", "feed_seq", "runs", "gone"),
+    row_of("shard", "now", "change_seq", "runs", "deleted_ids"),
 )

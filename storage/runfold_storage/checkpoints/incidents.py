@@ -1,8 +1,7 @@
-"""What must not happen and did: how often or how much in all, by kind and shard.
+"""Incidents: losses and refusals that must not happen, counted by kind and shard.
 
-An incident is raised in the transaction that deals with it where there is one, so that it is
-counted once. Nobody takes numbers back; an operator takes note of them (`acknowledge`), and is told
-of what comes on top.
+An incident is counted in the transaction that handles it, where there is one, so it is counted
+once. Counts never decrease. An operator acknowledges them, and later ones are reported as new.
 """
 
 import logging
@@ -26,7 +25,7 @@ Kind = Literal[
 ]
 
 NO_SHARD: Final = -1
-"""Where an incident is of the whole deployment."""
+"""The shard of incidents that concern the whole deployment."""
 
 MEANINGS: Final[dict[Kind, str]] = {
     "frames_lost": "frames left their stream before they were folded",
@@ -37,7 +36,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     "retention_behind": "times retention did not get done what was due",
     "archive_failed": "times the archive could not be written, so that nothing was taken away",
 }
-"""What is counted: the words that follow the number."""
+"""What is counted, phrased to follow the number."""
 
 REMEDIES: Final[dict[Kind, str]] = {
     "frames_lost": "stop whatever trims or deletes the streams, only workers may; if the runners"
@@ -58,7 +57,7 @@ REMEDIES: Final[dict[Kind, str]] = {
 
 
 class Incident(Struct, frozen=True):
-    """`new`: the part of `number` that nobody has taken note of; no `shard`: of all of them."""
+    """An incident; `new` is the unacknowledged part of `number`, no `shard` means all of them."""
 
     kind: Kind
     shard: int | None
@@ -70,12 +69,12 @@ class Incident(Struct, frozen=True):
 def raise_incident(
     connection: psycopg.Connection, kind: Kind, number: int = 1, *, shard: int = NO_SHARD
 ) -> None:
-    """Count it, and say so in the log."""
+    """Count an incident and log it."""
     connection.execute(
         """
-        INSERT INTO incidents AS i (kind, shard, number) VALUES (%s, %s, %s)
+        INSERT INTO incidents AS i (kind, shard, count) VALUES (%s, %s, %s)
         ON CONFLICT (kind, shard) DO UPDATE
-        SET number = i.number + excluded.number, happened_at = now()
+        SET count = i.count + excluded.count, happened_at = now()
         """,
         (kind, shard, number),
     )
@@ -88,10 +87,10 @@ def raise_incident(
 
 
 def read_incidents(execute: Callable[[str], Iterable[Any]]) -> list[Incident]:
-    """All of them, the latest first; `execute` runs a query, on whichever kind of connection."""
+    """Return all incidents, the latest first; `execute` runs a query on any kind of connection."""
     rows = execute(
         """
-        SELECT kind, shard, number, number - acknowledged, happened_at
+        SELECT kind, shard, count, count - acknowledged, happened_at
         FROM incidents ORDER BY happened_at DESC, kind, shard LIMIT 10000
         """
     )
@@ -102,7 +101,7 @@ def read_incidents(execute: Callable[[str], Iterable[Any]]) -> list[Incident]:
 
 
 def acknowledge(connection: psycopg.Connection, incidents: Iterable[Incident]) -> None:
-    """Someone has read of these; what came since is new."""
+    """Mark these incidents as acknowledged; only later ones count as new."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """

@@ -1,10 +1,10 @@
-"""Who folds which shard: workers that are known, and their leases.
+"""Leases: which worker folds which shard.
 
-A worker is known, and holds what it was given, until its time runs out by the database's clock, so
-clocks need not agree. The shares of all known workers differ by at most one shard and add up to
-all. Leases only spare two workers the same work; what keeps the fold exact is the compare-and-set
-of the positions. Every statement is a transaction of its own and locks in the order of the shards,
-so that workers neither deadlock nor hold each other up.
+A worker is registered, and holds its leases, until they expire by the database's clock, so clocks
+need not agree. The shares of all live workers differ by at most one shard and add up to all shards.
+Leases only avoid duplicate work; the compare-and-set of the positions keeps the fold exact. Every
+statement is a transaction of its own and locks rows in the order of the shards, so that workers
+neither deadlock nor block each other for long.
 """
 
 from collections.abc import Iterable
@@ -14,30 +14,30 @@ import psycopg
 
 
 class LeaseState(NamedTuple):
-    """The shards that a worker holds now, and how many of them it should."""
+    """The shards that a worker holds, and how many it should hold."""
 
     shards: list[int]
     share: int
     next_expiry_s: float | None
-    """How long until the first lease of another worker runs out, unless it is renewed."""
+    """Seconds until the first lease of another worker expires, unless that worker renews it."""
 
     @property
     def surplus(self) -> list[int]:
-        """What it should give up."""
+        """The shards to release."""
         return self.shards[self.share :]
 
 
 def renew_leases(
     connection: psycopg.Connection, owner: str, *, ttl_s: float, grace_s: float = 0.0
 ) -> LeaseState:
-    """Stay known, renew the leases of this worker, and take free ones up to its share.
+    """Register this worker, renew its leases, and take free shards up to its share.
 
-    Another worker's lease is free when it ran out more than `grace_s` ago.
+    Another worker's lease is free once it expired more than `grace_s` ago.
     """
     connection.execute(_STAY_KNOWN, {"owner": owner, "ttl_s": ttl_s})
     held = connection.execute(_RENEW, {"owner": owner, "ttl_s": ttl_s}).fetchall()
     row = connection.execute(_SHARE, {"owner": owner}).fetchone()
-    share, next_expiry_s = row or (0, None)  # None: paused for so long that it was forgotten
+    share, next_expiry_s = row or (0, None)  # None: its registration expired
     if share > len(held):
         wanted = {
             "owner": owner,
@@ -50,14 +50,14 @@ def renew_leases(
 
 
 def give_up(connection: psycopg.Connection, owner: str, shards: Iterable[int]) -> None:
-    """Let others take these shards at once."""
+    """Release these shards, so that other workers can take them at once."""
     connection.execute(
         "DELETE FROM leases WHERE owner = %s AND shard = ANY(%s::int[])", (owner, list(shards))
     )
 
 
 def leave(connection: psycopg.Connection, owner: str) -> None:
-    """Let others take everything at once, and count this worker no longer."""
+    """Release all shards of this worker and unregister it."""
     connection.execute("DELETE FROM leases WHERE owner = %s", (owner,))
     connection.execute("DELETE FROM workers WHERE owner = %s", (owner,))
 
@@ -85,7 +85,7 @@ _RENEW: Final = """
     RETURNING shard
 """
 
-# Those who came first get one more where it does not come out even.
+# Where the division leaves a remainder, the oldest workers get one more.
 _SHARE: Final = """
     WITH known AS (
         SELECT owner, row_number() OVER (ORDER BY joined_at, owner) AS place,

@@ -1,12 +1,13 @@
-"""Runs that nothing is heard of, told by what the fold has heard and not by clocks.
+"""Liveness: find silent runs by what the fold has read, not by clocks.
 
-A *pulse* says how far a shard's changes (`feed_seq`) had come at a moment when all that its stream
-had was folded, and for how long somebody had listened until then. Any sign of life of a run
-changes its row, which gives it a new number. So a run whose number a pulse had reached has been
-silent since.
+A *liveness mark* records how far a shard's changes (`change_seq`) had come at a moment when its
+whole stream was folded, and for how long workers had listened until then. Any sign of life of a run
+changes its row, which gives the row a new number. So a run whose number is at most that of a mark
+has been silent since the mark.
 
-Time in which nobody could have heard it does not count: no worker, a backlog, a server away. So an
-outage makes no run lost. Nor do the clocks of runners matter, or times of long ago told today.
+Time during which no worker could have read a sign of life does not count: without workers, during a
+backlog, or while a server is away. So an outage makes no run lost. Runners' clocks do not matter,
+nor do events that are sent long after their time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,28 +19,28 @@ import psycopg
 from .liveness_limits import Limits
 
 _MAX_SILENT: Final = 10_000
-"""Runs that one look finds; the next one finds the others."""
+"""The most runs that one call finds; later calls find the others."""
 _MOST_GAP_TICKS: Final = 3
 _EVERY_PROJECT: Final = ""
 
 
 class SilentRun(NamedTuple):
-    """A run that should be lost: when it last gave a sign of life by its own clock."""
+    """A run that should be lost, with its last sign of life by its own clock."""
 
     shard: int
     run_id: str
-    seen_us: int
+    last_event_us: int
     limit_s: float
 
 
 def save_liveness_mark(
     connection: psycopg.Connection, shards: Iterable[int], limits: Limits
 ) -> None:
-    """Everything that the streams of these shards had a moment ago is folded."""
+    """Record that these shards were folded up to where their streams ended a moment ago."""
     tick_s = limits.tick_s
     assert tick_s is not None
     seconds = [*limits.running.seconds, *limits.queued.seconds]
-    # Watches look once a second, so that a tick can be that much late.
+    # Monitors check once a second, so a tick can be late by that much.
     most_gap_s = _MOST_GAP_TICKS * tick_s + 3
     parameters = {
         "shards": list(shards),
@@ -51,10 +52,10 @@ def save_liveness_mark(
 
 
 def find_silent(connection: psycopg.Connection, limits: Limits) -> list[SilentRun]:
-    """The open runs that nothing was heard of for longer than their limit."""
+    """Return the open runs that were silent for longer than their limit."""
     parameters = _limit_columns(limits)
     bounds = connection.execute(_BOUNDS, parameters).fetchall()
-    if all(feed_seq is None for *_, feed_seq in bounds):
+    if all(change_seq is None for *_, change_seq in bounds):
         return []
     columns: Sequence[list[object]] = [list(column) for column in zip(*bounds, strict=True)]
     found = connection.execute(
@@ -65,13 +66,13 @@ def find_silent(connection: psycopg.Connection, limits: Limits) -> list[SilentRu
             "of_status": columns[1],
             "of_project": columns[2],
             "of_limit_us": columns[3],
-            "feed_seqs": columns[4],
+            "change_seqs": columns[4],
             "most": _MAX_SILENT,
         },
     )
     return [
-        SilentRun(shard, given_id or str(UUID(bytes=run.bytes)), seen_us, limit_us / 1e6)
-        for shard, run, given_id, seen_us, limit_us in found
+        SilentRun(shard, external_id or str(UUID(bytes=run.bytes)), last_event_us, limit_us / 1e6)
+        for shard, run, external_id, last_event_us, limit_us in found
     ]
 
 
@@ -85,76 +86,80 @@ def _limit_columns(limits: Limits) -> dict[str, list[object]]:
     return {"statuses": statuses, "projects": projects, "limits_us": limits_us}
 
 
-# Two pulses far apart: in between nobody listened. Time that goes backwards stands still.
+# Between two marks that are far apart no worker listened. A clock that goes back adds nothing.
 _TAKE_PULSE: Final = """
-    INSERT INTO pulses AS was (heard_us, feed_seq, at, shard)
-    SELECT coalesce(last.heard_us, 0)
+    INSERT INTO liveness_marks AS was (listened_us, change_seq, marked_at, shard)
+    SELECT coalesce(last.listened_us, 0)
                + CASE WHEN gap.us BETWEEN 0 AND %(most_gap_us)s THEN gap.us ELSE 0 END,
-           p.feed_seq, now(), p.shard
+           p.change_seq, now(), p.shard
     FROM positions AS p
     LEFT JOIN LATERAL (
-        SELECT heard_us, at FROM pulses WHERE shard = p.shard ORDER BY heard_us DESC LIMIT 1
+        SELECT listened_us, marked_at FROM liveness_marks
+        WHERE shard = p.shard ORDER BY listened_us DESC LIMIT 1
     ) AS last ON true
     CROSS JOIN LATERAL (
-        SELECT (extract(epoch FROM now() - last.at) * 1000000)::bigint
+        SELECT (extract(epoch FROM now() - last.marked_at) * 1000000)::bigint
     ) AS gap (us)
     WHERE p.shard = ANY(%(shards)s::smallint[])
-    ON CONFLICT (shard, heard_us) DO UPDATE SET feed_seq = excluded.feed_seq, at = excluded.at
+    ON CONFLICT (shard, listened_us) DO UPDATE
+    SET change_seq = excluded.change_seq, marked_at = excluded.marked_at
 """
 
 _FORGET_PULSES: Final = """
-    DELETE FROM pulses AS p
-    USING (SELECT shard, max(heard_us) AS heard_us FROM pulses GROUP BY shard) AS last
+    DELETE FROM liveness_marks AS p
+    USING (SELECT shard, max(listened_us) AS listened_us FROM liveness_marks GROUP BY shard) AS last
     WHERE p.shard = last.shard AND p.shard = ANY(%(shards)s::smallint[])
-      AND p.heard_us < last.heard_us - %(kept_us)s
+      AND p.listened_us < last.listened_us - %(kept_us)s
 """
 
-# For each shard and limit, the number that changes had reached so long ago; NULL: not yet, never.
+# For each shard and limit, the number that changes had reached that long ago; NULL: not known yet,
+# or no limit.
 _BOUNDS: Final = """
     SELECT now_.shard, l.status, l.project, l.limit_us,
            CASE WHEN l.limit_us > 0 THEN (
-               SELECT p.feed_seq FROM pulses AS p
-               WHERE p.shard = now_.shard AND p.heard_us <= now_.heard_us - l.limit_us
-               ORDER BY p.heard_us DESC LIMIT 1
+               SELECT p.change_seq FROM liveness_marks AS p
+               WHERE p.shard = now_.shard AND p.listened_us <= now_.listened_us - l.limit_us
+               ORDER BY p.listened_us DESC LIMIT 1
            ) END
-    FROM (SELECT shard, max(heard_us) AS heard_us FROM pulses GROUP BY shard) AS now_
+    FROM (SELECT shard, max(listened_us) AS listened_us FROM liveness_marks GROUP BY shard) AS now_
     CROSS JOIN unnest(%(statuses)s::text[], %(projects)s::text[], %(limits_us)s::bigint[])
         AS l (status, project, limit_us)
 """
 
-# No index names `status`, for it changes: the rollups tell in which hours runs began that are open.
-# Runs that are younger than any limit are not looked at, which spares the hours with the most. Of
-# runs that retention has aged, the fold takes nothing any more.
+# No index names `status`, which changes; the rollups show in which hours open runs began. Runs that
+# are younger than any limit are skipped, and with them the hours that have the most. Runs whose
+# payloads have expired are skipped, as the fold accepts no events of them.
 _SILENT: Final = """
     WITH bounds AS MATERIALIZED (
         SELECT * FROM unnest(
             %(shards)s::smallint[], %(of_status)s::text[], %(of_project)s::text[],
-            %(of_limit_us)s::bigint[], %(feed_seqs)s::bigint[]
-        ) AS b (shard, status, project, limit_us, feed_seq)
+            %(of_limit_us)s::bigint[], %(change_seqs)s::bigint[]
+        ) AS b (shard, status, project, limit_us, change_seq)
     ), youngest AS (
         SELECT status, now() - min(limit_us) * interval '1 microsecond' AS created_at
-        FROM bounds WHERE feed_seq IS NOT NULL GROUP BY status
+        FROM bounds WHERE change_seq IS NOT NULL GROUP BY status
     ), hours AS MATERIALIZED (
         SELECT s.hour, max(y.created_at) AS created_before
-        FROM stats AS s JOIN youngest AS y ON y.status = s.status AND s.hour <= y.created_at
+        FROM rollups_hourly AS s
+        JOIN youngest AS y ON y.status = s.status AND s.hour <= y.created_at
         WHERE s.node = '' AND s.n > 0
         GROUP BY s.hour
     )
-    SELECT r.shard, r.run, r.given_id,
-           (extract(epoch FROM r.seen_at) * 1000000)::bigint, b.limit_us
+    SELECT r.shard, r.run, r.external_id,
+           (extract(epoch FROM r.last_event_at) * 1000000)::bigint, b.limit_us
     FROM hours AS h
     CROSS JOIN LATERAL (
-        SELECT shard, run, given_id, seen_at, status, project, feed_seq FROM runs
+        SELECT shard, run, external_id, last_event_at, status, project, change_seq FROM runs
         WHERE created_at >= h.hour AND created_at < h.hour + interval '1 hour'
           AND created_at <= h.created_before AND status IN ('queued', 'running')
-          AND aged_at IS NULL
+          AND payloads_expired_at IS NULL
         OFFSET 0
     ) AS r
     CROSS JOIN LATERAL (
-        SELECT limit_us, feed_seq FROM bounds
+        SELECT limit_us, change_seq FROM bounds
         WHERE shard = r.shard AND status = r.status AND project IN (r.project, '')
         ORDER BY project DESC LIMIT 1
     ) AS b
-    WHERE r.feed_seq <= b.feed_seq
+    WHERE r.change_seq <= b.change_seq
     LIMIT %(most)s
 """

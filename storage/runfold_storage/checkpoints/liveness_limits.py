@@ -1,4 +1,4 @@
-"""How long runs may be silent before they are lost: settings, which no connection is needed for."""
+"""Limits: how long a run may be silent before it is lost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,27 +13,27 @@ _TICKS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """After how many seconds of silence a run is lost; 0: never. Projects may have their own."""
+    """Seconds of silence after which a run is lost, by project or by default; 0: never."""
 
     default_s: float
     by_project: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> list[float]:
-        """All that are in force."""
+        """All limits that are set."""
         return [each for each in (self.default_s, *self.by_project.values()) if each > 0]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A run that has started has a process that should speak; one that is queued may have none."""
+    """Limits for running and queued runs; a queued run has no process that could send events."""
 
     running: Limit = field(default_factory=lambda: Limit(DEFAULT_RUNNING_S))
     queued: Limit = field(default_factory=lambda: Limit(DEFAULT_QUEUED_S))
 
     @property
     def tick_s(self) -> float | None:
-        """How often to take pulses; None: no run is ever lost."""
+        """Seconds between liveness marks; None: no run is ever lost."""
         seconds = [*self.running.seconds, *self.queued.seconds]
         if not seconds:
             return None

@@ -1,7 +1,7 @@
-"""How far each shard has come, and the compare-and-set that makes the fold exact.
+"""Positions of the shards, and the compare-and-set that makes the fold exact.
 
 A batch moves its shards' positions in the transaction that writes their effects, and only from
-where its worker believed them to be. So effects are applied once, whoever else is at work.
+where its worker expects them. So effects are applied once, even if two workers fold a shard.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from runfold_storage.records.rows import PositionUpdate
 from .change_log import BEHIND, entries_of
 
 MAX_CHANGED_BEHIND: Final = 20_000
-"""So many changes a worker reads; beyond, it forgets the whole shard."""
+"""The most changes that a worker reads; beyond, it drops its cache of the whole shard."""
 
 
 class Position(NamedTuple):
@@ -28,13 +28,13 @@ class Position(NamedTuple):
     position: str
     generation: int
     consumed: int
-    feed_seq: int
+    change_seq: int
 
 
 def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
-    """Make the checkpoint rows of a deployment with this many shards; repeating is harmless."""
-    # Only those that are missing: ON CONFLICT waits for whoever is just moving a row, and a worker
-    # that is frozen in a transaction would keep all others from starting.
+    """Create the missing checkpoint rows of a deployment with this many shards."""
+    # Only missing rows: ON CONFLICT waits for a transaction that is moving a row, so a worker that
+    # is frozen in a transaction would keep all others from starting.
     connection.execute(
         """
         INSERT INTO positions (shard)
@@ -45,15 +45,15 @@ def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
     )
     connection.execute(
         """
-        INSERT INTO stats_merged (shard)
-        SELECT shard FROM positions EXCEPT SELECT shard FROM stats_merged
+        INSERT INTO rollup_delta_cursors (shard)
+        SELECT shard FROM positions EXCEPT SELECT shard FROM rollup_delta_cursors
         ON CONFLICT (shard) DO NOTHING
         """
     )
 
 
 def count_shards(connection: psycopg.Connection) -> int:
-    """How many shards the deployment has."""
+    """Return the number of shards of the deployment."""
     row = connection.execute("SELECT count(*) FROM positions").fetchone()
     assert row is not None
     return int(row[0])
@@ -62,10 +62,10 @@ def count_shards(connection: psycopg.Connection) -> int:
 def load_positions(
     connection: psycopg.Connection, shards: Iterable[int] | None = None
 ) -> dict[int, Position]:
-    """The checkpoints of these shards, by default of all."""
+    """Return the checkpoints of these shards, by default of all."""
     rows = connection.execute(
         """
-        SELECT shard, position, generation, consumed, feed_seq
+        SELECT shard, position, generation, consumed, change_seq
         FROM positions
         WHERE shard = ANY(%(shards)s::int[]) OR %(shards)s::int[] IS NULL
         ORDER BY shard
@@ -76,9 +76,9 @@ def load_positions(
 
 
 def newest_runs(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, bytes]:
-    """The newest key that any table knows in each of these shards, callers' own ids apart.
+    """Return the newest run key in each of these shards, apart from ids that callers chose.
 
-    UUIDv7 keys are ordered by time; without a run, the key of all zeros.
+    UUIDv7 keys are ordered by time. A shard without runs has the key of all zeros.
     """
     rows = connection.execute(
         """
@@ -96,9 +96,9 @@ def newest_runs(connection: psycopg.Connection, shards: Iterable[int]) -> dict[i
 
 
 def advance_positions(connection: psycopg.Connection, advances: Sequence[PositionUpdate]) -> None:
-    """Move each shard on, or raise `PositionMoved`; row locks are held until the commit.
+    """Advance each shard, or raise `PositionMoved`; row locks are held until the commit.
 
-    They are taken in the order of the shards, so that two workers cannot deadlock.
+    Locks are taken in the order of the shards, so that two workers cannot deadlock.
     """
     moved = connection.execute(ADVANCE, [Binary(each) for each in steps_of(advances)])
     reached = {shard for (shard,) in moved}
@@ -108,24 +108,24 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Positio
 
 
 def steps_of(advances: Sequence[PositionUpdate]) -> list[bytes]:
-    """The parameters of `ADVANCE`, in binary form."""
+    """Return the parameters of `ADVANCE`, in binary format."""
     return [
         int2_array([step.shard for step in advances]),
         text_array([step.expected for step in advances]),
         int8_array([step.generation for step in advances]),
         text_array([step.position for step in advances]),
         int8_array([step.consumed for step in advances]),
-        int8_array([step.feed_seq for step in advances]),
+        int8_array([step.change_seq for step in advances]),
         int8_array([step.folded_us for step in advances]),
     ]
 
 
 def count_waiting_frames(connection: psycopg.Connection) -> int:
-    """How many frames that workers saw in the streams, up to a second ago, are not folded yet."""
+    """Count the frames that the streams had up to a second ago and that are not folded yet."""
     row = connection.execute(
         """
-        SELECT coalesce(sum(greatest(s.added - p.consumed, 0)), 0)
-        FROM positions AS p JOIN sightings AS s ON s.shard = p.shard
+        SELECT coalesce(sum(greatest(s.entries_added - p.consumed, 0)), 0)
+        FROM positions AS p JOIN stream_checkpoints AS s ON s.shard = p.shard
         """
     ).fetchone()
     assert row is not None
@@ -136,7 +136,7 @@ def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dic
     """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
     rows = connection.execute(
         """
-        SELECT shard, position, generation, consumed, feed_seq FROM positions
+        SELECT shard, position, generation, consumed, change_seq FROM positions
         WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE
         """,
         (list(shards),),
@@ -147,28 +147,29 @@ def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dic
 def load_changed_behind(
     connection: psycopg.Connection, known: Mapping[int, Position], found: Mapping[int, Position]
 ) -> dict[int, set[bytes] | None]:
-    """The keys of the runs that were changed behind each shard's fold between two checkpoints.
+    """Return the keys of runs that other processes changed between two checkpoints, by shard.
 
-    The positions of both are the same. None where the feed does not tell all: it is forgotten by
-    now, there is too much of it, or a generation was raised without a word.
+    Both checkpoints have the same position. None where the change log does not have all of them: it
+    was deleted by now, it is too long, or a generation was raised without naming runs.
     """
     rows_of: dict[int, list[tuple[int, bytes]]] = {shard: [] for shard in found}
-    for shard, feed_seq, runs in connection.execute(
+    for shard, change_seq, runs in connection.execute(
         """
-        SELECT c.shard, c.feed_seq, c.runs
+        SELECT c.shard, c.change_seq, c.runs
         FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[]) AS k (shard, known, found)
-        JOIN changes AS c ON c.shard = k.shard AND c.feed_seq > k.known AND c.feed_seq <= k.found
+        JOIN changes AS c
+          ON c.shard = k.shard AND c.change_seq > k.known AND c.change_seq <= k.found
         WHERE k.found - k.known <= %s
-        ORDER BY c.shard, c.feed_seq
+        ORDER BY c.shard, c.change_seq
         """,
         (
             list(found),
-            [known[shard].feed_seq for shard in found],
-            [position.feed_seq for position in found.values()],
+            [known[shard].change_seq for shard in found],
+            [position.change_seq for position in found.values()],
             MAX_CHANGED_BEHIND,
         ),
     ):
-        rows_of[shard].append((feed_seq, runs))
+        rows_of[shard].append((change_seq, runs))
     return {
         shard: changed_behind(rows, known[shard], found[shard]) for shard, rows in rows_of.items()
     }
@@ -177,37 +178,37 @@ def load_changed_behind(
 def changed_behind(
     rows: Iterable[tuple[int, bytes]], known: Position, found: Position
 ) -> set[bytes] | None:
-    """The same of one shard, from its rows of `changes` (`feed_seq`, `runs`) in their order."""
-    generation, feed_seq = known.generation, known.feed_seq
+    """Do the same for one shard, from its rows of `changes` (`change_seq`, `runs`) in order."""
+    generation, change_seq = known.generation, known.change_seq
     changed: set[bytes] = set()
     for number, runs in rows:
         entries = entries_of(runs)
-        if number - len(entries) != feed_seq:
+        if number - len(entries) != change_seq:
             return None
-        feed_seq = number
+        change_seq = number
         generation += runs.startswith(BEHIND)
         changed.update(run for run, _ in entries)
-    if (generation, feed_seq) != (found.generation, found.feed_seq):
+    if (generation, change_seq) != (found.generation, found.change_seq):
         return None
     return changed
 
 
 ADVANCE: Final = """
     WITH steps AS MATERIALIZED (
-        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.feed_seq,
+        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.change_seq,
             to_timestamp(s.folded_us / 1e6) AS folded_at
         FROM unnest(
             %b::smallint[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[],
             %b::bigint[]
-        ) AS s (shard, believed, generation, position, consumed, feed_seq, folded_us)
+        ) AS s (shard, believed, generation, position, consumed, change_seq, folded_us)
         JOIN positions AS p ON p.shard = s.shard
         ORDER BY p.shard
         FOR UPDATE OF p
     )
     UPDATE positions AS p
-    SET position = s.position, consumed = p.consumed + s.consumed, feed_seq = s.feed_seq,
+    SET position = s.position, consumed = p.consumed + s.consumed, change_seq = s.change_seq,
         updated_at = now(),
-        -- An event that claims to be of the future must not hide how far the fold is behind.
+        -- An event with a time in the future must not hide the lag of the fold.
         folded_at = CASE WHEN coalesce(p.folded_at, s.folded_at) IS NOT NULL
             THEN least(greatest(p.folded_at, s.folded_at), now()) END
     FROM steps AS s

@@ -1,11 +1,10 @@
-"""Checkpoints brought in line with a stream that has lost frames, or is another one than it was.
+"""Correct checkpoints of streams that lost frames, or that were replaced.
 
-They move a checkpoint only from where the caller believed it to be, as batches do, and raise the
-incident in the same transaction: so it is counted once, whoever else looks. A caller may have
-nothing of the shard on its way, or frames that it has read would count as lost.
+These functions move a checkpoint only from where the caller expects it, as batches do, and count
+the incident in the same transaction. So it is counted once, even if several workers detect it. The
+caller must not have read frames of the shard that are not committed; they would count as lost.
 
-After a flush or a restore, what was seen of the stream before is the only witness of what it had:
-`sightings`.
+After a flush or a restore, `stream_checkpoints` is the only record of what the stream had held.
 """
 
 from collections.abc import Mapping
@@ -18,31 +17,35 @@ from .streams import Stream
 
 
 def save_stream_checkpoints(connection: psycopg.Connection, streams: Mapping[int, Stream]) -> None:
-    """Remember how many frames these streams had been given."""
+    """Save how many frames these streams have received."""
     connection.execute(
         """
-        INSERT INTO sightings AS s (shard, added)
-        SELECT * FROM unnest(%s::smallint[], %s::bigint[]) AS seen (shard, added) ORDER BY shard
-        ON CONFLICT (shard) DO UPDATE SET added = excluded.added WHERE s.added < excluded.added
+        INSERT INTO stream_checkpoints AS s (shard, entries_added)
+        SELECT * FROM unnest(%s::smallint[], %s::bigint[]) AS seen (shard, entries_added)
+        ORDER BY shard
+        ON CONFLICT (shard) DO UPDATE SET entries_added = excluded.entries_added
+        WHERE s.entries_added < excluded.entries_added
         """,
         (list(streams), [stream.added for stream in streams.values()]),
     )
 
 
 def last_stream_checkpoint(connection: psycopg.Connection, shard: int) -> int | None:
-    """How many frames the stream had been given when last looked at; None: never, or not since it
-    was replaced."""
-    row = connection.execute("SELECT added FROM sightings WHERE shard = %s", (shard,)).fetchone()
+    """Return how many frames the stream had received when it was last read; None if it was never
+    read, or not since it was replaced."""
+    row = connection.execute(
+        "SELECT entries_added FROM stream_checkpoints WHERE shard = %s", (shard,)
+    ).fetchone()
     return None if row is None else int(row[0])
 
 
 def skip_lost_frames(
     connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
 ) -> bool:
-    """Account for frames that left the stream unread; False: someone else was there first.
+    """Account for frames that left the stream unread; False if another worker was faster.
 
-    Where none is left, the position moves to the end, so that who waits for that does not wait for
-    ever.
+    Where no frame is left, the position moves to the stream's end, so that readers that wait for
+    that position do not wait for ever.
     """
     reached = believed.position if stream.length else stream.last
     with connection.transaction():
@@ -60,14 +63,14 @@ def reset_position(
     stream: Stream,
     folded: int = 0,
 ) -> bool:
-    """Fold everything that the stream has, from its beginning; False: someone else moved it.
+    """Fold the whole stream from its beginning; False if another worker moved the position.
 
     `folded` of its frames are among those that were consumed.
 
-    New frames may have ids below the old position, when a clock was ahead, and would be skipped
-    otherwise. What had been folded is known by its event ids, so that folding it again is harmless.
+    New frames may have ids below the old position if a clock was ahead, and would be skipped
+    otherwise. Event ids identify what was folded before, so folding it again is harmless.
     """
-    beginning = "0-0" if stream.length else stream.last  # which may be waited for
+    beginning = "0-0" if stream.length else stream.last  # readers may wait for it
     with connection.transaction():
         if not _move(connection, shard, believed, beginning, stream.removed):
             return False
@@ -78,7 +81,7 @@ def reset_position(
 def accept_stream(
     connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
 ) -> None:
-    """The stream was restored from a copy that is newer than the position: only count it."""
+    """Count the incident of a stream that was restored from a copy newer than the position."""
     with connection.transaction():
         if _move(connection, shard, believed, believed.position, believed.consumed):
             _count_replaced(connection, shard, stream.added)
@@ -98,9 +101,9 @@ def _move(
 
 
 def _count_replaced(connection: psycopg.Connection, shard: int, accounted: int) -> None:
-    """Of the frames that were seen so many are folded, or still there: the others are lost."""
+    """Count the incidents; `accounted` recorded frames are folded or present, the rest lost."""
     raise_incident(connection, "stream_replaced", shard=shard)
     lost = (last_stream_checkpoint(connection, shard) or 0) - accounted
     if lost > 0:
         raise_incident(connection, "frames_lost", lost, shard=shard)
-    connection.execute("DELETE FROM sightings WHERE shard = %s", (shard,))
+    connection.execute("DELETE FROM stream_checkpoints WHERE shard = %s", (shard,))

@@ -1,16 +1,16 @@
-"""How far the fold lies behind, and what it can never fold: streams against checkpoints.
+"""Compare streams with checkpoints: the lag of the fold, and frames that it can never read.
 
 `consumed` counts the frames of a shard that are accounted for: folded, or known to be lost. So
-`entries-added - consumed` frames wait; and if more have left the stream than are accounted for,
-the rest was trimmed or deleted unread. A stream that ends before its position, or that counts fewer
-frames than were consumed, is not the one it was: Redis was flushed, or restored from a copy. After
-a flush there may be more frames than before, so workers leave a mark beside each stream.
+`entries-added - consumed` frames are pending. If more frames have left the stream than are
+accounted for, the rest was trimmed or deleted unread. A stream that ends before its position, or
+that counts fewer frames than were consumed, was replaced: Redis was flushed, or restored from a
+copy. A flushed stream may grow longer than before, so workers also set a mark beside each stream.
 
-Redis and PostgreSQL move on while the other one is asked, so the checkpoints are read before the
-streams and after: what a stream lacks is judged by the earlier, what it lost by the later ones.
+Redis and PostgreSQL change between the two reads, so checkpoints are read before and after the
+streams: the earlier ones decide whether a stream was replaced, the later ones what it lost.
 
-How long the oldest has waited tells the id of the first frame behind the checkpoint, which has the
-milliseconds of Redis' clock. The first of the stream may be committed, and not trimmed yet.
+The age of the oldest pending frame follows from the id of the first frame after the checkpoint,
+which has the milliseconds of Redis' clock. Earlier frames may be committed but not trimmed yet.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,23 +28,23 @@ NO_POSITION: Final = Position("0-0", 0, 0, 0)
 
 
 class Stream(NamedTuple):
-    """What Redis knows of one shard's stream; one that does not exist is empty."""
+    """What Redis reports of one shard's stream; a stream that does not exist is empty."""
 
     exists: bool
     length: int = 0
     added: int = 0
     last: str = "0-0"
     is_marked: bool = False
-    """Whether a worker has folded it."""
+    """Whether a worker has folded this stream."""
 
     @property
     def removed(self) -> int:
-        """Frames that were in it and are not any more."""
+        """How many frames have left the stream."""
         return self.added - self.length
 
 
 class Lag(NamedTuple):
-    """Frames that wait and for how long the oldest has; frames lost; whether it was replaced."""
+    """Pending frames and the age of the oldest; lost frames; whether the stream was replaced."""
 
     frames: int
     age_s: float
@@ -53,18 +53,18 @@ class Lag(NamedTuple):
 
 
 def order(stream_id: str) -> tuple[int, int]:
-    """A stream id as numbers, which compare as Redis does."""
+    """Return a stream id as numbers, which compare in Redis' order."""
     milliseconds, _, sequence = stream_id.partition("-")
     return int(milliseconds), int(sequence or 0)
 
 
 def read_streams(client: redis.Redis, shards: Iterable[int]) -> tuple[dict[int, Stream], float]:
-    """These shards' streams, and the time by Redis' clock."""
+    """Return these shards' streams, and the time in seconds by Redis' clock."""
     shards = sorted(shards)
     with client.pipeline(transaction=False) as pipeline:
         pipeline.time()
         for shard in shards:
-            # In this order: a mark that is found is of no later Redis than what it stands beside.
+            # In this order: if the mark is found, the stream beside it is at least as new.
             pipeline.exists(mark_key(shard))
             pipeline.xinfo_stream(stream_key(shard))
         (seconds, microseconds), *answers = pipeline.execute(raise_on_error=False)
@@ -76,8 +76,8 @@ def read_streams(client: redis.Redis, shards: Iterable[int]) -> tuple[dict[int, 
 def read_lags(
     client: redis.Redis, load: Callable[[], Mapping[int, Position]], shards: int = 0
 ) -> tuple[dict[int, Stream], dict[int, Lag]]:
-    """The streams and the lag of all shards that `load` has checkpoints of, and of the first
-    `shards`, which may have none as no worker has ever run."""
+    """Return the streams and the lag of all shards with a checkpoint (`load` reads these), and of
+    the first `shards`, which have none before a worker runs for the first time."""
     before = load()
     streams, _ = read_streams(client, {*before, *range(shards)})
     after = load()
@@ -96,12 +96,12 @@ def read_lags(
 
 
 def mark_stream(client: redis.Redis, shard: int) -> None:
-    """Leave the mark of workers that fold this stream."""
+    """Set the mark of a stream that workers fold."""
     client.set(mark_key(shard), 1, nx=True)
 
 
 def count_behind(client: redis.Redis, shard: int, position: str, last: str) -> int:
-    """How many frames a stream has behind a position, up to its `last`: reads all of them."""
+    """Count the frames of a stream after `position` and up to `last` by reading them."""
     number = 0
     key = stream_key(shard)
     while frames := client.xrange(key, min=f"({position}", max=last, count=_PAGE):
@@ -112,12 +112,12 @@ def count_behind(client: redis.Redis, shard: int, position: str, last: str) -> i
 
 
 def is_replaced(stream: Stream, position: Position) -> bool:
-    """Whether it cannot be the stream that this checkpoint was made on."""
+    """Return whether this cannot be the stream that the checkpoint belongs to."""
     return order(stream.last) < order(position.position) or stream.added < position.consumed
 
 
 def _read_ages(client: redis.Redis, waits_from: Mapping[int, str]) -> dict[int, float]:
-    """For how many seconds the first frame of each stream has waited that is not before this id."""
+    """Return the age in seconds of the first frame of each stream from this id on."""
     if not waits_from:
         return {}
     with client.pipeline(transaction=False) as pipeline:
@@ -159,9 +159,9 @@ def _stream(answer: Any, mark: Any) -> Stream:
 
 
 def trim(client: redis.Redis, shard: int, position: str) -> None:
-    """Let go of the frames up to this position, which is committed.
+    """Trim the frames up to this position, which is committed.
 
-    Exactly: an approximate trim leaves up to a hundred committed frames behind.
+    The trim is exact: an approximate one leaves up to a hundred committed frames.
     """
     milliseconds, sequence = order(position)
     client.xtrim(

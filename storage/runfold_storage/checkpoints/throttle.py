@@ -1,9 +1,8 @@
-"""The pace of work that takes shards from the fold: short steps, and rests in between.
+"""Throttle maintenance that locks shards: short steps, with pauses in between.
 
-Invariant: a batch waits for one step at most. A step is as large as the last ones were fast, so
-that it holds its shard for some `HOLD_S`, whatever the machine, the runs and the statistics. After
-a step the work rests for as long as it worked, and for longer while the fold lies behind; so the
-fold has its share of the machine.
+Invariant: a batch waits for one step at most. The size of a step adapts to the duration of the last
+ones, so that it locks its shard for about `HOLD_S` on any machine. After a step the work pauses for
+as long as it ran, and for longer while the fold lags, so the fold keeps its share of the machine.
 """
 
 import threading
@@ -17,12 +16,12 @@ import psycopg
 from .positions import count_waiting_frames
 
 HOLD_S: Final = 0.02
-"""How long a step should hold its shard."""
+"""How long a step should lock its shard."""
 LEAST: Final = 200
 MOST: Final = 10_000
-"""Of rows or events that a step is about, unless one run has more."""
+"""Limits of the rows or events in a step, unless one run has more."""
 BEHIND_FACTOR: Final = 4
-"""So many times as long are rests while the fold lies behind."""
+"""Factor by which pauses are longer while the fold lags."""
 LONGEST_REST_S: Final = 0.5
 _LOOK_EVERY_S: Final = 1.0
 
@@ -30,7 +29,7 @@ Item = TypeVar("Item")
 
 
 def portions(weighed: Iterable[tuple[Item, int]], most: Callable[[], int]) -> Iterator[list[Item]]:
-    """Items that weigh so much together at most, or one alone; asked anew for each portion."""
+    """Group items by weight, up to `most()` per group; a heavier item is a group of its own."""
     portion: list[Item] = []
     weight = 0
     for item, its_weight in weighed:
@@ -44,7 +43,7 @@ def portions(weighed: Iterable[tuple[Item, int]], most: Callable[[], int]) -> It
 
 
 class ShardThrottle:
-    """The pace of one piece of work; rests are cut short once `stop` is set."""
+    """Throttles one piece of work; pauses end early once `stop` is set."""
 
     def __init__(self, connection: psycopg.Connection, stop: threading.Event) -> None:
         self._connection = connection
@@ -55,12 +54,12 @@ class ShardThrottle:
         self._looked_at = 0.0
 
     def portions(self, weighed: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
-        """What a step is about each time, from items and how many rows or events each is."""
+        """Group items for steps; each comes with its number of rows or events."""
         return portions(weighed, lambda: self._size)
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """A step that holds a shard: it decides how large the next ones are."""
+        """Time a step that locks a shard, and adapt the size of the next ones."""
         began = time.monotonic()
         with self.working():
             yield
@@ -70,13 +69,13 @@ class ShardThrottle:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work that nothing waits for, but for the machine."""
+        """Time work that locks no shard."""
         began = time.monotonic()
         yield
         self._worked_s += time.monotonic() - began
 
     def rest(self) -> None:
-        """After each step."""
+        """Pause after a step."""
         now = time.monotonic()
         if now - self._looked_at > _LOOK_EVERY_S:
             self._is_behind = count_waiting_frames(self._connection) > 0

@@ -206,7 +206,7 @@ def _search(
     """
     texts = (
         of.workflow,
-        of.given_id,
+        of.external_id,
         func.text(of.run),
         func.text(of.tags),
         of.error_type,

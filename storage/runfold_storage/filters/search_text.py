@@ -14,7 +14,7 @@ MAX_PAYLOAD: Final = 4096
 """Characters of a run's inputs and outputs that are searched."""
 
 RUN_TEXT: Final = """
-    lower(concat_ws(E'\\x1f', r.workflow, r.given_id, r.run::text, r.tags::text,
+    lower(concat_ws(E'\\x1f', r.workflow, r.external_id, r.run::text, r.tags::text,
                     (SELECT string_agg(t.key || ':' || t.value, E'\\x1f' ORDER BY t.key)
                      FROM jsonb_each_text(r.tags) AS t),
                     r.error_type, r.error_message))
@@ -63,7 +63,7 @@ def payload_condition(of: Any, pattern: ColumnElement[str]) -> ColumnElement[boo
             texts.run == of.run,
             texts.text.like(func.lower(pattern)),
             search_projects.c.project == texts.project,
-            search_projects.c.wanted,
+            search_projects.c.enabled,
         )
         .correlate_except(search_payloads, search_projects)
     )

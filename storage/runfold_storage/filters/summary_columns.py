@@ -10,7 +10,7 @@ from runfold_storage.tables import runs
 SUMMARY_COLUMNS: Final = [
     column
     for column in runs.c
-    if column.name not in ("seen_at", "feed_seq", "aged_at")
+    if column.name not in ("last_event_at", "change_seq", "payloads_expired_at")
     and (column.computed is None or column.name == "fingerprint")
 ]
 """What lists show, and all that they are filtered by."""

@@ -1,4 +1,4 @@
-"""Reading the ledger back: the source of truth from which any run can be folded again."""
+"""Read events of the ledger, from which any run can be folded again."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, LiteralString, NamedTuple
@@ -9,7 +9,7 @@ import psycopg
 
 
 class StoredEvent(NamedTuple):
-    """One event of the ledger; `body` is empty where it was not asked for."""
+    """One event of the ledger; `body` is empty where it was not loaded."""
 
     shard: int
     run: bytes
@@ -20,10 +20,9 @@ class StoredEvent(NamedTuple):
 
 
 def with_run_id(body: bytes, run_id: str) -> bytes:
-    """How the ledger keeps the body of a run with an id of the caller's own.
+    """Return the body as the ledger stores it for a run whose id the caller chose.
 
-    The key of such a run is a hash, so the id stays in the body, from where a rebuild can tell it
-    again.
+    The key of such a run is a hash, so the body keeps the id, from which a rebuild restores it.
     """
     fields = body.strip()[1:-1].strip()
     given = b'{"run":' + msgspec.json.encode(run_id)
@@ -34,10 +33,10 @@ class _Named(msgspec.Struct):
     run: str
 
 
-def load_given_ids(
+def load_external_ids(
     connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 ) -> dict[bytes, str]:
-    """The ids of these runs of callers' own, which any of their events tells."""
+    """Return the ids of these runs, whose callers chose the ids; any of their events has it."""
     rows = connection.execute(
         """
         SELECT k.run, e.body
@@ -54,7 +53,7 @@ def load_given_ids(
 def load_for_fold(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> Iterator[StoredEvent]:
-    """All events of these (shard, run key) pairs, in no order; log texts are left out."""
+    """Yield all events of these (shard, run key) pairs, in no order, without log texts."""
     rows = connection.execute(
         """
         SELECT e.shard, e.run, e.id, (extract(epoch FROM e.at) * 1000000)::bigint, e.type::text,
@@ -71,31 +70,31 @@ def load_for_fold(
 def load_deleted(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> set[tuple[int, bytes]]:
-    """Which of these runs were deleted by a person, and take no more events."""
+    """Return which of these runs were deleted on request; they accept no more events."""
     return _load_refs(connection, _DELETED, keys)
 
 
 def load_aged(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> set[tuple[int, bytes]]:
-    """Of which of these runs retention has taken events away: the ledger cannot tell them again,
-    and they take no more."""
+    """Return the runs whose events retention deleted: they cannot be folded again, and accept no
+    more events."""
     return _load_refs(connection, _AGED, keys)
 
 
 _DELETED: Final = """
     SELECT t.shard, t.run
     FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
-    JOIN tombstones AS t ON t.shard = k.shard AND t.run = k.run AND NOT t.aged
+    JOIN tombstones AS t ON t.shard = k.shard AND t.run = k.run AND NOT t.is_expiry
 """
 _AGED: Final = """
     SELECT k.shard, k.run
     FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
     WHERE EXISTS (
         SELECT FROM runs AS r
-        WHERE r.shard = k.shard AND r.run = k.run AND r.aged_at IS NOT NULL
+        WHERE r.shard = k.shard AND r.run = k.run AND r.payloads_expired_at IS NOT NULL
     ) OR EXISTS (
-        SELECT FROM tombstones AS t WHERE t.shard = k.shard AND t.run = k.run AND t.aged
+        SELECT FROM tombstones AS t WHERE t.shard = k.shard AND t.run = k.run AND t.is_expiry
     )
 """
 

@@ -1,7 +1,6 @@
-"""The ledger of another database, as far as it can be read: its events and its deleted runs.
+"""Read the ledger of another database: its events and its deleted runs.
 
-Only the tables `events` and, if it is there, `tombstones` are looked at: what was brought back from
-a dump will do.
+Only the tables `events` and, if it exists, `tombstones` are read, so a partial dump is enough.
 """
 
 from typing import Final, NamedTuple
@@ -15,7 +14,7 @@ from runfold_storage.errors import RestoreRefused
 
 
 class RestoredEvent(NamedTuple):
-    """An event for the ledger."""
+    """An event to restore into the ledger."""
 
     run: bytes
     id: int
@@ -28,19 +27,19 @@ PAGE_EVENTS: Final = 5000
 PAGE_BYTES: Final = 16 * 1024 * 1024
 
 Place = tuple[UUID, int]
-"""A run and an event of it."""
+"""(run key, event id)"""
 BEFORE_ALL: Final[Place] = (UUID(int=0), -1)
 
 
 class Page(NamedTuple):
-    """Events of a shard by run and id; no `last`: there are no more."""
+    """Events of a shard, ordered by run and id; `last` is None on the last page."""
 
     events: list[RestoredEvent]
     last: Place | None
 
 
 def read_page(connection: psycopg.Connection, shard: int, shards: int, after: Place) -> Page:
-    """The next events; raises `RestoreRefused` where they are of a deployment of other shards."""
+    """Return the next events; raise `RestoreRefused` if the number of shards differs."""
     rows = connection.execute(
         _PAGE,
         {
@@ -54,21 +53,21 @@ def read_page(connection: psycopg.Connection, shard: int, shards: int, after: Pl
     for run, *_ in rows:
         if not is_own_id(run) and shard_of(str(run), shards) != shard:
             raise RestoreRefused(
-                f"the ledger is not of a deployment with {shards} shards: run {run} is on shard"
-                f" {shard} there"
+                f"the ledger does not belong to a deployment with {shards} shards: it has run {run}"
+                f" on shard {shard}"
             )
     events = [RestoredEvent(run.bytes, *rest) for run, *rest in rows]
     return Page(events, (rows[-1][0], rows[-1][1]) if rows else None)
 
 
 def read_deleted(connection: psycopg.Connection, shard: int) -> list[tuple[bytes, int]]:
-    """Runs, (key, time), that a person deleted; none where there is no such table."""
+    """Return (run key, time in µs) of runs deleted on request; none if the table is missing."""
     if connection.execute("SELECT to_regclass('tombstones') IS NULL").fetchone() == (True,):
         return []
     rows = connection.execute(
         """
         SELECT run, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM tombstones
-        WHERE shard = %s AND NOT aged ORDER BY run
+        WHERE shard = %s AND NOT is_expiry ORDER BY run
         """,
         (shard,),
     )

@@ -1,9 +1,9 @@
-"""The ledger's partitions: one a week, made ahead of time, and one for callers' own run ids.
+"""The ledger's partitions: one per week, created ahead of time, and one for ids that callers chose.
 
-There is no DEFAULT partition: it would block a concurrent detach. So a week must exist before
-its first event is written; `ensure_weeks` makes what is missing, and running it again, or twice
-at once, changes nothing. A partition is built beside the ledger and then attached, because
-CREATE TABLE … PARTITION OF would lock readers and writers out.
+There is no DEFAULT partition: it would block a concurrent detach. So a week must exist before its
+first event is written. `ensure_weeks` creates missing partitions; repeated or concurrent calls are
+harmless. A partition is built beside the ledger and then attached, because CREATE TABLE … PARTITION
+OF would block readers and writers.
 """
 
 import re
@@ -24,11 +24,11 @@ _WEEK: Final = timedelta(days=7)
 OWN_IDS: Final = UUID(int=0xFFFF << 112)
 _OWN_IDS_NAME: Final = "events_own_ids"
 _WEEK_NAME: Final = re.compile(r"events_(\d{4})w(\d{2})")
-_LOCK: Final = 0x52464F4C  # 'RFOL': one maker of partitions at a time
+_LOCK: Final = 0x52464F4C  # 'RFOL': one process at a time creates partitions
 
 
 def week_of(key: UUID) -> date | None:
-    """The Monday of the week in which this run was named; None for callers' own ids."""
+    """Return the Monday of the week of this run key; None for ids that callers chose."""
     if is_own_id(key):
         return None
     day = datetime.fromtimestamp((key.int >> 80) / 1000, UTC).date()
@@ -36,13 +36,13 @@ def week_of(key: UUID) -> date | None:
 
 
 def weeks_ahead(today: date) -> list[date]:
-    """This week, the one before (for clocks that are late) and the next few."""
+    """Return this week, the previous one (for clocks that are slow) and the next few."""
     monday = today - timedelta(days=today.weekday())
     return [monday + n * _WEEK for n in range(-1, WEEKS_AHEAD + 1)]
 
 
 def partition_name(week: date | None) -> str:
-    """The table that holds a week."""
+    """Return the name of the table that holds a week."""
     if week is None:
         return _OWN_IDS_NAME
     year, number, _ = week.isocalendar()
@@ -50,7 +50,7 @@ def partition_name(week: date | None) -> str:
 
 
 def existing_partitions(connection: psycopg.Connection) -> set[str]:
-    """The names of all partitions of the ledger."""
+    """Return the names of the ledger's partitions."""
     rows = connection.execute(
         """
         SELECT c.relname
@@ -62,9 +62,9 @@ def existing_partitions(connection: psycopg.Connection) -> set[str]:
 
 
 def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -> list[str]:
-    """Make the partitions that are missing, each in its own transaction; returns their names.
+    """Create missing partitions, each in its own transaction; return the names of the new ones.
 
-    Raises `PartitionMissing` where PostgreSQL answers, but refuses.
+    Raises `PartitionMissing` where PostgreSQL refuses.
     """
     made = []
     existing = existing_partitions(connection)
@@ -81,7 +81,7 @@ def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -
         except psycopg.Error as error:
             if connection.broken:
                 raise
-            raise PartitionMissing(f"{name} cannot be made: {error}".rstrip()) from error
+            raise PartitionMissing(f"{name} cannot be created: {error}".rstrip()) from error
     return made
 
 
@@ -92,13 +92,13 @@ def _bounds(week: date | None) -> tuple[UUID, UUID | None]:
 
 
 def week_of_partition(name: str) -> date | None:
-    """The Monday of the week that this table holds; None if it holds none."""
+    """Return the Monday of the week that this table holds; None if its name is not of that form."""
     found = _WEEK_NAME.fullmatch(name)
     return None if found is None else date.fromisocalendar(int(found[1]), int(found[2]), 1)
 
 
 def first_key(day: date) -> UUID:
-    """No run that was named on this day or later has a smaller key."""
+    """Return the smallest run key of this day."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     start = min(max(start, FIRST_DAY - _WEEK), LAST_DAY + _WEEK)
     return UUID(int=int(start.timestamp() * 1000) << 80)
@@ -113,7 +113,7 @@ def _make(connection: psycopg.Connection, name: str, first: UUID, end: UUID | No
         upper = sql.SQL("{}::uuid").format(str(end))
         inside += sql.SQL(" AND run < {}").format(upper)
     connection.execute(sql.SQL("CREATE TABLE {} (LIKE events INCLUDING ALL)").format(table))
-    # The CHECK proves to ATTACH that no row is outside, so that it scans nothing.
+    # The CHECK proves to ATTACH that all rows are inside, so that it need not scan them.
     connection.execute(
         sql.SQL("ALTER TABLE {} ADD CONSTRAINT bounds CHECK ({})").format(table, inside)
     )

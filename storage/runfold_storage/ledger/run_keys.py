@@ -1,7 +1,7 @@
-"""All runs of a shard, in the order of their keys, whichever table knows them.
+"""List all runs of a shard in the order of their keys, from any table that has them.
 
-A run that only the ledger has must be found as well as one that the ledger does not have. Each
-step is a few probes of primary keys, so that a walk over everything holds nothing up.
+This includes runs that only the ledger has, and runs that the ledger does not have. Each page takes
+a few probes of primary keys, so a scan over everything blocks nothing.
 """
 
 from typing import Final
@@ -15,17 +15,17 @@ BEFORE_ALL: Final = bytes(16)
 
 
 def may_be_run(text: str) -> bool:
-    """Whether a run can have this id at all."""
+    """Return whether this text is a valid run id."""
     return 1 <= len(text) <= MAX_NAME and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def next_keys(connection: psycopg.Connection, shard: int, after: bytes, limit: int) -> list[bytes]:
-    """At most `limit` keys that lie behind `after`; fewer: these are the last."""
+    """Return at most `limit` keys greater than `after`; fewer if these are the last."""
     rows = connection.execute(_NEXT, {"shard": shard, "after": UUID(bytes=after), "limit": limit})
     return [run.bytes for (run,) in rows]
 
 
-# The ledger and `nodes` have many rows a run: a recursive query skips from run to run.
+# The ledger and `nodes` have many rows per run: a recursive query skips from run to run.
 _NEXT: Final = """
     WITH RECURSIVE in_ledger AS (
         (SELECT e.run FROM events AS e

@@ -1,4 +1,4 @@
-"""How Alembic runs the migrations: on the connection that `runfold_storage.migrate` hands over."""
+"""Run migrations on the connection that `runfold_storage.migrate` passes to Alembic."""
 
 from alembic import context
 
@@ -7,7 +7,7 @@ from runfold_storage.tables import metadata
 
 
 def run() -> None:
-    """Apply what is missing, in one transaction for each migration."""
+    """Apply pending migrations, each in its own transaction."""
     context.configure(
         connection=context.config.attributes["connection"],
         target_metadata=metadata,

@@ -1,1 +1,5 @@
-"""How this package talks to PostgreSQL: connections, statements, bulk writes."""
+"""Access to PostgreSQL: connections, compiled statements, and bulk writes in binary format.
+
+No connection lives at module level. Driver errors are translated in `connections.explain`, where a
+caller can act on them; all others pass through.
+"""

@@ -1,9 +1,8 @@
-"""Fields in PostgreSQL's binary format, as COPY takes them and as a record does.
+"""PostgreSQL's binary format of fields, for COPY and for records.
 
-Both give a field its length, -1 for null, and then the value; a record names its type before that.
-Sources: PostgreSQL's manual, "COPY: Binary Format", and the functions `array_recv` and
-`record_recv` for an array of records, which is how rows become a parameter. A general writer of
-rows takes three times as long.
+Both write a field's length (-1 for null) and then its value; a record has the type's oid before
+that. Sources: PostgreSQL's manual, "COPY: Binary Format", and `array_recv` and `record_recv` for an
+array of records, which is how rows become a parameter. A general encoder takes three times as long.
 """
 
 import struct
@@ -36,24 +35,24 @@ _ELEMENT_INT2: Final = struct.Struct(">ih").pack
 _ELEMENT_INT8: Final = struct.Struct(">iq").pack
 _NULL: Final = struct.pack(">i", -1)
 _RECORD: Final = struct.Struct(">ii").pack
-"""A length, and what it is the length of."""
+"""A record's length, and how many fields it has."""
 _ONE_DIGIT: Final = struct.Struct(">hhHhh").pack
 _TWO_DIGITS: Final = struct.Struct(">hhHhhh").pack
-"""A numeric: how many digits, the first one's weight, sign, scale, and the digits."""
+"""A numeric: the number of digits, the first digit's weight, sign, scale, and the digits."""
 COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 
 
 class WireFormat:
-    """How a field begins; `int8` and the like stand before a value of that type.
+    """The prefixes of fields; `int8` etc. precede a value of that type.
 
-    Texts that come again and again (names, statuses) are encoded once.
+    Encoded texts are cached, as names and statuses repeat.
     """
 
     def __init__(self, *, typed: bool) -> None:
         self._typed = typed
         self.prefix = "8s" if typed else "4s"
-        """What `struct` makes of the beginning of a field."""
+        """The format of a field's prefix for `struct`."""
         self.int2 = self._begin(_INT2, 2)
         self.int4 = self._begin(_INT4, 4)
         self.int8 = self._begin(_INT8, 8)
@@ -69,46 +68,46 @@ class WireFormat:
         self._pack_int8 = struct.Struct(f">{self.prefix}q").pack
         self._numeric1, self._numeric2 = self._begin(_NUMERIC, 10), self._begin(_NUMERIC, 12)
         self.texts = lru_cache(_MOST_TEXTS)(self._texts)
-        """Texts or nulls, one field each."""
+        """Encode texts or nulls, one field each."""
         self.numeric = lru_cache(_MOST_TEXTS)(self._numeric)
-        """A whole number of any size."""
+        """Encode an integer of any size as `numeric`."""
 
     def int4_or_null(self, value: int | None) -> bytes:
-        """An integer of 4 bytes."""
+        """Encode an `int4`."""
         return self.no_int4 if value is None else self._pack_int4(self.int4, value)
 
     def int8_or_null(self, value: int | None) -> bytes:
-        """An integer of 8 bytes."""
+        """Encode an `int8`."""
         return self.no_int8 if value is None else self._pack_int8(self.int8, value)
 
     def time_or_null(self, us: int | None) -> bytes:
-        """A time, in microseconds since 1970 UTC."""
+        """Encode a time, given in microseconds since 1970 UTC."""
         if us is None:
             return self.no_time
         return self._pack_int8(self.time, us - EPOCH_2000_US)
 
     def sized_text(self, text: bytes) -> bytes:
-        """A text that is encoded already."""
+        """Encode a text that is UTF-8 already."""
         return self._sized(_TEXT, text)
 
     def text_array(self, values: Sequence[str]) -> bytes:
-        """Texts, in one field."""
+        """Encode an array of texts."""
         return self._sized(_TEXT_ARRAY, text_array(values))
 
     def int2_array(self, values: Collection[int]) -> bytes:
-        """Integers of 2 bytes, in one field."""
+        """Encode an array of `int2`."""
         return self._sized(_INT2_ARRAY, int2_array(values))
 
     def int8_array(self, values: Collection[int]) -> bytes:
-        """Integers of 8 bytes, in one field."""
+        """Encode an array of `int8`."""
         return self._sized(_INT8_ARRAY, int8_array(values))
 
     def jsonb(self, value: Mapping[str, str]) -> bytes:
-        """The format's version, then the text."""
+        """Encode `jsonb`: the format's version, then the text."""
         return self._sized(_JSONB, b"\x01" + msgspec.json.encode(value))
 
     def rows(self, rows: Sequence[bytes], n_fields: int) -> bytes:
-        """Rows that have this many fields each: all that COPY is sent, or elements of an array."""
+        """Join rows of `n_fields` fields: the whole input of COPY, or the elements of an array."""
         if self._typed:
             return b"".join(
                 [part for row in rows for part in (_RECORD(len(row) + 4, n_fields), row)]
@@ -129,7 +128,7 @@ class WireFormat:
         )
 
     def _numeric(self, value: int) -> bytes:
-        """Digits to the base of 10,000, most significant first."""
+        """Encode digits to the base of 10,000, most significant first."""
         if 0 < value < 100_000_000:
             first, last = divmod(value, 10_000)
             if first:
@@ -147,9 +146,9 @@ class WireFormat:
 
 
 def array_of(kind: int, n: int, elements: bytes) -> bytes:
-    """Dimensions, a flag, the type; then length and lower bound; then the elements.
+    """Encode an array: dimensions, a flag, the type; length and lower bound; the elements.
 
-    The flag says whether there are nulls; `array_recv` goes by the elements' lengths instead.
+    The flag says whether there are nulls; `array_recv` ignores it and uses the elements' lengths.
     """
     if not n:
         return struct.pack(">iii", 0, 0, kind)
@@ -157,25 +156,25 @@ def array_of(kind: int, n: int, elements: bytes) -> bytes:
 
 
 def text_array(values: Collection[str]) -> bytes:
-    """The value of an array of texts."""
+    """Return the value of an array of texts."""
     elements = b"".join([_sized(value.encode()) for value in values])
     return array_of(_TEXT, len(values), elements)
 
 
 def int2_array(values: Collection[int]) -> bytes:
-    """The value of an array of integers of 2 bytes."""
+    """Return the value of an array of `int2`."""
     elements = b"".join([_ELEMENT_INT2(2, value) for value in values])
     return array_of(_INT2, len(values), elements)
 
 
 def int8_array(values: Collection[int | None]) -> bytes:
-    """The value of an array of integers of 8 bytes, or nulls."""
+    """Return the value of an array of `int8` or nulls."""
     elements = b"".join([_NULL if value is None else _ELEMENT_INT8(8, value) for value in values])
     return array_of(_INT8, len(values), elements)
 
 
 def bytea_array(values: Collection[bytes]) -> bytes:
-    """The value of an array of bytes."""
+    """Return the value of an array of `bytea`."""
     return array_of(_BYTEA, len(values), b"".join(map(_sized, values)))
 
 
@@ -184,6 +183,6 @@ def _sized(data: bytes) -> bytes:
 
 
 COPIED: Final = WireFormat(typed=False)
-"""Rows that go by COPY."""
+"""The format of COPY."""
 RECORDS: Final = WireFormat(typed=True)
-"""Rows that are elements of an array."""
+"""The format of records in an array."""

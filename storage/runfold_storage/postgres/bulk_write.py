@@ -1,9 +1,9 @@
-"""Rows that may be there already: one parameter with all of them, and INSERT … ON CONFLICT.
+"""Write many rows at once: COPY for new rows, INSERT … ON CONFLICT for rows that may exist.
 
-The parameter is an array of records in binary form (`fields`), so that nothing is copied into a
-temporary table first: that took two more round trips, and its emptying at COMMIT a tenth of the
-time of a small batch. Sorted by key, so that two writers cannot deadlock. Faster than executemany,
-and unlike MERGE it does not race.
+An INSERT takes all rows as one parameter, an array of records in binary format. Copying them into a
+temporary table first would cost two more round trips, and truncating that at COMMIT a tenth of the
+time of a small batch. Rows are sorted by key, so that two writers cannot deadlock. This is faster
+than executemany and, unlike MERGE, free of races.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from .binary_format import array_of
 def copy_encoded(
     connection: psycopg.Connection, table: str, fields: tuple[str, ...], chunks: Iterable[bytes]
 ) -> None:
-    """Append rows that `encoding` has encoded, their fields in this order."""
+    """Append encoded rows (`records.encoding`) whose fields are in this order."""
     with connection.cursor() as cursor, cursor.copy(_statement(table, fields)) as copy:
         for chunk in chunks:
             copy.write(chunk)
@@ -36,17 +36,17 @@ def _statement(table: str, fields: tuple[str, ...]) -> sql.Composed:
 
 
 class Rows(NamedTuple):
-    """Rows as records, one after the other."""
+    """Rows encoded as records, one after the other."""
 
     n: int
     encoded: bytes
 
 
 class Append:
-    """How rows with these fields get into a table as records.
+    """INSERT of rows with these fields into a table, from an array of records.
 
-    `enums` names columns of enumerated types, which are given as texts. The statement's text stays
-    the same, so that it is prepared once.
+    `enums` maps columns of enumerated types, which are encoded as texts, to their types. The
+    statement's text is constant, so that the driver prepares it once.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Append:
         )
 
     def prepare(self, connection: psycopg.Connection) -> None:
-        """Look the records' type up, for the whole session.
+        """Register the type of the records, once per session.
 
-        Where none is given, it is that of a temporary table without rows.
+        Without a given type, it is the row type of an empty temporary table.
         """
         if self._is_temporary:
             connection.execute(
@@ -86,17 +86,17 @@ class Append:
         found.register(connection)
 
     def insert(self, connection: psycopg.Connection, rows: Rows) -> None:
-        """Write these rows; after `prepare`."""
+        """Write these rows; requires `prepare`."""
         connection.execute(self.statement, (self.array(connection, rows),))
 
     def array(self, connection: psycopg.Connection, rows: Rows) -> "Binary":
-        """These rows as a parameter."""
+        """Return these rows as a parameter."""
         kind = connection.adapters.types[self._record].oid
         return Binary(array_of(kind, rows.n, rows.encoded))
 
     @cached_property
     def statement(self) -> bytes:
-        """With the rows as its parameter; as text, which takes a millisecond to make."""
+        """The statement, with the rows as its parameter; cached, as building it takes 1 ms."""
         return as_text(self._insert_from(sql.SQL("unnest(%b::{}[])").format(self._type)))
 
     def _insert_from(self, source: sql.Composable) -> sql.Composed:
@@ -114,10 +114,9 @@ class Append:
 
 
 class Upsert(Append):
-    """The same whether their key is there or not.
+    """INSERT of new rows and UPDATE of existing ones.
 
-    Without `assignments`, what comes replaces what is there, but for the columns that are
-    `merged`.
+    Without `assignments`, new values replace old ones, except in columns that are `merged`.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class Upsert(Append):
 
 
 class Binary(NamedTuple):
-    """A parameter as it is; the statement says of which type."""
+    """An encoded parameter; the statement names its type."""
 
     data: bytes
 
@@ -170,7 +169,7 @@ psycopg.adapters.register_dumper(Binary, _BinaryDumper)
 
 
 def as_text(statement: sql.Composed) -> bytes:
-    """A statement that is made once, as short as it can be."""
+    """Return a statement without superfluous white space."""
     return b" ".join(statement.as_bytes(None).split())
 
 

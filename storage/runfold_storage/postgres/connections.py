@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL. No connection lives at module level."""
+"""Connections to PostgreSQL, and read transactions over a pool of them."""
 
 import select
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from runfold_storage.errors import (
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
-# A server that vanished without a word is noticed within half a minute, not after two hours.
+# A server that vanished without closing the connection is detected within 30 s, not two hours.
 _PATIENCE: Final[dict[str, Any]] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -34,7 +34,7 @@ _PATIENCE: Final[dict[str, Any]] = {
 
 
 def check_url(url: str) -> str:
-    """A URL that libpq takes; raises `BadParameter` naming what is wrong."""
+    """Return the URL as libpq takes it; raise `BadParameter` if it is none of PostgreSQL."""
     try:
         scheme = make_url(url).drivername
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
@@ -45,7 +45,7 @@ def check_url(url: str) -> str:
 
 
 def connect(url: str, **options: Any) -> psycopg.Connection:
-    """A psycopg connection; raises `DatabaseUnreachable` with the server's own words."""
+    """Connect with psycopg; raise `DatabaseUnreachable` with the driver's message."""
     try:
         return psycopg.connect(check_url(url), **_PATIENCE, **options)
     except psycopg.OperationalError as error:
@@ -53,7 +53,7 @@ def connect(url: str, **options: Any) -> psycopg.Connection:
 
 
 def read_clock(connection: psycopg.Connection) -> datetime:
-    """The time of the current transaction, by the server's clock."""
+    """Return the time of the current transaction by the server's clock."""
     row = connection.execute("SELECT now()").fetchone()
     assert row is not None
     now: datetime = row[0]
@@ -63,9 +63,9 @@ def read_clock(connection: psycopg.Connection) -> datetime:
 def make_engine(
     url: str, *, pool_size: int = 5, session: Mapping[str, str] | None = None
 ) -> Engine:
-    """An engine for reads: it connects on first use, and replaces connections that broke.
+    """Return an engine for reads, which connects on first use and replaces broken connections.
 
-    `session`: PostgreSQL settings that each connection starts with.
+    `session` has PostgreSQL settings for each connection.
     """
     options = " ".join(f"-c {name}={value}" for name, value in (session or {}).items())
     engine = create_engine(
@@ -80,24 +80,24 @@ def make_engine(
 
 
 def _replace_if_broken(connection: psycopg.Connection, *_: object) -> None:
-    """Without a ping, which takes as long as a short read.
+    """Detect a closed connection without a ping, which takes as long as a short read.
 
-    Nothing is due from the server: if there is something to read, it is a farewell.
+    The server sends nothing unasked: if there is something to read, it has ended the session.
     """
-    if connection.closed or _has_something_to_say(connection.fileno()):
+    if connection.closed or _is_readable(connection.fileno()):
         raise DisconnectionError("the server has ended the session")
 
 
-def _has_something_to_say(file: int) -> bool:
-    poll = select.poll()  # select() knows no file beyond the 1024th
+def _is_readable(file: int) -> bool:
+    poll = select.poll()  # select() is limited to file descriptors below 1024
     poll.register(file, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def explain(error: BaseException) -> StorageError | None:
-    """What an error of psycopg's means for whoever asked; None for a fault of ours."""
+    """Translate an error of psycopg for the caller; None if it is a bug."""
     if isinstance(error, psycopg.errors.LockNotAvailable):
-        return ReadTooSlow("others were writing all the time: try again")
+        return ReadTooSlow("a lock was not available in time: try again")
     if isinstance(error, psycopg.errors.QueryCanceled):
         return ReadTooSlow("the read took too long: narrow its filters, or its time range")
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
@@ -111,10 +111,10 @@ def explain(error: BaseException) -> StorageError | None:
 
 
 class ReadTransactions:
-    """Of one database, over a few connections that are opened when they are needed.
+    """Read transactions (REPEATABLE READ) over a small pool of lazily opened connections.
 
-    A call raises, also for what happens within it, `DatabaseUnreachable`, `SchemaOutdated` when
-    tables are missing, and `ReadTooSlow` after `timeout_s`.
+    Calls, and the code inside the context, raise `DatabaseUnreachable`, `SchemaOutdated` if tables
+    are missing, and `ReadTooSlow` after `timeout_s`.
     """
 
     def __init__(self, dsn: str, *, pool_size: int, timeout_s: float) -> None:
@@ -124,11 +124,11 @@ class ReadTransactions:
             "application_name": "runfold-history",
         }
         self._engine = make_engine(dsn, pool_size=pool_size, session=session)
-        event.listen(self._engine, "connect", _see_one_state)
+        event.listen(self._engine, "connect", _use_one_snapshot)
 
     @contextmanager
     def __call__(self) -> Iterator[Connection]:
-        """Take one."""
+        """Open a transaction."""
         try:
             with self._engine.connect() as connection:
                 try:
@@ -147,14 +147,14 @@ class ReadTransactions:
             raise explain(error) or error from error
 
     def close(self) -> None:
-        """Close all connections; the next call would open new ones."""
+        """Close all connections; a later call opens new ones."""
         self._engine.dispose()
 
 
-def _see_one_state(connection: psycopg.Connection, *_: object) -> None:
-    """Counts, pages and watermark come from several statements and must agree.
+def _use_one_snapshot(connection: psycopg.Connection, *_: object) -> None:
+    """Make counts, pages and watermark of several statements agree: one snapshot per transaction.
 
-    Said once: SQLAlchemy would set it for each transaction, and take it back.
+    It is set once per connection; SQLAlchemy would set and reset it for each transaction.
     """
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True

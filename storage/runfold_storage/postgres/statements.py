@@ -1,4 +1,4 @@
-"""Statements of SQLAlchemy Core as the driver takes them."""
+"""Statements of SQLAlchemy Core, compiled once and executed by psycopg."""
 
 from collections import namedtuple
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ _ROWS_KEPT: Final = 500
 
 
 class Statement(NamedTuple):
-    """A query that was made once, for whoever has parameters for it.
+    """A compiled query.
 
-    SQLAlchemy makes a page's query anew, or looks up that it did, in the time that PostgreSQL needs
-    to answer it, and looks at each column of each answer for as long again.
+    SQLAlchemy takes as long to compile a page's query, or to find it in its cache, as PostgreSQL
+    takes to answer it, and as long again to handle the result rows.
     """
 
     text: str
     parameters: Mapping[str, Any]
-    """Those that are always the same: whatever else is missing is an error of the driver's."""
+    """Constant parameters; the driver raises an error for any other that is missing."""
     row: Any
-    """Makes a named tuple of a row."""
+    """Converts a row to a named tuple."""
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> list[Any]:
-        """All rows; parameters are given as the driver takes them, and its errors are raised."""
+        """Return all rows; parameters and errors are those of the driver."""
         driver: Any = connection.connection
         with driver.cursor() as cursor:
             cursor.execute(self.text, {**self.parameters, **parameters})
@@ -36,7 +36,7 @@ class Statement(NamedTuple):
 
 
 def compile_statement(statement: Select[Any] | CompoundSelect[Any]) -> Statement:
-    """As the driver takes it: parameters with a value keep it, the others are given each time."""
+    """Compile a statement: parameters with a value keep it, all others are given to `run`."""
     made: Any = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     processors = made._bind_processors
     missing = {name for name, parameter in made.binds.items() if parameter.required}
@@ -50,19 +50,19 @@ def compile_statement(statement: Select[Any] | CompoundSelect[Any]) -> Statement
 
 @lru_cache(_ROWS_KEPT)
 def row_of(*names: str) -> Any:
-    """What makes a named tuple of a row with these columns."""
+    """Return a function that converts a row with these columns to a named tuple."""
     row: Any = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # names that come
     return row._make
 
 
 def execute(connection: psycopg.Connection, statement: Select[Any]) -> psycopg.Cursor[Any]:
-    """Run a query on a connection of psycopg's, in whatever transaction it is in."""
+    """Run a query on a psycopg connection, in its current transaction."""
     return query(connection, compile_statement(statement))
 
 
 def query(
     connection: psycopg.Connection, statement: Statement, **parameters: Any
 ) -> psycopg.Cursor[Any]:
-    """The same with a query that was made once."""
+    """Run a compiled query on a psycopg connection."""
     cursor = connection.cursor(row_factory=namedtuple_row)
     return cursor.execute(statement.text.encode(), {**statement.parameters, **parameters})

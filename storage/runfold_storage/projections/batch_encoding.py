@@ -28,7 +28,7 @@ RUNS: Final = Upsert(
     RUN_FIELDS,
     ("shard", "run"),
     # The ledger keeps no heartbeats, so a run that is folded again has forgotten them.
-    merged={"seen_at": "greatest(runs.seen_at, excluded.seen_at)"},
+    merged={"last_event_at": "greatest(runs.last_event_at, excluded.last_event_at)"},
 )
 
 NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt"))

@@ -52,7 +52,7 @@ def delete_rows(
     deleted = connection.execute(
         """
         DELETE FROM runs WHERE shard = %s AND run = ANY(%s::uuid[])
-        RETURNING run, coalesce(given_id, run::text)
+        RETURNING run, coalesce(external_id, run::text)
         """,
         wanted,
     )

@@ -119,8 +119,8 @@ class RunPage(Struct, frozen=True):
 
 def run_id(row: Any) -> str:
     """The id that the run was given; `row` is one of `runs`, or the `RunRow` of a batch."""
-    if row.given_id is not None:
-        return str(row.given_id)
+    if row.external_id is not None:
+        return str(row.external_id)
     if not isinstance(row.run, bytes):
         return str(row.run)
     key = row.run.hex()  # to make a UUID of it takes five times as long

@@ -1,6 +1,6 @@
-"""Rows of the tables that every batch writes, in PostgreSQL's binary format (`fields`).
+"""Encode the rows of a batch in PostgreSQL's binary format (`postgres.binary_format`).
 
-Each in one of two forms: as COPY takes rows, or as the elements of an array of records.
+There are two formats: rows for COPY, and elements of an array of records.
 """
 
 import struct
@@ -30,20 +30,20 @@ NODE_FIELDS: Final = (
     *("node", "name", "status", "node_type", "parents", "error_type", "error_message"),
 )
 RUN_FIELDS: Final = (
-    *("shard", "run", "attempt", "feed_seq", "created_at", "seen_at"),
+    *("shard", "run", "attempt", "change_seq", "created_at", "last_event_at"),
     *("input_tokens", "output_tokens", "cost_nano_usd"),
     *("nodes_total", "nodes_pending", "nodes_running", "nodes_completed"),
     *("nodes_failed", "nodes_skipped", "nodes_cancelled"),
     *("queued_at", "started_at", "finished_at", "duration_us", "exit_code"),
     *("project", "workflow", "status", "trigger_type", "user", "session"),
-    *("given_id", "parent_run", "tags", "error_type", "error_message", "error_node"),
+    *("external_id", "parent_run", "tags", "error_type", "error_message", "error_node"),
 )
 STATS_FIELDS: Final = (
-    *("workflow", "project", "node", "hour", "status", "shard", "n", "n_timed"),
+    *("workflow", "project", "node", "hour", "status", "shard", "n", "duration_count"),
     *("duration_min_us", "duration_max_us", "duration_sum_us"),
     *("input_tokens", "output_tokens", "cost_nano_usd", "bins", "bin_counts"),
 )
-"""The order in which fields are encoded: COPY names them."""
+"""The order in which fields are encoded; COPY names its columns in this order."""
 
 _TOO_LARGE: Final = "a number is too large for its column"
 _CHUNK_BYTES: Final = 256 * 1024
@@ -54,7 +54,7 @@ _EVENT_RECORD: Final = struct.Struct(f">{RECORDS.prefix}16s{RECORDS.prefix}q{REC
 
 
 def encode_events(events: Iterable[LedgerRow]) -> Iterator[bytes]:
-    """Rows of the ledger, for COPY."""
+    """Encode events for COPY, in chunks."""
     heads: dict[tuple[int, int], bytes] = {}
     pack = _EVENT.pack
     parts = [COPY_HEAD]
@@ -77,7 +77,7 @@ def encode_events(events: Iterable[LedgerRow]) -> Iterator[bytes]:
 
 
 def encode_event_records(events: Iterable[LedgerRow]) -> bytes:
-    """Rows of the ledger, as the elements of an array of records; the type is a text."""
+    """Encode events as the elements of an array of records; the type is a text."""
     heads: dict[tuple[int, int], bytes] = {}
     pack, sized_text = _EVENT_RECORD.pack, RECORDS.sized_text
     uuid, int8, time = RECORDS.uuid, RECORDS.int8, RECORDS.time
@@ -93,7 +93,7 @@ def encode_event_records(events: Iterable[LedgerRow]) -> bytes:
 
 
 def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
-    """Rows of `nodes`; `psycopg.DataError` for a number that its column cannot hold."""
+    """Encode nodes; raise `psycopg.DataError` for a number that its column cannot hold."""
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h{p}q{p}q{p}q").pack
     pack_times = struct.Struct(f">{p}q{p}q{p}q").pack
@@ -132,7 +132,7 @@ def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
 
 
 def encode_runs(rows: Iterable[tuple[RunRow, int]], form: WireFormat) -> bytes:
-    """Rows of `runs`, each with its `feed_seq`; `psycopg.DataError` as with nodes."""
+    """Encode runs, each with its `change_seq`; raise `psycopg.DataError` as with nodes."""
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h" + f"{p}q" * 6 + f"{p}i" * 7).pack
     int2, int4, int8, uuid, time = form.int2, form.int4, form.int8, form.uuid, form.time
@@ -140,15 +140,15 @@ def encode_runs(rows: Iterable[tuple[RunRow, int]], form: WireFormat) -> bytes:
     encoded = []
     try:
         for (
-            shard, run, given_id, project, workflow, status, attempt, parent_run, trigger_type,
-            user, session, tags, created_us, queued_us, started_us, finished_us, seen_us,
+            shard, run, external_id, project, workflow, status, attempt, parent_run, trigger_type,
+            user, session, tags, created_us, queued_us, started_us, finished_us, last_event_us,
             duration_us, tokens_in, tokens_out, cost, total, pending, running, completed, failed,
             skipped, cancelled, exit_code, error_type, message, error_node,
-        ), feed_seq in rows:  # fmt: skip
+        ), change_seq in rows:  # fmt: skip
             fields = (
                 pack(
-                    *(int2, shard, uuid, run, int2, attempt, int8, feed_seq),
-                    *(time, created_us - epoch, time, seen_us - epoch),
+                    *(int2, shard, uuid, run, int2, attempt, int8, change_seq),
+                    *(time, created_us - epoch, time, last_event_us - epoch),
                     *(int8, tokens_in, int8, tokens_out, int8, cost),
                     *(int4, total, int4, pending, int4, running, int4, completed),
                     *(int4, failed, int4, skipped, int4, cancelled),
@@ -160,7 +160,7 @@ def encode_runs(rows: Iterable[tuple[RunRow, int]], form: WireFormat) -> bytes:
                 form.int4_or_null(exit_code),
                 texts(project, workflow, status, trigger_type),
                 texts(user, session),
-                texts(given_id, parent_run),
+                texts(external_id, parent_run),
                 form.no_jsonb if tags is None else form.jsonb(tags),
                 texts(error_type, message, error_node),
             )
@@ -171,7 +171,7 @@ def encode_runs(rows: Iterable[tuple[RunRow, int]], form: WireFormat) -> bytes:
 
 
 def encode_stats(stats: Mapping[RollupKey, RollupDelta]) -> bytes:
-    """Rows of `stats`, as differences, for an array of records."""
+    """Rows of `rollups_hourly`, as differences, for an array of records."""
     try:
         encoded = [_key(*key) + _figures(difference) for key, difference in stats.items()]
     except struct.error as error:
@@ -227,7 +227,7 @@ def _figures(difference: RollupDelta) -> bytes:
 
 @lru_cache(_MOST_KEYS)
 def _one_bin(index: int) -> bytes:
-    """A histogram of one duration."""
+    """Encode a histogram of one duration."""
     return RECORDS.int2_array((index,)) + RECORDS.int8_array((1,))
 
 
@@ -238,4 +238,4 @@ _ZERO: Final = RECORDS.numeric(0)
 _NO_AMOUNTS: Final = 3 * _ZERO
 _NO_DURATIONS: Final = RECORDS.int8_or_null(0) + 2 * RECORDS.no_int8 + _ZERO
 _NO_BINS: Final = RECORDS.int2_array(()) + RECORDS.int8_array(())
-"""Most differences are of counts alone."""
+"""Most deltas have only counts."""

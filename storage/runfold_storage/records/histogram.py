@@ -1,4 +1,4 @@
-"""A log-scale histogram of durations: percentiles over any span are a merge of rows.
+"""A log-scale histogram of durations: rows can be merged for percentiles of any time range.
 
 After Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
 relative-error guarantees" (VLDB 2019): bin i holds the values in (γ^(i-1), γ^i] with
@@ -19,23 +19,23 @@ ZERO_BIN: Final = -1
 
 
 def bin_of(duration_us: int) -> int:
-    """The bin of a duration in microseconds; -1 is the bin of zero."""
+    """Return the bin of a duration in microseconds; -1 is the bin of zero."""
     if duration_us <= 0:
         return ZERO_BIN
     return math.ceil(math.log(duration_us) / LOG_GAMMA)
 
 
 def value_of(index: int) -> float:
-    """The duration in microseconds that stands for a bin."""
+    """Return the estimate of a bin's durations in microseconds."""
     if index == ZERO_BIN:
         return 0.0
     return 2 * math.exp(index * LOG_GAMMA) / (_GAMMA + 1)
 
 
 def percentiles(counts: Mapping[int, int], fractions: Iterable[float]) -> list[float | None]:
-    """The durations in microseconds below which these fractions lie, within 1%; None if empty.
+    """Return these percentiles in microseconds, within 1%; None if the histogram is empty.
 
-    The lower of two neighbours counts, as in PostgreSQL's `percentile_disc`.
+    A percentile is one of the values, as with PostgreSQL's `percentile_disc`.
     """
     indices = sorted(counts)
     reached = list(accumulate(map(counts.__getitem__, indices)))

@@ -13,7 +13,7 @@ class RollupValues:
     """What a rollup row holds beside its key; `bins` counts durations by bin of the histogram."""
 
     n: int = 0
-    n_timed: int = 0
+    duration_count: int = 0
     duration_min_us: int | None = None
     duration_max_us: int | None = None
     duration_sum_us: int = 0
@@ -25,7 +25,7 @@ class RollupValues:
     def add_duration(self, duration_us: int, count: int) -> None:
         """So many more of this length."""
         shortest, longest = self.duration_min_us, self.duration_max_us
-        self.n_timed += count
+        self.duration_count += count
         self.duration_min_us = duration_us if shortest is None else min(shortest, duration_us)
         self.duration_max_us = duration_us if longest is None else max(longest, duration_us)
         self.duration_sum_us += duration_us * count

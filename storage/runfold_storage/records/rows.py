@@ -1,7 +1,7 @@
-"""Rows on their way into the tables: what a batch of the fold consists of.
+"""The rows that a batch of the fold writes.
 
-Field names are column names; `run` is the key's 16 bytes. Times are microseconds since the epoch,
-money is in nano-dollars, so that sums are exact.
+Field names are column names; `run` is the 16 bytes of the run key. Times are in microseconds since
+the epoch and money in nano-dollars, so that sums are exact.
 """
 
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from runfold.protocol.codec import to_datetime
 from .rollup import RollupDelta, RollupKey
 
 LedgerRow = tuple[bytes, int, int, int, int, bytes]
-"""One event as the ledger keeps it: run (the key's 16 bytes), id, at_us, kind (the place of its
-type in `TYPES`), shard, body. A plain tuple, because it is made so often."""
+"""An event of the ledger: run (the key's 16 bytes), id, at_us, kind (the index of its type in
+`TYPES`), shard, body. A plain tuple, because creating one must be cheap."""
 
 
 class RunRow(NamedTuple):
-    """The final image of a run; `feed_seq` is given out when the batch is written."""
+    """The row of a run after a batch; the batch assigns its `change_seq`."""
 
     shard: int
     run: bytes
-    given_id: str | None
+    external_id: str | None
     project: str
     workflow: str
     status: str
@@ -36,7 +36,7 @@ class RunRow(NamedTuple):
     queued_us: int | None
     started_us: int | None
     finished_us: int | None
-    seen_us: int
+    last_event_us: int
     duration_us: int | None
     input_tokens: int
     output_tokens: int
@@ -55,22 +55,22 @@ class RunRow(NamedTuple):
 
     @property
     def queued_at(self) -> datetime | None:
-        """As the tables have it."""
+        """Return the time as the tables have it."""
         return _time(self.queued_us)
 
     @property
     def started_at(self) -> datetime | None:
-        """As the tables have it."""
+        """Return the time as the tables have it."""
         return _time(self.started_us)
 
     @property
     def finished_at(self) -> datetime | None:
-        """As the tables have it."""
+        """Return the time as the tables have it."""
         return _time(self.finished_us)
 
 
 class NodeRow(NamedTuple):
-    """The final image of an attempt at a node."""
+    """The row of an attempt at a node after a batch."""
 
     shard: int
     run: bytes
@@ -91,12 +91,12 @@ class NodeRow(NamedTuple):
 
     @property
     def started_at(self) -> datetime | None:
-        """As the tables have it."""
+        """Return the time as the tables have it."""
         return _time(self.started_us)
 
     @property
     def finished_at(self) -> datetime | None:
-        """As the tables have it."""
+        """Return the time as the tables have it."""
         return _time(self.finished_us)
 
 
@@ -105,7 +105,7 @@ def _time(us: int | None) -> datetime | None:
 
 
 class DeadLetter(NamedTuple):
-    """What could not be understood: `frame` is a stream entry's id, `ordinal` the place in it."""
+    """An event that could not be decoded: `frame` is its stream entry's id, `ordinal` the index."""
 
     shard: int
     frame: str
@@ -115,25 +115,25 @@ class DeadLetter(NamedTuple):
 
 
 class PositionUpdate(NamedTuple):
-    """One shard's step: from the position that the worker believes in to the last frame read."""
+    """The move of one shard, from the position that the worker expects to the last frame read."""
 
     shard: int
     expected: str
     generation: int
     position: str
     consumed: int
-    feed_seq: int
+    change_seq: int
     folded_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that one transaction writes; `number` counts the batches of one worker."""
+    """All rows that one transaction writes; `number` counts the batches of one worker."""
 
     advances: list[PositionUpdate]
     events: list[LedgerRow] = field(default_factory=list)
     new_runs: list[tuple[RunRow, int]] = field(default_factory=list)
-    """Each with its `feed_seq`; runs and nodes are apart by whether the tables have the row."""
+    """Each with its `change_seq`; new rows are apart from changed ones, which may be updated."""
     changed_runs: list[tuple[RunRow, int]] = field(default_factory=list)
     new_nodes: list[NodeRow] = field(default_factory=list)
     changed_nodes: list[NodeRow] = field(default_factory=list)
@@ -141,16 +141,16 @@ class Batch:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     number: int = 0
     new_events: dict[int, int] = field(default_factory=dict)
-    """How many `events` there were for each shard."""
+    """The number of `events` by shard."""
     ignored: dict[tuple[int, str], int] = field(default_factory=dict)
-    """By shard and reason: events of runs that were `deleted`, or whose payloads are `expired`."""
+    """Counts by (shard, reason) of events of runs that are `deleted` or `expired`."""
 
     @property
     def runs(self) -> list[tuple[RunRow, int]]:
-        """All of them."""
+        """New and changed ones."""
         return self.new_runs + self.changed_runs
 
     @property
     def nodes(self) -> list[NodeRow]:
-        """All of them."""
+        """New and changed ones."""
         return self.new_nodes + self.changed_nodes

@@ -1,8 +1,8 @@
-"""Which runs are due: by the policy of one project at a time, along the index of that project.
+"""Select the runs that are due, one policy at a time, along the index of its project.
 
-A run is never older than its first event, so one whose first event is younger than a policy allows
-is not looked at, and an index tells. Payloads have gone already of all runs whose keys are of weeks
-that the ledger does not have any more; the index has the key, too.
+A run is never older than its first event, so runs whose first event is younger than the policy's
+limit are skipped by the index. Runs whose keys belong to weeks that the ledger no longer has lost
+their payloads before; the index has the key, too.
 """
 
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ PAYLOADS, RUNS = "payload_days", "run_days"
 
 
 class PolicyScan(Struct, frozen=True):
-    """What of which project is looked at; without a project all those without a policy."""
+    """One scan: payloads or runs of a project, or of all projects without a policy of their own."""
 
     what: str
     project: str | None
@@ -31,7 +31,7 @@ ListKey = tuple[datetime, UUID]
 
 
 class DueRun(NamedTuple):
-    """A run that is due, and its place on the way."""
+    """A run that is due."""
 
     shard: int
     run: UUID
@@ -43,8 +43,8 @@ class DueRun(NamedTuple):
 
 
 def turns(connection: psycopg.Connection, now: datetime) -> list[PolicyScan]:
-    """All there is to look at by policies that hold: payloads first, for what loses its row has
-    lost its events."""
+    """Return the scans of all policies in force: payloads first, as a run's events are deleted
+    before its row."""
     rows = connection.execute(
         """
         SELECT w.what, nullif(r.project, ''), CASE w.what
@@ -65,7 +65,7 @@ def read_due(
     after: ListKey | None,
     limit: int,
 ) -> list[DueRun]:
-    """The next runs that are due, by their first event; fewer than `limit`: these are the last."""
+    """Return the next due runs, by first event; fewer than `limit` if these are the last."""
     beyond = "" if after is None else "AND (r.created_at, r.run) > (%(created_at)s, %(run)s)"
     rows = connection.execute(
         f"""
@@ -82,15 +82,15 @@ def read_due(
 
 
 class RetentionPlan(Struct, frozen=True):
-    """What a run of retention would do."""
+    """What a run of retention would delete."""
 
     partitions: list[str]
     payloads: int
-    """Runs whose events go, with those in the partitions."""
+    """Runs whose events would be deleted, including those in the partitions."""
     runs: int
     rollups: int
     hours: int
-    """Of which these rollups are."""
+    """How many hours these rollups belong to."""
 
 
 def count_due(
@@ -99,7 +99,7 @@ def count_due(
     partitions: list[str],
     policy: Policy | None = None,
 ) -> RetentionPlan:
-    """Counted, which reads all that is due; with a `policy`, by this one alone."""
+    """Count what is due, by reading all of it; with a `policy`, by this one alone."""
     counts = {PAYLOADS: 0, RUNS: 0}
     for turn in turns(connection, now):
         if policy is not None and turn.project != policy.project:
@@ -110,7 +110,7 @@ def count_due(
         counts[turn.what] += row[0]
     rollups = connection.execute(
         f"""
-        SELECT count(*), count(DISTINCT s.hour) FROM stats AS s {POLICIES.format("s")}
+        SELECT count(*), count(DISTINCT s.hour) FROM rollups_hourly AS s {POLICIES.format("s")}
         WHERE {due("stats_days", "s.hour")}
           AND (%(all)s OR own.project IS NOT DISTINCT FROM %(project)s::text)
         """,  # noqa: S608 - made of constants
@@ -142,12 +142,12 @@ def _parameters(
 
 
 def _first_with_events(connection: psycopg.Connection) -> UUID:
-    """No run with a smaller key has events in the ledger."""
+    """Return the smallest run key that can have events in the ledger."""
     weeks = map(week_of_partition, existing_partitions(connection))
     known = [week for week in weeks if week is not None]
     return first_key(min(known)) if known else UUID(int=0)
 
 
 _OF_OTHERS: Final = "r.project <> ALL(%(own)s::text[])"
-# 'infinity': marked, and its events may not all have gone.
-_LEFT: Final = "(r.aged_at IS NULL OR r.aged_at = 'infinity')"
+# 'infinity': marked, but its events may not all be deleted.
+_LEFT: Final = "(r.payloads_expired_at IS NULL OR r.payloads_expired_at = 'infinity')"

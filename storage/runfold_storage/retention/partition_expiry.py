@@ -1,11 +1,12 @@
-"""Weeks of the ledger that go as a whole: detached, and dropped as tables of their own.
+"""Expire whole weeks of the ledger: detach a partition, archive it, and drop it.
 
-A week is detached CONCURRENTLY, which waits for others and lets nobody wait; it begins only when
-nobody has been in the ledger for long, for once begun it has to be finished. Then it is a table
-`events_…_detached`, in which nothing changes any more: what is to be done with it (an archive) is
-done, and it is dropped.
+A week is detached CONCURRENTLY, which waits for other transactions but blocks none. Detaching
+cannot be given up once it has begun, so it begins only when no transaction has used the ledger for
+long. Then the week is a table `events_…_detached`, which does not change any more; it is archived,
+where there is an archive, and dropped.
 
-Dies halfway: `detached_weeks` finds what was detached, or nearly, and not dropped.
+If a process dies halfway, `detached_weeks` finds weeks that are detached, or being detached, and
+not dropped yet.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,14 +28,14 @@ from runfold_storage.ledger.partitions import (
 from .policies import END, POLICIES, due, shortest_days
 
 LOCK_MS: Final = 200
-"""How long a lock may be waited for that others would have to wait behind."""
+"""Limit of waiting for a lock that would block others meanwhile."""
 DETACH_MS: Final = 10_000
-"""How long detaching may wait for those who still read; only making a partition waits for it."""
+"""Limit of detaching, which waits for readers; only creating a partition waits for it."""
 _WEEK: Final = timedelta(days=7)
 
 
 def weeks_due(connection: psycopg.Connection, shards: Sequence[int], now: datetime) -> list[date]:
-    """Weeks of the ledger that have nothing that is not due, the oldest first."""
+    """Return weeks of the ledger whose runs are all due, the oldest first."""
     days = shortest_days(connection, now)
     if days is None:
         return []
@@ -55,7 +56,7 @@ def _has_others(
         SELECT EXISTS (
             SELECT FROM runs AS r {POLICIES.format("r")}
             WHERE r.shard = ANY(%(shards)s::smallint[]) AND r.run >= %(first)s AND r.run < %(end)s
-              AND r.aged_at IS NULL AND NOT {due("payload_days", END)}
+              AND r.payloads_expired_at IS NULL AND NOT {due("payload_days", END)}
         )
         """,  # noqa: S608 - made of constants
         {
@@ -69,14 +70,14 @@ def _has_others(
 
 
 def detached_name(week: date) -> str:
-    """The table that a week is once it is detached."""
+    """Return the name of the table of a detached week."""
     return f"{partition_name(week)}_detached"
 
 
 def detach_week(connection: psycopg.Connection, week: date) -> bool:
-    """Detach a week without anyone having to wait; False: not now, try again later.
+    """Detach a week without blocking others; False if that is not possible now.
 
-    The connection is in autocommit mode, for detaching goes in two transactions of its own.
+    The connection is in autocommit mode, as detaching takes two transactions of its own.
     """
     try:
         _detach(connection, partition_name(week), detached_name(week))
@@ -86,13 +87,13 @@ def detach_week(connection: psycopg.Connection, week: date) -> bool:
 
 
 def drop_week(connection: psycopg.Connection, week: date) -> None:
-    """The end of a detached week."""
+    """Drop a detached week."""
     table = sql.Identifier(detached_name(week))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
 
 
 def detached_weeks(connection: psycopg.Connection) -> list[date]:
-    """Weeks that were detached, or nearly, by someone who did not live to drop them."""
+    """Return weeks that a process began to detach and did not drop, the oldest first."""
     rows = connection.execute(
         """
         SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'events\\_%\\_detached'
@@ -108,17 +109,17 @@ def detached_weeks(connection: psycopg.Connection) -> list[date]:
 def reattach_rows(
     connection: psycopg.Connection, shards: Sequence[int], week: date
 ) -> list[tuple[int, UUID]]:
-    """Into the ledger with runs that were first heard of between the look and the detaching."""
+    """Move runs that arrived between `weeks_due` and the detaching back into the ledger."""
     rows = connection.execute(
         """
         SELECT shard, run FROM runs
-        WHERE shard = ANY(%s::smallint[]) AND run >= %s AND run < %s AND aged_at IS NULL
+        WHERE shard = ANY(%s::smallint[]) AND run >= %s AND run < %s AND payloads_expired_at IS NULL
         """,
         (list(shards), first_key(week), first_key(week + _WEEK)),
     ).fetchall()
     if rows:
         ensure_weeks(connection, [week])
-        # In one statement: an archive must not find them in both places.
+        # In one statement, so that an archive does not find them in both places.
         connection.execute(
             sql.SQL(
                 """
@@ -136,7 +137,7 @@ def reattach_rows(
 
 
 def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
-    """Afterwards the week is a table of its own, under another name."""
+    """Detach a partition and rename its table."""
     table, new = sql.Identifier(name), sql.Identifier(parted)
     state = connection.execute(
         """
@@ -152,11 +153,11 @@ def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
     if is_parted:
         return
     if is_pending is False and _is_in_use(connection):
-        raise psycopg.errors.LockNotAvailable("someone has been reading the ledger for long")
+        raise psycopg.errors.LockNotAvailable("a transaction has been using the ledger for long")
     connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
     try:
         if is_pending is not None:
-            # CONCURRENTLY lets everyone read and write the other weeks, and waits for them.
+            # CONCURRENTLY waits for transactions on other weeks without blocking them.
             connection.execute(
                 sql.SQL("ALTER TABLE events DETACH PARTITION {} {}").format(
                     table, sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
@@ -170,7 +171,7 @@ def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
 
 
 def _is_in_use(connection: psycopg.Connection) -> bool:
-    """Whether a transaction that is older than a second has looked at the ledger."""
+    """Return whether a transaction older than a second has used the ledger."""
     row = connection.execute(
         """
         SELECT EXISTS (
@@ -185,7 +186,7 @@ def _is_in_use(connection: psycopg.Connection) -> bool:
 
 
 def split(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:
-    """Those of these weeks, and the others."""
+    """Split runs into those of these weeks and the others."""
     spans = [(first_key(week), first_key(week + _WEEK)) for week in weeks]
     within: list[UUID] = []
     others: list[UUID] = []

@@ -1,12 +1,12 @@
-"""How long what is kept, by project: payloads, runs, statistics.
+"""Retention policies: for how long payloads, runs and statistics are kept, by project.
 
 The age of a run counts from its end; without one, from its last sign of life. Payloads are the
-events of a run; when they have gone its row and its figures stay, and it takes no more events. When
-its row goes, its figures stay. So nothing is kept longer than what follows from it.
+events of a run. They expire first: the row and the statistics stay, and the run accepts no more
+events. When the row expires, the statistics stay. So nothing outlives what is derived from it.
 
-A policy that takes more than the one before it holds from the next day on (UTC), an hour later at
-the earliest, so that a mistake can be corrected; a more generous one holds at once. Until then its
-project loses nothing. `hold_now` ends the wait, for an operator who asks for it.
+A policy that deletes more than its predecessor applies from the next day on (UTC), an hour later at
+the earliest, so that a mistake can be corrected; until then its project loses nothing. A more
+generous policy applies at once, and so do all policies after `hold_now`.
 """
 
 from collections.abc import Iterable
@@ -20,12 +20,12 @@ from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_name, check_number
 
 OTHERS: Final = ""
-"""The project that stands for all those without a policy of their own."""
+"""The key of the default policy, for projects without a policy of their own."""
 MAX_DAYS: Final = 36_500
 
 
 class Policy(Struct, frozen=True):
-    """For how many days; None: for ever. Without a `project`: for those that have none."""
+    """Days to keep data, None for ever; without a `project`, the default policy."""
 
     project: str | None
     payload_days: int | None = None
@@ -33,7 +33,7 @@ class Policy(Struct, frozen=True):
     stats_days: int | None = None
 
     def is_stricter(self, than: "Policy") -> bool:
-        """Whether it takes anything earlier than the other one."""
+        """Return whether this policy deletes anything earlier than the other one."""
         kinds = ("payload_days", "run_days", "stats_days")
         return any(
             getattr(self, kind) is not None
@@ -42,7 +42,7 @@ class Policy(Struct, frozen=True):
         )
 
     def check(self) -> "Policy":
-        """Itself; raises `BadParameter`."""
+        """Return the policy itself if it is valid; raise `BadParameter`."""
         check_name("project", self.project)
         previous, kept = "payload_days", self.payload_days
         for name in ("payload_days", "run_days", "stats_days"):
@@ -58,13 +58,13 @@ class Policy(Struct, frozen=True):
 
 
 class StoredPolicy(Policy, frozen=True, kw_only=True):
-    """A policy, and since when it holds, or from when on it will."""
+    """A policy, and the time from which it applies, past or future."""
 
     holds_from: datetime
 
 
 def read_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
-    """All of them, that for the others first."""
+    """Return all policies, the default first."""
     rows = connection.execute(
         """
         SELECT nullif(project, ''), payload_days, run_days, stats_days, holds_from
@@ -75,7 +75,7 @@ def read_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
 
 
 def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
-    """Replace the policy of a project, or of the others; raises `BadParameter`."""
+    """Set the policy of a project, or the default; raise `BadParameter`."""
     policy.check()
     with connection.transaction():
         before = _rule_of(_lock_policies(connection), policy.project)
@@ -99,9 +99,9 @@ def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
 
 
 def forget_policy(connection: psycopg.Connection, project: str | None) -> bool:
-    """Leave a project to the policy of the others; False if it had none of its own.
+    """Delete a project's policy, so that the default applies; False if it had none.
 
-    Where the others' takes more, that one waits as if it had been set now, for all of them.
+    If the default deletes more, it is postponed for all projects, as if it had been set now.
     """
     with connection.transaction():
         policies = {each.project: each for each in _lock_policies(connection)}
@@ -120,12 +120,12 @@ def forget_policy(connection: psycopg.Connection, project: str | None) -> bool:
 
 
 def hold_now(connection: psycopg.Connection) -> None:
-    """Let all policies hold from now on."""
+    """Apply all policies from now on."""
     connection.execute("UPDATE retention SET holds_from = now() WHERE holds_from > now()")
 
 
 def shortest_days(connection: psycopg.Connection, now: datetime) -> int | None:
-    """What is younger is kept by every policy that holds by now; None: everything is."""
+    """Return the age in days below which every policy in force keeps payloads; None: any age."""
     row = connection.execute(
         "SELECT min(payload_days) FROM retention WHERE holds_from <= %s", (now,)
     ).fetchone()
@@ -133,13 +133,13 @@ def shortest_days(connection: psycopg.Connection, now: datetime) -> int | None:
 
 
 def _lock_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
-    """Until the transaction ends no other changes them: each is compared with what it replaces."""
+    """Lock the policies until the transaction ends, as each is compared with its predecessor."""
     connection.execute("LOCK TABLE retention IN SHARE ROW EXCLUSIVE MODE")
     return read_policies(connection)
 
 
 def _rule_of(policies: Iterable[StoredPolicy], project: str | None) -> StoredPolicy | None:
-    """What holds for a project today: its own policy, or else that of the others."""
+    """Return a project's own policy, or else the default."""
     by_project = {each.project: each for each in policies}
     return by_project.get(project) or by_project.get(None)
 
@@ -153,11 +153,11 @@ POLICIES: Final = """
     LEFT JOIN retention AS own ON own.project = {0}.project
     LEFT JOIN retention AS others ON others.project = ''
 """
-"""What `due` looks at, joined to a table."""
+"""The join that `due` needs; `{0}` is the alias of a table with a `project`."""
 
 
 def due(kind: str, time: str) -> str:
-    """SQL that is true where this point in time is longer ago than a policy that holds keeps it."""
+    """Return SQL that is true if the time is longer ago than the policy in force allows."""
     days, holds_from = (
         f"CASE WHEN own.project IS NULL THEN others.{column} ELSE own.{column} END"
         for column in (kind, "holds_from")
@@ -166,4 +166,4 @@ def due(kind: str, time: str) -> str:
     return f"coalesce({is_old} AND {holds_from} <= %(now)s, false)"
 
 
-END: Final = "coalesce(r.finished_at, r.seen_at)"
+END: Final = "coalesce(r.finished_at, r.last_event_at)"

@@ -1,4 +1,4 @@
-"""Statistics that are due: read, so that they can be archived, and taken away."""
+"""Expire statistics: read the rollups that are due, to archive them, and delete them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from .policies import POLICIES, due
 
 
 class OldRollup(NamedTuple):
-    """A row of `stats` that is due; `version` is another one after each change."""
+    """A row of `rollups_hourly` that is due; `version` changes with each update of the row."""
 
     workflow: str
     project: str
@@ -23,18 +23,18 @@ class OldRollup(NamedTuple):
     status: str
     version: str
     figures: tuple[Any, ...]
-    """From `n` on, in the order of the columns of the archive."""
+    """The columns from `n` on, in the order of the archive."""
 
     @property
     def identity(self) -> list[Any]:
-        """As JSON can hold it."""
+        """The key and the version, as JSON values."""
         return list(self[:-1])
 
 
 def read_old_rollups(
     connection: psycopg.Connection, shard: int, now: datetime, limit: int
 ) -> list[OldRollup]:
-    """Some that are due, and of whose hour no run is left; none: there are no more."""
+    """Return some rollups that are due and whose hour has no runs left; empty if there are none."""
     rows = connection.execute(_OLD, {"shard": shard, "now": now, "limit": limit})
     return [
         OldRollup(workflow, project, node, hour_us, status, version, tuple(figures))
@@ -45,13 +45,13 @@ def read_old_rollups(
 def remove_rollups(
     connection: psycopg.Connection, shard: int, identities: Sequence[Sequence[Any]]
 ) -> int:
-    """Take these away, unless they have changed; returns how many went."""
+    """Delete these rollups unless they have changed; return how many were deleted."""
     with connection.transaction():
         if lock_shard(connection, shard) is None:
             return 0
         deleted = connection.execute(
             """
-            DELETE FROM stats AS s
+            DELETE FROM rollups_hourly AS s
             USING jsonb_to_recordset(%(gone)s) AS g (
                 workflow text, project text, node text, hour_us bigint, status text, version text
             )
@@ -73,9 +73,9 @@ def remove_rollups(
 
 _OLD: Final = f"""
     SELECT s.workflow, s.project, s.node, (extract(epoch FROM s.hour) * 1000000)::bigint, s.status,
-           s.xmin::text, s.n, s.n_timed, s.duration_min_us, s.duration_max_us, s.duration_sum_us,
-           s.input_tokens, s.output_tokens, s.cost_nano_usd, s.bins, s.bin_counts
-    FROM stats AS s {POLICIES.format("s")}
+           s.xmin::text, s.n, s.duration_count, s.duration_min_us, s.duration_max_us,
+           s.duration_sum_us, s.input_tokens, s.output_tokens, s.cost_nano_usd, s.bins, s.bin_counts
+    FROM rollups_hourly AS s {POLICIES.format("s")}
     WHERE s.shard = %(shard)s AND {due("stats_days", "s.hour")} AND NOT EXISTS (
         SELECT FROM runs AS r WHERE r.project = s.project
           AND r.created_at >= s.hour AND r.created_at < s.hour + interval '1 hour'

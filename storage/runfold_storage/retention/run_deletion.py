@@ -1,12 +1,12 @@
-"""Deleting runs: rows, events and statistics go, and a tombstone keeps late events out.
+"""Delete runs with their events and statistics; a tombstone rejects late events.
 
-Invariant: rows, statistics and tombstone change in one transaction that holds the run's shard and
-raises its generation, so no batch that knew the run can be committed after it. The events, which
-nobody looks at behind a tombstone, go afterwards in portions of their own; until the last of them
-is gone the tombstone says so.
+Invariant: rows, statistics and tombstone change in one transaction that locks the run's shard and
+raises its generation, so no batch that had the run cached can be committed after it. The events,
+which no reader sees behind a tombstone, are deleted afterwards in short transactions; until the
+last of them is deleted, the tombstone has `events_left`.
 
-Dies halfway: what was committed is deleted for good, and the next deletion, of whatever runs,
-takes away the events that were left (`purge`).
+If a process dies halfway, committed deletions stay, and the next deletion, of any runs, deletes the
+events that were left (`purge_left`).
 """
 
 import threading
@@ -38,35 +38,35 @@ from runfold_storage.rollups.store import drop_empty
 from runfold_storage.tables import runs
 
 PAGE_RUNS: Final = 10_000
-"""Runs that are looked up at a time."""
+"""Runs that are read at a time."""
 PURGED_EVENTS: Final = 2_000
-"""Events that one transaction deletes at most."""
+"""The most events that one transaction deletes."""
 
 ListKey = tuple[datetime, UUID]
-"""Where a run stands in the list: its first event, then its key."""
+"""The position of a run in lists: (time of its first event, key)."""
 
 
 class Deletion(Struct, frozen=True):
-    """Which runs are to be deleted: those of a filter, up to the newest at the time of asking.
+    """Which runs to delete: those of a filter that existed at the time of the request.
 
-    `ended_before`: only runs that ended before; without an end their last sign of life counts.
+    `ended_before`: only runs that ended before; without an end, their last sign of life counts.
     """
 
     filter: RunFilter
     ended_before: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """As SQL over `runs`."""
+        """Return SQL conditions on `runs`."""
         found = self.filter.conditions()
         if self.ended_before is not None:
-            end = func.coalesce(runs.c.finished_at, runs.c.seen_at)
+            end = func.coalesce(runs.c.finished_at, runs.c.last_event_at)
             # Implied, since the first event of a run is never later than its last.
             found += [end < self.ended_before, runs.c.created_at < self.ended_before]
         return found
 
 
 def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) -> int:
-    """How many runs are meant, counting no further than `most`."""
+    """Count the runs that match, at most `most`."""
     found = select(runs.c.run).where(*deletion.conditions()).limit(most).subquery()
     row = execute(connection, select(func.count().label("n")).select_from(found)).fetchone()
     assert row is not None
@@ -74,7 +74,7 @@ def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) ->
 
 
 def newest_key(connection: psycopg.Connection, deletion: Deletion) -> ListKey | None:
-    """The first run in the list that is meant: what comes before it came after the question."""
+    """Return the newest run that matches: runs before it in the list came after the request."""
     statement = select(runs.c.created_at, runs.c.run).where(*deletion.conditions())
     ordered = statement.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(1)
     found = execute(connection, ordered).fetchone()
@@ -82,7 +82,7 @@ def newest_key(connection: psycopg.Connection, deletion: Deletion) -> ListKey | 
 
 
 def delete_run(connection: psycopg.Connection, run: str) -> bool:
-    """Delete one run; False if there is none. After `batches.prepare_session`."""
+    """Delete one run; False if there is none. Requires `batch_writer.prepare_session`."""
     shards = count_shards(connection) if may_be_run(run) else 0
     if not shards:
         return False
@@ -93,7 +93,7 @@ def delete_run(connection: psycopg.Connection, run: str) -> bool:
 
 
 def add_archived_tombstone(connection: psycopg.Connection, run: str) -> bool:
-    """A tombstone for a run that only the archive has; False where there is no such shard."""
+    """Add a tombstone for a run that only the archive has; False if its shard does not exist."""
     shards = count_shards(connection)
     if not shards:
         return False
@@ -104,7 +104,7 @@ def add_archived_tombstone(connection: psycopg.Connection, run: str) -> bool:
         connection.execute(
             """
             INSERT INTO tombstones (shard, run) VALUES (%s, %s)
-            ON CONFLICT (shard, run) DO UPDATE SET aged = false, deleted_at = now()
+            ON CONFLICT (shard, run) DO UPDATE SET is_expiry = false, deleted_at = now()
             """,
             (shard, run_key(run)),
         )
@@ -121,11 +121,11 @@ def delete_runs(
     told: Callable[[int, ListKey | None], None] = lambda _, __: None,
     stop: threading.Event | None = None,
 ) -> int:
-    """Delete the runs that are meant, from `up_to` (by default the newest) on, older and older.
+    """Delete the runs that match, from `up_to` (by default the newest) to the oldest.
 
-    `told` is given after each page how many went, and where the next one begins: its `after`.
-    Raises `JobInterrupted` once `stop` is set, after the step at hand, and `told` where to go on.
-    After `batches.prepare_session`.
+    `told` gets, after each page, the number of deleted runs and the `after` of the next page. Once
+    `stop` is set, raises `JobInterrupted` after the current step and a last call of `told`.
+    Requires `batch_writer.prepare_session`.
     """
     stop = stop or threading.Event()
     pace = ShardThrottle(connection, stop)
@@ -156,7 +156,7 @@ def delete_runs(
 
 
 def _by_shard(page: Sequence[Any]) -> Iterator[tuple[int, list[tuple[UUID, int]]]]:
-    """Keys and numbers of rows; runs of one workflow and hour together, for they count together."""
+    """Yield (key, number of rows) by shard; runs that share rollups are adjacent."""
     by_shard: dict[int, list[Any]] = defaultdict(list)
     for row in page:
         by_shard[row.shard].append(row)
@@ -166,7 +166,7 @@ def _by_shard(page: Sequence[Any]) -> Iterator[tuple[int, list[tuple[UUID, int]]
 
 
 def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> None:
-    """Delete the events of these runs, which are buried, in portions."""
+    """Delete the events of these runs, which have tombstones, in short transactions."""
     if keys:
         counted: list[tuple[UUID, int]] = connection.execute(
             """
@@ -177,7 +177,7 @@ def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> N
         ).fetchall()
         events = dict(counted)
         for portion in portions(counted, lambda: PURGED_EVENTS):
-            if events[portion[0]] > PURGED_EVENTS:  # then it is one run
+            if events[portion[0]] > PURGED_EVENTS:  # the portion is one run
                 while _purge_some(connection, shard, portion[0]):
                     pass
             connection.execute(
@@ -193,7 +193,7 @@ def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> N
 
 
 def purge_left(connection: psycopg.Connection, limit: int = 1000) -> int:
-    """The same for runs whose deletion was killed before; returns how many there were."""
+    """Delete the events of runs whose deletion was interrupted; return the number of runs."""
     left: dict[int, list[UUID]] = defaultdict(list)
     for shard, run in connection.execute(
         "SELECT shard, run FROM tombstones WHERE events_left ORDER BY shard, run LIMIT %s", (limit,)
@@ -227,22 +227,22 @@ def _delete_with_tombstones(
     keys: Sequence[UUID],
     conditions: Sequence[ColumnElement[bool]],
 ) -> list[UUID]:
-    """Take away rows and statistics of those that (still) are as meant, and leave tombstones."""
+    """Delete rows and statistics of the runs that still match, and add tombstones."""
     statement = compile_statement(
-        select(runs.c.run, runs.c.feed_seq).where(
+        select(runs.c.run, runs.c.change_seq).where(
             runs.c.shard == shard, runs.c.run == any_(bindparam("keys", required=True)), *conditions
         )
     )
-    # Before the lock: all but those that change until then need not be read while the fold waits.
-    seen = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
+    # Read before locking, so that the fold waits only while changed runs are read again.
+    seen = {row.run: row.change_seq for row in query(connection, statement, keys=list(keys))}
     stored = read_rows(connection, shard, [run.bytes for run in seen])
     with connection.transaction():
         if lock_shard(connection, shard) is None:
             return []
-        meant = {row.run: row.feed_seq for row in query(connection, statement, keys=list(keys))}
+        meant = {row.run: row.change_seq for row in query(connection, statement, keys=list(keys))}
         if not meant:
             return []
-        changed = [run.bytes for run, feed_seq in meant.items() if seen.get(run) != feed_seq]
+        changed = [run.bytes for run, change_seq in meant.items() if seen.get(run) != change_seq]
         if changed:
             stored |= read_rows(connection, shard, changed)
         gone = [run.bytes for run in meant]
@@ -253,7 +253,7 @@ def _delete_with_tombstones(
             """
             INSERT INTO tombstones (shard, run, events_left)
             SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
-            ON CONFLICT (shard, run) DO UPDATE SET events_left = true, aged = false
+            ON CONFLICT (shard, run) DO UPDATE SET events_left = true, is_expiry = false
             """,
             (shard, list(meant)),
         )

@@ -1,12 +1,13 @@
-"""What retention takes away: events, then rows, then statistics; each in short steps.
+"""Expire runs: delete their events, then their rows, in short steps.
 
-Invariants. A run is marked (`aged_at`) before the first of its events goes, and a marked run takes
-no more events: so nobody folds it from a part of them. The mark raises the shard's generation, so
-that no worker has the run in memory any more: whether a late event is taken does not depend on what
-a worker remembers. A run whose row is to go gets a tombstone first, with the same effect.
+Invariants. A run is marked (`payloads_expired_at`) before its first event is deleted, and a marked
+run accepts no more events, so no worker folds it from a part of its events. The mark raises the
+shard's generation, which drops the run from every worker's cache: whether a late event is accepted
+does not depend on what a worker has cached. A run gets a tombstone before its row is deleted, with
+the same effect.
 
-Every writing step holds its shard, as everyone does who writes rows. Which runs are due tells
-`due_runs`; weeks of the ledger that go as a whole are for `dropping`.
+Every step that writes locks its shard, as every writer of rows does. `due_runs` selects the runs;
+`partition_expiry` drops weeks of the ledger as a whole.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from .policies import END, POLICIES, due
 def mark(
     connection: psycopg.Connection, shard: int, runs: Sequence[UUID], now: datetime, *, gone: bool
 ) -> list[UUID]:
-    """Those that (still) are due take no more events; `gone`: their partition goes as a whole."""
+    """Mark the runs that are still due; `gone`: their partition is dropped as a whole."""
     if not runs:
         return []
     with connection.transaction():
@@ -35,7 +36,7 @@ def mark(
         rows = connection.execute(
             f"""
             UPDATE runs AS r
-            SET aged_at = CASE WHEN %(gone)s THEN now() ELSE 'infinity' END
+            SET payloads_expired_at = CASE WHEN %(gone)s THEN now() ELSE 'infinity' END
             FROM runs AS r_ {POLICIES.format("r_")}
             WHERE r_.shard = r.shard AND r_.run = r.run
               AND r.shard = %(shard)s AND r.run = ANY(%(runs)s::uuid[])
@@ -52,35 +53,35 @@ def mark(
 
 
 def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """Their events have gone."""
+    """Record that the events of these runs are deleted."""
     with connection.transaction():
         if lock_shard(connection, shard) is not None:
             connection.execute(
                 """
-                UPDATE runs SET aged_at = now()
-                WHERE shard = %s AND run = ANY(%s::uuid[]) AND aged_at = 'infinity'
+                UPDATE runs SET payloads_expired_at = now()
+                WHERE shard = %s AND run = ANY(%s::uuid[]) AND payloads_expired_at = 'infinity'
                 """,
                 (shard, list(runs)),
             )
 
 
 def add_expiry_tombstones(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """Tombstones for runs whose rows are to go: no worker has them in memory from now on."""
+    """Add tombstones for runs whose rows will be deleted; workers drop these from their caches."""
     with connection.transaction():
         if lock_shard(connection, shard) is None:
             return
         connection.execute(
             """
-            INSERT INTO tombstones (shard, run, aged)
+            INSERT INTO tombstones (shard, run, is_expiry)
             SELECT %s, run, true FROM unnest(%s::uuid[]) AS gone (run)
             ON CONFLICT (shard, run) DO NOTHING
             """,
             (shard, list(runs)),
         )
-        # Watchers are told now, and not when the rows go: that raises no generation.
+        # Watchers are notified now: deleting the rows later raises no generation.
         named = connection.execute(
             """
-            SELECT gone.run, coalesce(r.given_id, gone.run::text)
+            SELECT gone.run, coalesce(r.external_id, gone.run::text)
             FROM unnest(%s::uuid[]) AS gone (run)
             LEFT JOIN runs AS r ON r.shard = %s AND r.run = gone.run
             """,
@@ -90,13 +91,13 @@ def add_expiry_tombstones(connection: psycopg.Connection, shard: int, runs: Sequ
 
 
 def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """Rows go, figures stay; the hours are noted in which figures say more than rows."""
+    """Delete rows but not their statistics; save the hours that cannot be recomputed any more."""
     with connection.transaction():
         if lock_shard(connection, shard) is None:
             return
         connection.execute(
             """
-            INSERT INTO aged_hours (project, hour)
+            INSERT INTO expired_hours (project, hour)
             SELECT DISTINCT r.project,
                    to_timestamp(floor(extract(epoch FROM r.created_at) / 3600) * 3600)
             FROM runs AS r WHERE r.shard = %s AND r.run = ANY(%s::uuid[])
@@ -109,6 +110,8 @@ def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]
 
 
 def forget_old_marks(connection: psycopg.Connection, before: datetime) -> int:
-    """Tombstones of aged runs, once nobody has events of them any more."""
-    deleted = connection.execute("DELETE FROM tombstones WHERE aged AND deleted_at < %s", (before,))
+    """Delete tombstones of runs that expired before; no runner has events of them any more."""
+    deleted = connection.execute(
+        "DELETE FROM tombstones WHERE is_expiry AND deleted_at < %s", (before,)
+    )
     return deleted.rowcount

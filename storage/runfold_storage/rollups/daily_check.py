@@ -38,9 +38,15 @@ def correct_day(connection: psycopg.Connection, day: Day) -> None:
 
 
 _COUNTS: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
-_SUMS: Final = ("n_timed", "duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd")
+_SUMS: Final = (
+    "duration_count",
+    "duration_sum_us",
+    "input_tokens",
+    "output_tokens",
+    "cost_nano_usd",
+)
 _COLUMNS: Final = ", ".join((*_COUNTS, *_SUMS, "duration_min_us", "duration_max_us"))
-_COUNTS_SOMETHING: Final = f"{' + '.join(_COUNTS)} <> 0 OR n_timed <> 0"
+_COUNTS_SOMETHING: Final = f"{' + '.join(_COUNTS)} <> 0 OR duration_count <> 0"
 _WITHIN: Final = """
     ({0} >= date_trunc('day', %(since)s::timestamptz, 'UTC') OR %(since)s::timestamptz IS NULL)
     AND ({0} < date_trunc('day', %(until)s::timestamptz, 'UTC') + interval '1 day'
@@ -48,7 +54,7 @@ _WITHIN: Final = """
 """
 _WRONG: Final = f"""
     WITH of_runs AS (
-        SELECT *, date_trunc('day', hour, 'UTC') AS day FROM stats
+        SELECT *, date_trunc('day', hour, 'UTC') AS day FROM rollups_hourly
         WHERE node = '' AND {_WITHIN.format("hour")}
     ), sums AS (
         SELECT coalesce(workflow, '') AS workflow, coalesce(project, '') AS project, day, shard,
@@ -58,8 +64,8 @@ _WRONG: Final = f"""
     )
 },
                {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
-               min(duration_min_us) FILTER (WHERE n_timed > 0) AS duration_min_us,
-               max(duration_max_us) FILTER (WHERE n_timed > 0) AS duration_max_us
+               min(duration_min_us) FILTER (WHERE duration_count > 0) AS duration_min_us,
+               max(duration_max_us) FILTER (WHERE duration_count > 0) AS duration_max_us
         FROM of_runs
         GROUP BY GROUPING SETS (
             (workflow, project, day, shard), (project, day, shard), (day, shard)
@@ -67,7 +73,7 @@ _WRONG: Final = f"""
     ), expected AS (
         SELECT workflow, project, day, shard, {_COLUMNS} FROM sums WHERE {_COUNTS_SOMETHING}
     ), found AS (
-        SELECT workflow, project, day, shard, {_COLUMNS} FROM stats_days
+        SELECT workflow, project, day, shard, {_COLUMNS} FROM rollups_daily
         WHERE ({_COUNTS_SOMETHING}) AND {_WITHIN.format("day")}
     )
     SELECT DISTINCT shard, (extract(epoch FROM day) * 1000000)::bigint AS start

@@ -23,12 +23,13 @@ _EXTREMES: Final = """
             %(hours)s::timestamptz[], %(statuses)s::text[], %(shards)s::smallint[],
             %(least)s::bigint[], %(most)s::bigint[]
         ) AS k (workflow, project, node, hour, status, shard, least, most)
-        JOIN stats AS s ON s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
+        JOIN rollups_hourly AS s
+            ON s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
             AND s.hour = k.hour AND s.status = k.status AND s.shard = k.shard
         WHERE (s.duration_min_us >= k.least OR s.duration_max_us <= k.most)
           -- Of hours that have aged the rows do not tell any more.
           AND NOT EXISTS (
-              SELECT FROM aged_hours AS a WHERE a.project = s.project AND a.hour = s.hour
+              SELECT FROM expired_hours AS a WHERE a.project = s.project AND a.hour = s.hour
           )
     ), scopes AS MATERIALIZED (
         SELECT workflow, project, hour, shard, bool_or(node <> '') AS has_nodes
@@ -58,7 +59,7 @@ _EXTREMES: Final = """
         ) AS counted
         GROUP BY workflow, project, hour, shard, node, status
     )
-    UPDATE stats AS s SET duration_min_us = f.least, duration_max_us = f.most
+    UPDATE rollups_hourly AS s SET duration_min_us = f.least, duration_max_us = f.most
     FROM gone AS g LEFT JOIN found AS f USING (workflow, project, hour, shard, node, status)
     WHERE s.workflow = g.workflow AND s.project = g.project AND s.node = g.node
       AND s.hour = g.hour AND s.status = g.status AND s.shard = g.shard
@@ -66,11 +67,11 @@ _EXTREMES: Final = """
 
 _EXTREMES_OF_DAYS: Final = (
     """
-    UPDATE stats_days AS d SET (duration_min_us, duration_max_us) = (
+    UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
         SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM stats AS s
+        FROM rollups_hourly AS s
         WHERE s.workflow = d.workflow AND s.project = d.project AND s.node = ''
-          AND s.shard = d.shard AND s.n_timed > 0
+          AND s.shard = d.shard AND s.duration_count > 0
           AND s.hour >= d.day AND s.hour < d.day + interval '1 day'
     )
     FROM (
@@ -83,11 +84,11 @@ _EXTREMES_OF_DAYS: Final = (
     WHERE d.workflow = k.workflow AND d.project = k.project AND d.day = k.day AND d.shard = k.shard
     """,
     """
-    UPDATE stats_days AS d SET (duration_min_us, duration_max_us) = (
+    UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
         SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM stats_days AS s
+        FROM rollups_daily AS s
         WHERE s.workflow <> '' AND s.project = d.project AND s.shard = d.shard AND s.day = d.day
-          AND s.n_timed > 0
+          AND s.duration_count > 0
     )
     FROM (
         SELECT DISTINCT project, day, shard
@@ -97,11 +98,11 @@ _EXTREMES_OF_DAYS: Final = (
     WHERE d.workflow = '' AND d.project = k.project AND d.day = k.day AND d.shard = k.shard
     """,
     """
-    UPDATE stats_days AS d SET (duration_min_us, duration_max_us) = (
+    UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
         SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM stats_days AS s
+        FROM rollups_daily AS s
         WHERE s.workflow = '' AND s.project <> '' AND s.shard = d.shard AND s.day = d.day
-          AND s.n_timed > 0
+          AND s.duration_count > 0
     )
     FROM (
         SELECT DISTINCT day, shard

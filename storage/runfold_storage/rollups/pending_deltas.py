@@ -3,11 +3,11 @@
 A row of a rollup costs a small batch as much as a row of a run does, and the next batch changes the
 same ones again. So small batches append their differences as they are, a row for each shard, and
 what came in half a second is merged at once, beside the fold. Nobody is told less: whoever
-reads rollups adds `unmerged_stats`, in the same snapshot.
+reads rollups adds `pending_rollups`, in the same snapshot.
 
-`stats_merged` says up to where a shard's differences are merged, so that no reader looks at rows
-that are gone: an old snapshot may keep those for long. Who merges holds its row, which no batch
-that appends waits for. Invariant: rollups are what they were at some moment, never less than
+`rollup_delta_cursors` says up to where a shard's differences are merged, so that no reader looks at
+rows that are gone: an old snapshot may keep those for long. Who merges holds its row, which no
+batch that appends waits for. Invariant: rollups are what they were at some moment, never less than
 nothing. So whoever adds to them directly (large batches, durations that are taken back, whoever
 holds a shard) merges first what waits of the same shards.
 """
@@ -47,14 +47,15 @@ def merge_shards(connection: psycopg.Connection, shards: Sequence[int]) -> None:
 
 
 APPEND: Final = """
-    INSERT INTO stats_differences (shard, differences)
-    SELECT d.shard, array_agg(d) FROM unnest(%b::stats_difference[]) AS d GROUP BY d.shard
+    INSERT INTO rollup_deltas (shard, deltas)
+    SELECT d.shard, array_agg(d) FROM unnest(%b::rollup_delta[]) AS d GROUP BY d.shard
 """
 _HOLD: Final = """
-    SELECT shard FROM stats_merged WHERE shard = ANY(%s::smallint[]) ORDER BY shard FOR UPDATE
+    SELECT shard FROM rollup_delta_cursors WHERE shard = ANY(%s::smallint[])
+    ORDER BY shard FOR UPDATE
 """
 _WAITING: Final = """
-    SELECT shard FROM stats_merged AS m
-    WHERE EXISTS (SELECT FROM stats_differences AS s WHERE s.shard = m.shard AND s.id > m.id)
+    SELECT shard FROM rollup_delta_cursors AS m
+    WHERE EXISTS (SELECT FROM rollup_deltas AS s WHERE s.shard = m.shard AND s.id > m.id)
 """
 _WAITING_OF: Final = f"{_WAITING} AND shard = ANY(%s::smallint[])"

@@ -1,4 +1,4 @@
-"""Rollups as they should be: added up from the rows, to be compared with `stats` and to replace it.
+"""Rollups recomputed from the rows, to be compared with `rollups_hourly` and to replace it.
 
 Whoever replaces rollups holds their shard (`positions.hold_shard`), for then nobody else writes
 rows or differences of it.
@@ -39,7 +39,7 @@ def hours_with_runs(connection: psycopg.Connection) -> list[tuple[int, int]]:
         SELECT hour, sum(runs)::bigint
         FROM (
             SELECT (extract(epoch FROM hour) * 1000000)::bigint AS hour, 0 AS runs
-            FROM stats GROUP BY 1
+            FROM rollups_hourly GROUP BY 1
             UNION ALL
             SELECT (floor(extract(epoch FROM created_at) / 3600) * 3600000000)::bigint, count(*)
             FROM runs GROUP BY 1
@@ -90,7 +90,7 @@ def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Roll
     """Take out what counts in hours that cannot be added up any more."""
     rows = connection.execute(
         """
-        SELECT project, (extract(epoch FROM hour) * 1000000)::bigint FROM aged_hours
+        SELECT project, (extract(epoch FROM hour) * 1000000)::bigint FROM expired_hours
         WHERE hour >= %(first)s AND hour < %(end)s
         """,
         _parameters(span),
@@ -101,7 +101,7 @@ def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Roll
 
 
 def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
-    """What `stats` says with what is not merged yet; what counts nothing is left out."""
+    """What `rollups_hourly` says with what is not merged yet; what counts nothing is left out."""
     rollups: Rollups = {}
     for (
         *key,
@@ -136,7 +136,7 @@ def replace_rollups(
     keys = list(rollups)
     connection.execute(
         """
-        DELETE FROM stats AS s
+        DELETE FROM rollups_hourly AS s
         USING unnest(
             %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::smallint[]
         ) AS gone (workflow, project, node, hour, status, shard)
@@ -155,8 +155,8 @@ def replace_rollups(
     with connection.cursor() as cursor:
         cursor.executemany(
             """
-            INSERT INTO stats (
-                workflow, project, node, hour, status, shard, n, n_timed, duration_min_us,
+            INSERT INTO rollups_hourly (
+                workflow, project, node, hour, status, shard, n, duration_count, duration_min_us,
                 duration_max_us, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
                 bins, bin_counts
             ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
@@ -170,7 +170,7 @@ def replace_rollups(
 def _as_row(key: RollupKey, figures: RollupValues) -> tuple[object, ...]:
     return (
         key.workflow, key.project, key.node, to_datetime(key.hour_us), key.status, key.shard,
-        figures.n, figures.n_timed, figures.duration_min_us, figures.duration_max_us,
+        figures.n, figures.duration_count, figures.duration_min_us, figures.duration_max_us,
         figures.duration_sum_us, figures.input_tokens, figures.output_tokens,
         figures.cost_nano_usd, list(figures.bins), list(figures.bins.values()),
     )  # fmt: skip
@@ -208,7 +208,7 @@ _OF_SPAN: Final = """
     AND (%(workflow)s::text IS NULL OR {0}.workflow = %(workflow)s)
     AND (%(project)s::text IS NULL OR {0}.project = %(project)s)
     AND NOT EXISTS (
-        SELECT FROM aged_hours AS a WHERE a.project = {0}.project AND a.hour = {1}
+        SELECT FROM expired_hours AS a WHERE a.project = {0}.project AND a.hour = {1}
     )
 """
 """Hours of which retention has taken rows away are left out: they cannot be added up again."""
@@ -234,13 +234,13 @@ _ADD_UP: Final = f"""
 
 _READ: Final = f"""
     SELECT workflow, project, node, (extract(epoch FROM hour) * 1000000)::bigint, status, shard,
-           runfold_concatenated(bins), runfold_concatenated(bin_counts), sum(n), sum(n_timed),
-           min(duration_min_us), max(duration_max_us), sum(duration_sum_us),
+           runfold_concatenated(bins), runfold_concatenated(bin_counts), sum(n),
+           sum(duration_count), min(duration_min_us), max(duration_max_us), sum(duration_sum_us),
            sum(input_tokens), sum(output_tokens), sum(cost_nano_usd)
     FROM (
-        SELECT * FROM unmerged_stats
+        SELECT * FROM pending_rollups
         UNION ALL
-        SELECT {", ".join(STATS_FIELDS)} FROM stats
+        SELECT {", ".join(STATS_FIELDS)} FROM rollups_hourly
     ) AS s
     WHERE s.hour >= %(first)s AND s.hour < %(end)s AND s.shard >= 0
       AND {_OF_SPAN.format("s", "s.hour")}

@@ -20,7 +20,7 @@ def lock_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     """
     row = connection.execute(
         """
-        SELECT position, generation, consumed, feed_seq FROM positions
+        SELECT position, generation, consumed, change_seq FROM positions
         WHERE shard = %s FOR UPDATE
         """,
         (shard,),
@@ -46,12 +46,12 @@ def bump_generation(
         """
         WITH moved AS (
             UPDATE positions
-            SET generation = generation + 1, feed_seq = feed_seq + %(n)s
+            SET generation = generation + 1, change_seq = change_seq + %(n)s
             WHERE shard = %(shard)s
-            RETURNING shard, feed_seq
+            RETURNING shard, change_seq
         )
-        INSERT INTO changes (shard, feed_seq, runs, gone)
-        SELECT shard, feed_seq, %(runs)s, %(gone)s FROM moved WHERE %(n)s > 0
+        INSERT INTO changes (shard, change_seq, runs, deleted_ids)
+        SELECT shard, change_seq, %(runs)s, %(gone)s FROM moved WHERE %(n)s > 0
         """,
         {
             "n": len(runs),

@@ -19,9 +19,9 @@ from runfold_storage.records.rollup import RollupKey
 DAY_US: Final = 86_400_000_000
 
 _DAYS: Final = """
-    INSERT INTO stats_days AS days (
+    INSERT INTO rollups_daily AS days (
         workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
-        n_timed, duration_min_us, duration_max_us, duration_sum_us,
+        duration_count, duration_min_us, duration_max_us, duration_sum_us,
         input_tokens, output_tokens, cost_nano_usd, bins, bin_counts
     )
     WITH of_runs AS (
@@ -34,7 +34,7 @@ _DAYS: Final = """
                coalesce(sum(n) FILTER (WHERE status = 'failed'), 0) AS failed,
                coalesce(sum(n) FILTER (WHERE status = 'cancelled'), 0) AS cancelled,
                coalesce(sum(n) FILTER (WHERE status = 'lost'), 0) AS lost,
-               sum(n_timed) AS n_timed,
+               sum(duration_count) AS duration_count,
                min(duration_min_us) AS duration_min_us, max(duration_max_us) AS duration_max_us,
                sum(duration_sum_us) AS duration_sum_us, sum(input_tokens) AS input_tokens,
                sum(output_tokens) AS output_tokens, sum(cost_nano_usd) AS cost_nano_usd
@@ -55,7 +55,7 @@ _DAYS: Final = """
         GROUP BY workflow, project, day, shard
     )
     SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
-           n_timed, duration_min_us, duration_max_us, duration_sum_us,
+           duration_count, duration_min_us, duration_max_us, duration_sum_us,
            input_tokens, output_tokens, cost_nano_usd,
            coalesce(bins, '{{}}'), coalesce(bin_counts, '{{}}')
     FROM sums LEFT JOIN histograms USING (workflow, project, day, shard)
@@ -67,7 +67,7 @@ _DAYS: Final = """
         failed = days.failed + excluded.failed,
         cancelled = days.cancelled + excluded.cancelled,
         lost = days.lost + excluded.lost,
-        n_timed = days.n_timed + excluded.n_timed,
+        duration_count = days.duration_count + excluded.duration_count,
         duration_min_us = least(days.duration_min_us, excluded.duration_min_us),
         duration_max_us = greatest(days.duration_max_us, excluded.duration_max_us),
         duration_sum_us = days.duration_sum_us + excluded.duration_sum_us,
@@ -91,18 +91,18 @@ _DAYS: Final = """
 # of after the lock, and what is deleted already is not deleted again.
 _MERGED: Final = """
     held AS MATERIALIZED (
-        SELECT shard, id FROM stats_merged WHERE shard = ANY(%b::smallint[])
+        SELECT shard, id FROM rollup_delta_cursors WHERE shard = ANY(%b::smallint[])
         ORDER BY shard FOR UPDATE SKIP LOCKED
     ), taken AS (
-        DELETE FROM stats_differences AS s USING held AS m
+        DELETE FROM rollup_deltas AS s USING held AS m
         WHERE s.shard = m.shard AND s.id > m.id
-        RETURNING s.shard, s.id, s.differences
+        RETURNING s.shard, s.id, s.deltas
     ), marked AS (
-        UPDATE stats_merged AS m SET id = newest.id
+        UPDATE rollup_delta_cursors AS m SET id = newest.id
         FROM (SELECT shard, max(id) AS id FROM taken GROUP BY shard) AS newest
         WHERE m.shard = newest.shard
     ), differences AS MATERIALIZED (
-        SELECT d.* FROM taken, unnest(taken.differences) AS d
+        SELECT d.* FROM taken, unnest(taken.deltas) AS d
     ), histograms AS (
         SELECT workflow, project, node, hour, status, shard,
                array_agg(bin) AS bins, array_agg(n) AS bin_counts
@@ -114,7 +114,7 @@ _MERGED: Final = """
         GROUP BY workflow, project, node, hour, status, shard
     ), summed AS (
         SELECT workflow, project, node, hour, status, shard,
-               sum(n)::bigint AS n, sum(n_timed)::bigint AS n_timed,
+               sum(n)::bigint AS n, sum(duration_count)::bigint AS duration_count,
                min(duration_min_us) AS duration_min_us, max(duration_max_us) AS duration_max_us,
                sum(duration_sum_us) AS duration_sum_us, sum(input_tokens) AS input_tokens,
                sum(output_tokens) AS output_tokens, sum(cost_nano_usd) AS cost_nano_usd
@@ -147,25 +147,26 @@ class _Rollups(Upsert):
 
 
 STATS: Final = _Rollups(
-    "stats",
+    "rollups_hourly",
     STATS_FIELDS,
     STATS_FIELDS[:6],
-    record="stats_difference",
+    record="rollup_delta",
     assignments="""
-        n = stats.n + excluded.n,
-        n_timed = stats.n_timed + excluded.n_timed,
-        duration_min_us = least(stats.duration_min_us, excluded.duration_min_us),
-        duration_max_us = greatest(stats.duration_max_us, excluded.duration_max_us),
-        duration_sum_us = stats.duration_sum_us + excluded.duration_sum_us,
-        input_tokens = stats.input_tokens + excluded.input_tokens,
-        output_tokens = stats.output_tokens + excluded.output_tokens,
-        cost_nano_usd = stats.cost_nano_usd + excluded.cost_nano_usd,
+        n = rollups_hourly.n + excluded.n,
+        duration_count = rollups_hourly.duration_count + excluded.duration_count,
+        duration_min_us = least(rollups_hourly.duration_min_us, excluded.duration_min_us),
+        duration_max_us = greatest(rollups_hourly.duration_max_us, excluded.duration_max_us),
+        duration_sum_us = rollups_hourly.duration_sum_us + excluded.duration_sum_us,
+        input_tokens = rollups_hourly.input_tokens + excluded.input_tokens,
+        output_tokens = rollups_hourly.output_tokens + excluded.output_tokens,
+        cost_nano_usd = rollups_hourly.cost_nano_usd + excluded.cost_nano_usd,
         (bins, bin_counts) = (
-            SELECT stats.bins, stats.bin_counts WHERE cardinality(excluded.bins) = 0
+            SELECT rollups_hourly.bins, rollups_hourly.bin_counts
+            WHERE cardinality(excluded.bins) = 0
             UNION ALL
             SELECT added.bins, added.bin_counts
             FROM runfold_add_bins(
-                stats.bins, stats.bin_counts, excluded.bins, excluded.bin_counts
+                rollups_hourly.bins, rollups_hourly.bin_counts, excluded.bins, excluded.bin_counts
             ) AS added
             WHERE cardinality(excluded.bins) > 0
         )
@@ -177,13 +178,13 @@ def drop_empty(connection: psycopg.Connection, keys: Collection[RollupKey]) -> N
     """Take away those of these rollups that count nothing any more; their shards are held."""
     connection.execute(
         """
-        DELETE FROM stats AS s
+        DELETE FROM rollups_hourly AS s
         USING unnest(
             %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::smallint[]
         ) AS k (workflow, project, node, hour, status, shard)
         WHERE s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
           AND s.hour = k.hour AND s.status = k.status AND s.shard = k.shard
-          AND s.n = 0 AND s.n_timed = 0
+          AND s.n = 0 AND s.duration_count = 0
         """,
         [
             [key.workflow for key in keys],
@@ -196,9 +197,9 @@ def drop_empty(connection: psycopg.Connection, keys: Collection[RollupKey]) -> N
     )
     connection.execute(
         """
-        DELETE FROM stats_days
+        DELETE FROM rollups_daily
         WHERE shard = ANY(%s::smallint[]) AND day = ANY(%s::timestamptz[])
-          AND queued + running + completed + failed + cancelled + lost = 0 AND n_timed = 0
+          AND queued + running + completed + failed + cancelled + lost = 0 AND duration_count = 0
         """,
         (
             sorted({key.shard for key in keys}),
@@ -214,11 +215,11 @@ def rebuild_days(connection: psycopg.Connection, shard: int, hours_us: Iterable[
         return
     wanted = (shard, [to_datetime(day) for day in days])
     connection.execute(
-        "DELETE FROM stats_days WHERE shard = %s AND day = ANY(%s::timestamptz[])", wanted
+        "DELETE FROM rollups_daily WHERE shard = %s AND day = ANY(%s::timestamptz[])", wanted
     )
     connection.execute(
         _DAYS.format(
-            source="stats",
+            source="rollups_hourly",
             condition="""
                 AND n <> 0 AND shard = %s
                 AND date_trunc('day', hour, 'UTC') = ANY(%s::timestamptz[])

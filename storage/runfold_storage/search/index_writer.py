@@ -59,8 +59,8 @@ def write_payloads(connection: psycopg.Connection, places: Sequence[Place]) -> i
         SELECT r.shard, r.run, r.project
         FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
         JOIN runs AS r ON r.shard = k.shard AND r.run = k.run
-        JOIN search_projects AS p ON p.project = r.project AND p.wanted
-        WHERE r.finished_at IS NOT NULL AND r.aged_at IS NULL AND {_NOT_BURIED}
+        JOIN search_projects AS p ON p.project = r.project AND p.enabled
+        WHERE r.finished_at IS NOT NULL AND r.payloads_expired_at IS NULL AND {_NOT_BURIED}
         """,  # noqa: S608 - made of constants
         _columns(places),
     ).fetchall()
@@ -78,7 +78,7 @@ def write_payloads(connection: psycopg.Connection, places: Sequence[Place]) -> i
             SELECT t.shard, t.run, t.project, lower(t.text) AS text
             FROM unnest(%s::smallint[], %s::uuid[], %s::text[], %s::text[])
                 AS t (shard, run, project, text)
-            JOIN runs AS r ON r.shard = t.shard AND r.run = t.run AND r.aged_at IS NULL
+            JOIN runs AS r ON r.shard = t.shard AND r.run = t.run AND r.payloads_expired_at IS NULL
         )
         INSERT INTO search_payloads (shard, run, project, text)
         SELECT t.shard, t.run, t.project, t.text

@@ -1,6 +1,6 @@
 """Keeping the search index: it follows the feed of changes, in short steps behind the fold.
 
-Invariant: a run whose last change has a number up to its shard's `feed_seq` in `search_progress`
+Invariant: a run whose last change has a number up to its shard's `change_seq` in `search_progress`
 is in the index as it is. What comes later a reader finds by the feed itself (`search_lookup`). One
 session at a time follows, by an advisory lock; each step writes and moves in one transaction, so
 one that dies halfway is taken again.
@@ -60,20 +60,20 @@ def follow(connection: psycopg.Connection) -> Step:
     """The next changes of every shard, or the next runs of those that are read through."""
     behind = connection.execute(
         """
-        SELECT p.shard, p.feed_seq, coalesce(s.feed_seq, 0), s.scan_to, s.scanned
+        SELECT p.shard, p.change_seq, coalesce(s.change_seq, 0), s.scan_target_seq, s.scan_key
         FROM positions AS p LEFT JOIN search_progress AS s ON s.shard = p.shard
-        WHERE s.scan_to IS NOT NULL OR p.feed_seq <> coalesce(s.feed_seq, 0)
+        WHERE s.scan_target_seq IS NOT NULL OR p.change_seq <> coalesce(s.change_seq, 0)
         ORDER BY p.shard
         """
     ).fetchall()
     looked_at, more = 0, False
-    for shard, now, done, scan_to, scanned in behind:
+    for shard, now, done, scan_target_seq, scan_key in behind:
         with connection.transaction():
-            if scan_to is None:
+            if scan_target_seq is None:
                 # Further than the fold: that was in another life of this database.
                 step = _follow(connection, shard, 0 if done > now else done, now)
             else:
-                step = _scan(connection, shard, done, scan_to, scanned)
+                step = _scan(connection, shard, done, scan_target_seq, scan_key)
         looked_at, more = looked_at + step.looked_at, more or step.more
     return Step(looked_at, more)
 
@@ -83,8 +83,8 @@ def backfill(connection: psycopg.Connection) -> Step:
     with connection.transaction():
         found = connection.execute(
             """
-            SELECT project, reached_at, reached_run
-            FROM search_projects WHERE wanted AND NOT whole ORDER BY project LIMIT 1
+            SELECT project, backfill_at, backfill_run
+            FROM search_projects WHERE enabled AND NOT backfilled ORDER BY project LIMIT 1
             """
         ).fetchone()
         if found is None:
@@ -104,9 +104,9 @@ def backfill(connection: psycopg.Connection) -> Step:
         reached = (page[-1][2], page[-1][1]) if page else (None, None)
         connection.execute(
             """
-            UPDATE search_projects SET whole = %s, reached_at = coalesce(%s, reached_at),
-                reached_run = coalesce(%s, reached_run)
-            WHERE project = %s AND wanted
+            UPDATE search_projects SET backfilled = %s, backfill_at = coalesce(%s, backfill_at),
+                backfill_run = coalesce(%s, backfill_run)
+            WHERE project = %s AND enabled
             """,
             (whole, *reached, project),
         )
@@ -117,7 +117,7 @@ def take_out(connection: psycopg.Connection) -> Step:
     """Payloads of a project that had it switched off."""
     with connection.transaction():
         found = connection.execute(
-            "SELECT project FROM search_projects WHERE NOT wanted ORDER BY project LIMIT 1"
+            "SELECT project FROM search_projects WHERE NOT enabled ORDER BY project LIMIT 1"
         ).fetchone()
         if found is None:
             return Step(0, False)
@@ -132,7 +132,7 @@ def take_out(connection: psycopg.Connection) -> Step:
         ).rowcount
         if gone < PAGE:
             connection.execute(
-                "DELETE FROM search_projects WHERE project = %s AND NOT wanted", (found[0],)
+                "DELETE FROM search_projects WHERE project = %s AND NOT enabled", (found[0],)
             )
     return Step(gone, True)
 
@@ -173,7 +173,7 @@ def begin_again(connection: psycopg.Connection) -> None:
     connection.execute(
         """
         UPDATE search_progress AS s
-        SET feed_seq = 0, scan_to = p.feed_seq, scanned = %s, changed_at = NULL
+        SET change_seq = 0, scan_target_seq = p.change_seq, scan_key = %s, changed_at = NULL
         FROM positions AS p WHERE p.shard = s.shard
         """,
         (_BEFORE_ALL,),
@@ -184,8 +184,8 @@ def read_state(connection: psycopg.Connection) -> IndexState:
     """How far the index has come."""
     row = connection.execute(
         """
-        SELECT to_regclass('search_runs_text_idx') IS NOT NULL, count(*), count(s.scan_to),
-               coalesce(sum(greatest(p.feed_seq - coalesce(s.feed_seq, 0), 0)), 0)::bigint
+        SELECT to_regclass('search_runs_text_idx') IS NOT NULL, count(*), count(s.scan_target_seq),
+               coalesce(sum(greatest(p.change_seq - coalesce(s.change_seq, 0), 0)), 0)::bigint
         FROM positions AS p LEFT JOIN search_progress AS s ON s.shard = p.shard
         """
     ).fetchone()
@@ -196,27 +196,27 @@ def read_state(connection: psycopg.Connection) -> IndexState:
 def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> Step:
     rows = connection.execute(
         """
-        SELECT feed_seq, runs, gone IS NOT NULL, changed_at FROM (
-            SELECT feed_seq, runs, gone, changed_at,
-                   sum(octet_length(runs)) OVER (ORDER BY feed_seq) - octet_length(runs) AS before
+        SELECT change_seq, runs, deleted_ids IS NOT NULL, changed_at FROM (
+            SELECT change_seq, runs, deleted_ids, changed_at,
+                   sum(octet_length(runs)) OVER (ORDER BY change_seq) - octet_length(runs) AS before
             FROM (
-                SELECT feed_seq, runs, gone, changed_at FROM changes
-                WHERE shard = %s AND feed_seq > %s ORDER BY feed_seq LIMIT 500
+                SELECT change_seq, runs, deleted_ids, changed_at FROM changes
+                WHERE shard = %s AND change_seq > %s ORDER BY change_seq LIMIT 500
             ) AS next
         ) AS counted
-        WHERE before < %s ORDER BY feed_seq
+        WHERE before < %s ORDER BY change_seq
         """,
         (shard, done, _MAX_BYTES),
     ).fetchall()
     changed: dict[Place, None] = {}
     gone: dict[Place, None] = {}
     reached, at = done, None
-    for feed_seq, entries, are_gone, changed_at in rows:
+    for change_seq, entries, are_gone, changed_at in rows:
         keys = [UUID(bytes=run) for run, _ in entries_of(entries)]
-        if feed_seq - len(keys) > reached:
+        if change_seq - len(keys) > reached:
             break
         (gone if are_gone else changed).update(((shard, key), None) for key in keys)
-        reached, at = feed_seq, changed_at
+        reached, at = change_seq, changed_at
     if reached == done:  # what comes next is forgotten
         connection.execute(_BEGIN_SCAN, (shard, done, now, _BEFORE_ALL))
         return Step(0, True)
@@ -228,23 +228,23 @@ def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> 
 
 
 def _scan(
-    connection: psycopg.Connection, shard: int, done: int, scan_to: int, scanned: UUID
+    connection: psycopg.Connection, shard: int, done: int, scan_target_seq: int, scan_key: UUID
 ) -> Step:
     page = connection.execute(
         """
-        SELECT run, feed_seq > %s FROM runs
+        SELECT run, change_seq > %s FROM runs
         WHERE shard = %s AND run > %s ORDER BY run LIMIT %s
         """,
-        (done, shard, scanned, PAGE),
+        (done, shard, scan_key, PAGE),
     ).fetchall()
     _write(connection, [(shard, run) for run, is_later in page if is_later])
     last = page[-1][0] if len(page) == PAGE else None
-    remove_strays(connection, shard, scanned, last)
+    remove_strays(connection, shard, scan_key, last)
     if last is None:
-        _move(connection, shard, scan_to)
+        _move(connection, shard, scan_target_seq)
     else:
         connection.execute(
-            "UPDATE search_progress SET scanned = %s WHERE shard = %s", (last, shard)
+            "UPDATE search_progress SET scan_key = %s WHERE shard = %s", (last, shard)
         )
     return Step(len(page), True)
 
@@ -258,17 +258,20 @@ def _write(connection: psycopg.Connection, places: Sequence[Place]) -> None:
         write_payloads(connection, portion)
 
 
-def _move(connection: psycopg.Connection, shard: int, feed_seq: int) -> None:
-    connection.execute(_MOVE, (shard, feed_seq, None))
+def _move(connection: psycopg.Connection, shard: int, change_seq: int) -> None:
+    connection.execute(_MOVE, (shard, change_seq, None))
 
 
 _MOVE: Final = """
-    INSERT INTO search_progress AS s (shard, feed_seq, changed_at) VALUES (%s, %s, %s)
-    ON CONFLICT (shard) DO UPDATE SET feed_seq = excluded.feed_seq, scan_to = NULL, scanned = NULL,
+    INSERT INTO search_progress AS s (shard, change_seq, changed_at) VALUES (%s, %s, %s)
+    ON CONFLICT (shard) DO UPDATE
+    SET change_seq = excluded.change_seq, scan_target_seq = NULL, scan_key = NULL,
         changed_at = coalesce(excluded.changed_at, s.changed_at)
 """
 _BEGIN_SCAN: Final = """
-    INSERT INTO search_progress (shard, feed_seq, scan_to, scanned) VALUES (%s, %s, %s, %s)
-    ON CONFLICT (shard) DO UPDATE SET feed_seq = excluded.feed_seq, scan_to = excluded.scan_to,
-        scanned = excluded.scanned
+    INSERT INTO search_progress (shard, change_seq, scan_target_seq, scan_key)
+    VALUES (%s, %s, %s, %s)
+    ON CONFLICT (shard) DO UPDATE
+    SET change_seq = excluded.change_seq, scan_target_seq = excluded.scan_target_seq,
+        scan_key = excluded.scan_key
 """

@@ -61,8 +61,8 @@ def read_searched(connection: Connection, project: str | None) -> Searched:
     """How much of the payloads has been searched; raises `BadParameter` if none ever is."""
     rows = connection.exec_driver_sql(
         """
-        SELECT project, CASE WHEN NOT whole THEN coalesce(reached_at, wanted_since) END
-        FROM search_projects WHERE wanted AND (project = %(project)s OR %(project)s::text IS NULL)
+        SELECT project, CASE WHEN NOT backfilled THEN coalesce(backfill_at, enabled_since) END
+        FROM search_projects WHERE enabled AND (project = %(project)s OR %(project)s::text IS NULL)
         """,
         {"project": project},
     ).all()
@@ -74,10 +74,10 @@ def read_searched(connection: Connection, project: str | None) -> Searched:
         )
     behind, up_to = connection.exec_driver_sql(
         """
-        SELECT coalesce(sum(p.feed_seq - coalesce(s.feed_seq, 0)), 0)::bigint,
-               CASE WHEN bool_and(p.feed_seq = coalesce(s.feed_seq, 0)) THEN now()
-                    WHEN bool_or(s.changed_at IS NULL AND p.feed_seq > 0) THEN NULL
-                    ELSE min(s.changed_at) FILTER (WHERE p.feed_seq > s.feed_seq) END
+        SELECT coalesce(sum(p.change_seq - coalesce(s.change_seq, 0)), 0)::bigint,
+               CASE WHEN bool_and(p.change_seq = coalesce(s.change_seq, 0)) THEN now()
+                    WHEN bool_or(s.changed_at IS NULL AND p.change_seq > 0) THEN NULL
+                    ELSE min(s.changed_at) FILTER (WHERE p.change_seq > s.change_seq) END
         FROM positions AS p LEFT JOIN search_progress AS s ON s.shard = p.shard
         """
     ).one()
@@ -130,7 +130,7 @@ def _changed_since(connection: Connection) -> list[Place] | None:
     """The runs that the index has not looked at yet; None: too many, or there is no index."""
     rows = connection.exec_driver_sql(
         """
-        SELECT p.feed_seq, coalesce(s.feed_seq, 0), s.scan_to,
+        SELECT p.change_seq, coalesce(s.change_seq, 0), s.scan_target_seq,
                to_regclass('search_runs_text_idx') IS NOT NULL
         FROM positions AS p LEFT JOIN search_progress AS s ON s.shard = p.shard
         ORDER BY p.shard

@@ -26,8 +26,8 @@ def read_projects(connection: psycopg.Connection) -> list[SearchedProject]:
     """All of them, by name."""
     rows = connection.execute(
         """
-        SELECT project, wanted, whole,
-               CASE WHEN NOT whole THEN coalesce(reached_at, wanted_since) END
+        SELECT project, enabled, backfilled,
+               CASE WHEN NOT backfilled THEN coalesce(backfill_at, enabled_since) END
         FROM search_projects ORDER BY project
         """
     )
@@ -41,9 +41,9 @@ def search_payloads_of(connection: psycopg.Connection, project: str) -> None:
         """
         INSERT INTO search_projects (project) VALUES (%s)
         ON CONFLICT (project) DO UPDATE
-        SET wanted = true, wanted_since = now(), whole = false, reached_at = NULL,
-            reached_run = NULL
-        WHERE NOT search_projects.wanted
+        SET enabled = true, enabled_since = now(), backfilled = false, backfill_at = NULL,
+            backfill_run = NULL
+        WHERE NOT search_projects.enabled
         """,
         (project,),
     )
@@ -52,6 +52,6 @@ def search_payloads_of(connection: psycopg.Connection, project: str) -> None:
 def forget_payloads_of(connection: psycopg.Connection, project: str) -> bool:
     """Switch it off; False if it was not on."""
     found = connection.execute(
-        "UPDATE search_projects SET wanted = false WHERE project = %s AND wanted", (project,)
+        "UPDATE search_projects SET enabled = false WHERE project = %s AND enabled", (project,)
     )
     return bool(found.rowcount)

@@ -1,4 +1,4 @@
-"""How far the fold has come, who folds, and what watchers are told."""
+"""How far the fold has come, which worker folds which shard, and which runs changed."""
 
 from sqlalchemy import (
     BigInteger,
@@ -13,13 +13,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from .columns import TIME, filled, metadata
 
-# How far each shard has come. `position` moves by compare-and-set, `generation` is raised by
-# whoever changes projections behind the worker's back, so that its memory is dropped.
+# The checkpoint of each shard. `position` moves by compare-and-set. `generation` is raised by every
+# other process that changes projections, so that the worker drops its cache.
 positions = Table(
     "positions",
     metadata,
     filled("consumed", BigInteger, "0"),
-    filled("feed_seq", BigInteger, "0"),
+    filled("change_seq", BigInteger, "0"),
     filled("generation", BigInteger, "0"),
     filled("updated_at", TIME, "now()"),
     Column("folded_at", TIME),
@@ -28,20 +28,20 @@ positions = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# Which runs changed: `runs` holds 17 bytes for each of the numbers that end with `feed_seq`, a flag
-# and the run's key; `gone` has the ids of those that were deleted. See `changes`.
+# Which runs changed: `runs` holds 17 bytes for each of the numbers that end with `change_seq`, a
+# flag and the run's key; `deleted_ids` has the ids of deleted runs. See `checkpoints.change_log`.
 changes = Table(
     "changes",
     metadata,
-    filled("feed_seq", BigInteger),
+    filled("change_seq", BigInteger),
     filled("changed_at", TIME, "now()"),
     filled("shard", SmallInteger),
     filled("runs", LargeBinary),
-    Column("gone", ARRAY(Text)),
-    PrimaryKeyConstraint("shard", "feed_seq"),
+    Column("deleted_ids", ARRAY(Text)),
+    PrimaryKeyConstraint("shard", "change_seq"),
 )
 
-# Who folds a shard: for efficiency only, `positions` is what makes it exact.
+# Which worker folds a shard. Leases avoid duplicate work; exactness comes from `positions`.
 leases = Table(
     "leases",
     metadata,
@@ -51,7 +51,7 @@ leases = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# Workers that are known to each other, so that each takes its share of the leases.
+# The live workers, so that each takes its share of the leases.
 workers = Table(
     "workers",
     metadata,
@@ -61,12 +61,13 @@ workers = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# What must not happen and did (see `incidents`): how much in all, how much of it an operator has
-# taken note of, and when last. `shard` is -1 for what is of the whole deployment.
+# Losses and refusals that must not happen (see `checkpoints.incidents`): how often or how much, how
+# much of it an operator has acknowledged, and when it last happened. `shard` is -1 for incidents of
+# the whole deployment.
 incidents = Table(
     "incidents",
     metadata,
-    filled("number", BigInteger),
+    filled("count", BigInteger),
     filled("acknowledged", BigInteger, "0"),
     filled("happened_at", TIME, "now()"),
     filled("shard", SmallInteger),
@@ -74,24 +75,24 @@ incidents = Table(
     PrimaryKeyConstraint("kind", "shard"),
 )
 
-# How many frames each stream had been given when last looked at: the only witness of what a Redis
-# had that was flushed or restored. Not in `positions`, whose rows batches hold locked.
-sightings = Table(
-    "sightings",
+# How many frames each stream had received when it was last read: the only record of what Redis held
+# before it was flushed or restored. Not in `positions`, whose rows batches keep locked.
+stream_checkpoints = Table(
+    "stream_checkpoints",
     metadata,
-    filled("added", BigInteger),
+    filled("entries_added", BigInteger),
     Column("shard", SmallInteger, primary_key=True, autoincrement=False),
     postgresql_with={"fillfactor": 50},
 )
 
-# How far the changes of a shard had come at a moment when all of its stream was folded, by how long
-# somebody had listened until then: tells which runs have been silent, see `silence`.
-pulses = Table(
-    "pulses",
+# How far the changes of a shard had come at a moment when its whole stream was folded, by how long
+# workers had listened until then. Shows which runs have been silent: see `checkpoints.liveness`.
+liveness_marks = Table(
+    "liveness_marks",
     metadata,
-    filled("heard_us", BigInteger),
-    filled("feed_seq", BigInteger),
-    filled("at", TIME),
+    filled("listened_us", BigInteger),
+    filled("change_seq", BigInteger),
+    filled("marked_at", TIME),
     filled("shard", SmallInteger),
-    PrimaryKeyConstraint("shard", "heard_us"),
+    PrimaryKeyConstraint("shard", "listened_us"),
 )

@@ -1,4 +1,4 @@
-"""What the columns of all tables have in common."""
+"""Helpers for declaring columns and constraints."""
 
 from typing import Any, Final
 
@@ -18,16 +18,16 @@ ROOM_FOR_HOT_UPDATES: Final = {"fillfactor": 80}
 
 
 def filled(name: str, kind: Any, default: str | None = None) -> Column[Any]:
-    """A column that is never null."""
+    """Return a column that is never null."""
     server_default = None if default is None else text(default)
     return Column(name, kind, nullable=False, server_default=server_default)
 
 
 def derived(name: str, kind: Any, expression: str) -> Column[Any]:
-    """A column that PostgreSQL computes; written as it shows it, so that the two can be compared.
+    """Return a generated column; `expression` is written as PostgreSQL prints it, to compare both.
 
-    Null but for the few rows that its index is for: HOT compares values, so for all other rows the
-    columns that it comes from may change.
+    It is null except for the few rows that its index is for. HOT compares values, so in all other
+    rows the columns that it is computed from can change without a new index entry.
     """
     return Column(name, kind, Computed(expression, persisted=True))
 

@@ -1,4 +1,4 @@
-"""The ledger, and what takes no part in it: what could not be understood, what was deleted."""
+"""The ledger, the dead letters and the tombstones of deleted runs."""
 
 from sqlalchemy import (
     BigInteger,
@@ -21,8 +21,8 @@ from runfold.protocol.codec import TYPES
 
 from .columns import TIME, filled, metadata
 
-# The ledger: the source of truth. `body` is the JSON text of all fields but the envelope's.
-# Partitioned by week on the run id, which is time-ordered; see `partitions`.
+# The ledger: the source of truth. `body` is the JSON text of all fields outside the envelope.
+# Partitioned by week on the run key, which is time-ordered; see `ledger.partitions`.
 events = Table(
     "events",
     metadata,
@@ -36,7 +36,7 @@ events = Table(
     postgresql_partition_by="RANGE (run)",
 )
 
-# What could not be understood: `frame` is the stream entry's id, `ordinal` the place inside it.
+# Events that could not be decoded: `frame` is the stream entry's id, `ordinal` the index inside it.
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -50,9 +50,9 @@ dead_letters = Table(
     UniqueConstraint("shard", "frame", "ordinal"),
 )
 
-# Runs that were deleted, so that late events do not revive them. Their events go last: until then
-# `events_left` is true. Those that retention took away are `aged`: their figures stay. The archive
-# is told of the others, which then are `archived`.
+# Deleted runs, so that late events do not revive them. Their events are deleted last: until then
+# `events_left` is true. `is_expiry` marks runs that retention deleted, which still count in the
+# statistics. All others are recorded in the archive, too, if there is one: `archived`.
 tombstones = Table(
     "tombstones",
     metadata,
@@ -60,7 +60,7 @@ tombstones = Table(
     filled("deleted_at", TIME, "now()"),
     filled("shard", SmallInteger),
     filled("events_left", Boolean, "false"),
-    filled("aged", Boolean, "false"),
+    filled("is_expiry", Boolean, "false"),
     filled("archived", Boolean, "false"),
     PrimaryKeyConstraint("shard", "run"),
 )

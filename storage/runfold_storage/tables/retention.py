@@ -1,4 +1,4 @@
-"""How long what is kept, and what is being archived."""
+"""Retention policies, hours with expired runs, and the journal of the archive."""
 
 from sqlalchemy import (
     Boolean,
@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from .columns import TIME, filled, metadata
 
-# How long what is kept, by project; '' stands for all that have no row. Null: for ever. A policy
-# that became stricter waits until `holds_from`.
+# Retention policies in days by project; '' is the default for all projects without a row. Null
+# keeps data for ever. A stricter policy applies from `holds_from` on.
 retention = Table(
     "retention",
     metadata,
@@ -27,25 +27,25 @@ retention = Table(
     Column("project", Text, primary_key=True),
 )
 
-# Hours of which retention has taken rows away: `stats` says more there than can be added up.
-aged_hours = Table(
-    "aged_hours",
+# Hours of which retention deleted rows: `rollups_hourly` counts more there than the rows add up to.
+expired_hours = Table(
+    "expired_hours",
     metadata,
     filled("hour", TIME),
     filled("project", Text),
     PrimaryKeyConstraint("project", "hour"),
 )
 
-# What is being written to the archive, and goes once it is there: `runs` of a shard, a `week` of
-# the ledger, `rollups`; see `archive.steps`.
-archive_steps = Table(
-    "archive_steps",
+# Steps of the archive: what is written there first and deleted here afterwards. A step is about
+# `runs` of a shard, a `week` of the ledger, or `rollups`; see `archive.journal`.
+archive_journal = Table(
+    "archive_journal",
     metadata,
     Column("token", Uuid, primary_key=True),
     filled("began_at", TIME, "now()"),
     Column("week", Date),
     Column("shard", SmallInteger),
-    filled("written", Boolean, "false"),
+    filled("is_written", Boolean, "false"),
     filled("kind", Text),
     filled("runs", ARRAY(Uuid)),
     filled("rollups", JSONB),

@@ -1,4 +1,4 @@
-"""Statistics, by the hour and by the day."""
+"""Rollups: statistics by hour and by day, and the deltas that are not merged into them yet."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ from .runs import RUN_STATUSES
 
 def _figures() -> tuple[Column[Any], ...]:
     return (
-        filled("n_timed", BigInteger, "0"),
+        filled("duration_count", BigInteger, "0"),
         Column("duration_min_us", BigInteger),
         Column("duration_max_us", BigInteger),
         filled("duration_sum_us", Numeric, "0"),
@@ -38,7 +38,7 @@ def _figures() -> tuple[Column[Any], ...]:
 
 
 def _histogram() -> tuple[Column[Any], ...]:
-    """Of durations (see `histogram`)."""
+    """Return the histogram of durations (see `records.histogram`)."""
     return (
         filled("bins", ARRAY(SmallInteger), "'{}'"),
         filled("bin_counts", ARRAY(BigInteger), "'{}'"),
@@ -46,20 +46,20 @@ def _histogram() -> tuple[Column[Any], ...]:
 
 
 class Difference(UserDefinedType[Any]):
-    """A record with the columns of `stats`: what is to be added."""
+    """A record with the columns of `rollups_hourly`: what to add to one of its rows."""
 
     def get_col_spec(self, **_options: object) -> str:
-        """As SQL names it."""
-        return "stats_difference"
+        """Return the type's name in SQL."""
+        return "rollup_delta"
 
 
-ischema_names["stats_difference"] = Difference  # so that reflection knows it
+ischema_names["rollup_delta"] = Difference  # so that reflection knows it
 
 
-# Rollups, as sums of differences. `node` is '' for the runs themselves; `hour` is that of the
-# run's first event.
-stats = Table(
-    "stats",
+# Each row is a sum of deltas. `n` counts runs, or attempts at a node; `node` is '' for the runs
+# themselves; `hour` is that of the run's first event.
+rollups_hourly = Table(
+    "rollups_hourly",
     metadata,
     filled("hour", TIME),
     filled("n", BigInteger, "0"),
@@ -80,16 +80,18 @@ stats = Table(
     PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
-# The hours in which runs began that have not ended.
-Index(None, stats.c.status, stats.c.hour, postgresql_where=stats.c.is_open)
+# The hours in which open runs began.
+Index(
+    None, rollups_hourly.c.status, rollups_hourly.c.hour, postgresql_where=rollups_hourly.c.is_open
+)
 
-# All of an hour, for spans that do not begin or end with a day.
-Index(None, stats.c.hour, postgresql_where=text("node = ''"))
+# Whole hours, for time ranges that do not begin or end with a day.
+Index(None, rollups_hourly.c.hour, postgresql_where=text("node = ''"))
 
-# The same of runs by UTC day, all statuses in one row: what counts and a month's figures are read
-# from. `workflow` is '' for a whole project, and `project` too for all of them.
-stats_days = Table(
-    "stats_days",
+# Runs by UTC day, with a column for each status. `workflow` is '' for a whole project; `project`,
+# too, is '' for all of them.
+rollups_daily = Table(
+    "rollups_daily",
     metadata,
     filled("day", TIME),
     *(filled(status, BigInteger, "0") for status in RUN_STATUSES),
@@ -102,28 +104,29 @@ stats_days = Table(
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 
-# Differences of small batches, a row for each shard, until they are merged (see `unmerged`). Up to
-# 8 kB are kept as they are, neither compressed nor moved out of the row.
-stats_differences = Table(
-    "stats_differences",
+# Deltas of small batches, a row for each shard, until they are merged (see
+# `rollups.pending_deltas`). Up to 8 kB are stored inline, neither compressed nor moved out of the
+# row.
+rollup_deltas = Table(
+    "rollup_deltas",
     metadata,
     Column("id", BigInteger, Identity(always=True), nullable=False),
     filled("shard", SmallInteger),
-    filled("differences", ARRAY(Difference)),
+    filled("deltas", ARRAY(Difference)),
     PrimaryKeyConstraint("shard", "id"),
     postgresql_with={"toast_tuple_target": 8160},
 )
 
-# Up to where they are merged.
-stats_merged = Table(
-    "stats_merged",
+# Up to which `id` the deltas of a shard are merged.
+rollup_delta_cursors = Table(
+    "rollup_delta_cursors",
     metadata,
     filled("id", BigInteger, "0"),
     Column("shard", SmallInteger, primary_key=True, autoincrement=False),
 )
 
-# The view: those that are not, with the columns of `stats`.
-unmerged_stats = table(
-    "unmerged_stats",
-    *(column(each.name, each.type) for each in stats.columns if each.computed is None),
+# The view of all deltas that are not merged yet, with the columns of `rollups_hourly`.
+pending_rollups = table(
+    "pending_rollups",
+    *(column(each.name, each.type) for each in rollups_hourly.columns if each.computed is None),
 )

@@ -1,8 +1,7 @@
 """Runs and nodes: the rows that lists and watchers need.
 
-An indexed column is one that does not change in the life of a run, for a change would end HOT
+No index names a column that changes in the life of an ordinary run, since that would prevent HOT
 updates; `fillfactor` leaves room for those.
-
 """
 
 from datetime import timedelta
@@ -29,15 +28,15 @@ UNUSUAL_STATUSES: Final = ("failed", "cancelled", "lost")
 NODE_STATUSES: Final = ("pending", "running", "completed", "failed", "skipped", "cancelled")
 
 LATE_AFTER: Final = timedelta(hours=1)
-"""A run that starts later than so long after its first event is a late one."""
+"""Runs that start later than this after their first event are indexed by their start."""
 LONG_US: Final = 60_000_000
-"""A run that took as long is a long one."""
+"""Runs of at least this duration are indexed by it."""
 COSTLY_NANO_USD: Final = 100_000_000
-"""A run that cost as much is a costly one."""
+"""Runs of at least this cost are indexed by it."""
 
 
 def fingerprint(node: str) -> Column[Any]:
-    """What failures of one kind have in common: see the function in migration 0005."""
+    """Return the column of the hash that failures of one kind share (`runfold_fingerprint`)."""
     return derived(
         "fingerprint",
         Text,
@@ -46,8 +45,8 @@ def fingerprint(node: str) -> Column[Any]:
     )
 
 
-# One row a run: what lists and watchers need. `given_id` is set for ids of the caller's own;
-# `aged_at` once retention has taken its events away ('infinity' while it is at it).
+# One row per run. `external_id` is set where the caller chose the id. `payloads_expired_at` is set
+# once retention has deleted the run's events ('infinity' while it is deleting them).
 runs = Table(
     "runs",
     metadata,
@@ -56,12 +55,12 @@ runs = Table(
     Column("queued_at", TIME),
     Column("started_at", TIME),
     Column("finished_at", TIME),
-    filled("seen_at", TIME),
+    filled("last_event_at", TIME),
     Column("duration_us", BigInteger),
     filled("input_tokens", BigInteger, "0"),
     filled("output_tokens", BigInteger, "0"),
     filled("cost_nano_usd", BigInteger, "0"),
-    filled("feed_seq", BigInteger),
+    filled("change_seq", BigInteger),
     filled("nodes_total", Integer, "0"),
     filled("nodes_pending", Integer, "0"),
     filled("nodes_running", Integer, "0"),
@@ -75,7 +74,7 @@ runs = Table(
     filled("status", Text),
     filled("project", Text),
     filled("workflow", Text),
-    Column("given_id", Text),
+    Column("external_id", Text),
     Column("parent_run", Text),
     Column("trigger_type", Text),
     Column("user", Text),
@@ -84,27 +83,27 @@ runs = Table(
     Column("error_type", Text),
     Column("error_message", Text),
     Column("error_node", Text),
-    Column("aged_at", TIME),
+    Column("payloads_expired_at", TIME),
     derived(
-        "unusual_status",
+        "indexed_status",
         Text,
         "CASE WHEN (status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'lost'::text])) "
         "THEN status ELSE NULL::text END",
     ),
     fingerprint("error_node"),
     derived(
-        "late_started_at",
+        "indexed_late_start_at",
         TIME,
         "CASE WHEN ((started_at - created_at) > '01:00:00'::interval) "
         "THEN started_at ELSE NULL::timestamp with time zone END",
     ),
     derived(
-        "long_duration_us",
+        "indexed_duration_us",
         BigInteger,
         "CASE WHEN (duration_us >= 60000000) THEN duration_us ELSE NULL::bigint END",
     ),
     derived(
-        "high_cost_nano_usd",
+        "indexed_cost_nano_usd",
         BigInteger,
         "CASE WHEN (cost_nano_usd >= 100000000) THEN cost_nano_usd ELSE NULL::bigint END",
     ),
@@ -115,7 +114,7 @@ runs = Table(
 Index(None, runs.c.created_at, runs.c.run)
 Index(None, runs.c.project, runs.c.created_at, runs.c.run)
 Index(None, runs.c.workflow, runs.c.created_at, runs.c.run)
-# What few runs have is indexed for those alone; each index is in the order of lists.
+# Values that few runs have get partial indexes, each in the order of lists.
 for _column in (
     runs.c.user,
     runs.c.session,
@@ -123,10 +122,14 @@ for _column in (
     runs.c.parent_run,
     runs.c.error_type,
     runs.c.fingerprint,
-    runs.c.unusual_status,
+    runs.c.indexed_status,
 ):
     Index(None, _column, runs.c.created_at, runs.c.run, postgresql_where=_column.is_not(None))
-for _column in (runs.c.late_started_at, runs.c.long_duration_us, runs.c.high_cost_nano_usd):
+for _column in (
+    runs.c.indexed_late_start_at,
+    runs.c.indexed_duration_us,
+    runs.c.indexed_cost_nano_usd,
+):
     Index(None, runs.c.created_at, runs.c.run, _column, postgresql_where=_column.is_not(None))
 Index(
     None,
@@ -136,7 +139,7 @@ Index(
     postgresql_where=runs.c.tags.is_not(None),
 )
 
-# One row an attempt at a node.
+# One row per attempt at a node.
 nodes = Table(
     "nodes",
     metadata,

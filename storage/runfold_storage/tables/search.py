@@ -1,6 +1,6 @@
-"""The tables of the search index: derived from `runs` and the ledger, behind the fold.
+"""The search index: derived from `runs` and the ledger after the fold.
 
-No transaction of the fold writes here. Who writes, and how far it has come: `search_index`.
+No transaction of the fold writes here; `search.indexer` does.
 """
 
 from typing import Any, Final
@@ -24,7 +24,7 @@ _TRIGRAMS: Final[dict[str, Any]] = {
     "postgresql_ops": {"text": "gin_trgm_ops"},
 }
 
-# What `q` is looked for in, in lower case. The index is missing where PostgreSQL has no pg_trgm.
+# The texts that `q` searches, in lower case. The index is missing where PostgreSQL has no pg_trgm.
 search_runs = Table(
     "search_runs",
     metadata,
@@ -35,7 +35,7 @@ search_runs = Table(
 )
 Index(None, search_runs.c.text, **_TRIGRAMS)
 
-# Inputs and outputs of runs that have ended, in lower case, of projects that have it switched on.
+# Inputs and outputs of ended runs, in lower case, for projects that have payload search enabled.
 search_payloads = Table(
     "search_payloads",
     metadata,
@@ -48,29 +48,29 @@ search_payloads = Table(
 Index(None, search_payloads.c.text, **_TRIGRAMS)
 Index(None, search_payloads.c.project)
 
-# How far the index has come: every change of a run up to `feed_seq` is in it, the last of which was
-# committed at `changed_at`. While runs are read one after the other instead, `scan_to` says which
-# number that will be good for, and `scanned` which run was the last.
+# How far the index has come: it has every change of a run up to `change_seq`, the last of which was
+# committed at `changed_at`. During a scan of the runs by key, `scan_target_seq` is the number that
+# the index will have reached after it, and `scan_key` the last run that was read.
 search_progress = Table(
     "search_progress",
     metadata,
-    filled("feed_seq", BigInteger, "0"),
-    Column("scan_to", BigInteger),
+    filled("change_seq", BigInteger, "0"),
+    Column("scan_target_seq", BigInteger),
     Column("changed_at", TIME),
     Column("shard", SmallInteger, primary_key=True, autoincrement=False),
-    Column("scanned", Uuid),
+    Column("scan_key", Uuid),
     postgresql_with={"fillfactor": 50},
 )
 
-# Projects whose payloads are searched, or were (`wanted` is false until the last of them is gone).
-# Runs of the time before it was switched on follow, newest first: all up to `reached_at` are in.
+# Projects with payload search. `enabled` is false while the rows of a disabled project are being
+# deleted. Older runs are backfilled, newest first: all from `backfill_at` on are in the index.
 search_projects = Table(
     "search_projects",
     metadata,
-    filled("wanted_since", TIME, "now()"),
-    Column("reached_at", TIME),
-    Column("reached_run", Uuid),
-    filled("wanted", Boolean, "true"),
-    filled("whole", Boolean, "false"),
+    filled("enabled_since", TIME, "now()"),
+    Column("backfill_at", TIME),
+    Column("backfill_run", Uuid),
+    filled("enabled", Boolean, "true"),
+    filled("backfilled", Boolean, "false"),
     Column("project", Text, primary_key=True),
 )

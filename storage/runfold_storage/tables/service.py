@@ -1,39 +1,21 @@
-"""Who may call, and work that takes long."""
+"""Background jobs."""
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    Identity,
     Index,
-    LargeBinary,
     Table,
     Text,
-    UniqueConstraint,
     Uuid,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from .columns import TIME, filled, metadata
 
-# Who may call the API; the key itself is never stored.
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    filled("created_at", TIME, "now()"),
-    Column("revoked_at", TIME),
-    Column("project", Text),
-    filled("may_write", Boolean, "false"),
-    filled("name", Text),
-    filled("key_sha256", LargeBinary),
-    UniqueConstraint("key_sha256"),
-)
-
-# Work that takes long: the truth about it. `progress` is noted after each step, which may be done
-# twice; `error` says why it failed. Workers take up what is for the `background`; the rest is done
-# by the command that someone waits for.
+# Long-running work. `progress` is saved after each step, and a step may be repeated; `error` says
+# why the job failed. Workers take `background` jobs; the others run in the command that created
+# them.
 jobs = Table(
     "jobs",
     metadata,

@@ -369,7 +369,7 @@ _run_of: Final = itemgetter(0)
 
 
 def _after(old: Position, step: PositionUpdate) -> Position:
-    return Position(step.position, step.generation, old.consumed + step.consumed, step.feed_seq)
+    return Position(step.position, step.generation, old.consumed + step.consumed, step.change_seq)
 
 
 def weeks_of(batch: Batch) -> set[date | None]:

@@ -99,13 +99,13 @@ class BatchBuilder:
                 key = arrival.shard, reason
                 ignored[key] = ignored.get(key, 0) + number
             new_events[arrival.shard] = new_events.get(arrival.shard, 0) + len(ledger) - before
-        changes = _Changes({shard: step.feed_seq for shard, step in positions.items()})
+        changes = _Changes({shard: step.change_seq for shard, step in positions.items()})
         for run in touched:
             changes.settle(run)
         self._memory.weigh(touched)
         return Batch(
             number=self._folded,
-            advances=_advances(entries, arrivals, positions, changes.feed_seqs),
+            advances=_advances(entries, arrivals, positions, changes.change_seqs),
             events=ledger,
             new_runs=changes.new_runs,
             changed_runs=changes.changed_runs,
@@ -190,13 +190,13 @@ class BatchBuilder:
                 if not apply_liveness_event(run, kind, at_us, fact):
                     continue
             else:
-                if at_us > run.seen_us:
-                    run.seen_us = at_us
+                if at_us > run.last_event_us:
+                    run.last_event_us = at_us
                 if at_us < run.created_us:
                     run.created_us = at_us
                 rules[kind](run, (at_us, event_id), fact)
-            given_id = run.given_id
-            kept = body if given_id is None else with_run_id(body, given_id)
+            external_id = run.external_id
+            kept = body if external_id is None else with_run_id(body, external_id)
             note((run.key, event_id, at_us, kind, shard, kept))
         return ignored
 
@@ -204,8 +204,8 @@ class BatchBuilder:
 class _Changes:
     """The rows that changed, numbered for watchers, and the differences that follow."""
 
-    def __init__(self, feed_seqs: dict[int, int]) -> None:
-        self.feed_seqs = feed_seqs
+    def __init__(self, change_seqs: dict[int, int]) -> None:
+        self.change_seqs = change_seqs
         self.new_runs: list[tuple[RunRow, int]] = []
         self.changed_runs: list[tuple[RunRow, int]] = []
         self.new_nodes: list[NodeRow] = []
@@ -229,9 +229,9 @@ class _Changes:
         if row is None or not is_news:  # None: only heartbeats so far
             return
         self._count(run, row, before, replaced)
-        self.feed_seqs[row.shard] += 1
+        self.change_seqs[row.shard] += 1
         runs = self.new_runs if before is None else self.changed_runs
-        runs.append((row, self.feed_seqs[row.shard]))
+        runs.append((row, self.change_seqs[row.shard]))
 
     def _count(
         self,
@@ -266,7 +266,7 @@ def _advances(
     entries: Iterable[StreamEntry],
     arrivals: Iterable[DecodedEvents],
     positions: Mapping[int, Position],
-    feed_seqs: Mapping[int, int],
+    change_seqs: Mapping[int, int],
 ) -> list[PositionUpdate]:
     last: dict[int, str] = {}
     consumed: dict[int, int] = {}
@@ -285,7 +285,7 @@ def _advances(
             generation=positions[shard].generation,
             position=position,
             consumed=consumed[shard],
-            feed_seq=feed_seqs[shard],
+            change_seq=change_seqs[shard],
             folded_us=newest.get(shard),
         )
         for shard, position in last.items()

@@ -38,7 +38,7 @@ def run_row(state: RunState) -> RunRow | None:
     return RunRow(
         state.shard,
         state.key,
-        state.given_id,
+        state.external_id,
         project,
         workflow,
         state.ended_as or ("lost" if state.is_lost else "running" if state.begun else "queued"),
@@ -52,7 +52,7 @@ def run_row(state: RunState) -> RunRow | None:
         state.queued_at[0] if state.queued else None,
         state.started_at[0] if state.started else None,
         state.ended_at[0] if ended else None,
-        state.seen_us,
+        state.last_event_us,
         _run_duration(state),
         input_tokens,
         output_tokens,

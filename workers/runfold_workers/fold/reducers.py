@@ -34,8 +34,8 @@ Rule = Callable[[RunState, Stamp, Any], None]
 
 def apply(run: RunState, kind: int, at_us: int, event_id: int, fact: Fact) -> None:
     """Take one more event into account; `kind` is the place of its type in `TYPES`."""
-    if at_us > run.seen_us:
-        run.seen_us = at_us
+    if at_us > run.last_event_us:
+        run.last_event_us = at_us
     if kind == HEARTBEAT:  # not in the ledger, so it must not tell anything else
         return
     if kind == LOST:
@@ -52,7 +52,7 @@ def apply_liveness_event(run: RunState, kind: int, at_us: int, fact: Fact) -> bo
     What it is not told must not matter to a fold of it: so it gets each `lost` that nothing
     known refutes, and of the heartbeats, which would be most of it, those that take one back.
     """
-    is_news = at_us >= run.seen_us if kind == LOST else run.is_lost and at_us > run.lost_us
+    is_news = at_us >= run.last_event_us if kind == LOST else run.is_lost and at_us > run.lost_us
     apply(run, kind, at_us, 0, fact)
     return is_news
 

@@ -93,10 +93,10 @@ class RunState(Struct, gc=False):
     shard: int
     key: bytes
     id: str
-    given_id: str | None
+    external_id: str | None
     seen: EventIdSet = field(default_factory=EventIdSet)
     created_us: int = NEVER
-    seen_us: int = -NEVER
+    last_event_us: int = -NEVER
     lost_us: int = -NEVER - 1
     begun: bool = False
     has_output: bool = False
@@ -126,7 +126,7 @@ class RunState(Struct, gc=False):
     @property
     def is_lost(self) -> bool:
         """No end, and no sign of life since somebody found that there had been none."""
-        return self.lost_us >= self.seen_us and self.ended is None
+        return self.lost_us >= self.last_event_us and self.ended is None
 
     def attempt(self, name: str, number: int) -> Attempt:
         """This attempt, made if need be, and then to be touched."""

@@ -60,7 +60,7 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
         nodes: list[NodeRow] = []
         gone: list[bytes] = []
         attempts_gone: list[NodeRow] = []
-        corrected, feed_seq = 0, position.feed_seq
+        corrected, change_seq = 0, position.change_seq
         for key in keys:
             was = stored.get(key, NOTHING_STORED)
             found = compare_run(shard, key, refolded[key], was)
@@ -74,8 +74,8 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             if should.row is None:
                 gone.append(key)
                 continue
-            feed_seq += 1
-            runs.append((should.row, feed_seq))
+            change_seq += 1
+            runs.append((should.row, change_seq))
             nodes += [
                 node for attempt, node in should.nodes.items() if was.nodes.get(attempt) != node
             ]

@@ -1,6 +1,6 @@
 """Where the tables differ from what they should say: differences in words, for people and JSON.
 
-`seen_at` may be later than the ledger tells, for heartbeats are not kept; never earlier.
+`last_event_at` may be later than the ledger tells, for heartbeats are not kept; never earlier.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ class Mismatch(Struct, frozen=True):
     `unreadable`: the ledger has an event of the run that cannot be read, so that nobody can tell.
     """
 
-    table: Literal["events", "runs", "nodes", "stats", "stats_days"]
+    table: Literal["events", "runs", "nodes", "rollups_hourly", "rollups_daily"]
     what: What
     shard: int
     of: dict[str, Any]
@@ -55,7 +55,7 @@ def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows)
     differences: list[Mismatch] = []
     wanted = expected.row
     if wanted is not None and found.row is not None:
-        wanted = wanted._replace(seen_us=max(wanted.seen_us, found.row.seen_us))
+        wanted = wanted._replace(last_event_us=max(wanted.last_event_us, found.row.last_event_us))
     differences += _compare("runs", shard, of, found.row, wanted)
     for attempt in sorted(expected.nodes.keys() | found.nodes.keys()):
         of_node = of | {"node": attempt[0], "attempt": attempt[1]}
@@ -67,7 +67,7 @@ def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows)
 def wrong_day(day: Day) -> Mismatch:
     """A day that is not the sum of its hours."""
     shard, start_us = day
-    return Mismatch("stats_days", "differs", shard, {"day": to_rfc3339(start_us)})
+    return Mismatch("rollups_daily", "differs", shard, {"day": to_rfc3339(start_us)})
 
 
 def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupKey, Mismatch]]:
@@ -85,14 +85,17 @@ def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupK
         }
         if was is None or should is None:
             what: What = "missing" if was is None else "surplus"
-            yield key, Mismatch("stats", what, key.shard, of)
+            yield key, Mismatch("rollups_hourly", what, key.shard, of)
         else:
-            yield key, Mismatch("stats", "differs", key.shard, of, list(_figures(was, should)))
+            yield (
+                key,
+                Mismatch("rollups_hourly", "differs", key.shard, of, list(_figures(was, should))),
+            )
 
 
 def name_of(key: bytes, row: RunRow | None) -> str:
     """The run's id as its owner knows it, as far as it is known."""
-    return str(UUID(bytes=key)) if row is None or row.given_id is None else row.given_id
+    return str(UUID(bytes=key)) if row is None or row.external_id is None else row.external_id
 
 
 def _compare(

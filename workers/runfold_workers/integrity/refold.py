@@ -8,7 +8,7 @@ import psycopg
 
 from runfold.errors import BrokenEvent
 from runfold.protocol.ids import is_own_id
-from runfold_storage.ledger.events import load_aged, load_deleted, load_for_fold, load_given_ids
+from runfold_storage.ledger.events import load_aged, load_deleted, load_external_ids, load_for_fold
 from runfold_storage.projections.row_store import NOTHING_STORED, RunRows
 from runfold_storage.records.rows import RunRow
 from runfold_workers.fold.projection import node_row, run_row
@@ -31,12 +31,12 @@ def refold(
 ) -> dict[bytes, RefoldResult]:
     """The rows that follow from the ledger, for each of these keys; deleted runs have none."""
     refs = [(shard, key) for key in keys]
-    names = load_given_ids(connection, shard, [key for key in keys if is_own_id(key)])
+    names = load_external_ids(connection, shard, [key for key in keys if is_own_id(key)])
     deleted, aged = load_deleted(connection, refs), load_aged(connection, refs)
     states = {}
     for key in keys:
-        given_id = names.get(key)
-        states[key] = RunState(shard, key, given_id or str(UUID(bytes=key)), given_id)
+        external_id = names.get(key)
+        states[key] = RunState(shard, key, external_id or str(UUID(bytes=key)), external_id)
     counts = dict.fromkeys(keys, 0)
     unreadable: dict[bytes, str] = {}
     for stored in load_for_fold(connection, refs):

@@ -101,7 +101,7 @@ def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
         return 1
     row = connection.execute(
         """
-        SELECT coalesce(sum(n), 0) FROM stats
+        SELECT coalesce(sum(n), 0) FROM rollups_hourly
         WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
           AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
           AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)

@@ -267,7 +267,7 @@ class _Restore:
 def _figures(row: Row) -> RollupValues:
     return RollupValues(
         n=row["n"],
-        n_timed=row["n_timed"],
+        duration_count=row["duration_count"],
         duration_min_us=row["duration_min_us"],
         duration_max_us=row["duration_max_us"],
         duration_sum_us=int(row["duration_sum_us"]),

@@ -84,7 +84,7 @@ def _frames(silent: Sequence[SilentRun]) -> Iterator[tuple[int, dict[Any, Any]]]
 
 
 def _lost(run: SilentRun) -> Envelope:
-    event_id = derive_event_id(msgspec.json.encode(("lost", run.run_id, run.seen_us)))
+    event_id = derive_event_id(msgspec.json.encode(("lost", run.run_id, run.last_event_us)))
     body = msgspec.json.encode({"silent_s": run.limit_s})
     # A run of before times were checked may be older than any event may be dated.
-    return Envelope("lost", run.run_id, event_id, max(run.seen_us, EARLIEST_US), body)
+    return Envelope("lost", run.run_id, event_id, max(run.last_event_us, EARLIEST_US), body)

@@ -1,17 +1,47 @@
-"""The first schema: ledger, projections, rollups, positions, and what goes with them.
+"""The first schema. A migration is a record: it never changes once it is released.
 
-A migration is a record: it repeats what `tables` said when it was written, and never changes.
+`tables` declares the same tables; a test compares the two.
 """
 
-import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import text
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
+TYPES = """
+CREATE TYPE event_type AS ENUM (
+    'queued', 'started', 'node_started', 'node_finished', 'logged', 'annotated', 'heartbeat',
+    'completed', 'failed', 'cancelled', 'lost'
+);
+CREATE TYPE rollup_delta AS (
+    workflow text, project text, node text, hour timestamptz, status text, shard smallint,
+    n bigint, duration_count bigint, duration_min_us bigint, duration_max_us bigint,
+    duration_sum_us numeric, input_tokens numeric, output_tokens numeric, cost_nano_usd numeric,
+    bins smallint[], bin_counts bigint[]
+);
+"""
+
+# Statements in a body of this form are parsed at once, so the search path of a restore does not
+# matter.
+FINGERPRINT = r"""
+CREATE FUNCTION runfold_fingerprint(error_type text, node text, message text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN left(md5(
+    coalesce(error_type, '') || E'\x1f' || coalesce(node, '') || E'\x1f' ||
+    regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+        left(coalesce(message, ''), 500),
+        '([''"`]).*?\1', '<text>', 'g'),
+        '[a-z]+://[^[:space:]]+', '<url>', 'gi'),
+        '(^|[[:space:](=])[~.]?/[^[:space:]:,;)]+', '\1<path>', 'g'),
+        '\m(0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]{4,}|[0-9a-f]{8,})(-[0-9a-f]{4,})*\M', '<n>', 'gi'),
+        '[0-9]+', '<n>', 'g')
+), 16)
+"""
+
+# Add the counts of one histogram to another; bins whose count becomes zero are dropped.
 ADD_BINS = """
 CREATE FUNCTION runfold_add_bins(
     a_bins smallint[], a_counts bigint[], b_bins smallint[], b_counts bigint[],
@@ -20,22 +50,22 @@ CREATE FUNCTION runfold_add_bins(
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 DECLARE
-    place integer;
-    gone boolean := false;
+    slot integer;
+    has_zeros boolean := false;
 BEGIN
     bins := a_bins;
     bin_counts := a_counts;
     FOR i IN 1 .. cardinality(b_bins) LOOP
-        place := array_position(bins, b_bins[i]);
-        IF place IS NULL THEN
+        slot := array_position(bins, b_bins[i]);
+        IF slot IS NULL THEN
             bins := bins || b_bins[i];
             bin_counts := bin_counts || b_counts[i];
         ELSE
-            bin_counts[place] := bin_counts[place] + b_counts[i];
-            gone := gone OR bin_counts[place] = 0;
+            bin_counts[slot] := bin_counts[slot] + b_counts[i];
+            has_zeros := has_zeros OR bin_counts[slot] = 0;
         END IF;
     END LOOP;
-    IF gone THEN
+    IF has_zeros THEN
         SELECT coalesce(array_agg(bin), '{}'), coalesce(array_agg(n), '{}')
         INTO bins, bin_counts
         FROM unnest(bins, bin_counts) AS both_sides (bin, n)
@@ -45,268 +75,503 @@ END
 $$
 """
 
+# The same bins as in `runfold_storage.records.histogram`: estimates are within 1% of each value.
+PERCENTILE = """
+CREATE FUNCTION runfold_percentile(bins smallint[], counts bigint[], fraction float8)
+RETURNS float8
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (
+    SELECT CASE WHEN bin < 0 THEN 0 ELSE 0.99 * exp(bin * ln(1.01 / 0.99)) / 1000 END
+    FROM (
+        SELECT bin, sum(sum(n)) OVER (ORDER BY bin) AS reached, sum(sum(n)) OVER () AS total
+        FROM unnest(bins, counts) AS each (bin, n)
+        GROUP BY bin
+    ) AS by_bin
+    WHERE total > 0 AND reached >= greatest(ceil(fraction * total), 1)
+    ORDER BY bin LIMIT 1
+)
+"""
+
+CONCATENATED = """
+CREATE AGGREGATE runfold_concatenated(anycompatiblearray) (
+    SFUNC = array_cat, STYPE = anycompatiblearray, PARALLEL = SAFE
+)
+"""
+
 LEDGER = """
+CREATE TABLE events (
+    run uuid NOT NULL,
+    id bigint NOT NULL,
+    at timestamptz NOT NULL,
+    type event_type NOT NULL,
+    shard smallint NOT NULL,
+    body text NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (shard, run, id)
+) PARTITION BY RANGE (run);
+CREATE TABLE dead_letters (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    ordinal integer NOT NULL,
+    shard smallint NOT NULL,
+    frame text NOT NULL,
+    reason text NOT NULL,
+    raw bytea NOT NULL,
+    CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
+    CONSTRAINT dead_letters_shard_frame_ordinal_key UNIQUE (shard, frame, ordinal)
+);
+CREATE TABLE tombstones (
+    run uuid NOT NULL,
+    deleted_at timestamptz DEFAULT now() NOT NULL,
+    shard smallint NOT NULL,
+    events_left boolean DEFAULT false NOT NULL,
+    is_expiry boolean DEFAULT false NOT NULL,
+    archived boolean DEFAULT false NOT NULL,
+    CONSTRAINT tombstones_pkey PRIMARY KEY (shard, run)
+);
+CREATE INDEX tombstones_events_left_idx ON tombstones (shard, run) WHERE events_left;
+"""
+
+RUNS = """
+CREATE TABLE runs (
+    run uuid NOT NULL,
+    created_at timestamptz NOT NULL,
+    queued_at timestamptz,
+    started_at timestamptz,
+    finished_at timestamptz,
+    last_event_at timestamptz NOT NULL,
+    duration_us bigint,
+    input_tokens bigint DEFAULT 0 NOT NULL,
+    output_tokens bigint DEFAULT 0 NOT NULL,
+    cost_nano_usd bigint DEFAULT 0 NOT NULL,
+    change_seq bigint NOT NULL,
+    nodes_total integer DEFAULT 0 NOT NULL,
+    nodes_pending integer DEFAULT 0 NOT NULL,
+    nodes_running integer DEFAULT 0 NOT NULL,
+    nodes_completed integer DEFAULT 0 NOT NULL,
+    nodes_failed integer DEFAULT 0 NOT NULL,
+    nodes_skipped integer DEFAULT 0 NOT NULL,
+    nodes_cancelled integer DEFAULT 0 NOT NULL,
+    exit_code integer,
+    shard smallint NOT NULL,
+    attempt smallint DEFAULT 1 NOT NULL,
+    status text NOT NULL,
+    project text NOT NULL,
+    workflow text NOT NULL,
+    external_id text,
+    parent_run text,
+    trigger_type text,
+    "user" text,
+    session text,
+    tags jsonb,
+    error_type text,
+    error_message text,
+    error_node text,
+    payloads_expired_at timestamptz,
+    indexed_status text GENERATED ALWAYS AS (
+        CASE WHEN status IN ('failed', 'cancelled', 'lost') THEN status END
+    ) STORED,
+    fingerprint text GENERATED ALWAYS AS (
+        CASE WHEN status = 'failed'
+        THEN runfold_fingerprint(error_type, error_node, error_message) END
+    ) STORED,
+    indexed_late_start_at timestamptz GENERATED ALWAYS AS (
+        CASE WHEN started_at - created_at > interval '1 hour' THEN started_at END
+    ) STORED,
+    indexed_duration_us bigint GENERATED ALWAYS AS (
+        CASE WHEN duration_us >= 60000000 THEN duration_us END
+    ) STORED,
+    indexed_cost_nano_usd bigint GENERATED ALWAYS AS (
+        CASE WHEN cost_nano_usd >= 100000000 THEN cost_nano_usd END
+    ) STORED,
+    CONSTRAINT runs_pkey PRIMARY KEY (shard, run),
+    CONSTRAINT runs_status_check CHECK (
+        status IN ('queued', 'running', 'completed', 'failed', 'cancelled', 'lost')
+    )
+) WITH (fillfactor = 80);
+CREATE INDEX runs_created_at_run_idx ON runs (created_at, run);
+CREATE INDEX runs_created_at_run_indexed_cost_nano_usd_idx
+    ON runs (created_at, run, indexed_cost_nano_usd)
+    WHERE indexed_cost_nano_usd IS NOT NULL;
+CREATE INDEX runs_created_at_run_indexed_duration_us_idx
+    ON runs (created_at, run, indexed_duration_us)
+    WHERE indexed_duration_us IS NOT NULL;
+CREATE INDEX runs_created_at_run_indexed_late_start_at_idx
+    ON runs (created_at, run, indexed_late_start_at)
+    WHERE indexed_late_start_at IS NOT NULL;
+CREATE INDEX runs_error_type_created_at_run_idx ON runs (error_type, created_at, run)
+    WHERE error_type IS NOT NULL;
+CREATE INDEX runs_fingerprint_created_at_run_idx ON runs (fingerprint, created_at, run)
+    WHERE fingerprint IS NOT NULL;
+CREATE INDEX runs_indexed_status_created_at_run_idx ON runs (indexed_status, created_at, run)
+    WHERE indexed_status IS NOT NULL;
+CREATE INDEX runs_parent_run_created_at_run_idx ON runs (parent_run, created_at, run)
+    WHERE parent_run IS NOT NULL;
+CREATE INDEX runs_project_created_at_run_idx ON runs (project, created_at, run);
+CREATE INDEX runs_session_created_at_run_idx ON runs (session, created_at, run)
+    WHERE session IS NOT NULL;
+CREATE INDEX runs_tags_idx ON runs USING gin (tags jsonb_path_ops) WHERE tags IS NOT NULL;
+CREATE INDEX runs_trigger_type_created_at_run_idx ON runs (trigger_type, created_at, run)
+    WHERE trigger_type IS NOT NULL;
+CREATE INDEX runs_user_created_at_run_idx ON runs ("user", created_at, run)
+    WHERE "user" IS NOT NULL;
+CREATE INDEX runs_workflow_created_at_run_idx ON runs (workflow, created_at, run);
+CREATE TABLE nodes (
+    run uuid NOT NULL,
+    started_at timestamptz,
+    finished_at timestamptz,
+    duration_us bigint,
+    input_tokens bigint DEFAULT 0 NOT NULL,
+    output_tokens bigint DEFAULT 0 NOT NULL,
+    cost_nano_usd bigint DEFAULT 0 NOT NULL,
+    shard smallint NOT NULL,
+    attempt smallint NOT NULL,
+    node text NOT NULL,
+    name text NOT NULL,
+    status text NOT NULL,
+    node_type text,
+    parents text[],
+    error_type text,
+    error_message text,
+    fingerprint text GENERATED ALWAYS AS (
+        CASE WHEN status = 'failed' THEN runfold_fingerprint(error_type, node, error_message) END
+    ) STORED,
+    CONSTRAINT nodes_pkey PRIMARY KEY (shard, run, node, attempt),
+    CONSTRAINT nodes_status_check CHECK (
+        status IN ('pending', 'running', 'completed', 'failed', 'skipped', 'cancelled')
+    )
+) WITH (fillfactor = 80);
+CREATE INDEX nodes_finished_at_idx ON nodes (finished_at) WHERE fingerprint IS NOT NULL;
+"""
+
+ROLLUPS = """
+CREATE TABLE rollups_hourly (
+    hour timestamptz NOT NULL,
+    n bigint DEFAULT 0 NOT NULL,
+    duration_count bigint DEFAULT 0 NOT NULL,
+    duration_min_us bigint,
+    duration_max_us bigint,
+    duration_sum_us numeric DEFAULT 0 NOT NULL,
+    input_tokens numeric DEFAULT 0 NOT NULL,
+    output_tokens numeric DEFAULT 0 NOT NULL,
+    cost_nano_usd numeric DEFAULT 0 NOT NULL,
+    shard smallint NOT NULL,
+    project text NOT NULL,
+    workflow text NOT NULL,
+    node text NOT NULL,
+    status text NOT NULL,
+    bins smallint[] DEFAULT '{}' NOT NULL,
+    bin_counts bigint[] DEFAULT '{}' NOT NULL,
+    is_open boolean GENERATED ALWAYS AS (
+        CASE WHEN n > 0 AND node = '' AND status IN ('queued', 'running') THEN true END
+    ) STORED,
+    CONSTRAINT rollups_hourly_pkey PRIMARY KEY (workflow, project, node, hour, status, shard)
+) WITH (fillfactor = 80);
+CREATE INDEX rollups_hourly_hour_idx ON rollups_hourly (hour) WHERE node = '';
+CREATE INDEX rollups_hourly_status_hour_idx ON rollups_hourly (status, hour) WHERE is_open;
+CREATE TABLE rollups_daily (
+    day timestamptz NOT NULL,
+    queued bigint DEFAULT 0 NOT NULL,
+    running bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    lost bigint DEFAULT 0 NOT NULL,
+    duration_count bigint DEFAULT 0 NOT NULL,
+    duration_min_us bigint,
+    duration_max_us bigint,
+    duration_sum_us numeric DEFAULT 0 NOT NULL,
+    input_tokens numeric DEFAULT 0 NOT NULL,
+    output_tokens numeric DEFAULT 0 NOT NULL,
+    cost_nano_usd numeric DEFAULT 0 NOT NULL,
+    shard smallint NOT NULL,
+    project text NOT NULL,
+    workflow text NOT NULL,
+    bins smallint[] DEFAULT '{}' NOT NULL,
+    bin_counts bigint[] DEFAULT '{}' NOT NULL,
+    CONSTRAINT rollups_daily_pkey PRIMARY KEY (workflow, project, day, shard)
+) WITH (fillfactor = 80);
+CREATE TABLE rollup_deltas (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    shard smallint NOT NULL,
+    deltas rollup_delta[] NOT NULL,
+    CONSTRAINT rollup_deltas_pkey PRIMARY KEY (shard, id)
+) WITH (toast_tuple_target = 8160);
+CREATE TABLE rollup_delta_cursors (
+    id bigint DEFAULT 0 NOT NULL,
+    shard smallint NOT NULL,
+    CONSTRAINT rollup_delta_cursors_pkey PRIMARY KEY (shard)
+);
+"""
+
+CHECKPOINTS = """
+CREATE TABLE positions (
+    consumed bigint DEFAULT 0 NOT NULL,
+    change_seq bigint DEFAULT 0 NOT NULL,
+    generation bigint DEFAULT 0 NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    folded_at timestamptz,
+    shard smallint NOT NULL,
+    position text DEFAULT '0-0' NOT NULL,
+    CONSTRAINT positions_pkey PRIMARY KEY (shard)
+) WITH (fillfactor = 50);
+CREATE TABLE changes (
+    change_seq bigint NOT NULL,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    shard smallint NOT NULL,
+    runs bytea NOT NULL,
+    deleted_ids text[],
+    CONSTRAINT changes_pkey PRIMARY KEY (shard, change_seq)
+);
+CREATE TABLE leases (
+    expires_at timestamptz NOT NULL,
+    shard smallint NOT NULL,
+    owner text NOT NULL,
+    CONSTRAINT leases_pkey PRIMARY KEY (shard)
+) WITH (fillfactor = 50);
+CREATE TABLE workers (
+    joined_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz NOT NULL,
+    owner text NOT NULL,
+    CONSTRAINT workers_pkey PRIMARY KEY (owner)
+) WITH (fillfactor = 50);
+CREATE TABLE incidents (
+    count bigint NOT NULL,
+    acknowledged bigint DEFAULT 0 NOT NULL,
+    happened_at timestamptz DEFAULT now() NOT NULL,
+    shard smallint NOT NULL,
+    kind text NOT NULL,
+    CONSTRAINT incidents_pkey PRIMARY KEY (kind, shard)
+);
+CREATE TABLE stream_checkpoints (
+    entries_added bigint NOT NULL,
+    shard smallint NOT NULL,
+    CONSTRAINT stream_checkpoints_pkey PRIMARY KEY (shard)
+) WITH (fillfactor = 50);
+CREATE TABLE liveness_marks (
+    listened_us bigint NOT NULL,
+    change_seq bigint NOT NULL,
+    marked_at timestamptz NOT NULL,
+    shard smallint NOT NULL,
+    CONSTRAINT liveness_marks_pkey PRIMARY KEY (shard, listened_us)
+);
+"""
+
+SEARCH = """
+CREATE TABLE search_runs (
+    run uuid NOT NULL,
+    shard smallint NOT NULL,
+    text text NOT NULL,
+    CONSTRAINT search_runs_pkey PRIMARY KEY (shard, run)
+);
+CREATE TABLE search_payloads (
+    run uuid NOT NULL,
+    shard smallint NOT NULL,
+    project text NOT NULL,
+    text text NOT NULL,
+    CONSTRAINT search_payloads_pkey PRIMARY KEY (shard, run)
+);
+CREATE INDEX search_payloads_project_idx ON search_payloads (project);
+CREATE TABLE search_progress (
+    change_seq bigint DEFAULT 0 NOT NULL,
+    scan_target_seq bigint,
+    changed_at timestamptz,
+    shard smallint NOT NULL,
+    scan_key uuid,
+    CONSTRAINT search_progress_pkey PRIMARY KEY (shard)
+) WITH (fillfactor = 50);
+CREATE TABLE search_projects (
+    enabled_since timestamptz DEFAULT now() NOT NULL,
+    backfill_at timestamptz,
+    backfill_run uuid,
+    enabled boolean DEFAULT true NOT NULL,
+    backfilled boolean DEFAULT false NOT NULL,
+    project text NOT NULL,
+    CONSTRAINT search_projects_pkey PRIMARY KEY (project)
+);
+"""
+
+RETENTION = """
+CREATE TABLE retention (
+    holds_from timestamptz DEFAULT now() NOT NULL,
+    payload_days integer,
+    run_days integer,
+    stats_days integer,
+    project text NOT NULL,
+    CONSTRAINT retention_pkey PRIMARY KEY (project)
+);
+CREATE TABLE expired_hours (
+    hour timestamptz NOT NULL,
+    project text NOT NULL,
+    CONSTRAINT expired_hours_pkey PRIMARY KEY (project, hour)
+);
+CREATE TABLE archive_journal (
+    token uuid NOT NULL,
+    began_at timestamptz DEFAULT now() NOT NULL,
+    week date,
+    shard smallint,
+    is_written boolean DEFAULT false NOT NULL,
+    kind text NOT NULL,
+    runs uuid[] NOT NULL,
+    rollups jsonb NOT NULL,
+    CONSTRAINT archive_journal_pkey PRIMARY KEY (token)
+);
+"""
+
+JOBS = """
+CREATE TABLE jobs (
+    id uuid NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    started_at timestamptz,
+    finished_at timestamptz,
+    kind text NOT NULL,
+    status text DEFAULT 'queued' NOT NULL,
+    arguments jsonb NOT NULL,
+    progress jsonb,
+    result jsonb,
+    error text,
+    background boolean DEFAULT false NOT NULL,
+    CONSTRAINT jobs_pkey PRIMARY KEY (id),
+    CONSTRAINT jobs_status_check CHECK (
+        status IN ('queued', 'running', 'completed', 'failed', 'cancelled')
+    )
+);
+CREATE INDEX jobs_created_at_idx ON jobs (created_at);
+"""
+
+LEDGER_VIEW = """
 CREATE VIEW ledger AS
-SELECT coalesce(r.given_id, e.run::text) AS run, e.id, e.at, e.type::text AS type,
+SELECT coalesce(r.external_id, e.run::text) AS run, e.id, e.at, e.type::text AS type,
        r.project, r.workflow, e.body::jsonb AS body, e.shard
 FROM events AS e LEFT JOIN runs AS r ON r.shard = e.shard AND r.run = e.run
 """
 
+PENDING = """
+CREATE VIEW pending_rollups AS
+SELECT d.workflow, d.project, d.node, d.hour, d.status, d.shard, d.n, d.duration_count,
+       d.duration_min_us, d.duration_max_us, d.duration_sum_us,
+       d.input_tokens, d.output_tokens, d.cost_nano_usd, d.bins, d.bin_counts
+FROM rollup_delta_cursors AS m
+-- OFFSET makes the planner use the index: the table may be full of dead rows.
+CROSS JOIN LATERAL (
+    SELECT d.* FROM rollup_deltas AS s CROSS JOIN LATERAL unnest(s.deltas) AS d
+    WHERE s.shard = m.shard AND s.id > m.id OFFSET 0
+) AS d
+"""
+
+FIGURES = """
+    sum(duration_sum_us) / nullif(sum(duration_count), 0) / 1000 AS duration_avg_ms,
+    min(duration_min_us) FILTER (WHERE duration_count > 0) / 1000.0 AS duration_min_ms,
+    max(duration_max_us) FILTER (WHERE duration_count > 0) / 1000.0 AS duration_max_ms,
+    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.5)
+        AS duration_p50_ms,
+    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.9)
+        AS duration_p90_ms,
+    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.95)
+        AS duration_p95_ms,
+    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.99)
+        AS duration_p99_ms,
+    sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+    sum(cost_nano_usd) / 1e9 AS cost_usd
+"""
+
+SUMS = """
+    duration_count, duration_min_us, duration_max_us, duration_sum_us, input_tokens, output_tokens,
+    cost_nano_usd, bins, bin_counts
+"""
+
+# The rollups together with the deltas that are not merged into them yet.
+STATISTICS = """
+CREATE VIEW daily_stats AS
+SELECT project, workflow, day,
+    sum(queued + running + completed + failed + cancelled + lost) AS total,
+    sum(queued) AS queued, sum(running) AS running, sum(completed) AS completed,
+    sum(failed) AS failed, sum(cancelled) AS cancelled, sum(lost) AS lost,
+    sum(completed) / nullif(sum(completed + failed + cancelled + lost), 0) AS success_rate,
+    FIGURES
+FROM (
+    SELECT workflow, project, day, queued, running, completed, failed, cancelled, lost, SUMS
+    FROM rollups_daily
+    UNION ALL
+    SELECT workflow, project, date_trunc('day', hour, 'UTC'),
+        CASE status WHEN 'queued' THEN n ELSE 0 END, CASE status WHEN 'running' THEN n ELSE 0 END,
+        CASE status WHEN 'completed' THEN n ELSE 0 END, CASE status WHEN 'failed' THEN n ELSE 0 END,
+        CASE status WHEN 'cancelled' THEN n ELSE 0 END, CASE status WHEN 'lost' THEN n ELSE 0 END,
+        SUMS
+    FROM pending_rollups WHERE node = ''
+) AS days
+WHERE workflow <> ''
+GROUP BY project, workflow, day
+HAVING sum(queued + running + completed + failed + cancelled + lost) > 0;
+
+CREATE VIEW hourly_stats AS
+SELECT project, workflow, nullif(node, '') AS node, hour, status, sum(n) AS total,
+    FIGURES
+FROM (
+    SELECT workflow, project, node, hour, status, n, SUMS FROM rollups_hourly
+    UNION ALL
+    SELECT workflow, project, node, hour, status, n, SUMS FROM pending_rollups
+) AS hours
+GROUP BY project, workflow, node, hour, status
+HAVING sum(n) > 0;
+"""
+
+# The comment marks an extension that this migration created, and may therefore drop.
+EXTENSION = """
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
+        CREATE EXTENSION pg_trgm;
+        COMMENT ON EXTENSION pg_trgm IS 'for runfold';
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR undefined_file OR feature_not_supported THEN
+    RAISE NOTICE 'pg_trgm is not available: searches will scan the runs';
+END
+$$
+"""
+
+NO_EXTENSION = """
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_extension AS e
+        JOIN pg_description AS d ON d.objoid = e.oid AND d.classoid = 'pg_extension'::regclass
+        WHERE e.extname = 'pg_trgm' AND d.description = 'for runfold'
+    ) THEN
+        DROP EXTENSION pg_trgm;
+    END IF;
+EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
+    RAISE NOTICE 'pg_trgm is used elsewhere, so it stays';
+END
+$$
+"""
+
+TABLES = (
+    *("jobs", "archive_journal", "expired_hours", "retention"),
+    *("search_projects", "search_progress", "search_payloads", "search_runs"),
+    *("liveness_marks", "stream_checkpoints", "incidents", "workers", "leases", "changes"),
+    *("positions", "rollup_delta_cursors", "rollup_deltas", "rollups_daily", "rollups_hourly"),
+    *("nodes", "runs", "tombstones", "dead_letters", "events"),
+)
+
 
 def upgrade() -> None:
-    op.create_table(
-        "api_keys",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("project", sa.Text(), nullable=True),
-        sa.Column("may_write", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("key_sha256", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("api_keys_pkey")),
-        sa.UniqueConstraint("key_sha256", name=op.f("api_keys_key_sha256_key")),
-    )
-    op.create_table(
-        "dead_letters",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("ordinal", sa.Integer(), nullable=False),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("frame", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("raw", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("dead_letters_pkey")),
-        sa.UniqueConstraint(
-            "shard", "frame", "ordinal", name=op.f("dead_letters_shard_frame_ordinal_key")
-        ),
-    )
-    op.create_table(
-        "events",
-        sa.Column("run", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.BigInteger(), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column(
-            "type",
-            sa.Enum(
-                "queued",
-                "started",
-                "node_started",
-                "node_finished",
-                "logged",
-                "annotated",
-                "heartbeat",
-                "completed",
-                "failed",
-                "cancelled",
-                name="event_type",
-            ),
-            nullable=False,
-        ),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("shard", "run", "id", name=op.f("events_pkey")),
-        postgresql_partition_by="RANGE (run)",
-    )
-    op.create_table(
-        "jobs",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), server_default=sa.text("'queued'"), nullable=False),
-        sa.Column("arguments", postgresql.JSONB(), nullable=False),
-        sa.Column("progress", postgresql.JSONB(), nullable=True),
-        sa.Column("result", postgresql.JSONB(), nullable=True),
-        sa.CheckConstraint(
-            "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')",
-            name=op.f("jobs_status_check"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("jobs_pkey")),
-    )
-    op.create_table(
-        "leases",
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("shard", sa.SmallInteger(), autoincrement=False, nullable=False),
-        sa.Column("owner", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("shard", name=op.f("leases_pkey")),
-        postgresql_with={"fillfactor": 50},
-    )
-    op.create_table(
-        "nodes",
-        sa.Column("run", sa.Uuid(), nullable=False),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("duration_us", sa.BigInteger(), nullable=True),
-        sa.Column("input_tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("output_tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("cost_nano_usd", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("attempt", sa.SmallInteger(), nullable=False),
-        sa.Column("node", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("node_type", sa.Text(), nullable=True),
-        sa.Column("parents", postgresql.ARRAY(sa.Text()), nullable=True),
-        sa.Column("error_type", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "status IN ('pending', 'running', 'completed', 'failed', 'skipped', 'cancelled')",
-            name=op.f("nodes_status_check"),
-        ),
-        sa.PrimaryKeyConstraint("shard", "run", "node", "attempt", name=op.f("nodes_pkey")),
-        postgresql_with={"fillfactor": 80},
-    )
-    op.create_table(
-        "positions",
-        sa.Column("consumed", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("feed_seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("generation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("folded_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("shard", sa.SmallInteger(), autoincrement=False, nullable=False),
-        sa.Column("position", sa.Text(), server_default=sa.text("'0-0'"), nullable=False),
-        sa.PrimaryKeyConstraint("shard", name=op.f("positions_pkey")),
-        postgresql_with={"fillfactor": 50},
-    )
-    op.create_table(
-        "runs",
-        sa.Column("run", sa.Uuid(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("duration_us", sa.BigInteger(), nullable=True),
-        sa.Column("input_tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("output_tokens", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("cost_nano_usd", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("feed_seq", sa.BigInteger(), nullable=False),
-        sa.Column("nodes_total", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("nodes_pending", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("nodes_running", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("nodes_completed", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("nodes_failed", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("nodes_skipped", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("nodes_cancelled", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("exit_code", sa.Integer(), nullable=True),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("attempt", sa.SmallInteger(), server_default=sa.text("1"), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("project", sa.Text(), nullable=False),
-        sa.Column("workflow", sa.Text(), nullable=False),
-        sa.Column("given_id", sa.Text(), nullable=True),
-        sa.Column("parent_run", sa.Text(), nullable=True),
-        sa.Column("trigger_type", sa.Text(), nullable=True),
-        sa.Column("user", sa.Text(), nullable=True),
-        sa.Column("session", sa.Text(), nullable=True),
-        sa.Column("tags", postgresql.JSONB(), nullable=True),
-        sa.Column("error_type", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("error_node", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "status IN ('queued', 'running', 'completed', 'failed', 'cancelled', 'lost')",
-            name=op.f("runs_status_check"),
-        ),
-        sa.PrimaryKeyConstraint("shard", "run", name=op.f("runs_pkey")),
-        postgresql_with={"fillfactor": 80},
-    )
-    op.create_index(op.f("runs_created_at_run_idx"), "runs", ["created_at", "run"], unique=False)
-    op.create_index(
-        op.f("runs_project_created_at_run_idx"),
-        "runs",
-        ["project", "created_at", "run"],
-        unique=False,
-    )
-    op.create_index(
-        op.f("runs_workflow_created_at_run_idx"),
-        "runs",
-        ["workflow", "created_at", "run"],
-        unique=False,
-    )
-    op.create_table(
-        "stats",
-        sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("n", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("n_timed", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("duration_min_us", sa.BigInteger(), nullable=True),
-        sa.Column("duration_max_us", sa.BigInteger(), nullable=True),
-        sa.Column("duration_sum_us", sa.Numeric(), server_default=sa.text("0"), nullable=False),
-        sa.Column("input_tokens", sa.Numeric(), server_default=sa.text("0"), nullable=False),
-        sa.Column("output_tokens", sa.Numeric(), server_default=sa.text("0"), nullable=False),
-        sa.Column("cost_nano_usd", sa.Numeric(), server_default=sa.text("0"), nullable=False),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.Column("project", sa.Text(), nullable=False),
-        sa.Column("workflow", sa.Text(), nullable=False),
-        sa.Column("node", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column(
-            "bins",
-            postgresql.ARRAY(sa.SmallInteger()),
-            server_default=sa.text("'{}'"),
-            nullable=False,
-        ),
-        sa.Column(
-            "bin_counts",
-            postgresql.ARRAY(sa.BigInteger()),
-            server_default=sa.text("'{}'"),
-            nullable=False,
-        ),
-        sa.PrimaryKeyConstraint(
-            "workflow", "project", "node", "hour", "status", "shard", name=op.f("stats_pkey")
-        ),
-        postgresql_with={"fillfactor": 80},
-    )
-    op.create_table(
-        "tombstones",
-        sa.Column("run", sa.Uuid(), nullable=False),
-        sa.Column(
-            "deleted_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("shard", sa.SmallInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("shard", "run", name=op.f("tombstones_pkey")),
-    )
-    op.execute(ADD_BINS)
-    op.execute(LEDGER)
+    statistics = STATISTICS.replace("FIGURES", FIGURES).replace("SUMS", SUMS)
+    for part in (TYPES, FINGERPRINT, ADD_BINS, PERCENTILE, CONCATENATED):
+        op.execute(part)
+    for part in (LEDGER, RUNS, ROLLUPS, CHECKPOINTS, SEARCH, RETENTION, JOBS):
+        op.execute(part)
+    for part in (LEDGER_VIEW, PENDING, statistics, EXTENSION):
+        op.execute(part)
+    has_trigrams = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')"
+    if op.get_bind().execute(text(has_trigrams)).scalar_one():
+        for table in ("search_runs", "search_payloads"):
+            op.execute(f"CREATE INDEX {table}_text_idx ON {table} USING gin (text gin_trgm_ops)")
 
 
 def downgrade() -> None:
-    op.execute("DROP VIEW ledger")
-    op.execute("DROP FUNCTION runfold_add_bins")
-    op.drop_table("tombstones")
-    op.drop_table("stats")
-    op.drop_index(op.f("runs_workflow_created_at_run_idx"), table_name="runs")
-    op.drop_index(op.f("runs_project_created_at_run_idx"), table_name="runs")
-    op.drop_index(op.f("runs_created_at_run_idx"), table_name="runs")
-    op.drop_table("runs")
-    op.drop_table("positions")
-    op.drop_table("nodes")
-    op.drop_table("leases")
-    op.drop_table("jobs")
-    op.drop_table("events")
-    op.drop_table("dead_letters")
-    op.drop_table("api_keys")
-    op.execute("DROP TYPE event_type")
+    op.execute("DROP VIEW hourly_stats, daily_stats, pending_rollups, ledger")
+    op.execute(f"DROP TABLE {', '.join(TABLES)}")
+    op.execute("DROP AGGREGATE runfold_concatenated(anycompatiblearray)")
+    op.execute("DROP FUNCTION runfold_percentile, runfold_add_bins, runfold_fingerprint")
+    op.execute("DROP TYPE rollup_delta, event_type")
+    op.execute(NO_EXTENSION)

@@ -145,9 +145,11 @@ def _at(of: Any) -> tuple[ColumnElement[bool], ...]:
 
 # 'infinity', which Python does not know, stands while retention is at it.
 _AGED: Final = (
-    runs.c.aged_at.is_not(None).label("is_aged"),
+    runs.c.payloads_expired_at.is_not(None).label("is_aged"),
     func.nullif(
-        runs.c.aged_at, literal_column("'infinity'::timestamptz"), type_=runs.c.aged_at.type
+        runs.c.payloads_expired_at,
+        literal_column("'infinity'::timestamptz"),
+        type_=runs.c.payloads_expired_at.type,
     ).label("removed_at"),
 )
 _RUN: Final = compile_statement(select(*SUMMARY_COLUMNS, *_AGED).where(*_at(runs.c)).limit(1))

@@ -29,10 +29,10 @@ MAX_NODES: Final = 10_000
 
 
 class RunProgress(NamedTuple):
-    """How far a run is; `feed_seq` numbers its newest change, `log_key` is its newest output's."""
+    """How far a run is; `change_seq` numbers its newest change, `log_key` its newest output."""
 
     run: RunSummary
-    feed_seq: int
+    change_seq: int
     nodes: list[NodeSummary]
     output: list[Raw]
     log_key: Key | None
@@ -47,7 +47,7 @@ def read_progress(
     beginning.
     """
     row = connection.execute(
-        select(*SUMMARY_COLUMNS, runs.c.feed_seq)
+        select(*SUMMARY_COLUMNS, runs.c.change_seq)
         .where(runs.c.shard == shard, runs.c.run == run)
         .limit(1)
     ).one_or_none()
@@ -63,7 +63,7 @@ def read_progress(
     output = _read_output(connection, shard, run, after)
     return RunProgress(
         summary,
-        row.feed_seq,
+        row.change_seq,
         [_node(node_row) for node_row in node_rows],
         [event_of(summary.id, each) for each in output],
         (to_us(output[-1].at), output[-1].id) if output else after,

@@ -115,7 +115,7 @@ class RunReader:
         """There is an archive, and nobody has deleted this run."""
         if self._archive_url is None or place is None:
             return self._archive_url is not None and may_be_run(run)
-        statement = select(tombstones.c.aged).where(
+        statement = select(tombstones.c.is_expiry).where(
             tombstones.c.shard == place[0], tombstones.c.run == place[1]
         )
         is_aged: Any = connection.execute(statement.limit(1)).scalar()
@@ -129,7 +129,7 @@ class RunReader:
             return self._opened
 
 
-_IS_AGED: Final = runs.c.aged_at.is_not(None)
+_IS_AGED: Final = runs.c.payloads_expired_at.is_not(None)
 
 
 def _row(connection: Connection, place: Place, column: ColumnElement[Any]) -> Any:

@@ -82,7 +82,7 @@ def index_scans_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple
     spans = [bounds]
     if form.started_after is not None:
         early = bindparam("early", type_=TIME)
-        late = runs.c.late_started_at >= bindparam("started_after", type_=TIME)
+        late = runs.c.indexed_late_start_at >= bindparam("started_after", type_=TIME)
         spans = [
             [*bounds, runs.c.created_at >= early],
             [*bounds, runs.c.created_at < early, late],
@@ -125,13 +125,13 @@ def _choices(form: FilterForm) -> list[tuple[FilterForm, Stretches]]:
 
     add_equal("parent_run", "session", "fingerprint", "error_type", "user")
     if form.statuses and set(form.statuses) <= set(UNUSUAL_STATUSES):
-        stretches = [[runs.c.unusual_status == status] for status in form.statuses]
+        stretches = [[runs.c.indexed_status == status] for status in form.statuses]
         add(stretches, statuses=form.statuses)
     if (longest := form.min_duration_us or 0) >= LONG_US:
-        long = runs.c.long_duration_us >= bindparam("min_duration_us")
+        long = runs.c.indexed_duration_us >= bindparam("min_duration_us")
         add([[long]], min_duration_us=longest)
     if (highest := form.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
-        costly = runs.c.high_cost_nano_usd >= bindparam("min_cost_nano_usd")
+        costly = runs.c.indexed_cost_nano_usd >= bindparam("min_cost_nano_usd")
         add([[costly]], min_cost_nano_usd=highest)
     add_equal("workflow", "project", "trigger")
     return found

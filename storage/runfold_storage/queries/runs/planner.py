@@ -16,7 +16,7 @@ from runfold_storage.postgres.statements import Statement
 from runfold_storage.read_models.summaries import Total, Watermark
 from runfold_storage.read_models.watermarks import watermark_of
 from runfold_storage.search.lookup import find_runs
-from runfold_storage.tables import stats, unmerged_stats
+from runfold_storage.tables import pending_rollups, rollups_hourly
 
 from .index_scans import IndexScan, covering_scan, early_of, index_scans_of
 from .keyset import NEWEST_FIRST, KeysetPosition
@@ -207,9 +207,11 @@ def open_hours(
     """The first and the last hour in which runs began that have one of these statuses now."""
     wanted = list(statuses)
     hours = union_all(
-        select(stats.c.hour).where(stats.c.is_open, stats.c.status.in_(wanted)),
-        select(unmerged_stats.c.hour).where(
-            unmerged_stats.c.node == "", unmerged_stats.c.status.in_(wanted)
+        select(rollups_hourly.c.hour).where(
+            rollups_hourly.c.is_open, rollups_hourly.c.status.in_(wanted)
+        ),
+        select(pending_rollups.c.hour).where(
+            pending_rollups.c.node == "", pending_rollups.c.status.in_(wanted)
         ),
     ).subquery()
     found = connection.execute(select(func.min(hours.c.hour), func.max(hours.c.hour))).one()

@@ -27,7 +27,7 @@ from runfold_storage.filters.run_filter import FilterForm
 from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS, runs_at
 from runfold_storage.postgres.statements import Statement, compile_statement
 from runfold_storage.read_models.watermarks import POSITIONS
-from runfold_storage.tables import RUN_STATUSES, runs, stats_days, unmerged_stats
+from runfold_storage.tables import RUN_STATUSES, pending_rollups, rollups_daily, runs
 
 from .index_scans import IndexScan
 from .keyset import NEWEST_FIRST, DirectionForm
@@ -48,7 +48,7 @@ def known_runs(form: FilterForm, way: IndexScan | None) -> Statement:
     For forms that have nothing else. `length` is how many runs lie on the way, as far as it is
     walked; its index alone is read.
     """
-    days = stats_days.c
+    days = rollups_daily.c
     conditions = [days.workflow == ("" if form.workflow is None else bindparam("workflow"))]
     if form.project is not None or form.workflow is None:
         conditions.append(days.project == ("" if form.project is None else bindparam("project")))
@@ -66,7 +66,7 @@ def known_runs(form: FilterForm, way: IndexScan | None) -> Statement:
 
 def _unmerged_runs(form: FilterForm) -> Select[Any]:
     """How many more than the rollups know."""
-    waiting = unmerged_stats.c
+    waiting = pending_rollups.c
     conditions = [waiting.node == ""]
     if form.workflow is not None:
         conditions.append(waiting.workflow == bindparam("workflow"))

@@ -34,8 +34,8 @@ class Aggregate:
         "amounts",
         "bins",
         "counts",
+        "duration_count",
         "longest_us",
-        "n_timed",
         "number",
         "shortest_us",
         "sum_us",
@@ -46,7 +46,7 @@ class Aggregate:
         """Of one that is complete."""
         self._durations: DurationFigures | None = None
         self.counts: Counter[str] = Counter()
-        self.n_timed = 0
+        self.duration_count = 0
         self.sum_us = 0
         self.shortest_us: int | None = None
         self.longest_us: int | None = None
@@ -71,9 +71,9 @@ class Aggregate:
         else:
             for status in RUN_STATUSES:
                 self.counts[status] += int(getattr(row, status))
-        self.n_timed += int(row.n_timed)
+        self.duration_count += int(row.duration_count)
         self.sum_us += int(row.duration_sum_us)
-        if row.n_timed > 0:
+        if row.duration_count > 0:
             self._widen(row.duration_min_us, row.duration_max_us)
         for i, sum_ in enumerate((row.input_tokens, row.output_tokens, row.cost_nano_usd)):
             self.amounts[i] += int(sum_)
@@ -101,7 +101,7 @@ class Aggregate:
         """Add all that another tally holds."""
         assert self.number is None
         self.counts.update(other.counts)
-        self.n_timed += other.n_timed
+        self.duration_count += other.duration_count
         self.sum_us += other.sum_us
         self._widen(other.shortest_us, other.longest_us)
         for i, amount in enumerate(other.amounts):
@@ -119,11 +119,11 @@ class Aggregate:
         """In the contract's units; all null when nothing was timed."""
         if self._durations is not None:
             return self._durations
-        if self.n_timed <= 0:
+        if self.duration_count <= 0:
             return DurationFigures()
         values_us = percentiles(self.bins, [fraction for _, fraction in _PERCENTILES])
         return DurationFigures(
-            avg=round(self.sum_us / self.n_timed) / 1000,
+            avg=round(self.sum_us / self.duration_count) / 1000,
             min=to_ms(self.shortest_us),
             max=to_ms(self.longest_us),
             **{

@@ -108,7 +108,7 @@ def read_failures(connection: Connection, query: FailureQuery) -> Failures:
 
 def _failed_runs(query: FailureQuery) -> Select[Any]:
     """The newest by their first event, as the index has them."""
-    conditions = [runs.c.unusual_status == "failed", *_conditions(query, runs.c.finished_at)]
+    conditions = [runs.c.indexed_status == "failed", *_conditions(query, runs.c.finished_at)]
     if query.until is not None:
         conditions.append(runs.c.created_at < query.until)
     return (
@@ -118,7 +118,7 @@ def _failed_runs(query: FailureQuery) -> Select[Any]:
             runs.c.error_type,
             runs.c.error_node.label("node"),
             runs.c.error_message,
-            func.coalesce(runs.c.given_id, func.text(runs.c.run)).label("run"),
+            func.coalesce(runs.c.external_id, func.text(runs.c.run)).label("run"),
         )
         .where(*conditions)
         .order_by(runs.c.created_at.desc(), runs.c.run.desc())
@@ -135,7 +135,7 @@ def _failed_nodes(query: FailureQuery) -> Select[Any]:
             nodes.c.error_type,
             nodes.c.node,
             nodes.c.error_message,
-            func.coalesce(runs.c.given_id, func.text(runs.c.run)).label("run"),
+            func.coalesce(runs.c.external_id, func.text(runs.c.run)).label("run"),
         )
         .select_from(nodes.join(runs, join))
         .where(nodes.c.fingerprint.is_not(None), *_conditions(query, nodes.c.finished_at))

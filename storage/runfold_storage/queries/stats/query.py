@@ -141,7 +141,7 @@ class StatsForm(NamedTuple):
             if self.has_workflow:
                 found.append(table.workflow == bindparam("workflow"))
         if self.group_by == "error_type":
-            found.append(table.unusual_status == "failed")
+            found.append(table.indexed_status == "failed")
         if self.has_first:
             found.append(time >= bindparam("first"))
         if self.has_end:

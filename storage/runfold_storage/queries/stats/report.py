@@ -19,7 +19,7 @@ from runfold_storage.parameters import UNKNOWN
 from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import POSITIONS, watermark_of
-from runfold_storage.tables import unmerged_stats
+from runfold_storage.tables import pending_rollups
 
 from .aggregate import Aggregate, BucketFigures, GroupFigures, StatsSummary, figures_of, merged
 from .day_cache import DayCache, Key
@@ -63,7 +63,7 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: DayCache) 
 
 
 _STATE: Final = compile_statement(
-    POSITIONS.add_columns(exists(select(unmerged_stats.c.n)).label("waits"))
+    POSITIONS.add_columns(exists(select(pending_rollups.c.n)).label("waits"))
 )
 """The positions, and whether anything waits to be merged."""
 

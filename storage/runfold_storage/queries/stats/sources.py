@@ -1,8 +1,8 @@
 """Where figures are added up from: rollups by the day, rollups by the hour, or the runs themselves.
 
-All have the columns of `stats` (but for the days, which have their statuses side by side). Days are
-used as far as they reach, hours for the rest, and to both belongs what is not merged into them yet;
-runs for what no rollup has: minutes, and types of errors.
+All have the columns of `rollups_hourly` (but for the days, which have their statuses side by side).
+Days are used as far as they reach, hours for the rest, and to both belongs what is not merged into
+them yet; runs for what no rollup has: minutes, and types of errors.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, BigInteger, SmallInteger, case, cast, func, litera
 from sqlalchemy.dialects.postgresql import array
 
 from runfold_storage.records.histogram import LOG_GAMMA, ZERO_BIN
-from runfold_storage.tables import runs, stats, stats_days, unmerged_stats
+from runfold_storage.tables import pending_rollups, rollups_daily, rollups_hourly, runs
 
 _HOUR: Final = timedelta(hours=1)
 
@@ -119,9 +119,9 @@ _RUNS: Final = select(
     runs.c.created_at.label("hour"),
     runs.c.status,
     func.coalesce(runs.c.error_type, "").label("error_type"),
-    runs.c.unusual_status,
+    runs.c.indexed_status,
     literal(1).label("n"),
-    case((runs.c.duration_us.is_(None), 0), else_=1).label("n_timed"),
+    case((runs.c.duration_us.is_(None), 0), else_=1).label("duration_count"),
     runs.c.duration_us.label("duration_min_us"),
     runs.c.duration_us.label("duration_max_us"),
     func.coalesce(runs.c.duration_us, 0).label("duration_sum_us"),
@@ -133,8 +133,8 @@ _RUNS: Final = select(
 ).subquery("single_runs")
 
 _TABLES: Final[dict[Source, Any]] = {
-    Source.DAYS: stats_days,
-    Source.HOURS: stats,
-    Source.UNMERGED: unmerged_stats,
+    Source.DAYS: rollups_daily,
+    Source.HOURS: rollups_hourly,
+    Source.UNMERGED: pending_rollups,
     Source.RUNS: _RUNS,
 }

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from runfold_storage.postgres.statements import Statement, compile_statement
-from runfold_storage.tables import RUN_STATUSES, stats_days
+from runfold_storage.tables import RUN_STATUSES, rollups_daily
 from runfold_storage.tables.columns import TIME
 
 from .query import StatsForm
@@ -104,9 +104,9 @@ def _histograms(form: StatsForm, condition: ColumnElement[bool]) -> Select[Any]:
 @lru_cache(_MOST_KEPT)
 def days_statement(form: StatsForm) -> Statement:
     """The days, and which rows are theirs."""
-    days = stats_days.c
+    days = rollups_daily.c
     n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
-    xid: ColumnElement[int] = literal_column("hashtext(stats_days.xmin::text)::bigint")
+    xid: ColumnElement[int] = literal_column("hashtext(rollups_daily.xmin::text)::bigint")
     return compile_statement(
         select(days.day, n, func.count(), func.sum(xid))
         .where(*form.conditions())
@@ -119,8 +119,8 @@ def days_statement(form: StatsForm) -> Statement:
 @lru_cache(_MOST_KEPT)
 def day_rows_statement(form: StatsForm) -> Statement:
     """The rows of the days `wanted`, as they are: few are added up faster here than there."""
-    wanted = stats_days.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
-    return compile_statement(select(stats_days).where(*form.conditions(), wanted))
+    wanted = rollups_daily.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
+    return compile_statement(select(rollups_daily).where(*form.conditions(), wanted))
 
 
 def sum_columns(of: Any) -> list[ColumnElement[Any]]:
@@ -128,14 +128,14 @@ def sum_columns(of: Any) -> list[ColumnElement[Any]]:
     columns: list[ColumnElement[Any]] = [
         func.sum(column).label(column.name)
         for column in (
-            of.n_timed,
+            of.duration_count,
             of.duration_sum_us,
             of.input_tokens,
             of.output_tokens,
             of.cost_nano_usd,
         )
     ]
-    timed = of.n_timed > 0
+    timed = of.duration_count > 0
     columns.append(func.min(of.duration_min_us).filter(timed).label("duration_min_us"))
     columns.append(func.max(of.duration_max_us).filter(timed).label("duration_max_us"))
     return columns

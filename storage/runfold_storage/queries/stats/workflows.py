@@ -25,7 +25,7 @@ from runfold_storage.parameters import MAX_LIMIT, UNKNOWN, check_name, check_num
 from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
 from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import read_watermark
-from runfold_storage.tables import RUN_STATUSES, runs, stats_days, unmerged_stats
+from runfold_storage.tables import RUN_STATUSES, pending_rollups, rollups_daily, runs
 
 from .aggregate import Aggregate, StatsSummary, figures_of
 from .sql import sum_columns, unnested_bins
@@ -92,8 +92,8 @@ def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage
     )
 
 
-_DAYS = stats_days.c
-_UNMERGED = unmerged_stats.c
+_DAYS = rollups_daily.c
+_UNMERGED = pending_rollups.c
 _COUNTS: Final[list[ColumnElement[Any]]] = [
     func.sum(_DAYS[status]).label(status) for status in RUN_STATUSES
 ]
@@ -145,13 +145,13 @@ def _read_tallies(
     tallies = {(row.workflow, row.project): Aggregate() for row in names}
     if not names:
         return tallies
-    for source in (stats_days, unmerged_stats):
+    for source in (rollups_daily, pending_rollups):
         of = source.c
         key = (of.workflow, of.project)
         wanted: list[ColumnElement[bool]] = [tuple_(*key).in_(list(tallies))]
         statuses: list[ColumnElement[Any]] = _COUNTS
         of_each: list[ColumnElement[str]] = []
-        if source is unmerged_stats:
+        if source is pending_rollups:
             wanted.append(of.node == "")
             statuses, of_each = [of.status, func.sum(of.n).label("n")], [of.status]
         sums = select(*key, *statuses, *sum_columns(of)).where(*wanted).group_by(*key, *of_each)

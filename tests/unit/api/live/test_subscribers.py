@@ -22,7 +22,7 @@ def said(shard: int, number: int, run: int, data: bytes = b"{}") -> StreamEvent:
 
 def taken(watcher: Subscriber) -> Sequence[tuple[str, int, int]]:
     return [
-        (at, int.from_bytes(each.change.run), each.change.feed_seq) for at, each in watcher.take()
+        (at, int.from_bytes(each.change.run), each.change.change_seq) for at, each in watcher.take()
     ]
 
 

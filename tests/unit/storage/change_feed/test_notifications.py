@@ -48,7 +48,7 @@ def test_rows_come_as_they_were_committed() -> None:
 def test_who_is_further_on_is_told_the_rest() -> None:
     """It has read what the others were about."""
     message = announced({0: 9, 1: 2}, changed_runs=[(FIRST, 8), (SECOND, 9), (ELSEWHERE, 2)])
-    assert [change.feed_seq for change in message.behind((8, 2)).changes.changed] == [9]
+    assert [change.change_seq for change in message.behind((8, 2)).changes.changed] == [9]
     assert message.behind((9, 2)).changes == Changes((9, 2), [])
     assert message.behind((12, 4)).changes == Changes((12, 4), [])
 

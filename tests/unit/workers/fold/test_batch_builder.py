@@ -43,7 +43,7 @@ def test_however_events_arrive_the_rows_are_those_of_the_definition(history: His
     told = project(ledger_only, SHARDS)
     for ref, row in paper.runs.items():
         # Only a heartbeat that came before there was a row may be forgotten.
-        assert told.runs[ref].seen_us <= row.seen_us <= expected.runs[ref].seen_us
+        assert told.runs[ref].last_event_us <= row.last_event_us <= expected.runs[ref].last_event_us
 
 
 @settings(max_examples=200, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
@@ -62,7 +62,7 @@ def test_lost_is_taken_back_by_whatever_happened_later(history: History) -> None
 def test_a_worker_that_lives_on_and_remembers_all_knows_every_sign_of_life(
     history: History,
 ) -> None:
-    """Without restarts and forgetting, `seen_at` is exact as well."""
+    """Without restarts and forgetting, `last_event_at` is exact as well."""
     paper = Paper()
 
     fold([replace(step, restart=False) for step in history.steps], paper)
@@ -78,13 +78,13 @@ def test_a_repeated_history_changes_nothing(history: History) -> None:
     fold(history.steps, paper)
     heartbeats = [e for e in history.events if e["type"] == "heartbeat"]
     once = [e for e in history.events if e["type"] != "heartbeat"]
-    feed_seqs = {shard: position.feed_seq for shard, position in paper.positions.items()}
+    change_seqs = {shard: position.change_seq for shard, position in paper.positions.items()}
     again = cut(once, [""] * len(once), packed=True) if once else []
 
     fold([replace(step, restart=True) for step in again], paper)
 
     assert_says(paper, project(history.events, SHARDS), seen=not heartbeats)
-    assert feed_seqs == {shard: was.feed_seq for shard, was in paper.positions.items()}
+    assert change_seqs == {shard: was.change_seq for shard, was in paper.positions.items()}
 
 
 @pytest.mark.parametrize("max_weight", [0, 50, 1_000_000])
@@ -112,7 +112,7 @@ def frame_of(*events: Event, number: int = 1) -> StreamEntry:
 
 
 def test_a_heartbeat_is_not_forgotten_with_the_run() -> None:
-    """`seen_at` does not go back when the run is folded again from a ledger without heartbeats."""
+    """`last_event_at` does not go back when a run is folded again without its heartbeats."""
     paper = Paper()
     heartbeat = {"type": "heartbeat", "run": "a run", "id": 1, "at_us": NOON_US + 60_000_000}
     annotated = {"type": "annotated", "run": "a run", "id": 2, "at_us": NOON_US, "tags": {"a": "b"}}
@@ -127,7 +127,7 @@ def test_a_heartbeat_is_not_forgotten_with_the_run() -> None:
 
     [row] = paper.runs.values()
     assert row.tags == {"a": "b"}
-    assert row.seen_us == NOON_US + 60_000_000
+    assert row.last_event_us == NOON_US + 60_000_000
 
 
 def test_a_deleted_run_stays_deleted() -> None:
@@ -283,7 +283,7 @@ def test_lost_that_came_too_late_is_not_kept() -> None:
     )
 
     [row] = paper.runs.values()
-    assert (row.status, row.seen_us) == ("running", NOON_US + 7)
+    assert (row.status, row.last_event_us) == ("running", NOON_US + 7)
 
 
 def test_a_real_end_beats_lost() -> None:

@@ -16,7 +16,7 @@ def row(status: str, durations_us: list[int]) -> Any:
     return SimpleNamespace(
         status=status,
         n=len(durations_us),
-        n_timed=len(durations_us),
+        duration_count=len(durations_us),
         duration_sum_us=sum(durations_us),
         duration_min_us=min(durations_us, default=None),
         duration_max_us=max(durations_us, default=None),

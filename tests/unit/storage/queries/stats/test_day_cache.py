@@ -15,7 +15,7 @@ def tally(*durations_ms: int) -> Aggregate:
     made = Aggregate()
     for duration_ms in durations_ms:
         made.counts["completed"] += 1
-        made.n_timed += 1
+        made.duration_count += 1
         made.sum_us += duration_ms * 1000
         made.add_bin(350 + duration_ms, 1)
     return made
@@ -71,7 +71,7 @@ def test_a_sum_has_all_that_it_is_of() -> None:
         assert found.counts == expected.counts
         assert found.durations() == expected.durations()
     today.add_bin(358, 1)  # what is not complete goes on
-    today.n_timed += 1
+    today.duration_count += 1
     assert days.merged([yesterday, today]).bins == tally(1, 2, 3, 8).bins
     assert yesterday.bins == tally(1, 2).bins
 
