@@ -16,7 +16,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from deliveries import SHARDS
+from frame_delivery import SHARDS
 from runfold.protocol.streams import connect
 from runfold_stack.errors import ProgramNotFoundError
 from runfold_stack.servers.binaries import find_postgres, find_redis

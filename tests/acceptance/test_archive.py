@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from acceptance.cli_processes import environ, runfold
-from old_runs import EVENTS, KEPT_PROJECT, OLD, OLD_OWN
+from expired_runs import EVENTS, EXEMPT_PROJECT_RUNS, OLD_NAMED_RUNS, OLD_RUNS
+from folded_events import fold_events
 from oracle import to_envelope
 from runfold.protocol.codec import encode_event
-from told import fold
 
 
 @pytest.fixture
 def env(migrated_url: str, tmp_path: Path) -> dict[str, str]:
     """A history of which most was archived."""
-    fold(migrated_url, [json.loads(encode_event(to_envelope(event))) for event in EVENTS])
+    fold_events(migrated_url, [json.loads(encode_event(to_envelope(event))) for event in EVENTS])
     env = environ(RUNFOLD_DATABASE_URL=migrated_url, RUNFOLD_ARCHIVE=str(tmp_path / "archive"))
     assert runfold("retention", "set", "--payloads", "30", "--runs", "65", env=env).returncode == 0
     done = runfold("retention", "run", env=env)
@@ -27,13 +27,13 @@ def env(migrated_url: str, tmp_path: Path) -> dict[str, str]:
 
 def test_show_opens_archived_runs(env: dict[str, str]) -> None:
     """And says that they are; without the archive it does not know them."""
-    gone, aged = OLD[0][0]["run"], OLD[3][0]["run"]
+    gone, aged = OLD_RUNS[0][0]["run"], OLD_RUNS[3][0]["run"]
     shown = runfold("show", gone, env=env)
     assert shown.returncode == 0, shown
     assert b"from the archive" in shown.stdout
     assert json.loads(runfold("show", gone, "--json", env=env).stdout)["source"] == "archive"
     events = json.loads(runfold("show", gone, "--events", "--json", env=env).stdout)["events"]
-    assert [event["type"] for event in events] == [event["type"] for event in OLD[0]]
+    assert [event["type"] for event in events] == [event["type"] for event in OLD_RUNS[0]]
     assert b"from the archive" in runfold("show", aged, env=env).stdout
     without = {**env, "RUNFOLD_ARCHIVE": ""}
     assert runfold("show", gone, env=without).returncode == 1
@@ -42,12 +42,12 @@ def test_show_opens_archived_runs(env: dict[str, str]) -> None:
 
 def test_delete_takes_archived_runs(env: dict[str, str]) -> None:
     """By their ids; then nobody is shown them."""
-    own = OLD_OWN[0][0]["run"]
+    own = OLD_NAMED_RUNS[0][0]["run"]
     assert runfold("delete", own, "--yes", env=env).returncode == 0
     assert runfold("show", own, env=env).returncode == 1
     assert runfold("delete", own, "--yes", env=env).returncode == 1
     purged = json.loads(runfold("retention", "purge", "--json", env=env).stdout)
-    assert purged == {"files": 3, "events": len(OLD_OWN[0])}
+    assert purged == {"files": 3, "events": len(OLD_NAMED_RUNS[0])}
     assert runfold("retention", "purge", env={**env, "RUNFOLD_ARCHIVE": ""}).returncode == 2
 
 
@@ -78,7 +78,7 @@ def test_restore_into_an_empty_database(
     done = runfold("restore", "--from", place, env=new)
     assert done.returncode == 0, done
     assert b"going on" in done.stderr
-    gone = [*OLD, *OLD_OWN, *KEPT_PROJECT]
+    gone = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]
     listed = json.loads(runfold("runs", "--json", env=new).stdout)["runs"]
     assert {run["id"] for run in listed} == {run[0]["run"] for run in gone}
     assert runfold("verify", env=new).returncode == 0

@@ -12,19 +12,19 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from acceptance.worker_processes import StartWorker
-from deliveries import (
+from conditions import is_folded, wait_until
+from frame_delivery import (
     SHARDS,
     Sender,
     assert_exact,
-    consumed,
-    framed,
-    interleaved,
-    look_into,
+    connect_to,
+    count_consumed_frames,
+    interleave_runs,
+    make_frames,
 )
 from network import Link
 from runfold import Recorder
 from runfold.protocol.streams import agree_on_shards, connect
-from waiting import is_folded, wait_until
 
 EVENTS = 6000
 RUNS = 400
@@ -95,17 +95,17 @@ def test_a_worker_behind_bad_networks(
 ) -> None:
     """On its way to Redis and to PostgreSQL in turns, again and again, while events come in."""
     rng = random.Random(23)
-    events = interleaved(rng, EVENTS)
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    events = interleave_runs(rng, EVENTS)
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         worker = start_worker(
             redis_through(redis_link), database_through(database_link, migrated_url)
         )
-        sender = Sender(redis_url, framed(events), pause_s=0.025, tireless=True)
+        sender = Sender(redis_url, make_frames(events), pause_s=0.025, endless=True)
         sender.start()
         for link in (redis_link, database_link, redis_link, database_link):
-            before = consumed(database)
-            wait_until(lambda: consumed(database) > before, what="progress")  # noqa: B023
+            before = count_consumed_frames(database)
+            wait_until(lambda: count_consumed_frames(database) > before, what="progress")  # noqa: B023
             time.sleep(rng.uniform(0, 0.3))
             fault(link)
         sender.finish()
@@ -118,15 +118,15 @@ def test_sessions_that_postgresql_ends(
 ) -> None:
     """An administrator, or a fail-over, ends each of the worker's sessions, busy or not."""
     rng = random.Random(24)
-    events = interleaved(rng, EVENTS)
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    events = interleave_runs(rng, EVENTS)
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         worker = start_worker(redis_url, migrated_url)
-        sender = Sender(redis_url, framed(events), pause_s=0.025, tireless=True)
+        sender = Sender(redis_url, make_frames(events), pause_s=0.025, endless=True)
         sender.start()
         for _ in range(4):
-            before = consumed(database)
-            wait_until(lambda: consumed(database) > before, what="progress")  # noqa: B023
+            before = count_consumed_frames(database)
+            wait_until(lambda: count_consumed_frames(database) > before, what="progress")  # noqa: B023
             time.sleep(rng.uniform(0, 0.3))
             ended = database.execute(
                 """
@@ -168,7 +168,7 @@ def test_a_runner_behind_a_bad_network(
     assert flushed.sent + flushed.spooled == 4 * RUNS
     with Recorder(redis_url, heartbeat_s=0) as later, later.run("last"):
         pass
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         wait_until(lambda: is_complete(database), what="every run to be complete")
         wait_until(lambda: is_folded(client, database), what="everything to be folded")
         count = "SELECT count(*), count(DISTINCT (run, id)) FROM events"

@@ -14,14 +14,14 @@ import psycopg
 import pytest
 import redis
 
+from conditions import wait_until
 from runfold import Recorder
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.history import History
 from runfold_storage.migrate import head, migrate
 from runfold_storage.postgres.connections import connect
-from services import serving, working
-from waiting import wait_until
+from service_threads import run_api, run_worker
 
 
 class Client:
@@ -59,7 +59,7 @@ def client(
     with redis.Redis.from_url(redis_server.url) as server:
         server.flushall()
     url = postgres_server.create_database("four_systems", template=migrated_template)
-    with serving(redis_server.url, url) as http, working(redis_server.url, url):
+    with run_api(redis_server.url, url) as http, run_worker(redis_server.url, url):
         yield Client(http, redis_server.url, url)
     postgres_server.drop_database("four_systems")
 
@@ -229,7 +229,7 @@ def test_a_receiver_that_never_fails_the_workflow(
     redis_server: RedisServer, client: Client
 ) -> None:
     """It takes executions while PostgreSQL is away, and the SDK also while all of it is."""
-    with serving(redis_server.url, "postgresql://nobody@127.0.0.1:1/none") as lone:
+    with run_api(redis_server.url, "postgresql://nobody@127.0.0.1:1/none") as lone:
         answer = lone.post("/api/v1/executions", json={"workflow": "received", "id": "received"})
         assert answer.status_code == 202
         client.note(answer.json()["position"])

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from acceptance.test_prefork_workers import environment, recorded
-from waiting import wait_until
+from conditions import wait_until
 
 REQUESTS = 40
 

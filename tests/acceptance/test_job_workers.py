@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from acceptance.cli_processes import RUNFOLD, environ, runfold
+from conditions import wait_until
+from folded_events import fold_events, make_run_events
 from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job, read_job
-from told import fold, whole_run
-from waiting import wait_until
 
 RUNS = 1800
 
@@ -24,7 +24,9 @@ Start = Callable[..., subprocess.Popen[bytes]]
 @pytest.fixture
 def database(database: psycopg.Connection, migrated_url: str) -> psycopg.Connection:
     """With runs in it."""
-    fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n / 10) for n in range(RUNS))))
+    fold_events(
+        migrated_url, itertools.chain(*(make_run_events(f"r{n}", n / 10) for n in range(RUNS)))
+    )
     return database
 
 

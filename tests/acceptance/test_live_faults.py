@@ -17,14 +17,14 @@ import pytest
 
 from acceptance.cli_processes import RUNFOLD, environ
 from acceptance.worker_processes import StartWorker
-from deliveries import SHARDS, Sender, framed
+from conditions import wait_until
+from frame_delivery import SHARDS, Sender, make_frames
 from oracle import Event
 from runfold.protocol.streams import agree_on_shards, connect
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
 from runfold_stack.watch.sse_client import Disconnected, Received, follow
 from runfold_storage.migrate import migrate
-from waiting import wait_until
 
 RUNS = 500
 ENDS = ("completed", "failed", "cancelled")
@@ -143,7 +143,7 @@ def _story(run: str, end: str) -> list[Event]:
 
 @contextmanager
 def sending(redis_url: str, events: list[Event], pause_s: float) -> Iterator[Sender]:
-    sender = Sender(redis_url, framed(events, size=4), pause_s=pause_s)
+    sender = Sender(redis_url, make_frames(events, size=4), pause_s=pause_s)
     sender.start()
     yield sender
     sender.finish()

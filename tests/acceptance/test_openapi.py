@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from folded_events import fold_events, make_run_events
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
-from services import serving
-from told import fold, whole_run
+from service_threads import run_api
 
 EXAMPLES = 30
 
@@ -48,9 +48,15 @@ def service(
     """A server with a few runs."""
     url = postgres_server.create_database("openapi", template=migrated_template)
     error = {"type": "Timeout", "message": "30 s"}
-    fold(url, whole_run("a", 0, tags={"env": "prod"}) + whole_run("b/c", 1))
-    fold(url, [*whole_run("c", 2)[:1], {**whole_run("c", 2, end="failed")[1], "error": error}])
-    with serving(redis_server.url, url) as client:
+    fold_events(url, make_run_events("a", 0, tags={"env": "prod"}) + make_run_events("b/c", 1))
+    fold_events(
+        url,
+        [
+            *make_run_events("c", 2)[:1],
+            {**make_run_events("c", 2, end="failed")[1], "error": error},
+        ],
+    )
+    with run_api(redis_server.url, url) as client:
         yield client
     postgres_server.drop_database("openapi")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from conditions import wait_until
 from runfold.protocol.frames import decode_frame
 from runfold.spool.segment import inspect_segment
-from waiting import wait_until
 
 RUNS = 8
 TESTS = Path(__file__).parent.parent

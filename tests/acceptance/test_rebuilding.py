@@ -9,13 +9,13 @@ import psycopg
 import pytest
 
 from acceptance.cli_processes import environ, runfold
-from deliveries import SHARDS, fold, interleaved
+from frame_delivery import SHARDS, fold, interleave_runs
 from oracle import Event, project
 from runfold_storage.jobs import list_jobs
-from tables import read_projection
+from table_reader import read_projection
 
 EVENTS: list[Event] = [
-    event for event in interleaved(random.Random(7), 4000) if event["type"] != "heartbeat"
+    event for event in interleave_runs(random.Random(7), 4000) if event["type"] != "heartbeat"
 ]
 EXPECTED = project(EVENTS, SHARDS)
 

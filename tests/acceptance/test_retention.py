@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from acceptance.cli_processes import environ, runfold
-from deliveries import look_into
-from old_runs import archived
+from expired_runs import read_archive_rows
+from folded_events import fold_events
+from frame_delivery import connect_to
 from runfold.protocol.ids import make_run_id
-from tables import count
-from told import fold
+from table_reader import count_rows
 
 RUNS = 40
 
@@ -23,7 +23,7 @@ RUNS = 40
 @pytest.fixture
 def env(migrated_url: str) -> dict[str, str]:
     """Half of the runs ended long ago, each second one under an id of its caller's own."""
-    fold(migrated_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
+    fold_events(migrated_url, itertools.chain(*(a_run(n) for n in range(RUNS))))
     return environ(RUNFOLD_DATABASE_URL=migrated_url)
 
 
@@ -63,14 +63,14 @@ def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
         },
     }
     assert b"60 days" in runfold("retention", "show", env=env).stdout
-    with look_into(migrated_url) as database:
+    with connect_to(migrated_url) as database:
         due = ask(env, "run", "--dry-run")
         assert (due["payloads"], due["runs"], len(due["partitions"])) == (RUNS // 2, RUNS // 2, 1)
-        assert count(database, "runs") == RUNS
+        assert count_rows(database, "runs") == RUNS
         done = ask(env, "run")
         assert (done["payloads"], done["runs"]) == (RUNS // 2, RUNS // 2)
         assert done["partitions"] == due["partitions"]
-        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
+        assert (count_rows(database, "runs"), count_rows(database, "events")) == (RUNS // 2, RUNS)
     jobs = json.loads(runfold("jobs", "--json", env=env).stdout)["jobs"]
     assert [(job["kind"], job["status"], job["result"]["runs"]) for job in jobs] == [
         ("retention", "completed", RUNS // 2)
@@ -96,10 +96,10 @@ def test_set_and_a_dry_run_say_what_a_policy_would_take(
     assert b"0 statistics of 0 hours" in told
     assert b"nothing goes before 20" in told
     assert b"from 20" in runfold("retention", "show", env=env).stdout
-    with look_into(migrated_url) as database:
-        assert count(database, "runs") == RUNS
+    with connect_to(migrated_url) as database:
+        assert count_rows(database, "runs") == RUNS
         assert ask(env, "run")["runs"] == half
-        assert count(database, "runs") == half
+        assert count_rows(database, "runs") == half
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, poin
     killed = runfold("retention", "run", env={**env, "RUNFOLD_CRASH_AT": point})
     assert killed.returncode == -signal.SIGKILL
     assert runfold("verify", env=env).returncode == 0
-    with look_into(migrated_url) as database:
-        assert count(database, "runs") == RUNS
+    with connect_to(migrated_url) as database:
+        assert count_rows(database, "runs") == RUNS
         assert ask(env, "run")["runs"] == RUNS // 2
-        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
+        assert (count_rows(database, "runs"), count_rows(database, "events")) == (RUNS // 2, RUNS)
         assert database.execute("SELECT sum(n) FROM rollups_hourly").fetchone() == (RUNS,)
     assert runfold("verify", env=env).returncode == 0
 
@@ -157,7 +157,7 @@ def test_a_killed_retention_archives_once(
     """Killed at this point, again and again: each event and each run is in one file, once."""
     env = {**env, "RUNFOLD_ARCHIVE": str(tmp_path)}
     ask(env, "set", "--payloads", "30", "--runs", "60")
-    with look_into(migrated_url) as database:
+    with connect_to(migrated_url) as database:
         gone = database.execute(
             """
             SELECT coalesce(r.external_id, r.run::text), e.id FROM events AS e
@@ -169,10 +169,10 @@ def test_a_killed_retention_archives_once(
         assert exits[0] == -signal.SIGKILL
         assert set(exits) <= {0, -signal.SIGKILL}
         ask(env, "run")
-        assert (count(database, "runs"), count(database, "events")) == (RUNS // 2, RUNS)
-        assert count(database, "archive_journal") == 0
+        assert (count_rows(database, "runs"), count_rows(database, "events")) == (RUNS // 2, RUNS)
+        assert count_rows(database, "archive_journal") == 0
     assert runfold("verify", env=env).returncode == 0
-    events = archived(tmp_path, "events")
+    events = read_archive_rows(tmp_path, "events")
     assert Counter((row["run"], row["id"]) for row in events) == Counter(gone)
     runs = {run for run, _ in gone}
-    assert Counter(row["run"] for row in archived(tmp_path, "runs")) == Counter(runs)
+    assert Counter(row["run"] for row in read_archive_rows(tmp_path, "runs")) == Counter(runs)

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 import redis
 
-from deliveries import SHARDS, look_into
-from histories import as_recorded, made_up_runs
+from conditions import is_folded, run_fold_worker, wait_until
+from event_histories import generate_runs, normalize_event
+from frame_delivery import SHARDS, connect_to
 from oracle import Event, project, to_envelope
 from runfold import Heartbeat, Recorder
 from runfold.crash_points import POINTS
@@ -20,8 +21,7 @@ from runfold.protocol.codec import encode_event
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
 from runfold_stack.servers.redis_server import RedisServer
-from tables import read_projection
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import read_projection
 
 PROGRAM = Path(__file__).with_name("runner_program.py")
 
@@ -45,9 +45,11 @@ class RunnerProgram:
     """`runner_program.py` with events of its own."""
 
     def __init__(self, folder: Path, name: str, seed: int) -> None:
-        runs = made_up_runs(seed, 150)
+        runs = generate_runs(seed, 150)
         self.events: list[Event] = [
-            as_recorded(event | {"run": f"{name} {event['run']}"}) for run in runs for event in run
+            normalize_event(event | {"run": f"{name} {event['run']}"})
+            for run in runs
+            for event in run
         ]
         self._file = folder / f"{name}.ndjson"
         lines = [encode_event(to_envelope(event)) for event in self.events]
@@ -78,7 +80,7 @@ def test_a_runner_that_dies_there(
     torn = RunnerProgram(tmp_path, "torn", 1)
     crashed = RunnerProgram(tmp_path, "crashed", 2)
     said = {ref_of(event): event for event in [*torn.events, *crashed.events]}
-    with connect(server.url) as client, look_into(migrated_url) as database:
+    with connect(server.url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         safe = [*torn.run(server.url, "in_spool_write"), *crashed.run(server.url, point)]
         send_what_is_left(server.url, spool)
@@ -87,7 +89,7 @@ def test_a_runner_that_dies_there(
         for run in {run for run, _ in arrived}:
             of_run = [event_id for name, event_id in arrived if name == run]
             assert of_run == sorted(of_run), "in the order of its run"
-        with worker_thread(server.url, migrated_url, SHARDS):
+        with run_fold_worker(server.url, migrated_url, SHARDS):
             assert_folded(client, database, [said[ref] for ref in arrived])
 
             torn.run(server.url)
@@ -101,12 +103,12 @@ def test_a_runner_that_nothing_happens_to(
 ) -> None:
     """The same program sends everything by itself, and nothing twice."""
     whole = RunnerProgram(tmp_path, "whole", 3)
-    with connect(server.url) as client, look_into(migrated_url) as database:
+    with connect(server.url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         assert whole.run(server.url) == whole.events
         assert os.listdir(spool) == []
         assert len(arrivals(client, repeated=False)) == len(whole.events)
-        with worker_thread(server.url, migrated_url, SHARDS):
+        with run_fold_worker(server.url, migrated_url, SHARDS):
             assert_folded(client, database, whole.events)
 
 

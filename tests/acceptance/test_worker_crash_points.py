@@ -9,25 +9,25 @@ import psycopg
 import pytest
 
 from acceptance.worker_processes import StartWorker
-from deliveries import (
+from conditions import run_fold_worker, wait_until
+from event_histories import NOON_US
+from frame_delivery import (
     SHARDS,
     Frame,
     assert_exact,
-    consumed,
+    connect_to,
+    count_consumed_frames,
+    count_leases,
+    encode_fields,
     expire_leases,
-    fields_of,
-    framed,
-    interleaved,
-    leases,
-    look_into,
+    interleave_runs,
+    make_frames,
 )
-from histories import NOON_US
 from oracle import Event
 from runfold.protocol.streams import agree_on_shards, connect, shard_of, stream_key
 from runfold_storage.checkpoints.incidents import read_incidents
 from runfold_workers.crash_points import JOB_POINTS, POINTS
-from tables import dead_letters
-from waiting import wait_until, worker_thread
+from table_reader import read_dead_letters
 
 EVENTS = 1500
 FOLDERS = ("storage", "workers")
@@ -54,10 +54,10 @@ def test_a_worker_that_dies_there(
     point: str, start_worker: StartWorker, redis_url: str, migrated_url: str
 ) -> None:
     """Killed at this point, with more to come; the tables are exact in the end."""
-    events = interleaved(random.Random(point), EVENTS)
-    frames = framed(events)
+    events = interleave_runs(random.Random(point), EVENTS)
+    frames = make_frames(events)
     middle = len(frames) // 2
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         poison: list[Frame] = []
         lost = point == "after_mend"
@@ -67,12 +67,15 @@ def test_a_worker_that_dies_there(
             )
         if point in WHEN_REFUSED:
             database.execute("ALTER TABLE events ADD CHECK (body NOT LIKE '%poison%')")
-            poison = [(shard_of("r", SHARDS), fields_of([POISON]))]
+            poison = [(shard_of("r", SHARDS), encode_fields([POISON]))]
         for shard, fields in frames[:middle] + poison:
             client.xadd(stream_key(shard), fields)
         worker = start_worker(redis_url, migrated_url, crash_at=point)
         if point in WHEN_STOPPED:
-            wait_until(lambda: consumed(database) >= SHARDS, what="the worker to commit something")
+            wait_until(
+                lambda: count_consumed_frames(database) >= SHARDS,
+                what="the worker to commit something",
+            )
             worker.process.send_signal(signal.SIGTERM)
 
         worker.crashed()
@@ -82,9 +85,9 @@ def test_a_worker_that_dies_there(
         for shard, fields in frames[middle - 5 :]:
             client.xadd(stream_key(shard), fields)
         expire_leases(database)
-        with worker_thread(redis_url, migrated_url, SHARDS):
-            assert_exact(client, database, events, put_aside=len(poison))
-        assert consumed(database) == len(frames) + 5 + len(poison) + lost
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
+            assert_exact(client, database, events, dead_letter_count=len(poison))
+        assert count_consumed_frames(database) == len(frames) + 5 + len(poison) + lost
         assert [(each.kind, each.number) for each in read_incidents(database.execute)] == (
             [("frames_lost", 1)] if lost else []
         )
@@ -94,7 +97,7 @@ def assert_left_as_is(point: str, database: psycopg.Connection, *, skipped: int)
     """It died where it should: what the database has by then tells so."""
     before_all = POINTS.index(point) < POINTS.index("after_commit") or point == "after_refusal"
     if point not in WHEN_RENEWED:  # by another thread than the one that folds
-        assert (consumed(database) == skipped) is before_all
+        assert (count_consumed_frames(database) == skipped) is before_all
     freed = point in ("before_lease_take", "after_lease_release")
-    assert leases(database) == (0 if freed else SHARDS)
-    assert dead_letters(database) == []
+    assert count_leases(database) == (0 if freed else SHARDS)
+    assert read_dead_letters(database) == []

@@ -5,17 +5,18 @@ import time
 from collections.abc import Callable
 
 from acceptance.worker_processes import StartWorker
-from deliveries import (
+from conditions import wait_until
+from frame_delivery import (
     EVENTS,
     SHARDS,
     Sender,
     assert_exact,
-    consumed,
+    connect_to,
+    count_consumed_frames,
+    count_leases,
     expire_leases,
-    framed,
-    interleaved,
-    leases,
-    look_into,
+    interleave_runs,
+    make_frames,
 )
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
 from runfold_stack.servers.postgres_server import PostgresServer
@@ -23,7 +24,6 @@ from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.migrate import migrate
 from runfold_storage.postgres import connections
-from waiting import wait_until
 
 
 def test_workers_that_are_killed(
@@ -31,16 +31,16 @@ def test_workers_that_are_killed(
 ) -> None:
     """SIGKILL at random moments while events pour in: the tables are exact in the end."""
     rng = random.Random(20)
-    events = interleaved(rng, EVENTS)
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    events = interleave_runs(rng, EVENTS)
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
-        sender = Sender(redis_url, framed(events), pause_s=0.02, tireless=True)
+        sender = Sender(redis_url, make_frames(events), pause_s=0.02, endless=True)
         sender.start()
         for _ in range(5):
-            committed = consumed(database)
+            committed = count_consumed_frames(database)
             worker = start_worker(redis_url, migrated_url)
             wait_until(
-                lambda: consumed(database) > committed,  # noqa: B023
+                lambda: count_consumed_frames(database) > committed,  # noqa: B023
                 what="the worker to commit something",
             )
             time.sleep(rng.uniform(0, 0.8))
@@ -50,7 +50,7 @@ def test_workers_that_are_killed(
         worker = start_worker(redis_url, migrated_url)
         assert_exact(client, database, events)
         worker.assert_lives()
-        assert consumed(database) == sender.sent
+        assert count_consumed_frames(database) == sender.sent
 
 
 def test_redis_that_crashes(
@@ -60,7 +60,7 @@ def test_redis_that_crashes(
 ) -> None:
     """Killed and started again on its data, while the worker lives on and the producer resends."""
     rng = random.Random(21)
-    events = interleaved(rng, EVENTS)
+    events = interleave_runs(rng, EVENTS)
     server = make_redis()
     with (
         connect(server.url) as client,
@@ -68,11 +68,11 @@ def test_redis_that_crashes(
     ):
         agree_on_shards(client, SHARDS)
         worker = start_worker(server.url, migrated_url)
-        sender = Sender(server.url, framed(events), pause_s=0.01, tireless=True)
+        sender = Sender(server.url, make_frames(events), pause_s=0.01, endless=True)
         sender.start()
         for _ in range(4):
-            before = consumed(database)
-            wait_until(lambda: consumed(database) > before, what="progress")  # noqa: B023
+            before = count_consumed_frames(database)
+            wait_until(lambda: count_consumed_frames(database) > before, what="progress")  # noqa: B023
             time.sleep(rng.uniform(0, 0.5))
             server.kill()
             time.sleep(rng.uniform(0, 0.5))
@@ -94,7 +94,7 @@ def test_postgresql_that_crashes(
 ) -> None:
     """Restarted fast, at once, and killed, while the worker lives on: it waits and repeats."""
     rng = random.Random(22)
-    events = interleaved(rng, EVENTS)
+    events = interleave_runs(rng, EVENTS)
     server = make_postgres()
     migrate(server.url)
     ways: list[Callable[[], None]] = [
@@ -106,44 +106,46 @@ def test_postgresql_that_crashes(
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
         worker = start_worker(redis_url, server.url)
-        sender = Sender(redis_url, framed(events), pause_s=0.02, tireless=True)
+        sender = Sender(redis_url, make_frames(events), pause_s=0.02, endless=True)
         sender.start()
         committed = 0
         for end in ways:
-            with look_into(server.url) as database:
-                wait_until(lambda: consumed(database) > committed, what="progress")  # noqa: B023
+            with connect_to(server.url) as database:
+                wait_until(lambda: count_consumed_frames(database) > committed, what="progress")  # noqa: B023
                 time.sleep(rng.uniform(0, 0.5))
-                committed = consumed(database)
+                committed = count_consumed_frames(database)
             end()
             server.start()
-            with look_into(server.url) as database:
-                assert consumed(database) >= committed, "a commit was lost"
-                committed = consumed(database)
+            with connect_to(server.url) as database:
+                assert count_consumed_frames(database) >= committed, "a commit was lost"
+                committed = count_consumed_frames(database)
         sender.finish()
-        with look_into(server.url) as database:
+        with connect_to(server.url) as database:
             assert_exact(client, database, events)
         worker.assert_lives()
 
 
 def test_sigterm(start_worker: StartWorker, redis_url: str, migrated_url: str) -> None:
     """The worker finishes its batch, gives its shards up and exits with 0; the next one goes on."""
-    events = interleaved(random.Random(23), EVENTS // 2)
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    events = interleave_runs(random.Random(23), EVENTS // 2)
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         worker = start_worker(redis_url, migrated_url)
-        wait_until(lambda: leases(database) == SHARDS, what="the worker to take its shards")
-        sender = Sender(redis_url, framed(events), pause_s=0)
+        wait_until(lambda: count_leases(database) == SHARDS, what="the worker to take its shards")
+        sender = Sender(redis_url, make_frames(events), pause_s=0)
         sender.start()
-        wait_until(lambda: consumed(database) > 0, what="the worker to commit something")
+        wait_until(
+            lambda: count_consumed_frames(database) > 0, what="the worker to commit something"
+        )
 
         assert worker.terminate() == 0
 
-        assert leases(database) == 0
+        assert count_leases(database) == 0
         sender.join(60)
         left = sum(
             len(client.xrange(stream_key(shard), min=f"({checkpoint.position}"))
             for shard, checkpoint in load_positions(database).items()
         )
-        assert left + consumed(database) == sender.sent
+        assert left + count_consumed_frames(database) == sender.sent
         start_worker(redis_url, migrated_url)
         assert_exact(client, database, events)

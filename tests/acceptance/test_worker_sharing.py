@@ -10,24 +10,24 @@ import signal
 import psycopg
 
 from acceptance.worker_processes import StartWorker, WorkerProcess
-from deliveries import (
+from conditions import wait_until
+from frame_delivery import (
     EVENTS,
     SHARDS,
     Sender,
     assert_exact,
-    consumed,
-    framed,
-    interleaved,
-    look_into,
-    owners,
+    connect_to,
+    count_consumed_frames,
+    count_shards_by_worker,
+    interleave_runs,
+    make_frames,
 )
 from runfold.protocol.streams import agree_on_shards, connect
-from waiting import wait_until
 
 
 def shared_by(database: psycopg.Connection, *workers: WorkerProcess) -> bool:
     """Whether exactly these hold all shards, as evenly as can be."""
-    held = owners(database)
+    held = count_shards_by_worker(database)
     numbers = sorted(held.values())
     return (
         set(held) == {worker.pid for worker in workers}
@@ -40,16 +40,16 @@ def test_workers_join_leave_and_are_killed_under_load(
     start_worker: StartWorker, redis_url: str, migrated_url: str
 ) -> None:
     """One, three, two after SIGKILL, three, two after SIGTERM: shares are even, tables exact."""
-    events = interleaved(random.Random(30), EVENTS)
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    events = interleave_runs(random.Random(30), EVENTS)
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
 
         def settle(*workers: WorkerProcess) -> None:
             wait_until(lambda: shared_by(database, *workers), what=f"{len(workers)} to share")
-            before = consumed(database)
-            wait_until(lambda: consumed(database) > before, what="progress")
+            before = count_consumed_frames(database)
+            wait_until(lambda: count_consumed_frames(database) > before, what="progress")
 
-        sender = Sender(redis_url, framed(events), pause_s=0.015, tireless=True)
+        sender = Sender(redis_url, make_frames(events), pause_s=0.015, endless=True)
         sender.start()
         first = start_worker(redis_url, migrated_url)
         settle(first)
@@ -66,21 +66,21 @@ def test_workers_join_leave_and_are_killed_under_load(
         assert_exact(client, database, events)
         third.assert_lives()
         fourth.assert_lives()
-        assert consumed(database) == sender.sent
+        assert count_consumed_frames(database) == sender.sent
 
 
 def test_a_worker_that_was_paused_finds_its_shards_taken(
     start_worker: StartWorker, redis_url: str, migrated_url: str
 ) -> None:
     """Stopped in the middle of its work, it wakes up, writes nothing wrong, and shares again."""
-    events = interleaved(random.Random(31), EVENTS)
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    events = interleave_runs(random.Random(31), EVENTS)
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         paused = start_worker(redis_url, migrated_url)
         wait_until(lambda: shared_by(database, paused), what="the first to have all")
-        sender = Sender(redis_url, framed(events), pause_s=0.01, tireless=True)
+        sender = Sender(redis_url, make_frames(events), pause_s=0.01, endless=True)
         sender.start()
-        wait_until(lambda: consumed(database) > 0, what="the first commits")
+        wait_until(lambda: count_consumed_frames(database) > 0, what="the first commits")
         os.kill(paused.pid, signal.SIGSTOP)
         try:
             other = start_worker(redis_url, migrated_url)
@@ -93,4 +93,4 @@ def test_a_worker_that_was_paused_finds_its_shards_taken(
         assert_exact(client, database, events)
         paused.assert_lives()
         other.assert_lives()
-        assert consumed(database) == sender.sent
+        assert count_consumed_frames(database) == sender.sent

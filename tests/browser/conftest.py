@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from services import serving_and_working
+from service_threads import run_api_and_worker
 
 expect.set_options(timeout=60_000)  # what is slow passes late, what never comes fails
 
@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     """A server and a worker over an empty database."""
-    with serving_and_working(redis_url, migrated_url) as client:
+    with run_api_and_worker(redis_url, migrated_url) as client:
         yield client
 
 

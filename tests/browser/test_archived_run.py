@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from playwright.sync_api import Page, expect
 
-from deliveries import fold
-from old_runs import EVENTS, OLD, OLD_OWN, run_retention
+from expired_runs import EVENTS, OLD_NAMED_RUNS, OLD_RUNS, run_retention
+from frame_delivery import fold
 from runfold_storage.retention.policies import Policy, set_policy
-from services import serving
+from service_threads import run_api
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def api(
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=65))
     run_retention(migrated_url, tmp_path)
-    with serving(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
+    with run_api(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
         yield client
 
 
@@ -34,12 +34,12 @@ def test_an_archived_run_is_shown(page: Page) -> None:
     """With its nodes and events, and it says where it is from; nobody waits for changes of it."""
     page.goto("/runs/nightly%2F7")
     expect(page.get_by_role("main")).to_contain_text("From the archive")
-    expect(page.get_by_role("heading", level=1)).to_contain_text(OLD_OWN[0][0]["workflow"])
+    expect(page.get_by_role("heading", level=1)).to_contain_text(OLD_NAMED_RUNS[0][0]["workflow"])
     page.get_by_role("tab", name="Events").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("node_finished")
 
 
 def test_payloads_of_the_archive(page: Page) -> None:
     """A run that has lost only its payloads says when."""
-    page.goto(f"/runs/{OLD[3][0]['run']}")
+    page.goto(f"/runs/{OLD_RUNS[3][0]['run']}")
     expect(page.get_by_role("main")).to_contain_text("events are from the archive")

@@ -3,12 +3,12 @@
 import httpx
 from playwright.sync_api import Browser, Page, expect
 
-from posting import ended_run, post
+from posted_events import make_ended_run, post_events
 from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job, save_progress, start_job
 from runfold_storage.postgres.connections import connect
 from runfold_workers.jobs.delete_runs import Progress
-from services import doing_jobs, serving
+from service_threads import run_api, run_job_worker
 
 ROWS = "table.jobs tbody tr"
 
@@ -27,7 +27,7 @@ def test_a_job_is_followed(
     """It waits, comes so far, and ends, without a reload; what is open in it stays open."""
     page.goto("/jobs")
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
-    post(api, *(each for n in range(4) for each in ended_run(f"r{n}", project="acme")))
+    post_events(api, *(each for n in range(4) for each in make_ended_run(f"r{n}", project="acme")))
     job = Admin(migrated_url, at_once=1).delete_runs(project="acme")
     assert isinstance(job, Job)
     row = page.locator(ROWS)
@@ -42,7 +42,7 @@ def test_a_job_is_followed(
     bar = row.get_by_role("progressbar")
     assert bar.evaluate("each => each.value") == 0.25
     expect(row.locator(".json")).to_be_visible()
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         expect(row.locator(".status")).to_contain_text("completed")
     expect(bar).to_have_count(0)
     assert api.get("/api/v1/runs").json()["runs"] == []
@@ -50,7 +50,7 @@ def test_a_job_is_followed(
 
 def test_jobs_by_status(page: Page, api: httpx.Client, migrated_url: str) -> None:
     """The filter is in the address, and Back takes it away."""
-    post(api, *ended_run("a"), *ended_run("b"))
+    post_events(api, *make_ended_run("a"), *make_ended_run("b"))
     Admin(migrated_url, at_once=1).delete_runs(everything=True)
     page.goto("/jobs")
     expect(page.locator(ROWS)).to_have_count(1)
@@ -65,8 +65,8 @@ def test_what_is_much_is_deleted_by_a_job(
     browser: Browser, api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """The dialog tells how far it is until it is done, and need not be waited for."""
-    post(api, *(each for name in "abc" for each in ended_run(name)))
-    with serving(redis_url, migrated_url, delete_at_once=1) as other:
+    post_events(api, *(each for name in "abc" for each in make_ended_run(name)))
+    with run_api(redis_url, migrated_url, delete_at_once=1) as other:
         page = browser.new_page(base_url=str(other.base_url))
         page.goto("/")
         page.get_by_role("button", name="Delete all…").click()
@@ -80,7 +80,7 @@ def test_what_is_much_is_deleted_by_a_job(
         page.get_by_role("button", name="Delete all…").click()
         dialog.get_by_role("button", name="Delete for good").click()
         expect(dialog).to_contain_text("it waits for a worker")
-        with doing_jobs(redis_url, migrated_url):
+        with run_job_worker(redis_url, migrated_url):
             expect(dialog).to_have_count(0)
             expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
         page.close()

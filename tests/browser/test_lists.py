@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from posting import ended_run, event, failed_run, post
+from posted_events import make_ended_run, make_event_ago, make_failed_run, post_events
 
 ROWS = "table.runs tbody tr"
 
@@ -24,19 +24,23 @@ def test_a_run_appears_and_completes_while_the_page_is_open(page: Page, api: htt
     """The total follows."""
     page.goto("/")
     expect(page.get_by_text("● live")).to_be_visible()
-    post(api, event("started", "nightly/1", 1, workflow="nightly", project="acme"))
+    post_events(api, make_event_ago("started", "nightly/1", 1, workflow="nightly", project="acme"))
     row = page.locator(ROWS)
     expect(row).to_have_count(1)
     expect(row).to_contain_text("nightly/1")
     expect(row.locator(".status")).to_contain_text("running")
-    post(api, event("completed", "nightly/1"))
+    post_events(api, make_event_ago("completed", "nightly/1"))
     expect(row.locator(".status")).to_contain_text("completed")
     expect(page.get_by_text("1 run", exact=True)).to_be_visible()
 
 
 def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
     """They survive a reload, and Back takes them away again."""
-    post(api, *ended_run("a", project="acme"), *ended_run("b", end="failed", project="labs"))
+    post_events(
+        api,
+        *make_ended_run("a", project="acme"),
+        *make_ended_run("b", end="failed", project="labs"),
+    )
     page.goto("/")
     expect(page.locator(ROWS)).to_have_count(2)
     page.get_by_label("failed").check(force=True)
@@ -58,7 +62,11 @@ def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
 
 def test_what_is_searched_for_is_found(page: Page, api: httpx.Client) -> None:
     """By a part of it, or as a whole id."""
-    post(api, *ended_run("order-17", workflow="import"), *ended_run("order-18", workflow="export"))
+    post_events(
+        api,
+        *make_ended_run("order-17", workflow="import"),
+        *make_ended_run("order-18", workflow="export"),
+    )
     page.goto("/")
     search = page.get_by_label("Search", exact=True)
     search.fill("IMPOR")
@@ -74,17 +82,17 @@ def test_what_is_searched_for_is_found(page: Page, api: httpx.Client) -> None:
 
 def test_a_run_leaves_a_filter_that_it_no_longer_matches(page: Page, api: httpx.Client) -> None:
     """Whoever watches what is running sees what is running."""
-    post(api, event("started", "a", 5, workflow="w"))
+    post_events(api, make_event_ago("started", "a", 5, workflow="w"))
     page.goto("/?status=running")
     expect(page.locator(ROWS)).to_have_count(1)
     expect(page.get_by_text("● live")).to_be_visible()
-    post(api, event("completed", "a"))
+    post_events(api, make_event_ago("completed", "a"))
     expect(page.locator(ROWS)).to_have_count(0)
 
 
 def test_pages_lead_on_and_back(page: Page, api: httpx.Client) -> None:
     """Each run is on one of them."""
-    post(api, *(each for n in range(60) for each in ended_run(f"run {n:02}", 600 - n)))
+    post_events(api, *(each for n in range(60) for each in make_ended_run(f"run {n:02}", 600 - n)))
     page.goto("/")
     expect(page.locator(ROWS)).to_have_count(50)
     page.get_by_role("link", name="Older ›").click()
@@ -97,7 +105,7 @@ def test_pages_lead_on_and_back(page: Page, api: httpx.Client) -> None:
 
 def test_the_keyboard_is_enough(page: Page, api: httpx.Client) -> None:
     """Down the list, into a run and back; `?` tells the keys."""
-    post(api, *ended_run("older", 90), *ended_run("newer", 30))
+    post_events(api, *make_ended_run("older", 90), *make_ended_run("newer", 30))
     page.goto("/")
     expect(page.locator(ROWS)).to_have_count(2)
     page.keyboard.press("j")
@@ -120,7 +128,7 @@ def test_the_keyboard_is_enough(page: Page, api: httpx.Client) -> None:
 
 def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
     """And does nothing when it is told not to."""
-    post(api, *ended_run("a"))
+    post_events(api, *make_ended_run("a"))
     page.goto("/")
     page.get_by_role("button", name="Delete all…").click()
     dialog = page.get_by_role("dialog")
@@ -132,7 +140,9 @@ def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
 
 def test_what_is_deleted_goes_from_every_page(page: Page, api: httpx.Client) -> None:
     """What is selected, or what is filtered; another page that shows it is told."""
-    post(api, *(each for name in "abcd" for each in ended_run(name, project=f"p-{name}")))
+    post_events(
+        api, *(each for name in "abcd" for each in make_ended_run(name, project=f"p-{name}"))
+    )
     other = page.context.new_page()
     other.goto("/")
     expect(other.get_by_text("● live")).to_be_visible()
@@ -154,7 +164,7 @@ def test_what_is_deleted_goes_from_every_page(page: Page, api: httpx.Client) -> 
 
 def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
     """As marks that lead to the runs, with a line of how many there were a day."""
-    post(api, *ended_run("good", 90), *ended_run("bad", 30, end="failed"))
+    post_events(api, *make_ended_run("good", 90), *make_ended_run("bad", 30, end="failed"))
     page.goto("/workflows")
     marks = page.locator(".strip a")
     expect(marks).to_have_count(2)
@@ -166,7 +176,12 @@ def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
 
 def test_failures_that_are_alike_lead_to_their_runs(page: Page, api: httpx.Client) -> None:
     """And to one of them, at the node where it failed."""
-    post(api, *failed_run("r1", stack="x"), *failed_run("r2", stack="y"), *ended_run("fine"))
+    post_events(
+        api,
+        *make_failed_run("r1", stack="x"),
+        *make_failed_run("r2", stack="y"),
+        *make_ended_run("fine"),
+    )
     page.goto("/failures")
     groups = page.locator("table.failures tbody tr")
     expect(groups).to_have_count(1)
@@ -181,7 +196,7 @@ def test_failures_that_are_alike_lead_to_their_runs(page: Page, api: httpx.Clien
 
 def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client) -> None:
     """With the figures that the service tells."""
-    post(api, *ended_run("good", 90), *ended_run("bad", 30, end="failed"))
+    post_events(api, *make_ended_run("good", 90), *make_ended_run("bad", 30, end="failed"))
     page.goto("/stats")
     cards = page.locator(".card")
     expect(cards.filter(has_text="Runs")).to_contain_text("2")
@@ -198,7 +213,7 @@ def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client
 @pytest.mark.parametrize("span", ["24h", "7d", "30d", "90d", "all"])
 def test_a_chart_draws_at_most_400_buckets(page: Page, api: httpx.Client, span: str) -> None:
     """Whatever the service tells, with runs of the year 1 and 9999 among it."""
-    post(api, *ended_run("good", 90))
+    post_events(api, *make_ended_run("good", 90))
 
     def swell(route: Route) -> None:
         answer = route.fetch()
@@ -221,7 +236,9 @@ def test_a_chart_draws_at_most_400_buckets(page: Page, api: httpx.Client, span: 
 
 def test_days_are_those_of_the_viewer(page: Page, browser: Browser, api: httpx.Client) -> None:
     """Midnight is that of the viewer's zone, and nothing falls between two days."""
-    post(api, *(each for n in range(48) for each in ended_run(f"run {n}", 1800 + 3600 * n)))
+    post_events(
+        api, *(each for n in range(48) for each in make_ended_run(f"run {n}", 1800 + 3600 * n))
+    )
     context = browser.new_context(base_url=str(api.base_url), timezone_id="America/New_York")
     there = context.new_page()
     there.goto("/stats")
@@ -250,7 +267,7 @@ def test_a_page_that_is_not_there_leads_back(page: Page, api: httpx.Client) -> N
 
 def test_every_control_has_a_name_and_the_page_fits_a_phone(page: Page, api: httpx.Client) -> None:
     """What a screen reader would say, and nothing to scroll sideways for."""
-    post(api, *ended_run("a", tags={"env": "prod"}), *ended_run("b", end="failed"))
+    post_events(api, *make_ended_run("a", tags={"env": "prod"}), *make_ended_run("b", end="failed"))
     page.set_viewport_size({"width": 375, "height": 700})
     for address in ("/", "/workflows", "/failures", "/stats", "/jobs", "/runs/a"):
         page.goto(address)

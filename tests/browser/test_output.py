@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Locator, Page, expect
 
-from posting import event, post
+from posted_events import make_event_ago, post_events
 
 LINES = ".text-line"
 BEGAN = datetime.now(UTC) - timedelta(seconds=60)
@@ -15,7 +15,9 @@ BEGAN = datetime.now(UTC) - timedelta(seconds=60)
 def line(n: float, text: str, **fields: Any) -> dict[str, Any]:
     """A line, the later the higher its number."""
     at = BEGAN + timedelta(milliseconds=n)
-    return event("logged", "r", text=text, at=at.isoformat(timespec="microseconds"), **fields)
+    return make_event_ago(
+        "logged", "r", text=text, at=at.isoformat(timespec="microseconds"), **fields
+    )
 
 
 def lines(first: int, last: int, **fields: Any) -> list[dict[str, Any]]:
@@ -30,7 +32,12 @@ def said(page: Page) -> Locator:
 
 def test_the_end_of_a_long_output_comes_first(page: Page, api: httpx.Client) -> None:
     """From there one gets to any line, and back."""
-    post(api, event("started", "r", 700, workflow="w"), *lines(0, 2500), event("completed", "r"))
+    post_events(
+        api,
+        make_event_ago("started", "r", 700, workflow="w"),
+        *lines(0, 2500),
+        make_event_ago("completed", "r"),
+    )
     page.goto("/runs/r?tab=log")
     expect(said(page)).to_have_text("The last 1,000 lines")
     expect(page.locator(LINES).last).to_contain_text("line 2499")
@@ -53,24 +60,24 @@ def test_the_end_of_a_long_output_comes_first(page: Page, api: httpx.Client) -> 
 
 def test_the_end_is_followed(page: Page, api: httpx.Client) -> None:
     """Also when more comes at once than is read at a time; a late line takes its place."""
-    post(api, event("started", "r", 700, workflow="w"), *lines(0, 1500))
+    post_events(api, make_event_ago("started", "r", 700, workflow="w"), *lines(0, 1500))
     page.goto("/runs/r?tab=log")
     expect(page.locator(LINES).last).to_contain_text("line 1499")
-    post(api, *lines(1500, 2100))
+    post_events(api, *lines(1500, 2100))
     expect(page.locator(LINES).last).to_contain_text("line 2099")
     expect(said(page)).to_have_text("The last 1,600 lines")
-    post(api, line(2098.5, "in between"), *lines(2100, 2101))
+    post_events(api, line(2098.5, "in between"), *lines(2100, 2101))
     expect(page.locator(LINES).last).to_contain_text("line 2100")
     expect(page.locator(LINES).nth(-3)).to_contain_text("in between")
 
 
 def test_what_one_node_wrote(page: Page, api: httpx.Client) -> None:
     """However long ago, and whatever the others have written since."""
-    post(
+    post_events(
         api,
-        event("started", "r", 700, workflow="w"),
-        event("node_started", "r", 700, node="quiet"),
-        event("logged", "r", 699, node="quiet", text="only this"),
+        make_event_ago("started", "r", 700, workflow="w"),
+        make_event_ago("node_started", "r", 700, node="quiet"),
+        make_event_ago("logged", "r", 699, node="quiet", text="only this"),
         *lines(0, 2500, node="loud"),
     )
     page.goto("/runs/r?node=quiet")
@@ -84,10 +91,13 @@ def test_what_one_node_wrote(page: Page, api: httpx.Client) -> None:
 def test_lines_are_those_of_a_terminal(page: Page, api: httpx.Client) -> None:
     """Pieces of a line are one, and of what was written over the last is shown."""
     pieces = ["\x1b[32mdownlo", "ading\x1b[0m\n", "10%\r50%\r", "100%\r\n", "no end"]
-    post(
+    post_events(
         api,
-        event("started", "r", 700, workflow="w"),
-        *(event("logged", "r", 600 - n, stream="stdout", text=x) for n, x in enumerate(pieces)),
+        make_event_ago("started", "r", 700, workflow="w"),
+        *(
+            make_event_ago("logged", "r", 600 - n, stream="stdout", text=x)
+            for n, x in enumerate(pieces)
+        ),
     )
     page.goto("/runs/r?tab=log")
     expect(page.locator(f"{LINES} code")).to_have_text(["downloading", "100%", "no end"])
@@ -95,12 +105,12 @@ def test_lines_are_those_of_a_terminal(page: Page, api: httpx.Client) -> None:
 
 def test_events_are_followed(page: Page, api: httpx.Client) -> None:
     """And what is open in one of them stays open."""
-    post(api, event("started", "r", 700, workflow="w", inputs={"part": 7}))
+    post_events(api, make_event_ago("started", "r", 700, workflow="w", inputs={"part": 7}))
     page.goto("/runs/r?tab=events")
     rows = page.locator(".events tbody tr")
     expect(rows).to_have_count(1)
     rows.first.locator("summary").first.click()
     expect(rows.first.locator(".json")).to_contain_text("part")
-    post(api, event("node_started", "r", 600, node="first"))
+    post_events(api, make_event_ago("node_started", "r", 600, node="first"))
     expect(rows).to_have_count(2)
     expect(rows.first.locator(".json")).to_be_visible()

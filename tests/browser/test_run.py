@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from posting import event, failed_run, post
+from posted_events import make_event_ago, make_failed_run, post_events
 
 REAL = Path(__file__).parents[2] / "../shared/data/wfinstances"
 LARGEST = REAL / "montage-chameleon-dss-10d-001.json"
@@ -17,7 +17,7 @@ LARGEST = REAL / "montage-chameleon-dss-10d-001.json"
 
 def test_a_stack_is_two_clicks_away(page: Page, api: httpx.Client) -> None:
     """From the list to the run, from its error to the node where it happened."""
-    post(api, *failed_run("r", stack="File load.py, line 3\nValueError: no rows"))
+    post_events(api, *make_failed_run("r", stack="File load.py, line 3\nValueError: no rows"))
     page.goto("/")
     page.locator("table.runs tbody tr").click()
     page.get_by_role("main").get_by_role("button", name="load", exact=True).first.click()
@@ -28,7 +28,7 @@ def test_a_stack_is_two_clicks_away(page: Page, api: httpx.Client) -> None:
 
 def test_a_node_can_be_shared(page: Page, api: httpx.Client) -> None:
     """Its address shows it again, on the same tab."""
-    post(api, *failed_run("a/b?c", stack="x"))
+    post_events(api, *make_failed_run("a/b?c", stack="x"))
     page.goto("/runs/a%2Fb%3Fc")
     page.get_by_role("tab", name="Graph").click()
     page.get_by_role("button", name="load: failed").click()
@@ -44,11 +44,11 @@ def test_a_node_can_be_shared(page: Page, api: httpx.Client) -> None:
 )
 def test_a_tab_can_be_shared(page: Page, api: httpx.Client, tab: str, text: str) -> None:
     """Its address shows what the tab shows."""
-    post(
+    post_events(
         api,
-        event("started", "r", 5, workflow="w", inputs={"x": 7}),
-        event("logged", "r", 4, text="hello"),
-        event("completed", "r", 3),
+        make_event_ago("started", "r", 5, workflow="w", inputs={"x": 7}),
+        make_event_ago("logged", "r", 4, text="hello"),
+        make_event_ago("completed", "r", 3),
     )
     page.goto(f"/runs/r?tab={tab}")
     expect(page.get_by_role("tabpanel")).to_contain_text(text)
@@ -57,19 +57,23 @@ def test_a_tab_can_be_shared(page: Page, api: httpx.Client, tab: str, text: str)
 def test_a_run_is_followed(page: Page, api: httpx.Client) -> None:
     """Planned nodes, running ones, output as it comes, the end."""
     plan = [{"node": "first"}, {"node": "second", "parents": ["first"]}]
-    post(api, event("started", "r", 5, workflow="w", nodes=plan))
+    post_events(api, make_event_ago("started", "r", 5, workflow="w", nodes=plan))
     page.goto("/runs/r")
     lines = page.locator(".timeline .line")
     expect(lines).to_have_count(2)
     expect(lines.first).to_contain_text("planned")
-    post(api, event("node_started", "r", 4, node="first"))
+    post_events(api, make_event_ago("node_started", "r", 4, node="first"))
     expect(lines.first.locator(".bar.running")).to_be_visible()
     page.get_by_role("tab", name="Output", exact=True).click()
-    post(api, event("logged", "r", 3, node="first", text="hello\n"))
+    post_events(api, make_event_ago("logged", "r", 3, node="first", text="hello\n"))
     expect(page.locator(".text-line")).to_contain_text("hello")
-    post(api, event("logged", "r", 2, node="first", text="again\n"))
+    post_events(api, make_event_ago("logged", "r", 2, node="first", text="again\n"))
     expect(page.locator(".text-line")).to_have_count(2)
-    post(api, event("node_finished", "r", 2, node="first"), event("completed", "r", 1))
+    post_events(
+        api,
+        make_event_ago("node_finished", "r", 2, node="first"),
+        make_event_ago("completed", "r", 1),
+    )
     expect(page.locator(".heading .status").first).to_contain_text("completed")
 
 
@@ -79,17 +83,21 @@ def test_text_of_events_stays_text(page: Page, api: httpx.Client) -> None:
     run = f"run {evil}"
     error = {"type": evil, "message": evil, "stack": evil}
     payload = {evil: [evil, {"x": evil}]}
-    post(
+    post_events(
         api,
-        event(
+        make_event_ago(
             "started", run, 9, workflow=evil, project=evil, user=evil, session=evil,
             tags={evil: evil}, inputs=payload, metadata=payload, parent_run=evil,
             trigger={"type": evil, "data": payload}, nodes=[{"node": evil, "name": evil}],
         ),
-        event("node_started", run, 8, node=evil, name=evil, node_type=evil, inputs=payload),
-        event("logged", run, 7, node=evil, level=evil, text=evil),
-        event("node_finished", run, 6, node=evil, status="failed", error=error, outputs=payload),
-        event("failed", run, 5, error={**error, "node": evil}, outputs=payload),
+        make_event_ago(
+            "node_started", run, 8, node=evil, name=evil, node_type=evil, inputs=payload
+        ),
+        make_event_ago("logged", run, 7, node=evil, level=evil, text=evil),
+        make_event_ago(
+            "node_finished", run, 6, node=evil, status="failed", error=error, outputs=payload
+        ),
+        make_event_ago("failed", run, 5, error={**error, "node": evil}, outputs=payload),
     )  # fmt: skip
     for address in ("/", "/workflows", "/failures", "/stats"):
         page.goto(address)
@@ -112,7 +120,9 @@ def test_text_of_events_stays_text(page: Page, api: httpx.Client) -> None:
 def test_ten_thousand_nodes_stay_a_few_elements(page: Page, api: httpx.Client) -> None:
     """Only what is in sight is drawn, and everything can be scrolled to."""
     nodes = [{"node": f"step {number}"} for number in range(9_999)]
-    post(api, event("started", "r", 9, workflow="w", nodes=[*nodes, {"node": "the last"}]))
+    post_events(
+        api, make_event_ago("started", "r", 9, workflow="w", nodes=[*nodes, {"node": "the last"}])
+    )
     page.goto("/runs/r")
     lines = page.locator(".timeline .line")
     expect(lines.first).to_contain_text("step")

@@ -12,13 +12,13 @@ import httpx
 import pytest
 import redis
 
+from conditions import wait_until
 from conftest import MakePostgres, MakeRedis
+from folded_events import START, fold_events, make_event, make_run_events
 from runfold.protocol.frames import decode_frame
 from runfold_api.web import read_your_writes
 from runfold_storage.migrate import migrate
-from services import serving, working
-from told import START, event, fold, whole_run
-from waiting import wait_until
+from service_threads import run_api, run_worker
 
 NOWHERE = "redis://127.0.0.1:1/0"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
@@ -28,14 +28,14 @@ NDJSON = {"content-type": "application/x-ndjson"}
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     """A server over an empty, migrated database."""
-    with serving(redis_url, migrated_url) as client:
+    with run_api(redis_url, migrated_url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def lone_api() -> Iterator[httpx.Client]:
     """A server without Redis and PostgreSQL, for what it has to know by itself."""
-    with serving(NOWHERE, NO_DATABASE) as client:
+    with run_api(NOWHERE, NO_DATABASE) as client:
         yield client
 
 
@@ -67,17 +67,17 @@ def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, migrated_u
     """What is posted is folded by a worker and read back, by list, details, events and figures."""
     run = "café/2026-11-20 #1?"
     events = [
-        event("started", run, 0, workflow="w", project="acme", inputs={"x": [1, 2]}),
-        event("node_started", run, 1, node="n", inputs={"in": True}),
-        event("logged", run, 1.5, node="n", text="hello"),
-        event("node_finished", run, 2, node="n", outputs=7),
-        event("completed", run, 3, outputs={"done": True}),
+        make_event("started", run, 0, workflow="w", project="acme", inputs={"x": [1, 2]}),
+        make_event("node_started", run, 1, node="n", inputs={"in": True}),
+        make_event("logged", run, 1.5, node="n", text="hello"),
+        make_event("node_finished", run, 2, node="n", outputs=7),
+        make_event("completed", run, 3, outputs={"done": True}),
     ]
     answer = api.post("/api/v1/events", json=events)
     assert answer.status_code == 202
     assert answer.json()["accepted"] == 5
     query = {"project": "acme", "wait_for": answer.json()["wait_for"]}
-    with working(redis_url, migrated_url):
+    with run_worker(redis_url, migrated_url):
         page = api.get("/api/v1/runs", params=query).json()
     ((shard, position),) = answer.json()["position"].items()
     assert page["watermark"]["position"][shard] == position
@@ -104,7 +104,7 @@ def test_any_run_id_has_a_path(api: httpx.Client, migrated_url: str) -> None:
     """Whatever an id is made of, encoded it finds its run and its events."""
     runs = ["a/b", "/a", "a/", "a//b", "ä", "?", "#", "%", "%2F", "a%2Fb", "a b", "+", "日本"]
     runs += ["a.b", "events", "x/events", "...", "a\nb", '"', "'; --", "live", "a:b@c,d;e=f&g"]
-    fold(migrated_url, itertools.chain(*(whole_run(run, 0) for run in runs)))
+    fold_events(migrated_url, itertools.chain(*(make_run_events(run, 0) for run in runs)))
     for run in runs:
         path = f"/api/v1/runs/{quote(run, safe='')}"
         assert api.get(path).json()["id"] == run
@@ -114,7 +114,7 @@ def test_any_run_id_has_a_path(api: httpx.Client, migrated_url: str) -> None:
 
 def test_slashes_need_not_be_encoded(api: httpx.Client, migrated_url: str) -> None:
     """A plain slash belongs to the id, and a slash at the very end does not."""
-    fold(migrated_url, whole_run("a/b", 0))
+    fold_events(migrated_url, make_run_events("a/b", 0))
     for path in ("a/b", "a/b/", "a%2Fb/"):
         assert api.get(f"/api/v1/runs/{path}").json()["id"] == "a/b"
     assert len(api.get("/api/v1/runs/a/b/events").json()["events"]) == 2
@@ -129,7 +129,7 @@ def test_unknown_run(api: httpx.Client) -> None:
 
 def test_pages(api: httpx.Client, migrated_url: str) -> None:
     """A cursor from one page gives the next one."""
-    fold(migrated_url, [item for n in range(5) for item in whole_run(f"r{n}", n)])
+    fold_events(migrated_url, [item for n in range(5) for item in make_run_events(f"r{n}", n)])
     first = api.get("/api/v1/runs", params={"limit": 3}).json()
     rest = api.get("/api/v1/runs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
     assert [run["id"] for run in first["runs"] + rest["runs"]] == ["r4", "r3", "r2", "r1", "r0"]
@@ -138,9 +138,11 @@ def test_pages(api: httpx.Client, migrated_url: str) -> None:
 
 def test_filters(api: httpx.Client, migrated_url: str) -> None:
     """Statuses may be repeated or separated by commas; times may have any offset."""
-    fold(
+    fold_events(
         migrated_url,
-        whole_run("a", 0) + whole_run("b", 60, end="failed") + whole_run("c", 120, end="cancelled"),
+        make_run_events("a", 0)
+        + make_run_events("b", 60, end="failed")
+        + make_run_events("c", 120, end="cancelled"),
     )
 
     def found(query: str) -> list[str]:
@@ -225,7 +227,7 @@ def test_the_last_hour_of_the_calendar(api: httpx.Client) -> None:
 
 def test_head(api: httpx.Client, migrated_url: str) -> None:
     """What can be read can be asked for without its body."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
         answer = api.head(f"/api/v1/{path}")
         assert (answer.status_code, answer.content) == (200, b"")
@@ -234,7 +236,7 @@ def test_head(api: httpx.Client, migrated_url: str) -> None:
 
 def test_a_database_without_tables_is_told_as_such(redis_url: str, database_url: str) -> None:
     """The answer names the command that helps, and shows no SQL."""
-    with serving(redis_url, database_url) as api:
+    with run_api(redis_url, database_url) as api:
         detail = problem(api.get("/api/v1/runs"), 503, "schema-outdated")["detail"]
     assert "runfold migrate" in detail
     assert "SELECT" not in detail
@@ -251,7 +253,7 @@ def test_waiting_in_vain(
     api: httpx.Client, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a worker the wait has an end, and says which shard is behind."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     monkeypatch.setattr(read_your_writes, "MAX_WAIT_S", 0.05)
     for position in ("3:9999999999999-0", '{"3": "9999999999999-0"}', "99:1-1"):
         answer = api.get("/api/v1/runs/a", params={"wait_for": position})
@@ -265,7 +267,7 @@ def test_waiting_in_vain(
 
 def test_injections(api: httpx.Client, migrated_url: str) -> None:
     """SQL in any parameter is a name that matches nothing, or a bad parameter; never a 500."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
         "runs": "project workflow status trigger user session tag started_after started_before "
@@ -293,9 +295,11 @@ def test_odd_query_strings(api: httpx.Client) -> None:
 
 def test_lines_and_single_events(api: httpx.Client, redis_url: str) -> None:
     """One object and one object a line are taken like an array."""
-    one = event("started", "a", 0)
+    one = make_event("started", "a", 0)
     assert api.post("/api/v1/events", json=one).json()["accepted"] == 1
-    lines = "\n".join(json.dumps(event("logged", f"r{n}", n, text="x")) for n in range(3)) + "\n"
+    lines = (
+        "\n".join(json.dumps(make_event("logged", f"r{n}", n, text="x")) for n in range(3)) + "\n"
+    )
     assert api.post("/api/v1/events", content=lines, headers=NDJSON).json()["accepted"] == 3
     assert sorted(envelope.run for envelope in folded_events(redis_url)) == ["a", "r0", "r1", "r2"]
 
@@ -303,7 +307,7 @@ def test_lines_and_single_events(api: httpx.Client, redis_url: str) -> None:
 def test_events_of_many_shards(api: httpx.Client, redis_url: str) -> None:
     """A large batch reaches every shard, each run's events in their order."""
     runs = [f"run-{n}" for n in range(50)]
-    events = [event("logged", run, n, text=str(n)) for n in range(200) for run in runs]
+    events = [make_event("logged", run, n, text=str(n)) for n in range(200) for run in runs]
     answer = api.post("/api/v1/events", json=events).json()
     assert answer["accepted"] == 10_000
     assert set(answer["position"]) == {str(shard) for shard in range(8)}
@@ -318,11 +322,15 @@ def test_repeated_requests_are_duplicates(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """A request that is sent again, without event ids, changes nothing."""
-    events = [event("started", "a", 0), event("logged", "a", 1, text="x"), event("failed", "a", 2)]
+    events = [
+        make_event("started", "a", 0),
+        make_event("logged", "a", 1, text="x"),
+        make_event("failed", "a", 2),
+    ]
     for _ in range(3):
         assert api.post("/api/v1/events", json=events).status_code == 202
     assert len({(e.run, e.id) for e in folded_events(redis_url)}) == 3
-    with working(redis_url, migrated_url):
+    with run_worker(redis_url, migrated_url):
         failed = {"status": "failed"}
         wait_until(lambda: api.get("/api/v1/runs", params=failed).json()["runs"], what="the fold")
     assert len(api.get("/api/v1/runs/a/events").json()["events"]) == 3
@@ -331,7 +339,11 @@ def test_repeated_requests_are_duplicates(
 
 def test_broken_events_are_named(api: httpx.Client, redis_url: str) -> None:
     """If one event is broken none is accepted, and each broken one is told."""
-    events = [event("started", "a", 0), {"type": "started", "run": "b"}, event("stopped", "c", 0)]
+    events = [
+        make_event("started", "a", 0),
+        {"type": "started", "run": "b"},
+        make_event("stopped", "c", 0),
+    ]
     found = problem(api.post("/api/v1/events", json=events), 400, "broken-events")
     assert "nothing was accepted" in found["detail"]
     assert [(one["index"], one["field"]) for one in found["events"]] == [(1, "at"), (2, "type")]
@@ -350,7 +362,7 @@ def test_bodies_that_are_no_events(lone_api: httpx.Client) -> None:
 def test_media_types(api: httpx.Client, media_type: str | None) -> None:
     """Only types that another site's page cannot send unasked are taken."""
     headers = {} if media_type is None else {"content-type": media_type}
-    body = json.dumps(event("started", "a", 0)).encode()
+    body = json.dumps(make_event("started", "a", 0)).encode()
     found = api.post("/api/v1/events", content=body, headers=headers)
     assert "application/json" in problem(found, 415, "unsupported-media-type")["allowed"]
     headers = {"content-type": "application/json; charset=utf-8"}
@@ -361,24 +373,24 @@ def test_media_types(api: httpx.Client, media_type: str | None) -> None:
 
 def test_sizes(redis_url: str, database_url: str) -> None:
     """A body over the limit is refused, announced or streamed; so is an event beyond cutting."""
-    with serving(redis_url, database_url, max_body_bytes=2_000_000) as api:
-        big = json.dumps(event("logged", "a", 0, text="x" * 2_000_000)).encode()
+    with run_api(redis_url, database_url, max_body_bytes=2_000_000) as api:
+        big = json.dumps(make_event("logged", "a", 0, text="x" * 2_000_000)).encode()
         headers = {"content-type": "application/json"}
         problem(api.post("/api/v1/events", content=big, headers=headers), 413, "too-large")
         streamed = (big[start : start + 65_536] for start in range(0, len(big), 65_536))
         problem(api.post("/api/v1/events", content=streamed, headers=headers), 413, "too-large")
-        long = json.dumps(event("logged", "a", 0, text="x" * 1_100_000)).encode()
+        long = json.dumps(make_event("logged", "a", 0, text="x" * 1_100_000)).encode()
         assert api.post("/api/v1/events", content=long, headers=headers).status_code == 202
-        large = json.dumps(event("logged", "a", 0, text="x", numbers=[0] * 600_000)).encode()
+        large = json.dumps(make_event("logged", "a", 0, text="x", numbers=[0] * 600_000)).encode()
         found = api.post("/api/v1/events", content=large, headers=headers)
         assert "too large" in problem(found, 400, "broken-events")["events"][0]["reason"]
 
 
 def test_redis_away(migrated_url: str) -> None:
     """Without Redis, posts are refused with Retry-After, and reads go on."""
-    fold(migrated_url, whole_run("a", 0))
-    with serving(NOWHERE, migrated_url) as api:
-        answer = api.post("/api/v1/events", json=event("started", "b", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
+    with run_api(NOWHERE, migrated_url) as api:
+        answer = api.post("/api/v1/events", json=make_event("started", "b", 0))
         found = problem(answer, 503, "redis-unreachable")
         assert "127.0.0.1" not in found["detail"]
         assert answer.headers["retry-after"] == "1"
@@ -392,22 +404,24 @@ def test_redis_away(migrated_url: str) -> None:
 def test_redis_restarts(make_redis: MakeRedis, database_url: str) -> None:
     """A restart of Redis between two posts is not noticed by the second."""
     server = make_redis()
-    with serving(server.url, database_url) as api:
-        assert api.post("/api/v1/events", json=event("started", "a", 0)).status_code == 202
+    with run_api(server.url, database_url) as api:
+        assert api.post("/api/v1/events", json=make_event("started", "a", 0)).status_code == 202
         server.stop()
-        problem(api.post("/api/v1/events", json=event("failed", "a", 1)), 503, "redis-unreachable")
+        problem(
+            api.post("/api/v1/events", json=make_event("failed", "a", 1)), 503, "redis-unreachable"
+        )
         server.start()
-        assert api.post("/api/v1/events", json=event("failed", "a", 1)).status_code == 202
+        assert api.post("/api/v1/events", json=make_event("failed", "a", 1)).status_code == 202
 
 
 def test_redis_full(make_redis: MakeRedis, database_url: str) -> None:
     """A Redis that takes no more is a 503, never a silent loss."""
     server = make_redis()
-    with serving(server.url, database_url) as api:
-        assert api.post("/api/v1/events", json=event("started", "a", 0)).status_code == 202
+    with run_api(server.url, database_url) as api:
+        assert api.post("/api/v1/events", json=make_event("started", "a", 0)).status_code == 202
         with redis.Redis.from_url(server.url) as client:
             client.config_set("maxmemory", "1mb")
-        answer = api.post("/api/v1/events", json=event("failed", "a", 1))
+        answer = api.post("/api/v1/events", json=make_event("failed", "a", 1))
         problem(answer, 503, "redis-unreachable")
         assert "retry-after" in answer.headers
 
@@ -416,21 +430,21 @@ def test_shards_differ(redis_url: str, migrated_url: str) -> None:
     """A service that was told another number of shards refuses events, and says why."""
     with redis.Redis.from_url(redis_url) as client:
         client.set("runfold:shards", 4)
-    with serving(redis_url, migrated_url, shards=8) as api:
-        answer = api.post("/api/v1/events", json=event("started", "a", 0))
+    with run_api(redis_url, migrated_url, shards=8) as api:
+        answer = api.post("/api/v1/events", json=make_event("started", "a", 0))
         assert "RUNFOLD_SHARDS is 8" in problem(answer, 503, "shards-differ")["detail"]
         assert "RUNFOLD_SHARDS" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
 
 
 def test_postgresql_away(redis_url: str) -> None:
     """Without PostgreSQL, reads are a 503 that names no server, and posts go on."""
-    with serving(redis_url, NO_DATABASE) as api:
+    with run_api(redis_url, NO_DATABASE) as api:
         for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
             answer = api.get(f"/api/v1/{path}")
             found = problem(answer, 503, "database-unreachable")
             assert "127.0.0.1" not in found["detail"]
             assert answer.headers["retry-after"] == "1"
-        assert api.post("/api/v1/events", json=event("started", "a", 0)).status_code == 202
+        assert api.post("/api/v1/events", json=make_event("started", "a", 0)).status_code == 202
         assert "PostgreSQL" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
 
 
@@ -439,8 +453,8 @@ def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> Non
     server = make_postgres()
     url = server.create_database("restarts")
     migrate(url)
-    fold(url, whole_run("a", 0))
-    with serving(redis_url, url) as api:
+    fold_events(url, make_run_events("a", 0))
+    with run_api(redis_url, url) as api:
         assert api.get("/readyz").json() == {"status": "ready"}
         server.stop("immediate")
         problem(api.get("/api/v1/runs"), 503, "database-unreachable")
@@ -450,14 +464,14 @@ def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> Non
 
 def test_schema_missing(redis_url: str, database_url: str) -> None:
     """A database that was not migrated is not ready, and says what to run."""
-    with serving(redis_url, database_url) as api:
+    with run_api(redis_url, database_url) as api:
         assert "runfold migrate" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
         problem(api.get("/api/v1/runs"), 503, "schema-outdated")
 
 
 def test_reads_at_once(api: httpx.Client, migrated_url: str) -> None:
     """More requests than threads and connections all get their answer."""
-    fold(migrated_url, [item for n in range(60) for item in whole_run(f"r{n}", n)])
+    fold_events(migrated_url, [item for n in range(60) for item in make_run_events(f"r{n}", n)])
     results: list[int] = []
 
     def read() -> None:
@@ -476,7 +490,10 @@ def test_reads_at_once(api: httpx.Client, migrated_url: str) -> None:
 
 def test_a_run_can_be_deleted(api: httpx.Client, migrated_url: str) -> None:
     """204 once; then there is no such run any more, nor are its events."""
-    fold(migrated_url, [*whole_run("a/b", 0, workflow="w"), *whole_run("c", 1, workflow="w")])
+    fold_events(
+        migrated_url,
+        [*make_run_events("a/b", 0, workflow="w"), *make_run_events("c", 1, workflow="w")],
+    )
     path = f"/api/v1/runs/{quote('a/b', safe='')}"
     answer = api.delete(path)
     assert (answer.status_code, answer.content) == (204, b"")
@@ -489,8 +506,10 @@ def test_runs_can_be_deleted_by_the_filters_of_the_list(
     api: httpx.Client, migrated_url: str
 ) -> None:
     """Those that the list has, and no others; never all of them by mistake."""
-    fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
-    fold(migrated_url, whole_run("other", 9, end="failed", workflow="w", project="q"))
+    fold_events(
+        migrated_url, itertools.chain(*(make_run_events(f"r{n}", n, project="p") for n in range(5)))
+    )
+    fold_events(migrated_url, make_run_events("other", 9, end="failed", workflow="w", project="q"))
     runs = "/api/v1/runs"
     assert problem(api.delete(runs), 400, "bad-parameter")["parameter"] == "all"
     both = api.delete(runs, params={"all": "true", "project": "p"})
@@ -512,8 +531,10 @@ def test_runs_can_be_deleted_by_the_filters_of_the_list(
 
 def test_many_runs_are_deleted_by_a_job(redis_url: str, migrated_url: str) -> None:
     """202, with where to look at it."""
-    fold(migrated_url, itertools.chain(*(whole_run(f"r{n}", n, project="p") for n in range(5))))
-    with serving(redis_url, migrated_url, delete_at_once=4) as api:
+    fold_events(
+        migrated_url, itertools.chain(*(make_run_events(f"r{n}", n, project="p") for n in range(5)))
+    )
+    with run_api(redis_url, migrated_url, delete_at_once=4) as api:
         answer = api.delete("/api/v1/runs", params={"project": "p"})
         assert answer.status_code == 202
         job = answer.json()
@@ -591,7 +612,7 @@ def test_every_route_is_documented(lone_api: httpx.Client) -> None:
 
 def test_stats_bounds(api: httpx.Client, migrated_url: str) -> None:
     """The bounds that were used come back, widened to whole hours."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     query = {"since": "2026-11-20T10:30:00Z", "until": "2026-11-20T10:45:00Z", "bucket": "hour"}
     stats = api.get("/api/v1/stats", params=query).json()
     assert (stats["since"], stats["until"]) == ("2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z")

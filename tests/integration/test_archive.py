@@ -7,24 +7,24 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from deliveries import SHARDS, fold
-from old_runs import (
+from expired_runs import (
     EVENTS,
-    KEPT_PROJECT,
-    OLD,
-    OLD_OWN,
-    YOUNG,
-    a_run,
-    archived,
+    EXEMPT_PROJECT_RUNS,
+    OLD_NAMED_RUNS,
+    OLD_RUNS,
+    YOUNG_RUNS,
     events_of,
     find_archived,
-    keys,
+    make_run,
+    read_archive_rows,
+    run_keys_of,
     run_retention,
     without_payloads,
     without_rows,
 )
+from frame_delivery import SHARDS, fold
 from oracle import Event, project
-from rebuilds import differences
+from rebuild_checks import find_mismatches
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import shard_of
 from runfold_storage.archive import file_writer
@@ -34,20 +34,24 @@ from runfold_storage.checkpoints.incidents import read_incidents
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_deletion import delete_run
-from tables import read_projection
+from table_reader import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
-GONE = [*OLD, *OLD_OWN]
+GONE = [*OLD_RUNS, *OLD_NAMED_RUNS]
 
 
 def assert_archived_once(archive: Path, runs: list[list[Event]]) -> None:
     """The events and the rows of these runs, each once, and no others."""
-    events = Counter((row["run"], row["id"]) for row in archived(archive, "events"))
+    events = Counter((row["run"], row["id"]) for row in read_archive_rows(archive, "events"))
     assert events == {(each["run"], each["id"]): 1 for run in runs for each in run}
     names = [run[0]["run"] for run in runs]
-    assert Counter(row["run"] for row in archived(archive, "runs")) == dict.fromkeys(names, 1)
-    assert Counter(row["run"] for row in archived(archive, "nodes")) == dict.fromkeys(names, 1)
+    assert Counter(row["run"] for row in read_archive_rows(archive, "runs")) == dict.fromkeys(
+        names, 1
+    )
+    assert Counter(row["run"] for row in read_archive_rows(archive, "nodes")) == dict.fromkeys(
+        names, 1
+    )
 
 
 def test_what_goes_is_archived_once(
@@ -65,9 +69,9 @@ def test_what_goes_is_archived_once(
 
     set_policy(database, Policy("acme", payload_days=30, run_days=65))
     later = run_retention(migrated_url, tmp_path)
-    assert (later.runs, later.archived_events, later.archived_runs) == (len(OLD[:3]) + 1, 0, 0)
+    assert (later.runs, later.archived_events, later.archived_runs) == (len(OLD_RUNS[:3]) + 1, 0, 0)
     assert_archived_once(tmp_path, GONE)
-    assert differences(database) == []
+    assert find_mismatches(database) == []
 
 
 def test_files_say_what_the_ledger_said(
@@ -83,11 +87,11 @@ def test_files_say_what_the_ledger_said(
     }
     set_policy(database, Policy(None, payload_days=1))
     run_retention(migrated_url, tmp_path)
-    for run in [*GONE, *KEPT_PROJECT]:
+    for run in [*GONE, *EXEMPT_PROJECT_RUNS]:
         key = run_key(run[0]["run"]).bytes
         found = {each.id: tuple(each[:1]) + each[2:] for each in find_archived(tmp_path, run)}
         assert found == {each["id"]: ledger[key, each["id"]] for each in run}
-    assert not any(find_archived(tmp_path, run) for run in YOUNG[2:])
+    assert not any(find_archived(tmp_path, run) for run in YOUNG_RUNS[2:])
 
 
 def test_rows_and_figures_are_archived(
@@ -100,16 +104,20 @@ def test_rows_and_figures_are_archived(
     run_retention(migrated_url)
     set_policy(database, Policy(None, payload_days=30, run_days=50, stats_days=90))
     progress = run_retention(migrated_url, tmp_path)
-    gone = [*GONE, *KEPT_PROJECT]
+    gone = [*GONE, *EXEMPT_PROJECT_RUNS]
     assert progress.archived_events == 0
-    assert {row["run"] for row in archived(tmp_path, "runs")} == {run[0]["run"] for run in gone}
-    rollups = project(events_of(OLD[:2]), SHARDS).stats
+    assert {row["run"] for row in read_archive_rows(tmp_path, "runs")} == {
+        run[0]["run"] for run in gone
+    }
+    rollups = project(events_of(OLD_RUNS[:2]), SHARDS).stats
     assert progress.rollups == len(rollups)
-    found = Counter((row["node"], row["status"], row["n"]) for row in archived(tmp_path, "stats"))
+    found = Counter(
+        (row["node"], row["status"], row["n"]) for row in read_archive_rows(tmp_path, "stats")
+    )
     assert found == Counter((key.node, key.status, stat.n) for key, stat in rollups.items())
     after = read_projection(database)
     assert after.runs == without_rows(before, gone).runs
-    assert differences(database) == []
+    assert find_mismatches(database) == []
 
 
 def test_an_archive_that_refuses_keeps_everything(
@@ -124,7 +132,7 @@ def test_an_archive_that_refuses_keeps_everything(
         run_retention(migrated_url, tmp_path / "taken")
     assert read_projection(database) == before
     assert [each.kind for each in read_incidents(database.execute)] == ["archive_failed"]
-    fold(migrated_url, a_run(0.01), first=10_000)
+    fold(migrated_url, make_run(0.01), first=10_000)
     assert run_retention(migrated_url, tmp_path / "free").runs == len(GONE) + 1
 
 
@@ -156,7 +164,7 @@ def test_an_archive_that_fails_halfway(
     _assert_in_one_place(database, tmp_path)
     run_retention(migrated_url, tmp_path)
     assert_archived_once(tmp_path, GONE)
-    assert differences(database) == []
+    assert find_mismatches(database) == []
 
 
 def _assert_in_one_place(database: psycopg.Connection, archive: Path) -> None:
@@ -172,7 +180,7 @@ def _assert_in_one_place(database: psycopg.Connection, archive: Path) -> None:
         for table in tables
         for run, event_id in database.execute(f"SELECT run, id FROM {table}")
     }
-    left |= {(row["key"], row["id"]) for row in archived(archive, "events")}
+    left |= {(row["key"], row["id"]) for row in read_archive_rows(archive, "events")}
     assert left == {(run_key(each["run"]).bytes, each["id"]) for each in EVENTS}
 
 
@@ -185,7 +193,7 @@ def test_a_large_archive_is_cut_into_files(
     """And no run is cut in two; each is found in its own file."""
     monkeypatch.setattr(file_writer, "GROUP_ROWS", 7)
     monkeypatch.setattr(file_writer, "FILE_BYTES", 1500)
-    runs = [a_run(100) for _ in range(60)]
+    runs = [make_run(100) for _ in range(60)]
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
@@ -205,15 +213,15 @@ def test_deleted_runs_are_told(
 ) -> None:
     """Each once, and their events are in no file."""
     fold(migrated_url, EVENTS)
-    assert delete_run(database, OLD[0][0]["run"])
+    assert delete_run(database, OLD_RUNS[0][0]["run"])
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
-    assert not find_archived(tmp_path, OLD[0])
-    assert delete_run(database, OLD[1][0]["run"])
+    assert not find_archived(tmp_path, OLD_RUNS[0])
+    assert delete_run(database, OLD_RUNS[1][0]["run"])
     for _ in range(2):
         run_retention(migrated_url, tmp_path)
-    found = [row["key"] for row in archived(tmp_path, "tombstones")]
-    assert sorted(found) == sorted(keys(OLD[:2]))
+    found = [row["key"] for row in read_archive_rows(tmp_path, "tombstones")]
+    assert sorted(found) == sorted(run_keys_of(OLD_RUNS[:2]))
 
 
 def test_deleted_runs_are_purged(
@@ -224,31 +232,35 @@ def test_deleted_runs_are_purged(
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
-    deleted = [OLD[1], OLD_OWN[0]]
+    deleted = [OLD_RUNS[1], OLD_NAMED_RUNS[0]]
     archive = open_archive(str(tmp_path))
-    purge(archive, keys(deleted), lambda _: None)
-    assert_archived_once(tmp_path, [*(run for run in OLD if run not in deleted), *KEPT_PROJECT])
+    purge(archive, run_keys_of(deleted), lambda _: None)
+    assert_archived_once(
+        tmp_path, [*(run for run in OLD_RUNS if run not in deleted), *EXEMPT_PROJECT_RUNS]
+    )
     after = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     of_deleted = {path for path, content in before.items() if after.get(path) != content}
     assert {path.parent.parent.name for path in of_deleted} == {"events", "nodes", "runs"}
     assert len(of_deleted) == 6
-    for run in (OLD[0], OLD[2], OLD[3], KEPT_PROJECT[0]):
+    for run in (OLD_RUNS[0], OLD_RUNS[2], OLD_RUNS[3], EXEMPT_PROJECT_RUNS[0]):
         assert len(find_archived(tmp_path, run)) == len(run)
-    assert purge(archive, keys(deleted), lambda _: None) == (0, 0)
+    assert purge(archive, run_keys_of(deleted), lambda _: None) == (0, 0)
 
 
 def test_a_file_is_purged_of_some(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path
 ) -> None:
     """The first, the last and one in between: its name follows, the others stay."""
-    runs = [run for run in (a_run(100) for _ in range(80)) if shard_of(run[0]["run"], SHARDS) == 1]
+    runs = [
+        run for run in (make_run(100) for _ in range(80)) if shard_of(run[0]["run"], SHARDS) == 1
+    ]
     runs.sort(key=lambda run: run_key(run[0]["run"]))
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
     deleted = [runs[0], runs[5], runs[-1]]
     archive = open_archive(str(tmp_path))
-    assert purge(archive, keys(deleted), lambda _: None) == (3, 4 * len(deleted))
+    assert purge(archive, run_keys_of(deleted), lambda _: None) == (3, 4 * len(deleted))
     left = [run for run in runs if run not in deleted]
     assert_archived_once(tmp_path, left)
     for run in left:

@@ -7,10 +7,10 @@ import httpx
 import psycopg
 import pytest
 
-from deliveries import fold
-from old_runs import EVENTS, OLD, OLD_OWN, run_retention
+from expired_runs import EVENTS, OLD_NAMED_RUNS, OLD_RUNS, run_retention
+from frame_delivery import fold
 from runfold_storage.retention.policies import Policy, set_policy
-from services import serving
+from service_threads import run_api
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def api(
     """A server over a history of which half is due to be archived."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=65))
-    with serving(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
+    with run_api(redis_url, migrated_url, archive_url=str(tmp_path)) as client:
         yield client
 
 
 def test_archived_runs_are_there(api: httpx.Client, migrated_url: str, tmp_path: Path) -> None:
     """Details, events; a run is deleted there too, and then unknown."""
-    gone, aged, own = OLD[0][0]["run"], OLD[3][0]["run"], OLD_OWN[0][0]["run"]
+    gone, aged, own = OLD_RUNS[0][0]["run"], OLD_RUNS[3][0]["run"], OLD_NAMED_RUNS[0][0]["run"]
     events = api.get(f"/api/v1/runs/{gone}/events").json()
     assert api.get(f"/api/v1/runs/{gone}").json()["payloads"] == "kept"
     run_retention(migrated_url, tmp_path)
@@ -59,9 +59,9 @@ def test_an_archive_that_cannot_be_read(
     run_retention(migrated_url, tmp_path)
     for file in tmp_path.rglob("*.parquet"):
         file.write_bytes(b"these are no columns")
-    answer = api.get(f"/api/v1/runs/{OLD[0][0]['run']}")
+    answer = api.get(f"/api/v1/runs/{OLD_RUNS[0][0]['run']}")
     assert answer.status_code == 503
     assert answer.json()["type"] == "urn:runfold:problem:archive-unusable"
     assert str(tmp_path) not in answer.text
-    detail = api.get(f"/api/v1/runs/{OLD[3][0]['run']}").json()
+    detail = api.get(f"/api/v1/runs/{OLD_RUNS[3][0]['run']}").json()
     assert (detail["payloads"], detail["inputs"]) == ("unavailable", None)

@@ -12,10 +12,18 @@ import psycopg
 import pytest
 from pyarrow import fs
 
-from deliveries import SHARDS, fold
-from old_runs import EVENTS, KEPT_PROJECT, OLD, OLD_OWN, events_of, run_retention
+from conditions import wait_until
+from expired_runs import (
+    EVENTS,
+    EXEMPT_PROJECT_RUNS,
+    OLD_NAMED_RUNS,
+    OLD_RUNS,
+    events_of,
+    run_retention,
+)
+from frame_delivery import SHARDS, fold
 from oracle import project
-from rebuilds import NEVER, differences
+from rebuild_checks import NEVER_STOP, find_mismatches
 from runfold_stack.processes.ports import choose_port
 from runfold_storage.archive.store import open_archive
 from runfold_storage.checkpoints.incidents import read_incidents
@@ -25,8 +33,7 @@ from runfold_storage.jobs import add_job
 from runfold_storage.postgres import connections
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_workers.retention.restore import KIND, restore
-from tables import read_projection
-from waiting import wait_until
+from table_reader import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -77,12 +84,12 @@ def test_there_and_back(
     """Archived, shown and restored; the password is in no name of it."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=50))
-    gone = [*OLD, *OLD_OWN, *KEPT_PROJECT]
+    gone = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]
     progress = run_retention(migrated_url, url)
     assert (progress.runs, progress.archived_events) == (len(gone), 4 * len(gone))
     assert run_retention(migrated_url, url).archived_events == 0
     with History(migrated_url, archive_url=url) as history:
-        for run in (OLD[0], OLD_OWN[0]):
+        for run in (OLD_RUNS[0], OLD_NAMED_RUNS[0]):
             detail = history.run(run[0]["run"])
             assert detail is not None
             assert (detail.source, detail.payloads) == ("archive", "archived")
@@ -90,9 +97,9 @@ def test_there_and_back(
     with connections.connect(other_url, autocommit=True) as other:
         archive = open_archive(url)
         assert "hunter2" not in archive.shown
-        restore(other, add_job(other, KIND, {}), NEVER, archive)
+        restore(other, add_job(other, KIND, {}), NEVER_STOP, archive)
         assert read_projection(other) == project(events_of(gone), SHARDS)
-        assert differences(other) == []
+        assert find_mismatches(other) == []
 
 
 def test_a_store_that_is_away(

@@ -7,8 +7,17 @@ import msgspec
 import psycopg
 import pytest
 
-from deliveries import SHARDS, fold
-from old_runs import DAY_US, EVENTS, NOW_US, OLD, OLD_OWN, a_run, events_of, run_retention
+from expired_runs import (
+    DAY_US,
+    EVENTS,
+    NOW_US,
+    OLD_NAMED_RUNS,
+    OLD_RUNS,
+    events_of,
+    make_run,
+    run_retention,
+)
+from frame_delivery import SHARDS, fold
 from oracle import Event
 from runfold.protocol.ids import make_run_id
 from runfold_storage.admin import Admin
@@ -167,10 +176,10 @@ def test_a_deleted_run_does_not_come_back(
     """Deleted before, after its payloads went, after its row went; also when tables are lost."""
     fold_told(migrated_url)
     upkeep = Admin(migrated_url, archive_url=str(tmp_path))
-    assert upkeep.delete_run(OLD[0][0]["run"])
+    assert upkeep.delete_run(OLD_RUNS[0][0]["run"])
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)
-    assert upkeep.delete_run(OLD[1][0]["run"])
+    assert upkeep.delete_run(OLD_RUNS[1][0]["run"])
     set_policy(database, Policy(None, payload_days=30, run_days=50))
     run_retention(migrated_url, tmp_path)
     with History(migrated_url, archive_url=str(tmp_path)) as history:
@@ -179,14 +188,14 @@ def test_a_deleted_run_does_not_come_back(
             assert upkeep.delete_run(run)
             assert not upkeep.delete_run(run)
         assert not upkeep.delete_run("no such run")
-        gone = [*OLD[:2], *TOLD[:2]]
+        gone = [*OLD_RUNS[:2], *TOLD[:2]]
         assert [history.run(run[0]["run"]) for run in gone] == [None] * 4
         assert [history.events(run[0]["run"]) for run in gone] == [None] * 4
-        assert history.run(OLD_OWN[0][0]["run"]) is not None
+        assert history.run(OLD_NAMED_RUNS[0][0]["run"]) is not None
     run_retention(migrated_url, tmp_path)
     with History(other_url, archive_url=str(tmp_path)) as history:
         assert [history.run(run[0]["run"]) for run in gone] == [None] * 4
-        left = history.run(OLD_OWN[0][0]["run"])
+        left = history.run(OLD_NAMED_RUNS[0][0]["run"])
         assert left is not None
         assert (left.source, left.workflow) == ("archive", "w")
 
@@ -197,7 +206,7 @@ def test_one_row_group_is_read(
     """Of the files of a week, whatever their number: those of a key's shard and range."""
     monkeypatch.setattr("runfold_storage.archive.file_writer.GROUP_ROWS", 50)
     monkeypatch.setattr("runfold_storage.archive.file_writer.FILE_BYTES", 20_000)
-    runs = [a_run(100 - n / 1000) for n in range(400)]
+    runs = [make_run(100 - n / 1000) for n in range(400)]
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
     run_retention(migrated_url, tmp_path)

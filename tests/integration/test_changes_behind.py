@@ -8,8 +8,9 @@ from itertools import count
 import psycopg
 import pytest
 
-from deliveries import SHARDS, Sender, fields_of, framed
-from histories import NOON_US
+from conditions import is_folded, run_in_thread, wait_until
+from event_histories import NOON_US
+from frame_delivery import SHARDS, Sender, encode_fields, make_frames
 from oracle import Event, project
 from runfold.protocol.ids import make_run_id, run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
@@ -28,8 +29,7 @@ from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.metrics import Metrics
 from runfold_workers.shards.ownership import ShardLeases
-from tables import read_projection
-from waiting import is_folded, running, wait_until
+from table_reader import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -80,7 +80,7 @@ def annotated(run: str, event_id: int) -> Event:
 
 def entry(number: int, *events: Event) -> StreamEntry:
     """A frame of these events, which are of one shard."""
-    return StreamEntry(shard_of(events[0]["run"], SHARDS), f"{number}-0", fields_of(events))
+    return StreamEntry(shard_of(events[0]["run"], SHARDS), f"{number}-0", encode_fields(events))
 
 
 def change(database: psycopg.Connection, run: str) -> None:
@@ -112,14 +112,14 @@ def test_a_large_deletion_does_not_stop_the_fold(
         visible.append(found[0])
 
     worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
-    with connect(redis_url) as client, running(worker):
+    with connect(redis_url) as client, run_in_thread(worker):
         agree_on_shards(client, SHARDS)
-        before = Sender(redis_url, framed(old), pause_s=0)
+        before = Sender(redis_url, make_frames(old), pause_s=0)
         before.start()
         before.join()
         wait_until(lambda: is_folded(client, database), what="the old runs to be folded")
         given_up.clear()
-        beside = Sender(redis_url, framed(new, size=3), pause_s=0.004, tireless=True)
+        beside = Sender(redis_url, make_frames(new, size=3), pause_s=0.004, endless=True)
         beside.start()
         prepare_session(connection)
         assert delete_runs(connection, make_deletion(project="old"), told=told) == 400
@@ -142,10 +142,13 @@ def test_the_next_event_after_a_deletion_does_not_wait_for_the_leases(
     gone, stays = "a run", "another run"
     assert shard_of(gone, 1) == shard_of(stays, 1)
     events = [started(gone), started(stays)], [annotated(gone, 1), annotated(stays, 1)]
-    with connect(redis_url) as client, running(Worker(WorkerSettings(redis_url, migrated_url))):
+    with (
+        connect(redis_url) as client,
+        run_in_thread(Worker(WorkerSettings(redis_url, migrated_url))),
+    ):
         agree_on_shards(client, SHARDS)
         for number, some in enumerate(events):
-            sender = Sender(redis_url, framed(some), pause_s=0)
+            sender = Sender(redis_url, make_frames(some), pause_s=0)
             sender.start()
             sender.join()
             wait_until(lambda: is_folded(client, database), what="all to be folded")

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 import redis
 
+from conditions import is_folded, run_in_thread, wait_until
 from runfold import Recorder
 from runfold_workers.consumer.worker import Worker, WorkerSettings
-from waiting import is_folded, running, wait_until
 
 SHARDS: Final = 8
 HOUR_NS: Final = 3600 * 10**9
@@ -40,7 +40,7 @@ def test_clocks_that_jump_between_the_events_of_a_run(
     monkeypatch.setattr("runfold.recording.recorder._now_ns", clock)
     # The worker's clock is the one that jumps, so what was sent a moment ago may be days ahead.
     settings = WorkerSettings(redis_url, migrated_url, SHARDS, max_future_s=10 * 365 * 86_400)
-    with running(Worker(settings)), Recorder(redis_url, heartbeat_s=0) as recorder:
+    with run_in_thread(Worker(settings)), Recorder(redis_url, heartbeat_s=0) as recorder:
         for jump_ns in JUMPS * 3:
             with recorder.run("w") as run:
                 with run.node("before"):

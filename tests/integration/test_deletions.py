@@ -9,10 +9,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from deliveries import SHARDS, Sender, assert_exact, fold, framed, interleaved
-from histories import made_up_runs
+from conditions import is_folded, run_fold_worker, wait_until
+from event_histories import generate_runs
+from frame_delivery import SHARDS, Sender, assert_exact, fold, interleave_runs, make_frames
 from oracle import Event, project
-from rebuilds import differences, rebuild_all
+from rebuild_checks import find_mismatches, rebuild_all
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.admin import Admin, Deleted, make_deletion
@@ -31,12 +32,11 @@ from runfold_storage.retention.run_deletion import (
     newest_key,
     purge_left,
 )
-from tables import read_projection, truncate
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import delete_all_rows, read_projection
 
 EVENTS = [
     event
-    for run in made_up_runs(seed=11, events=1500)
+    for run in generate_runs(seed=11, events=1500)
     for event in run
     if event["type"] != "heartbeat"
 ]
@@ -101,13 +101,13 @@ def test_a_worker_that_remembers_a_run_forgets_it(
 ) -> None:
     """Deleted while a worker has it in memory, with more of its events to come."""
     halves = EVENTS[: len(EVENTS) // 2], EVENTS
-    truncate(database)
+    delete_all_rows(database)
     gone = {event["run"] for event in halves[0][::40]}
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             for number, events in enumerate(halves):
-                sender = Sender(redis_url, framed(events), pause_s=0)
+                sender = Sender(redis_url, make_frames(events), pause_s=0)
                 sender.start()
                 sender.join()
                 wait_until(lambda: is_folded(client, database), what="everything to be folded")
@@ -238,9 +238,9 @@ def test_everything_has_to_be_said(migrated_url: str) -> None:
 def test_deleting_and_rebuilding_while_events_arrive(redis_url: str, migrated_url: str) -> None:
     """Damage, rebuilds and deletions at once, under load: in the end all is as the events say."""
     rng = random.Random(29)
-    events = [event for event in interleaved(rng, 10_000) if event["type"] != "heartbeat"]
+    events = [event for event in interleave_runs(rng, 10_000) if event["type"] != "heartbeat"]
     gone = set(rng.sample(sorted({event["run"] for event in events}), 40))
-    frames = framed(events, size=10)
+    frames = make_frames(events, size=10)
     with (
         connect(redis_url) as client,
         connections.connect(migrated_url, autocommit=True) as database,
@@ -250,8 +250,8 @@ def test_deleting_and_rebuilding_while_events_arrive(redis_url: str, migrated_ur
         ensure_shards(database, SHARDS)
         agree_on_shards(client, SHARDS)
         prepare_session(deleting)
-        with worker_thread(redis_url, migrated_url, SHARDS):
-            sender = Sender(redis_url, frames, pause_s=0.0045, tireless=True)
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
+            sender = Sender(redis_url, frames, pause_s=0.0045, endless=True)
             sender.start()
             waiting = set(gone)
             rebuilds = 0
@@ -269,4 +269,4 @@ def test_deleting_and_rebuilding_while_events_arrive(redis_url: str, migrated_ur
             assert not waiting
             rebuild_all(rebuilding)
             assert_exact(client, database, [each for each in events if each["run"] not in gone])
-            assert differences(rebuilding) == []
+            assert find_mismatches(rebuilding) == []

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from folded_events import events_of, fold_events, make_event
 from runfold.protocol.ids import make_run_id
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
-from told import event, events_of, fold
 
 
 def back(history: History, run: str, **filters: Any) -> list[list[int]]:
@@ -26,12 +26,12 @@ def test_events_as_they_were_sent(migrated_url: str) -> None:
     """The ledger's view has every event with its envelope, in the order of the fold."""
     run = "own/id"
     sent = [
-        event("started", run, 1, workflow="w", extra={"kept": 1.0}),
-        event("queued", run, 0),
-        event("logged", run, 2, text="hello", node="a", stream="stdout"),
-        event("completed", run, 3),
+        make_event("started", run, 1, workflow="w", extra={"kept": 1.0}),
+        make_event("queued", run, 0),
+        make_event("logged", run, 2, text="hello", node="a", stream="stdout"),
+        make_event("completed", run, 3),
     ]
-    fold(migrated_url, [{**item, "id": n} for n, item in enumerate(sent)])
+    fold_events(migrated_url, [{**item, "id": n} for n, item in enumerate(sent)])
     with History(migrated_url) as history:
         page = history.events(run)
     assert page is not None
@@ -51,8 +51,8 @@ def test_events_as_they_were_sent(migrated_url: str) -> None:
 def test_event_pages(migrated_url: str) -> None:
     """Cursors walk through a run's events once; types narrow them."""
     run = make_run_id()
-    lines = [event("logged", run, n // 3, text=str(n), id=n) for n in range(50)]
-    fold(migrated_url, [*lines, event("completed", run, 99, id=99)])
+    lines = [make_event("logged", run, n // 3, text=str(n), id=n) for n in range(50)]
+    fold_events(migrated_url, [*lines, make_event("completed", run, 99, id=99)])
     with History(migrated_url) as history:
         found: list[int] = []
         after = None
@@ -75,7 +75,7 @@ def test_large_events_make_short_pages(migrated_url: str) -> None:
     """A page of large events ends early, and the next one goes on."""
     run = make_run_id()
     text = "x" * 900_000
-    fold(migrated_url, [event("logged", run, n, text=text, id=n) for n in range(12)])
+    fold_events(migrated_url, [make_event("logged", run, n, text=text, id=n) for n in range(12)])
     with History(migrated_url) as history:
         first = history.events(run, limit=1000)
         assert first is not None
@@ -89,8 +89,8 @@ def test_large_events_make_short_pages(migrated_url: str) -> None:
 def test_pages_from_the_end(migrated_url: str) -> None:
     """The last page first, each in the order of the fold, until the first event."""
     run = make_run_id()
-    lines = [event("logged", run, n // 3, text=str(n), id=n) for n in range(20)]
-    fold(migrated_url, [*lines, event("completed", run, 99, id=99)])
+    lines = [make_event("logged", run, n // 3, text=str(n), id=n) for n in range(20)]
+    fold_events(migrated_url, [*lines, make_event("completed", run, 99, id=99)])
     with History(migrated_url) as history:
         pages = back(history, run, limit=8)
         assert pages == [[*range(13, 20), 99], [*range(5, 13)], [*range(5)]]
@@ -103,7 +103,7 @@ def test_pages_from_the_end(migrated_url: str) -> None:
 def test_from_any_page_in_both_directions(migrated_url: str) -> None:
     """What is before a page and what is behind it, without a gap and without a repeat."""
     run = make_run_id()
-    fold(migrated_url, [event("logged", run, n, text=str(n), id=n) for n in range(9)])
+    fold_events(migrated_url, [make_event("logged", run, n, text=str(n), id=n) for n in range(9)])
     with History(migrated_url) as history:
         first = history.events(run, limit=3)
         assert first is not None
@@ -124,7 +124,7 @@ def test_from_any_page_in_both_directions(migrated_url: str) -> None:
 def test_one_place_to_read_from(migrated_url: str) -> None:
     """Which of two is meant cannot be known, and a cursor serves its own direction."""
     run = make_run_id()
-    fold(migrated_url, [event("logged", run, n, text=str(n), id=n) for n in range(9)])
+    fold_events(migrated_url, [make_event("logged", run, n, text=str(n), id=n) for n in range(9)])
     with History(migrated_url) as history:
         page = history.events(run, limit=3)
         assert page is not None
@@ -140,7 +140,7 @@ def test_large_events_make_short_pages_from_the_end(migrated_url: str) -> None:
     """Backwards too a page ends early, and the next one goes on."""
     run = make_run_id()
     text = "x" * 900_000
-    fold(migrated_url, [event("logged", run, n, text=text, id=n) for n in range(12)])
+    fold_events(migrated_url, [make_event("logged", run, n, text=text, id=n) for n in range(12)])
     with History(migrated_url) as history:
         pages = back(history, run, limit=1000)
     assert len(pages) == 2
@@ -152,10 +152,10 @@ def test_logs_of_a_node(migrated_url: str) -> None:
     """Logs are found by node, over as many pages as it takes."""
     run = make_run_id()
     lines = [
-        event("logged", run, n, text=str(n), id=n, **({"node": "rare"} if n % 40 == 0 else {}))
+        make_event("logged", run, n, text=str(n), id=n, **({"node": "rare"} if n % 40 == 0 else {}))
         for n in range(200)
     ]
-    fold(migrated_url, [*lines, event("started", run, 0, id=500)])
+    fold_events(migrated_url, [*lines, make_event("started", run, 0, id=500)])
     with History(migrated_url) as history:
         assert len(events_of(history.logs(run, limit=1000))) == 200
         found: list[str] = []
@@ -175,15 +175,15 @@ def test_logs_of_a_node(migrated_url: str) -> None:
 def test_events_of_a_node(migrated_url: str) -> None:
     """All events that name it, and none that name another."""
     run = make_run_id()
-    fold(
+    fold_events(
         migrated_url,
         [
-            event("started", run, 0, nodes=[{"node": "a"}]),
-            event("node_started", run, 1, node="a"),
-            event("node_started", run, 1.5, node="b"),
-            event("logged", run, 2, node="a", text="x"),
-            event("node_finished", run, 3, node="a"),
-            event("failed", run, 4, error={"message": "no", "node": "a"}),
+            make_event("started", run, 0, nodes=[{"node": "a"}]),
+            make_event("node_started", run, 1, node="a"),
+            make_event("node_started", run, 1.5, node="b"),
+            make_event("logged", run, 2, node="a", text="x"),
+            make_event("node_finished", run, 3, node="a"),
+            make_event("failed", run, 4, error={"message": "no", "node": "a"}),
         ],
     )
     with History(migrated_url) as history:

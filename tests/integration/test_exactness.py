@@ -11,8 +11,17 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from conditions import wait_until
 from cutting_proxy import CuttingProxy
-from histories import NOON_US, SHARDS, History, cut, histories, made_up_runs, to_entry
+from event_histories import (
+    NOON_US,
+    SHARDS,
+    History,
+    cut_into_steps,
+    draw_history,
+    generate_runs,
+    to_entry,
+)
 from oracle import Event, Projection, project
 from runfold.protocol.ids import make_run_id, run_key
 from runfold.protocol.streams import shard_of
@@ -26,8 +35,13 @@ from runfold_storage.rollups.daily_check import find_wrong_days
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
 from runfold_workers.fold.frame_decoder import StreamEntry
-from tables import count, dead_letters, merge, read_projection, truncate
-from waiting import wait_until
+from table_reader import (
+    count_rows,
+    delete_all_rows,
+    merge_all_deltas,
+    read_dead_letters,
+    read_projection,
+)
 
 Connect = Callable[[], psycopg.Connection]
 
@@ -119,9 +133,9 @@ def test_however_events_arrive_the_tables_are_those_of_the_definition(
         print_blob=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(histories())
+    @given(draw_history())
     def check(history: History) -> None:
-        truncate(database)
+        delete_all_rows(database)
         connection = open_connection()
         committer = committer_on(connection, max_memory_weight=history.max_weight)
         for step in history.steps:
@@ -129,15 +143,15 @@ def test_however_events_arrive_the_tables_are_those_of_the_definition(
                 connection.close()
                 connection = open_connection()
                 committer = committer_on(connection, max_memory_weight=history.max_weight)
-                merge(database)
+                merge_all_deltas(database)
             committer.commit(step.entries)
         connection.close()
         expected = without_seen(project(history.events, SHARDS))
         assert without_seen(read_projection(database)) == expected
-        merge(database)
+        merge_all_deltas(database)
         assert without_seen(read_projection(database)) == expected
-        assert (count(database, "pending_rollups"), find_wrong_days(database)) == (0, [])
-        assert dead_letters(database) == []
+        assert (count_rows(database, "pending_rollups"), find_wrong_days(database)) == (0, [])
+        assert read_dead_letters(database) == []
 
     check()
 
@@ -183,7 +197,9 @@ def test_extremes_that_were_taken_back_are_looked_up_among_their_own(
         *history_of(runs_on_shard(2, 1)[0], 1),
     ]
     corrections = [*history_of(shortest, 15, late=5), *history_of(longest, 25, late=5)]
-    steps = cut(events + corrections, [""] * (len(events) - 1) + ["batch"] + [""] * 6, packed=True)
+    steps = cut_into_steps(
+        events + corrections, [""] * (len(events) - 1) + ["batch"] + [""] * 6, packed=True
+    )
     committer = committer_on(open_connection())
 
     for step in steps:
@@ -201,8 +217,10 @@ def test_the_feed_numbers_every_change_once(
 ) -> None:
     """Runs carry the number of their last change; none is given out twice on a shard."""
     committer = committer_on(open_connection())
-    events = [event for run in made_up_runs(seed=5, events=400) for event in run]
-    steps = cut(events, [["", "batch"][n % 20 == 0] for n in range(len(events))], packed=True)
+    events = [event for run in generate_runs(seed=5, events=400) for event in run]
+    steps = cut_into_steps(
+        events, [["", "batch"][n % 20 == 0] for n in range(len(events))], packed=True
+    )
 
     given_out = [
         (row.shard, change_seq)
@@ -242,8 +260,10 @@ def test_workers_that_fight_for_every_shard_count_nothing_twice(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
     """Four workers on all shards at once, without leases: the tables are exact."""
-    events = [event for run in made_up_runs(seed=6, events=1500) for event in run]
-    steps = cut(events, [["", "batch"][n % 30 == 0] for n in range(len(events))], packed=True)
+    events = [event for run in generate_runs(seed=6, events=1500) for event in run]
+    steps = cut_into_steps(
+        events, [["", "batch"][n % 30 == 0] for n in range(len(events))], packed=True
+    )
     entries = [entry for step in steps for entry in step.entries]
     errors: list[BaseException] = []
 
@@ -355,7 +375,7 @@ def test_only_events_that_postgresql_refuses_are_dead_letters(
     committer = committer_on(open_connection())
     committer.commit(entries)
 
-    letters = dead_letters(poisoned)
+    letters = read_dead_letters(poisoned)
     assert sorted((frame, ordinal) for _, frame, ordinal, _, _ in letters) == [
         places[n] for n in sorted(bad)
     ]
@@ -373,15 +393,15 @@ def test_poison_on_one_shard_leaves_the_others_alone(
     open_connection: Connect, poisoned: psycopg.Connection
 ) -> None:
     """A batch over all shards is cut up, and every shard's position ends at its last frame."""
-    events = [event for run in made_up_runs(seed=7, events=300) for event in run]
+    events = [event for run in generate_runs(seed=7, events=300) for event in run]
     bad = started(runs_on_shard(2, 1)[0], user="poison")
     delivered = [*events[:150], bad, *events[150:]]
-    [step] = cut(delivered, ["frame"] * len(delivered), packed=False)
+    [step] = cut_into_steps(delivered, ["frame"] * len(delivered), packed=False)
 
     committer_on(open_connection()).commit(step.entries)
 
     assert without_seen(read_projection(poisoned)) == without_seen(project(events, SHARDS))
-    assert len(dead_letters(poisoned)) == 1
+    assert len(read_dead_letters(poisoned)) == 1
 
 
 def test_sums_that_postgresql_cannot_hold_are_dead_letters(
@@ -399,7 +419,7 @@ def test_sums_that_postgresql_cannot_hold_are_dead_letters(
     committer.commit([to_entry(shard, 2, rich[9000:], packed=True)])
     committer.commit([frame_of(started("r", 10_000), number=3)])
 
-    assert [letter[2] for letter in dead_letters(database)] == [223]
+    assert [letter[2] for letter in read_dead_letters(database)] == [223]
     expected = project([*rich[:9223], started("r", 10_000)], SHARDS)
     assert read_projection(database) == expected
 
@@ -414,7 +434,7 @@ def test_a_tombstone_keeps_late_events_out(
     committer_on(open_connection()).commit([frame_of(started(deleted), started(other))])
 
     assert read_projection(database) == project([started(other)], SHARDS)
-    assert dead_letters(database) == []
+    assert read_dead_letters(database) == []
 
 
 def test_a_run_deleted_behind_the_workers_back_is_not_revived(
@@ -444,7 +464,7 @@ def test_a_week_without_a_partition_gets_one(
     assert week is not None
     assert week >= date(2027, 12, 27)
     assert partitions.partition_name(week) not in partitions.existing_partitions(database)
-    [step] = cut([started(in_two_years), started()], ["", ""], packed=True)
+    [step] = cut_into_steps([started(in_two_years), started()], ["", ""], packed=True)
 
     committer_on(open_connection()).commit(step.entries)
 
@@ -458,7 +478,7 @@ def test_a_partition_that_was_dropped_is_made_again(
     """Retention drops a week that the worker knows; a late run of that week still folds."""
     early, late = make_run_id(NOON_US), make_run_id(NOON_US)
     committer = committer_on(open_connection())
-    [step] = cut([started(early)], [""], packed=True)
+    [step] = cut_into_steps([started(early)], [""], packed=True)
     committer.commit(step.entries)
     week = partitions.week_of(run_key(early))
     database.execute(f"DROP TABLE {partitions.partition_name(week)}")
@@ -469,7 +489,7 @@ def test_a_partition_that_was_dropped_is_made_again(
     found = read_projection(database)
     assert found.runs == project([started(early), started(late)], SHARDS).runs
     assert found.ledger == project([started(late)], SHARDS).ledger
-    assert dead_letters(database) == []
+    assert read_dead_letters(database) == []
 
 
 def test_a_ledger_that_knows_more_than_memory_is_believed(
@@ -487,7 +507,7 @@ def test_a_ledger_that_knows_more_than_memory_is_believed(
     committer.commit([frame_of(ended("a run", 1), third, number=2)])
 
     assert read_projection(database) == project([started(), ended("a run", 1), third], SHARDS)
-    assert dead_letters(database) == []
+    assert read_dead_letters(database) == []
 
 
 def test_events_at_the_ends_of_time_fold(

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from services import serving
-from waiting import wait_until, worker_thread
+from conditions import run_fold_worker, wait_until
+from service_threads import run_api
 
 FULL: dict[str, Any] = {
     "workflow": "import-orders",
@@ -42,7 +42,7 @@ FULL: dict[str, Any] = {
 
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
-    with worker_thread(redis_url, migrated_url, 8), serving(redis_url, migrated_url) as client:
+    with run_fold_worker(redis_url, migrated_url, 8), run_api(redis_url, migrated_url) as client:
         yield client
 
 

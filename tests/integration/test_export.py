@@ -12,12 +12,12 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from folded_events import fold_events, make_event, make_run_events
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.queries.runs import export as exports
 from runfold_storage.queries.runs.export_formats import NODE_COLUMNS, RUN_COLUMNS
-from services import serving
-from told import event, fold, whole_run
+from service_threads import run_api
 
 EVIL = '=HYPERLINK("http://x","y")'
 
@@ -28,14 +28,14 @@ def told_url(migrated_url: str) -> str:
     events: list[dict[str, Any]] = []
     for number in range(10):
         run = f"run-{number}"
-        events += whole_run(run, number, workflow="w", project="p", tags={"n": number})
+        events += make_run_events(run, number, workflow="w", project="p", tags={"n": number})
         for node in ("a", "b"):
-            events.append(event("node_started", run, number, node=node, parents=["z"]))
-            events.append(event("node_finished", run, number + 0.5, node=node))
-    events.append(event("started", "bare", 20, workflow="w"))
-    events.append(event("failed", "bare", 21, error={"message": "-1 left\nof 2"}))
-    events += whole_run("strange", 21, workflow=EVIL, user='a "quoted", ünusual one')
-    fold(migrated_url, events)
+            events.append(make_event("node_started", run, number, node=node, parents=["z"]))
+            events.append(make_event("node_finished", run, number + 0.5, node=node))
+    events.append(make_event("started", "bare", 20, workflow="w"))
+    events.append(make_event("failed", "bare", 21, error={"message": "-1 left\nof 2"}))
+    events += make_run_events("strange", 21, workflow=EVIL, user='a "quoted", ünusual one')
+    fold_events(migrated_url, events)
     return migrated_url
 
 
@@ -108,7 +108,7 @@ def test_filters_and_nothing_to_export(told_url: str) -> None:
 
 def test_over_http(told_url: str, redis_url: str) -> None:
     """A file with a name, or a problem that names the parameter."""
-    with serving(redis_url, told_url) as api:
+    with run_api(redis_url, told_url) as api:
         answer = api.get("/api/v1/export?format=csv&project=p")
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         assert answer.headers["content-disposition"] == 'attachment; filename="runs.csv"'

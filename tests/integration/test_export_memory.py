@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import zstandard
 
-from deliveries import SHARDS
+from frame_delivery import SHARDS
 from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import encode_packed_frame
 from runfold.protocol.ids import make_run_id

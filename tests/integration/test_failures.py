@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from folded_events import START, fold_events, make_event
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.queries.stats import failures
-from told import START, event, fold
 
 ALIKE = [
     ("no answer of 10.0.0.7 after 3000 ms", "no answer of 10.0.0.201 after 15 ms"),
@@ -56,25 +56,25 @@ def failed(run: str, second: float, message: str, **names: Any) -> list[dict[str
     """A run whose node failed, and it with it."""
     error = {"type": "Timeout", "message": message}
     return [
-        event("started", run, second, **names),
-        event("node_started", run, second, node="fetch"),
-        event("node_finished", run, second + 1, node="fetch", error=error),
-        event("failed", run, second + 2, error={**error, "node": "fetch"}),
+        make_event("started", run, second, **names),
+        make_event("node_started", run, second, node="fetch"),
+        make_event("node_finished", run, second + 1, node="fetch", error=error),
+        make_event("failed", run, second + 2, error={**error, "node": "fetch"}),
     ]
 
 
 def test_groups(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many, first, last, an example; runs and their nodes in the same group."""
-    events = [event("started", "mended", 0), event("completed", "mended", 99)]
+    events = [make_event("started", "mended", 0), make_event("completed", "mended", 99)]
     for attempt in (1, 2, 3, 4):
         error = {"type": "OSError", "message": f"try {attempt}"}
         events.append(
-            event("node_finished", "mended", attempt, node="n", attempt=attempt, error=error)
+            make_event("node_finished", "mended", attempt, node="n", attempt=attempt, error=error)
         )
     for n in range(3):
         events += failed(f"run-{n}", n * 60, f"no answer after {n} ms", workflow="w", project="p")
     events += failed("other", 7200, "refused", workflow="v")
-    fold(migrated_url, events)
+    fold_events(migrated_url, events)
     with History(migrated_url) as history:
         found = history.failures()
         assert found.relation == "exact"

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 import redis
 
+from conditions import is_folded, run_fold_worker, wait_until
 from runfold import Flushed, Logged, Recorder
 from runfold.protocol.frames import decode_frame
 from runfold.settings import Backpressure
 from runfold_stack.servers.redis_server import RedisServer
-from waiting import is_folded, wait_until, worker_thread
 
 MakeRedis = Callable[..., RedisServer]
 
@@ -101,7 +101,7 @@ def test_a_flood_drops_nothing(
     migrated_url: str,
 ) -> None:
     """With default settings, into a deployment that works, through the context managers."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", FLOOD, str(runs), manner],
             env=os.environ | {"RUNFOLD_REDIS_URL": redis_url},

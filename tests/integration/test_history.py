@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
+from conditions import wait_until
+from folded_events import START, events_of, fold_events, make_event, make_run_events
 from runfold.protocol.ids import make_run_id
 from runfold_storage.errors import BadParameter, DatabaseUnreachable, ReadTooSlow, SchemaOutdated
 from runfold_storage.history import History
 from runfold_storage.queries.run.detail import RunDetail
 from runfold_storage.read_models.watermarks import read_watermark
-from told import START, event, events_of, fold, whole_run
-from waiting import wait_until
 
 INJECTIONS = ["' OR 1=1 --", '"; DROP TABLE runs; --', "%s", "%(x)s", ":x", "\\", "a'b", "$1", "{}"]
 
@@ -41,7 +41,7 @@ def plain(value: Any) -> Any:
 
 def test_newest_first(migrated_url: str) -> None:
     """Runs come newest first, by their first event."""
-    fold(migrated_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in (3, 1, 2))))
+    fold_events(migrated_url, itertools.chain(*(make_run_events(f"run-{n}", n) for n in (3, 1, 2))))
     with History(migrated_url) as history:
         assert ids(history.runs()) == ["run-3", "run-2", "run-1"]
 
@@ -62,14 +62,14 @@ def test_summary(migrated_url: str) -> None:
     }
     usage = {"input_tokens": 120, "output_tokens": 40, "cost_usd": 0.002}
     error = {"type": "ValueError", "message": "no", "stack": "long", "node": "a"}
-    fold(
+    fold_events(
         migrated_url,
         [
-            event("queued", run, 0, **begin),
-            event("started", run, 1.5),
-            event("node_started", run, 2, node="a"),
-            event("node_finished", run, 3, node="a", usage=usage, error=error),
-            event("failed", run, 4, error=error, exit_code=3, duration_ms=2500.125),
+            make_event("queued", run, 0, **begin),
+            make_event("started", run, 1.5),
+            make_event("node_started", run, 2, node="a"),
+            make_event("node_finished", run, 3, node="a", usage=usage, error=error),
+            make_event("failed", run, 4, error=error, exit_code=3, duration_ms=2500.125),
         ],
     )
     with History(migrated_url) as history:
@@ -114,7 +114,10 @@ def test_summary(migrated_url: str) -> None:
 def test_pages_miss_and_repeat_nothing(migrated_url: str) -> None:
     """Cursors walk through all runs once, also those that began at the same time."""
     runs = [f"run-{n:03}" for n in range(70)]
-    fold(migrated_url, itertools.chain(*(whole_run(run, n // 10) for n, run in enumerate(runs))))
+    fold_events(
+        migrated_url,
+        itertools.chain(*(make_run_events(run, n // 10) for n, run in enumerate(runs))),
+    )
     with History(migrated_url) as history:
         found: list[str] = []
         cursor = None
@@ -133,10 +136,10 @@ def test_pages_miss_and_repeat_nothing(migrated_url: str) -> None:
 
 def test_new_runs_do_not_shift_pages(migrated_url: str) -> None:
     """A run that arrives between two pages is on neither of them."""
-    fold(migrated_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(6))))
+    fold_events(migrated_url, itertools.chain(*(make_run_events(f"run-{n}", n) for n in range(6))))
     with History(migrated_url) as history:
         first = history.runs(limit=3)
-        fold(migrated_url, whole_run("run-new", 100))
+        fold_events(migrated_url, make_run_events("run-new", 100))
         second = history.runs(limit=3, cursor=first.next_cursor)
     assert ids(first) + ids(second) == [f"run-{n}" for n in (5, 4, 3, 2, 1, 0)]
 
@@ -152,12 +155,12 @@ def test_filters_agree_with_a_plain_search(migrated_url: str) -> None:
         }
         second = chance.randrange(4 * 3600)
         end = chance.choice(["completed", "failed", "cancelled", None, None])
-        events.append(event("queued", f"run-{n}", second, **names))
+        events.append(make_event("queued", f"run-{n}", second, **names))
         if end is not None or chance.random() < 0.5:
-            events.append(event("started", f"run-{n}", second + 60))
+            events.append(make_event("started", f"run-{n}", second + 60))
         if end is not None:
-            events.append(event(end, f"run-{n}", second + 90))
-    fold(migrated_url, events)
+            events.append(make_event(end, f"run-{n}", second + 90))
+    fold_events(migrated_url, events)
     after, before = START + timedelta(hours=1), START + timedelta(hours=2, minutes=30)
     with History(migrated_url) as history:
         everything = history.runs(limit=500).runs
@@ -195,8 +198,8 @@ def test_rare_status_pages(migrated_url: str) -> None:
     events = []
     for n in range(60):
         end = "failed" if n in (0, 1, 30, 59) else "completed"
-        events += whole_run(f"run-{n}", n * 1800, end=end)
-    fold(migrated_url, events)
+        events += make_run_events(f"run-{n}", n * 1800, end=end)
+    fold_events(migrated_url, events)
     with History(migrated_url) as history:
         first = history.runs(status="failed", limit=3)
         rest = history.runs(status="failed", limit=3, cursor=first.next_cursor)
@@ -207,7 +210,7 @@ def test_rare_status_pages(migrated_url: str) -> None:
 
 def test_cursor_of_other_filters(migrated_url: str) -> None:
     """A cursor is refused when the filters have changed, and together with an offset."""
-    fold(migrated_url, itertools.chain(*(whole_run(f"run-{n}", n) for n in range(3))))
+    fold_events(migrated_url, itertools.chain(*(make_run_events(f"run-{n}", n) for n in range(3))))
     with History(migrated_url) as history:
         cursor = history.runs(limit=1).next_cursor
         with pytest.raises(BadParameter, match="another query"):
@@ -219,7 +222,7 @@ def test_cursor_of_other_filters(migrated_url: str) -> None:
 
 def test_watermark(migrated_url: str) -> None:
     """The watermark has each shard's position, and the age of the newest folded event."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url) as history:
         watermark = history.watermark()
         assert set(watermark.position) == {"0", "1", "2", "3"}
@@ -232,7 +235,7 @@ def test_watermark(migrated_url: str) -> None:
 
 def test_nothing_folded_yet(migrated_url: str) -> None:
     """Before the first worker has run, everything is empty and nothing fails."""
-    fold(migrated_url, [])
+    fold_events(migrated_url, [])
     with History(migrated_url) as history:
         assert history.runs().runs == []
         assert history.runs().total.value == 0
@@ -248,10 +251,10 @@ def test_details(migrated_url: str) -> None:
     """Details have the payloads as they were sent, nodes by their start, and the whole error."""
     run = "nightly/2026"
     error = {"type": "E", "message": "m" * 5000, "stack": "s\n" * 5000, "node": "b"}
-    fold(
+    fold_events(
         migrated_url,
         [
-            event(
+            make_event(
                 "queued",
                 run,
                 0,
@@ -260,14 +263,14 @@ def test_details(migrated_url: str) -> None:
                 trigger={"type": "webhook", "data": [1, 2]},
                 nodes=[{"node": "c", "node_type": "llm"}],
             ),
-            event("started", run, 1, inputs={"x": 2.50}, metadata={"b": 2}),
-            event("annotated", run, 9, metadata={"c": {"d": []}}),
-            event("node_started", run, 3, node="b", inputs={"n": 1}, parents=["a"]),
-            event("node_started", run, 2, node="a", inputs=[1]),
-            event("node_finished", run, 2.5, node="a", outputs="done"),
-            event("node_finished", run, 4, node="b", error=error),
-            event("node_started", run, 5, node="b", attempt=2),
-            event("failed", run, 6, error=error, outputs={"o": None}, exit_code=1),
+            make_event("started", run, 1, inputs={"x": 2.50}, metadata={"b": 2}),
+            make_event("annotated", run, 9, metadata={"c": {"d": []}}),
+            make_event("node_started", run, 3, node="b", inputs={"n": 1}, parents=["a"]),
+            make_event("node_started", run, 2, node="a", inputs=[1]),
+            make_event("node_finished", run, 2.5, node="a", outputs="done"),
+            make_event("node_finished", run, 4, node="b", error=error),
+            make_event("node_started", run, 5, node="b", attempt=2),
+            make_event("failed", run, 6, error=error, outputs={"o": None}, exit_code=1),
         ],
     )
     with History(migrated_url) as history:
@@ -298,16 +301,16 @@ def test_details(migrated_url: str) -> None:
 
 def test_first_end_wins_in_details(migrated_url: str) -> None:
     """Outputs and reason are those of the end that the status tells, whatever came later."""
-    fold(
+    fold_events(
         migrated_url,
         [
-            event("started", "a", 0),
-            event("completed", "a", 5, outputs={"late": True}, exit_code=0),
-            event("cancelled", "a", 4, reason="no longer needed"),
-            event("started", "b", 0, inputs=None),
-            event("queued", "b", 0, inputs={"from": "queued"}),
-            event("completed", "b", 2, outputs={"first": True}),
-            event("failed", "b", 3, error={"type": "late"}, outputs={"first": False}),
+            make_event("started", "a", 0),
+            make_event("completed", "a", 5, outputs={"late": True}, exit_code=0),
+            make_event("cancelled", "a", 4, reason="no longer needed"),
+            make_event("started", "b", 0, inputs=None),
+            make_event("queued", "b", 0, inputs={"from": "queued"}),
+            make_event("completed", "b", 2, outputs={"first": True}),
+            make_event("failed", "b", 3, error={"type": "late"}, outputs={"first": False}),
         ],
     )
     with History(migrated_url) as history:
@@ -327,22 +330,22 @@ def test_details_do_not_depend_on_the_order_of_arrival(migrated_url: str) -> Non
     """The same events in any order and batches give the same details."""
     chance = random.Random(11)
     events = [
-        event("queued", "?", 0, inputs=1, metadata={"k": 0}),
-        event("started", "?", 1, metadata={"k": 1}),
-        event("started", "?", 1.5, metadata={"k": 2}, inputs=2),
-        event("node_started", "?", 2, node="n", inputs="first"),
-        event("node_started", "?", 3, node="n", inputs="second"),
-        event("node_finished", "?", 4, node="n", outputs="first"),
-        event("node_finished", "?", 5, node="n", outputs="second"),
-        event("completed", "?", 6, outputs="first"),
-        event("failed", "?", 7, outputs="second"),
+        make_event("queued", "?", 0, inputs=1, metadata={"k": 0}),
+        make_event("started", "?", 1, metadata={"k": 1}),
+        make_event("started", "?", 1.5, metadata={"k": 2}, inputs=2),
+        make_event("node_started", "?", 2, node="n", inputs="first"),
+        make_event("node_started", "?", 3, node="n", inputs="second"),
+        make_event("node_finished", "?", 4, node="n", outputs="first"),
+        make_event("node_finished", "?", 5, node="n", outputs="second"),
+        make_event("completed", "?", 6, outputs="first"),
+        make_event("failed", "?", 7, outputs="second"),
     ]
     for n in range(4):
         shuffled = [{**item, "run": f"run-{n}", "id": i} for i, item in enumerate(events)]
         chance.shuffle(shuffled)
         cut = chance.randrange(len(shuffled))
-        fold(migrated_url, shuffled[:cut])
-        fold(migrated_url, shuffled[cut:])
+        fold_events(migrated_url, shuffled[:cut])
+        fold_events(migrated_url, shuffled[cut:])
     with History(migrated_url) as history:
         shown = [plain(details(history, f"run-{n}")) for n in range(4)]
     for one in shown:
@@ -355,7 +358,7 @@ def test_details_do_not_depend_on_the_order_of_arrival(migrated_url: str) -> Non
 
 def test_unknown_runs(migrated_url: str) -> None:
     """An id that no run has is None, whatever it looks like."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url) as history:
         for run in ["", "b", "x" * 201, "\0", "\ud800", make_run_id(), *INJECTIONS]:
             assert history.run(run) is None
@@ -368,12 +371,14 @@ def test_stats(migrated_url: str) -> None:
     events = []
     for n in range(10):
         end = "failed" if n == 0 else "completed"
-        events += whole_run(f"a{n}", n * 720, duration_s=n + 1, end=end, workflow="w", project="p")
+        events += make_run_events(
+            f"a{n}", n * 720, duration_s=n + 1, end=end, workflow="w", project="p"
+        )
     usage = {"input_tokens": 10, "output_tokens": 5, "cost_usd": 0.5}
-    events.append(event("annotated", "a3", 9999, usage=usage))
-    events.append(event("started", "b", 0, workflow="w", project="p"))
-    events += whole_run("c", 0, workflow="other", project="q")
-    fold(migrated_url, events)
+    events.append(make_event("annotated", "a3", 9999, usage=usage))
+    events.append(make_event("started", "b", 0, workflow="w", project="p"))
+    events += make_run_events("c", 0, workflow="other", project="q")
+    fold_events(migrated_url, events)
     with History(migrated_url) as history:
         stats = history.stats(workflow="w", bucket="hour")
         since = history.stats(since=START + timedelta(minutes=90), until=START + timedelta(hours=3))
@@ -409,15 +414,15 @@ def test_stats(migrated_url: str) -> None:
 
 def test_stats_of_nodes(migrated_url: str) -> None:
     """Grouped by node, attempts at nodes are counted instead of runs."""
-    fold(
+    fold_events(
         migrated_url,
         [
-            event("started", "a", 0, workflow="w", nodes=[{"node": "x"}, {"node": "y"}]),
-            event("node_started", "a", 1, node="x"),
-            event("node_finished", "a", 2, node="x", status="failed"),
-            event("node_started", "a", 3, node="x", attempt=2),
-            event("node_finished", "a", 5, node="x", attempt=2),
-            event("node_finished", "a", 5, node="z", status="skipped"),
+            make_event("started", "a", 0, workflow="w", nodes=[{"node": "x"}, {"node": "y"}]),
+            make_event("node_started", "a", 1, node="x"),
+            make_event("node_finished", "a", 2, node="x", status="failed"),
+            make_event("node_started", "a", 3, node="x", attempt=2),
+            make_event("node_finished", "a", 5, node="x", attempt=2),
+            make_event("node_finished", "a", 5, node="z", status="skipped"),
         ],
     )
     with History(migrated_url) as history:
@@ -431,8 +436,8 @@ def test_stats_of_nodes(migrated_url: str) -> None:
 
 def test_stats_follow_corrections(migrated_url: str) -> None:
     """A run that moves on leaves nothing behind in the figures of its old status."""
-    fold(migrated_url, [event("queued", "a", 0, workflow="w")])
-    fold(migrated_url, [event("started", "a", 1), event("completed", "a", 2)])
+    fold_events(migrated_url, [make_event("queued", "a", 0, workflow="w")])
+    fold_events(migrated_url, [make_event("started", "a", 1), make_event("completed", "a", 2)])
     with History(migrated_url) as history:
         stats = history.stats(group_by="status")
         assert (stats.total, stats.queued, stats.completed) == (1, 0, 1)
@@ -446,9 +451,11 @@ def test_workflows(migrated_url: str, is_merged: bool) -> None:
     """Each workflow of each project with its figures and its newest run, page by page."""
     events = []
     for n, (workflow, project) in enumerate([("a", "p"), ("a", "q"), ("b", "p"), ("ü/'", "p")]):
-        events += whole_run(f"{n}", n * 60, workflow=workflow, project=project)
-        events += whole_run(f"{n}-late", 7200 + n, end="failed", workflow=workflow, project=project)
-    fold(migrated_url, events, is_merged=is_merged)
+        events += make_run_events(f"{n}", n * 60, workflow=workflow, project=project)
+        events += make_run_events(
+            f"{n}-late", 7200 + n, end="failed", workflow=workflow, project=project
+        )
+    fold_events(migrated_url, events, is_merged=is_merged)
     with History(migrated_url) as history:
         first = history.workflows(limit=3)
         rest = history.workflows(limit=3, cursor=first.next_cursor)
@@ -465,7 +472,10 @@ def test_workflows(migrated_url: str, is_merged: bool) -> None:
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_injections_are_just_names(migrated_url: str, text: str) -> None:
     """SQL in a parameter is a name that no run has, or that one run has."""
-    fold(migrated_url, whole_run(text, 0, workflow=text, project=text) + whole_run("other", 1))
+    fold_events(
+        migrated_url,
+        make_run_events(text, 0, workflow=text, project=text) + make_run_events("other", 1),
+    )
     with History(migrated_url) as history:
         assert ids(history.runs(project=text)) == [text]
         assert ids(history.runs(workflow=text)) == [text]
@@ -504,7 +514,7 @@ def test_connections_that_broke_are_replaced(
     database: psycopg.Connection, migrated_url: str
 ) -> None:
     """A read after PostgreSQL has cut all connections works again."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     ours = "FROM pg_stat_activity WHERE application_name = 'runfold-history'"
     with History(migrated_url) as history:
         history.runs()
@@ -517,7 +527,7 @@ def test_a_connection_cut_in_the_middle(
     database: psycopg.Connection, migrated_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A read that loses its server says so, and nothing else does; the next one works."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
 
     def cut(connection: Connection) -> None:
         read_watermark(connection)
@@ -536,7 +546,7 @@ def test_a_connection_cut_in_the_middle(
 
 def test_slow_reads_are_cut(migrated_url: str) -> None:
     """A read that takes too long ends with advice, and its connection stays usable."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url, timeout_s=0.3) as history:
         with psycopg.connect(migrated_url) as other:
             other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
@@ -547,7 +557,7 @@ def test_slow_reads_are_cut(migrated_url: str) -> None:
 
 def test_reads_write_nothing(migrated_url: str) -> None:
     """The connections of a history cannot write, whatever happens in between."""
-    fold(migrated_url, whole_run("a", 0))
+    fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url) as history, history._snapshot() as connection:
         mode = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
     assert mode == "on"

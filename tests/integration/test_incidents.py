@@ -15,8 +15,9 @@ import psycopg
 import pytest
 import redis
 
+from conditions import is_folded, run_fold_worker, run_in_thread, wait_until
 from conftest import MakeRedis
-from histories import NOON_US, to_fields
+from event_histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold import Heartbeat, Logged, Recorder
 from runfold.delivery.spool_drain import drain
@@ -37,8 +38,7 @@ from runfold_storage.ledger.partitions import (
 )
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.shards.ownership import ShardLeases
-from tables import read_projection
-from waiting import is_folded, running, wait_until, worker_thread
+from table_reader import read_projection
 
 SHARDS = 1
 KEY = stream_key(0)
@@ -102,12 +102,12 @@ def test_frames_trimmed_while_no_worker_ran(
 ) -> None:
     """Exactly those that nobody had read, once; a second worker finds nothing more."""
     send(client, runs(1, 3))
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         fold(client, database)
     send(client, runs(4, 10))
     client.xtrim(KEY, maxlen=2, approximate=False)
     for last in (10, 11):
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             fold(client, database)
             send(client, runs(11, last))
             fold(client, database)
@@ -121,7 +121,7 @@ def test_frames_deleted_under_a_worker_that_runs(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """Those that it has read already are folded, and only the others are lost."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, runs(7, 7))
         fold(client, database)
         with commits_wait(migrated_url, client, database):
@@ -140,7 +140,7 @@ def test_redis_flushed_under_a_worker_that_runs(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """What waited is counted as lost, what comes is folded, and the shards are agreed on again."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, runs(1, 2))
         fold(client, database)
         client.flushall()
@@ -157,7 +157,7 @@ def test_frames_that_waited_when_redis_was_flushed(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """A look at the stream before it happened tells how many they were."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: seen(database) == 0, what="a first look")
         with commits_wait(migrated_url, client, database):
             send(client, runs(1, 9))
@@ -175,7 +175,7 @@ def test_redis_flushed_while_a_worker_starts_over(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """Whatever folds the shard next knows from the tables how many frames are gone."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, runs(1, 3))
         fold(client, database)
         with commits_wait(migrated_url, client, database):
@@ -188,7 +188,7 @@ def test_redis_flushed_while_a_worker_starts_over(
             )
             client.flushall()
             send(client, runs(9, 9))
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         fold(client, database)
 
     assert counted(database) == {"stream_replaced": 1, "frames_lost": 6}
@@ -205,7 +205,7 @@ def test_new_frames_are_folded_though_their_ids_lie_before_the_position(
 ) -> None:
     """The clock of the old Redis was ahead; plain reading from the position would skip them."""
     with ExitStack() as stack:
-        worker = worker_thread(redis_url, migrated_url, SHARDS)
+        worker = run_fold_worker(redis_url, migrated_url, SHARDS)
         stack.enter_context(worker)
         send(client, runs(1, 1), FAR_AHEAD)
         fold(client, database)
@@ -214,7 +214,7 @@ def test_new_frames_are_folded_though_their_ids_lie_before_the_position(
         client.flushall()
         send(client, runs(2, 4))
         if not is_running:
-            stack.enter_context(worker_thread(redis_url, migrated_url, SHARDS))
+            stack.enter_context(run_fold_worker(redis_url, migrated_url, SHARDS))
         fold(client, database)
 
     assert counted(database) == {"stream_replaced": 1}
@@ -226,7 +226,7 @@ def test_redis_restored_from_an_older_copy(
 ) -> None:
     """A real copy of its files: what it has is folded again, which doubles nothing."""
     server = make_redis()
-    with connect(server.url) as client, worker_thread(server.url, migrated_url, SHARDS):
+    with connect(server.url) as client, run_fold_worker(server.url, migrated_url, SHARDS):
         send(client, runs(1, 1))
         fold(client, database)
         send(client, runs(2, 3), FAR_AHEAD.replace("-0", "-*"))
@@ -253,7 +253,7 @@ def test_a_copy_that_is_newer_than_the_position(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """The frames between the copy and the last look are lost, and nothing is folded twice."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: seen(database) == 0, what="a first look")
         with commits_wait(migrated_url, client, database):
             send(client, runs(1, 4))
@@ -301,7 +301,7 @@ def test_two_workers_on_one_shard(
     sent = 0
     with ExitStack() as stack:
         for worker in workers:
-            stack.enter_context(running(worker))
+            stack.enter_context(run_in_thread(worker))
         while counted(database).get("position_moved", 0) < 3:
             send(client, runs(sent, sent))
             sent += 1
@@ -322,7 +322,7 @@ def test_runs_that_are_deleted_are_no_incident(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """Whoever deletes raises the generation: that refuses a batch too, but all is as it should."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, runs(1, 1))
         fold(client, database)
         database.execute("UPDATE positions SET generation = generation + 1")
@@ -340,7 +340,7 @@ def test_a_partition_that_cannot_be_made(
     assert name not in existing_partitions(database)
     database.execute(f"CREATE TABLE {name} (in_the_way integer)")
     event = {"type": "started", "run": run, "id": 0, "at_us": NOON_US}
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, [event])
         wait_until(lambda: counted(database).get("partition_missing", 0) >= 2, what="two tries")
         assert database.execute("SELECT count(*) FROM events").fetchone() == (0,)
@@ -359,14 +359,14 @@ def test_partitions_are_made_ahead_while_a_worker_runs(
     ]
     for name in (last_but_one, last):
         database.execute(f"DROP TABLE {name}")
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: last in existing_partitions(database), what="the last week")
     assert last_but_one in existing_partitions(database)
     assert counted(database) == {}
 
     database.execute(f"DROP TABLE {last}")
     database.execute(f"CREATE TABLE {last} (in_the_way integer)")
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: counted(database) == {"partition_missing": 1}, what="the incident")
 
 
@@ -394,7 +394,7 @@ def test_a_spool_at_its_cap(
         assert dropped > 0
         server.start()
         assert recorder.flush(60).pending == 0
-        with connect(server.url) as client, worker_thread(server.url, migrated_url, SHARDS):
+        with connect(server.url) as client, run_fold_worker(server.url, migrated_url, SHARDS):
             wait_until(lambda: "events_dropped" in counted(database), what="the incident")
             fold(client, database)
     assert counted(database) == {"events_dropped": dropped}
@@ -451,7 +451,7 @@ def test_drops_of_a_runner_that_ends_before_redis_is_back(
             with Recorder(server.url, spool_dir=str(tmp_path / "spool"), heartbeat_s=0) as recorder:
                 recorder.emit(Heartbeat(run="dropped"))
                 wait_until(lambda: not os.listdir(tmp_path / "spool"), what="an empty spool")
-    with connect(server.url) as client, worker_thread(server.url, migrated_url, SHARDS):
+    with connect(server.url) as client, run_fold_worker(server.url, migrated_url, SHARDS):
         wait_until(lambda: "events_dropped" in counted(database), what="the incident")
         fold(client, database)
     assert counted(database) == {"events_dropped": waiting.dropped}
@@ -463,12 +463,12 @@ def test_what_was_taken_note_of_is_not_new(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """The number goes on, and what comes on top is told."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         fold(client, database)
     for lost, new in ((3, 3), (2, 2)):
         send(client, runs(1, lost))
         client.xtrim(KEY, maxlen=0, approximate=False)
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             fold(client, database)
         (incident,) = read_incidents(database.execute)
         assert (incident.shard, incident.new) == (0, new)
@@ -486,7 +486,7 @@ def test_redis_flushed_at_work_with_frames_waiting_whatever_comes_next(
     again: int,
 ) -> None:
     """Also before a worker looks again, and more than there had been; what waited is counted."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, runs(1, 4))
         fold(client, database)
         with commits_wait(migrated_url, client, database):
@@ -512,7 +512,7 @@ def test_redis_flushed_while_no_worker_runs_whatever_comes_next(
     again: int,
 ) -> None:
     """What waited at the last look is counted, however much has come by the next one."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, runs(1, 4))
         fold(client, database)
     send(client, runs(101, 100 + waiting))
@@ -521,7 +521,7 @@ def test_redis_flushed_while_no_worker_runs_whatever_comes_next(
     )  # a worker looked, and could not fold
     client.flushall()
     send(client, runs(201, 200 + again))
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: "stream_replaced" in counted(database), what="the incident")
         fold(client, database)
 
@@ -539,12 +539,12 @@ def test_redis_flushed_before_a_shard_had_any_frame_folded(
     again: int,
 ) -> None:
     """There is no position by which to tell; workers leave a mark in Redis."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: seen(database) == 0, what="a first look")
     send(client, runs(1, 3))
     client.flushall()
     send(client, runs(11, 10 + again))
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: counted(database) == {"stream_replaced": 1}, what="the incident")
         fold(client, database)
     assert counted(database) == {"stream_replaced": 1}

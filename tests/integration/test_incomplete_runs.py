@@ -10,26 +10,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from acceptance.cli_processes import environ, runfold
-from rebuilds import Selection, found_in
+from folded_events import SHARDS, fold_events, make_event, make_run_events
+from rebuild_checks import examine_runs
 from runfold_storage import History
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import UNKNOWN
-from services import serving, serving_and_working
-from told import SHARDS, event, fold, whole_run
+from runfold_workers.integrity.selection import Selection
+from service_threads import run_api, run_api_and_worker
 
 FIELDS = {"workflow": "w", "project": "acme"}
-BEGINNING = [event("started", "lost beginning", 0, **FIELDS)]
+BEGINNING = [make_event("started", "lost beginning", 0, **FIELDS)]
 REST = [
-    event("node_started", "lost beginning", 1, node="n"),
-    event("node_finished", "lost beginning", 2, node="n", status="completed"),
-    event("failed", "lost beginning", 3, error={"type": "E", "message": "broken"}),
+    make_event("node_started", "lost beginning", 1, node="n"),
+    make_event("node_finished", "lost beginning", 2, node="n", status="completed"),
+    make_event("failed", "lost beginning", 3, error={"type": "E", "message": "broken"}),
 ]
 
 
 @pytest.fixture
 def history(migrated_url: str) -> Any:
     """With a complete run of project `default`, and one of which only the end has come."""
-    fold(migrated_url, [*whole_run("complete", 10), *REST])
+    fold_events(migrated_url, [*make_run_events("complete", 10), *REST])
     with History(migrated_url) as history:
         yield history
 
@@ -60,7 +61,7 @@ def test_a_run_whose_beginning_comes_late_is_an_ordinary_one(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Its figures move to its project; a beginning that names none is that of `default`."""
-    fold(migrated_url, BEGINNING)
+    fold_events(migrated_url, BEGINNING)
     run = history.run("lost beginning")
     assert run is not None
     assert (run.incomplete, run.project, run.workflow) == (False, "acme", "w")
@@ -70,12 +71,12 @@ def test_a_run_whose_beginning_comes_late_is_an_ordinary_one(
     counted = "SELECT sum(n) FROM rollups_hourly WHERE project = %s"
     assert database.execute(counted, (UNKNOWN,)).fetchone() in [(0,), (None,)]
 
-    fold(migrated_url, [event("completed", "another", 5)])
-    fold(migrated_url, [event("queued", "another", 4)])
+    fold_events(migrated_url, [make_event("completed", "another", 5)])
+    fold_events(migrated_url, [make_event("queued", "another", 4)])
     other = history.run("another")
     assert other is not None
     assert (other.incomplete, other.project, other.workflow) == (False, "default", "unnamed")
-    assert found_in(database, Selection(shards=SHARDS))[0] == []
+    assert examine_runs(database, Selection(shards=SHARDS))[0] == []
 
 
 def test_nobody_reaches_runs_without_a_beginning_by_their_mark(
@@ -85,7 +86,7 @@ def test_nobody_reaches_runs_without_a_beginning_by_their_mark(
     for parameter in ("project", "workflow"):
         with pytest.raises(BadParameter, match="without a beginning"):
             history.runs(**{parameter: UNKNOWN})
-    fold(migrated_url, [event("started", "sly", 20, project=UNKNOWN, workflow=UNKNOWN)])
+    fold_events(migrated_url, [make_event("started", "sly", 20, project=UNKNOWN, workflow=UNKNOWN)])
     run = history.run("sly")
     assert run is not None
     assert (run.incomplete, run.project, run.workflow) == (False, "default", "unnamed")
@@ -100,7 +101,7 @@ def test_a_run_without_a_beginning_shows_on_every_way_out(
     def is_said(run: dict[str, Any]) -> bool:
         return said.items() <= run.items()
 
-    with serving(redis_url, migrated_url) as api:
+    with run_api(redis_url, migrated_url) as api:
         runs = api.get("/api/v1/runs").json()["runs"]
         assert [is_said(run) for run in runs if run["id"] == "lost beginning"] == [True]
         assert [run["incomplete"] for run in runs if run["id"] == "complete"] == [False]
@@ -129,7 +130,7 @@ def test_a_run_without_a_beginning_shows_on_every_way_out(
 
 def test_watchers_see_a_run_become_complete(redis_url: str, migrated_url: str) -> None:
     """First without a project, then as one of its own."""
-    with serving_and_working(redis_url, migrated_url) as api:
+    with run_api_and_worker(redis_url, migrated_url) as api:
         seen: list[dict[str, Any]] = []
         with api.stream("GET", "/api/v1/live") as stream:
             lines = stream.iter_lines()

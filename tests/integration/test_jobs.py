@@ -10,8 +10,9 @@ from rq import Callback, Queue
 from rq.job import Job as QueuedJob
 from rq.serializers import JSONSerializer, PickleSerializer
 
-from deliveries import SHARDS, fold
-from histories import NOON_US
+from conditions import wait_until
+from event_histories import NOON_US
+from frame_delivery import SHARDS, fold
 from oracle import project
 from runfold.protocol.streams import connect, stream_key
 from runfold_storage import jobs
@@ -22,9 +23,8 @@ from runfold_storage.retention import run_deletion
 from runfold_workers.integrity.selection import Selection
 from runfold_workers.jobs.dispatcher import JobDispatcher
 from runfold_workers.jobs.rq_queue import NAME, connect_queue, make_queue, put
-from services import doing_jobs
-from tables import read_projection
-from waiting import wait_until
+from service_threads import run_job_worker
+from table_reader import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -68,7 +68,7 @@ def test_a_large_deletion_is_done_in_the_background(
     fill(migrated_url, 30)
     job = Admin(migrated_url, at_once=5).delete_runs(workflow="w")
     assert isinstance(job, Job)
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         done = ended(database, job.id)
     assert (done.status, done.result, done.error) == ("completed", {"deleted": 30}, None)
     assert done.progress is not None
@@ -85,7 +85,9 @@ def test_a_queue_that_was_lost_is_filled_again(
         JobDispatcher(connection, queue).turn()
         assert queue.job_ids == [str(job_id) for job_id in ids]
         queue.connection.flushdb()
-        with doing_jobs(redis_url, migrated_url):  # has no chair: the first one would have to do it
+        with run_job_worker(
+            redis_url, migrated_url
+        ):  # has no chair: the first one would have to do it
             handing_out = JobDispatcher(connection, queue)
             handing_out.turn()
             for job_id in ids:
@@ -146,14 +148,14 @@ def test_what_is_interrupted_goes_on(
         found = read_job(database, job.id)
         return found is not None and found.progress is not None
 
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         wait_until(has_begun, what="the first page")
     left = read_job(database, job.id)
     assert left is not None
     assert left.status == "queued"
     assert left.progress is not None
     assert 0 < left.progress["deleted"] < 30
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         assert ended(database, job.id).result == {"deleted": 30}
     assert read_projection(database) == project([], SHARDS)
 
@@ -164,7 +166,7 @@ def test_work_that_nobody_knows_fails(
     """And says so; so does work whose arguments make no sense."""
     unknown = add_job(database, "os.system", {"command": "true"}, background=True)
     broken = add_job(database, "delete", {"deletion": 7}, background=True)
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         assert "os.system" in str(ended(database, unknown).error)
         assert ended(database, broken).status == "failed"
         assert "deletion" in str(ended(database, broken).error)
@@ -193,7 +195,7 @@ def test_nothing_else_is_ever_called(
     client.rpush(plain.key, "odd")
     good = add_job(database, "rebuild", EVERYTHING, background=True)
 
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         assert ended(database, good).status == "completed"
         wait_until(lambda: not client.llen(plain.key), what="the rest of the queue")
     assert list(tmp_path.iterdir()) == []

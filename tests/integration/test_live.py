@@ -9,18 +9,18 @@ import psycopg
 import pytest
 import redis
 
-from histories import NOON_US
+from conditions import wait_until
+from event_histories import NOON_US
+from folded_events import make_event
 from oracle import project
-from posting import post
+from posted_events import post_events
 from runfold.protocol.streams import changes_channel
 from runfold_storage.change_feed.notifications import encode_notification
 from runfold_storage.change_feed.reader import decode_feed_cursor
 from runfold_storage.checkpoints import change_log
 from runfold_storage.records.rows import Batch, PositionUpdate, RunRow
-from server_sent import Listener, Received, listening
-from services import serving, serving_and_working
-from told import event
-from waiting import wait_until
+from service_threads import run_api, run_api_and_worker
+from sse_client import SseClient, SseEvent, open_event_stream
 
 LIVE = "/api/v1/live"
 
@@ -28,7 +28,7 @@ LIVE = "/api/v1/live"
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     """A server and a worker over an empty database."""
-    with serving_and_working(redis_url, migrated_url) as client:
+    with run_api_and_worker(redis_url, migrated_url) as client:
         yield client
 
 
@@ -43,7 +43,7 @@ def listed(client: httpx.Client, query: str = "") -> dict[str, Any]:
     return {run["id"]: run for run in page["runs"]}
 
 
-def seen(events: list[Received]) -> dict[str, Any]:
+def seen(events: list[SseEvent]) -> dict[str, Any]:
     """What a client has on its page after these events."""
     page: dict[str, Any] = {}
     for name, data, _ in events:
@@ -58,15 +58,15 @@ def seen(events: list[Received]) -> dict[str, Any]:
 
 def test_a_list_begins_with_a_snapshot_and_goes_on_with_changes(api: httpx.Client) -> None:
     """A change carries the same summary that the list shows."""
-    post(api, event("started", "before", 0, workflow="w"))
-    with listening(api, LIVE) as listener:
+    post_events(api, make_event("started", "before", 0, workflow="w"))
+    with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
         page = listener.events[0].data
         assert [run["id"] for run in page["runs"]] == ["before"]
         assert page["total"] == {"value": 1, "relation": "exact"}
-        post(api, event("started", "after", 1, workflow="w", tags={"a": "b"}))
+        post_events(api, make_event("started", "after", 1, workflow="w", tags={"a": "b"}))
         listener.wait(has("changed"), what="the new run")
-        post(api, event("completed", "after", 2))
+        post_events(api, make_event("completed", "after", 2))
         listener.wait(has("changed", 2), what="its end")
     assert [run["status"] for run in listener.named("changed")] == ["running", "completed"]
     assert listener.named("changed")[-1] == listed(api)["after"]
@@ -74,15 +74,15 @@ def test_a_list_begins_with_a_snapshot_and_goes_on_with_changes(api: httpx.Clien
 
 def test_a_filter_is_told_what_enters_and_what_leaves(api: httpx.Client) -> None:
     """Changes of other runs are none of its business."""
-    with listening(api, f"{LIVE}?status=running&project=acme") as listener:
+    with open_event_stream(api, f"{LIVE}?status=running&project=acme") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
-        post(api, event("started", "other", 0, workflow="w", project="labs"))
-        post(api, event("started", "mine", 0, workflow="w", project="acme"))
-        post(api, event("completed", "other", 1))
-        post(api, event("completed", "mine", 1))
+        post_events(api, make_event("started", "other", 0, workflow="w", project="labs"))
+        post_events(api, make_event("started", "mine", 0, workflow="w", project="acme"))
+        post_events(api, make_event("completed", "other", 1))
+        post_events(api, make_event("completed", "mine", 1))
         listener.wait(has("removed"), what="its leaving")
-        post(api, event("annotated", "mine", 2, tags={"a": "b"}))
-        post(api, event("started", "last", 3, workflow="w", project="acme"))
+        post_events(api, make_event("annotated", "mine", 2, tags={"a": "b"}))
+        post_events(api, make_event("started", "last", 3, workflow="w", project="acme"))
         listener.wait(has("changed", 2), what="the last run")
     assert [(each.event, each.data["id"]) for each in listener.events[1:]] == [
         ("changed", "mine"),
@@ -95,15 +95,15 @@ def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """A server that never sent the run cannot know that it is on the client's page."""
-    post(api, event("started", "a", 0, workflow="w"))
-    with listening(api, f"{LIVE}?status=running") as listener:
+    post_events(api, make_event("started", "a", 0, workflow="w"))
+    with open_event_stream(api, f"{LIVE}?status=running") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
     with (
-        serving(redis_url, migrated_url) as other,
-        listening(other, f"{LIVE}?status=running", listener.last_id) as again,
+        run_api(redis_url, migrated_url) as other,
+        open_event_stream(other, f"{LIVE}?status=running", listener.last_id) as again,
     ):
         wait_until(lambda: again.status == 200, what="the stream")
-        post(api, event("completed", "a", 1))
+        post_events(api, make_event("completed", "a", 1))
         again.wait(has("removed"), what="its leaving")
         assert again.named("removed") == [{"id": "a"}]
 
@@ -112,36 +112,42 @@ def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """By its last id alone: another server does as well."""
-    with listening(api, LIVE) as listener:
+    with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
-        post(api, event("started", "a", 0, workflow="w"), event("started", "b", 0, workflow="w"))
+        post_events(
+            api,
+            make_event("started", "a", 0, workflow="w"),
+            make_event("started", "b", 0, workflow="w"),
+        )
         listener.wait(has("changed", 2), what="two runs")
-    post(api, event("completed", "a", 1), event("started", "c", 1, workflow="w"))
+    post_events(api, make_event("completed", "a", 1), make_event("started", "c", 1, workflow="w"))
     with (
-        serving(redis_url, migrated_url) as other,
-        listening(other, LIVE, listener.last_id) as again,
+        run_api(redis_url, migrated_url) as other,
+        open_event_stream(other, LIVE, listener.last_id) as again,
     ):
         again.wait(has("changed", 2), what="what was missed")
-        post(api, event("completed", "b", 2))
+        post_events(api, make_event("completed", "b", 2))
         again.wait(has("changed", 3), what="what follows")
         told = sorted((run["id"], run["status"]) for run in again.named("changed"))
         assert told == [("a", "completed"), ("b", "completed"), ("c", "running")]
         assert not again.named("snapshot")
-        with listening(other, LIVE, again.last_id) as third:
-            post(api, event("completed", "c", 3))
+        with open_event_stream(other, LIVE, again.last_id) as third:
+            post_events(api, make_event("completed", "c", 3))
             third.wait(has("changed"), what="the last change")
             assert [run["id"] for run in third.named("changed")] == ["c"]
 
 
 def test_each_event_can_be_the_last(api: httpx.Client) -> None:
     """Wherever a stream is cut, its ids lead to exactly the events behind that place."""
-    with listening(api, LIVE) as listener:
+    with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
-        post(api, *(event("started", f"run {number}", 0, workflow="w") for number in range(20)))
+        post_events(
+            api, *(make_event("started", f"run {number}", 0, workflow="w") for number in range(20))
+        )
         listener.wait(has("changed", 20), what="all runs")
     changed = listener.events[1:]
     for place in range(0, 20, 3):
-        with listening(api, LIVE, changed[place].id) as again:
+        with open_event_stream(api, LIVE, changed[place].id) as again:
             rest = {each.data["id"] for each in changed[place + 1 :]}
             again.wait(has("changed", len(rest)), what="the rest")
             assert {run["id"] for run in again.named("changed")} == rest
@@ -150,11 +156,11 @@ def test_each_event_can_be_the_last(api: httpx.Client) -> None:
 
 def test_what_left_a_filter_meanwhile_is_told_on_return(api: httpx.Client) -> None:
     """The server need not remember what the client has on its page."""
-    with listening(api, f"{LIVE}?status=running") as listener:
-        post(api, event("started", "a", 0, workflow="w"))
+    with open_event_stream(api, f"{LIVE}?status=running") as listener:
+        post_events(api, make_event("started", "a", 0, workflow="w"))
         listener.wait(lambda events: "a" in seen(events), what="the run")
-    post(api, event("completed", "a", 1))
-    with listening(api, f"{LIVE}?status=running", listener.last_id) as again:
+    post_events(api, make_event("completed", "a", 1))
+    with open_event_stream(api, f"{LIVE}?status=running", listener.last_id) as again:
         again.wait(has("removed"), what="its leaving")
     assert again.named("removed") == [{"id": "a"}]
 
@@ -166,7 +172,9 @@ def test_who_was_away_too_long_gets_a_snapshot(
     api: httpx.Client, database: psycopg.Connection, last_id: str
 ) -> None:
     """So does one with the id of another database, or of none."""
-    post(api, *(event("started", f"run {number}", 0, workflow="w") for number in range(20)))
+    post_events(
+        api, *(make_event("started", f"run {number}", 0, workflow="w") for number in range(20))
+    )
     database.execute("DELETE FROM changes")
     with httpx.Client(timeout=30) as client:
         url = api.base_url.join(LIVE)
@@ -178,12 +186,12 @@ def test_who_was_away_too_long_gets_a_snapshot(
 
 def test_old_changes_are_forgotten(api: httpx.Client, database: psycopg.Connection) -> None:
     """Those that are younger stay."""
-    post(api, event("started", "old", 0, workflow="w"))
+    post_events(api, make_event("started", "old", 0, workflow="w"))
     database.execute(
         "UPDATE changes SET changed_at = now() - make_interval(mins => %s)",
         (change_log.KEPT_MINUTES + 1,),
     )
-    post(api, event("started", "young", 0, workflow="w"))
+    post_events(api, make_event("started", "young", 0, workflow="w"))
     change_log.forget_changes(database)
     assert database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
 
@@ -192,12 +200,12 @@ def test_a_lost_wake_up_only_delays(
     api: httpx.Client, redis_url: str, database: psycopg.Connection
 ) -> None:
     """PostgreSQL is the truth: what nobody published is found all the same."""
-    with listening(api, LIVE) as listener:
+    with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
         with redis.Redis.from_url(redis_url) as client:
             killed = client.client_kill_filter(_type="pubsub")
             assert killed
-        post(api, event("started", "a", 0, workflow="w"))
+        post_events(api, make_event("started", "a", 0, workflow="w"))
         listener.wait(has("changed"), what="the change")
 
 
@@ -205,7 +213,7 @@ def test_what_is_announced_is_told_before_it_is_read(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
     """Within a second the database is looked into all the same, and has the last word."""
-    with listening(api, LIVE) as listener, redis.Redis.from_url(redis_url) as client:
+    with open_event_stream(api, LIVE) as listener, redis.Redis.from_url(redis_url) as client:
         listener.wait(has("snapshot"), what="the snapshot")
         cursor = decode_feed_cursor(listener.last_id)
         assert cursor is not None
@@ -220,7 +228,7 @@ def test_what_is_announced_is_told_before_it_is_read(
         assert listener.named("changed")[0]["id"] == "ghost"
         listener.wait(has("snapshot", 2), what="a look into the database")
         assert seen(listener.events) == {}
-        post(api, event("started", "real", 0, workflow="w"))
+        post_events(api, make_event("started", "real", 0, workflow="w"))
         listener.wait(has("changed", 2), what="a real run")
         assert seen(listener.events) == listed(api)
 
@@ -234,7 +242,7 @@ def test_another_database_of_the_same_redis_is_another_deployment(
         redis.Redis.from_url(redis_url.replace("db=0", "db=9")) as theirs,
     ):
         assert changes_channel(ours) != changes_channel(theirs)
-        with listening(api, LIVE):
+        with open_event_stream(api, LIVE):
             heard = partial(ours.publish, changes_channel(ours), b"")
             wait_until(heard, what="a subscription")
             assert theirs.publish(changes_channel(theirs), b"") == 0
@@ -250,14 +258,16 @@ def a_run(run: str, shards: int) -> RunRow:
 def test_filters_that_only_postgresql_can_tell_beside_others(api: httpx.Client) -> None:
     """All of them are told the same of the same runs."""
     with (
-        listening(api, f"{LIVE}?q=needle") as texts_of,
-        listening(api, f"{LIVE}?workflow=needle") as of_workflow,
+        open_event_stream(api, f"{LIVE}?q=needle") as texts_of,
+        open_event_stream(api, f"{LIVE}?workflow=needle") as of_workflow,
     ):
         for listener in (texts_of, of_workflow):
             listener.wait(has("snapshot"), what="the snapshot")
         for number in range(3):
-            post(api, event("started", f"run {number}", 0, workflow="needle", project="p"))
-            post(api, event("started", f"other {number}", 0, workflow="hay"))
+            post_events(
+                api, make_event("started", f"run {number}", 0, workflow="needle", project="p")
+            )
+            post_events(api, make_event("started", f"other {number}", 0, workflow="hay"))
             for listener in (texts_of, of_workflow):
                 listener.wait(has("changed", number + 1), what="the run")
         assert texts_of.named("changed") == of_workflow.named("changed")
@@ -266,8 +276,11 @@ def test_filters_that_only_postgresql_can_tell_beside_others(api: httpx.Client) 
 
 def test_a_deleted_run_is_told(api: httpx.Client) -> None:
     """By its id, to those who watch lists and to those who watch it."""
-    post(api, event("started", "mine", 0, workflow="w"))
-    with listening(api, LIVE) as of_all, listening(api, "/api/v1/runs/mine/live") as of_one:
+    post_events(api, make_event("started", "mine", 0, workflow="w"))
+    with (
+        open_event_stream(api, LIVE) as of_all,
+        open_event_stream(api, "/api/v1/runs/mine/live") as of_one,
+    ):
         of_all.wait(has("snapshot"), what="the list")
         of_one.wait(has("snapshot"), what="the run")
         assert api.delete("/api/v1/runs/mine").status_code == 204
@@ -281,14 +294,16 @@ def test_a_run_is_followed_with_its_nodes_and_output(api: httpx.Client) -> None:
     """What a client pieces together is what REST tells."""
     run = "report/7"
     plan = [{"node": "n"}, {"node": "m", "parents": ["n"]}]
-    post(api, event("started", run, 0, workflow="w", nodes=plan))
-    post(api, event("logged", run, 0.5, text="early"))
-    with listening(api, "/api/v1/runs/report%2F7/live") as listener:
+    post_events(api, make_event("started", run, 0, workflow="w", nodes=plan))
+    post_events(api, make_event("logged", run, 0.5, text="early"))
+    with open_event_stream(api, "/api/v1/runs/report%2F7/live") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
-        post(api, event("node_started", run, 1, node="n"))
-        post(api, event("logged", run, 1.5, node="n", text="line"))
+        post_events(api, make_event("node_started", run, 1, node="n"))
+        post_events(api, make_event("logged", run, 1.5, node="n", text="line"))
         listener.wait(has("logged"), what="output")
-        post(api, event("node_finished", run, 2, node="n"), event("completed", run, 3))
+        post_events(
+            api, make_event("node_finished", run, 2, node="n"), make_event("completed", run, 3)
+        )
         listener.wait(lambda _: statuses(listener)[-1:] == ["completed"], what="its end")
     first = listener.events[0].data
     assert first["run"]["id"] == run
@@ -300,7 +315,7 @@ def test_a_run_is_followed_with_its_nodes_and_output(api: httpx.Client) -> None:
     assert listener.named("changed")[-1] == listed(api)[run]
 
 
-def statuses(listener: Listener) -> list[str]:
+def statuses(listener: SseClient) -> list[str]:
     return [run["status"] for run in listener.named("changed")]
 
 
@@ -311,25 +326,29 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
 def test_output_that_says_nothing_else_is_told(api: httpx.Client) -> None:
     """Lines of a clock that is behind are no sign of life: the run's row stays as it is."""
     run = "behind"
-    post(api, event("logged", run, 1, text="first"), event("started", run, 60, workflow="w"))
-    with listening(api, f"/api/v1/runs/{run}/live") as listener:
+    post_events(
+        api,
+        make_event("logged", run, 1, text="first"),
+        make_event("started", run, 60, workflow="w"),
+    )
+    with open_event_stream(api, f"/api/v1/runs/{run}/live") as listener:
         listener.wait(has("snapshot"), what="a snapshot")
-        post(api, event("logged", run, 2, text="second"))
+        post_events(api, make_event("logged", run, 2, text="second"))
         listener.wait(has("logged"), what="output")
     assert [texts(data["events"]) for data in listener.named("logged")] == [["second"]]
 
 
 def test_a_run_that_has_not_changed_needs_no_snapshot_again(api: httpx.Client) -> None:
     """One that has is sent anew."""
-    post(api, event("started", "a", 0, workflow="w"))
-    with listening(api, "/api/v1/runs/a/live") as listener:
+    post_events(api, make_event("started", "a", 0, workflow="w"))
+    with open_event_stream(api, "/api/v1/runs/a/live") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
-    with listening(api, "/api/v1/runs/a/live", listener.last_id) as again:
+    with open_event_stream(api, "/api/v1/runs/a/live", listener.last_id) as again:
         wait_until(lambda: again.status == 200, what="the stream")
-        post(api, event("completed", "a", 1))
+        post_events(api, make_event("completed", "a", 1))
         again.wait(has("changed"), what="the change")
         assert not again.named("snapshot")
-    with listening(api, "/api/v1/runs/a/live", listener.last_id) as late:
+    with open_event_stream(api, "/api/v1/runs/a/live", listener.last_id) as late:
         late.wait(has("snapshot"), what="the snapshot")
         assert late.events[0].data["run"]["status"] == "completed"
 
@@ -349,16 +368,16 @@ def test_who_has_gone_leaves_nothing_behind(api: httpx.Client) -> None:
         lines = api.get("/metrics").text.splitlines()
         return next(line for line in lines if line.startswith("runfold_api_watchers "))
 
-    post(api, event("started", "a", 0, workflow="w"))
+    post_events(api, make_event("started", "a", 0, workflow="w"))
     with (
-        listening(api, LIVE) as one,
-        listening(api, f"{LIVE}?project=x") as two,
-        listening(api, "/api/v1/runs/a/live") as three,
+        open_event_stream(api, LIVE) as one,
+        open_event_stream(api, f"{LIVE}?project=x") as two,
+        open_event_stream(api, "/api/v1/runs/a/live") as three,
     ):
         for listener in (one, two, three):
             listener.wait(has("snapshot"), what="the snapshot")
         assert watchers() == "runfold_api_watchers 3.0"
-    post(api, event("completed", "a", 1))
+    post_events(api, make_event("completed", "a", 1))
     wait_until(lambda: watchers() == "runfold_api_watchers 0.0", what="everyone's leaving")
 
 
@@ -366,8 +385,8 @@ def test_streams_end_when_the_server_stops(
     redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Whole, as an answer ends, so that clients connect to the next one."""
-    with serving(redis_url, migrated_url, shutdown_s=600) as client:
-        listener = Listener(str(client.base_url.join(LIVE)))
+    with run_api(redis_url, migrated_url, shutdown_s=600) as client:
+        listener = SseClient(str(client.base_url.join(LIVE)))
         listener.wait(has("snapshot"), what="the snapshot")
     assert listener.ended.wait(30)
     assert listener.error is None

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import msgspec
 import psycopg
 
-from posting import event, post
+from conditions import wait_until
+from posted_events import make_event_ago, post_events
 from runfold_stack.watch.sse_client import Received, parse
-from services import serving_and_working
-from waiting import wait_until
+from service_threads import run_api_and_worker
 
 CLIENTS = 200
 PROJECTS = 4
@@ -87,14 +87,20 @@ def test_each_of_many_is_told_everything_of_its_filter(
 ) -> None:
     """Two hundred clients with four filters: all runs of their own, to the end, and no others."""
     queries = [f"limit=1&project=p{number % PROJECTS}" for number in range(CLIENTS)]
-    with serving_and_working(redis_url, migrated_url) as api:
+    with run_api_and_worker(redis_url, migrated_url) as api:
         with Crowd(str(api.base_url), queries) as crowd:
             wait_until(lambda: all(crowd.snapshots), what="the snapshots")
             runs = [(f"run {number}", f"p{number % PROJECTS}") for number in range(RUNS)]
             for first in range(0, RUNS, 20):
                 some = runs[first : first + 20]
-                post(api, *(event("started", run, 2, workflow="w", project=p) for run, p in some))
-                post(api, *(event("completed", run, 1) for run, _ in some))
+                post_events(
+                    api,
+                    *(
+                        make_event_ago("started", run, 2, workflow="w", project=p)
+                        for run, p in some
+                    ),
+                )
+                post_events(api, *(make_event_ago("completed", run, 1) for run, _ in some))
             expected = [
                 {run: "completed" for run, project in runs if project == f"p{number}"}
                 for number in range(PROJECTS)

@@ -5,8 +5,9 @@ import json
 import psycopg
 import redis
 
-from deliveries import look_into
-from histories import NOON_US, to_fields
+from conditions import is_folded, run_fold_worker, run_in_thread, wait_until
+from event_histories import NOON_US, to_fields
+from frame_delivery import connect_to
 from oracle import Event, project, to_envelope
 from runfold import Recorder
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
@@ -16,10 +17,9 @@ from runfold_storage.history import History
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.metrics import Metrics
 from runfold_workers.shards.lost_runs import LostRunDetector
-from server_sent import listening
-from services import serving
-from tables import read_projection
-from waiting import is_folded, running, wait_until, worker_thread
+from service_threads import run_api
+from sse_client import open_event_stream
+from table_reader import read_projection
 
 SHARDS = 1
 A_SECOND = Limits(running=Limit(1.0), queued=Limit(0))
@@ -40,8 +40,8 @@ def fold(redis_url: str, migrated_url: str, *events: Event) -> None:
     """By a worker that takes nothing for lost, which ends."""
     with (
         connect(redis_url) as client,
-        look_into(migrated_url) as connection,
-        worker_thread(redis_url, migrated_url, SHARDS),
+        connect_to(migrated_url) as connection,
+        run_fold_worker(redis_url, migrated_url, SHARDS),
     ):
         send(client, *events)
         wait_until(lambda: is_folded(client, connection), what="the events")
@@ -63,7 +63,7 @@ def test_a_silent_run_is_lost_until_it_speaks_again(
 ) -> None:
     """Its ledger says so, and that it was heard again; its end is its end."""
     with (
-        running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, A_SECOND))),
+        run_in_thread(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, A_SECOND))),
         History(migrated_url) as history,
     ):
         send(client, said("started"), said("logged", minute=3, text="last words"))
@@ -99,14 +99,14 @@ def test_watchers_see_that_a_run_is_lost_and_that_it_is_not(
     """Those of all runs, and those of lost ones."""
     agree_on_shards(client, SHARDS)
     with (
-        serving(redis_url, migrated_url) as api,
-        running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, A_SECOND))),
+        run_api(redis_url, migrated_url) as api,
+        run_in_thread(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, A_SECOND))),
     ):
         send(client, said("started"))
         wait_until(lambda: api.get("/api/v1/runs").json()["runs"], what="the run")
         with (
-            listening(api, "/api/v1/live?limit=1") as of_all,
-            listening(api, "/api/v1/live?status=lost") as of_lost,
+            open_event_stream(api, "/api/v1/live?limit=1") as of_all,
+            open_event_stream(api, "/api/v1/live?status=lost") as of_lost,
         ):
             wait_until(lambda: of_lost.named("changed"), what="the loss")
             send(client, said("heartbeat", minute=5))
@@ -124,7 +124,7 @@ def test_the_sdk_s_heartbeats_keep_a_run_alive(
     agree_on_shards(client, SHARDS)
     limits = Limits(running=Limit(3.0))
     with (
-        running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, limits))),
+        run_in_thread(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, limits))),
         Recorder(redis_url, heartbeat_s=0.2) as recorder,
         recorder.run("long", id="alive"),
     ):
@@ -233,7 +233,7 @@ def test_two_that_sweep_at_once_say_the_same(
             sweep.look(client, database)
     assert client.xlen(stream_key(0)) == 2
 
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="what the sweeps said")
 
     assert statuses(database) == {"a run": "lost"}

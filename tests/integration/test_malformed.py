@@ -10,12 +10,12 @@ import pytest
 import redis
 import zstandard
 
-from histories import NOON_US, to_fields
+from conditions import is_folded, run_fold_worker, wait_until
+from event_histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.protocol.codec import TYPE_NUMBERS, Envelope, encode_event, to_rfc3339
 from runfold.protocol.streams import stream_key
-from tables import dead_letters, read_projection
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import read_dead_letters, read_projection
 
 SHARDS = 1
 AT = to_rfc3339(NOON_US)
@@ -33,14 +33,14 @@ def fold_frames(
     def fold(frames: list[Fields]) -> list[tuple[int, str, int, str, bytes]]:
         for frame in frames:
             client.xadd(stream_key(0), frame)
-        with worker_thread(redis_url, migrated_url, SHARDS) as thread:
+        with run_fold_worker(redis_url, migrated_url, SHARDS) as thread:
             wait_until(
                 lambda: is_folded(client, database) or not thread.is_alive(), what="the frames"
             )
             assert thread.is_alive()
         # What the ledger took, anyone can read as JSON.
         database.execute("SELECT count(body), count(body::text) FROM ledger")
-        return dead_letters(database)
+        return read_dead_letters(database)
 
     return fold
 

@@ -12,7 +12,8 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from histories import NOON_US, to_fields
+from conditions import is_folded, run_fold_worker, run_in_thread, wait_until
+from event_histories import NOON_US, to_fields
 from oracle import Event, to_envelope
 from runfold import Logged, Recorder
 from runfold.protocol.streams import agree_on_shards, shard_of, stream_key
@@ -21,8 +22,7 @@ from runfold_stack.settings import Settings
 from runfold_storage.checkpoints.incidents import Kind, raise_incident
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.metrics import PHASES, SpoolCollector, serve_metrics
-from services import serving
-from waiting import is_folded, running, wait_until, worker_thread
+from service_threads import run_api
 
 SHARDS = 2
 READMES = [Path(__file__).parents[2] / folder / "README.md" for folder in ("workers", "api")]
@@ -85,7 +85,7 @@ def test_a_worker_counts_what_it_folds(
 ) -> None:
     """Events, frames and dead letters of each shard; duplicates are no events that were folded."""
     worker = Worker(WorkerSettings(redis_url, migrated_url))
-    with running(worker):
+    with run_in_thread(worker):
         for shard, number in ((0, 3), (1, 5)):
             send(client, shard, *runs_on(shard, number))
             wait_until(lambda: is_folded(client, database), what="the first frames")
@@ -119,7 +119,7 @@ def test_a_worker_tells_the_lag_of_its_shards(
 ) -> None:
     """In frames, in events as by the frames folded last, and in seconds; only while it has them."""
     worker = Worker(WorkerSettings(redis_url, migrated_url))
-    with running(worker):
+    with run_in_thread(worker):
         send(client, 0, *runs_on(0, 20))
         wait_until(lambda: is_folded(client, database), what="the first frame")
         with psycopg.connect(migrated_url) as other:
@@ -166,11 +166,11 @@ def test_the_api_counts_requests_and_tells_the_lag(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """Requests by route and not by path; the lag also while no worker runs."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="a worker")
     for _ in range(3):
         send(client, 1, *runs_on(1, 1))
-    with serving(redis_url, migrated_url) as api:
+    with run_api(redis_url, migrated_url) as api:
         for path in ("runs/a", "runs/b", "runs", "nothing"):
             api.get(f"/api/v1/{path}")
         answer = api.get("/metrics")
@@ -193,7 +193,7 @@ def test_the_api_counts_requests_and_tells_the_lag(
 
 def test_the_api_has_metrics_without_its_servers(redis_url: str) -> None:
     """A server that is away is a figure, not an error."""
-    with serving(redis_url, "postgresql://nobody@127.0.0.1:1/none") as api:
+    with run_api(redis_url, "postgresql://nobody@127.0.0.1:1/none") as api:
         found = samples(api.get("/metrics").text)
     assert value(found, "runfold_server_up", server="postgresql") == 0
     assert "runfold_lag_frames" not in {name for name, _ in found}
@@ -207,7 +207,7 @@ def test_incidents_show_everywhere(
     tmp_path: Path,
 ) -> None:
     """In metrics, in `/readyz` and, with a remedy, by the doctor, until somebody takes note."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="a worker")
     kinds = get_args(Kind)
     for number, kind in enumerate(kinds, 10):
@@ -219,7 +219,7 @@ def test_incidents_show_everywhere(
         findings = examine(settings, today, acknowledge=acknowledge)
         return [(f.found, f.remedy) for f in findings if f.check == "incidents"]
 
-    with serving(redis_url, migrated_url) as api:
+    with run_api(redis_url, migrated_url) as api:
         ready = api.get("/readyz")
         assert ready.status_code == 200
         assert {(one["kind"], one["new"]) for one in ready.json()["incidents"]} == {
@@ -246,7 +246,7 @@ def test_every_metric_and_incident_is_documented(
     worker = Worker(WorkerSettings(redis_url, migrated_url))
     worker.metrics.collect(SpoolCollector(Path("/nonexistent"), 2**30))
     raise_incident(database, "frames_lost")
-    with serving(redis_url, migrated_url) as api:
+    with run_api(redis_url, migrated_url) as api:
         api.get("/healthz")
         text = api.get("/metrics").text
     served = [{family.name for family in worker.metrics.registry.collect()}]

@@ -5,9 +5,9 @@ import time
 import psycopg
 import pytest
 
-from deliveries import SHARDS
+from conditions import wait_until
+from frame_delivery import SHARDS
 from runfold_workers.shards.ownership import TTL_S, ShardLeases
-from waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("deployment")
 

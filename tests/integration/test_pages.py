@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from runfold_api.routes.static_files import FOLDER, page_files
-from services import serving
+from service_threads import run_api
 
 NOWHERE = "redis://127.0.0.1:1/0"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
@@ -18,7 +18,7 @@ MODULES = [name for name in page_files() if name.endswith(".js")]
 @pytest.fixture(scope="module")
 def api() -> Iterator[httpx.Client]:
     """The page needs neither Redis nor PostgreSQL."""
-    with serving(NOWHERE, NO_DATABASE) as client:
+    with run_api(NOWHERE, NO_DATABASE) as client:
         yield client
 
 

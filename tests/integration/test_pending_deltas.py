@@ -7,9 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from deliveries import framed, interleaved
+from folded_events import SHARDS, fold_events, make_event, make_run_events
+from frame_delivery import interleave_runs, make_frames
 from oracle import project
-from rebuilds import differences
+from rebuild_checks import find_mismatches
 from runfold.protocol.events import MAX_NAME
 from runfold_storage.history import History
 from runfold_storage.postgres import connections
@@ -20,13 +21,12 @@ from runfold_storage.rollups.pending_deltas import merge_deltas, merge_shards, w
 from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
-from tables import count, dead_letters, merge, read_projection
-from told import SHARDS, event, fold, whole_run
+from table_reader import count_rows, merge_all_deltas, read_dead_letters, read_projection
 
 RUNS = [
-    *whole_run("a", 0, 3, workflow="v", project="p"),
-    *whole_run("b", 86_400, 50, "failed", workflow="v", project="q"),
-    event("started", "c", 90_000, workflow="w", project="p"),
+    *make_run_events("a", 0, 3, workflow="v", project="p"),
+    *make_run_events("b", 86_400, 50, "failed", workflow="v", project="q"),
+    make_event("started", "c", 90_000, workflow="w", project="p"),
 ]
 
 
@@ -58,16 +58,18 @@ def answers(history: History) -> list[Any]:
 
 def test_what_waits_is_told(migrated_url: str, database: psycopg.Connection) -> None:
     """Every answer is the same before and after, whoever has asked before."""
-    fold(migrated_url, RUNS[:3])
+    fold_events(migrated_url, RUNS[:3])
     with History(migrated_url) as history:
         before = answers(history)
-        fold(migrated_url, RUNS[3:], is_merged=False)
-        assert count(database, "pending_rollups") > 0
+        fold_events(migrated_url, RUNS[3:], is_merged=False)
+        assert count_rows(database, "pending_rollups") > 0
         told = answers(history)
         assert told != before
-        assert differences(database) == []
-        merge(database)
-        assert count(database, "pending_rollups") == count(database, "rollup_deltas") == 0
+        assert find_mismatches(database) == []
+        merge_all_deltas(database)
+        assert (
+            count_rows(database, "pending_rollups") == count_rows(database, "rollup_deltas") == 0
+        )
         assert answers(history) == told
     with History(migrated_url) as other:
         assert answers(other) == told
@@ -78,29 +80,34 @@ def test_a_large_batch_after_small_ones(
     migrated_url: str, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it takes from a status may be what has not been merged yet."""
-    fold(migrated_url, [*RUNS, event("node_started", "c", 90_001, node="n")], is_merged=False)
+    fold_events(
+        migrated_url, [*RUNS, make_event("node_started", "c", 90_001, node="n")], is_merged=False
+    )
     monkeypatch.setattr(batch_encoding, "SMALL", 1)
-    ended = [event("node_finished", "c", 90_002, node="n"), event("completed", "c", 90_003)]
-    fold(migrated_url, ended, is_merged=False)
+    ended = [
+        make_event("node_finished", "c", 90_002, node="n"),
+        make_event("completed", "c", 90_003),
+    ]
+    fold_events(migrated_url, ended, is_merged=False)
     assert waiting_shards(database)
     with History(migrated_url) as history:
         told = answers(history)
         assert history.runs(status="running").total.value == 0
         assert history.stats(bucket="hour").total == 3
-        merge(database)
+        merge_all_deltas(database)
         assert answers(history) == told
     assert database.execute("SELECT count(*) FROM rollups_hourly WHERE n < 0").fetchone() == (0,)
 
 
 def test_a_workflow_that_gets_its_name(migrated_url: str, database: psycopg.Connection) -> None:
     """The one that it was counted in is there no longer, before that is merged or after."""
-    fold(migrated_url, [event("annotated", "late", 0, tags={"a": "b"})])
-    fold(migrated_url, [event("started", "late", 1, workflow="named")], is_merged=False)
+    fold_events(migrated_url, [make_event("annotated", "late", 0, tags={"a": "b"})])
+    fold_events(migrated_url, [make_event("started", "late", 1, workflow="named")], is_merged=False)
     assert waiting_shards(database)
     with History(migrated_url) as history:
         told = history.workflows().workflows
         assert [one.workflow for one in told] == ["named"]
-        merge(database)
+        merge_all_deltas(database)
         assert history.workflows().workflows == told
 
 
@@ -108,21 +115,21 @@ def test_an_old_snapshot_is_told_what_was_then(
     migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Merging takes nothing away from who has begun to read, and gives nothing twice."""
-    fold(migrated_url, RUNS, is_merged=False)
+    fold_events(migrated_url, RUNS, is_merged=False)
     total = "SELECT sum(total)::int FROM hourly_stats WHERE node IS NULL"
     with connections.connect(migrated_url) as old:
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         assert old.execute(total).fetchone() == (3,)
-        merge(database)
-        assert count(database, "pending_rollups") == 0
+        merge_all_deltas(database)
+        assert count_rows(database, "pending_rollups") == 0
         assert old.execute(total).fetchone() == (3,)
-        fold(migrated_url, whole_run("d", 5), is_merged=False)
+        fold_events(migrated_url, make_run_events("d", 5), is_merged=False)
         assert database.execute(total).fetchone() == (4,)
 
 
 def test_who_holds_a_shard_finds_it_merged(migrated_url: str, database: psycopg.Connection) -> None:
     """And keeps others from merging it until the end of the transaction; nobody waits."""
-    fold(migrated_url, RUNS, is_merged=False)
+    fold_events(migrated_url, RUNS, is_merged=False)
     waiting = waiting_shards(database)
     assert waiting
     with connections.connect(migrated_url, autocommit=True) as other:
@@ -140,12 +147,12 @@ def test_a_deleted_run_takes_back_what_waits(
     migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Nothing of it is counted, before its differences are merged or after."""
-    fold(migrated_url, RUNS, is_merged=False)
+    fold_events(migrated_url, RUNS, is_merged=False)
     for run in "abc":
         assert delete_run(database, run)
     assert read_projection(database).stats == {}
-    merge(database)
-    assert (count(database, "rollups_hourly"), count(database, "rollups_daily")) == (0, 0)
+    merge_all_deltas(database)
+    assert (count_rows(database, "rollups_hourly"), count_rows(database, "rollups_daily")) == (0, 0)
 
 
 def test_the_longest_names_can_be_merged(migrated_url: str, database: psycopg.Connection) -> None:
@@ -156,13 +163,16 @@ def test_the_longest_names_can_be_merged(migrated_url: str, database: psycopg.Co
         return "".join(chr(names.randrange(0x10000, 0x1F000)) for _ in range(MAX_NAME))
 
     run = {"workflow": longest(), "project": longest()}
-    told = [event("started", "a", 0, **run), event("node_started", "a", 1, node=longest())]
-    fold(migrated_url, told, is_merged=False)
-    assert dead_letters(database) == []
-    merge(database)
+    told = [
+        make_event("started", "a", 0, **run),
+        make_event("node_started", "a", 1, node=longest()),
+    ]
+    fold_events(migrated_url, told, is_merged=False)
+    assert read_dead_letters(database) == []
+    merge_all_deltas(database)
     with History(migrated_url) as history:
         assert history.stats(workflow=run["workflow"]).running == 1
-    assert differences(database) == []
+    assert find_mismatches(database) == []
 
 
 @pytest.mark.usefixtures("deployment")
@@ -175,10 +185,10 @@ def test_merging_beside_the_fold_and_corrections(
     """
     monkeypatch.setattr(batch_encoding, "SMALL", 30)
     chance = random.Random(7)
-    events = interleaved(random.Random(6), 2000)
+    events = interleave_runs(random.Random(6), 2000)
     frames = [
         StreamEntry(shard, f"{number}-0", fields)
-        for number, (shard, fields) in enumerate(framed(events, size=4), 1)
+        for number, (shard, fields) in enumerate(make_frames(events, size=4), 1)
     ]
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -214,6 +224,6 @@ def test_merging_beside_the_fold_and_corrections(
             thread.join(30)
     assert failures == []
     assert read_projection(database).stats == project(events, SHARDS).stats
-    merge(database)
+    merge_all_deltas(database)
     assert read_projection(database).stats == project(events, SHARDS).stats
     assert find_wrong_days(database) == []

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 import redis
 
-from deliveries import SHARDS, fold, framed
-from old_runs import EVENTS, OLD, OLD_OWN, run_retention, without_payloads
+from conditions import is_folded, run_in_thread, wait_until
+from expired_runs import EVENTS, OLD_NAMED_RUNS, OLD_RUNS, run_retention, without_payloads
+from frame_delivery import SHARDS, fold, make_frames
 from oracle import Event, project
-from rebuilds import NEVER, differences
+from rebuild_checks import NEVER_STOP, find_mismatches
 from runfold.protocol.streams import stream_key
 from runfold_storage import History
 from runfold_storage.jobs import add_job, list_jobs, read_job
@@ -20,9 +21,8 @@ from runfold_storage.postgres import connections
 from runfold_storage.retention.policies import Policy, forget_policy, read_policies, set_policy
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.retention.job import KIND, plan, retain
-from services import doing_jobs
-from tables import count, read_projection
-from waiting import is_folded, running, wait_until
+from service_threads import run_job_worker
+from table_reader import count_rows, read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -59,7 +59,7 @@ def test_a_policy_that_is_set_deletes_nothing_at_once(
     """Neither a first one nor one that becomes stricter; the daily run takes what is due then."""
     fold(migrated_url, EVENTS)
     before = read_projection(database)
-    with doing_jobs(redis_url, migrated_url):
+    with run_job_worker(redis_url, migrated_url):
         set_policy(database, Policy(None, payload_days=30, run_days=50))
         finish_a_turn(database)
         assert read_projection(database) == before
@@ -74,8 +74,8 @@ def test_a_policy_that_is_set_deletes_nothing_at_once(
 
     let_hold_since(database, "acme")
     database.execute("DELETE FROM jobs")
-    with doing_jobs(redis_url, migrated_url):
-        wait_until(lambda: count(database, "runs") < len(before.runs), what="the daily run")
+    with run_job_worker(redis_url, migrated_url):
+        wait_until(lambda: count_rows(database, "runs") < len(before.runs), what="the daily run")
 
 
 def test_when_a_policy_holds(database: psycopg.Connection) -> None:
@@ -114,9 +114,9 @@ def test_a_policy_that_waits_keeps_its_project_from_a_run_that_goes_on(
     set_policy(database, Policy(None, payload_days=30))
     let_hold_since(database)
     set_policy(database, Policy(None, payload_days=30, run_days=50))
-    assert plan(database).runs == len([*OLD, *OLD_OWN]) + 1
+    assert plan(database).runs == len([*OLD_RUNS, *OLD_NAMED_RUNS]) + 1
     with connections.connect(migrated_url, autocommit=True) as connection:
-        progress = retain(connection, add_job(connection, KIND, {}), NEVER)
+        progress = retain(connection, add_job(connection, KIND, {}), NEVER_STOP)
     assert (progress.payloads, progress.runs) == (0, 0)
 
 
@@ -137,7 +137,7 @@ def test_a_policy_that_is_not_set_can_be_tried(
 
 
 def send(client: redis.Redis, events: Iterable[Event]) -> None:
-    for shard, fields in framed(list(events)):
+    for shard, fields in make_frames(list(events)):
         client.xadd(stream_key(shard), fields)
 
 
@@ -157,7 +157,7 @@ def test_late_events_of_an_expired_run_are_ignored_whatever_a_worker_remembers(
     archive = str(tmp_path) if archives else None
     late: list[Event] = [
         {**run[0], **event}
-        for run in (OLD[0], OLD_OWN[0])
+        for run in (OLD_RUNS[0], OLD_NAMED_RUNS[0])
         for event in (
             {"type": "annotated", "id": 77, "tags": {"late": "yes"}},
             {"type": "logged", "id": 78, "text": "late"},
@@ -169,7 +169,7 @@ def test_late_events_of_an_expired_run_are_ignored_whatever_a_worker_remembers(
 
     with ExitStack() as stack:
         worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
-        stack.enter_context(running(worker))
+        stack.enter_context(run_in_thread(worker))
         send(client, EVENTS)
         fold_all()
         if not remembers:
@@ -178,7 +178,7 @@ def test_late_events_of_an_expired_run_are_ignored_whatever_a_worker_remembers(
         run_retention(migrated_url, archive)
         if not remembers:
             worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
-            stack.enter_context(running(worker))
+            stack.enter_context(run_in_thread(worker))
         send(client, late)
         fold_all()
     ignored = sum(
@@ -189,11 +189,11 @@ def test_late_events_of_an_expired_run_are_ignored_whatever_a_worker_remembers(
         and sample.labels["reason"] == "expired"
     )
     assert ignored == len(late)
-    expected = without_payloads(project(EVENTS, SHARDS), [*OLD, *OLD_OWN])
+    expected = without_payloads(project(EVENTS, SHARDS), [*OLD_RUNS, *OLD_NAMED_RUNS])
     assert read_projection(database) == expected
-    assert differences(database) == []
+    assert find_mismatches(database) == []
     with History(migrated_url, archive_url=archive) as history:
-        for run in (OLD[0], OLD_OWN[0]):
+        for run in (OLD_RUNS[0], OLD_NAMED_RUNS[0]):
             detail = history.run(run[0]["run"])
             assert detail is not None
             assert detail.payloads == ("archived" if archives else "removed")

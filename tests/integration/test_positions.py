@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from deliveries import SHARDS
+from frame_delivery import SHARDS
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.postgres.connections import connect
 from runfold_storage.projections import batch_writer

@@ -11,10 +11,19 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from deliveries import SHARDS, PacedSender, Sender, assert_exact, fold, framed, interleaved
-from histories import NOON_US, made_up_runs
+from conditions import is_folded, run_fold_worker, wait_until
+from event_histories import NOON_US, generate_runs
+from frame_delivery import (
+    SHARDS,
+    PacedSender,
+    Sender,
+    assert_exact,
+    fold,
+    interleave_runs,
+    make_frames,
+)
 from oracle import HOUR_US, Event, project
-from rebuilds import EVERYTHING, NEVER, differences, found_in, rebuild_all
+from rebuild_checks import ALL_RUNS, NEVER_STOP, examine_runs, find_mismatches, rebuild_all
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.admin import Admin
@@ -26,15 +35,14 @@ from runfold_workers.integrity import verify
 from runfold_workers.integrity.rebuild import rebuild
 from runfold_workers.integrity.repair import repair
 from runfold_workers.integrity.selection import Selection
-from tables import read_projection
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
 EVENTS_PER_S = 2000
 SECONDS = 6
 
-EVENTS = [event for run in made_up_runs(seed=5, events=1500) for event in run]
+EVENTS = [event for run in generate_runs(seed=5, events=1500) for event in run]
 QUIET = [event for event in EVENTS if event["type"] != "heartbeat"]
 """Heartbeats are not in the ledger, and no rebuild knows of them."""
 EXPECTED = project(QUIET, SHARDS)
@@ -78,7 +86,7 @@ def test_what_is_right_is_left_alone(
     written = "SELECT xmin, ctid FROM runs UNION ALL SELECT xmin, ctid FROM rollups_hourly"
     before = sorted(database.execute(written).fetchall(), key=str)
 
-    found, findings = found_in(other)
+    found, findings = examine_runs(other)
     progress = rebuild_all(other)
 
     assert found == []
@@ -137,7 +145,7 @@ def test_damage_is_found_and_exactly_that_is_repaired(
         name == "step 0" and run == run_key("run 9").bytes for _, run, name, _ in EXPECTED.nodes
     )
 
-    found, findings = found_in(other)
+    found, findings = examine_runs(other)
 
     assert sorted((each.table, each.what) for each in found) == sorted(
         [("runs", "differs"), ("runs", "missing"), ("runs", "surplus"), ("nodes", "differs")]
@@ -152,9 +160,9 @@ def test_damage_is_found_and_exactly_that_is_repaired(
     ]
     assert read_projection(database) != EXPECTED
 
-    assert repair(other, findings, NEVER) == len(found)
+    assert repair(other, findings, NEVER_STOP) == len(found)
     assert read_projection(database) == EXPECTED
-    assert differences(other) == []
+    assert find_mismatches(other) == []
 
 
 @pytest.mark.usefixtures("history")
@@ -173,13 +181,13 @@ def test_a_day_that_is_not_the_sum_of_its_hours(
         """
     ).fetchone()
     assert place is not None
-    found, findings = found_in(other)
+    found, findings = examine_runs(other)
     assert [(each.table, each.what, each.shard) for each in found] == [
         ("rollups_daily", "differs", place[0])
     ]
-    assert repair(other, findings, NEVER) == 1
+    assert repair(other, findings, NEVER_STOP) == 1
     assert database.execute(DAYS).fetchall() == before
-    assert differences(other) == []
+    assert find_mismatches(other) == []
 
 
 @pytest.mark.usefixtures("history")
@@ -247,7 +255,7 @@ def test_what_only_heartbeats_told_is_kept(
     assert read_projection(database) == expected
 
     database.execute("UPDATE runs SET last_event_at = created_at - interval '1 s'")
-    [difference] = differences(other)
+    [difference] = find_mismatches(other)
     assert [field.name for field in difference.fields] == ["last_event_at"]
 
 
@@ -261,7 +269,7 @@ def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
     monkeypatch.setattr(verify, "SPAN_RUNS", 1)
     database.execute("UPDATE runs SET attempt = 9")
     database.execute("UPDATE rollups_hourly SET n = n + 1")
-    job = add_job(database, "rebuild", EVERYTHING.as_arguments())
+    job = add_job(database, "rebuild", ALL_RUNS.as_arguments())
     stop = threading.Event()
     stop.set()
     starts = 0
@@ -295,10 +303,10 @@ def test_two_do_not_work_on_one_job(
     database: psycopg.Connection, other: psycopg.Connection
 ) -> None:
     """The second is told; when the first one's connection is gone, it may."""
-    job = add_job(database, "rebuild", EVERYTHING.as_arguments())
+    job = add_job(database, "rebuild", ALL_RUNS.as_arguments())
     with hold_job(database, job), pytest.raises(JobLocked):
-        rebuild(other, job, NEVER)
-    assert rebuild(other, job, NEVER).looked_at == len(EXPECTED.runs)
+        rebuild(other, job, NEVER_STOP)
+    assert rebuild(other, job, NEVER_STOP).looked_at == len(EXPECTED.runs)
 
 
 def test_a_ledger_that_cannot_be_read_is_told_and_left(
@@ -318,7 +326,7 @@ def test_a_ledger_that_cannot_be_read_is_told_and_left(
     )
     database.execute("UPDATE runs SET attempt = 5")
 
-    found = differences(other)
+    found = find_mismatches(other)
     assert [(d.table, d.what, d.of["run"]) for d in found if d.table == "events"] == [
         ("events", "unreadable", "broken")
     ]
@@ -334,13 +342,13 @@ def test_rebuilding_while_events_arrive(
 ) -> None:
     """Rows that are damaged again and again while a worker folds end as they should."""
     events = [
-        event for event in interleaved(random.Random(3), 6000) if event["type"] != "heartbeat"
+        event for event in interleave_runs(random.Random(3), 6000) if event["type"] != "heartbeat"
     ]
-    frames = framed(events, size=10)
+    frames = make_frames(events, size=10)
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
-        with worker_thread(redis_url, migrated_url, SHARDS):
-            sender = Sender(redis_url, frames, pause_s=0.004, tireless=True)
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
+            sender = Sender(redis_url, frames, pause_s=0.004, endless=True)
             sender.start()
             rounds = 0
             while rounds < 2 or sender.sent < sender.total:
@@ -351,7 +359,7 @@ def test_rebuilding_while_events_arrive(
             wait_until(lambda: is_folded(client, database), what="everything to be folded")
             rebuild_all(other)
             assert_exact(client, database, events)
-            assert differences(other) == []
+            assert find_mismatches(other) == []
             assert max(generations(database)) > 0
 
 
@@ -361,7 +369,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
     """Whole rebuilds of damaged tables meanwhile, and the end is as the definition has it."""
     events = [
         event
-        for event in interleaved(random.Random(4), EVENTS_PER_S * SECONDS)
+        for event in interleave_runs(random.Random(4), EVENTS_PER_S * SECONDS)
         if event["type"] != "heartbeat"
     ]
     deleted: set[str] = set()
@@ -369,7 +377,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
     upkeep = Admin(migrated_url)
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             sender = PacedSender(redis_url, events, events_per_s=EVENTS_PER_S)
             sender.start()
             while sender.is_alive():
@@ -388,7 +396,7 @@ def test_rebuilding_while_2000_events_a_second_arrive_and_runs_are_deleted(
             left = [event for event in events if event["run"] not in deleted]
             assert len(left) < len(events)
             assert_exact(client, database, left)
-            assert differences(other) == []
+            assert find_mismatches(other) == []
 
 
 def delete_some(database: psycopg.Connection, upkeep: Admin) -> set[str]:

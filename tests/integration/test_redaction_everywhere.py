@@ -14,11 +14,11 @@ import psycopg
 import pytest
 import redis
 
+from conditions import is_folded, run_in_thread, wait_until
 from runfold import Recorder, Started, Trigger
 from runfold.protocol.streams import shard_of, stream_key
 from runfold_workers.consumer.worker import Worker, WorkerSettings
-from services import serving
-from waiting import is_folded, running, wait_until
+from service_threads import run_api
 
 SHARDS = 8
 RUNFOLD = Path(sys.executable).with_name("runfold")
@@ -63,7 +63,7 @@ def end(run: str) -> dict[str, Any]:
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
     worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS, redact_keys=("iban",)))
-    with running(worker), serving(redis_url, migrated_url, redact_keys=("iban",)) as client:
+    with run_in_thread(worker), run_api(redis_url, migrated_url, redact_keys=("iban",)) as client:
         yield client
 
 
@@ -195,9 +195,9 @@ def test_a_retry_after_a_change_of_the_keys_is_a_duplicate(
 ) -> None:
     """The id of an event without one follows from what was sent, and not from what is masked."""
     sent = event("again")
-    with running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS))):
+    with run_in_thread(Worker(WorkerSettings(redis_url, migrated_url, SHARDS))):
         for keys in ((), ("iban",), ("-*",)):
-            with serving(redis_url, migrated_url, redact_keys=keys) as api:
+            with run_api(redis_url, migrated_url, redact_keys=keys) as api:
                 assert api.post("/api/v1/events", json=sent).status_code == 202
         wait_until(lambda: is_folded(client, database), what="the fold")
     assert database.execute("SELECT count(*)::int FROM events").fetchone() == (1,)
@@ -209,8 +209,8 @@ def test_names_of_the_contract_are_no_keys(
     """A key `user` masks what payloads have under it, not the run's own user."""
     keys = ("user", "type", "message", "workflow")
     with (
-        running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS))),
-        serving(redis_url, migrated_url, redact_keys=keys) as api,
+        run_in_thread(Worker(WorkerSettings(redis_url, migrated_url, SHARDS))),
+        run_api(redis_url, migrated_url, redact_keys=keys) as api,
     ):
         sent = [
             event("named", inputs={"user": SECRET, "n": 123456789012345678901234567890}),

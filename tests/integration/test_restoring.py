@@ -8,21 +8,22 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from deliveries import SHARDS, fold, framed
-from old_runs import (
+from conditions import is_folded, run_fold_worker, wait_until
+from expired_runs import (
     EVENTS,
-    KEPT_PROJECT,
-    OLD,
-    OLD_OWN,
+    EXEMPT_PROJECT_RUNS,
+    OLD_NAMED_RUNS,
+    OLD_RUNS,
     RUNS,
-    YOUNG,
-    a_run,
+    YOUNG_RUNS,
     events_of,
+    make_run,
     run_retention,
     without_payloads,
 )
+from frame_delivery import SHARDS, fold, make_frames
 from oracle import project
-from rebuilds import NEVER, differences, rebuild_all
+from rebuild_checks import NEVER_STOP, find_mismatches, rebuild_all
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
 from runfold_storage.archive import file_writer
 from runfold_storage.archive.store import open_archive
@@ -33,8 +34,7 @@ from runfold_storage.postgres import connections
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_deletion import delete_run
 from runfold_workers.retention.restore import KIND, Progress, restore
-from tables import dead_letters, read_projection
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import read_dead_letters, read_projection
 
 
 class Database(NamedTuple):
@@ -62,29 +62,29 @@ def run_restore(url: str, archive: Path, *, ledger: psycopg.Connection | None = 
     with connections.connect(url, autocommit=True) as connection:
         job = add_job(connection, KIND, {})
         place = open_archive(str(archive))
-        return restore(connection, job, NEVER, place, ledger=ledger)
+        return restore(connection, job, NEVER_STOP, place, ledger=ledger)
 
 
 def test_archive_and_ledger_make_it_whole(lost: Database, new: Database, tmp_path: Path) -> None:
     """Rows, attempts, statistics and events as if nothing had ever gone; what was deleted stays."""
-    assert delete_run(lost.connection, OLD[0][0]["run"])
+    assert delete_run(lost.connection, OLD_RUNS[0][0]["run"])
     set_policy(lost.connection, Policy(None, payload_days=30))
     run_retention(lost.url, tmp_path)
-    assert delete_run(lost.connection, OLD[1][0]["run"])
+    assert delete_run(lost.connection, OLD_RUNS[1][0]["run"])
     set_policy(lost.connection, Policy(None, payload_days=30, run_days=50, stats_days=90))
     set_policy(lost.connection, Policy("keeps"))
     run_retention(lost.url, tmp_path)
-    assert delete_run(lost.connection, YOUNG[0][0]["run"])
+    assert delete_run(lost.connection, YOUNG_RUNS[0][0]["run"])
     lost.connection.execute(
         "DROP TABLE runs, nodes, rollups_hourly, rollups_daily, expired_hours CASCADE"
     )
 
     progress = run_restore(new.url, tmp_path, ledger=lost.connection)
-    deleted = [*OLD[:2], YOUNG[0]]
+    deleted = [*OLD_RUNS[:2], YOUNG_RUNS[0]]
     assert progress.events == sum(len(run) for run in RUNS if run not in deleted)
     expected = project(events_of([run for run in RUNS if run not in deleted]), SHARDS)
     assert read_projection(new.connection) == expected
-    assert differences(new.connection) == []
+    assert find_mismatches(new.connection) == []
     fold(new.url, events_of(deleted), first=10_000)
     assert read_projection(new.connection) == expected
     rebuild_all(new.connection)
@@ -100,10 +100,10 @@ def test_only_the_archive(lost: Database, new: Database, tmp_path: Path) -> None
     set_policy(lost.connection, Policy(None, payload_days=30, run_days=50))
     run_retention(lost.url, tmp_path / "old")
     run_restore(new.url, tmp_path / "old")
-    gone = [*OLD, *OLD_OWN, *KEPT_PROJECT]
+    gone = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]
     expected = project(events_of(gone), SHARDS)
     assert read_projection(new.connection) == expected
-    assert differences(new.connection) == []
+    assert find_mismatches(new.connection) == []
     set_policy(new.connection, Policy(None, payload_days=30))
     run_retention(new.url, tmp_path / "new")
     assert read_projection(new.connection) == without_payloads(expected, gone)
@@ -130,9 +130,9 @@ def test_an_interrupted_one_goes_on(
             assert len(files) < 500
     assert files == sorted(files)
     assert len(files) > 20
-    gone = [*OLD, *OLD_OWN, *KEPT_PROJECT]
+    gone = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]
     assert read_projection(new.connection) == project(events_of(gone), SHARDS)
-    assert differences(new.connection) == []
+    assert find_mismatches(new.connection) == []
 
 
 def test_rows_and_figures_without_events(lost: Database, new: Database, tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_rows_and_figures_without_events(lost: Database, new: Database, tmp_path
     set_policy(lost.connection, Policy(None, payload_days=30, run_days=50, stats_days=90))
     run_retention(lost.url, tmp_path)
     run_restore(new.url, tmp_path)
-    expected = project(events_of([*OLD, *OLD_OWN, *KEPT_PROJECT]), SHARDS)
-    rows = project(events_of([*OLD[2:], *OLD_OWN, *KEPT_PROJECT]), SHARDS)
+    expected = project(events_of([*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]), SHARDS)
+    rows = project(events_of([*OLD_RUNS[2:], *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]), SHARDS)
     found = read_projection(new.connection)
     assert (found.runs, found.nodes, found.ledger) == (rows.runs, rows.nodes, {})
     assert found.stats == expected.stats
-    assert differences(new.connection) == []
-    fold(new.url, events_of(OLD[2:]), first=10_000)
+    assert find_mismatches(new.connection) == []
+    fold(new.url, events_of(OLD_RUNS[2:]), first=10_000)
     assert read_projection(new.connection) == found
     again = run_restore(new.url, tmp_path)
     assert (again.runs, again.rollups) == (0, 0)
@@ -165,18 +165,21 @@ def test_workers_may_be_at_work(
     run_retention(lost.url, tmp_path)
     late = [
         {**run[0], "type": "annotated", "id": 77, "tags": {"late": "yes"}}
-        for run in (OLD[2], OLD_OWN[0])
+        for run in (OLD_RUNS[2], OLD_NAMED_RUNS[0])
     ]
-    young = [a_run(0.01) for _ in range(300)]
+    young = [make_run(0.01) for _ in range(300)]
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
-        with worker_thread(redis_url, new.url, SHARDS):
-            for shard, fields in framed([*late, *events_of(young)], size=5):
+        with run_fold_worker(redis_url, new.url, SHARDS):
+            for shard, fields in make_frames([*late, *events_of(young)], size=5):
                 client.xadd(stream_key(shard), fields)
             run_restore(new.url, tmp_path)
             wait_until(lambda: is_folded(client, new.connection), what="everything to be folded")
-    expected = project(events_of([*OLD, *OLD_OWN, *KEPT_PROJECT]) + late + events_of(young), SHARDS)
-    assert dead_letters(new.connection) == []
+    expected = project(
+        events_of([*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]) + late + events_of(young),
+        SHARDS,
+    )
+    assert read_dead_letters(new.connection) == []
     assert read_projection(new.connection) == expected
 
 

@@ -8,20 +8,21 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deliveries import SHARDS, Sender, fold, framed
-from old_runs import (
+from conditions import is_folded, run_fold_worker, wait_until
+from expired_runs import (
     EVENTS,
-    OLD,
-    OLD_OWN,
-    a_run,
+    OLD_NAMED_RUNS,
+    OLD_RUNS,
     events_of,
     find_archived,
-    keys,
+    make_run,
+    run_keys_of,
     run_retention,
     without_payloads,
 )
+from frame_delivery import SHARDS, Sender, fold, make_frames
 from oracle import project
-from rebuilds import differences
+from rebuild_checks import find_mismatches
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.checkpoints.incidents import read_incidents
@@ -36,8 +37,7 @@ from runfold_workers.jobs.dispatcher import JobDispatcher
 from runfold_workers.jobs.rq_queue import connect_queue, make_queue
 from runfold_workers.retention import job as retaining
 from runfold_workers.retention.job import KIND, Progress
-from tables import dead_letters, read_projection
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import read_dead_letters, read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
@@ -55,7 +55,7 @@ def test_a_week_that_someone_reads_is_left_for_later(
         progress = run_retention(migrated_url)
         assert progress.partitions == []
         assert progress.postponed
-        fold(migrated_url, a_run(0.01), first=10_000)
+        fold(migrated_url, make_run(0.01), first=10_000)
     [incident] = read_incidents(database.execute)
     assert (incident.kind, incident.number) == ("retention_behind", len(progress.postponed))
     assert sorted(run_retention(migrated_url).partitions) == sorted(progress.postponed)
@@ -81,8 +81,8 @@ def test_a_run_that_comes_in_the_last_moment_is_put_back(
     """Imported into a week that was about to go, by a project that keeps everything."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy("acme", payload_days=30))
-    late = a_run(100, "keeps")
-    assert week_of(run_key(late[0]["run"])) == week_of(run_key(OLD[0][0]["run"]))
+    late = make_run(100, "keeps")
+    assert week_of(run_key(late[0]["run"])) == week_of(run_key(OLD_RUNS[0][0]["run"]))
     weeks_due = partition_expiry.weeks_due
 
     def look_then_import(*arguments: object) -> object:
@@ -93,8 +93,8 @@ def test_a_run_that_comes_in_the_last_moment_is_put_back(
     monkeypatch.setattr(partition_expiry, "weeks_due", look_then_import)
     run_retention(migrated_url, tmp_path)
     assert not find_archived(tmp_path, late)
-    assert find_archived(tmp_path, OLD[0])
-    expected = without_payloads(project([*EVENTS, *late], SHARDS), [*OLD, *OLD_OWN])
+    assert find_archived(tmp_path, OLD_RUNS[0])
+    expected = without_payloads(project([*EVENTS, *late], SHARDS), [*OLD_RUNS, *OLD_NAMED_RUNS])
     assert read_projection(database) == expected
 
 
@@ -126,21 +126,21 @@ def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_ur
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=65))
     hold_now(database)
-    old = run_key(OLD[0][0]["run"])
-    shard = shard_of(OLD[0][0]["run"], SHARDS)
+    old = run_key(OLD_RUNS[0][0]["run"])
+    shard = shard_of(OLD_RUNS[0][0]["run"], SHARDS)
     run_expiry.mark(database, shard, [old], datetime.now(UTC), gone=False)
     run_expiry.add_expiry_tombstones(database, shard, [old])
-    many = [a_run(0.01) for _ in range(99)]
+    many = [make_run(0.01) for _ in range(99)]
     news = [run for run in many if shard_of(run[0]["run"], SHARDS) == shard]
     with connections.connect(migrated_url, autocommit=True) as connection:
         committer = Committer(connection)
         committer.own(range(SHARDS))
         for number, run in enumerate(news[:4], 20_000):
-            [(_, fields)] = framed(run)
+            [(_, fields)] = make_frames(run)
             committer.commit([StreamEntry(shard, f"{number}-0", fields)])
             run_expiry.remove_rows(database, shard, [old])
-    assert dead_letters(database) == []
-    assert {key for _, key in read_projection(database).runs} >= keys(news[:4])
+    assert read_dead_letters(database) == []
+    assert {key for _, key in read_projection(database).runs} >= run_keys_of(news[:4])
 
 
 def test_the_fold_does_not_wait(
@@ -148,16 +148,16 @@ def test_the_fold_does_not_wait(
 ) -> None:
     """Weeks are dropped under load, and no batch waits for a lock for longer than a second."""
     rng = random.Random(5)
-    old = [a_run(rng.uniform(40, 300)) for _ in range(300)]
+    old = [make_run(rng.uniform(40, 300)) for _ in range(300)]
     fold(migrated_url, events_of(old))
-    new = [a_run(0.01) for _ in range(2500)]
+    new = [make_run(0.01) for _ in range(2500)]
     events = events_of(new)
     set_policy(database, Policy(None, payload_days=30, run_days=35))
     longest = timedelta()
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
-        with worker_thread(redis_url, migrated_url, SHARDS):
-            sender = Sender(redis_url, framed(events, size=10), pause_s=0.004)
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
+            sender = Sender(redis_url, make_frames(events, size=10), pause_s=0.004)
             sender.start()
             done = threading.Event()
             results: list[Progress] = []
@@ -186,10 +186,10 @@ def test_the_fold_does_not_wait(
     [progress] = results
     assert len(progress.partitions) > 20
     assert progress.runs == len(old)
-    assert dead_letters(database) == []
+    assert read_dead_letters(database) == []
     found, expected = read_projection(database), project(events, SHARDS)
     assert (found.runs, found.nodes, found.ledger) == (
         *(expected.runs, expected.nodes),
         expected.ledger,
     )
-    assert differences(database) == []
+    assert find_mismatches(database) == []

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from folded_events import START, fold_events, index_all, make_event
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.queries.runs import pages, planner
 from runfold_storage.read_models.summaries import RunSummary
-from told import START, event, fold, index
 
 AFTER, BEFORE = START + timedelta(hours=1), START + timedelta(hours=3)
 
@@ -81,7 +81,7 @@ CHOICES: dict[str, list[tuple[Any, Matches]]] = {
 def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
     """A run with some of everything; some start hours after they were queued."""
     run, second = f"run-{number:03}", chance.randrange(4 * 3600)
-    yield event(
+    yield make_event(
         "queued",
         run,
         second,
@@ -96,14 +96,14 @@ def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
     begin = second + chance.choice([0, 60, 2 * 3600])
     end = chance.choice(["completed", "failed", "cancelled", None, None])
     if end is not None or chance.random() < 0.5:
-        yield event("started", run, begin)
+        yield make_event("started", run, begin)
     if end is not None:
         fields: dict[str, Any] = {}
         if end != "cancelled":
             fields["usage"] = {"cost_usd": chance.choice([0, 0.05, 0.1, 2, 7])}
         if end == "failed":
             fields["error"] = {"type": chance.choice(["Timeout", "ValueError"])}
-        yield event(end, run, begin + chance.choice([1, 30, 60, 100, 5000]), **fields)
+        yield make_event(end, run, begin + chance.choice([1, 30, 60, 100, 5000]), **fields)
 
 
 @pytest.fixture(params=["as they are", "tiny", "looked up"])
@@ -144,9 +144,9 @@ def is_impossible(chosen: dict[str, tuple[Any, Matches]], of: str) -> bool:
 def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) -> None:
     """Walking all pages of any combination gives the runs that match, each once, in order."""
     chance = random.Random(7)
-    fold(migrated_url, [one for n in range(100) for one in made_up(chance, n)])
-    index(migrated_url)
-    fold(migrated_url, [one for n in range(100, 150) for one in made_up(chance, n)])
+    fold_events(migrated_url, [one for n in range(100) for one in made_up(chance, n)])
+    index_all(migrated_url)
+    fold_events(migrated_url, [one for n in range(100, 150) for one in made_up(chance, n)])
     with History(migrated_url) as history:
         runs = everything(history)
         assert len(runs) == 150
@@ -177,8 +177,8 @@ def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) 
 def test_back_again(migrated_url: str, bounds: str) -> None:
     """`prev_cursor` leads through the same runs towards the newest, and ends there."""
     chance = random.Random(8)
-    fold(migrated_url, [one for n in range(90) for one in made_up(chance, n)])
-    index(migrated_url)
+    fold_events(migrated_url, [one for n in range(90) for one in made_up(chance, n)])
+    index_all(migrated_url)
     for filters in (
         {},
         {"user": "ann"},
@@ -205,10 +205,10 @@ def test_back_again(migrated_url: str, bounds: str) -> None:
 
 def test_newer_runs_by_the_first_page_again(migrated_url: str) -> None:
     """Going back from a second page shows what has arrived since, too."""
-    fold(migrated_url, [event("started", f"run-{n}", n) for n in range(4)])
+    fold_events(migrated_url, [make_event("started", f"run-{n}", n) for n in range(4)])
     with History(migrated_url) as history:
         second = history.runs(limit=2, cursor=history.runs(limit=2).next_cursor)
-        fold(migrated_url, [event("started", "run-new", 9)])
+        fold_events(migrated_url, [make_event("started", "run-new", 9)])
         newer = history.runs(limit=5, cursor=second.prev_cursor)
     assert [run.id for run in newer.runs] == ["run-new", "run-3", "run-2"]
     assert newer.prev_cursor is None
@@ -243,8 +243,8 @@ def test_filters_that_cannot_be(filters: dict[str, Any], parameter: str) -> None
 def test_broken_and_foreign_cursors(migrated_url: str) -> None:
     """Any change to a cursor, or a cursor of something else, is refused; never another error."""
     chance = random.Random(9)
-    fold(migrated_url, [one for n in range(9) for one in made_up(chance, n)])
-    fold(migrated_url, [event("started", "two", 0), event("completed", "two", 1)])
+    fold_events(migrated_url, [one for n in range(9) for one in made_up(chance, n)])
+    fold_events(migrated_url, [make_event("started", "two", 0), make_event("completed", "two", 1)])
     with History(migrated_url) as history:
         page = history.runs(limit=2)
         middle = history.runs(limit=2, cursor=page.next_cursor)

@@ -11,6 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from conditions import wait_until
+from folded_events import fold_events, index_all, make_event, make_run_events
 from runfold.protocol.ids import make_run_id
 from runfold_stack.doctor import postgres_checks
 from runfold_stack.doctor.postgres_checks import check_search
@@ -26,10 +28,8 @@ from runfold_storage.search import indexer, lookup
 from runfold_storage.search.indexer import begin_again, make_indexes, read_state
 from runfold_storage.search.projects import forget_payloads_of, read_projects, search_payloads_of
 from runfold_workers.jobs.search_indexing import SearchIndexing
-from services import doing_jobs, serving
-from tables import count
-from told import event, fold, index, whole_run
-from waiting import wait_until
+from service_threads import run_api, run_job_worker
+from table_reader import count_rows
 
 MANY = 400
 """More runs than are looked at before the index is asked."""
@@ -38,11 +38,11 @@ MANY = 400
 @pytest.fixture
 def history(migrated_url: str) -> Iterator[History]:
     """Many runs of workflow `common`, folded and indexed, and the reads of them."""
-    fold(
+    fold_events(
         migrated_url,
-        [one for n in range(MANY) for one in whole_run(f"run-{n:04}", n, workflow="common")],
+        [one for n in range(MANY) for one in make_run_events(f"run-{n:04}", n, workflow="common")],
     )
-    index(migrated_url)
+    index_all(migrated_url)
     with History(migrated_url) as reads:
         yield reads
 
@@ -66,18 +66,20 @@ def ids(history: History, **filters: Any) -> list[str]:
 def test_what_stands_anywhere_is_looked_up(history: History, migrated_url: str) -> None:
     """Id, workflow, tags as they are written, type and message of the error; with a total."""
     uuid = make_run_id()
-    fold(
+    fold_events(
         migrated_url,
         [
-            *whole_run(uuid, -9, workflow="Nightly-Report"),
-            event("started", "tagged", -8, workflow="common", tags={"team": "Blue_Birds", "n": 77}),
-            event("started", "broken", -7, workflow="common"),
-            event("failed", "broken", -6, error={"type": "Sad", "message": "100% of\nitems"}),
+            *make_run_events(uuid, -9, workflow="Nightly-Report"),
+            make_event(
+                "started", "tagged", -8, workflow="common", tags={"team": "Blue_Birds", "n": 77}
+            ),
+            make_event("started", "broken", -7, workflow="common"),
+            make_event("failed", "broken", -6, error={"type": "Sad", "message": "100% of\nitems"}),
         ],
     )
     for indexed in (False, True):
         if indexed:
-            index(migrated_url)
+            index_all(migrated_url)
         for q, expected in {
             "nightly-rep": [uuid],
             uuid[3:21].upper(): [uuid],
@@ -99,23 +101,23 @@ def test_what_stands_anywhere_is_looked_up(history: History, migrated_url: str) 
 @pytest.mark.usefixtures("index_only")
 def test_what_changed_since_is_found_as_it_is(history: History, migrated_url: str) -> None:
     """Old runs, too, of which the index still says what they said before."""
-    fold(
+    fold_events(
         migrated_url,
         [
-            event("annotated", "run-0003", 1000, tags={"note": "precious"}),
-            event("annotated", "run-0005", 1000, tags={"note": "worthless"}),
+            make_event("annotated", "run-0003", 1000, tags={"note": "precious"}),
+            make_event("annotated", "run-0005", 1000, tags={"note": "worthless"}),
         ],
     )
-    index(migrated_url)
-    fold(
+    index_all(migrated_url)
+    fold_events(
         migrated_url,
         [
-            event("annotated", "run-0003", 1001, tags={"note": None}),
-            event("annotated", "run-0004", 1001, tags={"note": "precious"}),
+            make_event("annotated", "run-0003", 1001, tags={"note": None}),
+            make_event("annotated", "run-0004", 1001, tags={"note": "precious"}),
         ],
     )
     assert ids(history, q="precious") == ["run-0004"]
-    index(migrated_url)
+    index_all(migrated_url)
     assert ids(history, q="precious") == ["run-0004"]
     assert ids(history, q="worthless") == ["run-0005"]
 
@@ -143,7 +145,7 @@ def test_what_an_index_cannot_tell_is_walked_to(
     history: History, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two letters, too many matches, an index too far behind or too slow: found all the same."""
-    fold(migrated_url, whole_run("the one", -5, workflow="zq"))
+    fold_events(migrated_url, make_run_events("the one", -5, workflow="zq"))
     assert ids(history, q="zq") == ["the one"]
     assert len(ids(history, q="common")) == MANY
     with monkeypatch.context() as patch:
@@ -163,8 +165,8 @@ def test_without_trigrams(
 ) -> None:
     """A PostgreSQL that has no pg_trgm: texts are found by walking, and somebody may ask why."""
     database.execute("DROP EXTENSION pg_trgm CASCADE")
-    fold(migrated_url, whole_run("another", -5))
-    index(migrated_url)
+    fold_events(migrated_url, make_run_events("another", -5))
+    index_all(migrated_url)
     assert ids(history, q="another") == ["another"]
     assert not read_state(database).has_trigrams
 
@@ -173,17 +175,17 @@ def test_a_feed_that_was_forgotten(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Runs are read one after the other, and what has no run goes."""
-    fold(migrated_url, whole_run("unseen", -5, workflow="rarity"))
+    fold_events(migrated_url, make_run_events("unseen", -5, workflow="rarity"))
     database.execute("DELETE FROM changes")
     state = read_state(database)
     assert state.behind > 0
     assert ids(history, q="rarity") == ["unseen"]
     database.execute("INSERT INTO search_runs (shard, run, text) VALUES (1, %s, 'x')", [_KEY])
 
-    index(migrated_url)
+    index_all(migrated_url)
 
     assert read_state(database).behind == 0
-    assert count(database, "search_runs") == MANY + 1
+    assert count_rows(database, "search_runs") == MANY + 1
     assert ids(history, q="rarity") == ["unseen"]
 
 
@@ -222,7 +224,7 @@ def test_another_life_of_the_database(history: History, database: psycopg.Connec
 
 def test_one_follows_at_a_time(history: History, migrated_url: str) -> None:
     """The second does nothing until the first one's session has ended."""
-    fold(migrated_url, whole_run("newer", -5))
+    fold_events(migrated_url, make_run_events("newer", -5))
     with connect(migrated_url, autocommit=True) as second:
         with connect(migrated_url, autocommit=True) as first:
             assert indexer.become_follower(first)
@@ -237,9 +239,9 @@ def test_what_is_deleted_leaves_the_index_with_it(
 ) -> None:
     """At once, and it does not come back."""
     Admin(migrated_url).delete_runs(q="run-003")
-    assert count(database, "search_runs") == MANY - 10
-    index(migrated_url)
-    assert count(database, "search_runs") == MANY - 10
+    assert count_rows(database, "search_runs") == MANY - 10
+    index_all(migrated_url)
+    assert count_rows(database, "search_runs") == MANY - 10
     assert ids(history, q="run-003") == []
 
 
@@ -247,9 +249,9 @@ def test_a_worker_for_jobs_keeps_it(
     history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
     """Some moments behind the fold, without anybody asking."""
-    with doing_jobs(redis_url, migrated_url):
-        fold(migrated_url, whole_run("newest", 900))
-        wait_until(lambda: count(database, "search_runs") == MANY + 1)
+    with run_job_worker(redis_url, migrated_url):
+        fold_events(migrated_url, make_run_events("newest", 900))
+        wait_until(lambda: count_rows(database, "search_runs") == MANY + 1)
 
 
 _KEY = "00000000-0000-7000-8000-000000000001"
@@ -258,7 +260,7 @@ _KEY = "00000000-0000-7000-8000-000000000001"
 def paid(run: str, second: float, project: str = "acme", **inputs: Any) -> list[dict[str, Any]]:
     """A run with inputs and outputs of its own and of a node."""
     return [
-        event(
+        make_event(
             "started",
             run,
             second,
@@ -266,10 +268,10 @@ def paid(run: str, second: float, project: str = "acme", **inputs: Any) -> list[
             workflow=f"flow-{run}",
             inputs={"order": f"order-{run}", **inputs},
         ),
-        event("node_started", run, second + 1, node="n", inputs={"letter": f"alpha-{run}"}),
-        event("node_finished", run, second + 2, node="n", outputs=[f"beta-{run}"]),
-        event("logged", run, second + 2, text=f"gamma-{run}"),
-        event("completed", run, second + 3, outputs={"receipt": f"delta-{run}"}),
+        make_event("node_started", run, second + 1, node="n", inputs={"letter": f"alpha-{run}"}),
+        make_event("node_finished", run, second + 2, node="n", outputs=[f"beta-{run}"]),
+        make_event("logged", run, second + 2, text=f"gamma-{run}"),
+        make_event("completed", run, second + 3, outputs={"receipt": f"delta-{run}"}),
     ]
 
 
@@ -277,7 +279,7 @@ def test_payloads_of_projects_that_want_it(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Runs that there are, and those to come; of runs and of nodes; and of nobody else."""
-    fold(migrated_url, [*paid("1", 1000), *paid("2", 2000), *paid("3", 3000, "others")])
+    fold_events(migrated_url, [*paid("1", 1000), *paid("2", 2000), *paid("3", 3000, "others")])
     with pytest.raises(BadParameter, match="runfold search set"):
         history.runs(payload="order-1")
 
@@ -285,13 +287,13 @@ def test_payloads_of_projects_that_want_it(
     page = history.runs(payload="order-1")
     assert page.runs == []
     assert page.searched.since is not None
-    index(migrated_url)
+    index_all(migrated_url)
 
-    fold(migrated_url, [*paid("4", 4000), *paid("5", 5000)[:-1]])
+    fold_events(migrated_url, [*paid("4", 4000), *paid("5", 5000)[:-1]])
     page = history.runs(payload="order-4")
     assert page.runs == []
     assert page.searched.behind > 0
-    index(migrated_url)
+    index_all(migrated_url)
 
     page = history.runs(payload="order-4")
     assert [run.id for run in page.runs] == ["4"]
@@ -306,8 +308,8 @@ def test_payloads_of_projects_that_want_it(
     assert ids(history, payload='"order":"order-', project="acme", q="flow-4") == ["4"]
     with pytest.raises(BadParameter, match="others"):
         history.runs(payload="order-3", project="others")
-    fold(migrated_url, paid("5", 5000)[-1:])
-    index(migrated_url)
+    fold_events(migrated_url, paid("5", 5000)[-1:])
+    index_all(migrated_url)
     assert ids(history, payload="order-5") == ["5"]
 
 
@@ -317,18 +319,18 @@ def test_payloads_switched_off(
     """Nobody finds them any more, at once; then they are taken out; then it can be on again."""
     search_payloads_of(database, "acme")
     search_payloads_of(database, "others")
-    fold(migrated_url, [*paid("1", 1000), *paid("3", 3000, "others")])
-    index(migrated_url)
+    fold_events(migrated_url, [*paid("1", 1000), *paid("3", 3000, "others")])
+    index_all(migrated_url)
     assert ids(history, payload="order-") == ["3", "1"]
 
     assert forget_payloads_of(database, "acme")
     assert not forget_payloads_of(database, "acme")
     assert ids(history, payload="order-") == ["3"]
-    index(migrated_url)
-    assert count(database, "search_payloads") == 1
+    index_all(migrated_url)
+    assert count_rows(database, "search_payloads") == 1
     assert [each.project for each in read_projects(database)] == ["others"]
     search_payloads_of(database, "acme")
-    index(migrated_url)
+    index_all(migrated_url)
     assert ids(history, payload="order-") == ["3", "1"]
 
 
@@ -337,7 +339,7 @@ def test_letters_and_lengths(
 ) -> None:
     """Escaped letters are letters; what lies beyond the bound is not searched."""
     search_payloads_of(database, "acme")
-    fold(
+    fold_events(
         migrated_url,
         [
             *paid("1", 1000, city="M\u00dcNCHEN"),
@@ -350,7 +352,7 @@ def test_letters_and_lengths(
         "UPDATE events SET body = replace(body, %s, %s) WHERE type = 'started' AND body LIKE %s",
         ['"M\u00dcNCHEN"', raw[9:-1], "%M\u00dcNCHEN%"],
     )
-    index(migrated_url)
+    index_all(migrated_url)
     assert ids(history, payload="z\u00fcrich") == ["1"]
     assert ids(history, payload="too late") == []
     assert ids(history, payload="xxxxxxxxxxxx") == ["2"]
@@ -361,8 +363,8 @@ def test_payloads_go_with_age(
 ) -> None:
     """In the transaction that marks the run; and they are not put in again."""
     search_payloads_of(database, "acme")
-    fold(migrated_url, paid("1", 1000))
-    index(migrated_url)
+    fold_events(migrated_url, paid("1", 1000))
+    index_all(migrated_url)
     set_policy(database, Policy("acme", payload_days=1))
     place = database.execute("SELECT shard, run FROM search_payloads").fetchone()
     assert place is not None
@@ -370,10 +372,10 @@ def test_payloads_go_with_age(
 
     assert mark(database, place[0], [place[1]], later, gone=False) == [place[1]]
 
-    assert count(database, "search_payloads") == 0
+    assert count_rows(database, "search_payloads") == 0
     begin_again(database)
-    index(migrated_url)
-    assert count(database, "search_payloads") == 0
+    index_all(migrated_url)
+    assert count_rows(database, "search_payloads") == 0
 
 
 def test_over_rest(
@@ -381,9 +383,9 @@ def test_over_rest(
 ) -> None:
     """Lists and exports take `payload`; what needs to know every match refuses it."""
     search_payloads_of(database, "acme")
-    fold(migrated_url, [*paid("1", 1000), *paid("2", 2000)])
-    index(migrated_url)
-    with serving(redis_url, migrated_url) as client:
+    fold_events(migrated_url, [*paid("1", 1000), *paid("2", 2000)])
+    index_all(migrated_url)
+    with run_api(redis_url, migrated_url) as client:
         page = client.get("/api/v1/runs", params={"payload": "order-2"}).json()
         assert [run["id"] for run in page["runs"]] == ["2"]
         assert page["searched"]["behind"] == 0
@@ -398,7 +400,7 @@ def test_over_rest(
             client.get("/api/v1/export", params={**params, "project": "other"}),
         ]
     assert [(one.status_code, one.json()["parameter"]) for one in refused] == [(400, "payload")] * 4
-    assert count(database, "runs") == MANY + 2
+    assert count_rows(database, "runs") == MANY + 2
 
 
 def test_from_the_terminal(
@@ -415,11 +417,11 @@ def test_from_the_terminal(
             timeout=60,
         )
 
-    fold(migrated_url, paid("1", 1000))
+    fold_events(migrated_url, paid("1", 1000))
     assert json.loads(
         runfold("search", "set", "--project", "acme", "--payloads", "on", "--json").stdout
     )["projects"][0]["wanted"]
-    index(migrated_url)
+    index_all(migrated_url)
     assert "all that is folded is in it" in runfold("search", "show").stdout
     found = json.loads(runfold("runs", "--payload", "order-1", "--json").stdout)
     assert [run["id"] for run in found["runs"]] == ["1"]
@@ -446,13 +448,13 @@ def test_the_doctor_tells_what_the_index_is_worth(
     """Too far behind, or not there at all, with the remedy; which helps."""
     assert check_search(database).level == "ok"
     monkeypatch.setattr(postgres_checks, "MAX_BEHIND", 0)
-    fold(migrated_url, paid("1", 1000))
+    fold_events(migrated_url, paid("1", 1000))
     late = check_search(database)
     assert (late.level, late.remedy) == (
         "warn",
         "`runfold worker --role jobs` keeps it: is one at work?",
     )
-    index(migrated_url)
+    index_all(migrated_url)
     assert check_search(database).level == "ok"
 
     database.execute("DROP EXTENSION pg_trgm CASCADE")
@@ -463,6 +465,6 @@ def test_the_doctor_tells_what_the_index_is_worth(
     assert ids(history, q="run-0007") == ["run-0007"]
     assert make_indexes(database)
     begin_again(database)
-    index(migrated_url)
+    index_all(migrated_url)
     assert check_search(database).level == "ok"
     assert read_state(database).has_trigrams

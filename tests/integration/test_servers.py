@@ -16,6 +16,7 @@ import pytest
 import redis
 import sqlalchemy
 
+from conditions import wait_until
 from runfold_stack.errors import (
     AlreadyRunningError,
     ProgramNotFoundError,
@@ -34,7 +35,6 @@ from runfold_stack.servers.owned_folder import Identity
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.privileges import command_as
 from runfold_stack.servers.redis_server import RedisServer
-from waiting import wait_until
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from conditions import wait_until
 from runfold import Heartbeat, Logged, Recorder
 from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import decode_frame
 from runfold_stack.servers.redis_server import RedisServer
-from waiting import wait_until
 
 MakeRedis = Callable[..., RedisServer]
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import psycopg
 import pytest
 
+from folded_events import SHARDS, START, fold_events, make_event, make_run_events
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.postgres.connections import connect
@@ -19,7 +20,6 @@ from runfold_storage.queries.stats.query import StatsQuery, make_stats_query
 from runfold_storage.queries.stats.sql import figures_statement
 from runfold_storage.read_models.summaries import RunSummary
 from runfold_storage.rollups.store import rebuild_days
-from told import SHARDS, START, event, fold, whole_run
 
 DAYS = """
     SELECT workflow, project, day, shard, queued, running, completed, failed, cancelled, lost,
@@ -44,18 +44,20 @@ def made_up(migrated_url: str, runs: int = 120, *, is_merged: bool = True) -> No
         names = {"workflow": chance.choice("xyz"), "project": chance.choice("pq")}
         end = chance.choice(["completed", "completed", "failed", "cancelled", None])
         second = chance.randrange(5 * 86_400)
-        events.append(event("started", f"run-{n}", second, **names))
+        events.append(make_event("started", f"run-{n}", second, **names))
         if end is not None:
             fields: dict[str, Any] = {}
             if end != "cancelled":
                 fields["usage"] = {"input_tokens": n, "cost_usd": 0.01}
             if end == "failed" and chance.random() < 0.8:
                 fields["error"] = {"type": chance.choice(["Timeout", "ValueError"])}
-            events.append(event(end, f"run-{n}", second + chance.lognormvariate(3, 2), **fields))
-    fold(migrated_url, events[::2])
-    fold(migrated_url, events[1::2], is_merged=is_merged)
-    late = [event("queued", f"run-{n}", -3600 * n) for n in range(10)]
-    fold(migrated_url, late, is_merged=is_merged)
+            events.append(
+                make_event(end, f"run-{n}", second + chance.lognormvariate(3, 2), **fields)
+            )
+    fold_events(migrated_url, events[::2])
+    fold_events(migrated_url, events[1::2], is_merged=is_merged)
+    late = [make_event("queued", f"run-{n}", -3600 * n) for n in range(10)]
+    fold_events(migrated_url, late, is_merged=is_merged)
 
 
 def began(run: RunSummary) -> datetime:
@@ -173,9 +175,9 @@ def test_a_corrected_duration_leaves_no_trace_in_its_day(
     migrated_url: str, is_merged: bool
 ) -> None:
     """The longest run of a day turns out to have been a short one."""
-    runs = whole_run("a", 0, duration_s=50) + whole_run("b", 0, duration_s=3)
-    fold(migrated_url, runs, is_merged=is_merged)
-    fold(migrated_url, [event("cancelled", "a", 2)], is_merged=is_merged)
+    runs = make_run_events("a", 0, duration_s=50) + make_run_events("b", 0, duration_s=3)
+    fold_events(migrated_url, runs, is_merged=is_merged)
+    fold_events(migrated_url, [make_event("cancelled", "a", 2)], is_merged=is_merged)
     with History(migrated_url) as history:
         for stats in (history.stats(), history.stats(project="default")):
             assert (stats.duration_ms.min, stats.duration_ms.max) == (2000, 3000)
@@ -189,9 +191,9 @@ def test_days_that_were_remembered_and_have_changed(migrated_url: str, is_merged
         questions = [{"bucket": bucket} for bucket in (None, "day", "week", "month")]
         questions += [{"bucket": "day", "project": "p"}, {"bucket": "day", "workflow": "x"}]
         for second in (10, 86_400, 10):
-            fold(
+            fold_events(
                 migrated_url,
-                whole_run(f"more-{second}", second, second, workflow="x", project="p"),
+                make_run_events(f"more-{second}", second, second, workflow="x", project="p"),
                 is_merged=is_merged,
             )
             for question in questions:
@@ -223,8 +225,8 @@ def test_days_of_a_zone_are_remembered(
         told: list[dict[str, Any]] = []
         for n in range(first, last):
             run, at = f"run-{n}", offset + chance.randrange(14 * 24 * 3600)
-            told += whole_run(run, at, workflow=chance.choice("vw"))
-        fold(migrated_url, told)
+            told += make_run_events(run, at, workflow=chance.choice("vw"))
+        fold_events(migrated_url, told)
 
     with History(migrated_url) as history:
         for round_ in range(3):

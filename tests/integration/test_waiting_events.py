@@ -10,7 +10,8 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from histories import NOON_US, to_fields
+from conditions import is_folded, run_fold_worker, wait_until
+from event_histories import NOON_US, to_fields
 from oracle import to_envelope
 from runfold.protocol.streams import agree_on_shards, stream_key
 from runfold_stack.doctor.examination import examine
@@ -18,8 +19,7 @@ from runfold_stack.doctor.findings import Finding
 from runfold_stack.settings import Settings
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.checkpoints.streams import read_lags
-from services import serving
-from waiting import is_folded, wait_until, worker_thread
+from service_threads import run_api
 
 SHARDS = 1
 KEY = stream_key(0)
@@ -43,7 +43,7 @@ def no_worker_ever(client: redis.Redis, redis_url: str, url: str) -> Iterator[No
 
 @contextmanager
 def a_worker_that_has_gone(client: redis.Redis, redis_url: str, url: str) -> Iterator[None]:
-    with worker_thread(redis_url, url, SHARDS), psycopg.connect(url) as database:
+    with run_fold_worker(redis_url, url, SHARDS), psycopg.connect(url) as database:
         send(client, "was folded", 2 * A_MINUTE_MS)
         wait_until(lambda: is_folded(client, database), what="a fold")
     send(client, "waits", A_MINUTE_MS)
@@ -55,7 +55,7 @@ def a_worker_that_does_not_get_on(client: redis.Redis, redis_url: str, url: str)
     with psycopg.connect(url) as other:
         other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
         send(client, "waits", A_MINUTE_MS)
-        with worker_thread(redis_url, url, SHARDS):
+        with run_fold_worker(redis_url, url, SHARDS):
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             wait_until(lambda: other.execute(waits).fetchone() != (0,), what="a waiting batch")
             yield
@@ -78,8 +78,8 @@ def test_events_that_wait_for_a_minute_are_reported_whatever_the_cause(
     """Within the limit that is set all is well."""
     with (
         cause(client, redis_url, migrated_url),  # type: ignore[operator]
-        serving(redis_url, migrated_url) as api,
-        serving(redis_url, migrated_url, max_lag_s=3600) as patient,
+        run_api(redis_url, migrated_url) as api,
+        run_api(redis_url, migrated_url, max_lag_s=3600) as patient,
     ):
         answer = api.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "behind")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from services import serving, working
+from service_threads import run_api, run_worker
 
 REAL = Path(__file__).parents[2] / "../shared/data/wfinstances"
 REAL_FILES = sorted(REAL.glob("*.json"))
@@ -48,7 +48,7 @@ def test_every_real_execution_reads_back_as_the_file_says(
     redis_url: str, migrated_url: str
 ) -> None:
     """Nodes, counts, parents and durations over REST equal a plain reading of each file."""
-    with working(redis_url, migrated_url), serving(redis_url, migrated_url) as api:
+    with run_worker(redis_url, migrated_url), run_api(redis_url, migrated_url) as api:
         runs = run_import(redis_url, migrated_url)
         assert len(set(runs)) == len(REAL_FILES)
         for run, path in zip(runs, REAL_FILES, strict=True):

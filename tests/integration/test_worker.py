@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 import redis
 
-from histories import NOON_US, to_fields
+from conditions import is_folded, run_fold_worker, wait_until
+from event_histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.protocol.ids import make_run_id
 from runfold.protocol.streams import agree_on_shards, changes_channel, stream_key
@@ -19,8 +20,7 @@ from runfold_storage.rollups.pending_deltas import waiting_shards
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.fold.frame_decoder import StreamEntry
-from tables import read_projection
-from waiting import is_folded, wait_until, worker_thread
+from table_reader import read_projection
 
 SHARDS = 1
 
@@ -41,7 +41,7 @@ def test_changes_are_published_after_the_commit(
     run = make_run_id(NOON_US)
     with client.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe(changes_channel(client))
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             for told in (1, 2, 3):
                 send(client, started(run, told), started(f"mine {told}"))
                 announcement = next_announcement(pubsub)
@@ -57,7 +57,7 @@ def test_rows_are_announced_as_they_are_listed(
     run = make_run_id(NOON_US)
     with (
         client.pubsub(ignore_subscribe_messages=True) as pubsub,
-        worker_thread(redis_url, migrated_url, SHARDS),
+        run_fold_worker(redis_url, migrated_url, SHARDS),
     ):
         pubsub.subscribe(changes_channel(client))
         send(client, started("first"))
@@ -94,7 +94,7 @@ def test_only_committed_frames_are_trimmed(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """While the commit has to wait, the stream keeps everything; afterwards it is empty."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, started("first"))
         wait_until(lambda: is_folded(client, database), what="the first frame")
         with psycopg.connect(migrated_url) as other:
@@ -124,7 +124,7 @@ def test_figures_are_merged_into_the_rollups(
     def is_merged() -> bool:
         return database.execute(counted).fetchone() == (2,) and not waiting_shards(database)
 
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, started("first"))
         wait_until(is_merged, what="the figures to be merged")
         send(client, started("second"))
@@ -141,7 +141,7 @@ def test_a_worker_goes_on_where_the_last_one_stopped(
     for number in range(3):
         events.append(started("a run", number, tags={f"t{number}": number}))
         send(client, events[-1])
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             wait_until(lambda: is_folded(client, database), what="the frame")
 
     assert read_projection(database) == project(events, SHARDS)
@@ -156,7 +156,7 @@ def test_a_worker_trims_what_the_last_one_did_not_live_to_trim(
     last = [send(client, started(f"run {n}")) for n in range(3)][-1]
     checkpoint = "INSERT INTO positions (shard, position, consumed) VALUES (0, %s, 3)"
     database.execute(checkpoint, (last,))
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: client.xlen(stream_key(0)) == 0, what="an empty stream")
     assert load_positions(database)[0][:3] == (last, 0, 3)
     assert database.execute("SELECT count(*) FROM incidents").fetchone() == (0,)
@@ -167,10 +167,10 @@ def test_of_two_workers_one_works(
 ) -> None:
     """The other waits until the lease is free; nothing is folded twice."""
     send(client, started("first"))
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="the first frame")
         owners = database.execute("SELECT owner FROM leases").fetchall()
-        with worker_thread(redis_url, migrated_url, SHARDS):
+        with run_fold_worker(redis_url, migrated_url, SHARDS):
             send(client, started("second"))
             wait_until(lambda: is_folded(client, database), what="the second frame")
             assert database.execute("SELECT owner FROM leases").fetchall() == owners
@@ -208,6 +208,6 @@ def test_a_worker_that_stops_while_another_one_takes_over_stops_in_peace(
 
         running.result(30)
 
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="the second frame")
     assert read_projection(database) == project([started("first"), started("second")], SHARDS)

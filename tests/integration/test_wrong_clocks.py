@@ -16,6 +16,7 @@ import pytest
 import redis
 import zstandard
 
+from conditions import is_folded, run_fold_worker, run_in_thread, wait_until
 from runfold.protocol.codec import Envelope, to_rfc3339, to_us
 from runfold.protocol.frames import encode_json_frame, encode_packed_frame
 from runfold.protocol.streams import shard_of, stream_key
@@ -25,9 +26,8 @@ from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.rollups.store import rebuild_days
 from runfold_workers.consumer.worker import Worker, WorkerSettings
-from services import serving
-from tables import dead_letters, merge
-from waiting import is_folded, running, wait_until, worker_thread
+from service_threads import run_api
+from table_reader import merge_all_deltas, read_dead_letters
 
 SHARDS = 8
 RUNFOLD = Path(sys.executable).with_name("runfold")
@@ -53,7 +53,7 @@ allowed = pytest.mark.parametrize("moment", ALLOWED.values(), ids=ALLOWED)
 
 @pytest.fixture
 def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
-    with serving(redis_url, migrated_url) as client:
+    with run_api(redis_url, migrated_url) as client:
         yield client
 
 
@@ -88,7 +88,7 @@ def test_posted_events_within_the_bounds_are_taken(api: httpx.Client, moment: An
 
 
 def test_how_far_ahead_is_a_setting(redis_url: str, migrated_url: str) -> None:
-    with serving(redis_url, migrated_url, max_future_s=60) as api:
+    with run_api(redis_url, migrated_url, max_future_s=60) as api:
         late = api.post("/api/v1/events", json=started("a", ahead(minutes=2)))
         assert late.status_code == 400
         assert api.post("/api/v1/events", json=started("a", ahead())).status_code == 202
@@ -174,12 +174,12 @@ def test_in_a_stream_it_is_a_dead_letter_and_its_neighbours_go_through(
         encode = encode_packed_frame if is_packed else _as_json
         frame = encode(events, zstandard.ZstdCompressor())
         client.xadd(stream_key(shard_of(run, SHARDS)), frame)  # type: ignore[arg-type]
-    with worker_thread(redis_url, migrated_url, SHARDS) as thread:
+    with run_fold_worker(redis_url, migrated_url, SHARDS) as thread:
         wait_until(lambda: is_folded(client, database) or not thread.is_alive(), what="the fold")
         assert thread.is_alive()
     runs = database.execute("SELECT status, count(*)::int FROM runs GROUP BY 1").fetchall()
     assert runs == [("completed", len(moments))]
-    letters = dead_letters(database)
+    letters = read_dead_letters(database)
     assert len(letters) == len(moments) - len(ALLOWED)
     for _, _, ordinal, reason, raw in letters:
         assert ordinal == many
@@ -200,9 +200,9 @@ def test_the_dead_letter_can_be_sent_when_its_time_has_come(
     frame = encode_json_frame([Envelope("started", "early", 7, at_us, b'{"workflow":"w"}')])
     client.xadd(stream_key(shard_of("early", SHARDS)), frame)  # type: ignore[arg-type]
     strict = WorkerSettings(redis_url, migrated_url, SHARDS, max_future_s=60)
-    with running(Worker(strict)):
+    with run_in_thread(Worker(strict)):
         wait_until(lambda: is_folded(client, database), what="the fold")
-    ((*_, raw),) = dead_letters(database)
+    ((*_, raw),) = read_dead_letters(database)
     done = subprocess.run(
         [RUNFOLD, "emit"],
         input=raw,
@@ -211,7 +211,7 @@ def test_the_dead_letter_can_be_sent_when_its_time_has_come(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="the fold")
     found = database.execute("SELECT workflow, started_at FROM runs").fetchall()
     assert [(workflow, to_us(at)) for workflow, at in found] == [("w", at_us)]
@@ -221,14 +221,14 @@ def test_a_run_of_the_year_1_from_before_is_lost_once(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """What says so has a time that is allowed, and is no dead letter that comes every second."""
-    with worker_thread(redis_url, migrated_url, SHARDS):
+    with run_fold_worker(redis_url, migrated_url, SHARDS):
         frame = encode_json_frame([Envelope("started", "old", 0, EARLIEST_US, b'{"workflow":"w"}')])
         client.xadd(stream_key(shard_of("old", SHARDS)), frame)  # type: ignore[arg-type]
         wait_until(lambda: is_folded(client, database), what="the fold")
     for column in ("created_at", "started_at", "last_event_at"):
         database.execute(f"UPDATE runs SET {column} = '0001-01-01T00:00:00Z'")
     database.execute("UPDATE events SET at = '0001-01-01T00:00:00Z'")
-    merge(database)
+    merge_all_deltas(database)
     database.execute("UPDATE rollups_hourly SET hour = '0001-01-01T00:00:00Z'")
     database.execute("UPDATE rollups_daily SET day = '0001-01-01T00:00:00Z'")
     limits = Limits(running=Limit(1, {}), queued=Limit(1, {}))
@@ -236,9 +236,9 @@ def test_a_run_of_the_year_1_from_before_is_lost_once(
     def status() -> str:
         return str(database.execute("SELECT status FROM runs").fetchone()[0])  # type: ignore[index]
 
-    with running(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, limits))):
+    with run_in_thread(Worker(WorkerSettings(redis_url, migrated_url, SHARDS, limits))):
         wait_until(lambda: status() == "lost", what="the run to be lost")
-    assert dead_letters(database) == []
+    assert read_dead_letters(database) == []
 
 
 def count_runs(database: psycopg.Connection, *hours: datetime | str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.__main__ import play_all
+from simulator.__main__ import find_failure
 from simulator.world import World, simulate
 
 CHUNKS, SEEDS = 10, 100
@@ -30,19 +30,19 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("first", FIRSTS)
 def test_what_is_acknowledged_counts_once(first: int) -> None:
     """Live rows = rows folded from the ledger = the definition, whatever went wrong."""
-    assert not play_all(range(first, first + SEEDS))
+    assert not find_failure(range(first, first + SEEDS))
 
 
 def test_the_histories_are_full_of_faults() -> None:
     """Every kind of misfortune strikes in some of them, and most is folded while they do."""
-    struck: set[str] = set()
+    occurred: set[str] = set()
     folded = 0
     for seed in range(60):
         world = World(seed)
         world.play()
-        struck |= world.dice.struck
-        folded += len(world.database.paper.ledger)
-    assert struck == set(World(0).dice.odds.__dataclass_fields__)
+        occurred |= world.faults.occurred
+        folded += len(world.database.tables.ledger)
+    assert occurred == set(World(0).faults.rates.__dataclass_fields__)
     assert folded > 300
 
 

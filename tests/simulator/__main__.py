@@ -12,7 +12,7 @@ from .world import FailedHistoryError, simulate
 
 _CHUNK = 50
 
-Played = tuple[int, int, str]
+Result = tuple[int, int, str]
 """The seed, how many events its history had, and what did not hold."""
 
 
@@ -32,10 +32,10 @@ def main() -> int:
         seeds = range(options.first, options.first + options.seeds)
     played, events, failed = 0, 0, []
     with ProcessPoolExecutor(options.jobs) as pool:
-        player = partial(play, aloud=options.seed is not None)
-        for seed, told, error in pool.map(player, seeds, chunksize=min(_CHUNK, len(seeds))):
+        run_seed = partial(play, with_traceback=options.seed is not None)
+        for seed, count, error in pool.map(run_seed, seeds, chunksize=min(_CHUNK, len(seeds))):
             played += 1
-            events += told
+            events += count
             if error:
                 print(error, flush=True)
                 failed.append(seed)
@@ -47,18 +47,18 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def play_all(seeds: range) -> str:
+def find_failure(seeds: range) -> str:
     """What did not hold of the first history that failed."""
-    return next((error for seed in seeds if (error := play(seed, aloud=True)[2])), "")
+    return next((error for seed in seeds if (error := play(seed, with_traceback=True)[2])), "")
 
 
-def play(seed: int, *, aloud: bool) -> Played:
-    """One history; `aloud`: with the traceback."""
+def play(seed: int, *, with_traceback: bool) -> Result:
+    """One history; `with_traceback`: with the traceback."""
     logging.disable()
     try:
-        return seed, len(simulate(seed).said), ""
+        return seed, len(simulate(seed).emitted), ""
     except FailedHistoryError as error:
-        return seed, 0, "".join(traceback.format_exception(error)) if aloud else str(error)
+        return seed, 0, "".join(traceback.format_exception(error)) if with_traceback else str(error)
 
 
 if __name__ == "__main__":

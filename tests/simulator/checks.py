@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 
+from fake_tables import FakeTables, assert_tables_equal
 from oracle import Event, Projection, project
-from paper import Paper, assert_says
 from runfold.errors import BrokenFrame
 from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import decode_frame, encode_json_frame
@@ -15,30 +15,30 @@ from runfold_workers.fold.batch_builder import BatchBuilder
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.fold.run_cache import RunRef
 
-from .recorders import EventRef, RecorderLanes
-from .runners import Coast
-from .storage import Land
-from .transport import Fields, frames_behind, to_stream_id, to_text
+from .fake_database import DatabaseContext
+from .fake_redis import Fields, frames_after, to_stream_id, to_text
+from .recorders import EventRef, RecorderProducer
+from .runners import ProducerContext
 
-REASONS_TO_REPEAT = {"crash", "disk_fails", "echo", "outage", "power_fails", "redis_fails"}
+REASONS_TO_REPEAT = {"crash", "disk_fails", "redelivery", "outage", "power_fails", "redis_fails"}
 
 
-class Globe(Coast, Land, Protocol):
+class CheckContext(ProducerContext, DatabaseContext, Protocol):
     """All of it."""
 
     def ref_of(self, run: str) -> RunRef:
         """Under which key the tables have a run."""
 
 
-def check(world: Globe) -> None:
+def check(world: CheckContext) -> None:
     """The tables say what the committed frames say, and nothing unread was thrown away."""
-    paper = world.database.paper
+    tables = world.database.tables
     folded: dict[EventRef, Event] = {}
     must, may = set(), set()
-    for shard, position in paper.positions.items():
+    for shard, position in tables.positions.items():
         at = to_stream_id(position.position)
-        behind = frames_behind(world.redis.history[shard], at)
-        assert frames_behind(world.redis.entries[shard], at) == behind, "trimmed unread"
+        behind = frames_after(world.redis.history[shard], at)
+        assert frames_after(world.redis.entries[shard], at) == behind, "trimmed unread"
         done = world.redis.history[shard][: len(world.redis.history[shard]) - len(behind)]
         assert position.consumed == len(done), "frames were counted that were not read"
         for entry_id, fields in done:
@@ -46,27 +46,27 @@ def check(world: Globe) -> None:
                 place = (shard, to_text(entry_id), ordinal)
                 if ref is None or ref in world.poisoned:
                     may.add(place)
-                    if ref is None or world.ref_of(ref[0]) not in paper.tombstones:
+                    if ref is None or world.ref_of(ref[0]) not in tables.tombstones:
                         must.add(place)
                 else:
-                    folded[ref] = world.said[ref]
-    assert must <= paper.dead_letters.keys() <= may, "dead letters"
-    alive = [e for e in folded.values() if world.ref_of(e["run"]) not in paper.tombstones]
+                    folded[ref] = world.emitted[ref]
+    assert must <= tables.dead_letters.keys() <= may, "dead letters"
+    alive = [e for e in folded.values() if world.ref_of(e["run"]) not in tables.tombstones]
     expected = project(alive, world.shards)
-    assert_says(paper, expected, seen=False)
+    assert_tables_equal(tables, expected, seen=False)
     signs = [event for event in alive if event["type"] == "heartbeat"]
-    told = (
+    projected = (
         project((e for e in alive if e["type"] != "heartbeat"), world.shards) if signs else expected
     )
-    for run, row in paper.runs.items():
-        assert told.runs[run].last_event_us <= row.last_event_us <= expected.runs[run].last_event_us
-    check_rebuilt(paper, expected, world.shards)
+    for run, row in tables.runs.items():
+        assert projected.runs[run].last_event_us <= row.last_event_us <= expected.runs[run].last_event_us
+    check_rebuilt(tables, expected, world.shards)
 
 
-def check_rebuilt(paper: Paper, expected: Projection, shards: int) -> None:
+def check_rebuilt(tables: FakeTables, expected: Projection, shards: int) -> None:
     """A fold of nothing but the ledger makes the same rows."""
     envelopes: list[list[Envelope]] = [[] for _ in range(shards)]
-    for (shard, key), events in paper.ledger.items():
+    for (shard, key), events in tables.ledger.items():
         for event_id, (at_us, event_type, body) in events.items():
             run = json.loads(body).get("run") or str(UUID(bytes=key))
             envelopes[shard].append(Envelope(event_type, run, event_id, at_us, strip_run(body)))
@@ -75,10 +75,10 @@ def check_rebuilt(paper: Paper, expected: Projection, shards: int) -> None:
         for shard, of_shard in enumerate(envelopes)
         if of_shard
     ]
-    rebuilt = Paper(shards)
+    rebuilt = FakeTables(shards)
     rebuilt.tombstones = set()
     rebuilt.apply(BatchBuilder(rebuilt.load, shards=shards).fold(entries, rebuilt.positions))
-    assert_says(replace_ledger(rebuilt, paper), expected, seen=False)
+    assert_tables_equal(with_ledger_of(rebuilt, tables), expected, seen=False)
 
 
 def strip_run(body: bytes) -> bytes:
@@ -88,17 +88,17 @@ def strip_run(body: bytes) -> bytes:
     return json.dumps(fields).encode()
 
 
-def replace_ledger(rebuilt: Paper, paper: Paper) -> Paper:
+def with_ledger_of(rebuilt: FakeTables, tables: FakeTables) -> FakeTables:
     """Bodies are compared as they are in the ledger itself."""
-    assert rebuilt.ledger.keys() == paper.ledger.keys()
-    rebuilt.ledger = paper.ledger
+    assert rebuilt.ledger.keys() == tables.ledger.keys()
+    rebuilt.ledger = tables.ledger
     return rebuilt
 
 
-def check_end(world: Globe) -> None:
+def check_end(world: CheckContext) -> None:
     """All frames are folded, and no acknowledged event is missing."""
     arrived: set[EventRef] = set()
-    for shard, position in world.database.paper.positions.items():
+    for shard, position in world.database.tables.positions.items():
         assert to_stream_id(position.position) == world.redis.last(shard)
         for _, fields in world.redis.history[shard]:
             arrived.update(ref for ref in refs_of(fields) if ref is not None)
@@ -106,25 +106,27 @@ def check_end(world: Globe) -> None:
     check(world)
 
 
-def check_drops(world: Globe, recorders: Sequence[RecorderLanes]) -> None:
+def check_drops(world: CheckContext, recorders: Sequence[RecorderProducer]) -> None:
     """Redis knows of every event that was given up, unless the disk failed too."""
-    if "disk_fails" not in world.dice.struck:
+    if "disk_fails" not in world.faults.occurred:
         known = int(world.redis.values.get("runfold:dropped", b"0"))
-        assert known >= sum(recorder.counted for recorder in recorders), "drops without an alarm"
+        assert known >= sum(recorder.dropped_at_exit for recorder in recorders), (
+            "drops without an alarm"
+        )
 
 
-def check_orders(world: Globe, recorders: Sequence[RecorderLanes]) -> None:
+def check_orders(world: CheckContext, recorders: Sequence[RecorderProducer]) -> None:
     """What one process says of a run comes in its order, and nothing twice without a reason."""
     frames = [fields for history in world.redis.history for _, fields in history]
     came = dict.fromkeys(ref for fields in frames for ref in refs_of(fields))
     turns = {ref: turn for turn, ref in enumerate(came)}
     # Two segments of one process can be sent by two others at a time.
-    scattered = any(recorder.left > 1 for recorder in recorders)
+    scattered = any(recorder.segments_left > 1 for recorder in recorders)
     for recorder in recorders:
-        for order in () if scattered and not recorder.is_whole else recorder.order.values():
+        for order in () if scattered and not recorder.is_drained else recorder.order.values():
             found = [turns[ref] for ref in order if ref in turns]
             assert found == sorted(found), "events of a run overtook others"
-    if world.dice.struck.isdisjoint(REASONS_TO_REPEAT):
+    if world.faults.occurred.isdisjoint(REASONS_TO_REPEAT):
         for history in world.redis.history:
             refs = [ref for _, fields in history for ref in refs_of(fields) if ref is not None]
             assert len(refs) == len(set(refs)), "sent twice although nothing went wrong"

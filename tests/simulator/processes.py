@@ -3,57 +3,57 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from .dice import Dice
+from .fault_injector import FaultInjector
 
 
 class CrashedError(BaseException):
     """The process is dead. Nothing catches this but who starts processes."""
 
 
-class Surroundings(Protocol):
+class ProcessContext(Protocol):
     """What a process sees of the world."""
 
-    dice: Dice
+    faults: FaultInjector
 
-    def meanwhile(self) -> None:
+    def run_other_actor(self) -> None:
         """Let somebody else act."""
 
 
 class Process:
     """Alive until chance has it otherwise; after that, nothing that it asks for happens."""
 
-    def __init__(self, world: Surroundings) -> None:
+    def __init__(self, world: ProcessContext) -> None:
         self.world = world
         self.alive = True
-        self.in_background: Callable[[], None] | None = None
-        self.holds = False
+        self.background_work: Callable[[], None] | None = None
+        self.holds_lock = False
         """Rows for which others would have to wait."""
 
-    def ask(self, *, alone: bool = False) -> None:
+    def switch(self, *, alone: bool = False) -> None:
         """Called wherever the process leaves itself: to die, or to be overtaken.
 
         `alone`: others who came now would have to wait, so nobody comes.
         """
-        self.live_or_die()
-        if alone or self.holds:
+        self.crash_if_due()
+        if alone or self.holds_lock:
             return
-        while self.world.dice.strikes("overtaken"):
-            work = self.in_background
-            if work is not None and self.world.dice.rng.random() < 0.4:
+        while self.world.faults.occurs("overtaking"):
+            work = self.background_work
+            if work is not None and self.world.faults.rng.random() < 0.4:
                 work()
             else:
-                self.world.meanwhile()
-        self.live_or_die()
+                self.world.run_other_actor()
+        self.crash_if_due()
 
-    def live_or_die(self) -> None:
+    def crash_if_due(self) -> None:
         """Raise `CrashedError`, now or once more."""
-        if self.alive and self.world.dice.strikes("crash"):
+        if self.alive and self.world.faults.occurs("crash"):
             self.alive = False
         if not self.alive:
             raise CrashedError
 
 
-class Writer:
+class FakeExecutor:
     """In place of the pipeline's thread: what is submitted runs when chance has it.
 
     So whatever the other thread does meanwhile comes before, after or in the midst of it.
@@ -62,15 +62,15 @@ class Writer:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def submit(self, work: Callable[[], None]) -> "Writing":
+    def submit(self, work: Callable[[], None]) -> "FakeFuture":
         """Runs sooner or later."""
-        return Writing(work, self._process)
+        return FakeFuture(work, self._process)
 
     def shutdown(self) -> None:
         """Nothing is left to do."""
 
 
-class Writing:
+class FakeFuture:
     """The future of what was submitted, as far as a pipeline looks at it."""
 
     def __init__(self, work: Callable[[], None], process: Process) -> None:
@@ -78,14 +78,14 @@ class Writing:
         self._process = process
         self._begun = self._ended = False
         self._error: BaseException | None = None
-        process.in_background = self.run
+        process.background_work = self.run
 
     def run(self) -> None:
         """Do it, unless it is being done."""
         if self._begun:
             return
         self._begun = True
-        self._process.in_background = None
+        self._process.background_work = None
         try:
             self._work()
         except CrashedError as error:
@@ -97,8 +97,8 @@ class Writing:
             self._ended = True
 
     def done(self) -> bool:
-        dice = self._process.world.dice
-        if dice.calm or dice.rng.random() < 0.5:
+        faults = self._process.world.faults
+        if faults.calm or faults.rng.random() < 0.5:
             self.run()
         return self._ended
 

@@ -17,9 +17,9 @@ from runfold.delivery.emitter import Flushed
 from runfold.protocol.codec import decode_body, to_datetime
 from runfold.settings import Backpressure
 
-from .disk import Disk, Ground
+from .fake_redis import FakeRedisClient, RedisContext
 from .processes import Process
-from .transport import Client, Sea
+from .simulated_disk import DiskContext, SimulatedDisk
 
 EventRef = tuple[str, int]
 """(run, event id)."""
@@ -27,19 +27,21 @@ EventRef = tuple[str, int]
 REDIS_URL = "redis://simulated:6379/0"
 
 
-class Harbour(Sea, Ground, Protocol):
+class RecorderContext(RedisContext, DiskContext, Protocol):
     """What recorders see of the world."""
 
-    disk: Disk
+    disk: SimulatedDisk
     spool: Path
     shards: int
 
 
-class RecorderLanes:
+class RecorderProducer:
     """One process's recorder."""
 
-    def __init__(self, world: Harbour, process: Process, backpressure: Backpressure) -> None:
-        rng = world.dice.rng
+    def __init__(
+        self, world: RecorderContext, process: Process, backpressure: Backpressure
+    ) -> None:
+        rng = world.faults.rng
         self._world = world
         self._process = process
         self._mode = backpressure
@@ -52,15 +54,15 @@ class RecorderLanes:
             connect=self._connect,
         )
         self._emitter = self._recorder._emitter
-        self._said = self._flushing = 0
+        self._emitted = self._flushing = 0
         self._accepted: list[EventRef] = []
         self.order: dict[str, list[EventRef]] = {}
         """Of each run, what was accepted."""
-        self.is_whole = False
+        self.is_drained = False
         """Whether it came to its end with nothing left behind."""
-        self.counted = 0
+        self.dropped_at_exit = 0
         """Events that were given up by the time at which the process ended in good order."""
-        self.left = 0
+        self.segments_left = 0
         """Segments of the spool, for others to send."""
 
     def add(self, event: Event) -> None:
@@ -68,7 +70,7 @@ class RecorderLanes:
         head = {"run": event["run"], "id": event["id"], "at": to_datetime(event["at_us"])}
         dropped = self._emitter._buffer.dropped
         self._recorder.emit(msgspec.structs.replace(body, **head))
-        self._said += 1
+        self._emitted += 1
         if self._mode == "drop_oldest" or self._emitter._buffer.dropped == dropped:
             ref = (event["run"], event["id"])
             self._accepted.append(ref)
@@ -76,7 +78,7 @@ class RecorderLanes:
 
     def send(self) -> list[EventRef]:
         """A round of the flusher, or a flush; returns what is acknowledged now."""
-        if self._world.dice.happens(0.5):
+        if self._world.faults.occurs_with(0.5):
             self.work()
             return []
         return self.flush()
@@ -85,13 +87,13 @@ class RecorderLanes:
         """Returns what is acknowledged now; also while another thread flushes or sends."""
         self._flushing += 1
         try:
-            flushed = self._recorder.flush(self._world.dice.rng.choice((0.0, 0.3, 3.0)))
+            flushed = self._recorder.flush(self._world.faults.rng.choice((0.0, 0.3, 3.0)))
         finally:
             self._flushing -= 1
-        return self._safe(flushed)
+        return self._acknowledge(flushed)
 
     @property
-    def can_be_interrupted(self) -> bool:
+    def allows_other_thread(self) -> bool:
         """Another thread of the runner may come in between; but two may not wait for each other."""
         return self._flushing < 2 and self._mode != "block"
 
@@ -108,20 +110,22 @@ class RecorderLanes:
 
     def leave(self) -> list[EventRef]:
         """The process ends in good order; returns what is acknowledged now."""
-        if self._world.dice.rng.random() < 0.5:
-            safe = self._safe(self._recorder.close(self._world.dice.rng.choice((0.0, 2.0))))
+        if self._world.faults.rng.random() < 0.5:
+            safe = self._acknowledge(
+                self._recorder.close(self._world.faults.rng.choice((0.0, 2.0)))
+            )
         else:
             self._emitter.at_exit()
-            safe = self._safe(self._emitter.flushed)
-        self.counted = self._emitter._buffer.dropped + self._emitter._buffer.pending
+            safe = self._acknowledge(self._emitter.flushed)
+        self.dropped_at_exit = self._emitter._buffer.dropped + self._emitter._buffer.pending
         return safe
 
-    def vanish(self) -> None:
+    def discard(self) -> None:
         """The process is gone, however it ended."""
         flushed = self._emitter.flushed
-        self.is_whole = not flushed.pending and not flushed.spooled
+        self.is_drained = not flushed.pending and not flushed.spooled
         self._world.disk.leave(self._process)
-        self.left = self._world.disk.count_made_by(self._process, self._world.spool)
+        self.segments_left = self._world.disk.count_segments_of(self._process, self._world.spool)
         self._emitter._closed = True  # else the end of the tests would flush it
         del self._recorder  # which its finalizer would keep alive through `connect`, and the world
 
@@ -130,18 +134,18 @@ class RecorderLanes:
         return not self._emitter._dispatcher.idle
 
     def _connect(self, _: str) -> Any:
-        return Client(self._world, self._process)
+        return FakeRedisClient(self._world, self._process)
 
-    def _safe(self, flushed: Flushed) -> list[EventRef]:
+    def _acknowledge(self, flushed: Flushed) -> list[EventRef]:
         total = flushed.sent + flushed.pending + flushed.dropped + flushed.spooled
-        assert self._flushing or total == self._said, f"{flushed} of {self._said}"
+        assert self._flushing or total == self._emitted, f"{flushed} of {self._emitted}"
         if flushed.pending or (flushed.dropped and self._mode == "drop_oldest"):
             return []
         safe, self._accepted = self._accepted, []
         return safe
 
 
-def without_threads() -> SimpleNamespace:
+def make_thread_refusal() -> SimpleNamespace:
     """In place of `native` in the emitter: it is too late for a thread, so nobody has one."""
 
     def refuse(*_: object) -> NoReturn:

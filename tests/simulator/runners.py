@@ -4,21 +4,21 @@ from typing import Protocol
 
 import redis
 
-from histories import as_recorded, to_fields
+from event_histories import normalize_event, to_fields
 from oracle import Event, to_envelope
 from runfold.protocol.streams import shard_of, stream_key
 from runfold.settings import Backpressure
 
+from .event_generator import EventGenerator
+from .fake_redis import FakeRedisClient
 from .processes import CrashedError, Process
-from .recorders import EventRef, Harbour, RecorderLanes
-from .stories import Teller
-from .transport import Client
+from .recorders import EventRef, RecorderContext, RecorderProducer
 
 
-class LanesByHand:
+class ScriptProducer:
     """Somebody's own script: frames of any size and kind, in any order, repeated until answered."""
 
-    def __init__(self, client: Client, world: "Coast") -> None:
+    def __init__(self, client: FakeRedisClient, world: "ProducerContext") -> None:
         self._client = client
         self._world = world
         self._queues: list[list[Event]] = [[] for _ in range(world.shards)]
@@ -27,7 +27,7 @@ class LanesByHand:
         self._queues[shard_of(event["run"], len(self._queues))].append(event)
 
     def send(self) -> list[EventRef]:
-        rng = self._world.dice.rng
+        rng = self._world.faults.rng
         shard = rng.choice([n for n, queue in enumerate(self._queues) if queue])
         queue = self._queues[shard]
         if rng.random() < 0.2:
@@ -48,12 +48,12 @@ class LanesByHand:
         return any(self._queues)
 
 
-class Coast(Harbour, Protocol):
+class ProducerContext(RecorderContext, Protocol):
     """What producers see of the world."""
 
     now_us: int
     runs: list[str]
-    said: dict[EventRef, Event]
+    emitted: dict[EventRef, Event]
     poisoned: set[EventRef]
     acknowledged: set[EventRef]
 
@@ -61,53 +61,55 @@ class Coast(Harbour, Protocol):
 class Runner:
     """A producer: says something new now and then, and sends; dies with what was not safe."""
 
-    def __init__(self, world: Coast) -> None:
+    def __init__(self, world: ProducerContext) -> None:
         self._world = world
-        self._teller: Teller
-        self._lanes: RecorderLanes | LanesByHand
+        self._generator: EventGenerator
+        self._producer: RecorderProducer | ScriptProducer
         self.process: Process
-        self.recorders: list[RecorderLanes] = []
-        self._sweeps = False
+        self.recorders: list[RecorderProducer] = []
+        self._is_adopting = False
         self._start()
 
     def step(self) -> None:
         """A moment of its life."""
-        dice = self._world.dice
-        if dice.strikes("jump"):
-            self._teller.now_us += dice.rng.choice((-7_200_000_000, -1_000_000, 86_400_000_000))
+        faults = self._world.faults
+        if faults.occurs("clock_jump"):
+            self._generator.now_us += faults.rng.choice(
+                (-7_200_000_000, -1_000_000, 86_400_000_000)
+            )
         try:
-            for _ in range(0 if dice.calm else dice.rng.choice((0, 1, 1, 2, 6))):
-                self._say()
-            if isinstance(self._lanes, RecorderLanes) and dice.strikes("exit"):
-                self._world.acknowledged.update(self._lanes.leave())
+            for _ in range(0 if faults.calm else faults.rng.choice((0, 1, 1, 2, 6))):
+                self._emit_event()
+            if isinstance(self._producer, RecorderProducer) and faults.occurs("exit"):
+                self._world.acknowledged.update(self._producer.leave())
                 self._restart()
-            elif self._lanes.waiting:
-                self._world.acknowledged.update(self._lanes.send())
+            elif self._producer.waiting:
+                self._world.acknowledged.update(self._producer.send())
         except CrashedError:
             self._restart()
 
     def work(self) -> None:
         """Its flusher's turn while the runner waits."""
-        if isinstance(self._lanes, RecorderLanes):
-            self._lanes.work()
+        if isinstance(self._producer, RecorderProducer):
+            self._producer.work()
 
-    def sweep(self) -> None:
+    def adopt_segments(self) -> None:
         """A later process, that has nothing to say but looks for what others have left."""
-        if not self._sweeps:
-            self._sweeps = True
+        if not self._is_adopting:
+            self._is_adopting = True
             self._start()
-        self._say()
-        self._world.acknowledged.update(self._lanes.send())
+        self._emit_event()
+        self._world.acknowledged.update(self._producer.send())
 
     @property
     def waiting(self) -> bool:
         """Whether it has something to send."""
-        return self._lanes.waiting
+        return self._producer.waiting
 
     def end(self) -> None:
         """No process of it lives on."""
-        if isinstance(self._lanes, RecorderLanes):
-            self._lanes.vanish()
+        if isinstance(self._producer, RecorderProducer):
+            self._producer.discard()
 
     def _restart(self) -> None:
         self.end()
@@ -115,43 +117,45 @@ class Runner:
 
     def _start(self) -> None:
         world = self._world
-        rng = world.dice.rng
+        rng = world.faults.rng
         self.process = Process(world)
-        if self._sweeps:
-            self._lanes = self._record("spool")
+        if self._is_adopting:
+            self._producer = self._record("spool")
         elif rng.random() < 0.6:
-            self._lanes = self._record(rng.choice(("spool", "spool", "block", "drop_oldest")))
+            self._producer = self._record(rng.choice(("spool", "spool", "block", "drop_oldest")))
         else:
-            self._lanes = LanesByHand(Client(world, self.process), world)
-        self._teller = Teller(rng, world.now_us + rng.choice((0, 0, -5_000_000, 60_000_000)))
+            self._producer = ScriptProducer(FakeRedisClient(world, self.process), world)
+        self._generator = EventGenerator(
+            rng, world.now_us + rng.choice((0, 0, -5_000_000, 60_000_000))
+        )
 
-    def _record(self, backpressure: Backpressure) -> RecorderLanes:
-        self.recorders.append(RecorderLanes(self._world, self.process, backpressure))
-        self.process.in_background = self._interrupt
+    def _record(self, backpressure: Backpressure) -> RecorderProducer:
+        self.recorders.append(RecorderProducer(self._world, self.process, backpressure))
+        self.process.background_work = self._run_other_thread
         return self.recorders[-1]
 
-    def _interrupt(self) -> None:
+    def _run_other_thread(self) -> None:
         """Another thread of the same process, while one waits for Redis."""
-        lanes = self._lanes
-        if not isinstance(lanes, RecorderLanes) or not lanes.can_be_interrupted:
+        producer = self._producer
+        if not isinstance(producer, RecorderProducer) or not producer.allows_other_thread:
             return
-        if self._world.dice.rng.random() < 0.5:
-            self._say()
+        if self._world.faults.rng.random() < 0.5:
+            self._emit_event()
         else:
-            self._world.acknowledged.update(lanes.flush())
+            self._world.acknowledged.update(producer.flush())
 
-    def _say(self) -> None:
-        world, rng = self._world, self._world.dice.rng
+    def _emit_event(self) -> None:
+        world, rng = self._world, self._world.faults.rng
         if not world.runs or rng.random() < 0.15:
-            world.runs.append(self._teller.open_run(len(world.runs)))
+            world.runs.append(self._generator.open_run(len(world.runs)))
         run = rng.choice(world.runs[-6:] if rng.random() < 0.7 else world.runs)
-        poison = world.dice.strikes("poison")
-        event = self._teller.say(run, poison=poison)
-        if isinstance(self._lanes, RecorderLanes):
-            event = as_recorded(event)
+        poison = world.faults.occurs("poison")
+        event = self._generator.make_event(run, poison=poison)
+        if isinstance(self._producer, RecorderProducer):
+            event = normalize_event(event)
         ref = (run, event["id"])
-        assert ref not in world.said, "the story gives an id out twice"
-        world.said[ref] = event
+        assert ref not in world.emitted, "the story gives an id out twice"
+        world.emitted[ref] = event
         if poison:
             world.poisoned.add(ref)
-        self._lanes.add(event)
+        self._producer.add(event)

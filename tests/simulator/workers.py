@@ -15,24 +15,24 @@ from runfold_workers.consumer.worker import PASSING, Worker, WorkerSettings, _co
 from runfold_workers.shards.monitor import ShardMonitor
 from runfold_workers.shards.ownership import ShardLeases
 
+from .fake_database import DatabaseContext, FakeConnection
+from .fake_redis import FakeRedisClient, RedisContext
 from .processes import CrashedError, Process
-from .storage import Connection, Land
-from .transport import Client, Sea
 
-LOOKS = 0.3
+LEASE_RENEWAL_RATE = 0.3
 """How likely it is that a worker looks at the leases before its next turn."""
 
 
-class Shore(Sea, Land, Protocol):
+class WorkerContext(RedisContext, DatabaseContext, Protocol):
     """What workers see of the world."""
 
     max_weight: int
 
 
-class Folding:
+class SimulatedWorker:
     """A worker process, and its successors."""
 
-    def __init__(self, world: Shore) -> None:
+    def __init__(self, world: WorkerContext) -> None:
         self._world = world
         self.process = Process(world)
         self._worker = _new_worker()
@@ -40,7 +40,7 @@ class Folding:
 
     def step(self) -> None:
         """One turn of the loop, or a new beginning."""
-        if self._world.dice.strikes("stop"):
+        if self._world.faults.occurs("stop"):
             self._worker.stop()
         try:
             if self._turns is None:
@@ -65,9 +65,9 @@ class Folding:
     def _work(self) -> Generator[None, None, None]:
         """As `Worker._work` and `Loop.run` do, but one turn at a time, and looking by chance."""
         worker, world = self._worker, self._world
-        client: Any = Client(world, self.process)
-        writing: Any = Connection(world, self.process)
-        reading: Any = Connection(world, self.process)
+        client: Any = FakeRedisClient(world, self.process)
+        writing: Any = FakeConnection(world, self.process)
+        reading: Any = FakeConnection(world, self.process)
         with ExitStack() as stack:
             ownership = stack.enter_context(ShardLeases("", worker._owner))
             committer = Committer(
@@ -81,13 +81,13 @@ class Folding:
             watch = stack.enter_context(ShardMonitor("", "", worker.metrics, Limits()))
             loop = Loop(client, reading, committer, pipeline, ownership, watch, worker.metrics)
             while not worker._stop.is_set():
-                if world.dice.calm or world.dice.rng.random() < LOOKS:
-                    self._look(ownership)
+                if world.faults.calm or world.faults.rng.random() < LEASE_RENEWAL_RATE:
+                    self._renew_leases(ownership)
                 loop.turn(worker._collector, stopping=False)
                 yield
             loop.turn(worker._collector, stopping=True)
 
-    def _look(self, ownership: ShardLeases) -> None:
+    def _renew_leases(self, ownership: ShardLeases) -> None:
         """As the thread of the leases does."""
         try:
             ownership._look()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from histories import to_fields
+from event_histories import to_fields
 from oracle import Event, to_envelope
 from runfold.delivery.dispatcher import ADOPT_EVERY_S
 from runfold.protocol.ids import run_key_bytes
@@ -19,20 +19,20 @@ from runfold.spool.segment import SUFFIX
 from runfold_workers.fold.run_cache import RunRef
 
 from .checks import check, check_drops, check_end, check_orders, refs_of
-from .dice import Dice
-from .disk import Disk
-from .patching import recorders_walled_in, workers_walled_in
+from .event_generator import START_US
+from .fake_database import FakeDatabase
+from .fake_redis import FakeRedis, to_text
+from .fault_injector import FaultInjector
+from .patches import patch_recorders, patch_workers
 from .processes import Process
 from .runners import EventRef, Runner
-from .storage import Database
-from .stories import START_US
-from .transport import Streams, to_text
-from .workers import Folding
+from .simulated_disk import SimulatedDisk
+from .workers import SimulatedWorker
 
-MOST_ROUNDS = 300
+MAX_ROUNDS = 300
 """Turns of each worker until everything must be folded once all is calm."""
-_MOST_NAPS = 5000
-_DEEPEST = 3
+_MOST_SLEEPS = 5000
+_MAX_DEPTH = 3
 """How many can be in the midst of something at once."""
 _CHECKS = 0.015
 
@@ -48,27 +48,27 @@ class World:
     """Everything there is in one history."""
 
     def __init__(self, seed: int) -> None:
-        self.dice = Dice(seed)
-        rng = self.dice.rng
+        self.faults = FaultInjector(seed)
+        rng = self.faults.rng
         self.shards = rng.choice((1, 1, 2, 3))
         self.now_us = START_US
-        self.disk = Disk(self)
+        self.disk = SimulatedDisk(self)
         self.spool: Path
-        self.redis = Streams(self.shards)
+        self.redis = FakeRedis(self.shards)
         self.redis.values["runfold:shards"] = str(self.shards).encode()
-        self.database = Database(self.shards, rng.choice(("leases", "none", "whims")))
+        self.database = FakeDatabase(self.shards, rng.choice(("leases", "none", "random")))
         self.runs: list[str] = []
-        self.said: dict[EventRef, Event] = {}
+        self.emitted: dict[EventRef, Event] = {}
         self.poisoned: set[EventRef] = set()
         self.acknowledged: set[EventRef] = set()
         self.max_weight = rng.choice((0, 2, 5, 20, 200_000))
-        self.small = rng.choice((0, 0, 3, 10, 2000))
+        self.direct_write_limit = rng.choice((0, 0, 3, 10, 2000))
         self.trace = 0
         self._steps = 0
         self._redis_ahead_ms = 0
-        self._outage_until_us = self._naps = 0
+        self._outage_until_us = self._sleeps = 0
         self._busy: list[Actor] = []
-        self._workers = [Folding(self) for _ in range(rng.choice((1, 2, 3)))]
+        self._workers = [SimulatedWorker(self) for _ in range(rng.choice((1, 2, 3)))]
         self._runners: list[Runner] = []
         self._actors: list[Actor] = []
 
@@ -80,137 +80,137 @@ class World:
         """The whole history."""
         with (
             tempfile.TemporaryDirectory(prefix="runfold-") as folder,
-            recorders_walled_in(self, self._seconds),
-            workers_walled_in(self, self._seconds),
+            patch_recorders(self, self._seconds),
+            patch_workers(self, self._seconds),
         ):
             self.spool = Path(folder) / "spool"
-            self._runners += [Runner(self) for _ in range(self.dice.rng.choice((1, 2, 3)))]
+            self._runners += [Runner(self) for _ in range(self.faults.rng.choice((1, 2, 3)))]
             self._actors += [*self._workers, *self._workers, *self._runners]
-            length = self.dice.rng.randint(25, 120)
+            length = self.faults.rng.randint(25, 120)
             while self._steps < length:
-                self.meanwhile()
-                if self.dice.happens(_CHECKS):
+                self.run_other_actor()
+                if self.faults.occurs_with(_CHECKS):
                     check(self)
             self._become_calm()
-            for _ in range(MOST_ROUNDS):
+            for _ in range(MAX_ROUNDS):
                 for worker in self._workers:
-                    self._let(worker)
+                    self._run_actor(worker)
                 if self._is_folded():
                     break
             check_end(self)
             for worker in self._workers:
-                self._let(worker, worker.end)
+                self._run_actor(worker, worker.end)
             recorders = [one for runner in self._runners for one in runner.recorders]
             check_orders(self, recorders)
             check_drops(self, recorders)
 
     def _become_calm(self) -> None:
         """Whatever producers have is sent in the end, also what dead ones had on disk."""
-        self.dice.calm = True
+        self.faults.calm = True
         self.redis.is_away, self.redis.full = False, set()
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             if not any(runner.waiting for runner in self._runners):
                 break
             for runner in self._runners:
-                self._let(runner)
+                self._run_actor(runner)
         assert not any(runner.waiting for runner in self._runners), "producers come to no end"
         for runner in self._runners:
             runner.end()
-        sweeper = self._runners[0]
-        self._actors = [*self._workers, sweeper]
-        for _ in range(MOST_ROUNDS):
+        adopter = self._runners[0]
+        self._actors = [*self._workers, adopter]
+        for _ in range(MAX_ROUNDS):
             self.now_us += int(ADOPT_EVERY_S * 1e6)
-            self._let(sweeper, sweeper.sweep)
+            self._run_actor(adopter, adopter.adopt_segments)
             if not list(self.spool.glob(f"*{SUFFIX}")):
                 break
         assert not list(self.spool.glob(f"*{SUFFIX}")), "nobody sends what is left in the spool"
-        sweeper.end()
+        adopter.end()
 
-    def meanwhile(self) -> None:
+    def run_other_actor(self) -> None:
         """Somebody who is not in the midst of something does the next thing."""
-        if len(self._busy) >= _DEEPEST:
+        if len(self._busy) >= _MAX_DEPTH:
             return
-        self._misfortunes()
+        self._inject_faults()
         idle = [actor for actor in self._actors if actor not in self._busy]
         if idle:
-            self._let(self.dice.rng.choice(idle))
+            self._run_actor(self.faults.rng.choice(idle))
 
-    def nap(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """A producer waits."""
-        self._naps += 1
-        assert self._naps < _MOST_NAPS, "somebody waits for ever"
-        self._pass_time(seconds)
+        self._sleeps += 1
+        assert self._sleeps < _MOST_SLEEPS, "somebody waits for ever"
+        self._advance_time(seconds)
         runner = self._busy[-1]
         assert isinstance(runner, Runner)
         runner.work()
-        self.meanwhile()
+        self.run_other_actor()
 
     @property
-    def acting(self) -> Process:
+    def current_process(self) -> Process:
         """The process that does something now."""
         actor = self._busy[-1]
-        assert isinstance(actor, Runner | Folding)
+        assert isinstance(actor, Runner | SimulatedWorker)
         return actor.process
 
-    def _pass_time(self, seconds: float = 0.0) -> None:
-        self.now_us += int(seconds * 1e6) + self.dice.rng.randrange(800_000)
+    def _advance_time(self, seconds: float = 0.0) -> None:
+        self.now_us += int(seconds * 1e6) + self.faults.rng.randrange(800_000)
         self.redis.now_ms = self.now_us // 1000 + self._redis_ahead_ms
         if self.now_us >= self._outage_until_us:
             self.redis.is_away, self.redis.full = False, set()
 
-    def _let(self, actor: Actor, act: Callable[[], None] | None = None) -> None:
-        self._pass_time()
+    def _run_actor(self, actor: Actor, act: Callable[[], None] | None = None) -> None:
+        self._advance_time()
         self._steps += 1
         self._busy.append(actor)
         try:
             (act or actor.step)()
         finally:
             self._busy.pop()
-        said = f"{self._actors.index(actor)} {self.database.paper.positions}"
-        self.trace = zlib.crc32(said.encode(), self.trace)
+        state = f"{self._actors.index(actor)} {self.database.tables.positions}"
+        self.trace = zlib.crc32(state.encode(), self.trace)
 
     def _seconds(self) -> float:
         return self.now_us / 1e6
 
     def _is_folded(self) -> bool:
-        positions = self.database.paper.positions
+        positions = self.database.tables.positions
         return all(
             position.position == to_text(self.redis.last(shard))
             for shard, position in positions.items()
         )
 
-    def _misfortunes(self) -> None:
+    def _inject_faults(self) -> None:
         """What nobody does, but happens."""
-        dice, rng = self.dice, self.dice.rng
+        faults, rng = self.faults, self.faults.rng
         shard = rng.randrange(self.shards)
-        if dice.strikes("jump"):
+        if faults.occurs("clock_jump"):
             self._redis_ahead_ms += rng.choice((-7_200_000, -500, 3_600_000))
-        if dice.strikes("outage"):
+        if faults.occurs("outage"):
             self._outage_until_us = self.now_us + rng.choice((500_000, 3_000_000, 40_000_000))
             self.redis.is_away = rng.random() < 0.5
             self.redis.full = set(rng.choices(range(self.shards), k=2))
-        if dice.strikes("junk"):
-            junk = rng.choice(({b"packed": b"RF?"}, {b"events": b"oops"}, {b"other": b"1"}))
-            self.redis.add(stream_key(shard), junk)
-        if dice.strikes("echo") and self.redis.history[shard]:
-            self.redis.add(stream_key(shard), self._echo(shard))
-        if dice.strikes("deletion") and self.database.paper.runs:
-            self.database.delete(rng.choice(list(self.database.paper.runs)))
-        if dice.strikes("silence"):
+        if faults.occurs("unreadable_frame"):
+            fields = rng.choice(({b"packed": b"RF?"}, {b"events": b"oops"}, {b"other": b"1"}))
+            self.redis.add(stream_key(shard), fields)
+        if faults.occurs("redelivery") and self.redis.history[shard]:
+            self.redis.add(stream_key(shard), self._make_redelivery(shard))
+        if faults.occurs("deletion") and self.database.tables.runs:
+            self.database.delete(rng.choice(list(self.database.tables.runs)))
+        if faults.occurs("feed_loss"):
             if rng.random() < 0.5:
                 self.database.changes.clear()
             else:
                 self.database.change_behind(shard)
 
-    def _echo(self, shard: int) -> dict[bytes, bytes]:
+    def _make_redelivery(self, shard: int) -> dict[bytes, bytes]:
         """A frame that was there before, or its events among others in another frame."""
-        rng = self.dice.rng
+        rng = self.faults.rng
         frames = [fields for _, fields in rng.choices(self.redis.history[shard], k=2)]
         refs = [ref for fields in frames for ref in refs_of(fields) if ref is not None]
         if not refs or rng.random() < 0.4:
             return dict(frames[0])
         rng.shuffle(refs)
-        events = [to_envelope(self.said[ref]) for ref in refs[: rng.randint(1, 30)]]
+        events = [to_envelope(self.emitted[ref]) for ref in refs[: rng.randint(1, 30)]]
         return to_fields(events, packed=rng.random() < 0.5)
 
 

@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from histories import NOON_US, SHARDS, History, Step, cut, histories, made_up_runs, to_entry
+from event_histories import (
+    NOON_US,
+    SHARDS,
+    History,
+    Step,
+    cut_into_steps,
+    draw_history,
+    generate_runs,
+    to_entry,
+)
+from fake_tables import FakeTables, assert_tables_equal
 from oracle import Event, project
-from paper import Paper, assert_says
 from runfold.protocol.codec import TYPES
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of
@@ -18,7 +27,7 @@ from runfold_workers.fold.batch_builder import BatchBuilder
 from runfold_workers.fold.frame_decoder import EventLocation, StreamEntry
 
 
-def fold(steps: Sequence[Step], paper: Paper, max_weight: int = 1_000_000) -> None:
+def fold(steps: Sequence[Step], paper: FakeTables, max_weight: int = 1_000_000) -> None:
     """Fold and write every step, as one worker after another would."""
     folder = BatchBuilder(paper.load, max_weight=max_weight)
     for step in steps:
@@ -30,15 +39,15 @@ def fold(steps: Sequence[Step], paper: Paper, max_weight: int = 1_000_000) -> No
 
 
 @settings(max_examples=300, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
-@given(histories())
+@given(draw_history())
 def test_however_events_arrive_the_rows_are_those_of_the_definition(history: History) -> None:
     """Order, cuts, duplicates, forgetting and restarts change nothing."""
-    paper = Paper()
+    paper = FakeTables()
 
     fold(history.steps, paper, history.max_weight)
 
     expected = project(history.events, SHARDS)
-    assert_says(paper, expected, seen=False)
+    assert_tables_equal(paper, expected, seen=False)
     ledger_only = [event for event in history.events if event["type"] != "heartbeat"]
     told = project(ledger_only, SHARDS)
     for ref, row in paper.runs.items():
@@ -47,43 +56,43 @@ def test_however_events_arrive_the_rows_are_those_of_the_definition(history: His
 
 
 @settings(max_examples=200, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
-@given(histories(signs=("lost",)))
+@given(draw_history(signs=("lost",)))
 def test_lost_is_taken_back_by_whatever_happened_later(history: History) -> None:
     """Whenever that arrives, and however often a worker is restarted in between."""
-    paper = Paper()
+    paper = FakeTables()
 
     fold(history.steps, paper, history.max_weight)
 
-    assert_says(paper, project(history.events, SHARDS))
+    assert_tables_equal(paper, project(history.events, SHARDS))
 
 
 @settings(max_examples=100, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
-@given(histories(signs=("heartbeat", "lost")))
+@given(draw_history(signs=("heartbeat", "lost")))
 def test_a_worker_that_lives_on_and_remembers_all_knows_every_sign_of_life(
     history: History,
 ) -> None:
     """Without restarts and forgetting, `last_event_at` is exact as well."""
-    paper = Paper()
+    paper = FakeTables()
 
     fold([replace(step, restart=False) for step in history.steps], paper)
 
-    assert_says(paper, project(history.events, SHARDS))
+    assert_tables_equal(paper, project(history.events, SHARDS))
 
 
 @settings(max_examples=50, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
-@given(histories())
+@given(draw_history())
 def test_a_repeated_history_changes_nothing(history: History) -> None:
     """Delivered twice by a second worker, no row changes and the feed stands still."""
-    paper = Paper()
+    paper = FakeTables()
     fold(history.steps, paper)
     heartbeats = [e for e in history.events if e["type"] == "heartbeat"]
     once = [e for e in history.events if e["type"] != "heartbeat"]
     change_seqs = {shard: position.change_seq for shard, position in paper.positions.items()}
-    again = cut(once, [""] * len(once), packed=True) if once else []
+    again = cut_into_steps(once, [""] * len(once), packed=True) if once else []
 
     fold([replace(step, restart=True) for step in again], paper)
 
-    assert_says(paper, project(history.events, SHARDS), seen=not heartbeats)
+    assert_tables_equal(paper, project(history.events, SHARDS), seen=not heartbeats)
     assert change_seqs == {shard: was.change_seq for shard, was in paper.positions.items()}
 
 
@@ -91,16 +100,16 @@ def test_a_repeated_history_changes_nothing(history: History) -> None:
 def test_many_interleaved_runs(max_weight: int) -> None:
     """Two thousand events of a hundred runs, shuffled and in small batches, count once each."""
     rng = random.Random(max_weight)
-    runs = made_up_runs(seed=1, events=2000)
+    runs = generate_runs(seed=1, events=2000)
     events = [event for run in runs for event in run if event["type"] != "heartbeat"]
     delivered = events + rng.sample(events, 300)
     rng.shuffle(delivered)
     cuts = rng.choices(["", "frame", "batch", "restart"], [90, 5, 4, 1], k=len(delivered))
-    paper = Paper()
+    paper = FakeTables()
 
-    fold(cut(delivered, cuts, packed=True), paper, max_weight)
+    fold(cut_into_steps(delivered, cuts, packed=True), paper, max_weight)
 
-    assert_says(paper, project(events, SHARDS))
+    assert_tables_equal(paper, project(events, SHARDS))
 
 
 def started(run: str = "a run", event_id: int = 0, at_us: int = NOON_US, **fields: Any) -> Event:
@@ -113,7 +122,7 @@ def frame_of(*events: Event, number: int = 1) -> StreamEntry:
 
 def test_a_heartbeat_is_not_forgotten_with_the_run() -> None:
     """`last_event_at` does not go back when a run is folded again without its heartbeats."""
-    paper = Paper()
+    paper = FakeTables()
     heartbeat = {"type": "heartbeat", "run": "a run", "id": 1, "at_us": NOON_US + 60_000_000}
     annotated = {"type": "annotated", "run": "a run", "id": 2, "at_us": NOON_US, "tags": {"a": "b"}}
 
@@ -132,7 +141,7 @@ def test_a_heartbeat_is_not_forgotten_with_the_run() -> None:
 
 def test_a_deleted_run_stays_deleted() -> None:
     """Events of a run with a tombstone leave no trace, but the position moves on."""
-    paper = Paper()
+    paper = FakeTables()
     shard = shard_of("a run", SHARDS)
     paper.tombstones = {(shard, run_key_bytes("a run"))}
 
@@ -154,7 +163,7 @@ def test_what_cannot_be_read_is_a_dead_letter_beside_its_neighbours() -> None:
         },
     )
 
-    batch = BatchBuilder(Paper().load).fold([entry], Paper().positions)
+    batch = BatchBuilder(FakeTables().load).fold([entry], FakeTables().positions)
 
     assert [TYPES[kind] for _, _, _, kind, _, _ in batch.events] == ["started", "completed"]
     [letter] = batch.dead_letters
@@ -167,7 +176,7 @@ def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
     """Its bytes are kept whole, and the position moves past it."""
     entry = StreamEntry(1, "5-0", {b"packed": b"not a frame"})
 
-    batch = BatchBuilder(Paper().load).fold([entry], Paper().positions)
+    batch = BatchBuilder(FakeTables().load).fold([entry], FakeTables().positions)
 
     assert [(letter.frame, letter.raw) for letter in batch.dead_letters] == [
         ("5-0", b"not a frame")
@@ -180,7 +189,9 @@ def test_refused_events_are_left_out() -> None:
     frame = frame_of(started(), started("a run", 1, tags={"a": "b"}))
     place = EventLocation(frame.shard, frame.id, 1)
 
-    batch = BatchBuilder(Paper().load).fold([frame], Paper().positions, {place: "too odd"})
+    batch = BatchBuilder(FakeTables().load).fold(
+        [frame], FakeTables().positions, {place: "too odd"}
+    )
 
     assert [event_id for _, event_id, *_ in batch.events] == [0]
     assert [(letter.ordinal, letter.reason) for letter in batch.dead_letters] == [(1, "too odd")]
@@ -188,7 +199,7 @@ def test_refused_events_are_left_out() -> None:
 
 def test_only_what_changed_is_written() -> None:
     """A start that comes late and does not count is in the ledger, and changes no row."""
-    paper = Paper()
+    paper = FakeTables()
     folder = BatchBuilder(paper.load)
     node = {"type": "node_started", "run": "a run", "id": 1, "at_us": NOON_US, "node": "n"}
     paper.apply(folder.fold([frame_of(started(), node)], paper.positions))
@@ -201,7 +212,7 @@ def test_only_what_changed_is_written() -> None:
 
 def test_late_output_is_told_though_no_row_says_it() -> None:
     """Who watches the run has to hear of it; a duplicate is no news, nor what is read again."""
-    paper = Paper()
+    paper = FakeTables()
     folder = BatchBuilder(paper.load)
     paper.apply(folder.fold([frame_of(started())], paper.positions))
     [row] = paper.runs.values()
@@ -218,7 +229,7 @@ def test_late_output_is_told_though_no_row_says_it() -> None:
     assert _told(folder, paper, frame_of(later, number=5)) == []
 
 
-def _told(folder: BatchBuilder, paper: Paper, frame: StreamEntry) -> list[Any]:
+def _told(folder: BatchBuilder, paper: FakeTables, frame: StreamEntry) -> list[Any]:
     batch = folder.fold([frame], paper.positions)
     paper.apply(batch)
     return [row for row, _ in batch.changed_runs]
@@ -226,7 +237,7 @@ def _told(folder: BatchBuilder, paper: Paper, frame: StreamEntry) -> list[Any]:
 
 def test_a_batch_that_was_not_committed_is_forgotten() -> None:
     """After `forget` the same frames fold to the same batch, not to nothing but duplicates."""
-    paper = Paper()
+    paper = FakeTables()
     folder = BatchBuilder(paper.load)
     frame = frame_of(started())
     lost = folder.fold([frame], paper.positions)
@@ -247,7 +258,7 @@ def heartbeat(at_us: int, event_id: int) -> Event:
 
 def test_a_heartbeat_that_takes_lost_back_is_kept() -> None:
     """Or a worker that reads the ledger again would take the run for lost again."""
-    paper = Paper()
+    paper = FakeTables()
     signs = [lost(NOON_US), heartbeat(NOON_US + 7, 1), heartbeat(NOON_US + 8, 2)]
     tag = {"type": "annotated", "run": "a run", "id": 3, "at_us": NOON_US, "tags": {"a": "b"}}
 
@@ -272,7 +283,7 @@ def test_a_heartbeat_that_takes_lost_back_is_kept() -> None:
 
 def test_lost_that_came_too_late_is_not_kept() -> None:
     """What the ledger has no heartbeat against, it must not have either."""
-    paper = Paper()
+    paper = FakeTables()
 
     fold(
         [
@@ -288,7 +299,7 @@ def test_lost_that_came_too_late_is_not_kept() -> None:
 
 def test_a_real_end_beats_lost() -> None:
     """Even one that happened before the last sign of life."""
-    paper = Paper()
+    paper = FakeTables()
     end = {"type": "completed", "run": "a run", "id": 1, "at_us": NOON_US}
 
     fold([Step([frame_of(started(), lost(NOON_US + 5), end)], restart=False)], paper)
@@ -299,7 +310,7 @@ def test_a_real_end_beats_lost() -> None:
 
 def test_lost_alone_makes_no_run() -> None:
     """It was inferred from a run that has been deleted since."""
-    paper = Paper()
+    paper = FakeTables()
 
     fold([Step([frame_of(lost(NOON_US))], restart=False)], paper)
 
@@ -308,7 +319,7 @@ def test_lost_alone_makes_no_run() -> None:
 
 def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:
     """A long run's later events stay a number, not a set that grows with each of them."""
-    paper = Paper()
+    paper = FakeTables()
     folder = BatchBuilder(paper.load)
     ids = range(1, 200)
     events = [{"type": "started", "run": "r", "id": 0, "at_us": NOON_US}]

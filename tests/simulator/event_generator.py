@@ -20,7 +20,7 @@ _BORN_MS = {  # when a UUIDv7 says that its run was named, where that is not sim
 }
 
 
-class Teller:
+class EventGenerator:
     """One process's words: its clock, and how it numbers the events of each run."""
 
     def __init__(self, rng: random.Random, now_us: int) -> None:
@@ -43,7 +43,7 @@ class Teller:
         self._numbers[run] = (0, 0)
         return run
 
-    def say(self, run: str, *, poison: bool) -> Event:
+    def make_event(self, run: str, *, poison: bool) -> Event:
         """One more event of a run."""
         rng = self._rng
         emitter, count = self._numbers.get(run) or (rng.randrange(1, 2**31), 0)
@@ -110,8 +110,8 @@ def _node_started(rng: random.Random) -> dict[str, Any]:
 
 def _node_finished(rng: random.Random) -> dict[str, Any]:
     statuses = ("completed", "failed", "skipped", "cancelled")
-    said = _some(rng, status=statuses, error=_ERROR, usage=_USAGE, duration_ms=_MS)
-    return _node(rng) | said
+    result = _some(rng, status=statuses, error=_ERROR, usage=_USAGE, duration_ms=_MS)
+    return _node(rng) | result
 
 
 def _ended(rng: random.Random) -> dict[str, Any]:

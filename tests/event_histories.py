@@ -1,7 +1,7 @@
 """Histories to fold: what runners may send, however odd, and how it may be delivered.
 
-`histories` draws small ones that look for trouble: few runs, nodes and times, so that events
-collide. `made_up_runs` makes many runs as a runner would write them, from a seeded generator.
+`draw_history` draws small ones that look for trouble: few runs, nodes and times, so that events
+collide. `generate_runs` makes many runs as a runner would write them, from a seeded generator.
 """
 
 import json
@@ -168,7 +168,7 @@ class History:
 
 
 @st.composite
-def runs(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> list[Event]:
+def draw_runs(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> list[Event]:
     """The events of a few runs, none twice; `signs` are those that tell whether a run lives."""
     events = []
     any_event = st.one_of(*_TOLD, *(st.just({"type": sign}) for sign in signs))
@@ -186,9 +186,9 @@ def runs(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> list[Event]:
 
 
 @st.composite
-def histories(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> History:
+def draw_history(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> History:
     """Any events in any order, cut anywhere, some delivered again, with restarts in between."""
-    events = draw(runs(signs))
+    events = draw(draw_runs(signs))
     again = draw(st.lists(_of(events), max_size=6))
     delivered = draw(st.permutations(events + again))
     cuts = draw(
@@ -198,11 +198,11 @@ def histories(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> History
             max_size=len(delivered),
         )
     )
-    steps = cut(delivered, cuts, packed=draw(st.booleans()))
+    steps = cut_into_steps(delivered, cuts, packed=draw(st.booleans()))
     return History(events, steps, draw(_of([0, 0, 2, 5, 1_000_000])))
 
 
-def cut(delivered: Sequence[Event], cuts: Sequence[str], *, packed: bool) -> list[Step]:
+def cut_into_steps(delivered: Sequence[Event], cuts: Sequence[str], *, packed: bool) -> list[Step]:
     """Frames and batches out of a sequence of events; each cut is made behind its event."""
     steps: list[Step] = []
     frames: list[tuple[int, list[Event]]] = []
@@ -239,7 +239,7 @@ def to_fields(envelopes: Iterable[Envelope], *, packed: bool) -> dict[bytes, byt
     return encode_json_frame(envelopes)
 
 
-def as_recorded(event: Event) -> Event:
+def normalize_event(event: Event) -> Event:
     """The event with the body that the SDK makes of it: what is the default is left out."""
     body = decode_body(event["type"], to_envelope(event).body)
     envelope = seal(body, run=event["run"], id=event["id"], at_us=event["at_us"])
@@ -248,7 +248,7 @@ def as_recorded(event: Event) -> Event:
     return stamp | fields
 
 
-def made_up_runs(seed: int, events: int) -> list[list[Event]]:
+def generate_runs(seed: int, events: int) -> list[list[Event]]:
     """Runs as a runner writes them, about so many events in all, each run in its own order."""
     rng = random.Random(seed)
     made: list[list[Event]] = []

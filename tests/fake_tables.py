@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from histories import SHARDS
+from event_histories import SHARDS
 from oracle import HOUR_US, SIGNS, Projection, Stat
 from runfold.protocol.codec import TYPES
 from runfold_storage.checkpoints.positions import Position
@@ -16,7 +16,7 @@ from runfold_storage.records.rows import Batch, NodeRow, RunRow
 from runfold_workers.fold.run_cache import Loaded, RunRef
 
 
-class Paper:
+class FakeTables:
     """The tables as dictionaries; a batch is applied with the checks that PostgreSQL would make."""
 
     def __init__(self, shards: int = SHARDS) -> None:
@@ -112,7 +112,7 @@ class Paper:
         ]
 
 
-def assert_says(paper: Paper, expected: Projection, *, seen: bool = True) -> None:
+def assert_tables_equal(paper: FakeTables, expected: Projection, *, seen: bool = True) -> None:
     """The tables are those of the definition; `seen`: to the last sign of life, too."""
     if not seen:
         assert paper.runs.keys() == expected.runs.keys()

@@ -16,7 +16,7 @@ from runfold_storage.queries.run.events import EventPage
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.jobs.search_indexing import SearchIndexing
-from tables import merge
+from table_reader import merge_all_deltas
 
 SHARDS = 4
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -24,17 +24,17 @@ START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 _frames = itertools.count(1)
 
 
-def event(kind: str, run: str, second: float, **fields: Any) -> dict[str, Any]:
+def make_event(kind: str, run: str, second: float, **fields: Any) -> dict[str, Any]:
     """An event so many seconds after `START`."""
     at = (START + timedelta(seconds=second)).isoformat(timespec="microseconds")
     return {"type": kind, "run": run, "at": at, **fields}
 
 
-def whole_run(
+def make_run_events(
     run: str, second: float, duration_s: float = 1, end: str = "completed", **fields: Any
 ) -> list[dict[str, Any]]:
     """A run that started and ended."""
-    return [event("started", run, second, **fields), event(end, run, second + duration_s)]
+    return [make_event("started", run, second, **fields), make_event(end, run, second + duration_s)]
 
 
 def events_of(page: EventPage | None) -> list[dict[str, Any]]:
@@ -43,7 +43,9 @@ def events_of(page: EventPage | None) -> list[dict[str, Any]]:
     return [msgspec.json.decode(item) for item in page.events]
 
 
-def fold(migrated_url: str, events: Iterable[dict[str, Any]], *, is_merged: bool = True) -> None:
+def fold_events(
+    migrated_url: str, events: Iterable[dict[str, Any]], *, is_merged: bool = True
+) -> None:
     """Put events into the database by the worker's own path; their figures may wait."""
     by_shard: dict[int, list[Any]] = {}
     for item in events:
@@ -59,10 +61,10 @@ def fold(migrated_url: str, events: Iterable[dict[str, Any]], *, is_merged: bool
         committer.own(range(SHARDS))
         committer.commit(entries)
         if is_merged:
-            merge(connection)
+            merge_all_deltas(connection)
 
 
-def index(database_url: str) -> None:
+def index_all(database_url: str) -> None:
     """Bring the search index as far as the fold is, as a worker for jobs does."""
     with connect(database_url, autocommit=True) as connection:
         indexing = SearchIndexing(connection)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from oracle import Event, Projection
-from rebuilds import NEVER
+from rebuild_checks import NEVER_STOP
 from runfold.protocol.ids import make_run_id, run_key
 from runfold_storage.archive.lookup import ArchivedEvent, find_events
 from runfold_storage.archive.store import open_archive
@@ -21,7 +21,7 @@ DAY_US = 86_400_000_000
 NOW_US = int(datetime.now(UTC).timestamp() * 1e6)
 
 
-def a_run(days_ago: float, project_: str = "acme", external_id: str | None = None) -> list[Event]:
+def make_run(days_ago: float, project_: str = "acme", external_id: str | None = None) -> list[Event]:
     """One that ended so many days ago, with a node."""
     at_us = NOW_US - int(days_ago * DAY_US)
     run = external_id or make_run_id(at_us)
@@ -53,11 +53,11 @@ def events_of(runs: Iterable[list[Event]]) -> list[Event]:
     return [event for run in runs for event in run]
 
 
-OLD = [a_run(days) for days in (100, 99.5, 70, 60)]
-OLD_OWN = [a_run(80, external_id="nightly/7")]
-KEPT_PROJECT = [a_run(61, "keeps")]
-YOUNG = [a_run(days) for days in (3, 2, 0.1)]
-RUNS = [*OLD, *OLD_OWN, *KEPT_PROJECT, *YOUNG]
+OLD_RUNS = [make_run(days) for days in (100, 99.5, 70, 60)]
+OLD_NAMED_RUNS = [make_run(80, external_id="nightly/7")]
+EXEMPT_PROJECT_RUNS = [make_run(61, "keeps")]
+YOUNG_RUNS = [make_run(days) for days in (3, 2, 0.1)]
+RUNS = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS, *YOUNG_RUNS]
 EVENTS = events_of(RUNS)
 
 
@@ -66,24 +66,26 @@ def run_retention(url: str, archive: object = None) -> Progress:
     archive_url = None if archive is None else str(archive)
     with connections.connect(url, autocommit=True) as connection:
         hold_now(connection)
-        return retain(connection, add_job(connection, KIND, {}), NEVER, archive_url=archive_url)
+        return retain(
+            connection, add_job(connection, KIND, {}), NEVER_STOP, archive_url=archive_url
+        )
 
 
-def keys(runs: Iterable[list[Event]]) -> set[bytes]:
+def run_keys_of(runs: Iterable[list[Event]]) -> set[bytes]:
     """Those of the tables."""
     return {run_key(run[0]["run"]).bytes for run in runs}
 
 
 def without_payloads(expected: Projection, gone: Iterable[list[Event]]) -> Projection:
     """Everything but the events of these."""
-    left = keys(gone)
+    left = run_keys_of(gone)
     ledger = {ref: event for ref, event in expected.ledger.items() if ref[1] not in left}
     return Projection(expected.runs, expected.nodes, expected.stats, ledger)
 
 
 def without_rows(expected: Projection, gone: Iterable[list[Event]]) -> Projection:
     """Everything but events, runs and nodes of these."""
-    left = keys(gone)
+    left = run_keys_of(gone)
     return Projection(
         {ref: row for ref, row in expected.runs.items() if ref[1] not in left},
         {ref: row for ref, row in expected.nodes.items() if ref[1] not in left},
@@ -92,7 +94,7 @@ def without_rows(expected: Projection, gone: Iterable[list[Event]]) -> Projectio
     )
 
 
-def archived(archive: Path, kind: str) -> list[dict[str, Any]]:
+def read_archive_rows(archive: Path, kind: str) -> list[dict[str, Any]]:
     """All rows of a kind, as an analyst reads them."""
     return [
         row

@@ -36,7 +36,7 @@ def is_folded(client: redis.Redis, connection: psycopg.Connection) -> bool:
     return bool(positions)
 
 
-class Works(Protocol):
+class RunnableWorker(Protocol):
     """A worker of any kind."""
 
     def run(self) -> None: ...
@@ -45,14 +45,14 @@ class Works(Protocol):
 
 
 @contextmanager
-def worker_thread(redis_url: str, database_url: str, shards: int) -> Iterator[threading.Thread]:
+def run_fold_worker(redis_url: str, database_url: str, shards: int) -> Iterator[threading.Thread]:
     """A worker at work; leaving stops it, and fails if it has died of anything."""
-    with running(Worker(WorkerSettings(redis_url, database_url, shards))) as thread:
+    with run_in_thread(Worker(WorkerSettings(redis_url, database_url, shards))) as thread:
         yield thread
 
 
 @contextmanager
-def running(worker: Works) -> Iterator[threading.Thread]:
+def run_in_thread(worker: RunnableWorker) -> Iterator[threading.Thread]:
     """The same with a worker that the test can look into."""
     died: list[BaseException] = []
 

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 import psycopg
 import redis
 
-from histories import made_up_runs, to_fields
+from conditions import is_folded, wait_until
+from event_histories import generate_runs, to_fields
 from oracle import Event, project, to_envelope
 from runfold.protocol.streams import connect, shard_of, stream_key
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.postgres import connections
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
-from tables import count, dead_letters, merge, read_projection
-from waiting import is_folded, wait_until
+from table_reader import count_rows, merge_all_deltas, read_dead_letters, read_projection
 
 SHARDS = 4
 EVENTS = 6000
@@ -28,19 +28,19 @@ class Sender(threading.Thread):
     """Sends frames in their order; after an error it sends the latest ones again, and goes on.
 
     More than the one that failed, for a Redis that crashed may have lost what it had confirmed
-    within the last second. A `tireless` one keeps the last frame back, and goes on repeating those
+    within the last second. A `endless` one keeps the last frame back, and goes on repeating those
     before it, until it is told to `finish`: whatever happens meanwhile happens under load.
     """
 
     def __init__(
-        self, redis_url: str, frames: Sequence[Frame], *, pause_s: float, tireless: bool = False
+        self, redis_url: str, frames: Sequence[Frame], *, pause_s: float, endless: bool = False
     ) -> None:
         super().__init__()
         self._url = redis_url
         self._frames = frames
         self._pause_s = pause_s
         self._may_finish = threading.Event()
-        if not tireless:
+        if not endless:
             self._may_finish.set()
         self.total = self.allowed = len(frames)
         """How many there are, and may go by now."""
@@ -97,15 +97,15 @@ class PacedSender(threading.Thread):
                 time.sleep(max(begin + tick * self.TICK_S - time.monotonic(), 0))
                 portion = self._events[first : first + self._per_tick]
                 with client.pipeline(transaction=False) as pipeline:
-                    for shard, fields in framed(portion):
+                    for shard, fields in make_frames(portion):
                         pipeline.xadd(stream_key(shard), fields)
                     pipeline.execute()
                 self.sent += len(portion)
 
 
-def interleaved(rng: random.Random, events: int) -> list[Event]:
+def interleave_runs(rng: random.Random, events: int) -> list[Event]:
     """Runs side by side, each in its own order, and some events a second time."""
-    runs = made_up_runs(seed=rng.randrange(1000), events=events)
+    runs = generate_runs(seed=rng.randrange(1000), events=events)
     upcoming = [iter(run) for run in runs]
     turns = [index for index, run in enumerate(runs) for _ in run]
     rng.shuffle(turns)
@@ -117,7 +117,7 @@ def interleaved(rng: random.Random, events: int) -> list[Event]:
     return merged
 
 
-def framed(events: Sequence[Event], size: int = 40) -> list[Frame]:
+def make_frames(events: Sequence[Event], size: int = 40) -> list[Frame]:
     """Packed frames of so many events."""
     frames: list[Frame] = []
     waiting: dict[int, list[Event]] = {shard: [] for shard in range(SHARDS)}
@@ -125,12 +125,12 @@ def framed(events: Sequence[Event], size: int = 40) -> list[Frame]:
         of_shard = waiting[shard_of(event["run"], SHARDS)]
         of_shard.append(event)
         if len(of_shard) == size:
-            frames.append((shard_of(event["run"], SHARDS), fields_of(of_shard)))
+            frames.append((shard_of(event["run"], SHARDS), encode_fields(of_shard)))
             of_shard.clear()
-    return frames + [(shard, fields_of(left)) for shard, left in waiting.items() if left]
+    return frames + [(shard, encode_fields(left)) for shard, left in waiting.items() if left]
 
 
-def fields_of(events: Sequence[Event]) -> dict[bytes, bytes]:
+def encode_fields(events: Sequence[Event]) -> dict[bytes, bytes]:
     return to_fields(map(to_envelope, events), packed=True)
 
 
@@ -139,12 +139,12 @@ def fold(url: str, events: Iterable[Event], first: int = 1) -> None:
     with connections.connect(url, autocommit=True) as connection:
         committer = Committer(connection)
         committer.own(range(SHARDS))
-        frames = enumerate(framed(list(events)), first)
+        frames = enumerate(make_frames(list(events)), first)
         committer.commit([StreamEntry(shard, f"{n}-0", fields) for n, (shard, fields) in frames])
-        merge(connection)
+        merge_all_deltas(connection)
 
 
-def look_into(url: str) -> psycopg.Connection:
+def connect_to(url: str) -> psycopg.Connection:
     """A connection to read the tables with."""
     return connections.connect(url, autocommit=True)
 
@@ -160,26 +160,26 @@ def assert_exact(
     database: psycopg.Connection,
     events: Sequence[Event],
     *,
-    put_aside: int = 0,
+    dead_letter_count: int = 0,
 ) -> None:
     """Every run, node, rollup and event is there once, and nothing else but dead letters."""
     wait_until(lambda: is_folded(client, database), what="everything to be folded")
-    assert len(dead_letters(database)) == put_aside
+    assert len(read_dead_letters(database)) == dead_letter_count
     expected, found = project(events, SHARDS), read_projection(database)
     assert len(found.ledger) == len(expected.ledger)
     assert found == expected
 
 
-def consumed(database: psycopg.Connection) -> int:
+def count_consumed_frames(database: psycopg.Connection) -> int:
     """Frames that were committed."""
     return sum(position.consumed for position in load_positions(database).values())
 
 
-def leases(database: psycopg.Connection) -> int:
-    return count(database, "leases")
+def count_leases(database: psycopg.Connection) -> int:
+    return count_rows(database, "leases")
 
 
-def owners(database: psycopg.Connection) -> dict[int, int]:
+def count_shards_by_worker(database: psycopg.Connection) -> dict[int, int]:
     """How many shards each worker holds by leases that run, by its process id."""
     rows = database.execute(
         """

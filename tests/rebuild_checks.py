@@ -4,32 +4,32 @@ import threading
 
 import psycopg
 
-from deliveries import SHARDS
+from frame_delivery import SHARDS
 from runfold_storage.jobs import add_job
 from runfold_workers.integrity.diff import Mismatch
 from runfold_workers.integrity.rebuild import Progress, rebuild
 from runfold_workers.integrity.repair import Findings, examine
 from runfold_workers.integrity.selection import Selection
 
-EVERYTHING = Selection(shards=SHARDS)
-NEVER = threading.Event()
+ALL_RUNS = Selection(shards=SHARDS)
+NEVER_STOP = threading.Event()
 """When work that may be stopped is."""
 
 
-def rebuild_all(connection: psycopg.Connection, selection: Selection = EVERYTHING) -> Progress:
+def rebuild_all(connection: psycopg.Connection, selection: Selection = ALL_RUNS) -> Progress:
     """As `runfold rebuild` does."""
     job = add_job(connection, "rebuild", selection.as_arguments())
-    return rebuild(connection, job, NEVER)
+    return rebuild(connection, job, NEVER_STOP)
 
 
-def found_in(
-    connection: psycopg.Connection, selection: Selection = EVERYTHING
+def examine_runs(
+    connection: psycopg.Connection, selection: Selection = ALL_RUNS
 ) -> tuple[list[Mismatch], Findings]:
     """What `runfold verify` tells, and what `repair` needs."""
     found: list[Mismatch] = []
     return found, examine(connection, selection, found.append)
 
 
-def differences(connection: psycopg.Connection) -> list[Mismatch]:
+def find_mismatches(connection: psycopg.Connection) -> list[Mismatch]:
     """What `runfold verify` tells."""
-    return found_in(connection)[0]
+    return examine_runs(connection)[0]

@@ -11,8 +11,8 @@ from typing import Protocol, Self
 
 import psycopg
 
+from fake_tables import FakeTables
 from oracle import add_up
-from paper import Paper
 from runfold.protocol.ids import is_own_id
 from runfold_storage.checkpoints.change_log import BEHIND
 from runfold_storage.checkpoints.leases import LeaseState
@@ -23,23 +23,23 @@ from runfold_storage.records.rows import Batch
 from runfold_workers.fold.run_cache import RunRef
 from runfold_workers.shards.ownership import TTL_S
 
-from .processes import Process, Surroundings
+from .processes import Process, ProcessContext
 
 POISON = b'"poison"'
 
 
-class Land(Surroundings, Protocol):
+class DatabaseContext(ProcessContext, Protocol):
     """What PostgreSQL sees of the world."""
 
-    database: "Database"
+    database: "FakeDatabase"
     now_us: int
 
 
-class Database:
+class FakeDatabase:
     """The tables, and who has which lease. `sharing`: how leases are given out."""
 
     def __init__(self, shards: int, sharing: str) -> None:
-        self.paper = Paper(shards)
+        self.tables = FakeTables(shards)
         self.sharing = sharing
         self.leases: dict[int, tuple[str, int]] = {}
         self.changes: dict[int, list[tuple[int, bytes]]] = {}
@@ -47,18 +47,18 @@ class Database:
 
     def delete(self, ref: RunRef) -> None:
         """What a person's deletion of a run does: rows and statistics go, a tombstone stays."""
-        paper = self.paper
-        paper.tombstones.add(ref)
-        paper.ledger.pop(ref, None)
-        del paper.runs[ref]
-        paper.nodes = {key: node for key, node in paper.nodes.items() if key[:2] != ref}
-        paper.stats = add_up(paper.runs, paper.nodes)
+        tables = self.tables
+        tables.tombstones.add(ref)
+        tables.ledger.pop(ref, None)
+        del tables.runs[ref]
+        tables.nodes = {key: node for key, node in tables.nodes.items() if key[:2] != ref}
+        tables.stats = add_up(tables.runs, tables.nodes)
         self.change_behind(ref[0], [ref[1]])
 
     def change_behind(self, shard: int, runs: Sequence[bytes] = ()) -> None:
         """What everything does that changes runs behind the fold; without runs it does not say."""
-        was = self.paper.positions[shard]
-        self.paper.positions[shard] = was._replace(
+        was = self.tables.positions[shard]
+        self.tables.positions[shard] = was._replace(
             generation=was.generation + 1, change_seq=was.change_seq + len(runs)
         )
         if runs:
@@ -66,10 +66,10 @@ class Database:
             self.changes.setdefault(shard, []).append((was.change_seq + len(runs), entries))
 
 
-class Connection:
+class FakeConnection:
     """In psycopg's words, and in those of the functions that `patching` puts in place of SQL."""
 
-    def __init__(self, world: Land, process: Process) -> None:
+    def __init__(self, world: DatabaseContext, process: Process) -> None:
         self._world = world
         self._process = process
         self._pending: Batch | None = None
@@ -78,17 +78,17 @@ class Connection:
 
     def count_shards(self) -> int:
         self._call()
-        return len(self._world.database.paper.positions)
+        return len(self._world.database.tables.positions)
 
     def load_positions(self, shards: Sequence[int]) -> dict[int, Position]:
         self._call()
-        return {shard: self._world.database.paper.positions[shard] for shard in sorted(shards)}
+        return {shard: self._world.database.tables.positions[shard] for shard in sorted(shards)}
 
     def hold_positions(self, shards: Iterable[int]) -> dict[int, Position]:
         """Until the transaction ends nobody else acts: others would wait."""
         self._call()
-        self._process.holds = True
-        return {shard: self._world.database.paper.positions[shard] for shard in sorted(shards)}
+        self._process.holds_lock = True
+        return {shard: self._world.database.tables.positions[shard] for shard in sorted(shards)}
 
     def load_changed_behind(
         self, known: Mapping[int, Position], found: Mapping[int, Position]
@@ -106,8 +106,8 @@ class Connection:
 
     def newest_runs(self, shards: Sequence[int]) -> dict[int, bytes]:
         self._call()
-        paper = self._world.database.paper
-        known = [*paper.runs, *paper.tombstones]
+        tables = self._world.database.tables
+        known = [*tables.runs, *tables.tombstones]
         return {
             shard: max(
                 (key for of, key in known if of == shard and not is_own_id(key)),
@@ -119,13 +119,13 @@ class Connection:
     def load_events(self, refs: Sequence[RunRef]) -> Iterator[StoredEvent]:
         """Only when asked for the first of them, as SQL is sent by a generator."""
         self._call()
-        events = list(self._world.database.paper.load(refs).events)
+        events = list(self._world.database.tables.load(refs).events)
         for stored in events:
             yield stored._replace(body=b"") if stored.type == "logged" else stored
 
     def load_tombstones(self, refs: Sequence[RunRef]) -> set[RunRef]:
         self._call()
-        return self._world.database.paper.tombstones & set(refs)
+        return self._world.database.tables.tombstones & set(refs)
 
     def ensure_weeks(self) -> None:
         self._call()
@@ -145,11 +145,11 @@ class Connection:
     def raise_incident(self) -> None:
         self._call()
 
-    def hold(self, owner: str) -> LeaseState:
+    def renew_leases(self, owner: str) -> LeaseState:
         """Leases, and at times one too many."""
         self._call()
         shards = self._take_leases(owner, int(TTL_S * 1e6))
-        surplus = self._world.dice.happens(0.1) and len(shards) > 0
+        surplus = self._world.faults.occurs_with(0.1) and len(shards) > 0
         return LeaseState(shards, len(shards) - surplus, None)
 
     def give_up(self, owner: str, shards: Iterable[int]) -> None:
@@ -163,12 +163,12 @@ class Connection:
 
     def _take_leases(self, owner: str, ttl_us: int) -> list[int]:
         database, now_us = self._world.database, self._world.now_us
-        shards = list(database.paper.positions)
-        dice = self._world.dice
-        if database.sharing == "none" or (database.sharing == "whims" and dice.calm):
+        shards = list(database.tables.positions)
+        faults = self._world.faults
+        if database.sharing == "none" or (database.sharing == "random" and faults.calm):
             return shards
-        if database.sharing == "whims":
-            return [shard for shard in shards if dice.rng.random() < 0.6]
+        if database.sharing == "random":
+            return [shard for shard in shards if faults.rng.random() < 0.6]
         for shard in shards:
             holder, expires_us = database.leases.get(shard, (owner, 0))
             if holder == owner or expires_us < now_us:
@@ -187,7 +187,7 @@ class Connection:
             if not force_rollback:
                 self._commit()
         finally:
-            self._pending, self._is_open, self._process.holds = None, False, False
+            self._pending, self._is_open, self._process.holds_lock = None, False, False
 
     def write_batch(self, batch: Batch) -> None:
         """All statements of a batch: those that read or compare do, the rest waits for COMMIT.
@@ -198,32 +198,32 @@ class Connection:
             with self.transaction():
                 self.write_batch(batch)
             return
-        positions = self._world.database.paper.positions
+        positions = self._world.database.tables.positions
         for step in sorted(batch.advances):
             now = positions[step.shard]
             if (now.position, now.generation) != (step.expected, step.generation):
                 raise PositionMoved(step.shard, step.expected)
         if any(POISON in body for *_, body in batch.events):
             raise psycopg.errors.CheckViolation("poison")
-        self._process.live_or_die()
-        if self._world.dice.strikes("database_fails"):
+        self._process.crash_if_due()
+        if self._world.faults.occurs("database_fails"):
             raise psycopg.errors.DeadlockDetected("deadlock detected")
         self._pending = batch
 
     def _commit(self) -> None:
-        self._process.live_or_die()
-        fails = self._world.dice.strikes("commit_fails")
-        if self._pending is not None and not (fails and self._world.dice.rng.random() < 0.5):
-            self._world.database.paper.apply(self._pending)
+        self._process.crash_if_due()
+        fails = self._world.faults.occurs("commit_fails")
+        if self._pending is not None and not (fails and self._world.faults.rng.random() < 0.5):
+            self._world.database.tables.apply(self._pending)
         if fails:
             self._break()
-        self._process.live_or_die()
+        self._process.crash_if_due()
 
     def _call(self) -> None:
         if self.broken:
             raise psycopg.OperationalError("the connection is closed")
-        self._process.ask()
-        if self._world.dice.strikes("database_fails"):
+        self._process.switch()
+        if self._world.faults.occurs("database_fails"):
             self._break()
 
     def _break(self) -> None:

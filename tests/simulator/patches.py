@@ -16,59 +16,62 @@ from runfold_storage.checkpoints.streams import trim
 from runfold_workers.consumer import committer, loop, pipeline
 from runfold_workers.shards import monitor, ownership
 
-from .disk import crash_points
-from .processes import Process, Writer
-from .recorders import Harbour, without_threads
-from .storage import Connection, Land, snapshot
+from .fake_database import DatabaseContext, FakeConnection, snapshot
+from .processes import FakeExecutor, Process
+from .recorders import RecorderContext, make_thread_refusal
+from .simulated_disk import make_crash_point
 
 
-class Recorded(Harbour, Protocol):
+class RecorderPatchContext(RecorderContext, Protocol):
     """What recorders are given of the world."""
 
-    def nap(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """Time goes by."""
 
 
 @contextmanager
-def recorders_walled_in(world: Recorded, clock: Callable[[], float]) -> Iterator[None]:
+def patch_recorders(world: RecorderPatchContext, clock: Callable[[], float]) -> Iterator[None]:
     """Until the end, recorders know no thread, no clock, no disk and no chance but these."""
     time = SimpleNamespace(
-        monotonic=clock, sleep=world.nap, time_ns=lambda: int(clock() * 1e6) * 1000
+        monotonic=clock, sleep=world.sleep, time_ns=lambda: int(clock() * 1e6) * 1000
     )
-    crash_point = crash_points(world)
-    doors: list[tuple[Any, str, Any]] = [
+    crash_point = make_crash_point(world)
+    patches: list[tuple[Any, str, Any]] = [
         *((module, "time", time) for module in (buffer, dispatcher, emitter, stream_sender)),
         *((module, "time", time) for module in (segment, spool)),
         *((module, "os", world.disk) for module in (drop_counter, segment, spool)),
         *((module, "crash_point", crash_point) for module in (dispatcher, segment, stream_sender)),
-        (stream_sender, "random", world.dice.rng),
-        (emitter, "native", without_threads()),
+        (stream_sender, "random", world.faults.rng),
+        (emitter, "native_threads", make_thread_refusal()),
         # The end of a run would flush within `emit`, whose order is known when it has returned.
         (process_hooks, "ends_abruptly", lambda: False),
-        (spool, "SEGMENT_BYTES", world.dice.rng.choice((1, 4000, 4000))),
+        (spool, "SEGMENT_BYTES", world.faults.rng.choice((1, 4000, 4000))),
     ]
-    with patched(doors):
+    with apply_patches(patches):
         yield
 
 
-class Folded(Land, Protocol):
+class WorkerPatchContext(DatabaseContext, Protocol):
     """What workers are given of the world."""
 
-    small: int
+    direct_write_limit: int
     """Batches below so many events go at once, without a transaction around them."""
 
     @property
-    def acting(self) -> Process:
+    def current_process(self) -> Process:
         """The worker that calls."""
 
 
 @contextmanager
-def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[None]:
+def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iterator[None]:
     """Until the end, workers know no server, no thread and no clock but these."""
     threads = SimpleNamespace(
-        Condition=_Nobody, Event=threading.Event, Lock=threading.Lock, Thread=_NoThread
+        Condition=_ImmediateTimeout,
+        Event=threading.Event,
+        Lock=threading.Lock,
+        Thread=_UnstartedThread,
     )
-    doors: list[tuple[Any, str, Any]] = [
+    patches: list[tuple[Any, str, Any]] = [
         (committer, "count_shards", lambda connection: connection.count_shards()),
         (committer, "load_positions", lambda connection, of: connection.load_positions(of)),
         (committer, "hold_positions", lambda connection, of: connection.hold_positions(of)),
@@ -84,12 +87,12 @@ def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[Non
         (committer, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
         (committer, "write_batch", lambda connection, batch: connection.write_batch(batch)),
         (committer, "prepare", snapshot),
-        (committer, "is_at_once", lambda batch: len(batch.events) < world.small),
+        (committer, "is_at_once", lambda batch: len(batch.events) < world.direct_write_limit),
         (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
         (pipeline, "prepare", snapshot),
-        (pipeline, "ThreadPoolExecutor", lambda *_, **__: Writer(world.acting)),
-        (ownership, "connect", lambda *_, **__: Connection(world, world.acting)),
-        (ownership, "hold", lambda connection, owner, **_: connection.hold(owner)),
+        (pipeline, "ThreadPoolExecutor", lambda *_, **__: FakeExecutor(world.current_process)),
+        (ownership, "connect", lambda *_, **__: FakeConnection(world, world.current_process)),
+        (ownership, "renew_leases", lambda connection, owner, **_: connection.renew_leases(owner)),
         (ownership, "give_up", lambda connection, *what: connection.give_up(*what)),
         (ownership, "leave", lambda connection, owner: connection.leave(owner)),
         (ownership, "threading", threads),
@@ -98,19 +101,19 @@ def workers_walled_in(world: Folded, clock: Callable[[], float]) -> Iterator[Non
         (loop, "time", SimpleNamespace(monotonic=clock, sleep=lambda _: None)),
         (loop, "load_positions", lambda connection, of: connection.load_positions(of)),
         (loop, "raise_incident", lambda connection, *_, **__: connection.raise_incident()),
-        (loop, "mend", _mend),
+        (loop, "recover_stream", _trim_only),
     ]
-    with patched(doors):
+    with apply_patches(patches):
         yield
 
 
-def _mend(client: Any, connection: Connection, shard: int) -> bool:
+def _trim_only(client: Any, connection: FakeConnection, shard: int) -> bool:
     """As for a stream that has lost nothing."""
     trim(client, shard, connection.load_positions([shard])[shard].position)
     return False
 
 
-class _NoThread:
+class _UnstartedThread:
     """What it would do is done when chance has it."""
 
     def __init__(self, **_: object) -> None:
@@ -123,7 +126,7 @@ class _NoThread:
         """And so there is nothing to wait for."""
 
 
-class _Nobody(threading.Condition):
+class _ImmediateTimeout(threading.Condition):
     """Nobody comes while the only thread waits."""
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -131,9 +134,9 @@ class _Nobody(threading.Condition):
 
 
 @contextmanager
-def patched(doors: list[tuple[Any, str, Any]]) -> Iterator[None]:
+def apply_patches(patches: list[tuple[Any, str, Any]]) -> Iterator[None]:
     """(module, name, what stands there instead)."""
     with ExitStack() as stack:
-        for module, name, replacement in doors:
+        for module, name, replacement in patches:
             stack.enter_context(patch.object(module, name, replacement))
         yield

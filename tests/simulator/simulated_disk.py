@@ -8,24 +8,24 @@ from typing import Any, Protocol
 
 from runfold.spool.segment import SUFFIX
 
-from .processes import Process, Surroundings
+from .processes import Process, ProcessContext
 
 
-class Ground(Surroundings, Protocol):
+class DiskContext(ProcessContext, Protocol):
     """What the disk sees of the world."""
 
     @property
-    def acting(self) -> Process:
+    def current_process(self) -> Process:
         """The process that calls."""
 
 
-class Disk:
+class SimulatedDisk:
     """In place of the module `os`; what is not written here is as it is there."""
 
-    def __init__(self, world: Ground) -> None:
+    def __init__(self, world: DiskContext) -> None:
         self._world = world
         self._open: dict[int, Process] = {}
-        self._makers: dict[int, Process] = {}
+        self._creators: dict[int, Process] = {}
         self._synced: dict[int, int] = {}
         """Up to where a file, by its inode, outlives a loss of power."""
 
@@ -33,13 +33,13 @@ class Disk:
         return getattr(os, name)
 
     def open(self, path: object, flags: int, mode: int = 0o777) -> int:
-        if flags & os.O_CREAT and self._world.dice.strikes("disk_fails"):
+        if flags & os.O_CREAT and self._world.faults.occurs("disk_fails"):
             raise OSError(errno.ENOSPC, "no space left on device")
         descriptor = os.open(os.fspath(path), flags, mode)  # type: ignore[call-overload]  # a path
-        self._open[descriptor] = self._world.acting
+        self._open[descriptor] = self._world.current_process
         if flags & os.O_CREAT:
             inode = os.fstat(descriptor).st_ino  # another file may have had that number
-            self._synced[inode], self._makers[inode] = 0, self._world.acting
+            self._synced[inode], self._creators[inode] = 0, self._world.current_process
         return int(descriptor)
 
     def close(self, descriptor: int) -> None:
@@ -48,17 +48,17 @@ class Disk:
 
     def pwrite(self, descriptor: int, content: bytes, at: int) -> int:
         """A part of it, and no more than that when the disk is full."""
-        dice = self._world.dice
-        if dice.strikes("disk_fails"):
-            os.pwrite(descriptor, content[: dice.rng.randrange(len(content))], at)
+        faults = self._world.faults
+        if faults.occurs("disk_fails"):
+            os.pwrite(descriptor, content[: faults.rng.randrange(len(content))], at)
             raise OSError(errno.ENOSPC, "no space left on device")
-        if dice.happens(0.1):
-            content = content[: dice.rng.randint(1, len(content))]
+        if faults.occurs_with(0.1):
+            content = content[: faults.rng.randint(1, len(content))]
         return os.pwrite(descriptor, content, at)
 
     def fsync(self, descriptor: int) -> None:
         """Without asking the real disk, which would take its time."""
-        if self._world.dice.strikes("disk_fails"):
+        if self._world.faults.occurs("disk_fails"):
             raise OSError(errno.EIO, "input/output error")
         status = os.fstat(descriptor)
         self._synced[status.st_ino] = status.st_size
@@ -69,40 +69,40 @@ class Disk:
         self._synced[inode] = min(self._synced.get(inode, 0), length)
 
     def urandom(self, size: int) -> bytes:
-        return self._world.dice.rng.randbytes(size)
+        return self._world.faults.rng.randbytes(size)
 
     def getpid(self) -> int:
         return 1
 
     def leave(self, process: Process) -> None:
         """The process is gone, and with it its locks; at times so is the power."""
-        dice = self._world.dice
-        without_power = dice.strikes("power_fails")
+        faults = self._world.faults
+        without_power = faults.occurs("power_fails")
         for descriptor in [each for each, owner in self._open.items() if owner is process]:
             status = os.fstat(descriptor)
             if without_power:
                 synced = self._synced.get(status.st_ino, 0)
                 if status.st_nlink and synced < status.st_size:
-                    os.ftruncate(descriptor, dice.rng.randint(synced, status.st_size))
+                    os.ftruncate(descriptor, faults.rng.randint(synced, status.st_size))
             self.close(descriptor)
 
-    def count_made_by(self, process: Process, folder: Path) -> int:
+    def count_segments_of(self, process: Process, folder: Path) -> int:
         """How many segments in a folder are a process's own."""
         if not folder.exists():
             return 0
         segments = (each for each in os.scandir(folder) if each.name.endswith(SUFFIX))
-        return sum(self._makers.get(each.inode()) is process for each in segments)
+        return sum(self._creators.get(each.inode()) is process for each in segments)
 
 
-def crash_points(world: Ground) -> Callable[..., None]:
+def make_crash_point(world: DiskContext) -> Callable[..., None]:
     """In place of `crash_point` where files are written: each is a place to die."""
 
     def crash_point(_name: str, last: Callable[[], object] | None = None) -> None:
-        process = world.acting
-        if process.alive and world.dice.strikes("crash"):
+        process = world.current_process
+        if process.alive and world.faults.occurs("crash"):
             if last is not None:
                 last()
             process.alive = False
-        process.live_or_die()
+        process.crash_if_due()
 
     return crash_point

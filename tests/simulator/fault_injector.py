@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
-class Odds:
+class FaultRates:
     """How likely a misfortune is each time that it could strike.
 
     A history has some kinds in plenty and others not at all, so that each meets the others.
@@ -29,19 +29,19 @@ class Odds:
     """A statement fails and the connection with it, or just its transaction."""
     commit_fails: float
     """COMMIT does not arrive, or its answer does not."""
-    overtaken: float
+    overtaking: float
     """Somebody else acts while this one waits."""
-    echo: float
+    redelivery: float
     """A frame comes again, in whole or in other pieces."""
-    jump: float
+    clock_jump: float
     """A clock jumps."""
     poison: float
     """An event that the database refuses."""
-    junk: float
+    unreadable_frame: float
     """A frame that nobody can read."""
     deletion: float
     """A run is deleted."""
-    silence: float
+    feed_loss: float
     """A generation is raised without a word, or what was said of others is forgotten."""
     stop: float
     """A worker is asked to stop."""
@@ -57,35 +57,37 @@ _RATES = {
     "exit": (0, 0, 0.05),
     "database_fails": (0, 0, 0.02, 0.1),
     "commit_fails": (0, 0, 0.05, 0.3),
-    "overtaken": (0, 0.1, 0.3, 0.5),
-    "echo": (0, 0.05, 0.2),
-    "jump": (0, 0, 0.1),
+    "overtaking": (0, 0.1, 0.3, 0.5),
+    "redelivery": (0, 0.05, 0.2),
+    "clock_jump": (0, 0, 0.1),
     "poison": (0, 0, 0, 0.03),
-    "junk": (0, 0, 0, 0.05),
+    "unreadable_frame": (0, 0, 0, 0.05),
     "deletion": (0, 0, 0.02, 0.1),
-    "silence": (0, 0, 0, 0.02),
+    "feed_loss": (0, 0, 0, 0.02),
     "stop": (0, 0, 0.02),
 }
 
 
-class Dice:
+class FaultInjector:
     """All chance of one history. `calm`: nothing bad happens any more."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.calm = False
-        self.struck: set[str] = set()
-        self.odds = Odds(**{each.name: self.rng.choice(_RATES[each.name]) for each in fields(Odds)})
-        self._rates: dict[str, float] = vars(self.odds)
+        self.occurred: set[str] = set()
+        self.rates = FaultRates(
+            **{each.name: self.rng.choice(_RATES[each.name]) for each in fields(FaultRates)}
+        )
+        self._rates: dict[str, float] = vars(self.rates)
 
-    def strikes(self, misfortune: str) -> bool:
+    def occurs(self, misfortune: str) -> bool:
         """Whether it happens now."""
         probability = self._rates[misfortune]
         if not probability or self.calm or self.rng.random() >= probability:
             return False
-        self.struck.add(misfortune)
+        self.occurred.add(misfortune)
         return True
 
-    def happens(self, probability: float) -> bool:
+    def occurs_with(self, probability: float) -> bool:
         """Something bad, so never when all is calm."""
         return not self.calm and probability > 0 and self.rng.random() < probability

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from waiting import wait_until
+from conditions import wait_until
 
 
-class Received(NamedTuple):
+class SseEvent(NamedTuple):
     """One event."""
 
     event: str
@@ -20,11 +20,11 @@ class Received(NamedTuple):
     id: str | None
 
 
-class Listener:
+class SseClient:
     """Reads a stream in a thread until it ends or `cut` is called."""
 
     def __init__(self, url: str, last_id: str | None = None) -> None:
-        self.events: list[Received] = []
+        self.events: list[SseEvent] = []
         self.signs_of_life = 0
         self.last_id = last_id
         self.status: int | None = None
@@ -41,7 +41,7 @@ class Listener:
         """The data of all events of this name."""
         return [each.data for each in list(self.events) if each.event == event]
 
-    def wait(self, condition: Callable[[list[Received]], object], *, what: str) -> None:
+    def wait(self, condition: Callable[[list[SseEvent]], object], *, what: str) -> None:
         """Until what was received is so."""
         wait_until(lambda: condition(list(self.events)), what=what)
 
@@ -78,7 +78,7 @@ class Listener:
                 if event_id is not None:
                     self.last_id = event_id
                 if data:
-                    self.events.append(Received(name, json.loads(data), event_id))
+                    self.events.append(SseEvent(name, json.loads(data), event_id))
                 name, data, event_id = "message", "", None
             elif line.startswith(":"):
                 self.signs_of_life += 1
@@ -93,9 +93,11 @@ class Listener:
 
 
 @contextmanager
-def listening(client: httpx.Client, path: str, last_id: str | None = None) -> Iterator[Listener]:
+def open_event_stream(
+    client: httpx.Client, path: str, last_id: str | None = None
+) -> Iterator[SseClient]:
     """A listener to a path of the server that this client talks to."""
-    listener = Listener(str(client.base_url.join(path)), last_id)
+    listener = SseClient(str(client.base_url.join(path)), last_id)
     try:
         yield listener
     finally:

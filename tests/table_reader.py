@@ -96,27 +96,27 @@ def _rows(
     return [tuple(v.bytes if isinstance(v, UUID) else v for v in row) for row in rows]
 
 
-def dead_letters(connection: psycopg.Connection) -> list[tuple[int, str, int, str, bytes]]:
+def read_dead_letters(connection: psycopg.Connection) -> list[tuple[int, str, int, str, bytes]]:
     """(shard, frame, ordinal, reason, raw), in the order in which they were read."""
     return connection.execute(
         "SELECT shard, frame, ordinal, reason, raw FROM dead_letters ORDER BY id"
     ).fetchall()
 
 
-def count(connection: psycopg.Connection, table: str) -> int:
+def count_rows(connection: psycopg.Connection, table: str) -> int:
     """How many rows are in it."""
     row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     assert row is not None
     return int(row[0])
 
 
-def merge(connection: psycopg.Connection) -> None:
+def merge_all_deltas(connection: psycopg.Connection) -> None:
     """Leave nothing to be merged into the rollups, as a worker does within a second."""
     for shard in waiting_shards(connection):
         merge_deltas(connection, shard)
 
 
-def truncate(connection: psycopg.Connection) -> None:
+def delete_all_rows(connection: psycopg.Connection) -> None:
     """Empty what a worker writes; for a few rows, DELETE is faster than TRUNCATE."""
     for table in (
         "events",

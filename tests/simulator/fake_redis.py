@@ -7,16 +7,16 @@ import redis
 
 from runfold.protocol.streams import stream_key
 
-from .processes import Process, Surroundings
+from .processes import Process, ProcessContext
 
 Fields = Mapping[bytes, bytes]
 StreamId = tuple[int, int]
 
 
-class Sea(Surroundings, Protocol):
+class RedisContext(ProcessContext, Protocol):
     """What Redis sees of the world."""
 
-    redis: "Streams"
+    redis: "FakeRedis"
 
 
 def to_stream_id(text: str) -> StreamId:
@@ -30,7 +30,7 @@ def to_text(stream_id: StreamId) -> str:
     return f"{stream_id[0]}-{stream_id[1]}"
 
 
-class Streams:
+class FakeRedis:
     """One stream a shard, whose ids only grow, and everything that was ever added to it."""
 
     def __init__(self, shards: int) -> None:
@@ -79,10 +79,10 @@ class Streams:
         return before - len(self.entries[shard])
 
 
-class Client:
+class FakeRedisClient:
     """A process's connection to Redis, in redis-py's words."""
 
-    def __init__(self, world: Sea, process: Process) -> None:
+    def __init__(self, world: RedisContext, process: Process) -> None:
         self._world = world
         self._process = process
         self.connection_pool = self
@@ -91,8 +91,8 @@ class Client:
         self, streams: Mapping[bytes, str], count: int, block: int | None
     ) -> list[tuple[bytes, Any]]:
         self._call()
-        dice = self._world.dice
-        return self._world.redis.read(streams, min(count, dice.rng.choice((1, 1, 2, 5, 1000))))
+        faults = self._world.faults
+        return self._world.redis.read(streams, min(count, faults.rng.choice((1, 1, 2, 5, 1000))))
 
     def xtrim(self, key: str, *, minid: str, approximate: bool) -> None:
         assert not approximate
@@ -116,9 +116,9 @@ class Client:
         self._call()
         return self._world.redis.values.get(name)
 
-    def pipeline(self, *, transaction: bool) -> "ClientPipeline":
+    def pipeline(self, *, transaction: bool) -> "FakePipeline":
         assert not transaction
-        return ClientPipeline(self._world, self._process)
+        return FakePipeline(self._world, self._process)
 
     def disconnect(self) -> None:
         """Nothing is kept open."""
@@ -127,20 +127,20 @@ class Client:
         """Nor to be closed."""
 
     def _call(self) -> None:
-        self._process.ask()
-        if self._world.redis.is_away or self._world.dice.strikes("redis_fails"):
+        self._process.switch()
+        if self._world.redis.is_away or self._world.faults.occurs("redis_fails"):
             raise redis.TimeoutError("no answer")
 
 
-class ClientPipeline:
+class FakePipeline:
     """Commands that go together, but of which only the first ones may arrive."""
 
-    def __init__(self, world: Sea, process: Process) -> None:
+    def __init__(self, world: RedisContext, process: Process) -> None:
         self._world = world
         self._process = process
         self._commands: list[tuple[Any, ...]] = []
 
-    def __enter__(self) -> "ClientPipeline":
+    def __enter__(self) -> "FakePipeline":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,14 +157,14 @@ class ClientPipeline:
         self._commands.append(("XTRIM", key, minid))
 
     def execute(self, raise_on_error: bool = True) -> list[object]:
-        self._process.ask()
-        dice = self._world.dice
+        self._process.switch()
+        faults = self._world.faults
         if self._world.redis.is_away:
             raise redis.ConnectionError("connection refused")
-        fails = dice.strikes("redis_fails")
-        arrived = dice.rng.randint(0, len(self._commands)) if fails else len(self._commands)
+        fails = faults.occurs("redis_fails")
+        arrived = faults.rng.randint(0, len(self._commands)) if fails else len(self._commands)
         answers = [self._do(*command) for command in self._commands[:arrived]]
-        self._process.live_or_die()
+        self._process.crash_if_due()
         if fails:
             raise redis.ConnectionError("reset by peer")
         errors = [answer for answer in answers if isinstance(answer, Exception)]
@@ -175,7 +175,7 @@ class ClientPipeline:
     def _do(self, name: str, key: str, argument: Any) -> object:
         if name == "XADD":
             stream = self._world.redis
-            if stream.keys[key] in stream.full or self._world.dice.strikes("redis_refuses"):
+            if stream.keys[key] in stream.full or self._world.faults.occurs("redis_refuses"):
                 return redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
             return self._world.redis.add(key, argument)
         if name == "XTRIM":
@@ -183,7 +183,7 @@ class ClientPipeline:
         return 1  # listens
 
 
-def frames_behind(
+def frames_after(
     entries: Sequence[tuple[StreamId, Fields]], position: StreamId
 ) -> list[tuple[StreamId, Fields]]:
     """Those that follow a position."""

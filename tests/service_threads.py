@@ -7,15 +7,15 @@ from typing import Any
 
 import httpx
 
+from conditions import run_in_thread, wait_until
 from runfold_api import Settings
 from runfold_api.server import bind, make_server, url_of
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.jobs.worker import JobWorker, JobWorkerSettings
-from waiting import running, wait_until
 
 
 @contextmanager
-def serving(redis_url: str, database_url: str, **settings: Any) -> Iterator[httpx.Client]:
+def run_api(redis_url: str, database_url: str, **settings: Any) -> Iterator[httpx.Client]:
     """A server on a free port, and a client that talks to it."""
     server = make_server(Settings(redis_url=redis_url, database_url=database_url, **settings))
     with bind(port=0) as listener:
@@ -31,23 +31,23 @@ def serving(redis_url: str, database_url: str, **settings: Any) -> Iterator[http
 
 
 @contextmanager
-def working(redis_url: str, database_url: str) -> Iterator[None]:
+def run_worker(redis_url: str, database_url: str) -> Iterator[None]:
     """A worker that folds what is posted."""
-    with running(Worker(WorkerSettings(redis_url, database_url))):
+    with run_in_thread(Worker(WorkerSettings(redis_url, database_url))):
         yield
 
 
 @contextmanager
-def doing_jobs(redis_url: str, database_url: str) -> Iterator[None]:
+def run_job_worker(redis_url: str, database_url: str) -> Iterator[None]:
     """A worker for jobs; leaving stops it after the step at hand."""
-    with running(JobWorker(JobWorkerSettings(redis_url, database_url))):
+    with run_in_thread(JobWorker(JobWorkerSettings(redis_url, database_url))):
         yield
 
 
 @contextmanager
-def serving_and_working(redis_url: str, database_url: str) -> Iterator[httpx.Client]:
+def run_api_and_worker(redis_url: str, database_url: str) -> Iterator[httpx.Client]:
     """Both, as soon as the deployment has its shards."""
-    with serving(redis_url, database_url) as client, working(redis_url, database_url):
+    with run_api(redis_url, database_url) as client, run_worker(redis_url, database_url):
         wait_until(
             lambda: client.get("/api/v1/runs").json()["watermark"]["position"], what="shards"
         )
