@@ -6,6 +6,7 @@ All of them end with the test run, also if it is killed.
 """
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,18 @@ def pytest_report_header() -> list[str]:
         else:
             lines.append(f"{program.path.name} {program.version} ({program.path})")
     return lines
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signal_dispositions() -> None:
+    """Let the processes that tests start have default signals, also under `nohup` and `&`.
+
+    A child inherits an ignored signal; one that its parent handles is reset to its default. The
+    handler does nothing, so the test run itself goes on ignoring the signal.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

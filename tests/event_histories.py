@@ -170,7 +170,7 @@ class History:
 @st.composite
 def draw_runs(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> list[Event]:
     """The events of a few runs, none twice; `signs` are those that tell whether a run lives."""
-    events = []
+    events: list[Event] = []
     any_event = st.one_of(*_TOLD, *(st.just({"type": sign}) for sign in signs))
     for run in draw(st.lists(_of(RUN_IDS), min_size=1, max_size=4, unique=True)):
         counters: dict[int, int] = {}

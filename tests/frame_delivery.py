@@ -16,6 +16,7 @@ from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.postgres import connections
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
+from stream_frames import add_frame
 from table_reader import count_rows, merge_all_deltas, read_dead_letters, read_projection
 
 SHARDS = 4
@@ -66,7 +67,7 @@ class Sender(threading.Thread):
                 number = max(number - 50, 0)
             shard, fields = self._frames[number]
             try:
-                client.xadd(stream_key(shard), fields)
+                add_frame(client, shard, fields)
             except redis.RedisError:
                 self.failures += 1
                 number = max(number - 200, 0)

@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -45,7 +45,7 @@ class Link:
             ends, self._ends = self._ends, set()
         for end in ends:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            _quietly(lambda end=end: end.shutdown(socket.SHUT_RDWR))
+            _shut_down(end)
             end.close()
 
     def __enter__(self) -> Self:
@@ -90,11 +90,9 @@ class Link:
         except OSError:
             pass
         for end in (source, target):
-            _quietly(lambda end=end: end.shutdown(socket.SHUT_RDWR))
+            _shut_down(end)
 
 
-def _quietly(act: Callable[[], None]) -> None:
-    try:
-        act()
-    except OSError:
-        return
+def _shut_down(end: socket.socket) -> None:
+    with suppress(OSError):  # the other side was faster
+        end.shutdown(socket.SHUT_RDWR)

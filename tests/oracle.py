@@ -67,7 +67,9 @@ def project(events: Iterable[Event], shards: int) -> Projection:
     by_run: dict[str, dict[tuple[bool, int], Event]] = defaultdict(dict)
     for event in events:
         by_run[event["run"]][event["type"] == "heartbeat", event["id"]] = event
-    runs, nodes, ledger = {}, {}, {}
+    runs: dict[RunRef, RunRow] = {}
+    nodes: dict[NodeRef, NodeRow] = {}
+    ledger: dict[tuple[int, bytes, int], tuple[int, str, Any]] = {}
     for run_id, of_run in by_run.items():
         shard, key = shard_of(run_id, shards), run_key_bytes(run_id)
         in_order = sorted(of_run.values(), key=stamp)
@@ -145,9 +147,9 @@ def fold(run_id: str, shard: int, events: list[Event]) -> tuple[RunRow | None, l
         session=described("session"),
         tags=fold_tags(told) or None,
         created_us=min(event["at_us"] for event in told),
-        queued_us=queued and queued["at_us"],
-        started_us=started and started["at_us"],
-        finished_us=end and end["at_us"],
+        queued_us=at_us(queued),
+        started_us=at_us(started),
+        finished_us=at_us(end),
         last_event_us=max(event["at_us"] for event in events),
         duration_us=duration(started, end),
         **fold_usage(told, usage, node_rows),
@@ -218,8 +220,8 @@ def fold_attempt(
         status=status,
         node_type=(start or {}).get("node_type") or (plan or {}).get("node_type"),
         parents=parents,
-        started_us=start and start["at_us"],
-        finished_us=finish and finish["at_us"],
+        started_us=at_us(start),
+        finished_us=at_us(finish),
         duration_us=duration(start, finish),
         **amounts((finish or {}).get("usage")),
         error_type=cut(error.get("type"), 200),
@@ -243,17 +245,19 @@ def fold_tags(events: list[Event]) -> dict[str, str]:
 def fold_usage(events: list[Event], final: Event | None, nodes: list[NodeRow]) -> dict[str, int]:
     """The end's own figure or the sum over the nodes, and what annotations add."""
     final = final or {}
-    own = {
+    own: dict[str, int | None] = {
         "input_tokens": final.get("input_tokens"),
         "output_tokens": final.get("output_tokens"),
         "cost_nano_usd": nano_usd(final.get("cost_usd")),
     }
     late = [amounts(event.get("usage")) for event in events if event["type"] == "annotated"]
-    return {
-        name: sum(usage[name] for usage in late)
-        + (sum(getattr(node, name) for node in nodes) if own[name] is None else own[name])
-        for name in AMOUNTS
-    }
+    totals = {}
+    for name in AMOUNTS:
+        total = own[name]
+        if total is None:
+            total = sum(getattr(node, name) for node in nodes)
+        totals[name] = total + sum(usage[name] for usage in late)
+    return totals
 
 
 def amounts(usage: Event | None) -> dict[str, int]:
@@ -266,6 +270,11 @@ def amounts(usage: Event | None) -> dict[str, int]:
     }
 
 
+def at_us(event: Event | None) -> int | None:
+    """The time of an event that there may not be."""
+    return None if event is None else int(event["at_us"])
+
+
 def nano_usd(cost_usd: float | None) -> int | None:
     """Whole nano-dollars."""
     return None if cost_usd is None else round(cost_usd * 1e9)
@@ -275,8 +284,9 @@ def duration(start: Event | None, end: Event | None) -> int | None:
     """What the end says, else from start to end, in microseconds."""
     if end is None:
         return None
-    if end.get("duration_ms") is not None:
-        return round(end["duration_ms"] * 1000)
+    duration_ms: float | None = end.get("duration_ms")
+    if duration_ms is not None:
+        return round(duration_ms * 1000)
     return None if start is None else max(end["at_us"] - start["at_us"], 0)
 
 

@@ -42,7 +42,8 @@ def _stats(connection: psycopg.Connection) -> dict[RollupKey, Stat]:
     # In one statement, as a worker may be merging.
     for row in _rows(connection, "rollups_hourly", columns, and_from="pending_rollups"):
         key, figures, bins, counts = RollupKey(*row[:width]), row[width:-2], row[-2], row[-1]
-        stat = Stat(*figures, bins=dict(zip(bins, counts, strict=True)))
+        values = dict(zip(fields, figures, strict=True))
+        stat = Stat(**values, bins=dict(zip(bins, counts, strict=True)))
         known = sums.get(key)
         sums[key] = stat if known is None else _sum(known, stat)
     stats = {}
@@ -78,9 +79,9 @@ def _rows(
     fields: tuple[str, ...],
     and_from: str | None = None,
 ) -> list[tuple[Any, ...]]:
-    columns = []
+    columns: list[sql.Composable] = []
     for field in fields:
-        column = sql.Identifier(field)
+        column: sql.Composable = sql.Identifier(field)
         if field in _TIMES:
             name = "hour" if field == "hour_us" else field.replace("_us", "_at")
             column = sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(

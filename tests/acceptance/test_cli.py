@@ -6,6 +6,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +257,13 @@ def test_an_unknown_format_names_those_that_are_known(up: Up) -> None:
     assert b"the formats are: wfformat" in answer.stderr
 
 
+def _is_replaced(server: RedisServer | PostgresServer, old_pid: int) -> bool:
+    return server.pid not in (None, old_pid) and server.answers()
+
+
 def test_stats_count_by_workflow_and_by_node(up: Up) -> None:
     """`stats` has a line for each workflow; `stats WORKFLOW` one for each of its nodes."""
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "started", "workflow": "counted"},
         {"type": "node_started", "node": "a"},
         {"type": "node_finished", "node": "a", "duration_ms": 10},
@@ -280,15 +285,15 @@ def test_stats_count_by_workflow_and_by_node(up: Up) -> None:
 
 def test_failures_that_are_alike_are_one_group(up: Up) -> None:
     """With their number, an example, and a fingerprint that leads to the runs."""
+
+    def failed_after(run: int) -> list[dict[str, Any]]:
+        error = {"type": "Timeout", "message": f"after {run} ms"}
+        return [{"type": "started", "workflow": "late"}, {"type": "failed", "error": error}]
+
     lines = [
         json.dumps({"run": f"late-{run}", "at": f"2026-11-21T02:00:0{number}Z", **event})
         for run in range(2)
-        for number, event in enumerate(
-            [
-                {"type": "started", "workflow": "late"},
-                {"type": "failed", "error": {"type": "Timeout", "message": f"after {run} ms"}},
-            ]
-        )
+        for number, event in enumerate(failed_after(run))
     ]
     runfold("emit", env=up.env, stdin="\n".join(lines).encode())
     for run in range(2):
@@ -411,7 +416,7 @@ def test_killed_servers_are_started_again_and_those_of_a_killed_up_adopted(tmp_p
         first = server.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda s=server, p=first: s.pid not in (None, p) and s.answers(), "a new server")
+        wait_for(partial(_is_replaced, server, first), "a new server")
     assert up.log().count("server is gone, starting it again") == 2
     runfold("exec", "--run", "after", "--", "true", env=up.env)
     await_run(up, "after", "completed")

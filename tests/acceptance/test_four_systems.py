@@ -80,7 +80,7 @@ def test_record_execution(client: Client) -> None:
         )
         assert recorder.flush(timeout_s=20).pending == 0
     with History(client.database_url) as history:
-        failed = {"workflow": "modules/report", "status": "failed"}
+        failed: dict[str, Any] = {"workflow": "modules/report", "status": "failed"}
         wait_until(lambda: history.runs(**failed).runs, what="the fold")
         found = history.run(run)
         assert found is not None

@@ -21,6 +21,7 @@ from runfold.protocol.codec import encode_event
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
 from runfold_stack.servers.redis_server import RedisServer
+from stream_frames import read_frames
 from table_reader import read_projection
 
 PROGRAM = Path(__file__).with_name("runner_program.py")
@@ -124,7 +125,7 @@ def arrivals(client: redis.Redis, *, repeated: bool = True) -> list[EventRef]:
     """The events in the streams, each where it came first."""
     refs: list[EventRef] = []
     for shard in range(SHARDS):
-        for _, fields in client.xrange(stream_key(shard)):
+        for _, fields in read_frames(client, stream_key(shard)):
             frame = decode_frame(fields)
             assert frame.broken == []
             refs += [(one.run, one.id) for one, _ in frame.events if one.run != "later"]

@@ -138,7 +138,13 @@ def test_ten_thousand_nodes_stay_a_few_elements(page: Page, api: httpx.Client) -
 @pytest.mark.skipif(not LARGEST.exists(), reason=f"{LARGEST.name} is not there")
 def test_a_real_trace_renders_and_scrolls(page: Page, api: httpx.Client, redis_url: str) -> None:
     """Every task of the largest real execution is on its timeline and in its graph."""
-    command = [Path(sys.executable).with_name("runfold"), "import", "--format", "wfformat", LARGEST]
+    command = [
+        str(Path(sys.executable).with_name("runfold")),
+        "import",
+        "--format",
+        "wfformat",
+        str(LARGEST),
+    ]
     done = subprocess.run(
         command, env={"RUNFOLD_REDIS_URL": redis_url}, capture_output=True, text=True, timeout=60
     )

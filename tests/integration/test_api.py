@@ -19,6 +19,7 @@ from runfold.protocol.frames import decode_frame
 from runfold_api.web import read_your_writes
 from runfold_storage.migrate import migrate
 from service_threads import run_api, run_worker
+from stream_frames import read_frames
 
 NOWHERE = "redis://127.0.0.1:1/0"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
@@ -58,9 +59,9 @@ def folded_events(redis_url: str) -> list[Any]:
         entries = [
             fields
             for key in sorted(client.keys("runfold:{*}:events"))
-            for _, fields in client.xrange(key)
+            for _, fields in read_frames(client, key)
         ]
-    return [item[0] for fields in entries for item in decode_frame(fields).items]
+    return [envelope for fields in entries for envelope, _ in decode_frame(fields).events]
 
 
 def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, migrated_url: str) -> None:

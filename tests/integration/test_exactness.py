@@ -43,7 +43,8 @@ from table_reader import (
     read_projection,
 )
 
-Connect = Callable[[], psycopg.Connection]
+Connect = Callable[..., psycopg.Connection]
+"""Takes the URL; by default that of the test's database."""
 
 
 @pytest.fixture(autouse=True, params=[0, 400], ids=["step by step", "at once"])

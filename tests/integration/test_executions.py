@@ -59,7 +59,7 @@ def read(api: httpx.Client, run: str, status: str) -> dict[str, Any]:
 
     def has_come() -> bool:
         found.update(api.get(f"/api/v1/runs/{run}").json())
-        return found["status"] == status
+        return bool(found["status"] == status)
 
     wait_until(has_come, what=f"{run} to be {status}")
     return found

@@ -38,6 +38,7 @@ from runfold_storage.ledger.partitions import (
 )
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.shards.ownership import ShardLeases
+from stream_frames import add_frame, read_frames
 from table_reader import read_projection
 
 SHARDS = 1
@@ -55,7 +56,7 @@ def runs(first: int, last: int) -> list[Event]:
 def send(client: redis.Redis, events: list[Event], frame: str = "*") -> None:
     """Each event in a frame of its own."""
     for event in events:
-        client.xadd(KEY, to_fields([to_envelope(event)], packed=False), id=frame)
+        add_frame(client, 0, to_fields([to_envelope(event)], packed=False), entry_id=frame)
 
 
 def counted(database: psycopg.Connection) -> dict[str, int]:
@@ -126,7 +127,7 @@ def test_frames_deleted_under_a_worker_that_runs(
         fold(client, database)
         with commits_wait(migrated_url, client, database):
             send(client, runs(1, 6))
-            entries = client.xrange(KEY)
+            entries = read_frames(client, KEY)
             assert len(entries) == 7
             client.xdel(KEY, entries[0][0], entries[3][0], entries[5][0])
         fold(client, database)

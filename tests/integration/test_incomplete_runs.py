@@ -83,9 +83,10 @@ def test_nobody_reaches_runs_without_a_beginning_by_their_mark(
     history: History, migrated_url: str
 ) -> None:
     """Neither a filter nor a runner that uses it as a name."""
-    for parameter in ("project", "workflow"):
+    unknown: list[dict[str, Any]] = [{"project": UNKNOWN}, {"workflow": UNKNOWN}]
+    for filters in unknown:
         with pytest.raises(BadParameter, match="without a beginning"):
-            history.runs(**{parameter: UNKNOWN})
+            history.runs(**filters)
     fold_events(migrated_url, [make_event("started", "sly", 20, project=UNKNOWN, workflow=UNKNOWN)])
     run = history.run("sly")
     assert run is not None

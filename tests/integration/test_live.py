@@ -178,7 +178,7 @@ def test_who_was_away_too_long_gets_a_snapshot(
     database.execute("DELETE FROM changes")
     with httpx.Client(timeout=30) as client:
         url = api.base_url.join(LIVE)
-        headers = {"last-event-id": last_id.encode()}
+        headers = {b"last-event-id": last_id.encode()}
         with client.stream("GET", url, headers=headers) as response:
             lines = response.iter_lines()
             assert next(line for line in lines if line.startswith("event:")) == "event: snapshot"

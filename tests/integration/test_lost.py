@@ -19,6 +19,7 @@ from runfold_workers.metrics import Metrics
 from runfold_workers.shards.lost_runs import LostRunDetector
 from service_threads import run_api
 from sse_client import open_event_stream
+from stream_frames import add_frame
 from table_reader import read_projection
 
 SHARDS = 1
@@ -33,7 +34,7 @@ def said(event_type: str, run: str = "a run", minute: int = 0, **fields: object)
 
 
 def send(client: redis.Redis, *events: Event) -> None:
-    client.xadd(stream_key(0), to_fields(map(to_envelope, events), packed=False))
+    add_frame(client, 0, to_fields(map(to_envelope, events), packed=False))
 
 
 def fold(redis_url: str, migrated_url: str, *events: Event) -> None:

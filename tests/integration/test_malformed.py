@@ -14,7 +14,7 @@ from conditions import is_folded, run_fold_worker, wait_until
 from event_histories import NOON_US, to_fields
 from oracle import Event, project, to_envelope
 from runfold.protocol.codec import TYPE_NUMBERS, Envelope, encode_event, to_rfc3339
-from runfold.protocol.streams import stream_key
+from stream_frames import add_frame
 from table_reader import read_dead_letters, read_projection
 
 SHARDS = 1
@@ -32,7 +32,7 @@ def fold_frames(
 
     def fold(frames: list[Fields]) -> list[tuple[int, str, int, str, bytes]]:
         for frame in frames:
-            client.xadd(stream_key(0), frame)
+            add_frame(client, 0, frame)
         with run_fold_worker(redis_url, migrated_url, SHARDS) as thread:
             wait_until(
                 lambda: is_folded(client, database) or not thread.is_alive(), what="the frames"

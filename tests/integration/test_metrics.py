@@ -23,6 +23,7 @@ from runfold_storage.checkpoints.incidents import Kind, raise_incident
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.metrics import PHASES, SpoolCollector, serve_metrics
 from service_threads import run_api
+from stream_frames import add_frame
 
 SHARDS = 2
 READMES = [Path(__file__).parents[2] / folder / "README.md" for folder in ("workers", "api")]
@@ -56,7 +57,7 @@ def runs_on(shard: int, number: int) -> list[Event]:
 
 
 def send(client: redis.Redis, shard: int, *events: Event) -> None:
-    client.xadd(stream_key(shard), to_fields(map(to_envelope, events), packed=False))
+    add_frame(client, shard, to_fields(map(to_envelope, events), packed=False))
 
 
 @pytest.fixture

@@ -38,16 +38,14 @@ def answers(history: History) -> list[Any]:
         for group_by in (None, "workflow", "project", "status", "node")
         for tz in ("UTC", "Asia/Kolkata")
     ]
-    lists = [
-        history.runs(**filters)
-        for filters in (
-            {},
-            {"project": "p"},
-            {"workflow": "v"},
-            {"status": "running"},
-            {"status": "completed", "project": "p"},
-        )
+    all_filters: list[dict[str, Any]] = [
+        {},
+        {"project": "p"},
+        {"workflow": "v"},
+        {"status": "running"},
+        {"status": "completed", "project": "p"},
     ]
+    lists = [history.runs(**filters) for filters in all_filters]
     return [
         [(one.total, one.duration_ms, one.buckets, one.groups) for one in stats],
         [(one.total, one.runs) for one in lists],

@@ -14,7 +14,6 @@ from expired_runs import EVENTS, OLD_NAMED_RUNS, OLD_RUNS, run_retention, withou
 from frame_delivery import SHARDS, fold, make_frames
 from oracle import Event, project
 from rebuild_checks import NEVER_STOP, find_mismatches
-from runfold.protocol.streams import stream_key
 from runfold_storage import History
 from runfold_storage.jobs import add_job, list_jobs, read_job
 from runfold_storage.postgres import connections
@@ -22,6 +21,7 @@ from runfold_storage.retention.policies import Policy, forget_policy, read_polic
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.retention.job import KIND, plan, retain
 from service_threads import run_job_worker
+from stream_frames import add_frame
 from table_reader import count_rows, read_projection
 
 pytestmark = pytest.mark.usefixtures("deployment")
@@ -138,7 +138,7 @@ def test_a_policy_that_is_not_set_can_be_tried(
 
 def send(client: redis.Redis, events: Iterable[Event]) -> None:
     for shard, fields in make_frames(list(events)):
-        client.xadd(stream_key(shard), fields)
+        add_frame(client, shard, fields)
 
 
 @pytest.mark.parametrize("remembers", [True, False])

@@ -231,12 +231,12 @@ def test_only_what_is_selected_is_rebuilt(
     assert len(mended) < len(EXPECTED.stats)
 
     middle = NOON_US + HOUR_US
-    [row] = database.execute("SELECT to_timestamp(%s)", (middle / 1e6,)).fetchall()
-    rebuild_all(other, Selection.of(SHARDS, until=row[0]))
+    [(moment,)] = database.execute("SELECT to_timestamp(%s)", (middle / 1e6,)).fetchall()
+    rebuild_all(other, Selection.of(SHARDS, until=moment))
     found = read_projection(database)
     assert all(r == EXPECTED.runs[ref] for ref, r in found.runs.items() if r.created_us < middle)
     assert found != EXPECTED
-    rebuild_all(other, Selection.of(SHARDS, since=row[0]))
+    rebuild_all(other, Selection.of(SHARDS, since=moment))
     assert read_projection(database) == EXPECTED
 
 

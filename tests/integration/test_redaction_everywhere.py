@@ -19,6 +19,7 @@ from runfold import Recorder, Started, Trigger
 from runfold.protocol.streams import shard_of, stream_key
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from service_threads import run_api
+from stream_frames import add_frame
 
 SHARDS = 8
 RUNFOLD = Path(sys.executable).with_name("runfold")
@@ -104,7 +105,7 @@ def by_emit(api: httpx.Client, redis_url: str, tmp_path: Path) -> None:
 
 def by_exec(api: httpx.Client, redis_url: str, tmp_path: Path) -> None:
     environ = os.environ | KEYS | {"RUNFOLD_REDIS_URL": redis_url}
-    command = [RUNFOLD, "exec", "--", "true", f"--password={SECRET}", "--iban", SECRET]
+    command = [str(RUNFOLD), "exec", "--", "true", f"--password={SECRET}", "--iban", SECRET]
     subprocess.run(command, env=environ, check=True)
 
 
@@ -146,8 +147,8 @@ def by_hand(api: httpx.Client, redis_url: str, tmp_path: Path) -> None:
                 event("beside a broken one", id=2, at="0001-01-01T00:00:00Z"),
             ],
         }.items():
-            fields = {"events": json.dumps(events)}
-            client.xadd(stream_key(shard_of(run, SHARDS)), fields)  # type: ignore[arg-type]
+            fields = {b"events": json.dumps(events).encode()}
+            add_frame(client, shard_of(run, SHARDS), fields)
         torn = '[{"type": "started", "password": "' + SECRET
         client.xadd(stream_key(0), {"events": torn})
         client.xadd(stream_key(0), {"events": '"password": "' + SECRET})

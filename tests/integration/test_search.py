@@ -22,6 +22,7 @@ from runfold_storage.filters.search_text import MAX_PAYLOAD
 from runfold_storage.history import History
 from runfold_storage.postgres.connections import connect
 from runfold_storage.queries.runs import planner
+from runfold_storage.read_models.summaries import RunPage, Searched
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_expiry import mark
 from runfold_storage.search import indexer, lookup
@@ -63,6 +64,12 @@ def ids(history: History, **filters: Any) -> list[str]:
 
 
 @pytest.mark.usefixtures("index_only")
+def searched_of(page: RunPage) -> Searched:
+    """How far the search index had come when a page was read."""
+    assert isinstance(page.searched, Searched)
+    return page.searched
+
+
 def test_what_stands_anywhere_is_looked_up(history: History, migrated_url: str) -> None:
     """Id, workflow, tags as they are written, type and message of the error; with a total."""
     uuid = make_run_id()
@@ -126,7 +133,7 @@ def test_what_changed_since_is_found_as_it_is(history: History, migrated_url: st
 def test_pages_of_what_was_looked_up(history: History) -> None:
     """Cursors lead there and back, with other filters beside it."""
     expected = [f"run-{n:04}" for n in range(39, 29, -1)]
-    wanted = {"q": "run-003", "workflow": "common"}
+    wanted: dict[str, Any] = {"q": "run-003", "workflow": "common"}
     page = history.runs(**wanted, limit=4)
     found = [run.id for run in page.runs]
     while page.next_cursor:
@@ -286,19 +293,20 @@ def test_payloads_of_projects_that_want_it(
     search_payloads_of(database, "acme")
     page = history.runs(payload="order-1")
     assert page.runs == []
-    assert page.searched.since is not None
+    assert searched_of(page).since is not None
     index_all(migrated_url)
 
     fold_events(migrated_url, [*paid("4", 4000), *paid("5", 5000)[:-1]])
     page = history.runs(payload="order-4")
     assert page.runs == []
-    assert page.searched.behind > 0
+    assert searched_of(page).behind > 0
     index_all(migrated_url)
 
     page = history.runs(payload="order-4")
     assert [run.id for run in page.runs] == ["4"]
-    assert (page.searched.behind, page.searched.since) == (0, None)
-    assert page.searched.up_to is not None
+    searched = searched_of(page)
+    assert (searched.behind, searched.since) == (0, None)
+    assert searched.up_to is not None
     for word in ("ORDER", "alpha", "beta", "delta"):
         assert ids(history, payload=f"{word}-2") == ["2"]
         assert ids(history, payload=f"{word}-") == ["4", "2", "1"]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from runfold_stack.settings import Settings
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.checkpoints.streams import read_lags
 from service_threads import run_api
+from stream_frames import add_frame, read_frames
 
 SHARDS = 1
 KEY = stream_key(0)
@@ -31,7 +33,7 @@ def send(client: redis.Redis, run: str, ago_ms: int = 0) -> None:
     event = {"type": "started", "run": run, "id": 0, "at_us": NOON_US}
     seconds, microseconds = client.time()
     sent_ms = seconds * 1000 + microseconds // 1000 - ago_ms
-    client.xadd(KEY, to_fields([to_envelope(event)], packed=False), id=f"{sent_ms}-*")
+    add_frame(client, 0, to_fields([to_envelope(event)], packed=False), entry_id=f"{sent_ms}-*")
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def a_worker_that_does_not_get_on(client: redis.Redis, redis_url: str, url: str)
             other.rollback()
 
 
-def lag_found(redis_url: str, url: str, home: Path, **settings: int) -> Finding:
+def lag_found(redis_url: str, url: str, home: Path, **settings: Any) -> Finding:
     """What the doctor says of the lag."""
     read = Settings(home=home, redis_url=redis_url, database_url=url, **settings)
     [found] = [each for each in examine(read, datetime.now(UTC).date()) if each.check == "lag"]
@@ -105,7 +107,7 @@ def test_what_is_committed_and_not_trimmed_does_not_wait(
     """The oldest is the first frame behind the checkpoint, whatever stands before it."""
     ensure_shards(database, SHARDS)
     send(client, "was folded", A_MINUTE_MS)
-    [(committed, _)] = client.xrange(KEY)
+    [(committed, _)] = read_frames(client, KEY)
     database.execute("UPDATE positions SET position = %s, consumed = 1", (committed.decode(),))
     _, lags = read_lags(client, lambda: load_positions(database))
     assert (lags[0].frames, lags[0].age_s) == (0, 0)

@@ -26,9 +26,13 @@ def run_import(redis_url: str, migrated_url: str) -> list[str]:
         "RUNFOLD_REDIS_URL": redis_url,
         "RUNFOLD_DATABASE_URL": migrated_url,
     }
-    command = [Path(sys.executable).with_name("runfold"), "import", "--format", "wfformat"]
+    command = [str(Path(sys.executable).with_name("runfold")), "import", "--format", "wfformat"]
     done = subprocess.run(
-        [*command, *REAL_FILES], capture_output=True, text=True, env=environment, timeout=120
+        [*command, *map(str, REAL_FILES)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import redis
+from redis.client import PubSub
 
 from conditions import is_folded, run_fold_worker, wait_until
 from event_histories import NOON_US, to_fields
@@ -20,6 +21,7 @@ from runfold_storage.rollups.pending_deltas import waiting_shards
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.fold.frame_decoder import StreamEntry
+from stream_frames import add_frame
 from table_reader import read_projection
 
 SHARDS = 1
@@ -30,8 +32,7 @@ def started(run: str, event_id: int = 0, **fields: object) -> Event:
 
 
 def send(client: redis.Redis, *events: Event) -> str:
-    entry_id: bytes = client.xadd(stream_key(0), to_fields(map(to_envelope, events), packed=False))
-    return entry_id.decode()
+    return add_frame(client, 0, to_fields(map(to_envelope, events), packed=False))
 
 
 def test_changes_are_published_after_the_commit(
@@ -39,7 +40,7 @@ def test_changes_are_published_after_the_commit(
 ) -> None:
     """Who hears of a change can read it at once."""
     run = make_run_id(NOON_US)
-    with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+    with make_pubsub(client) as pubsub:
         pubsub.subscribe(changes_channel(client))
         with run_fold_worker(redis_url, migrated_url, SHARDS):
             for told in (1, 2, 3):
@@ -53,10 +54,15 @@ def test_rows_are_announced_as_they_are_listed(
     client: redis.Redis, redis_url: str, migrated_url: str
 ) -> None:
     """Once somebody is known to listen, that is from the second batch on."""
-    texts = {"user": "ünal", "session": "s", "trigger": {"type": "cron"}, "parent_run": "p"}
+    texts: dict[str, Any] = {
+        "user": "ünal",
+        "session": "s",
+        "trigger": {"type": "cron"},
+        "parent_run": "p",
+    }
     run = make_run_id(NOON_US)
     with (
-        client.pubsub(ignore_subscribe_messages=True) as pubsub,
+        make_pubsub(client) as pubsub,
         run_fold_worker(redis_url, migrated_url, SHARDS),
     ):
         pubsub.subscribe(changes_channel(client))
@@ -78,6 +84,11 @@ def test_rows_are_announced_as_they_are_listed(
     told = {summary.id: summary for each in announced if (summary := summary_of(each.row))}
     assert told == {name: listed[name] for name in (run, "another")}
     assert told[run].duration_ms == 1.5
+
+
+def make_pubsub(client: redis.Redis) -> PubSub:
+    """A subscriber that returns published messages only."""
+    return PubSub(client.connection_pool, ignore_subscribe_messages=True)
 
 
 def next_announcement(pubsub: Any) -> NotificationMessage:
@@ -117,7 +128,7 @@ def test_figures_are_merged_into_the_rollups(
     committer = Committer(database)
     committer.own([0])
     left = to_fields([to_envelope(started("left behind"))], packed=False)
-    committer.commit([StreamEntry(0, client.xadd(stream_key(0), left).decode(), left)])
+    committer.commit([StreamEntry(0, add_frame(client, 0, left), left)])
     assert waiting_shards(database) == [0]
     counted = "SELECT coalesce(sum(n), 0)::int FROM rollups_hourly"
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -37,13 +37,14 @@ def ahead(**span: float) -> str:
     return (datetime.now(UTC) + timedelta(**span)).isoformat()
 
 
-REFUSED = {
+MakeTime = Callable[[], str]
+REFUSED: dict[str, MakeTime] = {
     "year 1": lambda: "0001-01-01T00:00:00Z",
     "1999": lambda: "1999-12-31T23:59:59.999999Z",
     "25 h ahead": lambda: ahead(hours=25),
     "year 9999": lambda: "9999-12-31T23:59:59.999999Z",
 }
-ALLOWED = {
+ALLOWED: dict[str, MakeTime] = {
     "2000": lambda: "2000-01-01T00:00:00Z",
     "a day ahead": lambda: ahead(hours=23, minutes=59),
 }

@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
-from folded_events import SHARDS, fold_events, make_run_events
 from runfold_storage.errors import BadParameter, DatabaseUnreachable, SchemaOutdated
 from runfold_storage.ledger import partitions
 from runfold_storage.migrate import check_schema, current_revision, differences, head, migrate

@@ -25,7 +25,8 @@ from .fake_redis import FakeRedis, to_text
 from .fault_injector import FaultInjector
 from .patches import patch_recorders, patch_workers
 from .processes import Process
-from .runners import EventRef, Runner
+from .recorders import EventRef
+from .runners import Runner
 from .simulated_disk import SimulatedDisk
 from .workers import SimulatedWorker
 

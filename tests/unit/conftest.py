@@ -10,6 +10,7 @@ from recorded_events import Recorded
 from runfold import Event, Node, Recorder, Run
 from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import decode_frame
+from stream_frames import read_frames
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def recorded(recorder: Recorder, fake_server: fakeredis.FakeServer) -> Recorded:
         client = fakeredis.FakeRedis(server=fake_server)
         found = []
         for key in client.keys("runfold:*:events"):
-            for _, fields in client.xrange(key):
+            for _, fields in read_frames(client, key):
                 frame = decode_frame(fields)
                 assert frame.broken == []
                 found += frame.events

@@ -114,7 +114,10 @@ def test_the_alarm_sounds_only_while_it_is_set(way: str) -> None:
     alarms: list[int] = []
     buffer = Buffer(0 if way == "refused" else 10, 1000, lambda: alarms.append(1))
     buffer.alert = False
-    put = (lambda: buffer.put_all([item()])) if way == "put_all" else (lambda: buffer.put(item()))
+
+    def put() -> object:
+        return buffer.put_all([item()]) if way == "put_all" else buffer.put(item())
+
     put()
     assert alarms == []
     buffer.alert = True
@@ -300,7 +303,12 @@ def test_at_the_end_of_the_process_nothing_is_waited_for(clock: Clock) -> None:
 def test_what_is_more_than_all_room_goes_into_an_empty_buffer(clock: Clock) -> None:
     """A large execution is whole, though it is larger than the buffer."""
     full, _ = make_full("block")
-    clock.at[3] = lambda: [send_one(full), send_one(full)]
+
+    def send_two() -> None:
+        send_one(full)
+        send_one(full)
+
+    clock.at[3] = send_two
     assert full.put_all([item(number) for number in range(2, 7)])
     assert numbers(full.take(9)) == [2, 3, 4, 5, 6]
 

@@ -19,6 +19,7 @@ from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import read_settings
 from runfold.spool.pending_frame import PendingFrame
+from stream_frames import read_frames
 
 
 def item(number: int, run: str = "r", size: int = 10) -> BufferedEvent:
@@ -38,7 +39,7 @@ def ids(server: fakeredis.FakeServer) -> list[int]:
     return [
         envelope.id
         for key in client.keys("runfold:*:events")
-        for _, fields in client.xrange(key)
+        for _, fields in read_frames(client, key)
         for envelope, _ in decode_frame(fields).events
     ]
 
@@ -127,7 +128,7 @@ def test_flush_does_not_wait_for_what_comes_later(fake_server: fakeredis.FakeSer
             mine = [
                 envelope.id
                 for key in client.keys("runfold:*:events")
-                for _, fields in client.xrange(key)
+                for _, fields in read_frames(client, key)
                 for envelope, _ in decode_frame(fields).events
                 if envelope.run == "mine"
             ]
@@ -297,7 +298,7 @@ def test_a_forked_child_starts_empty(fake_server: fakeredis.FakeServer) -> None:
     """The parent sends what the parent has; the child gets a thread and a client of its own."""
     connecting, let_go = threading.Event(), threading.Event()
 
-    def hang() -> fakeredis.FakeRedis:
+    def hang() -> redis.Redis:
         connecting.set()
         let_go.wait(60)
         return away()
@@ -375,10 +376,10 @@ def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
     parcel = dispatcher._shipper.outstanding()[0]
     assert dispatcher._split(parcel, 2)
     dispatcher._drop_rewritten()
-    assert not parcel.settled
+    assert [parcel.settled] == [False]
     assert before in os.listdir(tmp_path)
     monkeypatch.undo()
     dispatcher._drop_rewritten()
-    assert parcel.settled
+    assert [parcel.settled] == [True]
     dispatcher._lock.release()
     emitter.close(0.1)

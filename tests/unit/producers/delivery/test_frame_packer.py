@@ -51,7 +51,7 @@ def pack(*items: BufferedEvent, packer: FramePacker | None = None) -> list[Envel
     return envelopes
 
 
-payload = {"inputs": Raw(b'{"data": "x", "n": 5}')}
+payload: dict[str, Any] = {"inputs": Raw(b'{"data": "x", "n": 5}')}
 EVENTS: list[Event] = [
     Started(workflow="w", project="p", **payload),
     Queued(workflow="w", metadata=Raw(b"{}"), **payload),
@@ -89,7 +89,7 @@ def test_an_events_own_envelope_is_not_in_its_body(event: Event, own: dict[str, 
     run = own.get("run", "r")
     expected = seal_bounded(item(event, run), Redactor())
     addressed = type(event)(
-        **{name: getattr(event, name) for name in event.__struct_fields__} | own  # type: ignore[arg-type]
+        **{name: getattr(event, name) for name in event.__struct_fields__} | own
     )
     packer = FramePacker(Redactor())
     for _ in range(3):

@@ -1,6 +1,5 @@
 """From envelopes to frames in their streams."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import redis
 
 from runfold import Heartbeat
 from runfold.delivery.frame_packer import FramePacker
+from runfold.delivery.native_threads import OwnedLock
 from runfold.delivery.stream_sender import Backoff, StreamSender
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import shard_of, stream_key
@@ -23,7 +23,7 @@ class Flaky(fakeredis.FakeRedis):
     answer: Callable[[list[Any]], list[Any]] | None = None
 
     def pipeline(self, transaction: bool = True, shard_hint: object = None) -> Any:
-        pipeline = super().pipeline(transaction, shard_hint)
+        pipeline: Any = super().pipeline(transaction, shard_hint)
         if self.answer is not None:
             real, answer = pipeline.execute, self.answer
             pipeline.execute = lambda raise_on_error=True: answer(real(raise_on_error))
@@ -35,7 +35,7 @@ packer = FramePacker(Redactor())
 
 def make(connect: Callable[[], redis.Redis], shards: int | None) -> StreamSender:
     """A shipper without a spool, whose desk the test sits at."""
-    desk = threading.Lock()
+    desk = OwnedLock()
     desk.acquire()
 
     def split(parcel: PendingFrame, shards: int) -> list[PendingFrame]:

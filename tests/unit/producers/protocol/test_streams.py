@@ -63,5 +63,7 @@ def test_impossible_numbers_are_refused(wanted: int, fake_server: fakeredis.Fake
 def test_a_client_neither_connects_early_nor_sends_twice() -> None:
     """Making a client opens no socket, and a command that failed is not repeated by it."""
     client = connect("redis://127.0.0.1:1/0")
-    assert client.get_retry().get_retries() == 0
+    retry = client.get_retry()
+    assert retry is not None
+    assert retry.get_retries() == 0
     assert client.connection_pool.connection_kwargs["retry_on_error"] == []

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -86,7 +86,8 @@ def test_a_wrong_call_raises_what_it_would_anyway(recorder: Recorder, recorded: 
     @recorder.workflow
     def starred(x: int, *rest: int) -> None: ...
 
-    for function in (plain, starred):
+    functions: tuple[Callable[..., None], ...] = (plain, starred)
+    for function in functions:
         with pytest.raises(TypeError, match="unexpected keyword argument 'y'"):
             function(1, y=2)
     assert [envelope.type for envelope, _ in recorded()] == ["started", "failed"] * 2
@@ -121,7 +122,9 @@ def test_each_call_reads_the_current_handles(recorder: Recorder) -> None:
     @recorder.node
     def work() -> tuple[str | None, str | None]:
         node, run = current_node(), current_run()
-        return node and node.id, run and run.workflow
+        assert node is not None
+        assert run is not None
+        return node.id, run.workflow
 
     @recorder.workflow
     def flow() -> tuple[str | None, str | None]:

@@ -8,7 +8,6 @@ import pytest
 
 from runfold import Heartbeat, Logged, Usage
 from runfold.protocol.codec import MAX_US, MIN_US
-from runfold.recording import event_writer
 from runfold.recording.event_writer import (
     EventIds,
     EventWriter,
@@ -30,7 +29,7 @@ def test_times_do_not_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the machine's clock is set back, the events of a run stay in their order."""
     pen, emitter = make_pen()
     clock = iter([2_000_000, 1_000_000, 3_000_000])
-    monkeypatch.setattr(event_writer.time, "time_ns", lambda: next(clock))
+    monkeypatch.setattr("runfold.recording.event_writer.time.time_ns", lambda: next(clock))
     for _ in range(3):
         pen.write(Heartbeat())
     assert [call.args[0][3] for call in emitter.put.call_args_list] == [2000, 2000, 3000]

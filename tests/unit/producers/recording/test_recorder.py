@@ -303,7 +303,7 @@ def test_a_wrong_clock_is_refused_where_the_caller_can_see_it(
     """`record` raises and names the field; `emit` and `queued_at` count a broken event."""
     now = datetime.now(UTC)
     for field in ("started_at", "finished_at", "queued_at"):
-        times = {"started_at": now} | {field: moment}
+        times: dict[str, Any] = {"started_at": now} | {field: moment}
         with pytest.raises(BrokenEvent, match=rf"^{field}: .* is out of bounds"):
             recorder.record("w", **times)
     with pytest.raises(BrokenEvent, match=r"^nodes\[0\]\.started_at: "):

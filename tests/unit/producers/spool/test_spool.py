@@ -9,6 +9,7 @@ from runfold import Logged
 from runfold.delivery.frame_packer import FramePacker
 from runfold.serialization.redaction import Redactor
 from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import Segment
 from runfold.spool.spool import Spool, target_of
 
 URL = "redis://localhost:6379/0"
@@ -90,7 +91,7 @@ def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
         spool.close()
     for name in names:
         [adopted] = living.adopt()
-        assert adopted.segment is not None
+        assert isinstance(adopted.segment, Segment)
         assert adopted.segment.path.name == name
     assert living.adopt() == []
     living.close()

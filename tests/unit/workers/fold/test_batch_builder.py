@@ -322,7 +322,7 @@ def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:
     paper = FakeTables()
     folder = BatchBuilder(paper.load)
     ids = range(1, 200)
-    events = [{"type": "started", "run": "r", "id": 0, "at_us": NOON_US}]
+    events: list[Event] = [{"type": "started", "run": "r", "id": 0, "at_us": NOON_US}]
     events += [
         {"type": "heartbeat" if n % 3 else "logged", "run": "r", "id": n, "at_us": NOON_US + n}
         | ({} if n % 3 else {"text": "x"})

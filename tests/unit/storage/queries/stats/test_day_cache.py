@@ -24,7 +24,7 @@ def tally(*durations_ms: int) -> Aggregate:
 def test_another_version_is_another_day() -> None:
     """What was remembered of rows that have changed since is not given."""
     days = DayCache()
-    key = ("acme", None, DAY)
+    key = ("acme", None, "UTC", DAY)
     assert days.get(key, (1,)) is None
     older, newer = tally(1), tally(1, 2)
     days.put(key, (1,), older)
@@ -38,7 +38,7 @@ def test_another_version_is_another_day() -> None:
 def test_what_was_not_asked_for_is_forgotten() -> None:
     """The least recent goes first."""
     days = DayCache(most=2)
-    first, second, third = ((None, None, DAY + timedelta(days=n)) for n in range(3))
+    first, second, third = ((None, None, "UTC", DAY + timedelta(days=n)) for n in range(3))
     tallies = [tally(n) for n in range(3)]
     days.put(first, 1, tallies[0])
     days.put(second, 1, tallies[1])
@@ -55,8 +55,8 @@ def test_a_sum_has_all_that_it_is_of() -> None:
     yesterday, today = tally(1, 2), tally(3)
     older = [tally(n) for n in range(4, 8)]
     for n, each in enumerate((yesterday, *older)):
-        days.put((None, None, DAY - timedelta(days=n)), 1, each)
-        assert days.get((None, None, DAY - timedelta(days=n)), 1) is each
+        days.put((None, None, "UTC", DAY - timedelta(days=n)), 1, each)
+        assert days.get((None, None, "UTC", DAY - timedelta(days=n)), 1) is each
     for given, durations_ms in (
         ([yesterday, *older], [1, 2, 4, 5, 6, 7]),
         ([yesterday, *older], [1, 2, 4, 5, 6, 7]),
@@ -81,15 +81,15 @@ def test_a_day_that_is_written_to_does_not_spoil_the_sum_of_the_others() -> None
     days = DayCache()
     older = [tally(n) for n in range(3)]
     for n, each in enumerate(older):
-        days.put((None, None, DAY - timedelta(days=n + 1)), 1, each)
-        days.get((None, None, DAY - timedelta(days=n + 1)), 1)
+        days.put((None, None, "UTC", DAY - timedelta(days=n + 1)), 1, each)
+        days.get((None, None, "UTC", DAY - timedelta(days=n + 1)), 1)
     first = days.merged(older)
     for version in range(2, 6):
         today = tally(*range(3, 3 + version))
-        days.put((None, None, DAY), version, today)
+        days.put((None, None, "UTC", DAY), version, today)
         found = days.merged([*older, today])
         assert found.bins == tally(*range(3 + version)).bins
-        assert days.get((None, None, DAY), version - 1) is None
+        assert days.get((None, None, "UTC", DAY), version - 1) is None
     assert days.merged(older) is first
 
 
