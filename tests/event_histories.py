@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import strategies as st
 
 from oracle import Event, to_envelope
-from runfold.protocol.codec import Envelope, decode_body, seal
+from runfold.protocol.codec import Envelope, decode_body, make_envelope
 from runfold.protocol.frames import encode_json_frame, encode_packed_frame
 from runfold.protocol.ids import derive_event_id, make_event_id
 from runfold.protocol.streams import shard_of
@@ -242,7 +242,7 @@ def to_fields(envelopes: Iterable[Envelope], *, packed: bool) -> dict[bytes, byt
 def normalize_event(event: Event) -> Event:
     """The event with the body that the SDK makes of it: what is the default is left out."""
     body = decode_body(event["type"], to_envelope(event).body)
-    envelope = seal(body, run=event["run"], id=event["id"], at_us=event["at_us"])
+    envelope = make_envelope(body, run=event["run"], id=event["id"], at_us=event["at_us"])
     stamp = {name: event[name] for name in ("type", "run", "id", "at_us")}
     fields: dict[str, Any] = json.loads(envelope.body)
     return stamp | fields

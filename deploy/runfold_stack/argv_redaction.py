@@ -29,13 +29,13 @@ def redact_command_line(words: Sequence[str], redactor: Redactor) -> list[str]:
             continue
         shown.append(_redact_word(word, redactor))
         flag = _FLAG.fullmatch(word)
-        is_secret = flag is not None and redactor.hides(flag["key"], "text")
+        is_secret = flag is not None and redactor.masks(flag["key"], "text")
     return shown
 
 
 def _redact_word(word: str, redactor: Redactor) -> str:
     for pattern in (_OPTION, _HEADER):
         found = pattern.fullmatch(word)
-        if found is not None and redactor.hides(found["key"], found["value"]):
+        if found is not None and redactor.masks(found["key"], found["value"]):
             return found["head"] + REDACTED
     return redactor.scrub(_URL_PASSWORD.sub(rf"\g<head>{REDACTED}", word))

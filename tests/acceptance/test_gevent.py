@@ -101,12 +101,12 @@ def test_other_greenlets_run_while_the_sdk_waits(
         "    gevent.sleep(1.5)\n"  # the flusher rests by then
         "assert turns > 10, turns\n"
         "gevent.sleep(1.5)\n"
-        "recorder._emitter._dispatcher._desk.acquire()\n"  # nothing can be sent meanwhile
+        "recorder._emitter._dispatcher._lock.acquire()\n"  # nothing can be sent meanwhile
         "with recorder.run('x'):\n    pass\n"
         "turns = 0\n"
         "assert recorder.flush(1).pending\n"
         "assert turns > 10, turns\n"
-        "recorder._emitter._dispatcher._desk.release()\n"
+        "recorder._emitter._dispatcher._lock.release()\n"
         "assert recorder.flush(30).pending == 0\n"
         "with recorder.run('last'):\n    pass\n"
     )

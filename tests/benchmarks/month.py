@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.workload import EVENTS_PER_RUN, run_event
 from runfold.protocol import streams
-from runfold.protocol.codec import Envelope, seal
+from runfold.protocol.codec import Envelope, make_envelope
 from runfold.protocol.ids import make_run_id
 
 DAYS: Final = 30
@@ -35,7 +35,7 @@ def envelopes(
 ) -> Iterator[tuple[int, Envelope]]:
     """The events of the runs from number `first` on, of a month of `of` runs, in time order."""
     nodes = [
-        [seal(run_event("", number), run="-", id=0, at_us=0) for number in range(1, 9)]
+        [make_envelope(run_event("", number), run="-", id=0, at_us=0) for number in range(1, 9)]
         for _ in range(_VARIANTS)
     ]
     begin_us, step_us = end_us - DAYS * DAY_US, DAYS * DAY_US / of

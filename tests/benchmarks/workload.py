@@ -13,7 +13,7 @@ import zstandard
 from msgspec import Raw
 
 from runfold.protocol import streams
-from runfold.protocol.codec import Envelope, seal
+from runfold.protocol.codec import Envelope, make_envelope
 from runfold.protocol.events import Completed, Event, NodeFinished, NodeStarted, Started, Usage
 from runfold.protocol.frames import encode_json_frame, encode_packed_frame
 from runfold.protocol.ids import make_run_id
@@ -126,4 +126,4 @@ class Encoder:
 
 def _template(variant: int, number: int, project: str) -> tuple[str, bytes]:
     event = run_event(f"workflow-{variant % WORKFLOWS}", number, project)
-    return event.type, seal(event, run="-", id=0, at_us=0).body
+    return event.type, make_envelope(event, run="-", id=0, at_us=0).body

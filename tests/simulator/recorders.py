@@ -100,13 +100,13 @@ class RecorderProducer:
     def work(self) -> None:
         """One round of the flusher."""
         emitter = self._emitter
-        if emitter._busy:
+        if emitter._is_sending:
             return
-        emitter._busy = True
+        emitter._is_sending = True
         try:
-            emitter._work()
+            emitter._run_once()
         finally:
-            emitter._busy = False
+            emitter._is_sending = False
 
     def leave(self) -> list[EventRef]:
         """The process ends in good order; returns what is acknowledged now."""
@@ -131,7 +131,7 @@ class RecorderProducer:
 
     @property
     def waiting(self) -> bool:
-        return not self._emitter._dispatcher.idle
+        return not self._emitter._dispatcher.is_idle
 
     def _connect(self, _: str) -> Any:
         return FakeRedisClient(self._world, self._process)

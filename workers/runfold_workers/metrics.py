@@ -37,7 +37,7 @@ class SpoolCollector(Collector):
         except OSError:
             return
         for name, text, value in (
-            ("events", "Events that wait in the spool of this machine", state.others.events),
+            ("events", "Events that wait in the spool of this machine", state.other_redis.events),
             ("bytes", "Size of the spool of this machine", state.size),
             ("max_bytes", "RUNFOLD_SPOOL_BYTES", self._max_bytes),
             ("damaged_segments", "Segments that cannot be read to their end", len(state.damaged)),

@@ -35,7 +35,7 @@ from runfold.recording.finished_execution import (
     read_time,
 )
 from runfold.recording.run_start import PlannedRunFields, make_started
-from runfold.serialization.event_cleanup import BufferedEvent, seal_bounded
+from runfold.serialization.event_cleanup import BufferedEvent, encode_bounded
 from runfold.serialization.intake import Intake
 from runfold.serialization.normalize import normalize_run_id
 from runfold.serialization.redaction import Redactor
@@ -113,7 +113,7 @@ def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
     read = _open if _is_open(execution) else _over
     try:
         run, items = read(execution, redactor, latest_us)
-        return run, [seal_bounded(item, redactor) for item in items if execution.save]
+        return run, [encode_bounded(item, redactor) for item in items if execution.save]
     except BrokenEvent as error:
         raise BadRequest(400, "bad-execution", str(error)) from error
 

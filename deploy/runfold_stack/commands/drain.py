@@ -53,7 +53,7 @@ def run(arguments: Namespace, context: Context) -> int:
         arguments.timeout,
     )
     state = read_spool(folder, url, settings.spool_bytes)
-    left = state.ours.events - state.ours.in_use
+    left = state.this_redis.events - state.this_redis.in_use
     if context.output.is_json:
         context.output.json(
             {
@@ -62,8 +62,8 @@ def run(arguments: Namespace, context: Context) -> int:
                 "unreadable": drained.unreadable,
                 "dropped": drained.dropped,
                 "left": left,
-                "in_use": state.ours.in_use,
-                "for_others": state.others.events,
+                "in_use": state.this_redis.in_use,
+                "for_others": state.other_redis.events,
                 "damaged": [str(path) for path in state.damaged],
             }
         )
@@ -81,11 +81,13 @@ def _tell(context: Context, state: SpoolState, drained: DrainResult, left: int) 
         line(f"reported {drained.dropped:,} events that runners dropped: an incident tells of them")
     if left:
         line(f"{left:,} events are left: Redis did not take them; see `runfold doctor`")
-    if state.ours.in_use:
-        line(f"{state.ours.in_use:,} events are of runners that live, which send them themselves")
-    if state.others.events:
+    if state.this_redis.in_use:
         line(
-            f"{state.others.events:,} events are for another Redis: set RUNFOLD_REDIS_URL as it"
+            f"{state.this_redis.in_use:,} events are of runners that live, which send them themselves"
+        )
+    if state.other_redis.events:
+        line(
+            f"{state.other_redis.events:,} events are for another Redis: set RUNFOLD_REDIS_URL as it"
             " was for those runners"
         )
     for path in state.damaged:

@@ -24,15 +24,17 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
         )
         return
     other = "another Redis" if redis_url else "some Redis"
-    if state.ours.segments:
-        yield warn("spool", _told(state.ours, "this Redis", folder), _remedy(state.ours))
-    if state.others.segments:
+    if state.this_redis.segments:
+        yield warn(
+            "spool", _told(state.this_redis, "this Redis", folder), _remedy(state.this_redis)
+        )
+    if state.other_redis.segments:
         yield warn(
             "spool",
-            _told(state.others, other, folder),
+            _told(state.other_redis, other, folder),
             "set RUNFOLD_REDIS_URL as it was for the runners, then: runfold drain",
         )
-    for spooled, target in ((state.ours, "this Redis"), (state.others, other)):
+    for spooled, target in ((state.this_redis, "this Redis"), (state.other_redis, other)):
         if spooled.dropped:
             yield warn(
                 "spool",
@@ -49,7 +51,12 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
         )
     if state.damaged:
         yield _damaged(state)
-    waiting = (state.ours.segments, state.others.segments, state.ours.dropped, state.others.dropped)
+    waiting = (
+        state.this_redis.segments,
+        state.other_redis.segments,
+        state.this_redis.dropped,
+        state.other_redis.dropped,
+    )
     if not (any(waiting) or state.damaged):
         yield ok("spool", f"nothing waits in {folder}")
 

@@ -1,9 +1,9 @@
-"""From the buffer to where events are safe: their streams, or else the spool.
+"""Move events from the buffer to a safe place: their streams, or else the spool.
 
-Invariant: whatever was taken from the buffer is in a lane of the shipper until it is in Redis, so
-the order of a shard is that of its lane, wherever the frames lie. All of this happens under one
-lock, the desk, which is let go of only while Redis is waited for: so a thread that must be sure
-that events are safe (`flush`, the end of a process) can put them into the spool although the
+Invariant: an event that was taken from the buffer is in a queue of the sender until Redis has it.
+So the order of a shard is that of its queue, whether a frame is in memory or on disk. One lock
+guards buffer intake, queues and spool; it is released only while a call waits for Redis. A thread
+that must make events safe (`flush`, the end of a process) can therefore spool them while the
 flusher hangs in a connection.
 """
 
@@ -20,9 +20,9 @@ from runfold.crash_points import crash_point
 from runfold.errors import BrokenEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import Settings, default_spool_dir
-from runfold.spool.drop_counter import DropCounter, report_left
+from runfold.spool.drop_counter import DropCounter, report_abandoned
 from runfold.spool.pending_frame import PendingFrame
-from runfold.spool.spool import Spool, target_of
+from runfold.spool.spool import Spool, redis_digest
 
 from .buffer import Buffer, FlushMarker
 from .frame_packer import FramePacker
@@ -30,19 +30,25 @@ from .native_threads import OwnedLock
 from .stream_sender import StreamSender
 
 SPOOL_AFTER_S: Final = 1.0
-"""So long events wait in memory for Redis to come back; sooner if the buffer is half full."""
-ADOPT_EVERY_S: Final = 30.0
-"""How often to look for what dead processes have left."""
+"""How long events wait in memory during an outage before they are spooled, unless the buffer is
+half full."""
+ADOPT_INTERVAL_S: Final = 30.0
+"""How often to look for spool files of dead processes."""
 
-_SPILL_WAIT_S: Final = 1.0
-"""So long a runner waits for the flusher to let go of the desk."""
-_TAKE: Final = 8192
+_SPOOL_LOCK_WAIT_S: Final = 1.0
+"""How long a recording thread waits for the lock before it gives up spooling."""
+_TAKE_EVENTS: Final = 8192
 
 _log = logging.getLogger("runfold")
 
 
 class Dispatcher:
-    """One for each process: a forked child makes its own and abandons its parent's."""
+    """One for each process: a forked child makes its own and abandons its parent's.
+
+    Counters of this process's events: `sent`, `spooled` (on disk, synced), `unsynced` (on disk, but
+    a loss of power could take them), `broken` (not valid, the last reason in `broken_reason`).
+    Of dead processes' events: `adopted_sent`, `adopted_unreadable`, `adopted_drops` (reported).
+    """
 
     def __init__(
         self,
@@ -54,222 +60,220 @@ class Dispatcher:
         self._buffer = buffer
         self._packer = FramePacker(redactor, settings.max_future_s)
         self._lock = OwnedLock()
-        self._may_wait = settings.backpressure != "drop_oldest"
+        self._loads_in_outage = settings.backpressure != "drop_oldest"
         self._folder = Path(settings.spool_dir or default_spool_dir(os.environ))
-        self._target = target_of(settings.redis_url)
+        self._target = redis_digest(settings.redis_url)
         self._drops = DropCounter(self._folder, self._target)
         self._spool: Spool | None = None
         if settings.backpressure == "spool":
             self._spool = Spool(self._folder, settings.spool_bytes, self._target)
-        self._shipper = StreamSender(connect, settings.shards, self._split, self._read, self._lock)
+        self._sender = StreamSender(
+            connect, settings.shards, self._reshard, self._read_spooled, self._lock
+        )
         self._rewritten: list[PendingFrame] = []
-        self._barriers: list[FlushMarker] = []
-        self._adopt_at = self._report_left_at = 0.0
-        self.came_at = float("-inf")
-        self.sent = self.resent = self.unreadable = 0
-        self.spooled = 0
-        self.unsynced = 0
-        """Written to the spool, but a loss of power could still take them."""
-        self.broken = 0
-        self._told_dropped = 0
-        self._is_ending = False
-        self.reported = 0
-        """Events that dead processes dropped, and of which Redis knows now."""
-        self.reason = ""
-        buffer.outlet = self
+        self._markers: list[FlushMarker] = []
+        self._adopt_at = self._report_abandoned_at = 0.0
+        self._reported_drops = 0
+        self._is_exiting = False
+        self.last_taken_at = float("-inf")
+        self.sent = self.spooled = self.unsynced = self.broken = 0
+        self.broken_reason = ""
+        self.adopted_sent = self.adopted_unreadable = self.adopted_drops = 0
+        buffer.overflow = self
 
     @property
-    def failing(self) -> bool:
-        """Whether the last attempt to connect or to send did not work."""
-        return self._shipper.failing
+    def is_connected(self) -> bool:
+        """Whether the last attempt to connect or send succeeded."""
+        return self._sender.is_connected
 
     @property
-    def stuck(self) -> bool:
-        """Whether something has not worked and is not known to work again."""
-        return self._shipper.is_stuck(0)
+    def is_stuck(self) -> bool:
+        """Whether Redis, or one of its shards, has failed and has not recovered yet."""
+        return self._sender.is_stuck(0)
 
     @property
-    def idle(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self._buffer.pending and not self._shipper.waiting
+    def is_idle(self) -> bool:
+        """Whether there is nothing to send."""
+        return not self._buffer.pending and not self._sender.has_queued
 
-    def left_s(self) -> float | None:
-        """How long until a round can do something; `None`: nothing is queued."""
-        return self._shipper.left_s()
+    def next_attempt_s(self) -> float | None:
+        """Return the seconds until a round can send something; None if nothing is queued."""
+        return self._sender.next_attempt_s()
 
-    def work(self, *, now: bool) -> None:
-        """One round: take, send, keep what cannot be sent; `now`: without regard to pauses."""
+    def run_once(self, *, now: bool) -> None:
+        """Take, pack, send, and spool what cannot be sent. `now` ignores backoffs."""
         with self._lock:
-            shipper = self._shipper
-            if self.idle and shipper.failing and not self._untold:
+            sender = self._sender
+            if self.is_idle and not sender.is_connected and not self._unreported_drops:
                 return
-            if shipper.prepare(now=now):
-                self._report_left()
+            if sender.connect(now=now):
+                self._report_abandoned()
                 self._adopt()
-                self._drop_rewritten()
-                if not shipper.has_some_to_send() and (self._may_wait or not self.stuck):
+                self._delete_rewritten()
+                if not sender.can_send() and (self._loads_in_outage or not self.is_stuck):
                     self._load()
-                self._settle(shipper.send(now=now))
-                self._tell_dropped()
-            self._note_dropped()
-            self._keep(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
-            self._reach_barriers()
+                self._settle(sender.send(now=now))
+                self._report_drops()
+            self._store_drop_count()
+            self._spool_stuck(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
+            self._signal_markers()
 
-    def is_mine(self) -> bool:
-        """Whether the calling thread is at the desk."""
-        return self._lock.is_mine()
+    def is_held_by_caller(self) -> bool:
+        """Return whether the calling thread is inside one of the methods that move events."""
+        return self._lock.is_held_by_caller()
 
     def is_in_outage(self) -> bool:
-        """Whether Redis, or one of its shards, has taken nothing for `SPOOL_AFTER_S`."""
-        return self._shipper.is_stuck(SPOOL_AFTER_S)
+        """Return whether Redis, or one of its shards, has failed for `SPOOL_AFTER_S`."""
+        return self._sender.is_stuck(SPOOL_AFTER_S)
 
-    def spill(self, is_enough: Callable[[], bool]) -> bool:
-        """From any thread: put the oldest events into the spool until it is enough."""
-        if self._spool is None or not self._lock.acquire(_SPILL_WAIT_S):
+    def spool_oldest(self, is_enough: Callable[[], bool]) -> bool:
+        """Spool the oldest events until `is_enough()`; return its last answer. Any thread."""
+        if self._spool is None or not self._lock.acquire(_SPOOL_LOCK_WAIT_S):
             return False
         try:
-            return is_enough() or self._keep_until(is_enough)
+            return is_enough() or self._spool_until(is_enough)
         finally:
             self._lock.release()
 
-    def keep_all(self, timeout_s: float) -> bool:
-        """From any thread: put everything that is not in Redis into the spool, durably."""
+    def spool_all(self, timeout_s: float) -> bool:
+        """Spool and sync everything that is not in Redis; return whether it is safe. Any thread."""
         if self._spool is None or not self._lock.acquire(timeout_s):
             return False
         try:
             deadline = time.monotonic() + timeout_s
-            self._keep_until(lambda: time.monotonic() > deadline)
+            self._spool_until(lambda: time.monotonic() > deadline)
             return self._sync()
         finally:
             self._lock.release()
 
-    def note_lost(self, timeout_s: float) -> None:
-        """At the end of a process: note what was dropped and what is lost with its memory."""
-        self._is_ending = True
-        if not (self._untold or self._buffer.pending or self._drops.is_on_disk):
+    def store_final_drop_count(self, timeout_s: float) -> None:
+        """At the end of a process: count what was dropped and what is lost with its memory."""
+        self._is_exiting = True
+        if not (self._unreported_drops or self._buffer.pending or self._drops.is_on_disk):
             return
         if self._lock.acquire(timeout_s):
             try:
-                self._note_dropped()
+                self._store_drop_count()
                 self._drops.sync()
             finally:
                 self._lock.release()
 
     def drain(self, deadline: float) -> None:
-        """Send what dead processes have left; returns when nothing is left, or at the deadline."""
+        """Send what dead processes left, until nothing is left or `time.monotonic()` is over."""
         with self._lock:
-            while time.monotonic() < deadline and self._shipper.prepare():
+            while time.monotonic() < deadline and self._sender.connect():
                 self._adopt_at = 0.0
                 self._adopt()
-                self._report_left()
-                self._drop_rewritten()
-                if not self._shipper.waiting:
+                self._report_abandoned()
+                self._delete_rewritten()
+                if not self._sender.has_queued:
                     return
-                self._settle(self._shipper.send())
-                if not self._shipper.has_some_to_send():
-                    time.sleep(min(self._shipper.left_s() or 0.0, 0.1))
+                self._settle(self._sender.send())
+                if not self._sender.can_send():
+                    time.sleep(min(self._sender.next_attempt_s() or 0.0, 0.1))
 
     def close(self) -> None:
-        """Let go of the connection and of the spool."""
+        """Close the connection and the spool's files."""
         with self._lock:
-            self._shipper.close()
-            self._note_dropped()
+            self._sender.close()
+            self._store_drop_count()
             self._drops.close()
             if self._spool is not None:
                 self._spool.close()
 
-    def take_over(self) -> None:
-        """At finalization, when the thread that worked here is dead: whatever it holds is free."""
+    def enter_finalization(self) -> None:
+        """Replace the lock, which the dead flusher may hold."""
         self._lock = OwnedLock()
-        self._shipper.take_over(self._lock)
+        self._sender.enter_finalization(self._lock)
 
     def abandon(self) -> None:
-        """In a forked child: what the parent has is the parent's."""
+        """In a forked child: close the parent's files without changing them."""
         self._drops.abandon()
         if self._spool is not None:
             self._spool.abandon()
 
     def _load(self) -> None:
-        """From the buffer into the lanes."""
-        items: Any = self._buffer.take(_TAKE)
+        """Pack events of the buffer and queue their frames."""
+        items: Any = self._buffer.take(_TAKE_EVENTS)
         if not items:
             return
-        self.came_at = time.monotonic()
+        self.last_taken_at = time.monotonic()
         if FlushMarker in set(map(type, items)):
-            barriers = [item for item in items if isinstance(item, FlushMarker)]
+            markers = [item for item in items if isinstance(item, FlushMarker)]
             items = [item for item in items if not isinstance(item, FlushMarker)]
-            self._barriers += barriers
-            self._buffer.release(len(barriers), 0)
+            self._markers += markers
+            self._buffer.release(len(markers), 0)
         try:
-            parcels, broken = self._packer.pack(items, self._shipper.shards)
-        except Exception as error:  # a bug: rather these events than all that follow
+            frames, broken = self._packer.pack(items, self._sender.shards)
+        except Exception as error:  # a bug: lose these events rather than all that follow
             _log.exception("%d events could not be packed", len(items))
-            parcels, broken = [], [(BrokenEvent(str(error)), item[4]) for item in items]
-        self._shipper.add(parcels)
+            frames, broken = [], [(BrokenEvent(str(error)), item[4]) for item in items]
+        self._sender.add(frames)
         for reason, size in broken:
             self._buffer.release(1, size)
             self.broken += 1
-            self.reason = str(reason)
+            self.broken_reason = str(reason)
 
-    def _settle(self, parcels: list[PendingFrame]) -> None:
-        """These are in Redis, or lost on disk."""
-        if not parcels:
+    def _settle(self, frames: list[PendingFrame]) -> None:
+        """Count and release frames that Redis has, or that cannot be read from disk."""
+        if not frames:
             return
         from_spool = False
-        for parcel in parcels:
-            if parcel.own and parcel.settled:
-                self.sent += parcel.count
-            elif parcel.settled:
-                self.resent += parcel.count
-            elif parcel.own:
-                self.broken += parcel.count
-                self.reason = "the spool cannot be read"
+        for frame in frames:
+            if frame.own and frame.settled:
+                self.sent += frame.count
+            elif frame.settled:
+                self.adopted_sent += frame.count
+            elif frame.own:
+                self.broken += frame.count
+                self.broken_reason = "the spool cannot be read"
             else:
-                self.unreadable += parcel.count
-            parcel.settled = True
-            if parcel.spooled:
+                self.adopted_unreadable += frame.count
+            frame.settled = True
+            if frame.spooled:
                 from_spool = True
-                self._leave_spool(parcel.count if parcel.own else 0)
+                self._subtract_spooled(frame.count if frame.own else 0)
             else:
-                self._buffer.release(parcel.count, parcel.size)
+                self._buffer.release(frame.count, frame.size)
         crash_point("after_acknowledge")
         if from_spool and self._spool is not None:
-            self._spool.note_sent()
+            self._spool.record_progress()
 
     @property
-    def _untold(self) -> int:
-        """Events that were dropped here and of which Redis does not know."""
-        return self._buffer.dropped - self._told_dropped
+    def _unreported_drops(self) -> int:
+        """Events that were dropped here and that are not in Redis' count yet."""
+        return self._buffer.dropped - self._reported_drops
 
-    def _tell_dropped(self) -> None:
-        """An operator has to know of what the runners' memory and spool could not take."""
-        untold = self._untold
-        if untold and self._shipper.tell_dropped(untold):
-            self._told_dropped += untold
+    def _report_drops(self) -> None:
+        unreported = self._unreported_drops
+        if unreported and self._sender.report_dropped(unreported):
+            self._reported_drops += unreported
 
-    def _note_dropped(self) -> None:
-        lost = self._buffer.pending if self._is_ending else 0
-        self._drops.note(self._untold + lost)
+    def _store_drop_count(self) -> None:
+        lost = self._buffer.pending if self._is_exiting else 0
+        self._drops.store(self._unreported_drops + lost)
 
-    def _report_left(self) -> None:
-        """Report what dead processes dropped, when first connected and every half minute."""
-        if time.monotonic() >= self._report_left_at:
-            self._report_left_at = time.monotonic() + ADOPT_EVERY_S
-            self.reported += report_left(self._folder, self._target, self._shipper.tell_dropped)
+    def _report_abandoned(self) -> None:
+        """Report the drops of dead processes, after connecting and at each interval."""
+        if time.monotonic() >= self._report_abandoned_at:
+            self._report_abandoned_at = time.monotonic() + ADOPT_INTERVAL_S
+            self.adopted_drops += report_abandoned(
+                self._folder, self._target, self._sender.report_dropped
+            )
 
-    def _keep(self, after_s: float) -> None:
-        """Put into the spool what Redis has not taken for so long, and what comes behind it."""
-        if self._spool is None or not self._shipper.is_stuck(after_s):
+    def _spool_stuck(self, after_s: float) -> None:
+        """Spool what Redis has not accepted for so long, and in an outage all that follows."""
+        if self._spool is None or not self._sender.is_stuck(after_s):
             return
-        if self._keep_parcels(self._shipper.stuck(after_s)):
-            while self._shipper.failing and self._buffer.waiting:
+        if self._spool_frames(self._sender.stuck_frames(after_s)):
+            while not self._sender.is_connected and self._buffer.waiting:
                 self._load()
-                if not self._keep_parcels(self._shipper.outstanding()):
+                if not self._spool_frames(self._sender.queued_frames()):
                     break
 
-    def _keep_until(self, is_enough: Callable[[], bool]) -> bool:
-        """Put events into the spool, oldest first; returns whether it is enough."""
-        while self._keep_parcels(self._shipper.outstanding()):
+    def _spool_until(self, is_enough: Callable[[], bool]) -> bool:
+        """Spool events, oldest first, until `is_enough()`; return its last answer."""
+        while self._spool_frames(self._sender.queued_frames()):
             if is_enough():
                 return True
             if not self._buffer.waiting:
@@ -277,83 +281,86 @@ class Dispatcher:
             self._load()
         return is_enough()
 
-    def _keep_parcels(self, parcels: Iterable[PendingFrame]) -> bool:
-        """Whether all of them are on disk."""
+    def _spool_frames(self, frames: Iterable[PendingFrame]) -> bool:
+        """Return whether all of the frames are on disk now."""
         assert self._spool is not None
-        for parcel in parcels:
-            if parcel.segment is None:
-                if not self._spool.keep(parcel):
+        for frame in frames:
+            if frame.segment is None:
+                if not self._spool.append(frame):
                     return False
-                if not parcel.spooled:
-                    self._buffer.release(parcel.count, parcel.size)
-                    self.unsynced += parcel.count
-                    parcel.spooled = True
+                if not frame.spooled:
+                    self._buffer.release(frame.count, frame.size)
+                    self.unsynced += frame.count
+                    frame.spooled = True
         return True
 
     def _adopt(self) -> None:
-        """What dead processes have left is sent when there is nothing else on its way."""
-        if self._spool is None or self._shipper.waiting or time.monotonic() < self._adopt_at:
+        """Queue a segment of a dead process, at each interval, once nothing else is queued."""
+        if self._spool is None or self._sender.has_queued or time.monotonic() < self._adopt_at:
             return
-        parcels = self._spool.adopt()
-        for parcel in parcels:
-            parcel.spooled = True
-        if parcels:
-            _log.info("sending %d events of an earlier process", sum(one.count for one in parcels))
+        frames = self._spool.adopt()
+        for frame in frames:
+            frame.spooled = True
+        if frames:
+            _log.info("sending %d events of an earlier process", sum(one.count for one in frames))
         else:
-            self._adopt_at = time.monotonic() + ADOPT_EVERY_S
-        self._shipper.add(parcels)
+            self._adopt_at = time.monotonic() + ADOPT_INTERVAL_S
+        self._sender.add(frames)
 
-    def _read(self, parcel: PendingFrame) -> bytes | None:
-        return None if self._spool is None else self._spool.read(parcel)
+    def _read_spooled(self, frame: PendingFrame) -> bytes | None:
+        return None if self._spool is None else self._spool.read(frame)
 
-    def _split(self, parcel: PendingFrame, shards: int) -> list[PendingFrame]:
-        """A parcel of the spool is written anew: that many can be more than memory holds."""
-        frame = parcel.frame or self._read(parcel)
-        if frame is None:
-            self._settle([parcel])
+    def _reshard(self, frame: PendingFrame, shards: int) -> list[PendingFrame]:
+        """Split a frame. Parts of a spooled one go to the spool: they may not fit into memory."""
+        packed = frame.packed or self._read_spooled(frame)
+        if packed is None:
+            self._settle([frame])
             return []
-        parts = self._packer.split(parcel, frame, shards)
-        if parcel.segment is not None and self._spool is not None:
+        parts = self._packer.reshard(frame, packed, shards)
+        if frame.segment is not None and self._spool is not None:
             for part in parts:
                 part.spooled = True
-            if all(self._spool.keep(part) for part in parts):
-                self._rewritten.append(parcel)
+            if all(self._spool.append(part) for part in parts):
+                self._rewritten.append(frame)
         return parts
 
-    def _drop_rewritten(self) -> None:
-        """The old records of parcels go together and last: dying before that repeats events, but
-        nothing that `flush` has called safe is lost, and none comes before an older one."""
-        if self._rewritten and self._spool is not None and self._spool.sync():
-            for parcel in self._rewritten:
-                parcel.settled = True
-            self._rewritten.clear()
-            self._spool.note_sent()
+    def _delete_rewritten(self) -> None:
+        """Delete the old records of resharded frames, together, once the new ones are synced.
 
-    def _reach_barriers(self) -> None:
-        if not self._barriers:
+        A death before that repeats events, but loses none that `flush` has reported as spooled.
+        """
+        if self._rewritten and self._spool is not None and self._spool.sync():
+            for frame in self._rewritten:
+                frame.settled = True
+            self._rewritten.clear()
+            self._spool.record_progress()
+
+    def _signal_markers(self) -> None:
+        """Set each marker whose frames are sent or, in an outage, safe on disk."""
+        if not self._markers:
             return
-        stuck = self._spool is not None and self._shipper.is_stuck(SPOOL_AFTER_S)
-        for barrier in list(self._barriers):
-            if barrier.epoch != self._shipper.epoch:  # new, or the number of shards has changed
-                barrier.epoch = self._shipper.epoch
-                barrier.parcels = self._shipper.outstanding()
-            left = [parcel for parcel in barrier.parcels if not parcel.settled]
-            is_safe = stuck and all(parcel.segment is not None for parcel in left)
-            if barrier.reached.is_set() or not left or (is_safe and self._sync()):
-                self._barriers.remove(barrier)
-                barrier.reached.set()
+        is_stuck = self._spool is not None and self._sender.is_stuck(SPOOL_AFTER_S)
+        for marker in list(self._markers):
+            if marker.epoch != self._sender.epoch:  # new, or its frames were resharded
+                marker.epoch = self._sender.epoch
+                marker.frames = self._sender.queued_frames()
+            left = [frame for frame in marker.frames if not frame.settled]
+            is_safe = is_stuck and all(frame.segment is not None for frame in left)
+            if marker.reached.is_set() or not left or (is_safe and self._sync()):
+                self._markers.remove(marker)
+                marker.reached.set()
 
     def _sync(self) -> bool:
-        """Whether the spool outlives a loss of power; only then may anybody count on it."""
+        """Return whether the spool survives a loss of power; only then events count as spooled."""
         self._drops.sync()
         if self._spool is None or not self._spool.sync():
             return False
-        self.spooled += self.unsynced  # first, as another thread may add both up meanwhile
+        self.spooled += self.unsynced  # before the other, as another thread may read their sum
         self.unsynced = 0
         return True
 
-    def _leave_spool(self, count: int) -> None:
-        """Which of them were synced is not known: rather too few are called safe than too many."""
+    def _subtract_spooled(self, count: int) -> None:
+        """Take sent events off the counts. Which were synced is unknown: undercount `spooled`."""
         synced = min(count, self.spooled)
         self.spooled -= synced
         self.unsynced -= count - synced

@@ -1,9 +1,9 @@
-"""From what runners put to packed frames: many events at once, sorted by shard.
+"""Encode many events at once as packed frames, one or more for each shard.
 
-This is where an event costs most, so the common ones take a short way: what the SDK made is
-clean already, and of what a caller built it is enough to see that nothing has to change. Every
-other event is sealed alone. Whoever writes a packed frame vouches for its bodies (see
-`producers/README.md`); both ways do.
+An event costs most here, so there is a fast path: events that the SDK made are clean, and for most
+others it is enough to check that nothing has to change. All other events are cleaned one by one.
+Both paths keep the promise of a packed frame's writer about its bodies (see
+`producers/PROTOCOL.md`).
 """
 
 import time
@@ -41,18 +41,17 @@ from runfold.serialization.event_cleanup import (
     NAME_FIELDS,
     PAYLOAD_FIELDS,
     BufferedEvent,
-    seal_bounded,
+    encode_bounded,
 )
 from runfold.serialization.normalize import normalize_name, normalize_run_id
-from runfold.serialization.payloads import is_fine
+from runfold.serialization.payloads import needs_no_change
 from runfold.serialization.redaction import Redactor
 from runfold.spool.pending_frame import PendingFrame
 
-_MAX_KNOWN: Final = 20_000
+_MAX_RUNS: Final = 20_000
 _MAX_NAMES: Final = 10_000
-_MOST_HARMLESS: Final = 255
-"""With so few bytes outside of its payload a body can neither nest 128 levels deep there nor hold
-a number of 309 digits."""
+_MAX_UNCHECKED_BYTES: Final = 255
+"""So few bytes outside of a payload can neither nest 128 levels nor hold a number of 309 digits."""
 
 _NOTHING: Final = b""
 _COMMA: Final = ord(",")
@@ -63,15 +62,15 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float
 _decode_flat: Final = msgspec.json.Decoder(dict[str, str | _Number | bool | None]).decode
-"""Most payloads are flat objects: the parser itself sees that their values are harmless."""
+"""Most payloads are flat objects: this parser checks their values."""
 
 _Read = Callable[[Any], Any]
-_Shape = tuple[int, _Read, _Read, _Read]
+_FastPath = tuple[int, _Read, _Read, _Read]
 
 
-def _shape(cls: type[Event]) -> _Shape:
-    """What the short way looks at: the length of the tag, the fields that have to be known names
-    or absent, the payload, another payload that has to be absent."""
+def _fast_path(cls: type[Event]) -> _FastPath:
+    """Return what the fast path reads of a class: the tag's length, the fields that must hold
+    valid names or nothing, the payload, and another payload that must be absent."""
     payloads = ("text",) if "text" in cls.__struct_fields__ else PAYLOAD_FIELDS[cls]
     names = [name for name in CLEANED_FIELDS[cls] if name not in payloads]
     return (
@@ -86,12 +85,12 @@ def _no_payload(_: Event) -> bytes:
     return _NOTHING
 
 
-_SHAPES: Final = {cls: _shape(cls) for cls in EVENT_CLASSES}
+_FAST_PATHS: Final = {cls: _fast_path(cls) for cls in EVENT_CLASSES}
 _NUMBERS: Final = {cls: TYPE_NUMBERS[cls.type] for cls in EVENT_CLASSES}
 
 
 class _Group:
-    """The events of one shard in this batch, and their bodies without the first brace."""
+    """The events of one shard in a batch, and their bodies without the opening brace."""
 
     __slots__ = ("bodies", "items")
 
@@ -100,14 +99,14 @@ class _Group:
         self.bodies: list[bytes] = []
 
 
-_Known = tuple[Callable[[BufferedEvent], None], Callable[[bytes], None], int]
-"""Of a run: where its events and their bodies go, and how much of an encoded event its id takes."""
+_RunSlot = tuple[Callable[[BufferedEvent], None], Callable[[bytes], None], int]
+"""For a run: how to add an event and a body to its group; bytes of its id in an encoded event."""
 Broken = tuple[BrokenEvent, int]
-"""What is wrong with an event, and its size."""
+"""The reason why an event is not valid, and its size in the buffer."""
 
 
 class FramePacker:
-    """Remembers the runs and names that it has seen; used by one thread at a time."""
+    """Caches the runs and valid names that it has met; used by one thread at a time."""
 
     def __init__(self, redactor: Redactor, max_future_s: float = MAX_FUTURE_S) -> None:
         self._redactor = redactor
@@ -115,73 +114,71 @@ class FramePacker:
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._shards = 0
         self._groups: dict[int, _Group] = {}
-        self._known: dict[str, _Known] = {}
-        self._fine: set[object] = {None}
+        self._runs: dict[str, _RunSlot] = {}
+        self._valid_names: set[object] = {None}
 
     def pack(
         self, items: Iterable[BufferedEvent], shards: int
     ) -> tuple[list[PendingFrame], list[Broken]]:
-        """Parcels, in order within their shards, and the events that cannot be mended."""
-        if shards != self._shards or len(self._known) > _MAX_KNOWN:
-            self._known.clear()
+        """Return frames, in order within their shards, and the events that are not valid."""
+        if shards != self._shards or len(self._runs) > _MAX_RUNS:
+            self._runs.clear()
             self._groups.clear()
             self._shards = shards
         broken = self._sort(items)
-        parcels: list[PendingFrame] = []
+        frames: list[PendingFrame] = []
         for shard, group in self._groups.items():
             if group.items:
-                parcels += self._close(shard, group)
+                frames += self._make_frames(shard, group)
                 group.items.clear()
                 group.bodies.clear()
-        return parcels, broken
+        return frames, broken
 
-    def split(self, parcel: PendingFrame, frame: bytes, shards: int) -> list[PendingFrame]:
-        """The events of a parcel with this frame, sorted for another number of shards."""
+    def reshard(self, frame: PendingFrame, packed: bytes, shards: int) -> list[PendingFrame]:
+        """Split a frame with these packed bytes for another number of shards."""
         groups: dict[int, list[Envelope]] = {}
-        for envelope in envelopes_in(frame):
+        for envelope in envelopes_in(packed):
             groups.setdefault(shard_of(envelope.run, shards), []).append(envelope)
-        parcels, sizes = [], parcel.size
+        parts, left = [], frame.size
         for shard, envelopes in groups.items():
-            packed = encode_packed_frame(envelopes, self._compressor)[PACKED_FIELD]
-            size = parcel.size * len(envelopes) // parcel.count
-            parcels.append(
-                PendingFrame(shard, shards, packed, len(envelopes), size, own=parcel.own)
-            )
-            sizes -= size
-        parcels[0].size += sizes
-        return parcels
+            part = encode_packed_frame(envelopes, self._compressor)[PACKED_FIELD]
+            size = frame.size * len(envelopes) // frame.count
+            parts.append(PendingFrame(shard, shards, part, len(envelopes), size, own=frame.own))
+            left -= size
+        parts[0].size += left
+        return parts
 
     def _sort(self, items: Iterable[BufferedEvent]) -> list[Broken]:
-        """Encode each event and put it into its group."""
-        known, fine, redactor = self._known, self._fine, self._redactor
-        harmless = redactor.harmless
-        shapes: dict[type[Event], _Shape] = {} if redactor.asks else _SHAPES
+        """Encode each event and add it to the group of its shard."""
+        runs, valid_names, redactor = self._runs, self._valid_names, self._redactor
+        unmasked_keys = redactor.unmasked_keys
+        fast_paths: dict[type[Event], _FastPath] = {} if redactor.has_callable else _FAST_PATHS
         broken: list[Broken] = []
         for item in items:
-            event, run, _, _, size, ours = item
+            event, run, _, _, size, is_clean = item
             try:
-                add_item, add_body, run_length = known[run]
-            except (KeyError, TypeError):  # new, or no text at all
-                item = self._meet(item)  # noqa: PLW2901, under the id that it will have
+                add_item, add_body, run_length = runs[run]
+            except (KeyError, TypeError):  # a new run, or an id that is not a string
+                item = self._register_run(item)  # noqa: PLW2901, with the normalized run id
                 event, run = item[:2]
-                add_item, add_body, run_length = known[run]
+                add_item, add_body, run_length = runs[run]
             body = None
             try:
-                if ours:
-                    body = _encode(event)[_SHAPES[type(event)][0] :]
+                if is_clean:
+                    body = _encode(event)[_FAST_PATHS[type(event)][0] :]
                 else:
-                    begin, names, payload_of, other_of = shapes[type(event)]
-                    if fine.issuperset(names(event)) and not len(other_of(event)):
+                    begin, names, payload_of, other_of = fast_paths[type(event)]
+                    if valid_names.issuperset(names(event)) and not len(other_of(event)):
                         payload = payload_of(event)
                         length = len(payload)
                         if not length:
                             simple = True
                         elif type(payload) is Raw:
                             try:
-                                simple = harmless.issuperset(_decode_flat(payload))
+                                simple = unmasked_keys.issuperset(_decode_flat(payload))
                             except ValidationError:
                                 simple = False
-                            simple = simple or is_fine(_decode(payload), redactor)
+                            simple = simple or needs_no_change(_decode(payload), redactor)
                         else:
                             simple = type(payload) is str
                         if simple:
@@ -192,63 +189,63 @@ class FramePacker:
                             if own_id is not None:
                                 begin = encoded.find(_COMMA, begin) + 1
                                 if type(own_id) is not int or not 0 <= own_id <= _MAX_ID:
-                                    raise BrokenEvent  # noqa: TRY301, `_seal` says why
-                            if len(encoded) - begin - length <= _MOST_HARMLESS:
+                                    raise BrokenEvent  # noqa: TRY301, `_clean_and_encode` says why
+                            if len(encoded) - begin - length <= _MAX_UNCHECKED_BYTES:
                                 body = encoded[begin:] if begin else _NOTHING
-            except Exception:  # whatever it is, `_seal` names it
+            except Exception:  # whatever it is, `_clean_and_encode` names it
                 body = None
             if body is None or len(body) > MAX_BODY_BYTES:
                 try:
-                    body = self._seal(item)
+                    body = self._clean_and_encode(item)
                 except BrokenEvent as error:
                     broken.append((error, size))
                     continue
-            if _BACKSLASH in body:  # asked so, it is ten times faster than for the bytes b"\\u"
+            if _BACKSLASH in body:  # the search for one byte is ten times faster than for b"\\u"
                 body = replace_unstorable(body)
             add_item(item)
             add_body(body or b"}")
         return broken
 
-    def _meet(self, item: BufferedEvent) -> BufferedEvent:
-        """An event of a run that is not known yet, under an id that the contract allows."""
-        event, run, event_id, at_us, size, ours = item
-        fitted = normalize_run_id(run)
-        if fitted not in self._known:
-            group = self._groups.setdefault(shard_of(fitted, self._shards), _Group())
-            length = len(_encode(fitted)) + len('"run":,')
-            self._known[fitted] = (group.items.append, group.bodies.append, length)
-        if type(run) is str and run == fitted:
+    def _register_run(self, item: BufferedEvent) -> BufferedEvent:
+        """Cache the event's run; return the event under an id that the contract allows."""
+        event, run, event_id, at_us, size, is_clean = item
+        normalized = normalize_run_id(run)
+        if normalized not in self._runs:
+            group = self._groups.setdefault(shard_of(normalized, self._shards), _Group())
+            length = len(_encode(normalized)) + len('"run":,')
+            self._runs[normalized] = (group.items.append, group.bodies.append, length)
+        if type(run) is str and run == normalized:
             return item
-        return msgspec.structs.replace(event, run=None), fitted, event_id, at_us, size, ours
+        return msgspec.structs.replace(event, run=None), normalized, event_id, at_us, size, is_clean
 
-    def _seal(self, item: BufferedEvent) -> bytes:
-        """The long way; raises `BrokenEvent` when an event cannot be mended."""
-        event, ours = item[0], item[5]
+    def _clean_and_encode(self, item: BufferedEvent) -> bytes:
+        """Return the body of an event of any kind, or raise `BrokenEvent` with the reason."""
+        event, is_clean = item[0], item[5]
         latest = latest_us(time.time_ns() // 1000, self._max_future_s)
-        body = seal_bounded(item, self._redactor, latest).body
-        if not ours:
+        body = encode_bounded(item, self._redactor, latest).body
+        if not is_clean:
             check_body(body)
             check_numbers(body)
-            self._remember(event)
+            self._cache_names(event)
         return body[1:]
 
-    def _remember(self, event: Event) -> None:
-        """The names of an event that are fine as they are, for the short way next time."""
-        if len(self._fine) > _MAX_NAMES:
-            self._fine = {None}
+    def _cache_names(self, event: Event) -> None:
+        """Remember the event's valid names, so that the next event takes the fast path."""
+        if len(self._valid_names) > _MAX_NAMES:
+            self._valid_names = {None}
         for name in NAME_FIELDS.intersection(CLEANED_FIELDS[type(event)]):
             value = getattr(event, name)
             if type(value) is str and normalize_name(value) == value:
-                self._fine.add(value)
+                self._valid_names.add(value)
 
-    def _close(self, shard: int, group: _Group) -> Iterator[PendingFrame]:
-        """The events of a group in as few frames as they fit into."""
+    def _make_frames(self, shard: int, group: _Group) -> Iterator[PendingFrame]:
+        """Pack the events of a group into as few frames as possible."""
         bodies = group.bodies
-        for first, last in _cut(list(map(len, bodies))):
+        for first, last in _frame_bounds(list(map(len, bodies))):
             columns = zip(*group.items[first:last], strict=True)
             events, runs, ids, times, sizes, _ = columns
             table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
-            frame = pack_columns(
+            packed = pack_columns(
                 list(table),
                 map(table.__getitem__, runs),
                 map(_NUMBERS.__getitem__, map(type, events)),
@@ -258,11 +255,11 @@ class FramePacker:
                 self._compressor,
                 opening=b"{",
             )
-            yield PendingFrame(shard, self._shards, frame, last - first, sum(sizes))
+            yield PendingFrame(shard, self._shards, packed, last - first, sum(sizes))
 
 
-def _cut(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """From where to where each frame goes: it is closed by the event that reaches the limit."""
+def _frame_bounds(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Return the range of each frame; the event that reaches a limit is the frame's last one."""
     if len(lengths) <= FRAME_EVENTS and sum(lengths) < FRAME_BYTES:
         yield 0, len(lengths)
         return

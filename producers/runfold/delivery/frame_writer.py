@@ -1,8 +1,8 @@
-"""Events in their streams: packed frames of each shard, appended by one pipelined round trip.
+"""Write events to their streams: packed frames of each shard in one pipelined round trip.
 
-Promises: an event counts as accepted once Redis has answered its XADD, never before, and the
-events of a run keep their order. Dies halfway: what was accepted stays, and sending the same
-again changes nothing, since every event has an id.
+Shared by the SDK, the CLI and the API. An event counts as accepted once Redis has answered its
+XADD; the events of a run keep their order. A writer that dies halfway leaves the accepted events;
+to send all of them again changes nothing, since every event has an id.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ from runfold.protocol.frames import FRAME_BYTES, FRAME_EVENTS, encode_packed_fra
 from runfold.protocol.streams import shard_of, stream_key
 
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
-"""Collected in all before a round trip."""
+"""Bytes to collect before a round trip."""
 
 
 class PackedFrame(NamedTuple):
-    """An entry for the stream of one shard, and how many events it holds."""
+    """An entry for the stream of one shard, and its number of events."""
 
     shard: int
     events: int
@@ -30,7 +30,7 @@ class PackedFrame(NamedTuple):
 def pack_frames(
     envelopes: Iterable[Envelope], shards: int, compressor: zstandard.ZstdCompressor
 ) -> list[PackedFrame]:
-    """Return the frames of these events, in order within each shard."""
+    """Return frames of these events, in order within each shard."""
     by_shard: dict[int, list[Envelope]] = {}
     for envelope in envelopes:
         by_shard.setdefault(shard_of(envelope.run, shards), []).append(envelope)
@@ -44,9 +44,9 @@ def pack_frames(
 def append_frames(
     client: redis.Redis, frames: Iterable[tuple[int, dict[bytes, bytes]]]
 ) -> list[bytes | Exception]:
-    """Append (shard, fields) in one pipeline; return the id or the refusal of each.
+    """Append (shard, fields) in one pipeline; return the entry id or the error of each.
 
-    Raises `redis.RedisError` when the connection fails.
+    Raises `redis.RedisError` if the connection fails.
     """
     with client.pipeline(transaction=False) as pipeline:
         for shard, fields in frames:
@@ -55,7 +55,7 @@ def append_frames(
 
 
 class FrameSender:
-    """Collects events and sends them; `accepted` counts those that are in a stream."""
+    """Collects events and sends them in batches; `accepted` counts those that are in a stream."""
 
     def __init__(self, client: redis.Redis, shards: int) -> None:
         self._client = client
@@ -65,17 +65,17 @@ class FrameSender:
         self._bytes = 0
         self.accepted = 0
         self.last_frames: dict[int, str] = {}
-        """The stream id of the last frame of each shard that something was sent to."""
+        """The entry id of the last accepted frame, by shard."""
 
     def add(self, envelope: Envelope) -> None:
-        """Collect an event; sends when there is enough. Raises `redis.RedisError`."""
+        """Collect an event, and send a full batch. Raises `redis.RedisError`."""
         self._pending.append(envelope)
         self._bytes += len(envelope.body) + 200
         if self._bytes >= _WINDOW_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was collected; raises `redis.RedisError` unless Redis took all of it."""
+        """Send all collected events; raise `redis.RedisError` unless Redis accepts each frame."""
         frames = pack_frames(self._pending, self._shards, self._compressor)
         self._pending, self._bytes = [], 0
         if not frames:

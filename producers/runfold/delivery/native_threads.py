@@ -1,9 +1,9 @@
-"""Threads, locks and queues of the interpreter itself, whatever a monkey-patch puts in their place.
+"""The interpreter's own threads, locks and queues, regardless of monkey-patching.
 
-gevent replaces those of `threading` and `queue` by ones that switch between greenlets, before or
-after this import. The flusher is a native thread nevertheless: a greenlet would get no turn while
-the program computes, and one that waited natively would hold up all the others. Sockets that it
-opens may be gevent's: they have an event loop for each native thread.
+gevent replaces those of `threading` and `queue`, before or after this import, by ones that switch
+between greenlets. The flusher remains a native thread: a greenlet would not run while the program
+computes, and a greenlet that waited natively would block all others. The flusher's sockets may be
+gevent's, which have an event loop for each native thread.
 """
 
 import sys
@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
-__all__ = ["Empty", "OwnedLock", "RLock", "Signal", "SimpleQueue", "Thread", "is_cooperative"]
+__all__ = ["Empty", "OneShotEvent", "OwnedLock", "RLock", "SimpleQueue", "Thread", "is_cooperative"]
 
 
 def _original(module: str, name: str) -> Any:
@@ -32,11 +32,11 @@ _start_new_thread: Final = _original("_thread", "start_new_thread")
 _get_ident: Final = _original("_thread", "get_ident")
 _sleep: Final = _original("time", "sleep")
 
-_LOOK_AGAIN_S: Final = 0.001
+_POLL_S: Final = 0.001
 
 
 def is_cooperative() -> bool:
-    """Whether waiting is for other greenlets to run: `time.sleep` is not the interpreter's."""
+    """Return whether a wait must let other greenlets run: `time.sleep` has been replaced."""
     return time.sleep is not _sleep
 
 
@@ -48,19 +48,19 @@ class OwnedLock:
         self._holder = 0
 
     def acquire(self, timeout_s: float = -1.0) -> bool:
-        """Take the lock; False if it is not free in time (negative: wait without a bound)."""
+        """Take the lock; return False if it is not free in time (negative: no time limit)."""
         acquired = self._lock.acquire(timeout=timeout_s)
         if acquired:
             self._holder = _get_ident()
         return acquired
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._holder = 0
         self._lock.release()
 
-    def is_mine(self) -> bool:
-        """Whether the calling thread holds the lock, in a frame below this one."""
+    def is_held_by_caller(self) -> bool:
+        """Return whether the calling thread holds the lock, in an outer frame."""
         return bool(self._holder == _get_ident())
 
     def __enter__(self) -> None:
@@ -70,64 +70,64 @@ class OwnedLock:
         self.release()
 
 
-class Signal:
-    """Set once, by any thread; waited for by one."""
+class OneShotEvent:
+    """An event that any thread sets once and one thread waits for."""
 
     def __init__(self) -> None:
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._queue: SimpleQueue[None] = SimpleQueue()
         self._is_set = False
 
     def set(self) -> None:
-        """End the wait."""
+        """Set it, and end the wait."""
         self._is_set = True
-        self._bell.put(None)
+        self._queue.put(None)
 
     def is_set(self) -> bool:
         return self._is_set
 
     def wait(self, timeout_s: float, *, cooperative: bool) -> bool:
-        """Return whether it is set, after `timeout_s` at the latest.
+        """Wait at most `timeout_s` seconds; return whether it is set.
 
-        `cooperative`: let other greenlets run meanwhile, where there are any.
+        `cooperative` lets other greenlets run in the meantime.
         """
         if cooperative and is_cooperative():
             deadline = time.monotonic() + timeout_s
             while not self._is_set and time.monotonic() < deadline:
-                time.sleep(_LOOK_AGAIN_S)
+                time.sleep(_POLL_S)
         elif not self._is_set:
             with suppress(Empty):
-                self._bell.get(timeout=max(0.0, timeout_s))
+                self._queue.get(timeout=max(0.0, timeout_s))
         return self._is_set
 
 
 class Thread:
-    """A daemon thread. `start` does not wait until it runs, as that of `threading` does.
+    """A daemon thread. Unlike that of `threading`, `start` does not wait until it runs.
 
-    At finalization CPython 3.11 lets no new thread run, and such a wait would never end.
+    At finalization CPython 3.11 runs no new thread, so such a wait would never end.
     """
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
         self._target = target
         self._name = name
         self._ident: int | None = None
-        self._ended = Signal()
+        self._ended = OneShotEvent()
 
     def start(self) -> None:
-        """Raise `RuntimeError` when it is too late for a thread, or there are too many."""
+        """Start; raise `RuntimeError` at finalization, or if there are too many threads."""
         if sys.is_finalizing():
-            raise RuntimeError("the interpreter shuts down: no thread can start")
+            raise RuntimeError("the interpreter is shutting down: no thread can start")
         _start_new_thread(self._run, ())
 
     def is_current(self) -> bool:
-        """Return whether the caller runs in it."""
+        """Return whether the caller runs in this thread."""
         return bool(self._ident == _get_ident()) and not self._ended.is_set()
 
     def is_alive(self) -> bool:
-        """Return whether it will run again: at finalization only one thread does."""
+        """Return whether it will run again; at finalization only the main thread does."""
         return not self._ended.is_set() and not sys.is_finalizing()
 
     def join(self, timeout_s: float, *, cooperative: bool = True) -> None:
-        """Wait for its end, for so long."""
+        """Wait at most `timeout_s` seconds for its end."""
         if self.is_alive():
             self._ended.wait(timeout_s, cooperative=cooperative)
 

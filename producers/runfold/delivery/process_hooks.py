@@ -1,14 +1,17 @@
-"""What happens to a process: it forks, it ends.
+"""Calls at a fork and at the end of the process.
 
-After a fork the child must neither use the parent's connection nor its numbering, and must not
-send the parent's events again. At the end of a process what is buffered must go out. Emitters
-ask here for both; nothing holds them longer than their owner does.
+After a fork the child must not use the parent's connection or event ids, nor send its events again.
+At the end of a process buffered events must be sent. Registered objects are held weakly.
+
+Some processes end without `atexit`, by `os._exit` or a signal: RQ's work horses, the children of
+Celery and of `multiprocessing.Pool`. `ends_abruptly` detects them; in such a process the end of an
+outermost run waits until its events are safe.
 """
 
 import atexit
 
-# What redis-py, sockets and `names` would otherwise import in the flusher's thread, at first use:
-# a fork in the middle of an import leaves the child with half a module for ever.
+# redis-py, sockets and codecs import these at first use, in the flusher's thread: a fork in the
+# middle of an import would leave the child with half a module for ever.
 import email.parser  # noqa: F401
 import encodings.idna
 import encodings.utf_16  # noqa: F401
@@ -20,59 +23,60 @@ from typing import Final, Protocol
 from weakref import WeakSet
 
 generation = 0
-"""Grows by one in every forked child: what remembers another number belongs to the parent."""
-ending = False
-"""Whether `atexit` has called: what begins now is not told of the end."""
+"""Grows by one in every forked child: an object that stored another number is the parent's."""
+exit_began = False
+"""Whether exit handlers have run: emitters made from now on get no call at the end."""
 
 _MULTIPROCESSING: Final = ("multiprocessing", "billiard")
 _FLAGS: Final = 6
-"""Where in /proc/self/stat, counted from behind the command's name."""
+"""Field of /proc/self/stat, counted after the command's name."""
 _FORKED_WITHOUT_EXEC: Final = 0x40  # PF_FORKNOEXEC of the kernel
 
 
 class ProcessHooks(Protocol):
-    """Something that has to know."""
+    """What a registered object does at a fork and at the end."""
 
     def after_fork(self) -> None:
-        """Called in the child, whose only thread is the one that forked."""
+        """Start anew in the child, whose only thread is the one that forked."""
 
     def at_exit(self) -> None:
-        """Called once or more while the process ends; daemon threads still run."""
+        """Prepare for the end. Called at least once; daemon threads still run."""
 
 
-_residents: WeakSet[ProcessHooks] = WeakSet()
+_registered: WeakSet[ProcessHooks] = WeakSet()
 
 
-def register(resident: ProcessHooks) -> None:
-    """From now on this one is told of forks and of the end."""
-    _residents.add(resident)
+def register(hooks: ProcessHooks) -> None:
+    """Call these hooks from now on, as long as another reference to them exists."""
+    _registered.add(hooks)
 
 
 def ends_abruptly() -> bool:
-    """Return whether this process may end by `os._exit` or a signal at any time, without `atexit`.
+    """Return whether this process may end without `atexit`: whether it is a worker's child.
 
-    So do the children that prefork workers and process pools make: those of a fork, also one that
-    came before this import (RQ imports a job's module in its work horse), and those of
-    `multiprocessing` and of `billiard`, Celery's fork of it, however they were started.
+    That is a process that was forked, even before this import (RQ imports a job's module in its
+    work horse), or that `multiprocessing` or `billiard`, Celery's version, started in any way.
     """
     return generation > 0 or _is_forked() or any(map(_is_child, _MULTIPROCESSING))
 
 
 def is_orphaned() -> bool:
-    """Return whether only daemon threads are left of a child that was forked by another thread
-    than the main one: no finalization comes, and each of them would keep the process for ever."""
+    """Return whether only daemon threads are left of a child that a secondary thread forked.
+
+    Such a process is never finalized: each of these threads would keep it alive for ever.
+    """
     return generation > 0 and not threading.main_thread().is_alive()
 
 
-def watch_multiprocessing() -> None:
-    """In a child of `multiprocessing`, ask to be told of its end: it leaves without `atexit`.
+def register_multiprocessing_exit() -> None:
+    """In a child of `multiprocessing`, register for its own finalizers: it skips `atexit`.
 
-    Its registry of finalizers is emptied after the fork, so this is asked for as late as possible.
+    The child clears these finalizers after the fork, so call this as late as possible.
     """
     for package in _MULTIPROCESSING:
         util = sys.modules.get(f"{package}.util")
         if util is not None and _is_child(package):
-            util.Finalize(None, _end, exitpriority=-100)
+            util.Finalize(None, _run_exit_hooks, exitpriority=-100)
 
 
 def _is_child(package: str) -> bool:
@@ -80,12 +84,12 @@ def _is_child(package: str) -> bool:
     if process is None:
         return False
     current = process.current_process()
-    # Set while a spawned child imports its main module, before it knows what process it is.
+    # `_inheriting` is set while a spawned child imports its main module.
     return getattr(current, "_parent_pid", None) is not None or hasattr(current, "_inheriting")
 
 
 def _is_forked() -> bool:
-    """Return whether the kernel (Linux) says that this process has not called `exec`."""
+    """Return whether this process was forked and has not called `exec` (known on Linux only)."""
     try:
         with open("/proc/self/stat", "rb") as file:
             flags = int(file.read().rpartition(b")")[2].split()[_FLAGS])
@@ -95,22 +99,22 @@ def _is_forked() -> bool:
 
 
 def _at_exit() -> None:
-    global ending  # noqa: PLW0603, the end of this very process
-    ending = True
-    _end()
+    global exit_began  # noqa: PLW0603, a state of this process
+    exit_began = True
+    _run_exit_hooks()
 
 
-def _end() -> None:
-    for resident in list(_residents):
-        resident.at_exit()
+def _run_exit_hooks() -> None:
+    for hooks in list(_registered):
+        hooks.at_exit()
 
 
 def _forked() -> None:
-    global generation  # noqa: PLW0603, the number of this very process
+    global generation  # noqa: PLW0603, a state of this process
     generation += 1
-    for resident in list(_residents):
-        resident.after_fork()
+    for hooks in list(_registered):
+        hooks.after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)
-atexit.register(_at_exit)  # as early as this: handlers run last in, first out, and may still emit
+atexit.register(_at_exit)  # early, as handlers run last in, first out, and others may still emit

@@ -1,14 +1,14 @@
-"""From parcels to frames in their streams, in order, again and again until it works.
+"""Send frames to the streams of their shards, in order, until Redis acknowledges them.
 
-Invariant: the parcels of a lane (a shard's queue) are acknowledged from its front only, and
-nothing of a lane is sent while an older part of it is on its way: at most one frame of each
-shard goes into a pipeline. So a failure, at whatever point, can repeat events but never lose or
-overtake them; the event ids make a repetition harmless. Whether a frame lies in memory or in the
-spool changes nothing about its place. Used under the dispatcher's lock, which is let go of while
-waiting for Redis; what others do meanwhile leaves the front of each lane as it is.
+Invariant: the frames of a shard form a queue and are acknowledged from its front only. A pipeline
+holds at most one frame of each shard, so nothing of a shard is sent before the frame ahead of it is
+acknowledged. A failure at any point can repeat events but neither lose nor reorder them; event ids
+make a repetition harmless. Whether a frame is in memory or in the spool does not change its place.
+
+Called under the dispatcher's lock, which is released while a call waits for Redis; meanwhile other
+threads may append to the queues but leave their fronts alone.
 """
 
-import logging
 import random
 import time
 from collections import deque
@@ -19,23 +19,21 @@ from typing import Final
 import redis
 
 from runfold.crash_points import crash_point
-from runfold.delivery.frame_writer import append_frames
 from runfold.errors import ShardsDiffer
 from runfold.protocol.frames import PACKED_FIELD
-from runfold.protocol.streams import DEFAULT_SHARDS, agree_on_shards, note_dropped
+from runfold.protocol.streams import DEFAULT_SHARDS, add_dropped, agree_on_shards
 from runfold.spool.pending_frame import PendingFrame
+from runfold.throttled_log import ThrottledLog
 
+from .frame_writer import append_frames
 from .native_threads import OwnedLock
 
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 5.0
-_REPORT_EVERY_S: Final = 60.0
-
-_log = logging.getLogger("runfold")
+_FIRST_BACKOFF_S: Final = 0.05
+_MAX_BACKOFF_S: Final = 5.0
 
 
 class Backoff:
-    """How long to leave alone what has failed."""
+    """Exponential backoff with jitter."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -43,259 +41,252 @@ class Backoff:
         self._until = 0.0
 
     def failing_for_s(self) -> float | None:
-        """`None` when the last try worked."""
+        """Return the seconds since the first failure in a row; None after a success."""
         return time.monotonic() - self._since if self._failures else None
 
-    def left_s(self) -> float:
-        """0 when it may be tried."""
+    def remaining_s(self) -> float:
+        """Return the seconds until the next attempt; 0 if it may be made now."""
         return max(0.0, self._until - time.monotonic()) if self._failures else 0.0
 
-    def failed(self) -> None:
-        """Twice as long as last time; half of it by chance, so that not all come back at once."""
+    def record_failure(self) -> None:
+        """Double the delay. Half of it is random, so that processes do not retry in step."""
         if not self._failures:
             self._since = time.monotonic()
-        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 20))
+        longest = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(self._failures, 20))
         self._failures += 1
         self._until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311, jitter
 
-    def worked(self) -> None:
-        """Start over."""
+    def reset(self) -> None:
+        """Record a success: the next delay is the shortest again."""
         self._failures = 0
 
 
 class ShardQueue:
-    """The parcels of one shard that are not acknowledged yet."""
+    """The frames of one shard that are not acknowledged."""
 
     def __init__(self) -> None:
-        self.parcels: deque[PendingFrame] = deque()
-        self.pause = Backoff()
+        self.frames: deque[PendingFrame] = deque()
+        self.backoff = Backoff()
 
 
 class StreamSender:
-    """Owns the connection and the lanes.
+    """Owns the connection and the queues.
 
-    `split` sorts a parcel for another number of shards; `read` gets a frame from the spool, or
-    `None` when it is lost; `desk` is the lock under which all of this is called.
+    `reshard` sorts a frame for another number of shards; `read` returns the packed bytes of a
+    spooled frame, or None if they are lost; `lock` is held by every caller.
     """
 
     def __init__(
         self,
         connect: Callable[[], redis.Redis],
         shards: int | None,
-        split: Callable[[PendingFrame, int], Iterable[PendingFrame]],
+        reshard: Callable[[PendingFrame, int], Iterable[PendingFrame]],
         read: Callable[[PendingFrame], bytes | None],
-        desk: OwnedLock,
+        lock: OwnedLock,
     ) -> None:
         self._connect = connect
-        self._wanted = shards
-        self._split = split
+        self._configured_shards = shards
+        self._reshard = reshard
         self._read = read
-        self._lock = desk
+        self._lock = lock
         self._client: redis.Redis | None = None
         self._abandoned: redis.Redis | None = None
-        self._asking = False
-        self._agreed: int | None = None
-        self._connected = False
-        self._pause = Backoff()
-        self._reported_at: float | None = None
-        self._lanes: dict[int, ShardQueue] = {}
+        self._is_calling_redis = False
+        self._agreed_shards: int | None = None
+        self._backoff = Backoff()
+        self._outage_log = ThrottledLog()
+        self._queues: dict[int, ShardQueue] = {}
+        self.is_connected = False
+        """Whether the last attempt to connect or send succeeded."""
         self.shards = shards or DEFAULT_SHARDS
-        """The deployment's number of shards; before the first connection, a good guess."""
+        """The deployment's number of shards; before the first connection, an assumption."""
         self.epoch = 0
+        """Grows whenever frames are sorted for another number of shards."""
 
-    def prepare(self, *, now: bool = False) -> bool:
-        """Connect and agree on the shards, if need be and not too soon after a failure."""
-        if self._connected:
+    def connect(self, *, now: bool = False) -> bool:
+        """Connect and agree on the shards, unless done or, without `now`, during a backoff."""
+        if self.is_connected:
             return True
-        if self._pause.left_s() and not now:
+        if self._backoff.remaining_s() and not now:
             return False
         try:
-            with self._waiting():
+            with self._lock_released():
                 self._client = self._client or self._connect()
                 agreed = self._agree(self._client)
-        except Exception as error:  # whatever the reason is, the events wait and it is reported
-            self._disconnected(error)
+        except Exception as error:  # whatever the reason, the events wait and it is logged
+            self._disconnect(error)
             return False
-        self._agreed = agreed
+        self._agreed_shards = agreed
         if agreed != self.shards:
-            outstanding, self._lanes, self.shards = self.outstanding(), {}, agreed
-            self.add(outstanding)
+            queued, self._queues, self.shards = self.queued_frames(), {}, agreed
+            self.add(queued)
             self.epoch += 1
-        self._connected = True
+        self.is_connected = True
         return True
 
-    def add(self, parcels: Iterable[PendingFrame]) -> None:
-        """Queue parcels."""
-        for parcel in parcels:
-            if parcel.shards != self.shards:
-                self.add(self._split(parcel, self.shards))
+    def add(self, frames: Iterable[PendingFrame]) -> None:
+        """Queue frames, sorted for the current number of shards."""
+        for frame in frames:
+            if frame.shards != self.shards:
+                self.add(self._reshard(frame, self.shards))
                 continue
-            lane = self._lanes.get(parcel.shard)
-            if lane is None:
-                lane = self._lanes[parcel.shard] = ShardQueue()
-            lane.parcels.append(parcel)
+            queue = self._queues.get(frame.shard)
+            if queue is None:
+                queue = self._queues[frame.shard] = ShardQueue()
+            queue.frames.append(frame)
 
-    def outstanding(self) -> list[PendingFrame]:
-        """What was added and is not acknowledged, in order within each shard."""
-        return [parcel for lane in self._lanes.values() for parcel in lane.parcels]
+    def queued_frames(self) -> list[PendingFrame]:
+        """Return all frames that are not acknowledged, in order within each shard."""
+        return [frame for queue in self._queues.values() for frame in queue.frames]
 
-    def stuck(self, for_s: float) -> list[PendingFrame]:
-        """What is queued where nothing has worked for so long."""
-        whole = self._pause.failing_for_s()
-        if not self._connected and whole is not None and whole >= for_s:
-            return self.outstanding()
+    def stuck_frames(self, for_s: float) -> list[PendingFrame]:
+        """Return the queued frames of shards that have failed for at least `for_s` seconds."""
+        if not self.is_connected and _has_failed(self._backoff, for_s):
+            return self.queued_frames()
         return [
-            parcel
-            for lane in self._lanes.values()
-            if lane.parcels and (failing_s := lane.pause.failing_for_s()) is not None
-            if failing_s >= for_s
-            for parcel in lane.parcels
+            frame
+            for queue in self._queues.values()
+            if queue.frames and _has_failed(queue.backoff, for_s)
+            for frame in queue.frames
         ]
 
     def is_stuck(self, for_s: float) -> bool:
-        """Whether nothing has worked for so long, or not for some shard; from any thread."""
-        pauses = [lane.pause for lane in list(self._lanes.values()) if lane.parcels]
-        if not self._connected:
-            pauses.append(self._pause)
-        times = [pause.failing_for_s() for pause in pauses]
-        return any(failing_s is not None and failing_s >= for_s for failing_s in times)
+        """Return whether a shard, or Redis, has failed for so long. Any thread may call this."""
+        backoffs = [queue.backoff for queue in list(self._queues.values()) if queue.frames]
+        if not self.is_connected:
+            backoffs.append(self._backoff)
+        return any(_has_failed(backoff, for_s) for backoff in backoffs)
 
     @property
-    def waiting(self) -> bool:
-        """Whether something is queued; from any thread."""
-        return any(lane.parcels for lane in list(self._lanes.values()))
+    def has_queued(self) -> bool:
+        """Whether any frame is queued. Any thread may ask."""
+        return any(queue.frames for queue in list(self._queues.values()))
 
-    def has_some_to_send(self) -> bool:
-        """Whether `send` would send something."""
-        return any(lane.parcels and not lane.pause.left_s() for lane in self._lanes.values())
+    def can_send(self) -> bool:
+        """Return whether `send` would send something."""
+        return any(
+            queue.frames and not queue.backoff.remaining_s() for queue in self._queues.values()
+        )
 
     def send(self, *, now: bool = False) -> list[PendingFrame]:
-        """Send a frame of each shard that has one; returns those that are settled now."""
+        """Send the first frame of each shard; return the frames that are acknowledged or lost."""
         lost: list[PendingFrame] = []
         ready: list[tuple[ShardQueue, PendingFrame, bytes]] = []
-        for lane in self._lanes.values():
-            if lane.parcels and (now or not lane.pause.left_s()):
-                parcel = lane.parcels[0]
-                frame = parcel.frame or self._read(parcel)
-                if frame is None:
-                    lost.append(lane.parcels.popleft())
+        for queue in self._queues.values():
+            if queue.frames and (now or not queue.backoff.remaining_s()):
+                frame = queue.frames[0]
+                packed = frame.packed or self._read(frame)
+                if packed is None:
+                    lost.append(queue.frames.popleft())
                 else:
-                    ready.append((lane, parcel, frame))
+                    ready.append((queue, frame, packed))
         if not ready:
             return lost
         assert self._client is not None
         crash_point("before_send")
         try:
-            with self._waiting():
+            with self._lock_released():
                 answers = append_frames(
                     self._client,
-                    [(parcel.shard, {PACKED_FIELD: frame}) for _, parcel, frame in ready],
+                    [(frame.shard, {PACKED_FIELD: packed}) for _, frame, packed in ready],
                 )
         except Exception as error:
-            self._disconnected(error)
+            self._disconnect(error)
             return lost
         crash_point("after_send")
-        return lost + self._settle(ready, answers)
+        return lost + self._acknowledge(ready, answers)
 
-    def tell_dropped(self, events: int) -> bool:
-        """Tell the deployment that so many events were given up; whether it knows now."""
-        if self._client is None or not self._connected:
+    def report_dropped(self, events: int) -> bool:
+        """Add to the deployment's count of dropped events; return whether Redis accepted that."""
+        if self._client is None or not self.is_connected:
             return False
         try:
-            with self._waiting():
-                note_dropped(self._client, events)
-        except redis.ResponseError:  # full, or read-only: frames meet the same and report it
+            with self._lock_released():
+                add_dropped(self._client, events)
+        except redis.ResponseError:  # full or read-only: `send` meets and logs the same
             return False
         except Exception as error:
-            self._disconnected(error)
+            self._disconnect(error)
             return False
         return True
 
-    def left_s(self) -> float | None:
-        """How long until `prepare` or `send` can do something; `None`: nothing is queued."""
-        if not self._connected:
-            return self._pause.left_s()
+    def next_attempt_s(self) -> float | None:
+        """Return the seconds until `connect` or `send` can act; None if nothing is queued."""
+        if not self.is_connected:
+            return self._backoff.remaining_s()
         return min(
-            (lane.pause.left_s() for lane in self._lanes.values() if lane.parcels), default=None
+            (queue.backoff.remaining_s() for queue in self._queues.values() if queue.frames),
+            default=None,
         )
 
-    @property
-    def failing(self) -> bool:
-        """Whether the last attempt to connect or to send did not work."""
-        return not self._connected
-
     def close(self) -> None:
-        """Let go of the connection, and of what lies in the spool."""
-        for lane in self._lanes.values():
-            lane.parcels = deque(parcel for parcel in lane.parcels if parcel.segment is None)
+        """Close the connection, and forget the frames that are in the spool."""
+        for queue in self._queues.values():
+            queue.frames = deque(frame for frame in queue.frames if frame.segment is None)
         if self._client is not None:
             self._client.close()
-        self._client, self._connected = None, False
+        self._client, self.is_connected = None, False
 
-    def take_over(self, desk: OwnedLock) -> None:
-        """The thread that used the connection is dead; it may have died waiting for an answer."""
-        self._lock = desk
-        if self._asking:
-            self._abandoned = self._client  # unclosed: the dead thread may hold locks of its pool
-            self._client, self._connected = None, False
+    def enter_finalization(self, lock: OwnedLock) -> None:
+        """Replace the lock; drop a connection in which the dead flusher waited for an answer."""
+        self._lock = lock
+        if self._is_calling_redis:
+            self._abandoned = self._client  # not closed: the dead thread may hold its pool's locks
+            self._client, self.is_connected = None, False
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """While Redis is asked, others may come to the desk."""
-        self._asking = True
+    def _lock_released(self) -> Iterator[None]:
+        """Release the lock while the caller waits for Redis."""
+        self._is_calling_redis = True
         self._lock.release()
         try:
             yield
         finally:
             self._lock.acquire()
-            self._asking = False
+            self._is_calling_redis = False
 
     def _agree(self, client: redis.Redis) -> int:
-        """A deployment that forgot its number (a flushed Redis) is told the one known here."""
+        """Agree on the shards; a flushed Redis gets the number that was agreed on before."""
         try:
-            return agree_on_shards(client, self._wanted or self._agreed)
+            return agree_on_shards(client, self._configured_shards or self._agreed_shards)
         except ShardsDiffer:
-            if self._wanted is not None:
+            if self._configured_shards is not None:
                 raise
             return agree_on_shards(client)
 
-    def _settle(
+    def _acknowledge(
         self, sent: Iterable[tuple[ShardQueue, PendingFrame, bytes]], answers: Iterable[object]
     ) -> list[PendingFrame]:
         settled = []
-        for (lane, parcel, _), answer in zip(sent, answers, strict=True):
+        for (queue, frame, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, redis.ReadOnlyError):
-                self._disconnected(answer)  # a former primary: find out who is it now
+                self._disconnect(answer)  # a former primary: connect again to find the new one
             if isinstance(answer, Exception):
-                lane.pause.failed()
-                self._report(answer)
+                queue.backoff.record_failure()
+                self._log_outage(answer)
             else:
-                lane.pause.worked()
-                lane.parcels.popleft()
-                parcel.settled = True
-                settled.append(parcel)
-        if settled and self._connected:
-            self._recovered()
+                queue.backoff.reset()
+                queue.frames.popleft()
+                frame.settled = True
+                settled.append(frame)
+        if settled and self.is_connected:
+            self._backoff.reset()
+            self._outage_log.resolve("Redis accepts events again")
         return settled
 
-    def _disconnected(self, error: Exception) -> None:
+    def _disconnect(self, error: Exception) -> None:
         if self._client is not None:
             self._client.connection_pool.disconnect()
-        self._connected = False
-        self._pause.failed()
-        self._report(error)
+        self.is_connected = False
+        self._backoff.record_failure()
+        self._log_outage(error)
 
-    def _report(self, error: Exception) -> None:
-        now = time.monotonic()
-        if self._reported_at is None or now - self._reported_at >= _REPORT_EVERY_S:
-            self._reported_at = now
-            _log.warning(
-                "Redis takes no events, they have to wait (RUNFOLD_REDIS_URL says where it is): %s",
-                error,
-            )
+    def _log_outage(self, error: Exception) -> None:
+        self._outage_log.warning(
+            "Redis does not accept events, they wait (check RUNFOLD_REDIS_URL): %s", error
+        )
 
-    def _recovered(self) -> None:
-        self._pause.worked()
-        if self._reported_at is not None:
-            self._reported_at = None
-            _log.info("Redis takes events again")
+
+def _has_failed(backoff: Backoff, for_s: float) -> bool:
+    failing_s = backoff.failing_for_s()
+    return failing_s is not None and failing_s >= for_s

@@ -87,7 +87,7 @@ def to_rfc3339(at_us: int) -> str:
     return to_datetime(at_us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def seal(event: Event, *, run: str, id: int, at_us: int) -> Envelope:  # noqa: A002, the field's name
+def make_envelope(event: Event, *, run: str, id: int, at_us: int) -> Envelope:  # noqa: A002, the field's name
     """Put an event into its envelope; `run`, `id` and `at_us` go before the event's own."""
     if event.run is not None or event.id is not None or event.at is not None:
         event = msgspec.structs.replace(event, run=None, id=None, at=None)

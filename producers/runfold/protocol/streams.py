@@ -83,7 +83,7 @@ def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
     return agreed
 
 
-def note_dropped(client: redis.Redis, events: int) -> None:
+def add_dropped(client: redis.Redis, events: int) -> None:
     """Tell the deployment that so many events were given up; a worker raises the incident."""
     client.incrby(_DROPPED_KEY, events)
 

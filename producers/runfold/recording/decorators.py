@@ -24,7 +24,7 @@ class Decorators(ABC):
     """The recorder's methods that decorate; both work with and without arguments."""
 
     @abstractmethod
-    def run(self, workflow: str, *, save: bool = True, **opening: Unpack[PlannedRunFields]) -> Run:
+    def run(self, workflow: str, *, save: bool = True, **fields: Unpack[PlannedRunFields]) -> Run:
         """A run, to be entered."""
 
     @overload
@@ -40,7 +40,7 @@ class Decorators(ABC):
         save: bool = True,
         capture_inputs: bool = True,
         capture_outputs: bool = True,
-        **opening: Unpack[PlannedRunFields],
+        **fields: Unpack[PlannedRunFields],
     ) -> Callable[[F], F]: ...
 
     def workflow(
@@ -52,7 +52,7 @@ class Decorators(ABC):
         save: bool = True,
         capture_inputs: bool = True,
         capture_outputs: bool = True,
-        **opening: Unpack[PlannedRunFields],
+        **fields: Unpack[PlannedRunFields],
     ) -> F | Callable[[F], F]:
         """Make each call of a function a run: its arguments the inputs, its result the outputs."""
 
@@ -61,7 +61,7 @@ class Decorators(ABC):
 
             def open_run(arguments: Arguments | None) -> Handle:
                 return self.run(
-                    workflow, save=save, **(PlannedRunFields(inputs=arguments) | opening)
+                    workflow, save=save, **(PlannedRunFields(inputs=arguments) | fields)
                 )
 
             return wrap(function, open_run, inputs=capture_inputs, outputs=capture_outputs)

@@ -115,7 +115,7 @@ class EventWriter:
         """
         if not self.saved:
             return
-        is_ours = at_us is None
+        is_clean = at_us is None
         if at_us is None:
             at_us = time.time_ns() // 1000
             if at_us < self._last_us:
@@ -123,7 +123,7 @@ class EventWriter:
             self._last_us = at_us
         else:
             event = msgspec.structs.replace(event, at=to_datetime(at_us))
-        item = (event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, is_ours)
+        item = (event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, is_clean)
         self._emitter.put(item)
 
     def log(self, text: object, level: str | None, stream: str, node: str | None) -> None:
@@ -163,12 +163,12 @@ def normalize_usage(
     input_tokens: object = None, output_tokens: object = None, cost_usd: object = None
 ) -> Usage | None:
     """Usage within the contract's limits; `None` when there is none."""
-    fitted: tuple[Tokens | None, Tokens | None, Dollars | None] = (
+    normalized: tuple[Tokens | None, Tokens | None, Dollars | None] = (
         None if input_tokens is None else normalize_count(input_tokens, 0, 10**12),
         None if output_tokens is None else normalize_count(output_tokens, 0, 10**12),
         None if cost_usd is None else normalize_number(cost_usd, 0, 1e6),
     )
-    return None if fitted == (None, None, None) else Usage(*fitted)
+    return None if normalized == (None, None, None) else Usage(*normalized)
 
 
 def read_usage(usage: Usage | Mapping[str, Any] | None) -> Usage | None:

@@ -107,7 +107,7 @@ def events_of(
     redactor: Redactor,
     workflow: str,
     execution: Execution,
-    opening: PlannedRunFields,
+    fields: PlannedRunFields,
     latest_us: int,
 ) -> tuple[str, list[BufferedEvent]]:
     """The id of its run, and its events, ready for the emitter.
@@ -129,7 +129,7 @@ def events_of(
         check_time("duration_ms: the end that follows", finished_us, latest_us)
     finished_us = max(started_us, finished_us)
     own_id = execution.get("id")
-    ending = ExecutionEnd(
+    end = ExecutionEnd(
         status=execution.get("status"),
         finished_us=finished_us,
         duration_ms=(finished_us - started_us) / 1000 if duration_ms is None else duration_ms,
@@ -141,10 +141,10 @@ def events_of(
         stdout=execution.get("stdout"),
         stderr=execution.get("stderr"),
     )
-    started = make_started(redactor, workflow, opening)
+    started = make_started(redactor, workflow, fields)
     queued_us = read_time("queued_at", execution.get("queued_at"), latest_us)
     nodes = execution.get("nodes") or ()
-    events = list_events(started, started_us, queued_us, nodes, ending, redactor, latest_us)
+    events = list_events(started, started_us, queued_us, nodes, end, redactor, latest_us)
     run = normalize_run_id(own_id) if own_id else make_run_id(started_us)
     return run, number_events(run, events, is_new=not own_id)
 
@@ -154,12 +154,12 @@ def list_events(
     started_us: int,
     queued_us: int | None,
     nodes: Iterable[RecordedNode | Mapping[str, Any]],
-    ending: ExecutionEnd,
+    end: ExecutionEnd,
     redactor: Redactor,
     latest_us: int,
 ) -> list[TimedEvent]:
     """The events with their times, the beginning first and the end last."""
-    known = [_fit_node(node) for node in nodes]
+    known = [_normalize_node(node) for node in nodes]
     skipped = [_plan(node) for node in known if node.status == "skipped"]
     if skipped:
         started = msgspec.structs.replace(started, nodes=[*(started.nodes or []), *skipped])
@@ -167,16 +167,16 @@ def list_events(
     if queued_us is not None:
         events.append((Queued(workflow=started.workflow, project=started.project), queued_us))
     events.append((started, started_us))
-    span_us = (started_us, ending.finished_us)
-    for place, node in enumerate(known):
+    span_us = (started_us, end.finished_us)
+    for position, node in enumerate(known):
         try:
             events += _node_events(node, span_us, redactor, latest_us)
         except BrokenEvent as error:
-            raise BrokenEvent(f"nodes[{place}].{error}") from error
-    for stream, text in (("stdout", ending.stdout), ("stderr", ending.stderr)):
+            raise BrokenEvent(f"nodes[{position}].{error}") from error
+    for stream, text in (("stdout", end.stdout), ("stderr", end.stderr)):
         logs = log_events(text or "", None, stream, None, redactor)
-        events += ((log, ending.finished_us) for log in logs)
-    events += ((event, ending.finished_us) for event in _end_events(ending, redactor))
+        events += ((log, end.finished_us) for log in logs)
+    events += ((event, end.finished_us) for event in _end_events(end, redactor))
     return events
 
 
@@ -239,16 +239,16 @@ def _node_events(
     return [(begun, began_us), (finished, ended_us)]
 
 
-def _end_events(ending: ExecutionEnd, redactor: Redactor) -> list[Event]:
-    exit_code = normalize_count(ending.exit_code, -(2**31), 2**31 - 1)
-    error = None if ending.error is None else describe(ending.error, redactor)
-    outputs = encode_payload(ending.outputs, redactor)
-    status = ending.status or ("failed" if error is not None or exit_code else "completed")
+def _end_events(end: ExecutionEnd, redactor: Redactor) -> list[Event]:
+    exit_code = normalize_count(end.exit_code, -(2**31), 2**31 - 1)
+    error = None if end.error is None else describe(end.error, redactor)
+    outputs = encode_payload(end.outputs, redactor)
+    status = end.status or ("failed" if error is not None or exit_code else "completed")
     if status == "cancelled":
-        reason = ending.reason or (error.message if error is not None else None)
+        reason = end.reason or (error.message if error is not None else None)
         message = describe({"message": reason or ""}, redactor).message
-        end = Cancelled(reason=message or None, duration_ms=ending.duration_ms)
-        return [end] if ending.usage is None else [Annotated(usage=ending.usage), end]
+        last_event = Cancelled(reason=message or None, duration_ms=end.duration_ms)
+        return [last_event] if end.usage is None else [Annotated(usage=end.usage), last_event]
     if status == "failed":
         if error is None and exit_code:
             error = describe({"type": "ExitCode", "message": f"exit code {exit_code}"}, redactor)
@@ -257,21 +257,21 @@ def _end_events(ending: ExecutionEnd, redactor: Redactor) -> list[Event]:
                 error=error,
                 outputs=outputs,
                 exit_code=exit_code,
-                usage=ending.usage,
-                duration_ms=ending.duration_ms,
+                usage=end.usage,
+                duration_ms=end.duration_ms,
             )
         ]
     return [
         Completed(
             outputs=outputs,
             exit_code=exit_code,
-            usage=ending.usage,
-            duration_ms=ending.duration_ms,
+            usage=end.usage,
+            duration_ms=end.duration_ms,
         )
     ]
 
 
-def _fit_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
+def _normalize_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
     fields = msgspec.structs.asdict(node) if isinstance(node, RecordedNode) else dict(node)
     known = {name: fields[name] for name in RecordedNode.__struct_fields__ if name in fields}
     status = known.get("status")

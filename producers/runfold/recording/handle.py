@@ -30,8 +30,8 @@ class Handle(ABC):
 
     _current: ContextVar[Any]
 
-    def __init__(self, pen: EventWriter) -> None:
-        self._pen = pen
+    def __init__(self, writer: EventWriter) -> None:
+        self._writer = writer
         self._generation = process_hooks.generation
         self._began_ns: int | None = None
         self._ended = False
@@ -48,9 +48,9 @@ class Handle(ABC):
     @outputs.setter
     def outputs(self, value: object) -> None:
         if self._ended:
-            _log.warning("outputs of run %s came after the end: not recorded", self._pen.run)
+            _log.warning("outputs of run %s came after the end: not recorded", self._writer.run)
         self._outputs = value
-        self._encoded = self._pen.payload(value)
+        self._encoded = self._writer.payload(value)
 
     def usage(
         self,
@@ -90,7 +90,7 @@ class Handle(ABC):
         return self._generation != process_hooks.generation
 
     @abstractmethod
-    def _left(self) -> None:
+    def _after_end(self) -> None:
         """Called after its end or its block: this process may be gone without another call."""
 
     def _duration_ms(self) -> float | None:
@@ -128,7 +128,7 @@ class Handle(ABC):
         if not self.is_inherited:
             self._leave(error)
         if self._ended == had_ended:  # else its end has called it
-            self._left()
+            self._after_end()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -1,8 +1,8 @@
-"""Signs of life for all open runs of this process, from one timer in the flusher's thread.
+"""Heartbeats of all open runs of this process, from one timer in the flusher's thread.
 
-A run whose handle is gone without an end gets none, and neither does one that a forked child
-inherited: whoever opened it lives on, or is lost. None is sent while Redis is away: it would
-take the room of events, and say nothing once it arrives.
+A run whose handle was garbage-collected gets none, nor does a run that a forked child inherited:
+its parent sends them. None is sent while Redis is away: it would take the room of other events and
+be out of date on arrival.
 """
 
 import time
@@ -22,15 +22,15 @@ class Heartbeats:
         self._next: float | None = None
 
     def add(self, run: Run) -> None:
-        """From now on."""
+        """Start the heartbeats of a run."""
         self._open[id(run)] = (ref(run), process_hooks.generation)
 
     def remove(self, run: Run) -> None:
-        """No longer."""
+        """Stop the heartbeats of a run."""
         self._open.pop(id(run), None)
 
-    def beat(self, failing: bool) -> float | None:
-        """Send those that are due; returns the seconds until the next ones are."""
+    def send_due(self, is_connected: bool) -> float | None:
+        """Emit the heartbeats that are due; return the seconds until the next ones, or None."""
         if not self._every_s or not self._open:
             self._next = None
             return None
@@ -43,6 +43,6 @@ class Heartbeats:
                 run = known()
                 if run is None or generation != process_hooks.generation:
                     self._open.pop(key, None)
-                elif not failing:
+                elif is_connected:
                     run.heartbeat()
         return self._next - now

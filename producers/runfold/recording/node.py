@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from runfold.protocol.events import Error, NodeEnd, NodeFinished, NodeStarted
-from runfold.serialization.exceptions import ErrorLike, describe, note_node
+from runfold.serialization.exceptions import ErrorLike, describe, mark_node
 
 from .event_writer import EventWriter
 from .handle import Handle
@@ -24,37 +24,40 @@ class Node(Handle):
     _current = _current
 
     def __init__(
-        self, pen: EventWriter, started: NodeStarted, on_left: Callable[[], None] = lambda: None
+        self,
+        writer: EventWriter,
+        started: NodeStarted,
+        after_end: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(pen)
+        super().__init__(writer)
         self.id: Final = started.node
         self.attempt: Final = started.attempt
         self._started = started
-        self._on_left = on_left
+        self._after_end_hook = after_end
 
     def log(self, text: object, *, level: str | None = None, stream: str = "log") -> None:
         """Record a text; `stream` is `log`, `stdout` or `stderr`."""
-        self._pen.log(text, level, stream, self.id)
+        self._writer.log(text, level, stream, self.id)
 
     def complete(self) -> None:
         self._end("completed")
 
     def fail(self, error: ErrorLike) -> None:
-        if self._pen.saved:
+        if self._writer.saved:
             if isinstance(error, BaseException):
-                note_node(error, self._pen.run, self.id)
-            self._end("failed", describe(error, self._pen.redactor))
+                mark_node(error, self._writer.run, self.id)
+            self._end("failed", describe(error, self._writer.redactor))
 
     def cancel(self, reason: str | None = None) -> None:
         fields = None if reason is None else {"type": "Cancelled", "message": reason}
-        self._end("cancelled", None if fields is None else describe(fields, self._pen.redactor))
+        self._end("cancelled", None if fields is None else describe(fields, self._writer.redactor))
 
     def skip(self) -> None:
         """There was nothing to do; it ends now."""
         self._end("skipped")
 
     def _begin(self) -> None:
-        self._pen.write(self._started, len(self._started.inputs))
+        self._writer.write(self._started, len(self._started.inputs))
 
     def _end(self, status: NodeEnd, error: Error | None = None) -> None:
         if self._ended:
@@ -70,8 +73,8 @@ class Node(Handle):
             duration_ms=self._duration_ms(),
         )
         stack = (error and error.stack) or ""
-        self._pen.write(event, len(self._encoded) + len(stack))
-        self._left()
+        self._writer.write(event, len(self._encoded) + len(stack))
+        self._after_end()
 
-    def _left(self) -> None:
-        self._on_left()
+    def _after_end(self) -> None:
+        self._after_end_hook()

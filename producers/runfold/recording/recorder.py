@@ -44,7 +44,7 @@ from .run_start import PlannedNodes, PlannedRunFields, RunFields, make_started
 DEFAULT_TIMEOUT_S: Final = 5.0
 
 _now_ns: Final = time.time_ns
-_KINDS: Final = {
+_EMIT_PLANS: Final = {
     cls: (
         attrgetter(PAYLOAD_FIELDS[cls][0]) if PAYLOAD_FIELDS[cls] else None,
         len(PAYLOAD_FIELDS[cls]) == 1,
@@ -105,12 +105,12 @@ class Recorder(Decorators):
             settings,
             self._redactor,
             lambda: connect(settings.redis_url),
-            self._heartbeats.beat,
+            self._heartbeats.send_due,
         )
         self._put = self._emitter.put
-        self._numbers = EventIdAllocator()
+        self._event_ids = EventIdAllocator()
         self._unsaved: set[str] = set()
-        weakref.finalize(self, self._emitter.retire).atexit = False
+        weakref.finalize(self, self._emitter.stop_when_sent).atexit = False
 
     def run(
         self,
@@ -131,12 +131,12 @@ class Recorder(Decorators):
         save: bool = True,
     ) -> Run:
         """A run, to be entered. Inside the block of another run it becomes that one's child."""
-        pen = self._make_pen(id, saved=save)
+        writer = self._make_writer(id, saved=save)
         if not save:
-            return self._make_run(pen, Started(workflow=normalize_name(workflow)))
-        around = current_run()
-        if parent_run is None and around is not None and around.saved:
-            parent_run = around.id
+            return self._make_run(writer, Started(workflow=normalize_name(workflow)))
+        enclosing = current_run()
+        if parent_run is None and enclosing is not None and enclosing.saved:
+            parent_run = enclosing.id
         started = make_started(
             self._redactor,
             workflow,
@@ -153,12 +153,12 @@ class Recorder(Decorators):
                 nodes=nodes,
             ),
         )
-        return self._make_run(pen, started, normalize_time(queued_at))
+        return self._make_run(writer, started, normalize_time(queued_at))
 
     def join(self, run: str) -> Run:
         """A handle of a run that was opened elsewhere: adds to it, ends it only when told to."""
-        pen = self._make_pen(run, saved=run not in self._unsaved)
-        return self._make_run(pen, None)
+        writer = self._make_writer(run, saved=run not in self._unsaved)
+        return self._make_run(writer, None)
 
     def emit(self, event: Event) -> None:
         """Send an event as it is, of its run or of the current one; leave it unchanged afterwards.
@@ -167,16 +167,16 @@ class Recorder(Decorators):
         `BrokenEvent`, as does anything that is no event.
         """
         try:
-            payload_of, is_alone, is_end = _KINDS[type(event)]
+            payload_of, is_alone, is_end = _EMIT_PLANS[type(event)]
         except KeyError:
             raise BrokenEvent(f"not an event of the contract: {type(event).__name__}") from None
         run = event.run
         if run is None:
-            around = current_run()
-            if around is None:
+            enclosing = current_run()
+            if enclosing is None:
                 raise BrokenEvent(f"{event.type}: no `run` given, and none is open here")
-            run = around.id
-            if not around.saved:
+            run = enclosing.id
+            if not enclosing.saved:
                 return
         elif self._unsaved and run in self._unsaved:
             return
@@ -193,12 +193,12 @@ class Recorder(Decorators):
             at_us = _now_ns() // 1000
         event_id = event.id
         if event_id is None:
-            event_id = self._numbers.take(run)
+            event_id = self._event_ids.take(run)
         if is_end:
-            self._numbers.forget(run)
+            self._event_ids.forget(run)
         self._put((event, run, event_id, at_us, size, False))
         if is_end:
-            self._left()
+            self._flush_before_abrupt_end()
 
     def record(
         self,
@@ -219,7 +219,7 @@ class Recorder(Decorators):
         stderr: str | None = None,
         nodes: Sequence[RecordedNode | Mapping[str, Any]] = (),
         save: bool = True,
-        **opening: Unpack[RunFields],
+        **fields: Unpack[RunFields],
     ) -> str:
         """Record an execution that is over, all of it or nothing; returns the id of the run.
 
@@ -229,7 +229,7 @@ class Recorder(Decorators):
         """
         if not save:
             return normalize_run_id(id) if id else make_run_id(normalize_time(started_at))
-        opening["project"] = opening.get("project") or self.settings.project
+        fields["project"] = fields.get("project") or self.settings.project
         execution = Execution(
             started_at=started_at,
             finished_at=finished_at,
@@ -246,11 +246,11 @@ class Recorder(Decorators):
             stderr=stderr,
             nodes=nodes,
         )
-        opened = PlannedRunFields(**opening, nodes=None)
+        opened = PlannedRunFields(**fields, nodes=None)
         latest = latest_us(_now_ns() // 1000, self.settings.max_future_s)
         run, events = events_of(self._redactor, workflow, execution, opened, latest)
         self._emitter.put_all(events)
-        self._left()
+        self._flush_before_abrupt_end()
         return run
 
     def payload(self, value: object) -> Raw:
@@ -283,41 +283,48 @@ class Recorder(Decorators):
             size += len(payload)
         return event, size
 
-    def _make_pen(self, run: str | None, *, saved: bool) -> EventWriter:
+    def _make_writer(self, run: str | None, *, saved: bool) -> EventWriter:
         """Only where the id is made here it is certain that no other process numbers the same."""
         ids = EventIds() if run else EventIds(0)
-        fitted = normalize_run_id(run) if run else make_run_id()
-        return EventWriter(fitted, ids, self._emitter, self._redactor, saved=saved)
+        normalized = normalize_run_id(run) if run else make_run_id()
+        return EventWriter(normalized, ids, self._emitter, self._redactor, saved=saved)
 
     def _make_run(
-        self, pen: EventWriter, started: Started | None, queued_us: int | None = None
+        self, writer: EventWriter, started: Started | None, queued_us: int | None = None
     ) -> Run:
-        return Run(pen, started, queued_us, self._opened, self._ended, self._left)
+        return Run(
+            writer,
+            started,
+            queued_us,
+            self._on_run_started,
+            self._on_run_ended,
+            self._flush_before_abrupt_end,
+        )
 
-    def _opened(self, run: Run) -> None:
+    def _on_run_started(self, run: Run) -> None:
         if run.saved:
             self._heartbeats.add(run)
-            self._numbers.add(run.id, run.pen.ids)
+            self._event_ids.add(run.id, run.writer.ids)
         else:
             self._unsaved.add(run.id)
 
-    def _ended(self, run: Run) -> None:
+    def _on_run_ended(self, run: Run) -> None:
         self._heartbeats.remove(run)
-        self._numbers.forget(run.id)
+        self._event_ids.forget(run.id)
         self._unsaved.discard(run.id)
 
-    def _left(self, run: Run | None = None) -> None:
+    def _flush_before_abrupt_end(self, run: Run | None = None) -> None:
         """A run is over, as far as this process goes. In one that may end abruptly, the outermost
         one waits until it is safe: after it `os._exit` or a kill may come."""
         if not self._emitter.ends_abruptly:
             return
-        around = current_run()
+        enclosing = current_run()
         is_outermost = (
-            around is None
-            or around is run
-            or around.is_inherited
-            or not around.saved
-            or not around.pen.writes_to(self._emitter)
+            enclosing is None
+            or enclosing is run
+            or enclosing.is_inherited
+            or not enclosing.saved
+            or not enclosing.writer.writes_to(self._emitter)
         )
         if is_outermost and (run is None or run.saved):
-            self._emitter.secure(CHILD_FLUSH_S)
+            self._emitter.flush_or_spool(CHILD_FLUSH_S)

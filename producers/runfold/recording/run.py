@@ -51,33 +51,33 @@ class Run(Handle):
 
     def __init__(
         self,
-        pen: EventWriter,
+        writer: EventWriter,
         started: Started | None,
         queued_us: int | None = None,
         on_start: Callable[["Run"], None] = lambda _: None,
         on_end: Callable[["Run"], None] = lambda _: None,
-        on_left: Callable[["Run"], None] = lambda _: None,
+        after_end: Callable[["Run"], None] = lambda _: None,
     ) -> None:
-        super().__init__(pen)
-        self.id: Final = pen.run
+        super().__init__(writer)
+        self.id: Final = writer.run
         self.workflow: Final = None if started is None else started.workflow
         self.exit_code: int | None = None
         self._started = started
         self._queued_us = queued_us
         self._on_start = on_start
         self._on_end = on_end
-        self._on_left = on_left
+        self._after_end_hook = after_end
         self._attempts: dict[str, count[int]] = {}
 
     @property
     def saved(self) -> bool:
         """Whether anything of this run is recorded."""
-        return self._pen.saved
+        return self._writer.saved
 
     @property
-    def pen(self) -> EventWriter:
+    def writer(self) -> EventWriter:
         """For the recorder: where events of this run are numbered."""
-        return self._pen
+        return self._writer
 
     def node(
         self,
@@ -102,12 +102,12 @@ class Run(Handle):
             node_type=normalize_name(node_type),
             attempt=number,
             parents=normalize_names(parents),
-            inputs=self._pen.payload(inputs),
+            inputs=self._writer.payload(inputs),
         )
         # The end of an inherited run comes in another process, so here a node's is the last word.
         if self.is_inherited:
-            return Node(self._pen, started, self._left)
-        return Node(self._pen, started)
+            return Node(self._writer, started, self._after_end)
+        return Node(self._writer, started)
 
     def log(
         self,
@@ -118,7 +118,7 @@ class Run(Handle):
         node: str | None = None,
     ) -> None:
         """Record a text of the run or of a node; `stream` is `log`, `stdout` or `stderr`."""
-        self._pen.log(text, level, stream, node)
+        self._writer.log(text, level, stream, node)
 
     def annotate(
         self,
@@ -131,11 +131,11 @@ class Run(Handle):
         if not self.saved:
             return
         event = Annotated(
-            tags=normalize_tags(tags, self._pen.redactor),
-            metadata=encode_payload(metadata, self._pen.redactor),
+            tags=normalize_tags(tags, self._writer.redactor),
+            metadata=encode_payload(metadata, self._writer.redactor),
             usage=read_usage(usage),
         )
-        self._pen.write(event, len(event.metadata))
+        self._writer.write(event, len(event.metadata))
 
     def usage(
         self,
@@ -153,7 +153,7 @@ class Run(Handle):
 
     def heartbeat(self) -> None:
         """Give a sign of life, beside those that are sent by themselves."""
-        self._pen.write(Heartbeat())
+        self._writer.write(Heartbeat())
 
     def complete(self) -> None:
         if self.exit_code:
@@ -161,7 +161,7 @@ class Run(Handle):
         elif self._ends():
             event = Completed(
                 outputs=self._encoded,
-                exit_code=self._fit_exit_code(),
+                exit_code=self._normalized_exit_code(),
                 usage=self._usage.total,
                 duration_ms=self._duration_ms(),
             )
@@ -170,11 +170,11 @@ class Run(Handle):
     def fail(self, error: ErrorLike) -> None:
         if self._ends() and self.saved:
             node = node_of(error, self.id) if isinstance(error, BaseException) else None
-            described = describe(error, self._pen.redactor, node)
+            described = describe(error, self._writer.redactor, node)
             event = Failed(
                 error=described,
                 outputs=self._encoded,
-                exit_code=self._fit_exit_code(),
+                exit_code=self._normalized_exit_code(),
                 usage=self._usage.total,
                 duration_ms=self._duration_ms(),
             )
@@ -184,7 +184,7 @@ class Run(Handle):
         if self._ends():
             if self._usage.total is not None:
                 self.annotate(usage=self._usage.total)  # `cancelled` has no place for it
-            message = describe({"message": reason or ""}, self._pen.redactor).message
+            message = describe({"message": reason or ""}, self._writer.redactor).message
             self._write_end(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
 
     def _begin(self) -> None:
@@ -193,8 +193,8 @@ class Run(Handle):
             return
         if self._queued_us is not None:
             queued = Queued(workflow=started.workflow, project=started.project)
-            self._pen.write(queued, at_us=self._queued_us)
-        self._pen.write(started, payload_bytes(started))
+            self._writer.write(queued, at_us=self._queued_us)
+        self._writer.write(started, payload_bytes(started))
         self._on_start(self)
 
     def _ends(self) -> bool:
@@ -206,11 +206,11 @@ class Run(Handle):
         return True
 
     def _write_end(self, event: Event, size: int = 0) -> None:
-        self._pen.write(event, size)
-        self._left()
+        self._writer.write(event, size)
+        self._after_end()
 
-    def _left(self) -> None:
-        self._on_left(self)
+    def _after_end(self) -> None:
+        self._after_end_hook(self)
 
     def _leave(self, error: BaseException | None) -> None:
         if self._started is None:  # joined: whoever opened it will end it
@@ -219,7 +219,7 @@ class Run(Handle):
             self.exit_code = exit_code_of(error)
         super()._leave(error)
 
-    def _fit_exit_code(self) -> ExitCode | None:
+    def _normalized_exit_code(self) -> ExitCode | None:
         return (
             None if self.exit_code is None else normalize_count(self.exit_code, -(2**31), 2**31 - 1)
         )

@@ -43,14 +43,14 @@ class PlannedRunFields(RunFields, total=False):
     nodes: PlannedNodes | None
 
 
-def make_started(redactor: Redactor, workflow: str | None, opening: PlannedRunFields) -> Started:
+def make_started(redactor: Redactor, workflow: str | None, fields: PlannedRunFields) -> Started:
     """Everything is read and encoded now."""
-    given = opening.get
+    given = fields.get
     parent_run = given("parent_run")
     return Started(
         workflow=normalize_name(workflow),
         project=normalize_name(given("project")),
-        trigger=normalize_trigger(opening.get("trigger"), redactor),
+        trigger=normalize_trigger(fields.get("trigger"), redactor),
         user=normalize_name(given("user")),
         session=normalize_name(given("session")),
         tags=normalize_tags(given("tags"), redactor),
@@ -58,7 +58,7 @@ def make_started(redactor: Redactor, workflow: str | None, opening: PlannedRunFi
         inputs=encode_payload(given("inputs"), redactor),
         parent_run=None if not parent_run else normalize_run_id(parent_run),
         attempt=normalize_count(given("attempt"), 1, 32_767),
-        nodes=normalize_planned(opening.get("nodes")),
+        nodes=normalize_planned(fields.get("nodes")),
     )
 
 

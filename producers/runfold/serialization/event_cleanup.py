@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from runfold.errors import BrokenEvent
-from runfold.protocol.codec import MAX_US, Envelope, seal, to_us
+from runfold.protocol.codec import MAX_US, Envelope, make_envelope, to_us
 from runfold.protocol.events import (
     ABSENT,
     EVENT_CLASSES,
@@ -73,22 +73,22 @@ def us_of(at: datetime) -> int:
     return to_us(at if at.tzinfo is not None else at.astimezone())
 
 
-def seal_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
+def encode_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
     """Encode an event; raises `BrokenEvent` when it cannot be mended.
 
     A time that the caller gave has to lie between the year 2000 and `latest_us`.
     """
-    event, run, event_id, at_us, _, ours = item
+    event, run, event_id, at_us, _, is_clean = item
     try:
-        if not ours:
+        if not is_clean:
             event, run = clean(event, redactor), normalize_run_id(run)
             _check_id(event_id)
             if event.at is not None:
                 check_time("at", at_us, latest_us)
-        envelope = seal(event, run=run, id=event_id, at_us=at_us)
+        envelope = make_envelope(event, run=run, id=event_id, at_us=at_us)
         if len(envelope.body) > MAX_BODY_BYTES:
             shorter = _shorten(event, len(envelope.body))
-            envelope = seal(shorter, run=run, id=event_id, at_us=at_us)
+            envelope = make_envelope(shorter, run=run, id=event_id, at_us=at_us)
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         raise BrokenEvent(f"{type(event).__name__} of run {run!r}: {error}") from error
     if len(envelope.body) > MAX_BODY_BYTES:
@@ -104,7 +104,7 @@ def clean(event: Event, redactor: Redactor) -> Event:
         if value is None or value is ABSENT:
             continue
         if type(value) is str and 0 < len(value) <= MAX_NAME and value.isascii():
-            if name in _TEXTS and redactor.asks:
+            if name in _TEXTS and redactor.has_callable:
                 changes[name] = redactor.apply_to_text(name, value)
             continue
         cleaned = _clean_field(name, value, redactor)
@@ -121,13 +121,13 @@ def normalize_tags(tags: Any, redactor: Redactor) -> Tags | None:
         given = dict(tags)
     except Exception:  # someone else's object, and no mapping
         given = {"tags": tags}
-    fitted: Tags = {}
+    normalized: Tags = {}
     for key, value in given.items():
         name = cut(normalize_text(key), MAX_NAME)
         if name:
             recorded = redactor.apply(name, value)
-            fitted[name] = REDACTED if recorded is REDACTED else normalize_tag(recorded)
-    return fitted
+            normalized[name] = REDACTED if recorded is REDACTED else normalize_tag(recorded)
+    return normalized
 
 
 def _check_id(event_id: int) -> None:

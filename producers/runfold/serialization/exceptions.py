@@ -45,25 +45,25 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def describe(fault: ErrorLike, redactor: Redactor, node: str | None = None) -> Error:
+def describe(error: ErrorLike, redactor: Redactor, node: str | None = None) -> Error:
     """The error of a run or node, within the contract's limits."""
-    if isinstance(fault, BaseException):
-        kind, message, stack = type(fault).__qualname__, normalize_text(fault), _stack_of(fault)
-    elif isinstance(fault, Error):
-        kind, message, stack, node = fault.type, fault.message, fault.stack, node or fault.node  # type: ignore[assignment]  # optional from here on
-    elif isinstance(fault, Mapping):
-        return describe(_error_from(fault), redactor, node)
+    if isinstance(error, BaseException):
+        kind, message, stack = type(error).__qualname__, normalize_text(error), _stack_of(error)
+    elif isinstance(error, Error):
+        kind, message, stack, node = error.type, error.message, error.stack, node or error.node  # type: ignore[assignment]  # optional from here on
+    elif isinstance(error, Mapping):
+        return describe(_error_from(error), redactor, node)
     else:
-        kind, message, stack = "Error", normalize_text(fault), None
+        kind, message, stack = "Error", normalize_text(error), None
     return Error(
         type=normalize_name(kind),
-        message=_fit("message", message, MAX_MESSAGE, redactor),
-        stack=_fit("stack", stack, MAX_STACK, redactor),
+        message=_bound_text("message", message, MAX_MESSAGE, redactor),
+        stack=_bound_text("stack", stack, MAX_STACK, redactor),
         node=normalize_name(node),
     )
 
 
-def note_node(error: BaseException, run: str, node: str) -> None:
+def mark_node(error: BaseException, run: str, node: str) -> None:
     """Remember the innermost node of a run that an exception left."""
     try:
         nodes = error.__dict__.setdefault(_NODES, {})
@@ -97,7 +97,7 @@ def _error_from(fields: Mapping[str, object]) -> Error:
     )
 
 
-def _fit(key: str, text: str | None, most: int, redactor: Redactor) -> str | None:
+def _bound_text(key: str, text: str | None, most: int, redactor: Redactor) -> str | None:
     if text is None:
         return None
     text = redactor.apply_to_text(key, normalize_text(text))

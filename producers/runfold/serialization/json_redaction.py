@@ -19,7 +19,7 @@ from .redaction import REDACTED, Redactor
 Fields = dict[str, Raw]
 
 _NONE: Final[frozenset[str]] = frozenset()
-_OWN: Final[dict[str, frozenset[str]]] = {
+_CONTRACT_FIELDS: Final[dict[str, frozenset[str]]] = {
     name: _NONE for cls in EVENT_CLASSES for name in ("type", *cls.__struct_fields__)
 } | {
     name: frozenset(cls.__struct_fields__)
@@ -62,13 +62,17 @@ def mask_body(body: bytes, redactor: Redactor) -> bytes:
     Raises what the parser raises when it is no JSON object.
     """
     tree = _decode(body)
-    if type(tree) is dict and _OWN.keys() >= tree.keys() and _is_harmless_below(tree, redactor):
+    if (
+        type(tree) is dict
+        and _CONTRACT_FIELDS.keys() >= tree.keys()
+        and _needs_no_mask_below(tree, redactor)
+    ):
         return body
     fields = _decode_object(body)
     masked: Fields = {}
     for name, raw in fields.items():
-        own = _OWN.get(name)
-        if own is None and redactor.hides(name, _sample(raw)):
+        own = _CONTRACT_FIELDS.get(name)
+        if own is None and redactor.masks(name, _sample(raw)):
             masked[name] = _MASKED
         elif (value := _mask(raw, redactor, own or _NONE)) is not raw:
             masked[name] = value
@@ -80,7 +84,7 @@ def mask_broken(text: bytes, redactor: Redactor) -> bytes:
 
     def mask(pair: re.Match[bytes]) -> bytes:
         key, value = pair["key"], pair["value"]
-        if key is None or not redactor.hides(key.decode(errors="replace"), _sample(Raw(value))):
+        if key is None or not redactor.masks(key.decode(errors="replace"), _sample(Raw(value))):
             return pair[0]
         return pair["head"] + bytes(_MASKED)
 
@@ -90,23 +94,23 @@ def mask_broken(text: bytes, redactor: Redactor) -> bytes:
         return _PAIRS.sub(mask, text)
 
 
-def _is_harmless(tree: Any, redactor: Redactor) -> bool:
+def _needs_no_mask(tree: Any, redactor: Redactor) -> bool:
     """Whether no key in it is sensitive, as of nearly all: known keys are compared as sets."""
     if type(tree) is dict:
-        if not redactor.harmless.issuperset(tree):
+        if not redactor.unmasked_keys.issuperset(tree):
             for key, value in tree.items():
-                if redactor.hides(key, value):
+                if redactor.masks(key, value):
                     return False
-        return _is_harmless_below(tree, redactor)
+        return _needs_no_mask_below(tree, redactor)
     for value in tree:
-        if type(value) in _CONTAINERS and not _is_harmless(value, redactor):
+        if type(value) in _CONTAINERS and not _needs_no_mask(value, redactor):
             return False
     return True
 
 
-def _is_harmless_below(tree: dict[str, Any], redactor: Redactor) -> bool:
+def _needs_no_mask_below(tree: dict[str, Any], redactor: Redactor) -> bool:
     for value in tree.values():
-        if type(value) in _CONTAINERS and not _is_harmless(value, redactor):
+        if type(value) in _CONTAINERS and not _needs_no_mask(value, redactor):
             return False
     return True
 
@@ -123,7 +127,7 @@ def _mask(raw: Raw, redactor: Redactor, own: Collection[str]) -> Raw:
     changed: Fields = {}
     fields = _decode_object(text)
     for key, value in fields.items():
-        if key not in own and redactor.hides(key, _sample(value)):
+        if key not in own and redactor.masks(key, _sample(value)):
             changed[key] = _MASKED
         elif (new := _mask(value, redactor, _NONE)) is not value:
             changed[key] = new

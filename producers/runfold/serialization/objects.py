@@ -50,7 +50,7 @@ class ObjectSerializer:
         self._redactor = redactor
         self._elements = _MAX_ELEMENTS
         self._characters = _MAX_CHARACTERS
-        self._above: set[int] = set()
+        self._ancestors: set[int] = set()
 
     def read(self, value: Any, depth: int = 0) -> Any:
         """Called once; for other objects make another reader."""
@@ -69,15 +69,15 @@ class ObjectSerializer:
             return self._read_float(value)
         if depth >= MAX_PAYLOAD_DEPTH:
             return f"[nested too deeply: {kind.__name__}]"
-        if id(value) in self._above:
+        if id(value) in self._ancestors:
             return f"[circular: {kind.__name__}]"
-        self._above.add(id(value))
+        self._ancestors.add(id(value))
         try:
             return self._read_object(value, depth + 1)
         except Exception as error:  # someone else's object
             return not_recorded(value, error)
         finally:
-            self._above.discard(id(value))
+            self._ancestors.discard(id(value))
 
     def _read_object(self, value: Any, depth: int) -> Any:
         """From the most to the least common; a class is asked before its bases are."""
@@ -133,11 +133,11 @@ class ObjectSerializer:
 
     def _read_mapping(self, pairs: Iterable[tuple[Any, Any]], length: int, depth: int) -> Any:
         items: dict[str, Any] = {}
-        harmless = self._redactor.harmless
+        unmasked_keys = self._redactor.unmasked_keys
         for key, value in pairs:
             if self._elements <= 0:
                 break
-            if type(key) is str and key in harmless and key not in items:
+            if type(key) is str and key in unmasked_keys and key not in items:
                 self._characters -= len(key)
                 items[key] = self.read(value, depth)
                 continue
@@ -152,7 +152,7 @@ class ObjectSerializer:
         items: list[Any] = []
         if length == 2 and isinstance(values, tuple) and isinstance(values[0], str | bytes):
             name = self._read_key(values[0])  # one of the headers of a request, perhaps
-            if self._redactor.hides(name, values[1]):
+            if self._redactor.masks(name, values[1]):
                 return [name, REDACTED]
         for value in values:
             if self._elements <= 0:

@@ -47,7 +47,7 @@ def redact_raw(raw: Raw, redactor: Redactor) -> Raw:
     mended = replace_unstorable(text)
     try:
         tree = _decoder.decode(mended)
-        if not redactor.asks and is_fine(tree, redactor):
+        if not redactor.has_callable and needs_no_change(tree, redactor):
             return raw if mended is text else Raw(mended)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Raw(_encoder.encode(f"[not recorded: not JSON: {normalize_text(error)}]"))
@@ -73,15 +73,15 @@ def _encode_bounded(tree: Any, max_bytes: int) -> bytes:
     return _encoder.encode(f"[cut, {len(encoded)} bytes of JSON]")
 
 
-def is_fine(tree: Any, redactor: Redactor, depth: int = 0) -> bool:
+def needs_no_change(tree: Any, redactor: Redactor, depth: int = 0) -> bool:
     """Whether nothing is to be masked, nests too deeply or is too large a number."""
     if type(tree) is dict:
         for key, value in tree.items():
-            if redactor.hides(key, value) or not is_fine(value, redactor, depth + 1):
+            if redactor.masks(key, value) or not needs_no_change(value, redactor, depth + 1):
                 return False
     elif type(tree) is list:
         for item in tree:
-            if not is_fine(item, redactor, depth + 1):
+            if not needs_no_change(item, redactor, depth + 1):
                 return False
     elif type(tree) is int:
         return -_LARGE < tree < _LARGE

@@ -94,41 +94,41 @@ class Redactor:
         self._endings = tuple(singular | {word + "s" for word in singular if word != "token"})
         self._redact = redact
         self._known: dict[str, str] = {}
-        self.harmless: set[str] = set()
+        self.unmasked_keys: set[str] = set()
         self._warned = False
 
     @property
-    def asks(self) -> bool:
+    def has_callable(self) -> bool:
         """Whether every value has to be shown to a callable."""
         return self._redact is not None
 
-    def hides(self, key: str, value: object) -> bool:
+    def masks(self, key: str, value: object) -> bool:
         """Whether the built-in rule masks this value."""
         verdict = self._known.get(key)
         if verdict is None:
-            verdict = self._judge(key)
+            verdict = self._classify(key)
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-                self.harmless.clear()
+                self.unmasked_keys.clear()
             if len(key) <= 100 and key.isascii():
                 self._known[key] = verdict
                 if not verdict and self._redact is None:
-                    self.harmless.add(key)
+                    self.unmasked_keys.add(key)
         if not verdict or value is None or type(value) is bool:
             return False
         return verdict == "secret" or isinstance(value, str | bytes)
 
     def apply(self, key: str, value: object) -> object:
         """What to record under this key."""
-        if self.hides(key, value):
+        if self.masks(key, value):
             return REDACTED
-        return value if self._redact is None else self._ask(key, value)
+        return value if self._redact is None else self._call(key, value)
 
     def apply_to_text(self, key: str, text: str) -> str:
         """Show a text (`message`, `stack`, `text`, `reason`) to the callable, if there is one."""
         if self._redact is None:
             return text
-        answer = self._ask(key, text)
+        answer = self._call(key, text)
         return answer if isinstance(answer, str) else REDACTED
 
     def scrub(self, text: str) -> str:
@@ -137,9 +137,9 @@ class Redactor:
 
     def _mask(self, found: re.Match[str]) -> str:
         value = 0 if found["value"].isdecimal() else found["value"]
-        return found["head"] + REDACTED if self.hides(found["key"], value) else found[0]
+        return found["head"] + REDACTED if self.masks(found["key"], value) else found[0]
 
-    def _ask(self, key: str, value: object) -> object:
+    def _call(self, key: str, value: object) -> object:
         assert self._redact is not None
         try:
             return self._redact(key, value)
@@ -150,7 +150,7 @@ class Redactor:
                 _log.error("the redact callable raised %s: such values are masked", name)
             return REDACTED
 
-    def _judge(self, key: str) -> str:
+    def _classify(self, key: str) -> str:
         words = _split(key)
         counts = not _COUNTING.isdisjoint(words)
         joined = verdict = ""

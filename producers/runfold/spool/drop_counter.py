@@ -1,10 +1,9 @@
-"""Numbers of events that were dropped, on disk until Redis knows them.
+"""Numbers of dropped events, on disk until they are reported to Redis.
 
-Invariant: a counter belongs to the process that holds its lock (`flock`). When that process is
-dead, any other process that records to the same Redis reports the number, then deletes the file.
-Dying between the two makes the number count twice; it is never lost. A counter is a file of 32
-bytes beside the segments of the spool: `RFDROPS1`, a digest of the Redis (16), and the number (8,
-little-endian), which is overwritten in place and so needs no space on a full disk.
+A counter belongs to the process that holds its lock (`flock`). Once that is dead, another process
+that records to the same Redis reports the number and then deletes the file; if it dies in between,
+the number counts twice. A file has 32 bytes: `RFDROPS1`, the digest of the Redis (16) and the
+number (8, little-endian), which is overwritten in place and so needs no space on a full disk.
 Used under the dispatcher's lock only.
 """
 
@@ -27,7 +26,7 @@ _log = logging.getLogger("runfold")
 
 
 class DropCounter:
-    """One process's own counter; nothing is touched before the first event is dropped."""
+    """The counter of this process; no file is created before the first drop."""
 
     def __init__(self, folder: Path, target: bytes) -> None:
         self._folder = folder
@@ -35,19 +34,19 @@ class DropCounter:
         self._path: Path | None = None
         self._descriptor = -1
         self._number = 0
-        self._left_behind = 0
-        """What earlier files of this counter say, which other processes may report by now."""
+        self._handed_over = 0
+        """The sum of this process's earlier files, which other processes may have reported."""
         self._is_synced = True
         self._warned = False
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether there is a number that may have to be replaced."""
+        """Whether there is a file."""
         return self._path is not None
 
-    def note(self, number: int) -> None:
-        """Replace the number on disk; what cannot be written is tried again by the next call."""
-        number = max(0, number - self._left_behind)
+    def store(self, number: int) -> None:
+        """Replace the number on disk; if that fails, the next call tries again."""
+        number = max(0, number - self._handed_over)
         if number == self._number:
             return
         try:
@@ -61,25 +60,25 @@ class DropCounter:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                _log.warning("%d dropped events cannot be noted on disk: %s", number, error)
+                _log.warning("the count of %d dropped events cannot be stored: %s", number, error)
 
     def sync(self) -> None:
-        """Have the number outlive a loss of power; a disk that refuses is no reason to fail."""
+        """Make the number survive a loss of power; log a failure."""
         if self._descriptor >= 0 and not self._is_synced:
             try:
                 os.fsync(self._descriptor)
                 sync_folder(self._folder)
                 self._is_synced = True
             except OSError as error:
-                _log.warning("the number of dropped events cannot be synced: %s", error)
+                _log.warning("the count of dropped events cannot be synced: %s", error)
 
     def close(self) -> None:
-        """Leave the number to other processes."""
-        self._left_behind += self._number
+        """Close the file, so that another process reports its number."""
+        self._handed_over += self._number
         self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the file without touching it: in a forked child it is the parent's."""
+        """Close the file without changing it: in a forked child it is the parent's."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._path, self._descriptor, self._number = None, -1, 0
@@ -95,58 +94,54 @@ class DropCounter:
         self.abandon()
 
 
-def report_left(folder: Path, target: bytes, report: Callable[[int], bool]) -> int:
-    """Report what dead processes dropped for this Redis; returns how many events that were.
-
-    `report` says whether Redis knows the number now; otherwise the counter stays.
-    """
-    reported = 0
-    for path in _list(folder):
-        descriptor = open_abandoned(path)
-        if descriptor is None:
-            continue
-        try:
-            content = os.pread(descriptor, _CONTENT.size, 0)
-            number = _number_for(target, content)
-            if number is None:
-                continue
-            if number and not report(number):
-                return reported
-            path.unlink(missing_ok=True)
-            reported += number
-        except OSError as error:
-            _log.warning("%s: a number of dropped events cannot be reported: %s", path, error)
-        finally:
-            os.close(descriptor)
-    return reported
-
-
-class Counted(NamedTuple):
-    """What one counter says."""
+class DropCount(NamedTuple):
+    """The content of one counter."""
 
     target: bytes
     number: int
 
 
-def look_at_counters(folder: Path) -> list[Counted]:
-    """Read all counters of a folder, and change nothing."""
-    found = []
-    for path in _list(folder):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # reported just now
+def report_abandoned(folder: Path, target: bytes, report: Callable[[int], bool]) -> int:
+    """Report what dead processes dropped for this Redis; return the number of events.
+
+    `report` returns whether Redis has accepted the number; otherwise the counter stays.
+    """
+    reported = 0
+    for path in _list_counters(folder):
+        descriptor = open_abandoned(path)
+        if descriptor is None:
             continue
         try:
-            content = os.pread(descriptor, _CONTENT.size, 0)
-            if len(content) == _CONTENT.size and content.startswith(_MAGIC):
-                _, target, number = _CONTENT.unpack(content)
-                found.append(Counted(target, number))
+            counter = _read_counter(descriptor)
+            if counter is None or counter.target != target:
+                continue
+            if counter.number and not report(counter.number):
+                return reported
+            path.unlink(missing_ok=True)
+            reported += counter.number
+        except OSError as error:
+            _log.warning("%s: the count of dropped events cannot be reported: %s", path, error)
         finally:
             os.close(descriptor)
-    return found
+    return reported
 
 
-def _list(folder: Path) -> list[Path]:
+def read_counters(folder: Path) -> list[DropCount]:
+    """Read all counters of a folder without locking them."""
+    found = []
+    for path in _list_counters(folder):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # another process has just reported and deleted it
+            continue
+        try:
+            found.append(_read_counter(descriptor))
+        finally:
+            os.close(descriptor)
+    return [counter for counter in found if counter is not None]
+
+
+def _list_counters(folder: Path) -> list[Path]:
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -154,9 +149,9 @@ def _list(folder: Path) -> list[Path]:
     return [folder / name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
-def _number_for(target: bytes, content: bytes) -> int | None:
-    """The number, if it is for this Redis."""
+def _read_counter(descriptor: int) -> DropCount | None:
+    content = os.pread(descriptor, _CONTENT.size, 0)
     if len(content) < _CONTENT.size or not content.startswith(_MAGIC):
         return None
-    _, of, number = _CONTENT.unpack(content)
-    return int(number) if of == target else None
+    _, target, number = _CONTENT.unpack(content)
+    return DropCount(target, number)

@@ -1,32 +1,32 @@
-"""One packed frame on its way, in memory or in the spool."""
+"""A packed frame that is to be sent, in memory or in the spool."""
 
 from typing import Protocol
 
 
 class FrameStore(Protocol):
-    """The segment of the spool that holds a frame."""
+    """What a frame needs of the segment that holds it."""
 
-    unreadable: int
+    unreadable_records: int
 
-    def read(self, parcel: "PendingFrame") -> bytes:
-        """Return the bytes of a frame, or raise an `OSError`."""
+    def read(self, frame: "PendingFrame") -> bytes:
+        """Return the packed bytes of a frame, or raise `OSError`."""
 
 
 class PendingFrame:
-    """`size`: the bytes that its events take in the buffer, as long as `spooled` is not set;
-    `own`: they were put in this process; `settled`: they are in Redis, or given up.
+    """`size`: bytes that its events use of the buffer's bound, unless `spooled` is set;
+    `own`: its events were recorded in this process; `settled`: they are in Redis or given up.
 
-    Once it is in the spool, `frame` is empty and `segment`, `offset`, `length` and `check` tell
-    where to find it.
+    For a frame in the spool, `packed` is empty; `segment`, `offset`, `length` and `check` (CRC-32)
+    locate it.
     """
 
     __slots__ = (
         "check",
         "count",
-        "frame",
         "length",
         "offset",
         "own",
+        "packed",
         "segment",
         "settled",
         "shard",
@@ -36,11 +36,11 @@ class PendingFrame:
     )
 
     def __init__(
-        self, shard: int, shards: int, frame: bytes, count: int, size: int, *, own: bool = True
+        self, shard: int, shards: int, packed: bytes, count: int, size: int, *, own: bool = True
     ) -> None:
         self.shard = shard
         self.shards = shards
-        self.frame = frame
+        self.packed = packed
         self.count = count
         self.size = size
         self.own = own
@@ -48,7 +48,7 @@ class PendingFrame:
         self.segment: FrameStore | None = None
         self.offset = self.length = self.check = 0
 
-    def lies_in(self, segment: FrameStore, offset: int, length: int, check: int) -> None:
-        """From now on its frame is on disk."""
+    def set_location(self, segment: FrameStore, offset: int, length: int, check: int) -> None:
+        """Record where the packed bytes are on disk, and drop them from memory."""
         self.segment, self.offset, self.length, self.check = segment, offset, length, check
-        self.frame = b""
+        self.packed = b""

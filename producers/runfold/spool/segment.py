@@ -1,11 +1,9 @@
 """One file of the spool: frames that could not be sent, in order.
 
-A segment belongs to whoever holds its lock (`flock`), and the kernel lets go of that when the
-process dies. It begins with 32 bytes: `RFSPOOL1`, a digest of the Redis that the events are for
-(16 bytes), and up to where they have been sent (8). Then records: `RFR1`, the length of the frame
-and the CRC-32 of all that follows (4 bytes each), the number of events (4), the shard and the
-number of shards that the frame was packed for (2 each), and the packed frame. All numbers are
-little-endian. A record is appended with one write; what a crash leaves of the last one is cut.
+Format, with little-endian numbers: a header of 32 bytes with `RFSPOOL1`, the digest of the Redis
+(16) and the offset up to which frames are sent (8). Then records: `RFR1`, the length of the frame
+(4), the CRC-32 of everything after it (4), the number of events (4), the shard (2) and the number
+of shards (2) that the frame was packed for, and the packed frame. One write appends a record.
 """
 
 import fcntl
@@ -28,34 +26,37 @@ SET_ASIDE: Final = ".corrupt"
 _MAGIC: Final = b"RFSPOOL1"
 _HEADER: Final = struct.Struct("<8s16sQ")
 _SENT_AT: Final = 24
-_MARK: Final = b"RFR1"
+_RECORD_MAGIC: Final = b"RFR1"
 _RECORD: Final = struct.Struct("<4sII")
-_ABOUT: Final = struct.Struct("<IHH")
-_OVERHEAD: Final = _RECORD.size + _ABOUT.size
+_META: Final = struct.Struct("<IHH")
+_OVERHEAD: Final = _RECORD.size + _META.size
 
 
 class Segment:
-    """`waiting`: its parcels that are not in Redis yet, in order."""
+    """`waiting`: frames that are not in Redis yet, in order; `end`: the file's size in bytes."""
 
     def __init__(self, path: Path, descriptor: int, end: int) -> None:
         self.path = path
         self.end = end
         self.waiting: deque[PendingFrame] = deque()
         self.is_synced = True
-        self.unreadable = 0
+        self.unreadable_records = 0
         self.cut_bytes = 0
         self._descriptor = descriptor
 
     @classmethod
     def create(cls, folder: Path, target: bytes) -> Self:
-        """A new one of ours; nobody sees it before it is locked and has its header."""
+        """Create a segment of this process."""
         crash_point("before_segment_create")
         path, descriptor = publish(folder, SUFFIX, _HEADER.pack(_MAGIC, target, _HEADER.size))
         return cls(path, descriptor, _HEADER.size)
 
     @classmethod
     def adopt(cls, path: Path, target: bytes) -> Self | None:
-        """One whose owner is dead, with its parcels; `None`: alive, gone, or for another Redis."""
+        """Lock and read the segment of a dead process.
+
+        Return None if its owner is alive, the file is gone, or it is for another Redis.
+        """
         descriptor = open_abandoned(path)
         if descriptor is None:
             return None
@@ -72,15 +73,15 @@ class Segment:
         crash_point("before_segment_adopt")
         if has_header:
             segment._read_records(content)
-        else:  # for which Redis it was is not known, so nothing of it may be sent
-            segment.unreadable = 1
+        else:  # without a header its Redis is unknown, so nothing of it may be sent
+            segment.unreadable_records = 1
         return segment
 
-    def append(self, parcel: PendingFrame) -> None:
-        """Write a parcel's frame to the end; when that fails, the file is as it was before."""
-        about = _ABOUT.pack(parcel.count, parcel.shard, parcel.shards)
-        check = zlib.crc32(parcel.frame, zlib.crc32(about))
-        record = _RECORD.pack(_MARK, len(parcel.frame), check) + about + parcel.frame
+    def append(self, frame: PendingFrame) -> None:
+        """Write a frame to the end; if that raises `OSError`, the file is as before."""
+        meta = _META.pack(frame.count, frame.shard, frame.shards)
+        check = zlib.crc32(frame.packed, zlib.crc32(meta))
+        record = _RECORD.pack(_RECORD_MAGIC, len(frame.packed), check) + meta + frame.packed
         crash_point("before_spool_write")
         half = record[: len(record) // 2]
         crash_point("in_spool_write", lambda: _write(self._descriptor, half, self.end))
@@ -91,31 +92,31 @@ class Segment:
             raise
         crash_point("after_spool_write")
         self.is_synced = False
-        parcel.lies_in(self, self.end, len(parcel.frame), check)
-        self.waiting.append(parcel)
+        frame.set_location(self, self.end, len(frame.packed), check)
+        self.waiting.append(frame)
         self.end += len(record)
 
-    def read(self, parcel: PendingFrame) -> bytes:
-        """The frame of a parcel; raises `OSError` when it is not what was written."""
-        about = _ABOUT.pack(parcel.count, parcel.shard, parcel.shards)
-        frame = os.pread(self._descriptor, parcel.length, parcel.offset + _OVERHEAD)
-        if zlib.crc32(frame, zlib.crc32(about)) != parcel.check:
-            raise OSError(f"{self.path}: the record at {parcel.offset} has changed on disk")
-        return frame
+    def read(self, frame: PendingFrame) -> bytes:
+        """Return a frame's packed bytes; raise `OSError` if they have changed on disk."""
+        meta = _META.pack(frame.count, frame.shard, frame.shards)
+        packed = os.pread(self._descriptor, frame.length, frame.offset + _OVERHEAD)
+        if zlib.crc32(packed, zlib.crc32(meta)) != frame.check:
+            raise OSError(f"{self.path}: the record at {frame.offset} has changed on disk")
+        return packed
 
-    def note_sent(self) -> None:
-        """Remember how far it is sent, so that a later process begins there."""
+    def record_progress(self) -> None:
+        """Store up to where frames are sent, so that a later process continues there."""
         sent = None
         while self.waiting and self.waiting[0].settled:
-            parcel = self.waiting.popleft()
-            sent = parcel.offset + _OVERHEAD + parcel.length
+            frame = self.waiting.popleft()
+            sent = frame.offset + _OVERHEAD + frame.length
         if sent is not None and self.waiting:
             crash_point("before_segment_progress")
             _write(self._descriptor, struct.pack("<Q", sent), _SENT_AT)
             crash_point("after_segment_progress")
 
     def sync(self) -> None:
-        """From now on it outlives a loss of power."""
+        """Make what was written survive a loss of power."""
         if not self.is_synced:
             crash_point("before_spool_sync")
             os.fsync(self._descriptor)
@@ -123,9 +124,9 @@ class Segment:
             crash_point("after_spool_sync")
 
     def delete(self) -> None:
-        """Everything that could be read of it is sent; what could not be is kept for a person."""
+        """Delete the file once its readable frames are sent; set a damaged one aside instead."""
         crash_point("before_segment_delete")
-        if self.unreadable:
+        if self.unreadable_records:
             self.path.rename(self.path.with_name(self.path.name + SET_ASIDE))
         else:
             self.path.unlink(missing_ok=True)
@@ -133,29 +134,29 @@ class Segment:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file, and with it of the lock."""
+        """Close the file, which releases its lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
     def _read_records(self, content: bytes) -> None:
-        """Find the parcels; a torn tail is cut, what is broken in the middle is stepped over."""
+        """Find the frames; cut a torn tail, and skip damaged records before it."""
         at = sent_to = _HEADER.unpack_from(content)[2]
         if sent_to != len(content) and _read_record(content, sent_to) is None:
-            at = _HEADER.size  # whatever stands there, no record begins where it points to
+            at = _HEADER.size  # no record begins at that offset: start from the beginning
         while at < len(content):
-            parcel = _read_record(content, at)
-            if parcel is None:
+            frame = _read_record(content, at)
+            if frame is None:
                 following = _find_record(content, at)
-                if following is None and _is_torn(content, at):
+                if following is None and _is_torn_tail(content, at):
                     self._cut_tail(at, len(content))
                     return
-                self.unreadable += 1
+                self.unreadable_records += 1
                 at = len(content) if following is None else following
                 continue
-            parcel.lies_in(self, at, parcel.length, parcel.check)
-            self.waiting.append(parcel)
-            at += _OVERHEAD + parcel.length
+            frame.set_location(self, at, frame.length, frame.check)
+            self.waiting.append(frame)
+            at += _OVERHEAD + frame.length
 
     def _cut_tail(self, at: int, end: int) -> None:
         crash_point("before_tail_cut")
@@ -164,7 +165,7 @@ class Segment:
 
 
 def publish(folder: Path, suffix: str, content: bytes) -> tuple[Path, int]:
-    """Make a file of ours; no other process sees it before it is locked and has its content."""
+    """Create a file that other processes see only once it is locked and has its content."""
     name = f"{time.time_ns():020}-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
     unpublished = folder / f"{UNPUBLISHED}{name}"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -182,7 +183,7 @@ def publish(folder: Path, suffix: str, content: bytes) -> tuple[Path, int]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder outlive a loss of power."""
+    """Make the names in a folder survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -191,7 +192,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_abandoned(path: Path) -> int | None:
-    """Open and lock a file whose owner is dead; `None`: the owner lives, or the file is gone."""
+    """Open and lock a file of a dead process; return None if its owner lives or it is gone."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -207,25 +208,24 @@ def open_abandoned(path: Path) -> int | None:
 
 
 class SegmentStats(NamedTuple):
-    """What of a segment is not sent yet: `target` is None where its beginning is broken."""
+    """The unsent part of a segment, `size` in bytes. `target` is the digest of its Redis, None with
+    a damaged header; `in_use`: by a living process; `is_whole`: the records fill the file."""
 
     target: bytes | None
     events: int
     size: int
     in_use: bool
-    """By a process that lives, which sends it itself."""
     is_whole: bool
-    """Whether there is a record after each, up to the end."""
 
 
 def inspect_segment(path: Path) -> SegmentStats:
-    """Count what waits in a segment without its lock; raises `OSError` when it is gone.
+    """Count what waits in a segment of any process; raise `OSError` if it is gone.
 
-    Reads no frame, so a damaged one is not noticed before it is sent.
+    Frames are not read, so damage inside of one is found only when it is sent.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # Shared: whoever wants to send it just now finds it locked, and comes back later.
+        # A shared lock for a moment: a process that would adopt the file now tries again later.
         in_use = not _is_free(descriptor)
         size = os.fstat(descriptor).st_size
         header = os.pread(descriptor, _HEADER.size, 0)
@@ -235,10 +235,10 @@ def inspect_segment(path: Path) -> SegmentStats:
         at, events = sent_to, 0
         while at + _OVERHEAD <= size:
             record = os.pread(descriptor, _OVERHEAD, at)
-            mark, length, _ = _RECORD.unpack_from(record)
-            if mark != _MARK or at + _OVERHEAD + length > size:
+            magic, length, _ = _RECORD.unpack_from(record)
+            if magic != _RECORD_MAGIC or at + _OVERHEAD + length > size:
                 break
-            events += _ABOUT.unpack_from(record, _RECORD.size)[0]
+            events += _META.unpack_from(record, _RECORD.size)[0]
             at += _OVERHEAD + length
         return SegmentStats(target, events, size - sent_to, in_use, is_whole=at == size)
     finally:
@@ -254,37 +254,37 @@ def _is_free(descriptor: int) -> bool:
 
 
 def _read_record(content: bytes, at: int) -> PendingFrame | None:
-    """The parcel that is recorded there; `None`: that is no whole record."""
+    """Return the frame recorded at an offset; None if there is no intact record."""
     if len(content) - at < _OVERHEAD:
         return None
-    mark, length, check = _RECORD.unpack_from(content, at)
+    magic, length, check = _RECORD.unpack_from(content, at)
     begin = at + _RECORD.size
-    end = begin + _ABOUT.size + length
-    if mark != _MARK or end > len(content) or zlib.crc32(content[begin:end]) != check:
+    end = begin + _META.size + length
+    if magic != _RECORD_MAGIC or end > len(content) or zlib.crc32(content[begin:end]) != check:
         return None
-    count, shard, shards = _ABOUT.unpack_from(content, begin)
-    parcel = PendingFrame(shard, shards, b"", count, 0, own=False)
-    parcel.length, parcel.check = length, check
-    return parcel
+    count, shard, shards = _META.unpack_from(content, begin)
+    frame = PendingFrame(shard, shards, b"", count, 0, own=False)
+    frame.length, frame.check = length, check
+    return frame
 
 
 def _find_record(content: bytes, at: int) -> int | None:
-    """Where the next whole record begins."""
-    following = content.find(_MARK, at + 1)
+    """Return the offset of the next intact record."""
+    following = content.find(_RECORD_MAGIC, at + 1)
     while following >= 0:
         if _read_record(content, following) is not None:
             return following
-        following = content.find(_MARK, following + 1)
+        following = content.find(_RECORD_MAGIC, following + 1)
     return None
 
 
-def _is_torn(content: bytes, at: int) -> bool:
-    """Whether a crash while writing explains it: there is less than was to be written."""
+def _is_torn_tail(content: bytes, at: int) -> bool:
+    """Return whether the rest of the file is a record that was not written to its end."""
     rest = content[at:]
     if len(rest) < _OVERHEAD or not rest.strip(b"\0"):
         return True
-    mark, length, _ = _RECORD.unpack_from(rest)
-    return bool(mark == _MARK and len(rest) < _OVERHEAD + length)
+    magic, length, _ = _RECORD.unpack_from(rest)
+    return bool(magic == _RECORD_MAGIC and len(rest) < _OVERHEAD + length)
 
 
 def _write(descriptor: int, content: bytes, at: int) -> None:

@@ -1,33 +1,29 @@
-"""Where events wait on disk while Redis takes none: a folder of segments.
+"""A process's view of the spool folder: its own segments, and those that it has adopted.
 
-Invariant: a parcel is in at most one segment, and a segment is deleted only after each of its
-parcels that can be read is in Redis. Each process writes segments of its own and holds their
-locks; when it is gone, any other process that records to the same Redis sends what is left. Dying
-at any point can repeat events, never lose them. What was written survives the process; after
-`sync` it survives a loss of power. Used under the dispatcher's lock only.
+Used under the dispatcher's lock only. The package's docstring has the invariants.
 """
 
 import fcntl
 import logging
 import os
-import time
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
 from redis.connection import parse_url
 
+from runfold.throttled_log import ThrottledLog
+
 from .pending_frame import PendingFrame
 from .segment import SUFFIX, UNPUBLISHED, Segment, sync_folder
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
-_REPORT_EVERY_S: Final = 60.0
 
 _log = logging.getLogger("runfold")
 
 
 class Spool:
-    """Made once a process; nothing is touched before the first parcel comes."""
+    """One for each process; no file is created before the first frame."""
 
     def __init__(self, folder: Path, max_bytes: int, target: bytes) -> None:
         self.folder = folder
@@ -36,42 +32,39 @@ class Spool:
         self._target = target
         self._segments: list[Segment] = []
         self._current: Segment | None = None
-        self._reported_at: float | None = None
+        self._failure_log = ThrottledLog()
 
-    def keep(self, parcel: PendingFrame) -> bool:
-        """Write a parcel to disk; it stays in memory when that is not possible."""
+    def append(self, frame: PendingFrame) -> bool:
+        """Write a frame to disk; return False if that failed and it stays in memory."""
         try:
-            self._segment_for(len(parcel.frame)).append(parcel)
+            self._segment_for(len(frame.packed)).append(frame)
         except OSError as error:
-            now = time.monotonic()
-            if self._reported_at is None or now - self._reported_at >= _REPORT_EVERY_S:
-                self._reported_at = now
-                _log.warning("the spool takes no events, they wait in memory: %s", error)
+            self._failure_log.warning("events wait in memory, as the spool failed: %s", error)
             return False
         return True
 
-    def read(self, parcel: PendingFrame) -> bytes | None:
-        """The frame of a parcel; `None`, with a message, when it cannot be read any more."""
-        assert parcel.segment is not None
+    def read(self, frame: PendingFrame) -> bytes | None:
+        """Return a frame's packed bytes; log and return None if they cannot be read any more."""
+        assert frame.segment is not None
         try:
-            return parcel.segment.read(parcel)
+            return frame.segment.read(frame)
         except OSError as error:
-            parcel.segment.unreadable += 1
-            _log.error("%d events of the spool are lost: %s", parcel.count, error)
+            frame.segment.unreadable_records += 1
+            _log.error("%d events of the spool are lost: %s", frame.count, error)
             return None
 
-    def note_sent(self) -> None:
-        """Some parcels are settled: remember how far each segment is sent, delete what is empty."""
+    def record_progress(self) -> None:
+        """Store how far each segment is sent, and delete those without waiting frames."""
         for segment in list(self._segments):
             try:
-                segment.note_sent()
+                segment.record_progress()
                 if not segment.waiting:
                     self._delete(segment)
             except OSError as error:
-                _log.warning("the spool cannot note what is sent and will repeat it: %s", error)
+                _log.warning("sent events may be sent again, as the spool failed: %s", error)
 
     def sync(self) -> bool:
-        """Whether all that was written here survives a loss of power."""
+        """Return whether everything that was written survives a loss of power."""
         try:
             for segment in self._segments:
                 segment.sync()
@@ -81,7 +74,7 @@ class Spool:
         return True
 
     def adopt(self) -> list[PendingFrame]:
-        """The parcels of the oldest segment whose owner is dead, if there is one."""
+        """Take over the oldest segment of a dead process; return its frames, if any."""
         for path in self._list():
             if any(segment.path == path for segment in self._segments):
                 continue
@@ -97,20 +90,22 @@ class Spool:
         return []
 
     def close(self) -> None:
-        """Let go of the segments: what is in them can be sent by others now."""
+        """Sync and close the segments, so that other processes can adopt them."""
         self.sync()
         self.abandon()
 
     def abandon(self) -> None:
-        """The same without touching a file: in a forked child, where they are the parent's."""
+        """Close the segments without changing them: in a forked child they are the parent's."""
         for segment in self._segments:
             segment.close()
         self._segments, self._current = [], None
 
     def _delete(self, segment: Segment) -> None:
-        if segment.unreadable:
+        if segment.unreadable_records:
             _log.error(
-                "%s: %d records cannot be read; it is set aside", segment.path, segment.unreadable
+                "%s: %d records cannot be read; it is set aside",
+                segment.path,
+                segment.unreadable_records,
             )
         self._segments.remove(segment)
         if segment is self._current:
@@ -134,7 +129,7 @@ class Spool:
         segment = Segment.create(self.folder, self._target)
         try:
             sync_folder(self.folder)
-        except OSError:  # its name could be lost, and with it what is written there
+        except OSError:  # a loss of power could remove the new name, and the events with it
             segment.delete()
             raise
         self._segments.append(segment)
@@ -142,7 +137,7 @@ class Spool:
         return segment
 
     def _list(self) -> list[Path]:
-        """Oldest first; what a crash left of a segment that was not begun yet is removed."""
+        """List segments, oldest first; remove unpublished files of dead processes."""
         try:
             names = sorted(os.listdir(self.folder))
         except OSError:
@@ -157,27 +152,27 @@ class Spool:
             return [(entry.name, _size(entry)) for entry in entries if is_segment(entry.name)]
 
 
-def target_of(redis_url: str) -> bytes:
-    """Which Redis that is: host, port and database, or path; not with which password."""
+def redis_digest(redis_url: str) -> bytes:
+    """Return a digest of host, port and database, or of path and database; not of the password."""
     parts = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis-py has no types here
     known = [str(parts.get(key, "")) for key in ("path", "host", "port", "db")]
     return blake2b("\n".join(known).encode(), digest_size=16, person=b"runfold.spool").digest()
 
 
 def segment_bytes(max_bytes: int) -> int:
-    """How large a segment becomes, before another one is begun."""
+    """Return the size in bytes at which a segment is full."""
     return min(SEGMENT_BYTES, max_bytes // 4)
 
 
 def is_segment(name: str) -> bool:
-    """Whether a file of the folder is a segment that waits to be sent."""
+    """Return whether a file is a published segment."""
     return name.endswith(SUFFIX) and not name.startswith(UNPUBLISHED)
 
 
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # another process has just sent it
+    except OSError:  # another process has just sent and deleted it
         return 0
 
 
@@ -189,7 +184,7 @@ def _remove_unlocked(path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
-    except OSError:  # someone is about to begin it
+    except OSError:  # locked: its process is about to publish it
         return
     finally:
         os.close(descriptor)

@@ -141,7 +141,7 @@ class ShardMonitor:
         if dropped:
             # In this order, a crash in between counts them twice, and never not at all.
             raise_incident(connection, "events_dropped", dropped)
-            streams.note_dropped(client, -dropped)
+            streams.add_dropped(client, -dropped)
         self._sweep.look(client, connection)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_EVERY_S

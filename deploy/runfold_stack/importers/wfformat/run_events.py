@@ -66,7 +66,7 @@ def events(
     for number, (after_us, event) in enumerate(
         _timed(instance, project, times, redactor or Redactor())
     ):
-        yield codec.seal(event, run=run, id=number, at_us=begin_us + after_us)
+        yield codec.make_envelope(event, run=run, id=number, at_us=begin_us + after_us)
 
 
 def _timed(

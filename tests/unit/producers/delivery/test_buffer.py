@@ -20,7 +20,7 @@ def item(number: int = 0, size: int = 10) -> BufferedEvent:
 def make(max_events: int, max_bytes: int) -> Buffer:
     """A buffer whose flusher needs no waking."""
     buffer = Buffer(max_events, max_bytes, lambda: None)
-    buffer.alert = False
+    buffer.notify_on_put = False
     return buffer
 
 
@@ -83,10 +83,10 @@ def test_a_barrier_stands_between_before_and_after() -> None:
     """It comes out after everything that was put before it."""
     buffer = make(10, 1000)
     buffer.put(item(0))
-    barrier = buffer.put_barrier()
+    marker = buffer.put_marker()
     buffer.put(item(1))
     taken = buffer.take(10)
-    assert taken[1] is barrier
+    assert taken[1] is marker
     assert numbers(taken) == [0, 1]
 
 
@@ -95,17 +95,17 @@ def test_a_withdrawn_barrier_leaves_nothing_behind() -> None:
     buffer = make(10, 1000)
     buffer.put(item())
     for _ in range(100):
-        buffer.withdraw(buffer.put_barrier())
+        buffer.withdraw(buffer.put_marker())
     assert buffer.pending == 1
 
 
 def test_a_barrier_that_is_gone_can_be_withdrawn() -> None:
     """The flusher may take it at the very moment its caller gives up."""
     buffer = make(10, 1000)
-    barrier = buffer.put_barrier()
+    marker = buffer.put_marker()
     buffer.take(1)
-    buffer.withdraw(barrier)
-    assert barrier.reached.is_set()
+    buffer.withdraw(marker)
+    assert marker.reached.is_set()
 
 
 @pytest.mark.parametrize("way", ["put", "put_all", "refused"])
@@ -113,19 +113,19 @@ def test_the_alarm_sounds_only_while_it_is_set(way: str) -> None:
     """A flusher that looks by itself costs its runner no wake-up; one that sleeps is woken."""
     alarms: list[int] = []
     buffer = Buffer(0 if way == "refused" else 10, 1000, lambda: alarms.append(1))
-    buffer.alert = False
+    buffer.notify_on_put = False
 
     def put() -> object:
         return buffer.put_all([item()]) if way == "put_all" else buffer.put(item())
 
     put()
     assert alarms == []
-    buffer.alert = True
+    buffer.notify_on_put = True
     put()
     assert alarms == [1]
 
 
-@pytest.mark.parametrize("wake", ["put_barrier", "ring"])
+@pytest.mark.parametrize("wake", ["put_marker", "wake"])
 def test_a_sleeper_is_woken(wake: str) -> None:
     """Each way of asking for attention ends a wait without a time limit."""
     buffer = make(10, 1000)
@@ -190,13 +190,13 @@ class Disk:
         self.asked = 0
         self.is_busy = self.is_away = False
 
-    def is_mine(self) -> bool:
+    def is_held_by_caller(self) -> bool:
         return self.is_busy
 
     def is_in_outage(self) -> bool:
         return self.is_away
 
-    def spill(self, is_enough: Callable[[], bool]) -> bool:
+    def spool_oldest(self, is_enough: Callable[[], bool]) -> bool:
         self.asked += 1
         while self.room and not is_enough():
             self.room -= 1
@@ -208,8 +208,8 @@ class Disk:
 def make_full(when_full: Backpressure = "spool", *, room: int = 0) -> tuple[Buffer, Disk]:
     """Two items in a buffer that has no room for a third one."""
     full = Buffer(2, 1000, lambda: None, when_full, wait_s=5)
-    full.outlet = disk = Disk(full, room)
-    full.alert = False
+    full.overflow = disk = Disk(full, room)
+    full.notify_on_put = False
     assert full.put_all([item(0), item(1)])
     return full, disk
 
@@ -295,7 +295,7 @@ def test_a_thread_that_moves_events_does_not_wait_for_itself(clock: Clock, who: 
 def test_at_the_end_of_the_process_nothing_is_waited_for(clock: Clock) -> None:
     """There is only the disk."""
     full, _ = make_full(room=1)
-    full.patient = False
+    full.may_wait = False
     assert [full.put(item(2)), full.put(item(3))] == [True, False]
     assert (clock.naps, full.dropped) == (0, 1)
 

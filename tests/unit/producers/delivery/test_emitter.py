@@ -57,7 +57,7 @@ def test_events_arrive_in_order(fake_server: fakeredis.FakeServer) -> None:
 def test_a_full_buffer_drops_the_newest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """With Redis away nothing is slowed; what does not fit is counted and reported."""
     emitter = make(away, buffer_events=3, backpressure="block")
-    emitter._buffer.patient = False
+    emitter._buffer.may_wait = False
     for number in range(5):
         emitter.put(item(number))
     assert emitter.flush(0.05) == Flushed(sent=0, pending=3, dropped=2)
@@ -154,15 +154,15 @@ def test_an_error_in_the_flusher_does_not_end_it(
 ) -> None:
     """A bug is reported, and the events go out afterwards."""
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
-    shipper = emitter._dispatcher._shipper
-    send, failures = shipper.send, iter([True])
+    sender = emitter._dispatcher._sender
+    send, failures = sender.send, iter([True])
 
     def fail_once(**arguments: bool) -> list[PendingFrame]:
         if next(failures, False):
             raise RuntimeError("a bug")
         return send(**arguments)
 
-    monkeypatch.setattr(shipper, "send", fail_once)
+    monkeypatch.setattr(sender, "send", fail_once)
     emitter.put(item(0))
     assert emitter.flush(30) == Flushed(sent=1, pending=0, dropped=0)
     assert "a bug" in caplog.text
@@ -205,7 +205,7 @@ def test_the_end_of_a_process_waits_only_so_long(caplog: pytest.LogCaptureFixtur
     emitter.at_exit()
     emitter.put(item(1))
     assert "2 events could not be sent" in caplog.text
-    assert emitter._exit_left_s == 0
+    assert emitter._exit_budget_s == 0
     emitter.close(0)
 
 
@@ -324,7 +324,7 @@ def test_heartbeats_come_from_the_flusher(fake_server: fakeredis.FakeServer) -> 
     seen = []
     done = threading.Event()
 
-    def beat(failing: bool) -> float | None:
+    def beat(is_connected: bool) -> float | None:
         seen.append(threading.current_thread().name)
         if len(seen) == 3:
             emitter.put((Heartbeat(), "r", 1, 0, 10, True))
@@ -373,13 +373,13 @@ def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
     dispatcher = emitter._dispatcher
     monkeypatch.setattr(os, "fsync", failing_fsync)
     dispatcher._lock.acquire()
-    parcel = dispatcher._shipper.outstanding()[0]
-    assert dispatcher._split(parcel, 2)
-    dispatcher._drop_rewritten()
-    assert [parcel.settled] == [False]
+    frame = dispatcher._sender.queued_frames()[0]
+    assert dispatcher._reshard(frame, 2)
+    dispatcher._delete_rewritten()
+    assert [frame.settled] == [False]
     assert before in os.listdir(tmp_path)
     monkeypatch.undo()
-    dispatcher._drop_rewritten()
-    assert [parcel.settled] == [True]
+    dispatcher._delete_rewritten()
+    assert [frame.settled] == [True]
     dispatcher._lock.release()
     emitter.close(0.1)

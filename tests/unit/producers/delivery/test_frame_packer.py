@@ -29,7 +29,7 @@ from runfold.errors import BrokenEvent
 from runfold.protocol.codec import Envelope, check_body, check_numbers, replace_unstorable
 from runfold.protocol.frames import FRAME_BYTES, FRAME_EVENTS, decode_frame, envelopes_in
 from runfold.protocol.streams import shard_of
-from runfold.serialization.event_cleanup import BufferedEvent, seal_bounded
+from runfold.serialization.event_cleanup import BufferedEvent, encode_bounded
 from runfold.serialization.redaction import Redactor
 
 
@@ -40,9 +40,9 @@ def item(event: Event, run: Any = "r", number: int = 7, *, ours: bool = False) -
 def pack(*items: BufferedEvent, packer: FramePacker | None = None) -> list[Envelope]:
     """What the frames hold, after checking that their writer may vouch for it."""
     packer = packer or FramePacker(Redactor())
-    parcels, broken = packer.pack(items, 1)
+    frames, broken = packer.pack(items, 1)
     assert broken == []
-    envelopes = [envelope for parcel in parcels for envelope in envelopes_in(parcel.frame)]
+    envelopes = [envelope for frame in frames for envelope in envelopes_in(frame.packed)]
     for envelope in envelopes:
         check_body(envelope.body)
         check_numbers(envelope.body)
@@ -74,7 +74,7 @@ EVENTS: list[Event] = [
 def test_both_ways_give_the_same_bytes(event: Event, run: str, ours: bool) -> None:
     """An event is packed as it would be alone, the first time and once everything is known."""
     plain = item(event, run, ours=ours)
-    expected = seal_bounded(plain, Redactor())
+    expected = encode_bounded(plain, Redactor())
     packer = FramePacker(Redactor())
     for _ in range(3):
         assert pack(plain, packer=packer) == [expected]
@@ -87,7 +87,7 @@ def test_an_events_own_envelope_is_not_in_its_body(event: Event, own: dict[str, 
     if "at" in own:
         own = {"run": "r", "id": 7, "at": datetime(2000, 1, 1, 0, 0, 1, tzinfo=UTC)}
     run = own.get("run", "r")
-    expected = seal_bounded(item(event, run), Redactor())
+    expected = encode_bounded(item(event, run), Redactor())
     addressed = type(event)(
         **{name: getattr(event, name) for name in event.__struct_fields__} | own
     )
@@ -144,12 +144,12 @@ def test_deep_payloads_are_bounded() -> None:
 def test_what_cannot_be_mended_is_left_out_alone(event: Event, number: Any) -> None:
     """Its neighbours are packed, and it is named with its size."""
     good = item(Logged(text="x"))
-    parcels, [(error, size)] = FramePacker(Redactor()).pack(
+    frames, [(error, size)] = FramePacker(Redactor()).pack(
         [good, item(event, number=number), good], 1
     )
     assert isinstance(error, BrokenEvent)
     assert str(error)
-    assert (size, [parcel.count for parcel in parcels]) == (10, [2])
+    assert (size, [frame.count for frame in frames]) == (10, [2])
 
 
 @pytest.mark.parametrize("run", ["x" * 300, "a\0b", "a\ud800b", "", 5, None, ["r"]])
@@ -175,19 +175,19 @@ def test_frames_are_cut_by_number_and_by_size() -> None:
     small = [item(Heartbeat(), ours=True)] * (FRAME_EVENTS + 5)
     large = [item(Logged(text="x" * (FRAME_BYTES // 2)), ours=True)] * 5
     packer = FramePacker(Redactor())
-    assert [parcel.count for parcel in packer.pack(small, 1)[0]] == [FRAME_EVENTS, 5]
-    assert [parcel.count for parcel in packer.pack(large, 1)[0]] == [2, 2, 1]
+    assert [frame.count for frame in packer.pack(small, 1)[0]] == [FRAME_EVENTS, 5]
+    assert [frame.count for frame in packer.pack(large, 1)[0]] == [2, 2, 1]
 
 
 def test_each_shard_gets_its_runs_in_order() -> None:
     """Interleaved runs come out sorted by shard, and each in its own order."""
     items = [item(Heartbeat(), f"run{n % 20}", n, ours=True) for n in range(200)]
-    parcels, _ = FramePacker(Redactor()).pack(items, 4)
-    assert sum(parcel.count for parcel in parcels) == 200
-    assert sum(parcel.size for parcel in parcels) == 2000
-    for parcel in parcels:
-        ids = [(envelope.run, envelope.id) for envelope in envelopes_in(parcel.frame)]
-        assert {shard_of(run, 4) for run, _ in ids} == {parcel.shard}
+    frames, _ = FramePacker(Redactor()).pack(items, 4)
+    assert sum(frame.count for frame in frames) == 200
+    assert sum(frame.size for frame in frames) == 2000
+    for frame in frames:
+        ids = [(envelope.run, envelope.id) for envelope in envelopes_in(frame.packed)]
+        assert {shard_of(run, 4) for run, _ in ids} == {frame.shard}
         assert [number for _, number in ids] == sorted(number for _, number in ids)
 
 
@@ -197,16 +197,16 @@ def test_a_parcel_can_be_sorted_again(runs: int, shards: int) -> None:
     packer = FramePacker(Redactor())
     items = [item(Logged(text=str(n)), f"run{n % runs}", n) for n in range(60)]
     [whole], _ = packer.pack(items, 1)
-    parts = packer.split(whole, whole.frame, shards)
+    parts = packer.reshard(whole, whole.packed, shards)
     assert sum(part.size for part in parts) == whole.size
     found = []
     for part in parts:
-        events = decode_frame({b"packed": part.frame}).events
+        events = decode_frame({b"packed": part.packed}).events
         assert part.count == len(events)
         for envelope, _ in events:
             assert shard_of(envelope.run, shards) == part.shard
             found.append(envelope)
-    assert sorted(found, key=lambda one: one.id) == list(envelopes_in(whole.frame))
+    assert sorted(found, key=lambda one: one.id) == list(envelopes_in(whole.packed))
 
 
 def test_names_that_are_too_long_are_cut_after_fine_ones() -> None:

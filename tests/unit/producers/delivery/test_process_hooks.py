@@ -6,23 +6,23 @@ import os
 from runfold.delivery import process_hooks
 
 
-class Resident:
+class RecordedHooks:
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
 
     def after_fork(self) -> None:
-        self.heard.append("fork")
+        self.calls.append("fork")
 
     def at_exit(self) -> None:
-        self.heard.append("exit")
+        self.calls.append("exit")
 
 
-def test_residents_are_told_of_the_end() -> None:
-    """Each one that asked is called."""
-    resident = Resident()
-    process_hooks.register(resident)
-    process_hooks._end()
-    assert resident.heard == ["exit"]
+def test_hooks_are_called_at_the_end() -> None:
+    """Each registered object is called."""
+    hooks = RecordedHooks()
+    process_hooks.register(hooks)
+    process_hooks._run_exit_hooks()
+    assert hooks.calls == ["exit"]
 
 
 def test_only_a_forked_child_ends_abruptly() -> None:
@@ -35,22 +35,22 @@ def test_only_a_forked_child_ends_abruptly() -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_forked_child_is_told_and_counts_on() -> None:
+def test_a_forked_child_calls_its_hooks_and_counts() -> None:
     """The child knows that it is another process; the parent has not changed."""
-    resident = Resident()
-    process_hooks.register(resident)
+    hooks = RecordedHooks()
+    process_hooks.register(hooks)
     before = process_hooks.generation
     pid = os.fork()
     if pid == 0:
-        fine = resident.heard == ["fork"] and process_hooks.generation == before + 1
-        os._exit(0 if fine else 1)
+        is_right = hooks.calls == ["fork"] and process_hooks.generation == before + 1
+        os._exit(0 if is_right else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert resident.heard == []
+    assert hooks.calls == []
     assert process_hooks.generation == before
 
 
-def test_nobody_is_kept_alive() -> None:
-    """An emitter that its recorder has let go of is not told, nor held."""
-    process_hooks.register(Resident())
+def test_registered_hooks_are_not_kept_alive() -> None:
+    """An emitter whose recorder is gone is neither called nor held."""
+    process_hooks.register(RecordedHooks())
     gc.collect()
-    assert not [one for one in process_hooks._residents if isinstance(one, Resident)]
+    assert not [one for one in process_hooks._registered if isinstance(one, RecordedHooks)]

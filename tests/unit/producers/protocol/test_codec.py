@@ -17,8 +17,8 @@ from runfold.protocol.codec import (
     Envelope,
     decode_event,
     encode_event,
+    make_envelope,
     replace_unstorable,
-    seal,
     to_datetime,
     to_rfc3339,
     to_us,
@@ -50,19 +50,21 @@ def test_an_event_is_read_into_its_envelope_and_its_struct() -> None:
 def test_sealing_and_reading_give_the_same_event() -> None:
     """What a producer writes is what a worker reads."""
     failed = Failed(error=Error(type="E", message="m"), outputs=Raw(b'{"a": [1, 2]}'), exit_code=3)
-    sealed = seal(failed, run="r1", id=7, at_us=AT_US)
+    sealed = make_envelope(failed, run="r1", id=7, at_us=AT_US)
     assert decode_event(encode_event(sealed)) == (sealed, failed)
 
 
 def test_the_envelope_goes_before_the_events_own_fields() -> None:
     """Fields of the envelope that an event has itself do not get into its body."""
     event = Logged(run="mine", id=1, at=datetime(2020, 1, 1, tzinfo=UTC), text="x")
-    assert seal(event, run="r1", id=7, at_us=5) == Envelope("logged", "r1", 7, 5, b'{"text":"x"}')
+    assert make_envelope(event, run="r1", id=7, at_us=5) == Envelope(
+        "logged", "r1", 7, 5, b'{"text":"x"}'
+    )
 
 
 def test_an_event_without_fields_has_an_empty_body() -> None:
     """The shortest event is still an object, in both forms."""
-    sealed = seal(Heartbeat(), run="r1", id=1, at_us=AT_US)
+    sealed = make_envelope(Heartbeat(), run="r1", id=1, at_us=AT_US)
     assert sealed.body == b"{}"
     assert json.loads(encode_event(sealed)) == {
         "type": "heartbeat",
@@ -223,7 +225,7 @@ json_values = st.recursive(
 def test_any_payload_survives_the_way(value: object, text: str, event_id: int) -> None:
     """Whatever JSON an event holds, it is the same after sealing and reading."""
     event = Started(workflow=text, inputs=Raw(json.dumps(value).encode()))
-    sealed = seal(event, run="r", id=event_id, at_us=AT_US)
+    sealed = make_envelope(event, run="r", id=event_id, at_us=AT_US)
     again, read = decode_event(encode_event(sealed))
     assert again == sealed
     assert isinstance(read, Started)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from runfold import BrokenFrame, Completed, Heartbeat, Logged, Started
-from runfold.protocol.codec import MAX_US, MIN_US, TYPE_NUMBERS, Envelope, encode_event, seal
+from runfold.protocol.codec import (
+    MAX_US,
+    MIN_US,
+    TYPE_NUMBERS,
+    Envelope,
+    encode_event,
+    make_envelope,
+)
 from runfold.protocol.events import MAX_EVENT_BYTES, Event
 from runfold.protocol.frames import (
     MAX_FRAME_BYTES,
@@ -29,7 +36,9 @@ EVENTS: list[Event] = [
     Heartbeat(),
     Completed(exit_code=0),
 ]
-ENVELOPES = [seal(event, run=f"r{n % 2}", id=n, at_us=10**15 + n) for n, event in enumerate(EVENTS)]
+ENVELOPES = [
+    make_envelope(event, run=f"r{n % 2}", id=n, at_us=10**15 + n) for n, event in enumerate(EVENTS)
+]
 
 
 def packed(data: bytes, head: bytes = b"RF\x01") -> dict[bytes, bytes]:
@@ -77,7 +86,7 @@ def test_both_forms_hold_the_same_events(fields: dict[bytes, bytes]) -> None:
 
 runs_of_events = st.lists(
     st.builds(
-        seal,
+        make_envelope,
         st.one_of(
             st.builds(Logged, text=st.text()),
             st.builds(Heartbeat),
@@ -135,8 +144,8 @@ def test_the_readmes_example_is_a_frame() -> None:
     shown = bytes.fromhex("".join(lines))
     at_us = 1_795_226_400_000_000
     envelopes = [
-        seal(Started(workflow="w"), run="my-run", id=0, at_us=at_us),
-        seal(Completed(exit_code=0), run="my-run", id=1, at_us=at_us + 1_500_000),
+        make_envelope(Started(workflow="w"), run="my-run", id=0, at_us=at_us),
+        make_envelope(Completed(exit_code=0), run="my-run", id=1, at_us=at_us + 1_500_000),
     ]
     ours = encode_packed_frame(envelopes, COMPRESSOR)[b"packed"]
     assert zstandard.ZstdDecompressor().decompress(ours[3:]) == shown

@@ -27,22 +27,22 @@ def make_pen(*, saved: bool = True) -> tuple[EventWriter, Mock]:
 
 def test_times_do_not_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the machine's clock is set back, the events of a run stay in their order."""
-    pen, emitter = make_pen()
+    writer, emitter = make_pen()
     clock = iter([2_000_000, 1_000_000, 3_000_000])
     monkeypatch.setattr("runfold.recording.event_writer.time.time_ns", lambda: next(clock))
     for _ in range(3):
-        pen.write(Heartbeat())
+        writer.write(Heartbeat())
     assert [call.args[0][3] for call in emitter.put.call_args_list] == [2000, 2000, 3000]
     assert [call.args[0][2] for call in emitter.put.call_args_list] == [0, 1, 2]
 
 
 def test_an_unsaved_pen_writes_nothing() -> None:
     """`save=False` costs no event and reads no object."""
-    pen, emitter = make_pen(saved=False)
-    pen.write(Heartbeat())
-    pen.log("x", None, "log", None)
+    writer, emitter = make_pen(saved=False)
+    writer.write(Heartbeat())
+    writer.log("x", None, "log", None)
     unread = Mock()
-    assert len(pen.payload(unread)) == 0
+    assert len(writer.payload(unread)) == 0
     assert not emitter.put.called
     assert unread.mock_calls == []
 

@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_no_run_no_timer(clock: Clock) -> None:
     """With nothing open the flusher can sleep as long as it likes."""
-    assert Heartbeats(60).beat(False) is None
+    assert Heartbeats(60).send_due(True) is None
 
 
 def test_every_open_run_gives_a_sign_of_life(
@@ -38,19 +38,19 @@ def test_every_open_run_gives_a_sign_of_life(
     runs = [recorder.run("w") for _ in range(2)]
     for run in runs:
         beats.add(run)
-    assert beats.beat(False) == 60
+    assert beats.send_due(True) == 60
     clock.now += 59
-    assert beats.beat(False) == 1
+    assert beats.send_due(True) == 1
     assert recorded() == []
     clock.now += 1
-    assert beats.beat(False) == 60
+    assert beats.send_due(True) == 60
     assert {envelope.run for envelope, _ in recorded()} == {run.id for run in runs}
     beats.remove(runs[0])
     clock.now += 60
-    beats.beat(False)
+    beats.send_due(True)
     assert [envelope.run for envelope, _ in recorded()].count(runs[0].id) == 1
     beats.remove(runs[1])
-    assert beats.beat(False) is None
+    assert beats.send_due(True) is None
 
 
 def test_none_is_sent_while_redis_is_away(
@@ -60,9 +60,9 @@ def test_none_is_sent_while_redis_is_away(
     beats = Heartbeats(60)
     run = recorder.run("w")
     beats.add(run)
-    beats.beat(True)
+    beats.send_due(False)
     clock.now += 61
-    assert beats.beat(True) == 60
+    assert beats.send_due(False) == 60
     assert recorded() == []
 
 
@@ -71,10 +71,10 @@ def test_an_abandoned_handle_gives_none(clock: Clock, recorder: Recorder) -> Non
     beats = Heartbeats(60)
     beats.add(recorder.run("w"))
     gc.collect()
-    beats.beat(False)
+    beats.send_due(True)
     clock.now += 61
-    beats.beat(False)
-    assert beats.beat(False) is None
+    beats.send_due(True)
+    assert beats.send_due(True) is None
 
 
 def test_a_forked_child_gives_none_for_its_parents_runs(
@@ -84,10 +84,10 @@ def test_a_forked_child_gives_none_for_its_parents_runs(
     beats = Heartbeats(60)
     run = recorder.run("w")
     beats.add(run)
-    beats.beat(False)
+    beats.send_due(True)
     monkeypatch.setattr(process_hooks, "generation", process_hooks.generation + 1)
     clock.now += 61
-    beats.beat(False)
+    beats.send_due(True)
     assert recorded() == []
 
 
@@ -96,4 +96,4 @@ def test_0_seconds_sends_none(clock: Clock, recorder: Recorder) -> None:
     beats = Heartbeats(0)
     run = recorder.run("w")
     beats.add(run)
-    assert beats.beat(False) is None
+    assert beats.send_due(True) is None

@@ -249,7 +249,7 @@ def test_only_the_outermost_run_of_a_forked_child_is_flushed(
 ) -> None:
     """In nested order one flush; joined and finished runs have theirs, others and parents none."""
     flushes: list[float] = []
-    monkeypatch.setattr(recorder._emitter, "secure", flushes.append)
+    monkeypatch.setattr(recorder._emitter, "flush_or_spool", flushes.append)
 
     def flushed() -> int:
         count = len(flushes)

@@ -23,12 +23,12 @@ from runfold import (
 from runfold.protocol.codec import Envelope, decode_body, encode_event
 from runfold.protocol.events import MAX_EVENT_BYTES
 from runfold.protocol.frames import decode_frame
-from runfold.serialization.event_cleanup import seal_bounded, us_of
+from runfold.serialization.event_cleanup import encode_bounded, us_of
 from runfold.serialization.redaction import Redactor
 
 
-def seal(event: Event, run: Any = "r", event_id: int = 1, at_us: int = 0) -> Envelope:
-    envelope = seal_bounded((event, run, event_id, at_us, 0, False), Redactor())
+def make_envelope(event: Event, run: Any = "r", event_id: int = 1, at_us: int = 0) -> Envelope:
+    envelope = encode_bounded((event, run, event_id, at_us, 0, False), Redactor())
     frame = decode_frame({b"events": b"[" + encode_event(envelope) + b"]"})
     assert frame.broken == []
     decode_body(envelope.type, envelope.body)
@@ -36,7 +36,7 @@ def seal(event: Event, run: Any = "r", event_id: int = 1, at_us: int = 0) -> Env
 
 
 def body(event: Event) -> Any:
-    return json.loads(seal(event).body)
+    return json.loads(make_envelope(event).body)
 
 
 def test_every_payload_is_masked() -> None:
@@ -48,7 +48,7 @@ def test_every_payload_is_masked() -> None:
         trigger=Trigger(type="webhook", data=secret),
         tags={"api_key": "hunter2", "team": "a"},
     )
-    sealed = seal(event)
+    sealed = make_envelope(event)
     assert b"hunter2" not in sealed.body
     assert json.loads(sealed.body)["tags"] == {"api_key": "[redacted]", "team": "a"}
 
@@ -74,12 +74,12 @@ def test_texts_with_lone_surrogates_are_mended() -> None:
 @pytest.mark.parametrize("run", ["x" * 300, "a\0b", "a\ud800b", ""])
 def test_a_strange_run_id_is_mended(run: str) -> None:
     """One bad id must not take the rest of its packed frame along."""
-    assert 1 <= len(seal(Logged(text="x"), run=run).run) <= 200
+    assert 1 <= len(make_envelope(Logged(text="x"), run=run).run) <= 200
 
 
 def test_a_huge_payload_is_cut_to_fit() -> None:
     """A payload of a caller is bounded like one of ours, and keeps most of the room."""
-    sealed = seal(Completed(outputs=Raw(json.dumps("x" * 3_000_000).encode())))
+    sealed = make_envelope(Completed(outputs=Raw(json.dumps("x" * 3_000_000).encode())))
     assert MAX_EVENT_BYTES // 2 < len(sealed.body) < MAX_EVENT_BYTES
     assert json.loads(sealed.body)["outputs"].endswith("[cut, 3000000 characters]")
 
@@ -92,7 +92,7 @@ def test_several_large_payloads_share_the_room() -> None:
         metadata=Raw(json.dumps("m" * 800_000).encode()),
         trigger=Trigger(type="webhook", data=Raw(json.dumps("t" * 700_000).encode())),
     )
-    sealed = json.loads(seal(event).body)
+    sealed = json.loads(make_envelope(event).body)
     assert sealed["workflow"] == "w"
     assert sealed["inputs"].endswith("[cut, 900000 characters]")
 
@@ -129,7 +129,7 @@ def test_lists_that_do_not_fit_are_left_out(caplog: pytest.LogCaptureFixture) ->
 def test_what_cannot_be_mended_is_refused_alone(event: Event, event_id: int, at_us: int) -> None:
     """An event that no reader would accept does not reach a frame."""
     with pytest.raises(BrokenEvent):
-        seal_bounded((event, "r", event_id, at_us, 0, False), Redactor())
+        encode_bounded((event, "r", event_id, at_us, 0, False), Redactor())
 
 
 def test_a_time_without_a_zone_is_local() -> None:

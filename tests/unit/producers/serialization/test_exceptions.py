@@ -10,8 +10,8 @@ from runfold.serialization.exceptions import (
     describe,
     exit_code_of,
     is_cancellation,
+    mark_node,
     node_of,
-    note_node,
     reason_of,
 )
 from runfold.serialization.redaction import Redactor
@@ -122,9 +122,9 @@ def test_an_exit_has_a_code(error: BaseException, expected: int | None) -> None:
 def test_the_innermost_node_is_remembered() -> None:
     """An exception that passes several nodes of a run is blamed on the first, for each run."""
     error = ValueError()
-    note_node(error, "child", "c")
-    note_node(error, "run", "inner")
-    note_node(error, "run", "outer")
+    mark_node(error, "child", "c")
+    mark_node(error, "run", "inner")
+    mark_node(error, "run", "outer")
     assert node_of(error, "run") == "inner"
     assert node_of(error, "child") == "c"
     assert node_of(error, "another") is None
@@ -133,7 +133,7 @@ def test_the_innermost_node_is_remembered() -> None:
 def test_the_node_is_found_through_causes_and_groups() -> None:
     """Wrapping an exception, or a task group, does not hide where it came from."""
     inner = ValueError()
-    note_node(inner, "run", "n")
+    mark_node(inner, "run", "n")
     group = ExceptionGroup("several", [KeyError(), inner])
     outer = RuntimeError()
     outer.__cause__ = group

@@ -15,7 +15,7 @@ from runfold.spool.segment import Segment
 TARGET = b"0123456789abcdef"
 
 
-def parcel(number: int) -> PendingFrame:
+def frame(number: int) -> PendingFrame:
     [packed], _ = FramePacker(Redactor()).pack([(Logged(text="x"), "r", number, 0, 10, True)], 4)
     return packed
 
@@ -23,7 +23,7 @@ def parcel(number: int) -> PendingFrame:
 def fill(folder: Path, count: int) -> Segment:
     segment = Segment.create(folder, TARGET)
     for number in range(count):
-        segment.append(parcel(number))
+        segment.append(frame(number))
     return segment
 
 
@@ -41,7 +41,7 @@ def test_what_was_appended_can_be_read(tmp_path: Path) -> None:
     """By the same process, and after its death by another one, with shard and count."""
     segment = fill(tmp_path, 3)
     assert ids(segment) == [0, 1, 2]
-    assert segment.waiting[0].frame == b""
+    assert segment.waiting[0].packed == b""
     segment.close()
     adopted = adopt(segment.path)
     assert ids(adopted) == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_sending_goes_on_where_it_stopped(tmp_path: Path) -> None:
     segment = fill(tmp_path, 4)
     for one in (0, 1, 3):
         segment.waiting[one].settled = True
-    segment.note_sent()
+    segment.record_progress()
     segment.close()
     adopted = adopt(segment.path)
     assert ids(adopted) == [2, 3]
@@ -95,7 +95,7 @@ def test_a_wrong_note_costs_a_repetition(tmp_path: Path) -> None:
     segment.path.write_bytes(content)
     adopted = adopt(segment.path)
     assert ids(adopted) == [0, 1]
-    assert not adopted.unreadable
+    assert not adopted.unreadable_records
     adopted.close()
 
 
@@ -108,7 +108,7 @@ def test_a_torn_tail_is_cut(tmp_path: Path, cut: int) -> None:
     os.truncate(segment.path, last + cut)
     adopted = adopt(segment.path)
     assert ids(adopted) == [0, 1]
-    assert (adopted.cut_bytes, adopted.unreadable) == (cut, 0)
+    assert (adopted.cut_bytes, adopted.unreadable_records) == (cut, 0)
     assert segment.path.stat().st_size == last
     adopted.close()
 
@@ -120,7 +120,7 @@ def test_zeros_at_the_end_are_cut(tmp_path: Path) -> None:
     os.truncate(segment.path, segment.end + 5000)
     adopted = adopt(segment.path)
     assert ids(adopted) == [0, 1]
-    assert (adopted.cut_bytes, adopted.unreadable) == (5000, 0)
+    assert (adopted.cut_bytes, adopted.unreadable_records) == (5000, 0)
     adopted.close()
 
 
@@ -137,7 +137,7 @@ def test_a_broken_record_is_stepped_over_and_kept(tmp_path: Path, broken: int, a
     adopted = adopt(segment.path)
     assert ids(adopted) == [number for number in range(3) if number != broken]
     was_cut = broken == 2 and at == 4  # a length that leads beyond the end looks like a torn write
-    assert adopted.unreadable == (0 if was_cut else 1)
+    assert adopted.unreadable_records == (0 if was_cut else 1)
     adopted.delete()
     [left] = os.listdir(tmp_path) or [""]
     assert left.endswith("" if was_cut else ".corrupt")

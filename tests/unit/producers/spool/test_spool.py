@@ -10,12 +10,12 @@ from runfold.delivery.frame_packer import FramePacker
 from runfold.serialization.redaction import Redactor
 from runfold.spool.pending_frame import PendingFrame
 from runfold.spool.segment import Segment
-from runfold.spool.spool import Spool, target_of
+from runfold.spool.spool import Spool, redis_digest
 
 URL = "redis://localhost:6379/0"
 
 
-def parcel(number: int, size: int = 10) -> PendingFrame:
+def frame(number: int, size: int = 10) -> PendingFrame:
     text = os.urandom(size).hex()
     [packed], _ = FramePacker(Redactor()).pack([(Logged(text=text), "r", number, 0, 10, True)], 4)
     return packed
@@ -23,25 +23,25 @@ def parcel(number: int, size: int = 10) -> PendingFrame:
 
 def test_nothing_is_touched_before_it_is_needed(tmp_path: Path) -> None:
     """A program that never loses Redis leaves no folder behind."""
-    spool = Spool(tmp_path / "spool", 2**30, target_of(URL))
+    spool = Spool(tmp_path / "spool", 2**30, redis_digest(URL))
     assert spool.adopt() == []
-    spool.note_sent()
+    spool.record_progress()
     spool.close()
     assert os.listdir(tmp_path) == []
 
 
 def test_full_segments_are_followed_by_others(tmp_path: Path) -> None:
     """And each is deleted once everything in it is sent."""
-    spool = Spool(tmp_path, 4 * 2**20, target_of(URL))
-    parcels = [parcel(number, 200_000) for number in range(12)]
-    assert all(spool.keep(one) for one in parcels)
+    spool = Spool(tmp_path, 4 * 2**20, redis_digest(URL))
+    frames = [frame(number, 200_000) for number in range(12)]
+    assert all(spool.append(one) for one in frames)
     assert len(os.listdir(tmp_path)) > 2
-    for one in parcels[:-1]:
+    for one in frames[:-1]:
         one.settled = True
-    spool.note_sent()
+    spool.record_progress()
     assert len(os.listdir(tmp_path)) == 1
-    parcels[-1].settled = True
-    spool.note_sent()
+    frames[-1].settled = True
+    spool.record_progress()
     assert os.listdir(tmp_path) == []
     spool.close()
 
@@ -50,8 +50,8 @@ def test_the_cap_holds_for_all_processes_together(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A second spool in the folder counts what the first one has written."""
-    first, second = (Spool(tmp_path, 2**20, target_of(URL)) for _ in range(2))
-    kept = [spool.keep(parcel(0, 60_000)) for _ in range(12) for spool in (first, second)]
+    first, second = (Spool(tmp_path, 2**20, redis_digest(URL)) for _ in range(2))
+    kept = [spool.append(frame(0, 60_000)) for _ in range(12) for spool in (first, second)]
     assert kept[0]
     assert not kept[-1]
     a_segment_begun = 2**20 // 4
@@ -66,12 +66,12 @@ def test_a_segment_whose_name_could_be_lost_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder could not be synced: the next event tries anew instead of trusting the file."""
-    spool = Spool(tmp_path, 2**30, target_of(URL))
+    spool = Spool(tmp_path, 2**30, redis_digest(URL))
     with monkeypatch.context() as patch:
         patch.setattr("runfold.spool.spool.sync_folder", refuse)
-        assert not spool.keep(parcel(0))
+        assert not spool.append(frame(0))
         assert os.listdir(tmp_path) == []
-    assert spool.keep(parcel(0))
+    assert spool.append(frame(0))
     spool.close()
 
 
@@ -81,10 +81,10 @@ def refuse(_: Path) -> None:
 
 def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
     """One after the other, and never those of the living."""
-    dead = [Spool(tmp_path, 2**30, target_of(URL)) for _ in range(2)]
+    dead = [Spool(tmp_path, 2**30, redis_digest(URL)) for _ in range(2)]
     for number, spool in enumerate(dead):
-        spool.keep(parcel(number))
-    living = Spool(tmp_path, 2**30, target_of(URL))
+        spool.append(frame(number))
+    living = Spool(tmp_path, 2**30, redis_digest(URL))
     assert living.adopt() == []
     names = sorted(os.listdir(tmp_path))
     for spool in dead:
@@ -100,7 +100,7 @@ def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
 def test_what_was_never_begun_is_removed(tmp_path: Path) -> None:
     """A crash just before a segment was published leaves no litter."""
     (tmp_path / ".new-1-1-1.spool").touch()
-    spool = Spool(tmp_path, 2**30, target_of(URL))
+    spool = Spool(tmp_path, 2**30, redis_digest(URL))
     assert spool.adopt() == []
     assert os.listdir(tmp_path) == []
 
@@ -117,4 +117,4 @@ def test_what_was_never_begun_is_removed(tmp_path: Path) -> None:
 )
 def test_a_target_is_a_server_and_a_database(url: str, is_same: bool) -> None:
     """A new password does not strand what was spooled; another database is another Redis."""
-    assert (target_of(url) == target_of(URL)) is is_same
+    assert (redis_digest(url) == redis_digest(URL)) is is_same
