@@ -1,4 +1,4 @@
-"""Runfold's SDK: record what runs, without the runner noticing.
+"""Runfold's SDK: record executions without slowing down what executes.
 
 from runfold import Recorder
 

@@ -1,7 +1,7 @@
-"""Places where a test can have this process killed: `RUNFOLD_CRASH_AT=<point>`.
+"""Points at which a test can kill this process: `RUNFOLD_CRASH_AT=<point>`.
 
-Decided once, at import; without the variable a point is a call that does nothing. The process
-gets a SIGKILL from itself, so nothing is cleaned up, as in a crash.
+The variable is read once, at import; without it a point is a call that does nothing. The process
+sends itself SIGKILL, so that nothing is cleaned up, as in a crash.
 """
 
 import os
@@ -32,7 +32,7 @@ _CRASH_AT: Final = os.environ.get("RUNFOLD_CRASH_AT", "")
 
 
 def _pass(name: str, last: Callable[[], object] | None = None) -> None:
-    """Nothing happens here unless a test wants it."""
+    """Do nothing, outside of crash tests."""
 
 
 def _crash(name: str, last: Callable[[], object] | None = None) -> None:
@@ -43,4 +43,4 @@ def _crash(name: str, last: Callable[[], object] | None = None) -> None:
 
 
 crash_point: Final = _crash if _CRASH_AT else _pass
-"""`crash_point(name)`; `last` is done just before the end, to leave something half done."""
+"""`crash_point(name, last)`: `last` runs just before the kill, to leave something half done."""

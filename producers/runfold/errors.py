@@ -1,26 +1,26 @@
-"""What the SDK and the contract raise."""
+"""The exceptions of the SDK and the protocol."""
 
 
 class RunfoldError(Exception):
-    """Base of everything that `runfold` raises on purpose."""
+    """Base class of all exceptions that `runfold` raises deliberately."""
 
 
 class BrokenEvent(RunfoldError):
-    """An event that the contract does not allow; the message says which part and why.
+    """An event violates the contract; the message says which part and why.
 
-    `raw` holds the event as it came, where it could be told apart from its neighbours.
+    `raw` holds its bytes, if it could be told apart from its neighbours in a frame.
     """
 
     raw: bytes = b""
 
 
 class BrokenFrame(RunfoldError):
-    """A stream entry of which no event could be read; the message says why."""
+    """No event of a stream entry can be read; the message says why."""
 
 
 class ShardsDiffer(RunfoldError):
-    """This process was told another number of shards than the deployment has agreed on."""
+    """This process is set to another number of shards than the deployment."""
 
 
 class SettingInvalid(RunfoldError, ValueError):
-    """A setting has a value that cannot be used; the message names it and what is allowed."""
+    """A setting has an invalid value; the message names it and what is allowed."""

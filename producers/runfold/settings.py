@@ -1,8 +1,7 @@
-"""The settings of the SDK: checked when a `Recorder` is made, fixed from then on.
+"""The settings of the SDK: read and checked once, when a `Recorder` is made.
 
-An argument wins over its environment variable, that over the default. The environment is read
-once; a value that cannot be used raises `SettingInvalid`, which names the variable and what is
-allowed, before anything is recorded.
+An argument takes precedence over its environment variable, and that over the default. An invalid
+value raises `SettingInvalid`, which names the variable and what is allowed.
 """
 
 import math
@@ -24,10 +23,10 @@ _SOCKET: Final = os.path.join("redis", "redis.sock")
 
 
 def default_data_dir(environ: Mapping[str, str], *, as_root: bool) -> str:
-    """The folder of `runfold up`: one a user (XDG base directories), one for root."""
+    """Return the data folder of `runfold up`: below XDG's for a user, in `/var/lib` for root."""
     if as_root:
         return "/var/lib/runfold"
-    # The specification says to ignore a relative path.
+    # The XDG specification says to ignore a relative path.
     base = environ.get("XDG_DATA_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), ".local", "share")
@@ -35,9 +34,9 @@ def default_data_dir(environ: Mapping[str, str], *, as_root: bool) -> str:
 
 
 def default_redis_url(environ: Mapping[str, str]) -> str:
-    """The Redis of `runfold up`, if that was ever called here, else the usual port.
+    """Return the Redis of `runfold up` if its socket's folder exists, else the usual port.
 
-    If it is stopped at the moment, events wait for it.
+    If that Redis is stopped at the moment, events wait for it.
     """
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     home = environ.get("RUNFOLD_HOME", "").strip() or default_data_dir(environ, as_root=as_root)
@@ -54,7 +53,7 @@ BACKPRESSURES: Final[tuple[str, ...]] = get_args(Backpressure)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What a `Recorder` can be told; `None` for `shards`: take what the deployment agreed on."""
+    """The settings of a `Recorder`. With `shards=None` the deployment's number is used."""
 
     redis_url: str = DEFAULT_REDIS_URL
     shards: int | None = None
@@ -97,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def default_spool_dir(environ: Mapping[str, str]) -> str:
-    """`runfold/spool` in the folder that the user's programs keep their state in."""
+    """Return the default spool folder, below XDG's folder for the state of programs."""
     state = environ.get("XDG_STATE_HOME", "").strip()
     if not os.path.isabs(state):  # as the XDG specification asks for
         state = os.path.join(os.path.expanduser("~"), ".local", "state")
@@ -105,17 +104,17 @@ def default_spool_dir(environ: Mapping[str, str]) -> str:
 
 
 def variable(name: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return f"RUNFOLD_{name.upper()}"
 
 
 def invalid(name: str, value: object, allowed: str) -> SettingInvalid:
-    """The error for a setting, wherever its value came from."""
+    """Return the error for a setting, which names variable and argument."""
     return SettingInvalid(f"{variable(name)} (argument `{name}`) is {value!r}: {allowed}")
 
 
 def read_settings(environ: Mapping[str, str], **arguments: Any) -> Settings:
-    """Settings from arguments that are not `None`, then the environment, then the defaults."""
+    """Return settings from arguments that are not None, the environment, and the defaults."""
     found: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
         if arguments.get(name) is not None:
@@ -151,13 +150,13 @@ def _check_int(name: str, value: object, least: int, most: int) -> None:
 
 
 def _check_seconds(name: str, value: object, zero: str, most: float = MAX_SECONDS) -> None:
-    fine = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fine or not math.isfinite(value) or not 0 <= value <= most:  # type: ignore[arg-type, operator]  # checked just before
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 <= value <= most:  # type: ignore[arg-type, operator]  # checked just before
         raise invalid(name, value, f"0 to {most:.0f} seconds are allowed{zero}")
 
 
 def _without_password(url: object) -> str:
-    """An error message must not show what the URL hides."""
+    """Return a URL without its credentials, for an error message."""
     text = str(url)
     head, at, tail = text.rpartition("@")
     return f"{head.partition('://')[0]}://…@{tail}" if at else text

@@ -266,7 +266,7 @@ def test_threads_that_outlive_the_main_program_are_heard(redis_url: str) -> None
 
 
 def test_exit_handlers_may_still_record(redis_url: str) -> None:
-    """Handlers that run before and after the SDK's own are heard, with or without a thread."""
+    """Events of handlers before and after the SDK's own are sent, with or without a thread."""
     script = (
         "import atexit\n"
         "recorder = Recorder()\n"
@@ -290,15 +290,15 @@ def test_exit_handlers_may_still_record(redis_url: str) -> None:
     assert [e.body for e in read(redis_url)] == [b'{"text":"first"}', b'{"text":"last"}']
 
 
-def test_exiting_without_redis_takes_bounded_time_and_is_told(make_redis: MakeRedis) -> None:
-    """The end of a program waits as long as it was told to, and says where the events are."""
+def test_exiting_without_redis_takes_bounded_time_and_is_logged(make_redis: MakeRedis) -> None:
+    """The end of a program waits for the set time, and logs where the events are."""
     server = make_redis()
     server.stop()
     script = "recorder = Recorder(exit_flush_s=0.1)\nwith recorder.run('w'):\n    pass\n"
-    told = run_script(server.url, script)
-    assert "2 events are in the spool" in told
-    told = run_script(server.url, script.replace("0.1", "0.1, backpressure='block'"))
-    assert "2 events could not be sent and are lost" in told
+    log = run_script(server.url, script)
+    assert "2 events are in the spool" in log
+    log = run_script(server.url, script.replace("0.1", "0.1, backpressure='block'"))
+    assert "2 events could not be sent and are lost" in log
 
 
 @pytest.mark.parametrize("url", ["", "redis://localhost:1/0", "rediss://localhost:1/0"])

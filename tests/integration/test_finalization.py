@@ -136,7 +136,7 @@ def test_a_flusher_that_died_is_replaced(redis_url: str, tmp_path: Path) -> None
 def test_a_child_that_a_thread_forked_ends_with_its_only_thread(
     redis_url: str, tmp_path: Path
 ) -> None:
-    """The flusher sends what is left and does not keep the process, for which its parent waits."""
+    """The flusher sends what is left and then lets the process end, as its parent waits for it."""
     script = (
         IMPORT
         + WARM

@@ -62,7 +62,7 @@ def drain(url: str, spool: Path) -> None:
 
 
 def check(url: str, name: str, safe: int) -> None:
-    """What was told to be safe is there, in the order of its run, and repeated only as it was."""
+    """Events reported as safe are there, in order within their run, repeated only in whole."""
     found: dict[int, Envelope] = {}
     for envelope in read(url):
         if envelope.run.startswith(f"{name}-"):
@@ -204,7 +204,7 @@ def test_only_its_owner_may_look_into_the_spool(make_redis: MakeRedis, spool: Pa
 def test_a_full_spool_drops_the_newest_and_counts_them(
     make_redis: MakeRedis, spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At its cap the spool takes no more, memory fills, and the rest is dropped and told."""
+    """At its cap the spool accepts no more, memory fills, and the rest is dropped and counted."""
     server = make_redis()
     server.stop()
     texts = [os.urandom(50_000).hex() for _ in range(40)]

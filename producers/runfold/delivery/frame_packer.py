@@ -19,17 +19,13 @@ from runfold.errors import BrokenEvent
 from runfold.protocol.codec import (
     TAG_LENGTHS,
     TYPE_NUMBERS,
-    Envelope,
     check_body,
     check_numbers,
     replace_unstorable,
 )
 from runfold.protocol.events import EVENT_CLASSES, Event
 from runfold.protocol.frames import (
-    FRAME_BYTES,
-    FRAME_EVENTS,
     PACKED_FIELD,
-    encode_packed_frame,
     envelopes_in,
     pack_columns,
 )
@@ -47,6 +43,8 @@ from runfold.serialization.normalize import normalize_name, normalize_run_id
 from runfold.serialization.payloads import needs_no_change
 from runfold.serialization.redaction import Redactor
 from runfold.spool.pending_frame import PendingFrame
+
+from .frame_writer import frame_bounds, pack_frames
 
 _MAX_RUNS: Final = 20_000
 _MAX_NAMES: Final = 10_000
@@ -136,14 +134,12 @@ class FramePacker:
 
     def reshard(self, frame: PendingFrame, packed: bytes, shards: int) -> list[PendingFrame]:
         """Split a frame with these packed bytes for another number of shards."""
-        groups: dict[int, list[Envelope]] = {}
-        for envelope in envelopes_in(packed):
-            groups.setdefault(shard_of(envelope.run, shards), []).append(envelope)
         parts, left = [], frame.size
-        for shard, envelopes in groups.items():
-            part = encode_packed_frame(envelopes, self._compressor)[PACKED_FIELD]
-            size = frame.size * len(envelopes) // frame.count
-            parts.append(PendingFrame(shard, shards, part, len(envelopes), size, own=frame.own))
+        for shard, count, fields in pack_frames(envelopes_in(packed), shards, self._compressor):
+            size = frame.size * count // frame.count
+            parts.append(
+                PendingFrame(shard, shards, fields[PACKED_FIELD], count, size, own=frame.own)
+            )
             left -= size
         parts[0].size += left
         return parts
@@ -241,7 +237,7 @@ class FramePacker:
     def _make_frames(self, shard: int, group: _Group) -> Iterator[PendingFrame]:
         """Pack the events of a group into as few frames as possible."""
         bodies = group.bodies
-        for first, last in _frame_bounds(list(map(len, bodies))):
+        for first, last in frame_bounds(list(map(len, bodies))):
             columns = zip(*group.items[first:last], strict=True)
             events, runs, ids, times, sizes, _ = columns
             table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
@@ -253,21 +249,6 @@ class FramePacker:
                 times,
                 bodies[first:last],
                 self._compressor,
-                opening=b"{",
+                body_prefix=b"{",
             )
             yield PendingFrame(shard, self._shards, packed, last - first, sum(sizes))
-
-
-def _frame_bounds(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Return the range of each frame; the event that reaches a limit is the frame's last one."""
-    if len(lengths) <= FRAME_EVENTS and sum(lengths) < FRAME_BYTES:
-        yield 0, len(lengths)
-        return
-    first = size = 0
-    for number, length in enumerate(lengths, start=1):
-        size += length
-        if size >= FRAME_BYTES or number - first == FRAME_EVENTS:
-            yield first, number
-            first, size = number, 0
-    if first < len(lengths):
-        yield first, len(lengths)

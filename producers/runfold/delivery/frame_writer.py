@@ -35,10 +35,28 @@ def pack_frames(
     for envelope in envelopes:
         by_shard.setdefault(shard_of(envelope.run, shards), []).append(envelope)
     return [
-        PackedFrame(shard, len(chunk), encode_packed_frame(chunk, compressor))
+        PackedFrame(shard, last - first, encode_packed_frame(own[first:last], compressor))
         for shard, own in sorted(by_shard.items())
-        for chunk in _chunks(own)
+        for first, last in frame_bounds([len(envelope.body) for envelope in own])
     ]
+
+
+def frame_bounds(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Return the range of each frame for bodies of these lengths in bytes.
+
+    The body that reaches a limit is the last one of its frame.
+    """
+    if len(lengths) <= FRAME_EVENTS and sum(lengths) < FRAME_BYTES:
+        yield 0, len(lengths)
+        return
+    first = size = 0
+    for number, length in enumerate(lengths, start=1):
+        size += length
+        if size >= FRAME_BYTES or number - first == FRAME_EVENTS:
+            yield first, number
+            first, size = number, 0
+    if first < len(lengths):
+        yield first, len(lengths)
 
 
 def append_frames(
@@ -90,15 +108,3 @@ class FrameSender:
                 self.last_frames[frame.shard] = answer.decode()
         if refusal is not None:
             raise refusal
-
-
-def _chunks(envelopes: list[Envelope]) -> Iterator[list[Envelope]]:
-    chunk: list[Envelope] = []
-    size = 0
-    for envelope in envelopes:
-        if chunk and (len(chunk) == FRAME_EVENTS or size >= FRAME_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(envelope)
-        size += len(envelope.body)
-    yield chunk

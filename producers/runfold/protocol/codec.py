@@ -1,10 +1,9 @@
-"""Events to and from bytes, with every check that the contract asks for.
+"""Encode and decode events, with every check that the contract requires.
 
-Between emitter and ledger an event travels as an `Envelope`: the envelope's fields beside the
-body, the JSON text of all further fields, untouched. Reading one promises that what comes out
-can be stored by PostgreSQL and read by any JSON parser: valid UTF-8, no U+0000, no lone
-surrogate, no number beyond a double, bounded size and depth. Whatever cannot be mended without
-changing its meaning raises `BrokenEvent` with the reason.
+Between emitter and ledger an event is an `Envelope`: the envelope's fields, and the JSON text of
+all further fields as the body. A decoded event can be stored by PostgreSQL and read by any JSON
+parser: valid UTF-8, no U+0000, no lone surrogate, no number beyond a double, bounded size and
+depth. What cannot be repaired without a change of meaning raises `BrokenEvent` with the reason.
 """
 
 import re
@@ -34,7 +33,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 MIN_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 MAX_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-"""The times that Python and PostgreSQL can both hold, in microseconds since the epoch."""
+"""The times that both Python and PostgreSQL can represent, in microseconds since the epoch."""
 TYPES: Final = tuple(cls.type for cls in EVENT_CLASSES)
 TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPES)}
 """The number of an event type in packed frames and in the ledger."""
@@ -44,7 +43,7 @@ _BODY_DECODERS: Final = {cls.type: msgspec.json.Decoder(cls) for cls in EVENT_CL
 _TAG_PREFIXES: Final = {cls.type: f'{{"type":"{cls.type}"'.encode() for cls in EVENT_CLASSES}
 
 TAG_LENGTHS: Final = {name: len(prefix) + 1 for name, prefix in _TAG_PREFIXES.items()}
-"""How much of an encoded event its type takes, with the comma after it."""
+"""Bytes of the tag and the comma after it at the beginning of an encoded event."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 _ANY: Final = msgspec.json.Decoder()
@@ -52,7 +51,7 @@ _RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Envelope(NamedTuple):
-    """One event on its way: `at_us` in microseconds since the epoch, `body` a JSON object."""
+    """An event with an encoded body: `at_us` in microseconds since the epoch, `body` as JSON."""
 
     type: str
     run: str
@@ -73,22 +72,22 @@ _WIRE_ENVELOPE: Final = msgspec.json.Decoder(_WireEnvelope)
 
 
 def to_us(at: datetime) -> int:
-    """Microseconds since the epoch."""
+    """Return microseconds since the epoch."""
     return (at - EPOCH) // _MICROSECOND
 
 
 def to_datetime(at_us: int) -> datetime:
-    """UTC."""
+    """Return a time in UTC."""
     return EPOCH + timedelta(microseconds=at_us)
 
 
 def to_rfc3339(at_us: int) -> str:
-    """UTC with microseconds, as in `2026-11-21T02:00:00.000000Z`."""
+    """Return a time in UTC with microseconds, as in `2026-11-21T02:00:00.000000Z`."""
     return to_datetime(at_us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def make_envelope(event: Event, *, run: str, id: int, at_us: int) -> Envelope:  # noqa: A002, the field's name
-    """Put an event into its envelope; `run`, `id` and `at_us` go before the event's own."""
+    """Encode an event; `run`, `id` and `at_us` take precedence over the event's own fields."""
     if event.run is not None or event.id is not None or event.at is not None:
         event = msgspec.structs.replace(event, run=None, id=None, at=None)
     body = replace_unstorable(encode_body(event))
@@ -96,14 +95,14 @@ def make_envelope(event: Event, *, run: str, id: int, at_us: int) -> Envelope:  
 
 
 def encode_body(event: Event) -> bytes:
-    """The further fields of an event whose envelope fields are unset."""
+    """Return the body of an event whose envelope fields are unset."""
     encoded = _ENCODER.encode(event)
     further = encoded[len(_TAG_PREFIXES[event.type]) :]
     return b"{" + further.removeprefix(b",")
 
 
 def decode_body(event_type: str, body: bytes) -> Event:
-    """The typed event; raises `BrokenEvent` when a field has another type than the contract's."""
+    """Return the typed event; raise `BrokenEvent` if a field does not match the contract."""
     try:
         return _BODY_DECODERS[event_type].decode(body)
     except KeyError:
@@ -113,9 +112,9 @@ def decode_body(event_type: str, body: bytes) -> Event:
 
 
 def encode_event(envelope: Envelope) -> bytes:
-    """One JSON object, as in a frame of JSON events or over HTTP."""
+    """Return one JSON object, as in a JSON frame or over HTTP."""
     at_us = envelope.at_us
-    # What no calendar has can come in a packed frame only, and goes to the dead letters as it is.
+    # A time outside of the calendar comes from a packed frame only, on its way to a dead letter.
     at = f'"{to_rfc3339(at_us)}"' if MIN_US <= at_us <= MAX_US else str(at_us)
     head = (
         f'{{"type":"{envelope.type}","run":{_ENCODER.encode(envelope.run).decode()},'
@@ -125,10 +124,10 @@ def encode_event(envelope: Envelope) -> bytes:
 
 
 def decode_event(raw: bytes) -> tuple[Envelope, Event]:
-    """Read one JSON event from anywhere; raises `BrokenEvent` with the reason.
+    """Decode one JSON event of any sender; raise `BrokenEvent` with the reason.
 
-    An event without `id` gets one that follows from its content. One that is too large has its
-    long strings cut and marked.
+    An event without `id` gets one that is derived from its content. In an event that is too large,
+    long strings are cut and marked.
     """
     check_body(raw, MAX_RAW_BYTES)
     raw = replace_unstorable(raw)
@@ -162,7 +161,7 @@ def replace_unstorable(json_text: bytes) -> bytes:
 _SUSPECT: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _ESCAPE: Final = re.compile(
     rb"""
-    \\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}   # a surrogate pair: fine
+    \\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}   # a surrogate pair: valid
     | (?P<bad> \\u0000 | \\u[dD][89a-fA-F][0-9a-fA-F]{2} )
     | \\.                                                        # any other escape, even \\
     """,
@@ -171,7 +170,7 @@ _ESCAPE: Final = re.compile(
 
 
 def check_body(json_text: bytes, max_bytes: int = MAX_EVENT_BYTES) -> None:
-    """Raise `BrokenEvent` for what is too large, nested too deeply or not UTF-8."""
+    """Raise `BrokenEvent` for a text that is too large, nested too deeply or not UTF-8."""
     if len(json_text) > max_bytes:
         raise BrokenEvent(f"too large: {len(json_text)} bytes, at most {max_bytes} are allowed")
     if not json_text.isascii():
@@ -191,30 +190,30 @@ def _check_depth(json_text: bytes) -> None:
             raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
 
 
-# A whole string is one mark, so that brackets inside it do not count; one without an end reaches
-# to the end. Possessive: going back over what matched would take hours and gigabytes.
+# A string is one match, so that brackets inside of it do not count; an unterminated one extends to
+# the end of the text. Possessive, as backtracking would take hours and gigabytes.
 MARKS: Final = re.compile(rb'[\[\]{},]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 DEPTHS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 def check_numbers(json_text: bytes) -> None:
-    """Raise `BrokenEvent` for a number beyond a double, which many JSON parsers cannot read."""
+    """Raise `BrokenEvent` for a number beyond a double, as many JSON parsers cannot read it."""
     shape = json_text.translate(_SHAPES)
     if b"0e000" in shape or b"0e+000" in shape or _MANY_DIGITS in shape:
         try:
             _ANY.decode(json_text)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BrokenEvent(explain(error)) from error
-    if _MANY_DIGITS in shape:  # the parser takes whole numbers of any length
+    if _MANY_DIGITS in shape:  # the parser accepts integers of any length
         for token in _TOKENS.finditer(json_text):
             if token["number"] and isinf(float(token["number"])):
                 raise BrokenEvent("not JSON: Number out of range")
 
 
 _SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
-_TYPES: Final = re.compile(r"(?:Expected|got) `[^`$]*`")
+_PYTHON_TYPES: Final = re.compile(r"(?:Expected|got) `[^`$]*`")
 _WORD: Final = re.compile(r"\w+")
-_JSON_WORDS: Final = {
+_JSON_TYPES: Final = {
     "str": "string",
     "int": "integer",
     "float": "number",
@@ -227,29 +226,27 @@ _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<number>-?\d{309,}[\d.eE+
 
 
 def explain(error: Exception) -> str:
-    """A parser's error in the words of a dead letter."""
+    """Return a parser's error as the reason of a dead letter."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: {error}"
     if isinstance(error, RecursionError):
         return f"nested too deeply: more than {MAX_DEPTH} levels"
     if isinstance(error, msgspec.ValidationError):
-        return f"not as the contract says: {_in_json_words(str(error))}"
+        return f"not as the contract says: {_to_json_types(str(error))}"
     return f"not JSON: {error}"
 
 
-def _in_json_words(message: str) -> str:
-    """msgspec speaks of Python's types, and the sender may write no Python."""
-    return _TYPES.sub(lambda found: _WORD.sub(_json_word, found[0]), message)
-
-
-def _json_word(found: re.Match[str]) -> str:
-    return _JSON_WORDS.get(found[0], found[0])
+def _to_json_types(message: str) -> str:
+    """Replace the Python types in a message of msgspec: the sender may not use Python."""
+    return _PYTHON_TYPES.sub(
+        lambda found: _WORD.sub(lambda word: _JSON_TYPES.get(word[0], word[0]), found[0]), message
+    )
 
 
 def _check_kind(content: Any) -> None:
-    """Version and type first: they explain best what is wrong with everything else."""
+    """Check version and type before the other fields: a mismatch explains all further errors."""
     if not isinstance(content, dict):
-        kind = _JSON_WORDS[type(content).__name__]
+        kind = _JSON_TYPES[type(content).__name__]
         raise BrokenEvent(f"an event is a JSON object, not {kind}")
     version = content.get("v", VERSION)
     if isinstance(version, int) and version > VERSION:
@@ -271,6 +268,6 @@ def _derive_id(content: dict[str, Any]) -> int:
 
 def _checked_us(at: datetime) -> int:
     at_us = to_us(at)
-    if not MIN_US <= at_us <= MAX_US:  # an offset that leads out of the years 1 to 9999
+    if not MIN_US <= at_us <= MAX_US:  # its offset leads out of the years 1 to 9999
         raise BrokenEvent(f"at: {at.isoformat()} is out of range")
     return at_us

@@ -1,12 +1,12 @@
-"""The events that a runner may send, as frozen structs: Runfold's contract with the outside.
+"""The events that a runner may send, as frozen structs: the contract with other programs.
 
-An event on the wire is one JSON object: the envelope (`type run id at v`) and the further
-fields of its type, all at one level. Here the envelope fields may be left out: the emitter
-fills in `run`, `id` and `at`, and the ledger keeps them in columns of their own, so the same
-structs read and write the *body* (the further fields alone).
+On the wire an event is one JSON object: the envelope (`type run id at v`) and the further fields of
+its type, at one level. In these structs the envelope fields are optional: the emitter fills in
+`run`, `id` and `at`, and the ledger has columns for them. So the same structs encode and decode the
+*body*, the further fields alone.
 
-Payloads (`inputs`, `outputs`, `metadata`, `trigger.data`) are `msgspec.Raw`: JSON that nothing
-between runner and ledger parses. An empty `Raw` means that the field was not given.
+Payloads (`inputs`, `outputs`, `metadata`, `trigger.data`) are `msgspec.Raw`: JSON that stays
+encoded between runner and ledger. An empty `Raw` means that the field was not given.
 """
 
 from datetime import datetime
@@ -16,15 +16,15 @@ from typing import ClassVar, Final, Literal
 from msgspec import Meta, Raw, Struct
 
 VERSION: Final = 1
-"""The envelope's `v` that this code writes, and the newest that it understands."""
+"""The envelope's `v` that this code writes, and the highest that it reads."""
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_RAW_BYTES: Final = 16 * MAX_EVENT_BYTES
-"""Of an event as it comes in; its long strings are cut and marked until it is within the limit."""
+"""Of an incoming event, whose long strings are then cut until it is within `MAX_EVENT_BYTES`."""
 MAX_DEPTH: Final = 128
-"""How deep a payload may nest; deeper ones would break readers that recurse."""
+"""Levels of nesting in a payload; more would break recursive readers."""
 MAX_NAME: Final = 200
-"""Characters in a run id, project, workflow, node or any other name that is indexed."""
+"""Characters in a run id, project, workflow, node or any other indexed name."""
 
 ABSENT: Final = Raw()
 """A payload that was not given."""
@@ -32,7 +32,7 @@ ABSENT: Final = Raw()
 RunId = Bounded[str, Meta(min_length=1, max_length=MAX_NAME)]
 Name = Bounded[str, Meta(min_length=1, max_length=MAX_NAME)]
 EventId = Bounded[int, Meta(ge=0, le=2**63 - 1)]
-"""Below 2**63, so that it is a PostgreSQL bigint; emitters are numbered with 31 bits."""
+"""Below 2**63, as it is stored as a bigint; the number of an emitter has 31 bits."""
 Attempt = Bounded[int, Meta(ge=1, le=32_767)]
 ExitCode = Bounded[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Seconds = Bounded[float, Meta(ge=0, le=1e11)]
@@ -40,22 +40,20 @@ Milliseconds = Bounded[float, Meta(ge=0, le=1e14)]
 Tokens = Bounded[int, Meta(ge=0, le=10**12)]
 Dollars = Bounded[float, Meta(ge=0, le=1e6)]
 Tags = dict[Name, str | int | float | bool | None]
-"""Labels to filter by; a null takes a tag away again."""
+"""Labels to filter by; null removes a tag."""
 
-RunStatus = Literal["queued", "running", "completed", "failed", "cancelled", "lost"]
-NodeStatus = Literal["pending", "running", "completed", "failed", "skipped", "cancelled"]
 NodeEnd = Literal["completed", "failed", "skipped", "cancelled"]
 
 
 class Trigger(Struct, frozen=True, omit_defaults=True):
-    """What set a run off: `manual`, `schedule`, `webhook`, …, with data of any shape."""
+    """What started a run: `manual`, `schedule`, `webhook`, …, with data of any shape."""
 
     type: Name
     data: Raw = ABSENT
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
-    """Tokens, and money in US dollars."""
+    """Tokens, and cost in US dollars."""
 
     input_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
@@ -63,7 +61,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
 
 class Error(Struct, frozen=True, omit_defaults=True):
-    """Why a run or node failed; `node` names the node that a run failed at."""
+    """Why a run or node failed; `node` names the node at which a run failed."""
 
     type: str | None = None
     message: str | None = None
@@ -72,7 +70,7 @@ class Error(Struct, frozen=True, omit_defaults=True):
 
 
 class PlannedNode(Struct, frozen=True, omit_defaults=True):
-    """A node that is still to come, so that a page can draw it before it starts."""
+    """A node that is to come, so that a page can show it before it starts."""
 
     node: Name
     name: Name | None = None
@@ -81,7 +79,7 @@ class PlannedNode(Struct, frozen=True, omit_defaults=True):
 
 
 class Event(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
-    """The envelope that every event has."""
+    """The envelope of every event."""
 
     type: ClassVar[str]
 
@@ -91,7 +89,7 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="ty
     v: int = VERSION
 
 
-class _RunBegins(Event, frozen=True, kw_only=True):
+class _RunFields(Event, frozen=True, kw_only=True):
     workflow: Name | None = None
     project: Name | None = None
     trigger: Trigger | None = None
@@ -105,14 +103,14 @@ class _RunBegins(Event, frozen=True, kw_only=True):
     nodes: list[PlannedNode] | None = None
 
 
-class Queued(_RunBegins, frozen=True, kw_only=True, tag="queued"):
-    """The run waits for its turn."""
+class Queued(_RunFields, frozen=True, kw_only=True, tag="queued"):
+    """The run waits to be started."""
 
     type: ClassVar[str] = "queued"
 
 
-class Started(_RunBegins, frozen=True, kw_only=True, tag="started"):
-    """The run executes; what it says of the run goes before what `queued` said."""
+class Started(_RunFields, frozen=True, kw_only=True, tag="started"):
+    """The run executes; its fields take precedence over those of `queued`."""
 
     type: ClassVar[str] = "started"
 
@@ -131,7 +129,7 @@ class NodeStarted(Event, frozen=True, kw_only=True, tag="node_started"):
 
 
 class NodeFinished(Event, frozen=True, kw_only=True, tag="node_finished"):
-    """An attempt at a node ended; without `status`, an `error` makes it failed."""
+    """An attempt at a node ended; without `status` it failed if there is an `error`."""
 
     type: ClassVar[str] = "node_finished"
 
@@ -156,7 +154,7 @@ class Logged(Event, frozen=True, kw_only=True, tag="logged"):
 
 
 class Annotated(Event, frozen=True, kw_only=True, tag="annotated"):
-    """Late enrichment, also after the end; usage adds to what is known already."""
+    """Further facts about the run, even after its end; usage is added to the known usage."""
 
     type: ClassVar[str] = "annotated"
 
@@ -166,7 +164,7 @@ class Annotated(Event, frozen=True, kw_only=True, tag="annotated"):
 
 
 class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
-    """A sign of life; the one event that the ledger does not keep."""
+    """A sign of life; the only event that is not kept in the ledger."""
 
     type: ClassVar[str] = "heartbeat"
 
@@ -176,7 +174,7 @@ class _RunEnds(Event, frozen=True, kw_only=True):
 
 
 class Completed(_RunEnds, frozen=True, kw_only=True, tag="completed"):
-    """The run ended well."""
+    """The run ended successfully."""
 
     type: ClassVar[str] = "completed"
 
@@ -197,7 +195,7 @@ class Failed(_RunEnds, frozen=True, kw_only=True, tag="failed"):
 
 
 class Cancelled(_RunEnds, frozen=True, kw_only=True, tag="cancelled"):
-    """Someone ended the run."""
+    """The run was ended on purpose."""
 
     type: ClassVar[str] = "cancelled"
 
@@ -205,30 +203,15 @@ class Cancelled(_RunEnds, frozen=True, kw_only=True, tag="cancelled"):
 
 
 class Lost(Event, frozen=True, kw_only=True, tag="lost"):
-    """Inferred, not told by the runner: no sign of life for too long.
+    """Inferred by a worker, not sent by the runner: no sign of life for too long.
 
-    `at` is the last sign of life that was known, so whatever the run says of a later time takes
-    it back.
+    `at` is the last known sign of life, so any event of the run with a later time revokes it.
     """
 
     type: ClassVar[str] = "lost"
 
     silent_s: Seconds | None = None
 
-
-AnyEvent = (
-    Queued
-    | Started
-    | NodeStarted
-    | NodeFinished
-    | Logged
-    | Annotated
-    | Heartbeat
-    | Completed
-    | Failed
-    | Cancelled
-    | Lost
-)
 
 EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
     Queued,

@@ -1,9 +1,9 @@
 """Frames: one Redis stream entry with one or more events of one shard.
 
-A frame has one field. `events` holds a JSON array of events and can be written by hand.
-`packed` is the SDK's compact form of the same events; `producers/README.md` documents its bytes.
-Reading a frame never fails as a whole for the sake of one event: what cannot be understood comes
-back beside its neighbours, as `BrokenEvent` with the reason and the bytes.
+A frame has one field: `events`, a JSON array of events that can be written by hand, or `packed`, a
+compact encoding of the same events, whose bytes `producers/PROTOCOL.md` documents. An invalid
+event does not make its frame unreadable: it is returned in its place as `BrokenEvent`, with the
+reason and its bytes.
 """
 
 import struct
@@ -43,10 +43,10 @@ PACKED_FIELD: Final = b"packed"
 
 FRAME_EVENTS: Final = 4096
 FRAME_BYTES: Final = 512 * 1024
-"""Writers close a frame that holds so many events, or bodies of so many bytes."""
+"""Writers close a frame with so many events, or with bodies of so many bytes."""
 MAX_FRAME_EVENTS: Final = 2**16 - 1
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
-"""Uncompressed; a bound on what a hostile frame can make a worker allocate."""
+"""Uncompressed: bounds the memory that a hostile frame can make a worker allocate."""
 
 _MAGIC: Final = b"RF"
 _PACKED_VERSION: Final = 1
@@ -56,7 +56,7 @@ _RAW_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 
 
 class Frame(NamedTuple):
-    """What one stream entry held, in its order: events, and errors in place of broken ones."""
+    """The content of one stream entry, in its order, with errors in place of invalid events."""
 
     items: list[tuple[Envelope, Event] | BrokenEvent]
 
@@ -70,16 +70,16 @@ class Frame(NamedTuple):
 
 
 def encode_json_frame(envelopes: Iterable[Envelope]) -> dict[bytes, bytes]:
-    """The fields of a readable frame."""
+    """Return the fields of a JSON frame."""
     return {EVENTS_FIELD: b"[" + b",".join(map(encode_event, envelopes)) + b"]"}
 
 
 def encode_packed_frame(
     envelopes: Sequence[Envelope], compressor: zstandard.ZstdCompressor
 ) -> dict[bytes, bytes]:
-    """The fields of a compact frame of at most `MAX_FRAME_EVENTS` events.
+    """Return the fields of a packed frame of at most `MAX_FRAME_EVENTS` events.
 
-    The caller vouches for the bodies, as `producers/README.md` says.
+    The caller is responsible for valid bodies, as `producers/PROTOCOL.md` specifies them.
     """
     types, runs, ids, times, bodies = zip(*envelopes, strict=True)
     table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
@@ -103,15 +103,15 @@ def pack_columns(
     times: Iterable[int],
     bodies: Sequence[bytes],
     compressor: zstandard.ZstdCompressor,
-    opening: bytes = b"",
+    body_prefix: bytes = b"",
 ) -> bytes:
-    """A packed frame from its columns; `opening` is what every body lacks at its beginning."""
+    """Return a packed frame from its columns; `body_prefix` is prepended to each body."""
     names = list(map(str.encode, runs))
     numbers = array("H", run_numbers)
     columns = [
         array("Q", ids),
         array("q", times),
-        array("I", map(len(opening).__add__, map(len, bodies))),
+        array("I", map(len(body_prefix).__add__, map(len, bodies))),
     ]
     name_lengths = array("H", map(len, names))
     if sys.byteorder == "big":
@@ -125,11 +125,11 @@ def pack_columns(
         bytes(types),
         *columns,
     ]
-    return _HEAD + compressor.compress(opening.join([b"".join(parts), *bodies]))
+    return _HEAD + compressor.compress(body_prefix.join([b"".join(parts), *bodies]))
 
 
 def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
-    """Read a stream entry; raises `BrokenFrame` when no event of it can be told from another."""
+    """Decode a stream entry; raise `BrokenFrame` if its events cannot be told apart."""
     if PACKED_FIELD in fields:
         return Frame(list(_read_packed(fields[PACKED_FIELD])))
     if EVENTS_FIELD in fields:
@@ -139,7 +139,7 @@ def decode_frame(fields: Mapping[bytes, bytes]) -> Frame:
 
 
 def size_of(fields: Mapping[bytes, bytes]) -> int:
-    """How many bytes a frame is when unpacked, as it says itself."""
+    """Return the unpacked size of a frame in bytes, as its header states it."""
     packed = fields.get(PACKED_FIELD)
     if packed is None:
         return sum(map(len, fields.values()))
@@ -171,9 +171,9 @@ def _split_array(raw: bytes) -> list[bytes]:
 
 
 def _split_leniently(raw: bytes) -> list[bytes]:
-    """Take an array apart of which the parser refuses the whole, so that good neighbours survive.
+    """Split an array that the parser rejects as a whole, so that its valid events survive.
 
-    Only brackets, commas and strings are looked at; `decode_event` then judges each item.
+    Only brackets, commas and strings count here; `decode_event` then checks each item.
     """
     start = len(raw) - len(raw.lstrip())
     if raw[start : start + 1] != b"[":
@@ -218,16 +218,17 @@ def _decode_packed_body(event_type: str, body: bytes) -> Event:
 
 
 def envelopes_in(raw: bytes) -> Iterator[Envelope]:
-    """The envelopes in a packed frame, as its writer left them."""
+    """Return the envelopes in a packed frame, unchecked."""
     runs, *columns = unpack(raw)
     for number, kind, event_id, at_us, body in zip(*columns, strict=True):
         yield Envelope(TYPES[kind], runs[number], event_id, at_us, body)
 
 
 class Columns(NamedTuple):
-    """A packed frame taken apart: one entry an event, but `runs`, of which `run_numbers` speak.
+    """The columns of a packed frame, with one entry for each event except in `runs`.
 
-    `types` are places in `codec.TYPES`, `times` microseconds since the epoch, not yet checked.
+    `run_numbers` are indexes into `runs`, `types` into `codec.TYPES`; `times` are in microseconds
+    since the epoch, unchecked.
     """
 
     runs: list[str]
@@ -239,7 +240,7 @@ class Columns(NamedTuple):
 
 
 def unpack(raw: bytes) -> Columns:
-    """The columns of a packed frame, its bodies unread; raises `BrokenFrame`."""
+    """Return the columns of a packed frame with unchecked bodies; raise `BrokenFrame`."""
     if raw[:2] != _MAGIC:
         raise BrokenFrame("packed: does not start with 'RF'")
     if raw[2:3] != bytes([_PACKED_VERSION]):
@@ -272,7 +273,7 @@ def unpack(raw: bytes) -> Columns:
 
 @lru_cache(1000)
 def _columns_of(n: int) -> struct.Struct:
-    """Numbers of runs, types, ids, times and lengths of so many events."""
+    """Return the layout of run numbers, types, ids, times and lengths of `n` events."""
     return struct.Struct(f"<{n}H{n}B{n}Q{n}q{n}I")
 
 
@@ -283,7 +284,7 @@ def _check_columns(
     types: tuple[int, ...],
     ids: tuple[int, ...],
 ) -> None:
-    """Only a writer that is not ours gets here; its whole frame is suspect."""
+    """Raise `BrokenFrame` for invalid columns: their writer is faulty, so no event is trusted."""
     if n == 0:
         raise BrokenFrame("packed: a frame holds at least one event")
     lengths = list(map(len, runs))
@@ -300,7 +301,7 @@ def _check_columns(
 
 
 class _Decompressors(threading.local):
-    """One a thread: it must not be shared, and to make it takes longer than a small frame does."""
+    """One for each thread: they must not be shared, and to make one costs more than a frame."""
 
     def __init__(self) -> None:
         self.own = zstandard.ZstdDecompressor()

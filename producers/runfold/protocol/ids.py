@@ -1,8 +1,8 @@
-"""Names of runs and events.
+"""Ids of runs and events.
 
-A run id made here is a UUIDv7 (RFC 9562 §5.7): time-ordered, so that runs of one week share a
-ledger partition. Any other id is the caller's own and is kept as given; its *run key*, the UUID
-that tables are keyed by, is a hash in a range that no date reaches.
+The SDK makes run ids as UUIDv7 (RFC 9562 §5.7). They are ordered by time, so that the runs of a
+week share a ledger partition. Any other id is the caller's own and is stored as given; its *run
+key*, the UUID by which tables are keyed, is a hash in a range that no date reaches.
 """
 
 import os
@@ -18,9 +18,8 @@ _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]
 
 FIRST_DAY: Final = datetime(2025, 1, 1, tzinfo=UTC)
 LAST_DAY: Final = datetime(2050, 1, 1, tzinfo=UTC)
-"""UUIDv7s from outside these days come from a broken clock, or from a caller who makes
-UUIDv7s of something else; they are treated as the caller's own ids. The bounds are constants,
-because the key of a run must not depend on when it is asked for."""
+"""UUIDv7s from outside of these days come from a wrong clock or do not hold a time; they are
+treated as the caller's own ids. Constants, as a run's key must not depend on the current date."""
 
 _FIRST_MS: Final = int(FIRST_DAY.timestamp() * 1000)
 _LAST_MS: Final = int(LAST_DAY.timestamp() * 1000)
@@ -30,7 +29,7 @@ _OWN: Final = b"\xff\xff"
 
 
 def make_run_id(at_us: int | None = None) -> str:
-    """A new UUIDv7; `at_us`: microseconds since the epoch, by default now."""
+    """Return a new UUIDv7; `at_us` in microseconds since the epoch, by default now."""
     now_us = time.time_ns() // 1000 if at_us is None else at_us
     now_us = min(max(now_us, _FIRST_MS * 1000), _LAST_MS * 1000 - 1)
     milliseconds, microseconds = divmod(now_us, 1000)
@@ -41,12 +40,12 @@ def make_run_id(at_us: int | None = None) -> str:
 
 
 def run_key(run_id: str) -> UUID:
-    """The UUID that stands for this run in every table: a pure function of the id."""
+    """Return the UUID of a run in all tables: a pure function of its id."""
     return UUID(bytes=run_key_bytes(run_id))
 
 
 def run_key_bytes(run_id: str) -> bytes:
-    """The 16 bytes of a run's key; in their order, keys are ordered by time."""
+    """Return the 16 bytes of a run's key; their order is the order in time."""
     if _UUID7.fullmatch(run_id):
         key = bytes.fromhex(run_id.replace("-", ""))
         if _FIRST <= key < _LAST:
@@ -56,25 +55,25 @@ def run_key_bytes(run_id: str) -> bytes:
 
 
 def is_own_id(key: UUID | bytes) -> bool:
-    """Whether this key is a hash, so that the caller's own id has to be stored beside it."""
+    """Return whether a key is the hash of a caller's own id, which must then be stored, too."""
     return (key if isinstance(key, bytes) else key.bytes).startswith(_OWN)
 
 
 def make_emitter() -> int:
-    """A number for a process that writes to a run which another one opened: 31 random bits."""
+    """Return 31 random bits, for a process that writes to a run of another process."""
     return _random.getrandbits(31) or 1
 
 
-_random: Final = Random()  # noqa: S311, no secret; a source of our own that nobody else seeds
-os.register_at_fork(after_in_child=_random.seed)  # or both processes would draw the same numbers
+_random: Final = Random()  # noqa: S311, not secret; own, so that no other code seeds it
+os.register_at_fork(after_in_child=_random.seed)  # else both processes draw the same numbers
 
 
 def make_event_id(emitter: int, counter: int) -> int:
-    """The upper half names the emitter (0: the one that opened the run), the lower half counts."""
+    """Return an id: the upper half is the emitter (0: the run's own), the lower half a counter."""
     return emitter << 32 | counter
 
 
 def derive_event_id(content: bytes) -> int:
-    """An id for an event that came without one: the same content gives the same id."""
+    """Return the id of an event that has none: the same content gives the same id."""
     digest = blake2b(content, digest_size=8, person=b"runfold.event").digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,7 +1,7 @@
-"""Many readable frames at once, as they come from writers that send one event at a time.
+"""Decode many JSON frames at once, as they come from writers that send one event at a time.
 
-Reading them one by one, with `frames.decode_frame`, costs five times as much. What is unusual
-about any of them, from a missing id to a broken event, is left to that.
+To decode them one by one, with `frames.decode_frame`, costs five times as much. Frames with any
+peculiarity, from a missing id to an invalid event, are left to that function.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from .frames import Columns
 
 
 class _Head(Struct, frozen=True, gc=False):
-    """An envelope with all that may be left out."""
+    """An envelope with all fields that are optional elsewhere."""
 
     type: str
     run: RunId
@@ -37,7 +37,7 @@ class _Head(Struct, frozen=True, gc=False):
 
 
 class Unpacked(NamedTuple):
-    """The events of many frames in columns; `counts` tells how many each frame held."""
+    """The events of many frames in columns; `counts` are the numbers of events of each frame."""
 
     columns: Columns
     counts: list[int]
@@ -49,16 +49,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 def unpack_json(frames: Sequence[bytes], mask: Callable[[bytes], bytes]) -> Unpacked | None:
-    """The events of these frames; None when any of them wants a closer look.
+    """Return the events of these frames; None if any frame has to be decoded by itself.
 
-    `mask` is given the further fields of each and returns what to keep of them.
+    `mask` receives the body of each event and returns the body to keep.
     """
     text = b"[" + b",".join(frames) + b"]"
     try:
         if replace_unstorable(text) is not text:
             return None
         for frame in frames:
-            check_body(frame)  # many events together may be more than one may be
+            check_body(frame)  # the limit is for each event, not for all of them together
         check_numbers(text)
         heads = _HEADS.decode(text)
         fields = _FIELDS.decode(text)

@@ -1,7 +1,7 @@
-"""Where events live in Redis: keys, hashing, connections. Nothing else knows.
+"""Redis keys, the hash of a run to its shard, and connections: defined nowhere else.
 
-A deployment's number of shards is agreed through Redis: the first process to ask writes it,
-every other one reads it, so that producers and workers cannot hash a run to different streams.
+The number of shards is agreed on through Redis: the first process of a deployment writes it and all
+others read it, so that producers and workers hash a run to the same stream.
 """
 
 import zlib
@@ -22,31 +22,30 @@ _DROPPED_KEY: Final = "runfold:dropped"
 
 
 def stream_key(shard: int) -> str:
-    """The stream of a shard; the braces are a Redis Cluster hash tag."""
+    """Return the key of a shard's stream; the braces are a Redis Cluster hash tag."""
     return f"runfold:{{{shard}}}:events"
 
 
 def mark_key(shard: int) -> str:
-    """What workers leave beside the stream that they fold: a Redis without it is another one."""
+    """Return the key that workers write beside a stream: without it, the Redis is another one."""
     return f"runfold:{{{shard}}}:mark"
 
 
 def shard_of(run_id: str, shards: int) -> int:
-    """CRC-32 (zlib's) of the UTF-8 run id, modulo the number of shards."""
+    """Return the shard of a run: zlib's CRC-32 of its UTF-8 id, modulo the number of shards."""
     return zlib.crc32(run_id.encode()) % shards
 
 
 def changes_channel(client: redis.Redis | redis.asyncio.Redis) -> str:
-    """Where workers announce, after each commit, what has changed: one message for all shards.
+    """Return the channel on which workers publish, after each commit, what has changed.
 
-    With the number of the database, which divides keys but not channels: another deployment may
-    have another one.
+    Its name includes the number of the database, as databases separate keys but not channels.
     """
     return f"runfold:changes:{client.connection_pool.connection_kwargs.get('db') or 0}"
 
 
 def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
-    """A client that never sends a command twice: a retried XADD would append twice."""
+    """Return a client that never retries a command: a retried XADD would append twice."""
     client: redis.Redis = redis.Redis.from_url(
         url,
         decode_responses=False,
@@ -60,15 +59,15 @@ def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
 
 
 def agreed_shards(client: redis.Redis) -> int | None:
-    """The deployment's number of shards, or None as long as no process has asked for it."""
+    """Return the deployment's number of shards; None if no process has set it yet."""
     agreed = client.get(_SHARDS_KEY)
     return None if agreed is None else int(agreed)
 
 
 def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
-    """The deployment's number of shards; `wanted`, when it is the first to ask.
+    """Return the deployment's number of shards, after setting it if this process is the first.
 
-    Raises `ShardsDiffer` when a number was asked for and another one is in force.
+    Raises `ShardsDiffer` if another number than `wanted` is in force.
     """
     if wanted is not None and not 1 <= wanted <= MAX_SHARDS:
         raise ShardsDiffer(f"RUNFOLD_SHARDS is {wanted}: choose 1 to {MAX_SHARDS}")
@@ -84,10 +83,10 @@ def agree_on_shards(client: redis.Redis, wanted: int | None = None) -> int:
 
 
 def add_dropped(client: redis.Redis, events: int) -> None:
-    """Tell the deployment that so many events were given up; a worker raises the incident."""
+    """Add to the count of dropped events, from which a worker makes an incident."""
     client.incrby(_DROPPED_KEY, events)
 
 
 def dropped_events(client: redis.Redis) -> int:
-    """Events that were given up and that no worker has counted yet."""
+    """Return the number of dropped events that no worker has counted yet."""
     return int(client.get(_DROPPED_KEY) or 0)

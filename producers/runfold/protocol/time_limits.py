@@ -1,8 +1,8 @@
-"""When an event may have happened: not before the year 2000, and at most a day from now.
+"""Bounds for the time of an event: the year 2000, and a day from now.
 
-A clock that was never set says the year 1, 1970 or 9999, and one such run would stretch every
-chart and stay on top of every list. The clock of the moment is an argument: who takes events in
-judges them once, so that what is in the ledger is never judged again.
+A clock that was never set yields the year 1, 1970 or 9999; one such run would distort every chart
+and stay first in every list. The current time is an argument: each event is checked once, on its
+way in, and never again in the ledger.
 """
 
 from typing import Final
@@ -14,23 +14,23 @@ from .codec import MAX_US, MIN_US, to_rfc3339
 EARLIEST_US: Final = 946_684_800_000_000
 """2000-01-01T00:00:00Z, in microseconds since the epoch."""
 MAX_FUTURE_S: Final = 86_400.0
-"""How far ahead of now a time may lie, unless `RUNFOLD_MAX_FUTURE_S` says otherwise."""
+"""Default of `RUNFOLD_MAX_FUTURE_S`: how far ahead of now a time may be."""
 
 
 def latest_us(now_us: int, max_future_s: float) -> int:
-    """The last time that may be given at `now_us`, in microseconds since the epoch."""
+    """Return the latest allowed time at `now_us`; both in microseconds since the epoch."""
     return min(now_us + int(max_future_s * 1_000_000), MAX_US)
 
 
 def check_time(field: str, at_us: int, latest_us: int) -> None:
-    """Raise `BrokenEvent`, naming the field and what is allowed, for a time out of bounds."""
+    """Raise `BrokenEvent`, naming the field and the bounds, for a time out of bounds."""
     reason = explain_time(field, at_us, latest_us)
     if reason is not None:
         raise BrokenEvent(reason)
 
 
 def explain_time(field: str, at_us: int, latest_us: int) -> str | None:
-    """What is wrong with a time, None if it lies within the bounds."""
+    """Return what is wrong with a time; None if it is within the bounds."""
     if EARLIEST_US <= at_us <= latest_us:
         return None
     given = to_rfc3339(at_us) if MIN_US <= at_us <= MAX_US else f"{at_us} µs after 1970"

@@ -1,4 +1,4 @@
-"""JSON in fewer bytes: long strings are cut and marked, then lists and objects."""
+"""Shorten JSON: cut and mark long strings, then lists and objects."""
 
 import re
 from typing import Any, Final
@@ -9,7 +9,7 @@ _MARK: Final = re.compile(r"…\[cut, (\d+) characters\]\Z")
 
 
 def cut_text(text: str, most: int) -> str:
-    """At most this many characters, then a mark with the original length."""
+    """Return at most `most` characters, then a mark with the original length."""
     if len(text) <= most:
         return text
     marked = _MARK.search(text, max(0, len(text) - 40))
@@ -18,27 +18,27 @@ def cut_text(text: str, most: int) -> str:
 
 
 def mark_items(items: list[Any], length: int) -> list[Any]:
-    """Say how many there were."""
+    """Append a mark with the original length to a list that was cut."""
     if len(items) < length:
         items.append(f"…[cut, {length} items]")
     return items
 
 
 def mark_keys(items: dict[str, Any], length: int) -> dict[str, Any]:
-    """Say how many there were."""
+    """Add a mark with the original length to a mapping that was cut."""
     if len(items) < length:
         items["…"] = f"[cut, {length} keys]"
     return items
 
 
 STRING_LIMITS: Final = tuple(1024 * n for n in (960, 480, 240, 60, 16, 4, 1))
-"""Characters that are tried, one after the other."""
+"""Limits in characters, to be tried in this order."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def cut_strings(tree: Any, max_bytes: int) -> bytes | None:
-    """The JSON of a tree, its longest strings cut and marked; None if that is not enough."""
+    """Return the JSON of a tree with its longest strings cut; None if that is not enough."""
     for most in STRING_LIMITS:
         encoded = _encode(shorten(tree, most))
         if len(encoded) <= max_bytes:
@@ -47,7 +47,7 @@ def cut_strings(tree: Any, max_bytes: int) -> bytes | None:
 
 
 def shorten(tree: Any, most: int, items: int | None = None) -> Any:
-    """The same tree with strings of at most so many characters, and lists of so many items."""
+    """Return the tree with strings of at most `most` characters and containers of `items`."""
     if type(tree) is str:
         return cut_text(tree, most)
     if type(tree) is list:

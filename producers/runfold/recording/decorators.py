@@ -1,4 +1,4 @@
-"""Functions whose calls are recorded: as runs of a workflow, or as nodes of the current run."""
+"""Decorators that record each call of a function as a run, or as a node of the current run."""
 
 import functools
 import inspect
@@ -15,17 +15,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 Arguments = dict[str, Any]
 Open = Callable[[Arguments | None], Handle | None]
-"""Makes the handle for one call from its arguments; `None`: this call is not recorded."""
+"""Returns the handle for one call from its arguments; None if the call is not recorded."""
 
 _log = logging.getLogger("runfold")
 
 
 class Decorators(ABC):
-    """The recorder's methods that decorate; both work with and without arguments."""
+    """The recorder's decorators; both work with and without arguments."""
 
     @abstractmethod
     def run(self, workflow: str, *, save: bool = True, **fields: Unpack[PlannedRunFields]) -> Run:
-        """A run, to be entered."""
+        """Return a run, to be entered."""
 
     @overload
     def workflow(self, function: F, /) -> F: ...
@@ -54,7 +54,7 @@ class Decorators(ABC):
         capture_outputs: bool = True,
         **fields: Unpack[PlannedRunFields],
     ) -> F | Callable[[F], F]:
-        """Make each call of a function a run: its arguments the inputs, its result the outputs."""
+        """Record each call as a run, with its arguments as inputs and its result as outputs."""
 
         def decorate(function: F) -> F:
             workflow = name or name_of(function)
@@ -95,7 +95,7 @@ class Decorators(ABC):
         capture_inputs: bool = True,
         capture_outputs: bool = True,
     ) -> F | Callable[[F], F]:
-        """Make each call of a function a node of the current run; a repeated call: an attempt."""
+        """Record each call as a node of the current run, and a repeated call as an attempt."""
 
         def decorate(function: F) -> F:
             node = name or name_of(function)
@@ -107,7 +107,7 @@ class Decorators(ABC):
                 if run is None:
                     if not warned:
                         warned = True
-                        _log.warning("node %s is called outside of a run: not recorded", node)
+                        _log.warning("node %s was called outside of a run: not recorded", node)
                     return None
                 return run.node(node, node_type=node_type, parents=parents, inputs=arguments)
 
@@ -117,11 +117,11 @@ class Decorators(ABC):
 
 
 def wrap(function: F, open_handle: Open, *, inputs: bool, outputs: bool) -> F:
-    """The same function, with each call in a block of its own."""
+    """Return the function with each call in a `with` block of its handle."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"{function.__qualname__} is a generator: it ends long after it was called, "
-            "so use `with recorder.run(...)` or `with run.node(...)` inside of it"
+            f"{function.__qualname__} is a generator, which ends long after the call: "
+            "use `with recorder.run(...)` or `with run.node(...)` inside of it"
         )
     read = _argument_reader(function) if inputs else None
 
@@ -158,14 +158,14 @@ def wrap(function: F, open_handle: Open, *, inputs: bool, outputs: bool) -> F:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a workflow or node is called if nobody says otherwise."""
+    """Return the default name of a workflow or node."""
     return getattr(function, "__name__", None) or type(function).__name__
 
 
 def _argument_reader(
     function: Callable[..., Any],
 ) -> Callable[[tuple[Any, ...], Arguments], Arguments]:
-    """Arguments by name, as they were given; without `self` and `cls`."""
+    """Return a function that maps a call's arguments to their names, without `self` and `cls`."""
     signature = inspect.signature(function)
     names = list(signature.parameters)
     own = names[0] if names and names[0] in ("self", "cls") else None
@@ -178,7 +178,7 @@ def _argument_reader(
         else:
             try:
                 given = dict(signature.bind(*args, **kwargs).arguments)
-            except TypeError:  # the call itself is about to raise the same
+            except TypeError:  # the call itself will raise the same error
                 given = {}
         given.pop(own, None) if own else None
         return given

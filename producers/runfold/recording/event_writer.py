@@ -1,7 +1,7 @@
-"""One run's pen in this process: numbers, times and sends what its handles say.
+"""Give the events of one run their ids and times, and pass them to the emitter.
 
-Times never step back within a pen, even if the machine's clock does, since a run is folded in
-the order of (at, id).
+Times never decrease within a writer, even if the machine's clock does: a run is folded in the order
+of (at, id).
 """
 
 import time
@@ -33,7 +33,7 @@ _MAX_RUNS: Final = 100_000
 
 
 class EventIds:
-    """The numbers of one run's events in this process."""
+    """The event ids of one run in this process; a forked child continues as another emitter."""
 
     __slots__ = ("count", "generation")
 
@@ -41,7 +41,7 @@ class EventIds:
         self._renew(make_emitter() if emitter is None else emitter)
 
     def take(self) -> int:
-        """The next number."""
+        """Return the next id."""
         if self.generation != process_hooks.generation:
             self._renew(make_emitter())
         return next(self.count)
@@ -52,41 +52,41 @@ class EventIds:
 
 
 class EventIdAllocator:
-    """The numbers of all runs that events are emitted for without a handle's help.
+    """The event ids of all runs for which events without ids are emitted.
 
-    Bounded: a run that is pushed out, or that speaks again after its end, gets another emitter.
+    Bounded: a run that was evicted, or that has events after its end, continues as another emitter.
     """
 
     def __init__(self) -> None:
         self._ids: dict[str, EventIds] = {}
 
     def take(self, run: str) -> int:
-        """The next number of a run, known or new."""
+        """Return the next id of a run, which may be new."""
         ids = self._ids.get(run)
         if ids is not None and ids.generation == process_hooks.generation:
             return next(ids.count)
         if ids is None:
             if len(self._ids) >= _MAX_RUNS:
-                with suppress(RuntimeError):  # another thread adds one: push out at the next
+                with suppress(RuntimeError):  # another thread adds a run: evict next time
                     self.forget(next(iter(self._ids)))
             ids = self._ids.setdefault(run, EventIds())
         return ids.take()
 
     def add(self, run: str, ids: EventIds) -> None:
-        """Count on where a handle counts."""
+        """Share the ids of a handle's run."""
         self._ids[run] = ids
 
     def forget(self, run: str) -> None:
-        """The run has ended."""
+        """Remove a run that has ended."""
         self._ids.pop(run, None)
 
 
 EVENT_OVERHEAD: Final = 600
-"""About what an event takes in memory beside its payloads."""
+"""Approximate bytes of memory of an event, without its payloads."""
 
 
 class EventWriter:
-    """`saved=False`: everything is thrown away before it costs anything."""
+    """With `saved=False` every event is discarded before any work is done."""
 
     __slots__ = ("_emitter", "_last_us", "ids", "redactor", "run", "saved")
 
@@ -101,17 +101,17 @@ class EventWriter:
         self._last_us = 0
 
     def writes_to(self, emitter: Emitter) -> bool:
-        """Whether its events go there."""
+        """Return whether this writer uses that emitter."""
         return self._emitter is emitter
 
     def payload(self, value: object) -> Raw:
-        """Read and encode an object now."""
+        """Encode an object now."""
         return encode_payload(value, self.redactor) if self.saved else ABSENT
 
     def write(self, event: Event, size: int = 0, at_us: int | None = None) -> None:
-        """Send an event that has been made of fitting parts; `size`: of its payloads and texts.
+        """Emit an event of normalized fields; `size`: bytes of its payloads and texts.
 
-        `at_us` is a time that the caller gave; one out of bounds makes the event a broken one.
+        `at_us` is a time that the caller gave; if it is out of bounds, the event is not valid.
         """
         if not self.saved:
             return
@@ -127,14 +127,14 @@ class EventWriter:
         self._emitter.put(item)
 
     def log(self, text: object, level: str | None, stream: str, node: str | None) -> None:
-        """Send a text, a very long one in several events."""
+        """Emit a text, a very long one as several events."""
         if self.saved:
             for event in log_events(text, level, stream, node, self.redactor):
                 self.write(event, len(event.text))
 
 
 class UsageSum:
-    """Adds up. No call stands between reading and writing a sum, so no lock is needed."""
+    """Sums usage, without a lock: no other thread can run between reading and writing a sum."""
 
     __slots__ = ("_cost_usd", "_input_tokens", "_output_tokens")
 
@@ -162,7 +162,7 @@ class UsageSum:
 def normalize_usage(
     input_tokens: object = None, output_tokens: object = None, cost_usd: object = None
 ) -> Usage | None:
-    """Usage within the contract's limits; `None` when there is none."""
+    """Return usage within the contract's limits; None if nothing is given."""
     normalized: tuple[Tokens | None, Tokens | None, Dollars | None] = (
         None if input_tokens is None else normalize_count(input_tokens, 0, 10**12),
         None if output_tokens is None else normalize_count(output_tokens, 0, 10**12),
@@ -172,7 +172,7 @@ def normalize_usage(
 
 
 def read_usage(usage: Usage | Mapping[str, Any] | None) -> Usage | None:
-    """Usage in either of the forms in which it may be given."""
+    """Return normalized usage from a struct or a mapping."""
     if usage is None:
         return None
     fields = msgspec.structs.asdict(usage) if isinstance(usage, Usage) else usage
@@ -180,19 +180,19 @@ def read_usage(usage: Usage | Mapping[str, Any] | None) -> Usage | None:
 
 
 def normalize_time(at: datetime | None) -> int | None:
-    """Microseconds since the epoch; `None` for what is no time that can be stored."""
+    """Return microseconds since the epoch, clamped to the calendar; None for what is not a time."""
     if at is None:
         return None
     try:
         return min(max(us_of(at), MIN_US), MAX_US)
-    except Exception:  # someone else's object, and no time
+    except Exception:  # not a time; foreign code may raise anything
         return None
 
 
 def log_events(
     text: object, level: str | None, stream: str, node: str | None, redactor: Redactor
 ) -> list[Logged]:
-    """A text as one event, or as several where it is longer than an event can be."""
+    """Return a text as one event, or as several if it is too long for one."""
     whole = redactor.apply_to_text("text", normalize_text(text))
     return [
         Logged(

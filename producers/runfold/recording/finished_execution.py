@@ -1,13 +1,13 @@
-"""An execution that is already over, as the events that it would have sent.
+"""Convert an execution that is over to the events that it would have sent.
 
-The same execution under the same id gives the same event ids, so that recording it twice (a
-retried import) changes nothing; what differs gives others, and is folded like any late event.
+The same execution under the same id gives the same event ids, so recording it twice (a retried
+import) changes nothing. A changed execution gives other ids and is folded like any late event.
 """
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 from msgspec import Struct
@@ -47,9 +47,12 @@ from .run_start import PlannedRunFields, make_started
 
 RecordedEnd = Literal["completed", "failed", "cancelled"]
 
+_COMPUTED_START: Final = "duration_ms: the computed start"
+_COMPUTED_END: Final = "duration_ms: the computed end"
+
 
 class RecordedNode(Struct, frozen=True, kw_only=True):
-    """A node of an execution that is over; times that are missing are the run's."""
+    """A node of an execution that is over; missing times default to those of the run."""
 
     node: str
     name: str | None = None
@@ -67,7 +70,7 @@ class RecordedNode(Struct, frozen=True, kw_only=True):
 
 
 class Execution(TypedDict, total=False):
-    """When an execution was, and how it ended."""
+    """The times and the end of an execution, as given by a caller."""
 
     started_at: datetime | None
     finished_at: datetime | None
@@ -86,7 +89,7 @@ class Execution(TypedDict, total=False):
 
 
 class ExecutionEnd(Struct, frozen=True, kw_only=True):
-    """How and when the execution ended."""
+    """The end of an execution, with normalized values."""
 
     status: RecordedEnd | None
     finished_us: int
@@ -110,10 +113,10 @@ def events_of(
     fields: PlannedRunFields,
     latest_us: int,
 ) -> tuple[str, list[BufferedEvent]]:
-    """The id of its run, and its events, ready for the emitter.
+    """Return the id of the run and its events, ready for the emitter.
 
     Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
-    also for one that only follows from `duration_ms`.
+    even if that time was computed from `duration_ms`.
     """
     started_us = read_time("started_at", execution.get("started_at"), latest_us)
     finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
@@ -123,10 +126,10 @@ def events_of(
         if finished_us is None:
             finished_us = time.time_ns() // 1000
         started_us = finished_us - length_us
-        check_time("duration_ms: the start that follows", started_us, latest_us)
+        check_time(_COMPUTED_START, started_us, latest_us)
     if finished_us is None:
         finished_us = started_us + length_us
-        check_time("duration_ms: the end that follows", finished_us, latest_us)
+        check_time(_COMPUTED_END, finished_us, latest_us)
     finished_us = max(started_us, finished_us)
     own_id = execution.get("id")
     end = ExecutionEnd(
@@ -158,7 +161,7 @@ def list_events(
     redactor: Redactor,
     latest_us: int,
 ) -> list[TimedEvent]:
-    """The events with their times, the beginning first and the end last."""
+    """Return the events with their times, from the start to the end of the run."""
     known = [_normalize_node(node) for node in nodes]
     skipped = [_plan(node) for node in known if node.status == "skipped"]
     if skipped:
@@ -181,7 +184,7 @@ def list_events(
 
 
 def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> list[BufferedEvent]:
-    """Ready for the emitter. A new run's events come from emitter 0, others from their content."""
+    """Number events for the emitter: as emitter 0 for a new run, else as a hash of the events."""
     bodies = [encode_body(event) for event, _ in events]
     emitter = 0
     if not is_new:
@@ -194,7 +197,7 @@ def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> li
 
 
 def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
-    """A caller's time in microseconds since the epoch; raises `BrokenEvent` out of bounds."""
+    """Return a time in microseconds since the epoch; raise `BrokenEvent` if out of bounds."""
     at_us = normalize_time(at)
     if at_us is not None:
         check_time(field, at_us, latest_us)
@@ -213,8 +216,8 @@ def _node_events(
         began_us = ended_us - int(duration_ms * 1000) if has_both else run_started_us  # type: ignore[operator]  # has_both
     if ended_us is None:
         ended_us = run_finished_us if duration_ms is None else began_us + int(duration_ms * 1000)
-    check_time("duration_ms: the start that follows", began_us, latest_us)
-    check_time("duration_ms: the end that follows", ended_us, latest_us)
+    check_time(_COMPUTED_START, began_us, latest_us)
+    check_time(_COMPUTED_END, ended_us, latest_us)
     ended_us = max(began_us, ended_us)
     status: NodeEnd = node.status or ("completed" if node.error is None else "failed")
     finished = NodeFinished(

@@ -1,5 +1,4 @@
-"""What the handles of a run and of a node have in common: a beginning, one end, and what is
-gathered between them.
+"""The base of the handles of runs and nodes: one start, one end, and outputs and usage in between.
 
 A forked child that leaves a block which its parent entered ends nothing: the parent will.
 """
@@ -23,9 +22,9 @@ _log = logging.getLogger("runfold")
 
 
 class Handle(ABC):
-    """Use it in `with` or `async with`; or call `start`, and later one of the ends.
+    """Use it in `with` or `async with`, or call `start` and later `complete`, `fail` or `cancel`.
 
-    The first end counts. Outputs and usage have to be given before it.
+    The first end counts. Set outputs and usage before it.
     """
 
     _current: ContextVar[Any]
@@ -42,13 +41,13 @@ class Handle(ABC):
 
     @property
     def outputs(self) -> object:
-        """What was made. It is read when it is assigned: after a change, assign again."""
+        """The result. It is read when it is assigned: after a change, assign it again."""
         return self._outputs
 
     @outputs.setter
     def outputs(self, value: object) -> None:
         if self._ended:
-            _log.warning("outputs of run %s came after the end: not recorded", self._writer.run)
+            _log.warning("outputs of run %s were set after its end: not recorded", self._writer.run)
         self._outputs = value
         self._encoded = self._writer.payload(value)
 
@@ -59,11 +58,11 @@ class Handle(ABC):
         output_tokens: int | None = None,
         cost_usd: float | None = None,
     ) -> None:
-        """Add to what was used."""
+        """Add to the usage."""
         self._usage.add(normalize_usage(input_tokens, output_tokens, cost_usd))
 
     def start(self) -> Self:
-        """It begins now; a second time changes nothing."""
+        """Start now; a second call changes nothing."""
         if self._began_ns is None:
             self._began_ns = time.monotonic_ns()
             self._begin()
@@ -74,24 +73,24 @@ class Handle(ABC):
 
     @abstractmethod
     def complete(self) -> None:
-        """It ends well, now."""
+        """End successfully, now."""
 
     @abstractmethod
     def fail(self, error: ErrorLike) -> None:
-        """It ends with an error, now: an exception, a text, an `Error` or its fields."""
+        """End with an error, now: an exception, a text, an `Error` or its fields."""
 
     @abstractmethod
     def cancel(self, reason: str | None = None) -> None:
-        """Someone ends it, now."""
+        """End as cancelled, now."""
 
     @property
     def is_inherited(self) -> bool:
-        """Whether another process made it, and this one was forked from there."""
+        """Whether this process inherited the handle by a fork."""
         return self._generation != process_hooks.generation
 
     @abstractmethod
     def _after_end(self) -> None:
-        """Called after its end or its block: this process may be gone without another call."""
+        """Called after the end or the block, which may be the last call in this process."""
 
     def _duration_ms(self) -> float | None:
         if self._began_ns is None:
@@ -121,13 +120,13 @@ class Handle(ABC):
         if token is not None:
             try:
                 self._current.reset(token)
-            except ValueError:  # left in another context than entered, as a generator may be
+            except ValueError:  # left in another context than entered, as generators may be
                 if self._current.get() is self:
                     self._current.set(None)
         had_ended = self._ended
         if not self.is_inherited:
             self._leave(error)
-        if self._ended == had_ended:  # else its end has called it
+        if self._ended == had_ended:  # otherwise the end has called it
             self._after_end()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The handle of one node: one step of a run, or one attempt at it."""
+"""The handle of a node: one attempt at one step of a run."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -14,7 +14,7 @@ _current: ContextVar["Node | None"] = ContextVar("runfold_node", default=None)
 
 
 def current_node() -> "Node | None":
-    """The node whose block this code runs in."""
+    """Return the node whose block the caller runs in."""
     return _current.get()
 
 
@@ -53,7 +53,7 @@ class Node(Handle):
         self._end("cancelled", None if fields is None else describe(fields, self._writer.redactor))
 
     def skip(self) -> None:
-        """There was nothing to do; it ends now."""
+        """End as skipped, now."""
         self._end("skipped")
 
     def _begin(self) -> None:

@@ -1,4 +1,4 @@
-"""The front door: runs, nodes, events and whole executions go in here."""
+"""The entry to recording: runs, nodes, single events and finished executions."""
 
 import os
 import time
@@ -55,12 +55,12 @@ _EMIT_PLANS: Final = {
 
 
 class Recorder(Decorators):
-    """Records runs. Make one a process; use it from any thread, task or forked child.
+    """Records runs. Make one per process; use it from any thread, task or forked child.
 
-    Arguments that are left out come from the environment (`RUNFOLD_…`), then from the defaults;
-    what cannot be used raises `SettingInvalid`. Nothing is connected before the first event.
-    `redact(key, value)` says what to record under a key that the built-in list does not mask;
-    `connect` makes the client, for Sentinel or for tests.
+    Missing arguments are taken from the environment (`RUNFOLD_…`), then from the defaults; an
+    invalid value raises `SettingInvalid`. No connection is made before the first event.
+    `redact(key, value)` returns what to record under a key that the built-in list does not mask;
+    `connect` makes the Redis client, for Sentinel or for tests.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Recorder(Decorators):
         queued_at: datetime | None = None,
         save: bool = True,
     ) -> Run:
-        """A run, to be entered. Inside the block of another run it becomes that one's child."""
+        """Return a run, to be entered. Inside the block of another run it becomes its child."""
         writer = self._make_writer(id, saved=save)
         if not save:
             return self._make_run(writer, Started(workflow=normalize_name(workflow)))
@@ -156,15 +156,15 @@ class Recorder(Decorators):
         return self._make_run(writer, started, normalize_time(queued_at))
 
     def join(self, run: str) -> Run:
-        """A handle of a run that was opened elsewhere: adds to it, ends it only when told to."""
+        """Return a handle of a run that was started elsewhere; its block does not end the run."""
         writer = self._make_writer(run, saved=run not in self._unsaved)
         return self._make_run(writer, None)
 
     def emit(self, event: Event) -> None:
-        """Send an event as it is, of its run or of the current one; leave it unchanged afterwards.
+        """Send an event of its run or, if it names none, of the current run.
 
-        Where they are missing, `id` and `at` are filled in. An event without any run raises
-        `BrokenEvent`, as does anything that is no event.
+        Missing `id` and `at` are filled in. Do not change the event afterwards. Raises
+        `BrokenEvent` for an event without any run, and for what is not an event.
         """
         try:
             payload_of, is_alone, is_end = _EMIT_PLANS[type(event)]
@@ -174,7 +174,7 @@ class Recorder(Decorators):
         if run is None:
             enclosing = current_run()
             if enclosing is None:
-                raise BrokenEvent(f"{event.type}: no `run` given, and none is open here")
+                raise BrokenEvent(f"{event.type}: no `run` is given, and there is no current run")
             run = enclosing.id
             if not enclosing.saved:
                 return
@@ -221,11 +221,11 @@ class Recorder(Decorators):
         save: bool = True,
         **fields: Unpack[RunFields],
     ) -> str:
-        """Record an execution that is over, all of it or nothing; returns the id of the run.
+        """Record an execution that is over, all of it or nothing; return the id of the run.
 
-        Without `status` it failed if there is an `error` or an exit code other than 0. Under an
-        `id` of your own, recording the same again changes nothing. Raises `BrokenEvent` for a time
-        before the year 2000, or more than `max_future_s` ahead of now.
+        Without `status`, an `error` or an exit code other than 0 makes it failed. With an `id` of
+        your own, recording the same again changes nothing. Raises `BrokenEvent` for a time before
+        the year 2000, or more than `max_future_s` ahead of now.
         """
         if not save:
             return normalize_run_id(id) if id else make_run_id(normalize_time(started_at))
@@ -254,16 +254,16 @@ class Recorder(Decorators):
         return run
 
     def payload(self, value: object) -> Raw:
-        """An object as the JSON of a payload, with what is secret masked, for `emit`."""
+        """Return an object as the JSON of a payload for `emit`, with secrets masked."""
         return encode_payload(value, self._redactor)
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
-        """Wait until what was recorded before this call is in Redis, or, while Redis takes nothing,
-        in the spool; blocks for about `timeout_s`. Returns where the events are."""
+        """Wait, for about `timeout_s` seconds at most, until everything that was recorded before is
+        in Redis or, during an outage, in the spool; return where the events are."""
         return self._emitter.flush(timeout_s)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Flushed:
-        """Flush and stop; what cannot be sent is spooled, what comes later dropped and counted."""
+        """Flush, spool what cannot be sent, and stop; later events are dropped and counted."""
         return self._emitter.close(timeout_s)
 
     def __enter__(self) -> Self:
@@ -273,7 +273,7 @@ class Recorder(Decorators):
         self.close()
 
     def _encode_payloads(self, event: Event) -> tuple[Event, int]:
-        """The event with JSON for its payloads, and its size."""
+        """Return the event with encoded payloads, and its size in bytes."""
         size = EVENT_OVERHEAD
         for name in PAYLOAD_FIELDS[type(event)]:
             payload = getattr(event, name)
@@ -284,7 +284,7 @@ class Recorder(Decorators):
         return event, size
 
     def _make_writer(self, run: str | None, *, saved: bool) -> EventWriter:
-        """Only where the id is made here it is certain that no other process numbers the same."""
+        """Return a writer: as emitter 0 only if this process makes the run's id."""
         ids = EventIds() if run else EventIds(0)
         normalized = normalize_run_id(run) if run else make_run_id()
         return EventWriter(normalized, ids, self._emitter, self._redactor, saved=saved)
@@ -314,8 +314,8 @@ class Recorder(Decorators):
         self._unsaved.discard(run.id)
 
     def _flush_before_abrupt_end(self, run: Run | None = None) -> None:
-        """A run is over, as far as this process goes. In one that may end abruptly, the outermost
-        one waits until it is safe: after it `os._exit` or a kill may come."""
+        """At the end of an outermost run, in a process that may end abruptly right after it: wait
+        until all events are safe."""
         if not self._emitter.ends_abruptly:
             return
         enclosing = current_run()

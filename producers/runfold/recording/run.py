@@ -30,21 +30,21 @@ from .node import Node
 from .run_start import payload_bytes
 
 _MAX_ATTEMPT: Final = 32_767
-_MAX_REASON: Final = 10_000
+
 
 _current: ContextVar["Run | None"] = ContextVar("runfold_run", default=None)
 
 
 def current_run() -> "Run | None":
-    """The run whose block this code runs in."""
+    """Return the run whose block the caller runs in."""
     return _current.get()
 
 
 class Run(Handle):
     """Made by `recorder.run`, or by `recorder.join` for a run that another process opened.
 
-    A joined run is neither begun nor ended by its block. `exit_code` other than 0, given before
-    the end, makes that a failure.
+    The block of a joined run neither starts nor ends it. An `exit_code` other than 0 that is set
+    before `complete` makes the run fail.
     """
 
     _current = _current
@@ -76,7 +76,7 @@ class Run(Handle):
 
     @property
     def writer(self) -> EventWriter:
-        """For the recorder: where events of this run are numbered."""
+        """The writer of this run's events, for the recorder."""
         return self._writer
 
     def node(
@@ -89,7 +89,7 @@ class Run(Handle):
         parents: Sequence[str] | None = None,
         inputs: object = None,
     ) -> Node:
-        """A step of this run, by its id; without `attempt`, the next one at it from this handle."""
+        """Return a node by its id; without `attempt`, the next attempt at it from this handle."""
         node_id = normalize_name(node) or "node"
         if attempt is None:
             number = min(next(self._attempts.setdefault(node_id, count(1))), _MAX_ATTEMPT)
@@ -104,7 +104,7 @@ class Run(Handle):
             parents=normalize_names(parents),
             inputs=self._writer.payload(inputs),
         )
-        # The end of an inherited run comes in another process, so here a node's is the last word.
+        # An inherited run ends in another process, so the node's end may be the last event here.
         if self.is_inherited:
             return Node(self._writer, started, self._after_end)
         return Node(self._writer, started)
@@ -127,7 +127,7 @@ class Run(Handle):
         metadata: object = None,
         usage: Usage | Mapping[str, Any] | None = None,
     ) -> None:
-        """Say more about the run, also after its end; usage adds to what is known."""
+        """Add tags, metadata and usage, even after the end of the run."""
         if not self.saved:
             return
         event = Annotated(
@@ -144,7 +144,7 @@ class Run(Handle):
         output_tokens: int | None = None,
         cost_usd: float | None = None,
     ) -> None:
-        """Add to what was used: at the end, or at once where this handle will not send the end."""
+        """Add to the usage: sent with the end or, if another handle sends that, at once."""
         usage = normalize_usage(input_tokens, output_tokens, cost_usd)
         if self._ended or self._started is None:
             self.annotate(usage=usage)
@@ -152,7 +152,7 @@ class Run(Handle):
             self._usage.add(usage)
 
     def heartbeat(self) -> None:
-        """Give a sign of life, beside those that are sent by themselves."""
+        """Send a heartbeat, in addition to the automatic ones."""
         self._writer.write(Heartbeat())
 
     def complete(self) -> None:
@@ -183,7 +183,7 @@ class Run(Handle):
     def cancel(self, reason: str | None = None) -> None:
         if self._ends():
             if self._usage.total is not None:
-                self.annotate(usage=self._usage.total)  # `cancelled` has no place for it
+                self.annotate(usage=self._usage.total)  # `cancelled` has no such field
             message = describe({"message": reason or ""}, self._writer.redactor).message
             self._write_end(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
 
@@ -198,7 +198,7 @@ class Run(Handle):
         self._on_start(self)
 
     def _ends(self) -> bool:
-        """Whether this is the first end."""
+        """Return whether this is the first end."""
         if self._ended:
             return False
         self._ended = True
@@ -213,7 +213,7 @@ class Run(Handle):
         self._after_end_hook(self)
 
     def _leave(self, error: BaseException | None) -> None:
-        if self._started is None:  # joined: whoever opened it will end it
+        if self._started is None:  # joined: the process that started the run will end it
             return
         if error is not None and self.exit_code is None:
             self.exit_code = exit_code_of(error)

@@ -1,4 +1,4 @@
-"""What is said of a run when it begins, made to fit the contract."""
+"""The fields of a run's start, normalized to fit the contract."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
@@ -20,11 +20,11 @@ from runfold.serialization.redaction import Redactor
 PlannedNodes = (
     Sequence[str | PlannedNode | Mapping[str, Any]] | Mapping[str, Sequence[str] | str | None]
 )
-"""Nodes in any of the forms in which they are likely to be at hand; a mapping: to their parents."""
+"""Planned nodes: ids, structs or mappings of fields; or one mapping from ids to parents."""
 
 
 class RunFields(TypedDict, total=False):
-    """What can be said of a run, beside its workflow."""
+    """The fields of a run, without its workflow."""
 
     project: str | None
     inputs: object
@@ -38,13 +38,13 @@ class RunFields(TypedDict, total=False):
 
 
 class PlannedRunFields(RunFields, total=False):
-    """The same, for a run that is still to come."""
+    """The fields of a run that has planned nodes."""
 
     nodes: PlannedNodes | None
 
 
 def make_started(redactor: Redactor, workflow: str | None, fields: PlannedRunFields) -> Started:
-    """Everything is read and encoded now."""
+    """Return a `started` event; all values are read and encoded now."""
     given = fields.get
     parent_run = given("parent_run")
     return Started(
@@ -63,7 +63,7 @@ def make_started(redactor: Redactor, workflow: str | None, fields: PlannedRunFie
 
 
 def payload_bytes(started: Started) -> int:
-    """How much memory the payloads of an opening take."""
+    """Return the size in bytes of the payloads."""
     data = ABSENT if started.trigger is None else started.trigger.data
     return len(started.inputs) + len(started.metadata) + len(data)
 
@@ -71,7 +71,7 @@ def payload_bytes(started: Started) -> int:
 def normalize_trigger(
     trigger: str | Trigger | Mapping[str, Any] | None, redactor: Redactor
 ) -> Trigger | None:
-    """A mapping is `type` and `data`; further fields of it are data too."""
+    """Return a trigger from its type, a struct, or a mapping, whose further keys become data."""
     if trigger is None:
         return None
     if isinstance(trigger, Trigger):
@@ -91,7 +91,7 @@ def normalize_trigger(
 
 
 def normalize_planned(nodes: PlannedNodes | None) -> list[PlannedNode] | None:
-    """In the order in which they were given."""
+    """Return planned nodes, in the given order."""
     if nodes is None:
         return None
     if isinstance(nodes, Mapping):

@@ -1,8 +1,7 @@
-"""From what the runner's thread left in the buffer to an envelope that every reader accepts.
+"""Encode buffered events as envelopes that every reader accepts, in the flusher's thread.
 
-Here, in the flusher's thread, an event is encoded. What the SDK made itself is already clean;
-an event that a caller built is redacted and mended first, since one bad run id, time or type
-would take its whole packed frame with it.
+Events that the SDK made are clean already. Events that a caller built are redacted and normalized
+first: one bad run id, time or type would make its whole packed frame unreadable.
 """
 
 import logging
@@ -39,9 +38,9 @@ from .payloads import encode_payload, redact_raw, shrink
 from .redaction import REDACTED, Redactor
 
 MAX_BODY_BYTES: Final = MAX_EVENT_BYTES - 1024
-"""So that the same event is within the limit as plain JSON, with its envelope."""
+"""Leaves room for the envelope, so that the event as plain JSON is within the limit, too."""
 MAX_TEXT: Final = 128 * 1024
-"""Characters; six bytes each at most, so that a text fits into an event by itself."""
+"""In characters, of at most six bytes each as JSON, so that one text always fits into an event."""
 
 PAYLOADS: Final = ("inputs", "outputs", "metadata", "data")
 PAYLOAD_FIELDS: Final[dict[type[Event], tuple[str, ...]]] = {
@@ -64,19 +63,19 @@ _log = logging.getLogger("runfold")
 
 
 BufferedEvent = tuple[Event, str, int, int, int, bool]
-"""An event in the buffer: event, run, id, at_us, size in bytes (roughly), and whether it is ours:
-made by the SDK, redacted and within every limit. A plain tuple, because it is made so often."""
+"""An event in the buffer: event, run, id, at_us, approximate size in bytes, and whether it is clean
+(made by the SDK, redacted and within all limits). A plain tuple, as that is fastest to make."""
 
 
 def us_of(at: datetime) -> int:
-    """Microseconds since the epoch; a time without a zone is local, as in all of Python."""
+    """Return microseconds since the epoch; a time without a zone is local, as usual in Python."""
     return to_us(at if at.tzinfo is not None else at.astimezone())
 
 
 def encode_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
-    """Encode an event; raises `BrokenEvent` when it cannot be mended.
+    """Encode an event within the size limit; raise `BrokenEvent` if it cannot be repaired.
 
-    A time that the caller gave has to lie between the year 2000 and `latest_us`.
+    A time that the caller gave must be between the year 2000 and `latest_us`.
     """
     event, run, event_id, at_us, _, is_clean = item
     try:
@@ -97,7 +96,7 @@ def encode_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX
 
 
 def clean(event: Event, redactor: Redactor) -> Event:
-    """Mask what is secret and mend what is no text; the rest is for the reader to check."""
+    """Mask secrets and normalize names and texts; numbers and types are left to the reader."""
     changes: dict[str, Any] = {}
     for name in CLEANED_FIELDS[type(event)]:
         value = getattr(event, name)
@@ -114,12 +113,12 @@ def clean(event: Event, redactor: Redactor) -> Event:
 
 
 def normalize_tags(tags: Any, redactor: Redactor) -> Tags | None:
-    """Labels within the contract's limits, with those under a sensitive key masked."""
+    """Return tags within the contract's limits, with values of sensitive keys masked."""
     if tags is None:
         return None
     try:
         given = dict(tags)
-    except Exception:  # someone else's object, and no mapping
+    except Exception:  # not a mapping; foreign code may raise anything
         given = {"tags": tags}
     normalized: Tags = {}
     for key, value in given.items():
@@ -163,7 +162,7 @@ def _clean_field(name: str, value: Any, redactor: Redactor) -> Any:
 
 
 def _shorten(event: Event, size: int) -> Event:
-    """Fewer bytes: texts are cut, then the largest payloads, then lists are left out."""
+    """Cut texts, then the largest payloads; then leave out lists."""
     changes: dict[str, Any] = {}
     for name in event.__struct_fields__:
         value = getattr(event, name)
@@ -189,7 +188,7 @@ def _shorten(event: Event, size: int) -> Event:
     if room < 0:
         left_out = [name for name in _EXPENDABLE if getattr(event, name, None)]
         if left_out:
-            _log.warning("too large: %s of a run left out (%s)", ", ".join(left_out), event.type)
+            _log.warning("a %s event is too large: %s left out", event.type, ", ".join(left_out))
         changes |= dict.fromkeys(left_out)
     return msgspec.structs.replace(event, **changes)
 

@@ -1,8 +1,8 @@
-"""Exceptions in the words of the contract: what ended a run or a node, and where.
+"""Convert exceptions to the contract's `Error`: type, message, stack and node.
 
-Reading an exception never raises, whatever its `__str__` does. The node that an exception came
-out of is noted on the exception itself, so that the run it passes through later can name it;
-nothing else holds the exception, or its frames, any longer than the caller does.
+Reading an exception never raises, whatever its `__str__` does. The node that raised an exception is
+stored on the exception, so that the run can name it later; no other reference keeps the exception
+or its frames alive.
 """
 
 import traceback
@@ -22,16 +22,16 @@ MAX_STACK: Final = 64 * 1024
 _NODES: Final = "__runfold_nodes__"
 
 ErrorLike = BaseException | Error | Mapping[str, object] | str
-"""What `fail` takes."""
+"""The types that `fail` accepts."""
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether someone ended this on purpose."""
+    """Return whether this exception stands for a deliberate end."""
     return isinstance(error, CancelledError | KeyboardInterrupt | GeneratorExit)
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """The code of a `SystemExit`; `None` for anything else."""
+    """Return the code of a `SystemExit`; None for any other exception."""
     if not isinstance(error, SystemExit):
         return None
     if error.code is None:
@@ -40,13 +40,13 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something was cancelled."""
+    """Return the reason of a cancellation as text."""
     message = normalize_text(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def describe(error: ErrorLike, redactor: Redactor, node: str | None = None) -> Error:
-    """The error of a run or node, within the contract's limits."""
+    """Return the error of a run or node, redacted and within the contract's limits."""
     if isinstance(error, BaseException):
         kind, message, stack = type(error).__qualname__, normalize_text(error), _stack_of(error)
     elif isinstance(error, Error):
@@ -64,16 +64,16 @@ def describe(error: ErrorLike, redactor: Redactor, node: str | None = None) -> E
 
 
 def mark_node(error: BaseException, run: str, node: str) -> None:
-    """Remember the innermost node of a run that an exception left."""
+    """Store on an exception which node of a run it left; the innermost one stays."""
     try:
         nodes = error.__dict__.setdefault(_NODES, {})
         nodes.setdefault(run, node)
-    except Exception:  # noqa: S110, an exception that takes no notes; the run is told nothing
+    except Exception:  # noqa: S110, without a `__dict__`: the run's error names no node then
         pass
 
 
 def node_of(error: BaseException, run: str) -> str | None:
-    """The node of this run that the exception, or what it came from or consists of, left."""
+    """Return the node of a run that an exception, its causes or its parts came from."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting and len(seen) < 100:
@@ -101,7 +101,7 @@ def _bound_text(key: str, text: str | None, most: int, redactor: Redactor) -> st
     if text is None:
         return None
     text = redactor.apply_to_text(key, normalize_text(text))
-    if key == "stack" and len(text) > most:  # the end says what happened, the start how it began
+    if key == "stack" and len(text) > most:  # both ends are useful: entry point and failure
         middle = f"\n…[cut, {len(text)} characters]\n"
         return text[: most // 4] + middle + text[-(most - most // 4) :]
     return cut_text(text, most)
@@ -110,5 +110,5 @@ def _bound_text(key: str, text: str | None, most: int, redactor: Redactor) -> st
 def _stack_of(error: BaseException) -> str | None:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as failure:  # someone else's __repr__ or __notes__
+    except Exception as failure:  # a foreign __repr__ or __notes__
         return f"[not recorded: {type(failure).__name__}]"

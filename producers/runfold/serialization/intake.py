@@ -1,38 +1,168 @@
-"""What an event of a sender other than the SDK goes through before it is in a stream, or folded.
+"""Check and mask events of senders other than the SDK, before they enter a stream or the fold.
 
-The same on every way in: the time that it gives is checked, and what stands under sensitive keys
-is masked. The id of an event without one follows from what was sent, so it is the same however
-the list of keys changes, and a retried request stays a duplicate.
+API, CLI and workers use the same rules: the event's time is checked, and values of sensitive keys
+are masked. The contract's own fields are never sensitive (`user`, `usage.input_tokens`); keys in
+payloads and tags, and fields that the contract does not know, are judged as in the SDK. Values that
+are not masked keep their bytes, such as numbers of any length.
+
+The id of an event without one follows from the bytes that were sent, so a retried request stays a
+duplicate even if the list of sensitive keys has changed.
 """
 
+import re
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
 
 from runfold.protocol.codec import Envelope, decode_event
+from runfold.protocol.events import EVENT_CLASSES, Error, PlannedNode, Trigger, Usage
 from runfold.protocol.time_limits import MAX_FUTURE_S, check_time, latest_us
 
-from .json_redaction import mask_body
-from .redaction import Redactor
+from .redaction import REDACTED, Redactor
+
+Fields = dict[str, Raw]
+
+_NONE: Final[frozenset[str]] = frozenset()
+_CONTRACT_FIELDS: Final[dict[str, frozenset[str]]] = {
+    name: _NONE for cls in EVENT_CLASSES for name in ("type", *cls.__struct_fields__)
+} | {
+    name: frozenset(cls.__struct_fields__)
+    for name, cls in (
+        ("trigger", Trigger),
+        ("usage", Usage),
+        ("error", Error),
+        ("nodes", PlannedNode),
+    )
+}
+"""The contract's fields, and the names of the fields inside of them."""
+
+_MASKED: Final = Raw(msgspec.json.encode(REDACTED))
+_SAMPLES: Final[dict[bytes, Any]] = {
+    b'"': "",
+    b"t": True,
+    b"f": False,
+    b"n": None,
+    b"{": {},
+    b"[": [],
+}
+# Matches whole strings possessively, so that the time is linear in the length of the text.
+_PAIRS: Final = re.compile(
+    rb"""
+    (?P<head>"(?P<key>(?:[^"\\]++|\\.)*+)"\s*+:\s*+)(?P<value>"(?:[^"\\]++|\\.)*+"?|[^\s,\]}"{[]++)
+    | "(?:[^"\\]++|\\.)*+"?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_CONTAINERS: Final = frozenset((dict, list))
+_decode: Final = msgspec.json.Decoder().decode
+_decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_array: Final = msgspec.json.Decoder(list[Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Intake:
-    """Safe to be shared by threads; `redact_keys` go on top of the built-in ones."""
+    """Thread-safe. `redact_keys` are added to the built-in sensitive keys."""
 
     def __init__(self, redact_keys: Iterable[str] = (), max_future_s: float = MAX_FUTURE_S) -> None:
         self.redactor: Final = Redactor(redact_keys)
         self._max_future_s = max_future_s
 
     def latest_us(self) -> int:
-        """The last time that an event may give, as of now, in microseconds since the epoch."""
+        """Return the latest time that an event may have now, in microseconds since the epoch."""
         return latest_us(time.time_ns() // 1000, self._max_future_s)
 
     def read(self, raw: bytes, latest_us: int) -> Envelope:
-        """One JSON event; raises `BrokenEvent` with the reason."""
+        """Decode, check and mask one JSON event; raise `BrokenEvent` with the reason."""
         return self.admit(decode_event(raw)[0], latest_us)
 
     def admit(self, envelope: Envelope, latest_us: int) -> Envelope:
-        """An event that was read, without its secrets; raises `BrokenEvent` for its time."""
+        """Check and mask a decoded event; raise `BrokenEvent` if its time is out of bounds."""
         check_time("at", envelope.at_us, latest_us)
         body = mask_body(envelope.body, self.redactor)
         return envelope if body is envelope.body else envelope._replace(body=body)
+
+
+def mask_body(body: bytes, redactor: Redactor) -> bytes:
+    """Mask the fields of an event, with or without envelope; return the same object if unchanged.
+
+    Raises the parser's error if the body is not a JSON object.
+    """
+    tree = _decode(body)
+    if (
+        type(tree) is dict
+        and _CONTRACT_FIELDS.keys() >= tree.keys()
+        and _needs_no_mask_below(tree, redactor)
+    ):
+        return body
+    fields = _decode_object(body)
+    masked: Fields = {}
+    for name, raw in fields.items():
+        own = _CONTRACT_FIELDS.get(name)
+        if own is None and redactor.masks(name, _sample(raw)):
+            masked[name] = _MASKED
+        elif (value := _mask(raw, redactor, own or _NONE)) is not raw:
+            masked[name] = value
+    return _encode(fields | masked) if masked else body
+
+
+def mask_broken(text: bytes, redactor: Redactor) -> bytes:
+    """Mask a text that was sent as an event; in invalid JSON, mask whatever looks like a pair."""
+
+    def mask(pair: re.Match[bytes]) -> bytes:
+        key, value = pair["key"], pair["value"]
+        if key is None or not redactor.masks(key.decode(errors="replace"), _sample(Raw(value))):
+            return pair[0]
+        return pair["head"] + bytes(_MASKED)
+
+    try:
+        return mask_body(text, redactor)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _PAIRS.sub(mask, text)
+
+
+def _needs_no_mask(tree: Any, redactor: Redactor) -> bool:
+    """Return whether no value is to be masked. Known keys are compared as sets, for speed."""
+    if type(tree) is dict:
+        if not redactor.unmasked_keys.issuperset(tree):
+            for key, value in tree.items():
+                if redactor.masks(key, value):
+                    return False
+        return _needs_no_mask_below(tree, redactor)
+    for value in tree:
+        if type(value) in _CONTAINERS and not _needs_no_mask(value, redactor):
+            return False
+    return True
+
+
+def _needs_no_mask_below(tree: dict[str, Any], redactor: Redactor) -> bool:
+    for value in tree.values():
+        if type(value) in _CONTAINERS and not _needs_no_mask(value, redactor):
+            return False
+    return True
+
+
+def _mask(raw: Raw, redactor: Redactor, own: Collection[str]) -> Raw:
+    text = bytes(raw)
+    if text[:1] == b"[":
+        items = _decode_array(text)
+        masked = [_mask(item, redactor, own) for item in items]
+        is_same = all(new is old for new, old in zip(masked, items, strict=True))
+        return raw if is_same else Raw(_encode(masked))
+    if text[:1] != b"{":
+        return raw
+    changed: Fields = {}
+    fields = _decode_object(text)
+    for key, value in fields.items():
+        if key not in own and redactor.masks(key, _sample(value)):
+            changed[key] = _MASKED
+        elif (new := _mask(value, redactor, _NONE)) is not value:
+            changed[key] = new
+    return Raw(_encode(fields | changed)) if changed else raw
+
+
+def _sample(raw: Raw) -> Any:
+    """Return a value of the same type: beside the key, the rule depends on nothing else."""
+    return _SAMPLES.get(bytes(raw)[:1], 0)

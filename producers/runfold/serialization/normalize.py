@@ -1,7 +1,7 @@
-"""Whatever a runner gives as a name, made into one that the contract allows.
+"""Convert any value to a name, id, number or tag that the contract allows.
 
-Nothing here raises: a strange name must not break a runner. What is changed is visibly changed,
-and two different run ids never become the same one.
+Nothing here raises: an unusual name must not break a runner. Changes are visible in the result, and
+different run ids stay different.
 """
 
 from hashlib import blake2b
@@ -14,8 +14,8 @@ Number = TypeVar("Number", int, float)
 
 
 def normalize_text(value: object) -> str:
-    """Any object as text that is valid UTF-8."""
-    text = value if type(value) is str else _say(value)
+    """Return any object as text that is valid UTF-8."""
+    text = value if type(value) is str else _to_text(value)
     if text.isascii():
         return text
     try:
@@ -25,7 +25,7 @@ def normalize_text(value: object) -> str:
     return text
 
 
-def _say(value: object) -> str:
+def _to_text(value: object) -> str:
     try:
         return str.__str__(value) if isinstance(value, str) else str(value)
     except Exception as error:
@@ -33,40 +33,40 @@ def _say(value: object) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """At most this many characters, the last one `…` where some are missing."""
+    """Return at most `most` characters; the last one is `…` if some are missing."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def normalize_name(value: object) -> str | None:
-    """A name of 1 to 200 characters; `None` for nothing."""
+    """Return a name of 1 to 200 characters; None for None and empty text."""
     if value is None:
         return None
     return cut(normalize_text(value), MAX_NAME) or None
 
 
 def normalize_names(values: object) -> list[str] | None:
-    """Several names, or one."""
+    """Return a list of names from an iterable or a single value."""
     if values is None:
         return None
     if isinstance(values, str):
         values = (values,)
     try:
         names = [normalize_name(value) for value in values]  # type: ignore[attr-defined]  # see except
-    except Exception:  # not several, whatever it is
+    except Exception:  # not iterable: a single name
         names = [normalize_name(values)]
     return [name for name in names if name is not None]
 
 
 def is_run_id(run_id: str) -> bool:
-    """Whether the contract allows this id as it is."""
+    """Return whether the contract allows this id as it is."""
     if not 0 < len(run_id) <= MAX_NAME or "\0" in run_id:
         return False
     return run_id.isascii() or ("\ufffd" not in run_id and normalize_text(run_id) == run_id)
 
 
 def normalize_run_id(run_id: object) -> str:
-    """The caller's id, or, where it is not allowed, its beginning and a hash of the whole."""
-    text = run_id if type(run_id) is str else _say(run_id)
+    """Return the caller's id or, if it is not allowed, its beginning and a hash of the whole."""
+    text = run_id if type(run_id) is str else _to_text(run_id)
     if is_run_id(text):
         return text
     digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
@@ -75,22 +75,22 @@ def normalize_run_id(run_id: object) -> str:
 
 
 def normalize_count(value: object, least: int, most: int) -> int | None:
-    """A whole number within bounds; `None` for what is none."""
+    """Return a whole number, clamped to the bounds; None for what is not a number."""
     number = normalize_number(value, least, most)
     return None if number is None else int(number)
 
 
 def normalize_number(value: object, least: float, most: float) -> float | None:
-    """A number within bounds; `None` for what is none, NaN too."""
+    """Return a number, clamped to the bounds; None for NaN and what is not a number."""
     try:
         number = value if type(value) is int else float(value)  # type: ignore[arg-type]  # see except
-    except Exception:  # someone else's object, and no number
+    except Exception:  # not a number; foreign code may raise anything
         return None
     return None if number != number else min(max(number, least), most)
 
 
 def normalize_tag(value: Any) -> str | int | float | bool | None:
-    """The value of a tag."""
+    """Return a value that a tag may have; others become text."""
     if value is None or type(value) is bool:
         return value
     if type(value) is int and value.bit_length() < 64:

@@ -1,8 +1,8 @@
-"""Any Python object as plain JSON types: what msgspec can encode without an error.
+"""Convert any Python object to plain JSON types, which msgspec can always encode.
 
-It is read no further than an event can hold, whatever its size, shape or cycles, and someone
-else's code (`model_dump`, `__repr__`, a property) may fail without consequences. Secrets are
-masked on the way, before anything is encoded.
+An object is read only as far as an event has room, whatever its size, shape or cycles. Foreign code
+(`model_dump`, `__repr__`, a property) may raise without consequences. Secrets are masked before
+anything is encoded.
 """
 
 import base64
@@ -25,7 +25,7 @@ from .normalize import cut, normalize_text
 from .redaction import REDACTED, Redactor
 
 MAX_PAYLOAD_DEPTH: Final = 100
-"""Below the contract's, as a payload may stand at the third level of an event."""
+"""Less than the contract's limit, as a payload may be on the third level of an event."""
 
 _MAX_ELEMENTS: Final = MAX_EVENT_BYTES // 2
 _MAX_CHARACTERS: Final = 2 * MAX_EVENT_BYTES
@@ -40,11 +40,8 @@ _decoder: Final = msgspec.json.Decoder()
 
 
 class ObjectSerializer:
-    """Reads one object into plain JSON types.
-
-    Two stocks run low while it reads: `_elements`, at whose end containers are cut, and
-    `_characters`, at whose end all further texts are kept very short.
-    """
+    """Converts one object. Two budgets bound it: `_elements`, after which containers are cut, and
+    `_characters`, after which all further texts are very short."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -53,7 +50,7 @@ class ObjectSerializer:
         self._ancestors: set[int] = set()
 
     def read(self, value: Any, depth: int = 0) -> Any:
-        """Called once; for other objects make another reader."""
+        """Return plain JSON types. Callers use an instance for one object only."""
         kind = type(value)
         self._elements -= 1
         if kind is str:
@@ -74,13 +71,13 @@ class ObjectSerializer:
         self._ancestors.add(id(value))
         try:
             return self._read_object(value, depth + 1)
-        except Exception as error:  # someone else's object
+        except Exception as error:  # foreign code may raise anything
             return not_recorded(value, error)
         finally:
             self._ancestors.discard(id(value))
 
     def _read_object(self, value: Any, depth: int) -> Any:
-        """From the most to the least common; a class is asked before its bases are."""
+        """Convert by type: common types first, and subclasses before their bases."""
         if type(value) is dict or isinstance(value, Mapping):
             return self._read_mapping(value.items(), len(value), depth)
         if isinstance(value, list | tuple):
@@ -151,7 +148,7 @@ class ObjectSerializer:
     def _read_items(self, values: Iterable[Any], length: int, depth: int) -> list[Any]:
         items: list[Any] = []
         if length == 2 and isinstance(values, tuple) and isinstance(values[0], str | bytes):
-            name = self._read_key(values[0])  # one of the headers of a request, perhaps
+            name = self._read_key(values[0])  # possibly one header of a request
             if self._redactor.masks(name, values[1]):
                 return [name, REDACTED]
         for value in values:
@@ -186,7 +183,7 @@ class ObjectSerializer:
 
     @staticmethod
     def _read_int(value: int) -> int | str:
-        """As a number where readers that count in 64 bits can hold it, else as text."""
+        """Return a number of 64 bits, or text, as many readers hold no larger numbers."""
         if -(2**63) <= value < 2**64:
             return value
         bits = value.bit_length()
@@ -200,5 +197,5 @@ class ObjectSerializer:
 
 
 def not_recorded(value: object, error: Exception) -> str:
-    """In place of an object that cannot be read."""
+    """Return the text that replaces an object that cannot be read."""
     return f"[not recorded: {type(value).__name__}: {type(error).__name__}]"

@@ -1,8 +1,7 @@
-"""Payloads: any Python object as bounded JSON, with what is secret masked.
+"""Encode any Python object as bounded JSON, with secrets masked.
 
-Nothing here raises for the sake of a value: what cannot be recorded is replaced by a text in
-square brackets that says so. The object is read once, at the call, so that a later change of it
-does not change what is recorded.
+No value makes this raise: what cannot be recorded is replaced by a text in square brackets. The
+object is read once, at the call, so that a later change of it does not change what is recorded.
 """
 
 from typing import Any, Final
@@ -19,43 +18,43 @@ from .objects import MAX_PAYLOAD_DEPTH, ObjectSerializer, not_recorded
 from .redaction import Redactor
 
 MAX_PAYLOAD_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
-"""One payload alone; what is left is for the names beside it."""
+"""For one payload; the rest of an event is left for its other fields."""
 
 _ITEM_LIMITS: Final = (10_000, 1_000, 100, 10)
 _LARGE: Final = 2**1023
-"""Surely within a double."""
+"""Within the range of a double."""
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder()
 
 
 def encode_payload(value: object, redactor: Redactor, max_bytes: int = MAX_PAYLOAD_BYTES) -> Raw:
-    """The JSON of a payload; `None` is a payload that was not given."""
+    """Return the JSON of a payload; None is a payload that was not given."""
     if value is None:
         return ABSENT
     try:
         tree = ObjectSerializer(redactor).read(value)
         return Raw(_encode_bounded(tree, max_bytes))
-    except Exception as error:  # someone else's object
+    except Exception as error:  # foreign code may raise anything
         return Raw(_encoder.encode(not_recorded(value, error)))
 
 
 def redact_raw(raw: Raw, redactor: Redactor) -> Raw:
-    """JSON that a caller encoded: the same bytes, unless something in it has to change."""
+    """Redact JSON that a caller encoded; return the same bytes if nothing has to change."""
     if not len(raw):
         return ABSENT
     text = bytes(raw)
-    mended = replace_unstorable(text)
+    storable = replace_unstorable(text)
     try:
-        tree = _decoder.decode(mended)
+        tree = _decoder.decode(storable)
         if not redactor.has_callable and needs_no_change(tree, redactor):
-            return raw if mended is text else Raw(mended)
+            return raw if storable is text else Raw(storable)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Raw(_encoder.encode(f"[not recorded: not JSON: {normalize_text(error)}]"))
     return encode_payload(tree, redactor)
 
 
 def shrink(raw: Raw, max_bytes: int) -> Raw:
-    """The same payload in fewer bytes, with what was cut marked."""
+    """Return the same payload in at most `max_bytes`, with marks where it was cut."""
     return raw if len(raw) <= max_bytes else Raw(_encode_bounded(_decoder.decode(raw), max_bytes))
 
 
@@ -74,7 +73,7 @@ def _encode_bounded(tree: Any, max_bytes: int) -> bytes:
 
 
 def needs_no_change(tree: Any, redactor: Redactor, depth: int = 0) -> bool:
-    """Whether nothing is to be masked, nests too deeply or is too large a number."""
+    """Return whether nothing is to be masked, nested too deeply or too large a number."""
     if type(tree) is dict:
         for key, value in tree.items():
             if redactor.masks(key, value) or not needs_no_change(value, redactor, depth + 1):

@@ -1,8 +1,8 @@
-"""Which values must not leave the process, told by the keys that they stand under.
+"""Decide by its key which value must not leave the process.
 
-A key is taken apart into words (`X-Api-Key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`), and it is
-sensitive when some word, or some neighbouring words, end in one of the listed keys or in its
-plural. Counts of tokens are no tokens: `input_tokens` and `token_count: 5` stay.
+A key is split into words (`X-Api-Key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`). It is sensitive if
+one word, or several neighbouring ones, end in a listed key or its plural. Counts of tokens are not
+secret: `input_tokens` and `token_count: 5` stay.
 """
 
 import logging
@@ -43,7 +43,7 @@ DEFAULT_KEYS: Final = (
 )
 
 Redact = Callable[[str, object], object]
-"""Given a key and its value, what to record instead; the value itself to leave it."""
+"""Takes a key and its value; returns what to record, which may be the value itself."""
 
 _COUNTING: Final = frozenset(
     [
@@ -79,7 +79,10 @@ _log = logging.getLogger("runfold")
 
 
 class Redactor:
-    """Decides by key; `keys` are added to the built-in ones, `-key` takes one of them away."""
+    """Decides by key. `keys` are added to the built-in ones; `-key` removes one, `-*` all.
+
+    `unmasked_keys` caches keys that are known not to be sensitive, for comparison as a set.
+    """
 
     def __init__(self, keys: Iterable[str] = (), redact: Redact | None = None) -> None:
         wanted = {key: _join(key) for key in DEFAULT_KEYS}
@@ -99,11 +102,11 @@ class Redactor:
 
     @property
     def has_callable(self) -> bool:
-        """Whether every value has to be shown to a callable."""
+        """Whether a callable decides about each value."""
         return self._redact is not None
 
     def masks(self, key: str, value: object) -> bool:
-        """Whether the built-in rule masks this value."""
+        """Return whether the built-in rule masks this value."""
         verdict = self._known.get(key)
         if verdict is None:
             verdict = self._classify(key)
@@ -119,20 +122,20 @@ class Redactor:
         return verdict == "secret" or isinstance(value, str | bytes)
 
     def apply(self, key: str, value: object) -> object:
-        """What to record under this key."""
+        """Return what to record under this key."""
         if self.masks(key, value):
             return REDACTED
         return value if self._redact is None else self._call(key, value)
 
     def apply_to_text(self, key: str, text: str) -> str:
-        """Show a text (`message`, `stack`, `text`, `reason`) to the callable, if there is one."""
+        """Pass a text (`message`, `stack`, `text`, `reason`) to the callable, if there is one."""
         if self._redact is None:
             return text
         answer = self._call(key, text)
         return answer if isinstance(answer, str) else REDACTED
 
     def scrub(self, text: str) -> str:
-        """Mask what a `repr` shows as `password='…'` or `'token': …`."""
+        """Mask values in a `repr`, as in `password='…'` or `'token': …`."""
         return _ASSIGNED.sub(self._mask, text)
 
     def _mask(self, found: re.Match[str]) -> str:
@@ -147,7 +150,7 @@ class Redactor:
             if not self._warned:
                 self._warned = True  # its message and traceback may hold the value
                 name = type(error).__name__
-                _log.error("the redact callable raised %s: such values are masked", name)
+                _log.error("the redact callable raised %s: those values are masked", name)
             return REDACTED
 
     def _classify(self, key: str) -> str:

@@ -25,7 +25,7 @@ def test_without_the_variable_nothing_happens() -> None:
 
 
 def test_the_process_dies_at_the_point_that_was_named() -> None:
-    """And at no other one, after leaving what it was told to leave."""
+    """It dies there and nowhere else, after its last call."""
     script = (
         "from runfold.crash_points import crash_point\n"
         "crash_point('before_send', lambda: print('wrong', flush=True))\n"

@@ -82,7 +82,7 @@ def test_empty_variables_are_unset() -> None:
 def test_a_wrong_value_names_the_variable_and_what_is_allowed(
     name: str, value: str, allowed: str
 ) -> None:
-    """The message is enough to mend the setting."""
+    """The message is enough to correct the setting."""
     with pytest.raises(SettingInvalid) as caught:
         read_settings({variable(name): value})
     assert variable(name) in str(caught.value)

@@ -26,7 +26,7 @@ from runfold.protocol.frames import EVENTS_FIELD, PACKED_FIELD, Columns, decode_
 from runfold.protocol.json_frames import unpack_json
 from runfold.protocol.streams import shard_of
 from runfold.protocol.time_limits import EARLIEST_US, explain_time
-from runfold.serialization.json_redaction import mask_body, mask_broken
+from runfold.serialization.intake import mask_body, mask_broken
 from runfold.serialization.redaction import Redactor
 from runfold_storage.records.rows import DeadLetter
 

@@ -1,4 +1,4 @@
-"""The bounded memory between the runners' threads and the flusher."""
+"""The bounded queue between the recording threads and the flusher."""
 
 import threading
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_a_closed_buffer_has_no_room() -> None:
     assert buffer.dropped == 1
 
 
-def test_a_barrier_stands_between_before_and_after() -> None:
+def test_a_marker_separates_earlier_from_later_items() -> None:
     """It comes out after everything that was put before it."""
     buffer = make(10, 1000)
     buffer.put(item(0))
@@ -90,8 +90,8 @@ def test_a_barrier_stands_between_before_and_after() -> None:
     assert numbers(taken) == [0, 1]
 
 
-def test_a_withdrawn_barrier_leaves_nothing_behind() -> None:
-    """Flushing in vain again and again does not fill the buffer."""
+def test_a_withdrawn_marker_leaves_the_buffer() -> None:
+    """Flushes that time out do not fill the buffer."""
     buffer = make(10, 1000)
     buffer.put(item())
     for _ in range(100):
@@ -99,7 +99,7 @@ def test_a_withdrawn_barrier_leaves_nothing_behind() -> None:
     assert buffer.pending == 1
 
 
-def test_a_barrier_that_is_gone_can_be_withdrawn() -> None:
+def test_a_marker_that_was_taken_can_be_withdrawn() -> None:
     """The flusher may take it at the very moment its caller gives up."""
     buffer = make(10, 1000)
     marker = buffer.put_marker()
@@ -108,26 +108,26 @@ def test_a_barrier_that_is_gone_can_be_withdrawn() -> None:
     assert marker.reached.is_set()
 
 
-@pytest.mark.parametrize("way", ["put", "put_all", "refused"])
-def test_the_alarm_sounds_only_while_it_is_set(way: str) -> None:
-    """A flusher that looks by itself costs its runner no wake-up; one that sleeps is woken."""
-    alarms: list[int] = []
-    buffer = Buffer(0 if way == "refused" else 10, 1000, lambda: alarms.append(1))
+@pytest.mark.parametrize("case", ["put", "put_all", "refused"])
+def test_a_put_notifies_only_while_that_is_set(case: str) -> None:
+    """A polling flusher costs its runner no wake-up; a sleeping one is woken."""
+    calls: list[int] = []
+    buffer = Buffer(0 if case == "refused" else 10, 1000, lambda: calls.append(1))
     buffer.notify_on_put = False
 
     def put() -> object:
-        return buffer.put_all([item()]) if way == "put_all" else buffer.put(item())
+        return buffer.put_all([item()]) if case == "put_all" else buffer.put(item())
 
     put()
-    assert alarms == []
+    assert calls == []
     buffer.notify_on_put = True
     put()
-    assert alarms == [1]
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("wake", ["put_marker", "wake"])
 def test_a_sleeper_is_woken(wake: str) -> None:
-    """Each way of asking for attention ends a wait without a time limit."""
+    """A marker and a wake-up both end a wait without a time limit."""
     buffer = make(10, 1000)
     sleeper = threading.Thread(target=buffer.wait, args=(None,))
     sleeper.start()
@@ -238,7 +238,7 @@ def test_what_finds_no_room_in_time_goes_to_disk_after_what_came_before(clock: C
 
 
 def test_a_stall_costs_one_wait(clock: Clock) -> None:
-    """As long as nothing moves, later events go to disk or are dropped at once."""
+    """While nothing moves, later events go to disk or are dropped at once."""
     full, disk = make_full(room=10)
     assert full.put(item(2))
     naps = clock.naps
@@ -246,10 +246,10 @@ def test_a_stall_costs_one_wait(clock: Clock) -> None:
     assert not full.put(item(12))
     assert not full.put(item(13))
     assert (clock.naps, full.dropped) == (naps, 2)
-    assert disk.asked == 11, "a disk that has refused is left alone"
+    assert disk.asked == 11, "a disk that failed is not tried again"
 
 
-def test_after_a_stall_there_is_patience_again(clock: Clock) -> None:
+def test_calls_wait_again_after_a_stall(clock: Clock) -> None:
     """Once something has moved, the next full buffer is waited for."""
     full, _ = make_full()
     assert not full.put(item(2))
@@ -260,8 +260,8 @@ def test_after_a_stall_there_is_patience_again(clock: Clock) -> None:
     assert numbers(full.take(9)) == [3, 4]
 
 
-def test_an_outage_is_not_waited_for_by_those_who_drop_the_oldest(clock: Clock) -> None:
-    """They have chosen the newest events, and a runner that goes on."""
+def test_drop_oldest_does_not_wait_in_an_outage(clock: Clock) -> None:
+    """That mode prefers the newest events, and a runner that is not slowed."""
     full, disk = make_full("drop_oldest")
     disk.is_away = True
     assert full.put(item(2))
@@ -269,7 +269,7 @@ def test_an_outage_is_not_waited_for_by_those_who_drop_the_oldest(clock: Clock) 
 
 
 def test_block_waits_without_a_bound_as_long_as_there_is_a_flusher(clock: Clock) -> None:
-    """And without one not for ever."""
+    """Without a flusher the wait is bounded."""
     full, _ = make_full("block")
     full.flusher = SimpleNamespace(is_alive=lambda: True, is_current=lambda: False)  # type: ignore[assignment]  # a thread
     clock.at[1000] = lambda: send_one(full)
@@ -280,11 +280,11 @@ def test_block_waits_without_a_bound_as_long_as_there_is_a_flusher(clock: Clock)
     assert full.dropped == 1
 
 
-@pytest.mark.parametrize("who", ["the flusher", "a thread that spools"])
-def test_a_thread_that_moves_events_does_not_wait_for_itself(clock: Clock, who: str) -> None:
+@pytest.mark.parametrize("caller", ["the flusher", "a thread that spools"])
+def test_a_thread_that_moves_events_does_not_wait_for_itself(clock: Clock, caller: str) -> None:
     """A heartbeat, or what a finalizer emits in the middle of it, goes in beyond the bounds."""
     full, disk = make_full()
-    if who == "the flusher":
+    if caller == "the flusher":
         full.flusher = SimpleNamespace(is_current=lambda: True)  # type: ignore[assignment]
     else:
         disk.is_busy = True

@@ -1,4 +1,4 @@
-"""What stands between a runner and Redis: behaviour that needs no real server."""
+"""The emitter's behaviour that needs no real server."""
 
 import errno
 import os
@@ -54,7 +54,7 @@ def test_events_arrive_in_order(fake_server: fakeredis.FakeServer) -> None:
     emitter.close(5)
 
 
-def test_a_full_buffer_drops_the_newest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_buffer_drops_the_newest_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     """With Redis away nothing is slowed; what does not fit is counted and reported."""
     emitter = make(away, buffer_events=3, backpressure="block")
     emitter._buffer.may_wait = False
@@ -107,7 +107,7 @@ def test_flushing_in_vain_leaves_nothing_behind(fake_server: fakeredis.FakeServe
 
 
 def test_flush_does_not_wait_for_what_comes_later(fake_server: fakeredis.FakeServer) -> None:
-    """A runner that never stops emitting cannot keep `flush` from returning."""
+    """A runner that emits without pause cannot prevent `flush` from returning."""
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
     stop = threading.Event()
 
@@ -199,7 +199,7 @@ def test_an_event_after_the_end_of_the_process_is_sent_at_once(
 
 
 def test_the_end_of_a_process_waits_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
-    """With Redis away the time is bounded over all that happens at the end, and the loss told."""
+    """With Redis away the time of all calls together is bounded, and the loss is logged."""
     emitter = make(away, exit_flush_s=0.1, backpressure="block")
     emitter.put(item(0))
     emitter.at_exit()
@@ -212,7 +212,7 @@ def test_the_end_of_a_process_waits_only_so_long(caplog: pytest.LogCaptureFixtur
 def test_the_end_of_a_process_loses_nothing(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """What cannot be sent is in the spool, and that is told."""
+    """What cannot be sent is in the spool, and that is logged."""
     emitter = make(away, exit_flush_s=0, spool_dir=str(tmp_path / "spool"))
     emitter.put(item(0))
     emitter.at_exit()
@@ -242,7 +242,7 @@ def test_a_hanging_connection_does_not_keep_events_from_the_spool(tmp_path: Path
 def test_an_outage_moves_events_to_the_spool_and_back(
     fake_server: fakeredis.FakeServer, tmp_path: Path
 ) -> None:
-    """Nobody has to ask for either, and the order is kept."""
+    """Both happen without a call, and in order."""
     is_there = threading.Event()
 
     def connect() -> redis.Redis:

@@ -107,7 +107,7 @@ def test_an_events_own_envelope_is_not_in_its_body(event: Event, own: dict[str, 
     ],
 )
 def test_a_payload_of_a_caller_is_mended(raw: bytes, recorded: bytes) -> None:
-    """Also after others under the same keys were found to be fine."""
+    """Even after others with the same keys needed no change."""
     packer = FramePacker(Redactor())
     pack(item(Completed(outputs=Raw(b'{"a": "x", "n": 1}'))), packer=packer)
     [envelope] = pack(item(Completed(outputs=Raw(raw))), packer=packer)

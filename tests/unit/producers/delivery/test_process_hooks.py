@@ -1,4 +1,4 @@
-"""What happens to a process, told to those who have to know."""
+"""Calls at a fork and at the end of the process."""
 
 import gc
 import os

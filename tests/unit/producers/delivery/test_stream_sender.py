@@ -1,4 +1,4 @@
-"""From envelopes to frames in their streams."""
+"""Frames are sent to their streams, in order, until they are acknowledged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ packer = FramePacker(Redactor())
 
 
 def make(connect: Callable[[], redis.Redis], shards: int | None) -> StreamSender:
-    """A shipper without a spool, whose desk the test sits at."""
+    """A sender without a spool, whose lock the test holds."""
     lock = OwnedLock()
     lock.acquire()
 
@@ -120,7 +120,7 @@ def test_one_refused_shard_does_not_stop_the_others(client: Flaky, sender: Strea
 def test_a_lost_reply_leads_to_a_repetition_with_the_same_ids(
     client: Flaky, sender: StreamSender
 ) -> None:
-    """The events were stored, but nobody knows: they go out again, unchanged."""
+    """The events were stored without a reply: they are sent again, unchanged."""
 
     def lose(_: list[Any]) -> list[Any]:
         raise redis.ConnectionError("reset by peer")
@@ -147,7 +147,7 @@ def test_a_read_only_answer_leads_to_a_new_connection(client: Flaky, sender: Str
 
 
 def test_a_failed_connection_is_not_tried_again_at_once() -> None:
-    """While Redis is away there is a pause, which an impatient caller can skip."""
+    """While Redis is away there is a backoff, which `now` skips."""
     attempts = []
 
     def connect() -> redis.Redis:
@@ -184,7 +184,7 @@ def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
     assert len(caplog.records) == 1
 
 
-def test_a_flushed_redis_is_told_the_number_again(client: Flaky) -> None:
+def test_a_flushed_redis_gets_the_number_again(client: Flaky) -> None:
     """What was agreed before a Redis lost its data is what holds afterwards."""
     client.set("runfold:shards", 2)
     sender = make(lambda: client, None)
@@ -212,7 +212,7 @@ def test_another_number_sorts_the_waiting_events_again(client: Flaky) -> None:
 
 
 def test_pauses_grow_up_to_a_limit() -> None:
-    """A long outage is asked about every few seconds, and a success starts over."""
+    """A long outage is probed every few seconds, and a success resets the delay."""
     backoff = Backoff()
     for _ in range(100):
         backoff.record_failure()

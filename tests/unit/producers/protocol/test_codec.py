@@ -50,8 +50,8 @@ def test_an_event_is_read_into_its_envelope_and_its_struct() -> None:
 def test_sealing_and_reading_give_the_same_event() -> None:
     """What a producer writes is what a worker reads."""
     failed = Failed(error=Error(type="E", message="m"), outputs=Raw(b'{"a": [1, 2]}'), exit_code=3)
-    sealed = make_envelope(failed, run="r1", id=7, at_us=AT_US)
-    assert decode_event(encode_event(sealed)) == (sealed, failed)
+    envelope = make_envelope(failed, run="r1", id=7, at_us=AT_US)
+    assert decode_event(encode_event(envelope)) == (envelope, failed)
 
 
 def test_the_envelope_goes_before_the_events_own_fields() -> None:
@@ -64,9 +64,9 @@ def test_the_envelope_goes_before_the_events_own_fields() -> None:
 
 def test_an_event_without_fields_has_an_empty_body() -> None:
     """The shortest event is still an object, in both forms."""
-    sealed = make_envelope(Heartbeat(), run="r1", id=1, at_us=AT_US)
-    assert sealed.body == b"{}"
-    assert json.loads(encode_event(sealed)) == {
+    envelope = make_envelope(Heartbeat(), run="r1", id=1, at_us=AT_US)
+    assert envelope.body == b"{}"
+    assert json.loads(encode_event(envelope)) == {
         "type": "heartbeat",
         "run": "r1",
         "id": 1,
@@ -225,9 +225,9 @@ json_values = st.recursive(
 def test_any_payload_survives_the_way(value: object, text: str, event_id: int) -> None:
     """Whatever JSON an event holds, it is the same after sealing and reading."""
     event = Started(workflow=text, inputs=Raw(json.dumps(value).encode()))
-    sealed = make_envelope(event, run="r", id=event_id, at_us=AT_US)
-    again, read = decode_event(encode_event(sealed))
-    assert again == sealed
+    envelope = make_envelope(event, run="r", id=event_id, at_us=AT_US)
+    again, read = decode_event(encode_event(envelope))
+    assert again == envelope
     assert isinstance(read, Started)
     expected = json.loads(replace_unstorable(json.dumps(value).encode()))
     assert json.loads(bytes(read.inputs)) == expected

@@ -49,10 +49,10 @@ def test_events_are_frozen() -> None:
 
 @pytest.mark.parametrize("cls", EVENT_CLASSES, ids=lambda cls: cls.type)
 def test_every_event_is_documented(cls: type[Event]) -> None:
-    """The table in the README has each type, with its number and all of its fields."""
-    readme = (Path(__file__).parents[4] / "producers" / "README.md").read_text()
+    """The table in PROTOCOL.md has each type, with its number and all of its fields."""
+    text = (Path(__file__).parents[4] / "producers" / "PROTOCOL.md").read_text()
     number = EVENT_CLASSES.index(cls)
-    (row,) = re.findall(rf"^\| {number} \| `{cls.type}` \| (.*) \|$", readme, re.MULTILINE)
+    (row,) = re.findall(rf"^\| {number} \| `{cls.type}` \| (.*) \|$", text, re.MULTILINE)
     if cls is events.Started:
         assert row == "the same"
         return

@@ -54,7 +54,7 @@ def columns(
     times: tuple[int, ...] = (0,),
     bodies: tuple[bytes, ...] = (b"{}",),
 ) -> bytes:
-    """A packed frame by hand, as `producers/README.md` describes it."""
+    """A packed frame by hand, as `producers/PROTOCOL.md` describes it."""
     n = len(ids)
     return b"".join(
         [
@@ -123,7 +123,7 @@ def test_any_events_survive_json(envelopes: list[Envelope]) -> None:
 
 
 def test_the_packed_layout_is_the_documented_one() -> None:
-    """A frame packed by hand from the README reads as ours does, byte for byte."""
+    """A frame packed by hand from PROTOCOL.md equals ours, byte for byte."""
     by_hand = columns(
         runs=(b"r0", b"r1"),
         run_numbers=(0, 1, 0, 1),
@@ -137,10 +137,10 @@ def test_the_packed_layout_is_the_documented_one() -> None:
     assert zstandard.ZstdDecompressor().decompress(ours[3:]) == by_hand
 
 
-def test_the_readmes_example_is_a_frame() -> None:
-    """The bytes that the README shows are what the same two events are packed into."""
-    readme = (Path(__file__).parents[4] / "producers" / "README.md").read_text()
-    lines = re.findall(r"^    ((?:[0-9a-f]{2} {1,2})+) *\S", readme, re.MULTILINE)
+def test_the_documented_example_is_a_frame() -> None:
+    """The bytes that PROTOCOL.md shows are what the same two events are packed into."""
+    text = (Path(__file__).parents[4] / "producers" / "PROTOCOL.md").read_text()
+    lines = re.findall(r"^    ((?:[0-9a-f]{2} {1,2})+) *\S", text, re.MULTILINE)
     shown = bytes.fromhex("".join(lines))
     at_us = 1_795_226_400_000_000
     envelopes = [

@@ -15,7 +15,7 @@ def test_keys_carry_a_hash_tag() -> None:
 
 @pytest.mark.parametrize(("path", "db"), [("", 0), ("/0", 0), ("/5", 5), ("?db=7", 7)])
 def test_a_database_has_a_channel_of_its_own(path: str, db: int) -> None:
-    """However its number is given, and whoever is connected: a worker, or the API."""
+    """In any notation of its number, for workers and the API."""
     url = f"redis://127.0.0.1:6379{path}"
     assert changes_channel(connect(url)) == f"runfold:changes:{db}"
     assert changes_channel(redis.asyncio.Redis.from_url(url)) == f"runfold:changes:{db}"
@@ -32,7 +32,7 @@ def test_all_shards_are_used() -> None:
 
 
 def test_the_first_to_ask_decides(fake_server: fakeredis.FakeServer) -> None:
-    """Everyone who has no wish gets the number that was agreed on."""
+    """A process without a setting gets the number that was agreed on."""
     client = fakeredis.FakeRedis(server=fake_server)
     assert agree_on_shards(client, 4) == 4
     assert agree_on_shards(client) == 4

@@ -145,8 +145,8 @@ def test_a_node_outside_of_a_run_is_only_a_function(
     assert [alone(1), alone(2)] == [1, 2]
     assert recorded() == []
     # Emitters of tests before this one may have something to say, too.
-    said = [record.getMessage() for record in caplog.records if record.module == "decorators"]
-    assert said == ["node alone is called outside of a run: not recorded"]
+    messages = [record.getMessage() for record in caplog.records if record.module == "decorators"]
+    assert messages == ["node alone was called outside of a run: not recorded"]
 
 
 def test_an_unsaved_workflow_records_nothing(recorder: Recorder, recorded: Recorded) -> None:

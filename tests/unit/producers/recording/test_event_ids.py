@@ -8,7 +8,7 @@ from runfold.recording.event_writer import EventIdAllocator, EventIds
 
 
 def test_the_opener_counts_from_0() -> None:
-    """Emitter 0 belongs to whoever made the run's id."""
+    """Emitter 0 is the process that made the run's id."""
     ids = EventIds(0)
     assert [ids.take() for _ in range(3)] == [0, 1, 2]
 

@@ -1,4 +1,4 @@
-"""One run's pen."""
+"""The writer of one run's events."""
 
 from datetime import UTC, datetime
 from typing import Any

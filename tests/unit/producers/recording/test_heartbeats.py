@@ -67,7 +67,7 @@ def test_none_is_sent_while_redis_is_away(
 
 
 def test_an_abandoned_handle_gives_none(clock: Clock, recorder: Recorder) -> None:
-    """A run that nobody can end any more is not kept alive by the timer."""
+    """The timer holds no reference to a run."""
     beats = Heartbeats(60)
     beats.add(recorder.run("w"))
     gc.collect()

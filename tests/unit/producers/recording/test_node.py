@@ -144,7 +144,7 @@ def test_outputs_after_the_end_are_reported(
     with recorder.run("w") as run, run.node("n") as node:
         pass
     node.outputs = {}
-    assert "came after the end" in caplog.text
+    assert "were set after its end" in caplog.text
 
 
 def test_the_current_node_is_known(recorder: Recorder) -> None:

@@ -76,7 +76,7 @@ def test_an_event_without_a_run_belongs_to_the_current_one(
 
 def test_an_event_without_any_run_is_refused(recorder: Recorder) -> None:
     """That is a mistake in the program, and the message says which."""
-    with pytest.raises(BrokenEvent, match="no `run` given"):
+    with pytest.raises(BrokenEvent, match="no `run` is given"):
         recorder.emit(Heartbeat())
 
 
@@ -184,7 +184,7 @@ def test_a_forgotten_recorder_sends_and_ends_its_thread(
 def test_nothing_a_runner_says_breaks_it(
     recorder: Recorder, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every argument may be of a kind that nobody expected."""
+    """Every argument may be of an unexpected type."""
 
     class Hostile:
         def __getattr__(self, name: str) -> object:

@@ -35,7 +35,7 @@ def last(recorded: Recorded) -> Any:
 
 
 def test_a_run_is_recorded_from_beginning_to_end(recorder: Recorder, recorded: Recorded) -> None:
-    """Everything that was said of it stands in the two events of a run."""
+    """All fields of a run are in its two events."""
     with recorder.run(
         "nightly",
         project="acme",
@@ -288,7 +288,7 @@ def test_an_unsaved_run_records_nothing(recorder: Recorder, recorded: Recorded) 
 
 
 def test_a_joined_run_is_neither_begun_nor_ended(recorder: Recorder, recorded: Recorded) -> None:
-    """Another process adds to a run; who opened it ends it."""
+    """Another process adds to a run; the process that started it ends it."""
     with recorder.join("their-run") as run:
         with run.node("n"):
             pass

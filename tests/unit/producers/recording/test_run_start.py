@@ -1,4 +1,4 @@
-"""What is said of a run when it begins."""
+"""The fields of a run's start."""
 
 from typing import Any
 from uuid import UUID

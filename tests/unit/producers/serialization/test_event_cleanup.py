@@ -48,9 +48,9 @@ def test_every_payload_is_masked() -> None:
         trigger=Trigger(type="webhook", data=secret),
         tags={"api_key": "hunter2", "team": "a"},
     )
-    sealed = make_envelope(event)
-    assert b"hunter2" not in sealed.body
-    assert json.loads(sealed.body)["tags"] == {"api_key": "[redacted]", "team": "a"}
+    envelope = make_envelope(event)
+    assert b"hunter2" not in envelope.body
+    assert json.loads(envelope.body)["tags"] == {"api_key": "[redacted]", "team": "a"}
 
 
 def test_outputs_are_masked() -> None:
@@ -59,11 +59,11 @@ def test_outputs_are_masked() -> None:
 
 
 def test_names_are_made_to_fit() -> None:
-    """An event that a caller built with long names is mended instead of refused."""
-    sealed = body(NodeStarted(node="n" * 300, parents=["p" * 300], name="a\ud800"))
-    assert sealed["node"] == "n" * 199 + "…"
-    assert sealed["parents"] == ["p" * 199 + "…"]
-    assert sealed["name"] == "a\ufffd"
+    """An event that a caller built with long names is repaired instead of dropped."""
+    fields = body(NodeStarted(node="n" * 300, parents=["p" * 300], name="a\ud800"))
+    assert fields["node"] == "n" * 199 + "…"
+    assert fields["parents"] == ["p" * 199 + "…"]
+    assert fields["name"] == "a\ufffd"
 
 
 def test_texts_with_lone_surrogates_are_mended() -> None:
@@ -79,9 +79,9 @@ def test_a_strange_run_id_is_mended(run: str) -> None:
 
 def test_a_huge_payload_is_cut_to_fit() -> None:
     """A payload of a caller is bounded like one of ours, and keeps most of the room."""
-    sealed = make_envelope(Completed(outputs=Raw(json.dumps("x" * 3_000_000).encode())))
-    assert MAX_EVENT_BYTES // 2 < len(sealed.body) < MAX_EVENT_BYTES
-    assert json.loads(sealed.body)["outputs"].endswith("[cut, 3000000 characters]")
+    envelope = make_envelope(Completed(outputs=Raw(json.dumps("x" * 3_000_000).encode())))
+    assert MAX_EVENT_BYTES // 2 < len(envelope.body) < MAX_EVENT_BYTES
+    assert json.loads(envelope.body)["outputs"].endswith("[cut, 3000000 characters]")
 
 
 def test_several_large_payloads_share_the_room() -> None:
@@ -92,9 +92,9 @@ def test_several_large_payloads_share_the_room() -> None:
         metadata=Raw(json.dumps("m" * 800_000).encode()),
         trigger=Trigger(type="webhook", data=Raw(json.dumps("t" * 700_000).encode())),
     )
-    sealed = json.loads(make_envelope(event).body)
-    assert sealed["workflow"] == "w"
-    assert sealed["inputs"].endswith("[cut, 900000 characters]")
+    envelope = json.loads(make_envelope(event).body)
+    assert envelope["workflow"] == "w"
+    assert envelope["inputs"].endswith("[cut, 900000 characters]")
 
 
 def test_a_huge_text_is_cut_to_fit() -> None:

@@ -46,7 +46,7 @@ def test_an_exception_is_described_with_its_stack() -> None:
 
 
 def test_causes_are_part_of_the_stack() -> None:
-    """The first of a chain of errors is told as well."""
+    """The first error of a chain is in the stack, too."""
     second = ValueError("second")
     second.__cause__ = raised(KeyError("first"))
     assert "KeyError: 'first'" in (describe(raised(second), REDACTOR).stack or "")

@@ -133,7 +133,7 @@ def test_a_callable_decides_about_the_rest() -> None:
 
 
 def test_a_failing_callable_hides_the_value(caplog: pytest.LogCaptureFixture) -> None:
-    """A bug in someone's callable neither raises nor leaks, and is reported once."""
+    """An error in the callable neither raises nor leaks, and is logged once."""
 
     def redact(key: str, value: object) -> object:
         raise ValueError(value)

@@ -20,7 +20,7 @@ def test_nothing_is_touched_before_an_event_is_dropped(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_the_number_is_that_of_the_last_note(tmp_path: Path) -> None:
+def test_the_number_is_the_last_one_stored(tmp_path: Path) -> None:
     """There is one file for each process, and none once Redis knows."""
     counter = DropCounter(tmp_path, HERE)
     for number in (3, 1000, 999):

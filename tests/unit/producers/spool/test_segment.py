@@ -50,7 +50,7 @@ def test_what_was_appended_can_be_read(tmp_path: Path) -> None:
 
 
 def test_a_segment_has_one_owner(tmp_path: Path) -> None:
-    """As long as it is held nobody else can have it."""
+    """While one process holds it, no other can adopt it."""
     segment = fill(tmp_path, 1)
     assert Segment.adopt(segment.path, TARGET) is None
     segment.close()
@@ -60,14 +60,14 @@ def test_a_segment_has_one_owner(tmp_path: Path) -> None:
 
 
 def test_a_segment_for_another_redis_is_left_alone(tmp_path: Path) -> None:
-    """Whoever records there will adopt it."""
+    """A process that records there will adopt it."""
     segment = fill(tmp_path, 1)
     segment.close()
     assert Segment.adopt(segment.path, b"another redis...") is None
     adopt(segment.path).close()
 
 
-def test_a_segment_that_is_gone_is_nobodys(tmp_path: Path) -> None:
+def test_a_deleted_segment_cannot_be_adopted(tmp_path: Path) -> None:
     """Its owner has sent it just now."""
     segment = fill(tmp_path, 1)
     segment.delete()
@@ -86,8 +86,8 @@ def test_sending_goes_on_where_it_stopped(tmp_path: Path) -> None:
     adopted.close()
 
 
-def test_a_wrong_note_costs_a_repetition(tmp_path: Path) -> None:
-    """A place where no record begins is not believed."""
+def test_wrong_progress_costs_a_repetition(tmp_path: Path) -> None:
+    """An offset at which no record begins is ignored."""
     segment = fill(tmp_path, 2)
     segment.close()
     content = bytearray(segment.path.read_bytes())
