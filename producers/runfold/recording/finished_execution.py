@@ -5,7 +5,7 @@ import) changes nothing. A changed execution gives other ids and is folded like 
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
@@ -25,7 +25,6 @@ from runfold.protocol.events import (
     NodeStarted,
     PlannedNode,
     Queued,
-    Started,
     Usage,
 )
 from runfold.protocol.ids import derive_event_id, make_event_id, make_run_id
@@ -88,21 +87,6 @@ class Execution(TypedDict, total=False):
     nodes: Sequence[RecordedNode | Mapping[str, Any]]
 
 
-class ExecutionEnd(Struct, frozen=True, kw_only=True):
-    """The end of an execution, with normalized values."""
-
-    status: RecordedEnd | None
-    finished_us: int
-    duration_ms: float
-    outputs: Any = None
-    error: ErrorLike | None = None
-    exit_code: int | None = None
-    reason: str | None = None
-    usage: Usage | None = None
-    stdout: str | None = None
-    stderr: str | None = None
-
-
 TimedEvent = tuple[Event, int]
 
 
@@ -118,69 +102,33 @@ def events_of(
     Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
     even if that time was computed from `duration_ms`.
     """
-    started_us = read_time("started_at", execution.get("started_at"), latest_us)
-    finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
-    duration_ms = normalize_number(execution.get("duration_ms"), 0, 1e14)
-    length_us = int((duration_ms or 0) * 1000)
-    if started_us is None:
-        if finished_us is None:
-            finished_us = time.time_ns() // 1000
-        started_us = finished_us - length_us
-        check_time(_COMPUTED_START, started_us, latest_us)
-    if finished_us is None:
-        finished_us = started_us + length_us
-        check_time(_COMPUTED_END, finished_us, latest_us)
-    finished_us = max(started_us, finished_us)
-    own_id = execution.get("id")
-    end = ExecutionEnd(
-        status=execution.get("status"),
-        finished_us=finished_us,
-        duration_ms=(finished_us - started_us) / 1000 if duration_ms is None else duration_ms,
-        outputs=execution.get("outputs"),
-        error=execution.get("error"),
-        exit_code=execution.get("exit_code"),
-        reason=execution.get("reason"),
-        usage=read_usage(execution.get("usage")),
-        stdout=execution.get("stdout"),
-        stderr=execution.get("stderr"),
-    )
+    started_us, finished_us, duration_ms = _read_span(execution, latest_us)
     started = make_started(redactor, workflow, fields)
     queued_us = read_time("queued_at", execution.get("queued_at"), latest_us)
-    nodes = execution.get("nodes") or ()
-    events = list_events(started, started_us, queued_us, nodes, end, redactor, latest_us)
-    run = normalize_run_id(own_id) if own_id else make_run_id(started_us)
-    return run, number_events(run, events, is_new=not own_id)
-
-
-def list_events(
-    started: Started,
-    started_us: int,
-    queued_us: int | None,
-    nodes: Iterable[RecordedNode | Mapping[str, Any]],
-    end: ExecutionEnd,
-    redactor: Redactor,
-    latest_us: int,
-) -> list[TimedEvent]:
-    """Return the events with their times, from the start to the end of the run."""
-    known = [_normalize_node(node) for node in nodes]
-    skipped = [_plan(node) for node in known if node.status == "skipped"]
+    nodes = [_normalize_node(node) for node in execution.get("nodes") or ()]
+    skipped = [_plan(node) for node in nodes if node.status == "skipped"]
     if skipped:
         started = msgspec.structs.replace(started, nodes=[*(started.nodes or []), *skipped])
     events: list[TimedEvent] = []
     if queued_us is not None:
         events.append((Queued(workflow=started.workflow, project=started.project), queued_us))
     events.append((started, started_us))
-    span_us = (started_us, end.finished_us)
-    for position, node in enumerate(known):
+    for position, node in enumerate(nodes):
         try:
-            events += _node_events(node, span_us, redactor, latest_us)
+            events += _node_events(node, (started_us, finished_us), redactor, latest_us)
         except BrokenEvent as error:
             raise BrokenEvent(f"nodes[{position}].{error}") from error
-    for stream, text in (("stdout", end.stdout), ("stderr", end.stderr)):
-        logs = log_events(text or "", None, stream, None, redactor)
-        events += ((log, end.finished_us) for log in logs)
-    events += ((event, end.finished_us) for event in _end_events(end, redactor))
-    return events
+    last: list[Event] = []
+    for stream, text in (
+        ("stdout", execution.get("stdout")),
+        ("stderr", execution.get("stderr")),
+    ):
+        last += log_events(text or "", None, stream, None, redactor)
+    last += _end_events(execution, duration_ms, redactor)
+    events += ((event, finished_us) for event in last)
+    own_id = execution.get("id")
+    run = normalize_run_id(own_id) if own_id else make_run_id(started_us)
+    return run, number_events(run, events, is_new=not own_id)
 
 
 def number_events(run: str, events: Sequence[TimedEvent], *, is_new: bool) -> list[BufferedEvent]:
@@ -202,6 +150,26 @@ def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
     if at_us is not None:
         check_time(field, at_us, latest_us)
     return at_us
+
+
+def _read_span(execution: Execution, latest_us: int) -> tuple[int, int, float]:
+    """Return start, end and duration in milliseconds; missing ones are computed from the others."""
+    started_us = read_time("started_at", execution.get("started_at"), latest_us)
+    finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
+    duration_ms = normalize_number(execution.get("duration_ms"), 0, 1e14)
+    length_us = int((duration_ms or 0) * 1000)
+    if started_us is None:
+        if finished_us is None:
+            finished_us = time.time_ns() // 1000
+        started_us = finished_us - length_us
+        check_time(_COMPUTED_START, started_us, latest_us)
+    if finished_us is None:
+        finished_us = started_us + length_us
+        check_time(_COMPUTED_END, finished_us, latest_us)
+    finished_us = max(started_us, finished_us)
+    if duration_ms is None:
+        duration_ms = (finished_us - started_us) / 1000
+    return started_us, finished_us, duration_ms
 
 
 def _node_events(
@@ -231,7 +199,7 @@ def _node_events(
     )
     if status == "skipped":
         return [(msgspec.structs.replace(finished, duration_ms=None), ended_us)]
-    begun = NodeStarted(
+    started = NodeStarted(
         node=node.node,
         name=node.name,
         node_type=node.node_type,
@@ -239,19 +207,23 @@ def _node_events(
         parents=None if node.parents is None else list(node.parents),
         inputs=encode_payload(node.inputs, redactor),
     )
-    return [(begun, began_us), (finished, ended_us)]
+    return [(started, began_us), (finished, ended_us)]
 
 
-def _end_events(end: ExecutionEnd, redactor: Redactor) -> list[Event]:
-    exit_code = normalize_count(end.exit_code, -(2**31), 2**31 - 1)
-    error = None if end.error is None else describe(end.error, redactor)
-    outputs = encode_payload(end.outputs, redactor)
-    status = end.status or ("failed" if error is not None or exit_code else "completed")
+def _end_events(execution: Execution, duration_ms: float, redactor: Redactor) -> list[Event]:
+    exit_code = normalize_count(execution.get("exit_code"), -(2**31), 2**31 - 1)
+    given = execution.get("error")
+    error = None if given is None else describe(given, redactor)
+    outputs = encode_payload(execution.get("outputs"), redactor)
+    usage = read_usage(execution.get("usage"))
+    status = execution.get("status") or (
+        "failed" if error is not None or exit_code else "completed"
+    )
     if status == "cancelled":
-        reason = end.reason or (error.message if error is not None else None)
+        reason = execution.get("reason") or (error.message if error is not None else None)
         message = describe({"message": reason or ""}, redactor).message
-        last_event = Cancelled(reason=message or None, duration_ms=end.duration_ms)
-        return [last_event] if end.usage is None else [Annotated(usage=end.usage), last_event]
+        end = Cancelled(reason=message or None, duration_ms=duration_ms)
+        return [end] if usage is None else [Annotated(usage=usage), end]
     if status == "failed":
         if error is None and exit_code:
             error = describe({"type": "ExitCode", "message": f"exit code {exit_code}"}, redactor)
@@ -260,18 +232,11 @@ def _end_events(end: ExecutionEnd, redactor: Redactor) -> list[Event]:
                 error=error,
                 outputs=outputs,
                 exit_code=exit_code,
-                usage=end.usage,
-                duration_ms=end.duration_ms,
+                usage=usage,
+                duration_ms=duration_ms,
             )
         ]
-    return [
-        Completed(
-            outputs=outputs,
-            exit_code=exit_code,
-            usage=end.usage,
-            duration_ms=end.duration_ms,
-        )
-    ]
+    return [Completed(outputs=outputs, exit_code=exit_code, usage=usage, duration_ms=duration_ms)]
 
 
 def _normalize_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
