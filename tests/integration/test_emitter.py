@@ -36,7 +36,7 @@ def types(url: str) -> list[str]:
 
 
 def run_script(url: str, script: str, *, returncode: int = 0) -> str:
-    """Run a program that uses the SDK, warnings being errors; returns what it wrote to stderr."""
+    """Run a program that uses the SDK, with warnings as errors; return its stderr."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "from runfold import *\n" + script],
         env=os.environ | {"RUNFOLD_REDIS_URL": url},
@@ -130,7 +130,7 @@ def test_a_full_redis_is_waited_for(make_redis: MakeRedis) -> None:
 
 
 def test_a_read_only_redis_is_waited_for(make_redis: MakeRedis) -> None:
-    """A primary that became a replica takes nothing until it is one again."""
+    """A primary that became a replica accepts nothing until it is a primary again."""
     server = make_redis()
     with Recorder(server.url) as recorder, redis.Redis.from_url(server.url) as client:
         run = recorder.run("w").start()
@@ -166,7 +166,7 @@ def test_two_threads_share_a_recorder(redis_url: str) -> None:
 
 
 def test_a_cancelled_task_cancels_its_run(redis_url: str) -> None:
-    """Cancellation ends node and run, and goes on to the task."""
+    """Cancellation ends node and run, and reaches the task."""
 
     async def work(recorder: Recorder, entered: asyncio.Event) -> None:
         async with recorder.run("w") as run, run.node("n"):
@@ -224,7 +224,7 @@ def test_an_interrupt_cancels_the_run(redis_url: str) -> None:
 
 
 def test_signal_handlers_may_record(redis_url: str) -> None:
-    """An event from a handler, in the middle of emitting another one, locks up nothing."""
+    """An event from a handler that interrupts `emit` causes no deadlock."""
     script = (
         "import signal\n"
         "recorder = Recorder()\n"
@@ -250,7 +250,7 @@ def test_signal_handlers_may_record(redis_url: str) -> None:
     assert len(set(ids)) == len(ids) > 200
 
 
-def test_threads_that_outlive_the_main_program_are_heard(redis_url: str) -> None:
+def test_events_of_threads_that_outlive_the_main_program_are_sent(redis_url: str) -> None:
     """A thread that is still working when the main one ends is waited for, then flushed."""
     script = (
         "import threading\n"
@@ -357,7 +357,7 @@ def test_a_forked_child_that_exits_ends_nothing_of_its_parent(redis_url: str) ->
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_processes_of_multiprocessing_are_heard(
+def test_events_of_multiprocessing_children_are_sent(
     redis_url: str, method: str, tmp_path: os.PathLike[str]
 ) -> None:
     """A child process joins the run of its parent and is flushed when it ends."""

@@ -46,7 +46,7 @@ DAEMON = (
 
 
 def texts(url: str, spool: Path) -> list[str]:
-    """What the logged events in the streams say, and how many events are in the spool."""
+    """Return the texts of the logged events in the streams, and the number of spooled events."""
     sent = [e.body.decode() for e in read(url) if e.type == "logged"]
     folder = spool / "runfold" / "spool"
     spooled = sum(inspect_segment(path).events for path in folder.glob("*.spool"))
@@ -54,7 +54,7 @@ def texts(url: str, spool: Path) -> list[str]:
 
 
 def run(url: str, state: Path, script: str) -> None:
-    """Run a program to its end, which a hang would not let it reach."""
+    """Run a program to its end; a hang fails the test."""
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"RUNFOLD_REDIS_URL": url, "XDG_STATE_HOME": str(state)},
@@ -79,13 +79,13 @@ def run(url: str, state: Path, script: str) -> None:
 def test_an_event_of_the_last_moment_is_sent(
     redis_url: str, tmp_path: Path, script: str, expected: list[str]
 ) -> None:
-    """A finalizer, or an exit handler that is called after ours: its caller sends."""
+    """In a finalizer, or in an exit handler that runs after ours, the caller sends."""
     run(redis_url, tmp_path, script)
     assert texts(redis_url, tmp_path) == expected
 
 
 def test_a_first_event_of_a_finalizer_is_spooled(redis_url: str, tmp_path: Path) -> None:
-    """The interpreter imports nothing any more, so no connection can be made."""
+    """The interpreter imports nothing at this point, so no connection can be made."""
     run(redis_url, tmp_path, IMPORT + FINALIZER)
     assert texts(redis_url, tmp_path) == ["spooled"]
 
@@ -94,14 +94,14 @@ def test_a_first_event_of_a_finalizer_is_spooled(redis_url: str, tmp_path: Path)
 def test_a_daemon_thread_may_emit_while_the_process_ends(
     redis_url: str, tmp_path: Path, warm: str
 ) -> None:
-    """It is stopped at some point of that, which holds up neither the exit nor a finalizer."""
+    """It is stopped at any point, which blocks neither the exit nor a finalizer."""
     run(redis_url, tmp_path, DAEMON + IMPORT + warm + FINALIZER)
     found = texts(redis_url, tmp_path)
     assert found.count("last") + found.count("spooled") >= 2
 
 
 def test_a_finalizer_without_redis_ends_in_the_spool(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """Events that only the disk can take are taken by it, one by one."""
+    """Events for which only the disk is left are written to it one by one."""
     server = make_redis()
     server.stop()
     run(server.url, tmp_path, IMPORT + FINALIZER + "recorder.emit(Heartbeat(run='r'))\n")
@@ -110,7 +110,7 @@ def test_a_finalizer_without_redis_ends_in_the_spool(make_redis: MakeRedis, tmp_
 
 
 def test_a_flusher_that_died_is_replaced(redis_url: str, tmp_path: Path) -> None:
-    """Whatever ended it, `flush` does not wait for it, and later events find another."""
+    """`flush` does not wait for a dead flusher, and later events start another one."""
     script = (
         IMPORT
         + WARM

@@ -132,7 +132,7 @@ def first_seen(url: str) -> list[int]:
 def test_a_flood_through_a_small_buffer_drops_nothing(
     redis_url: str, backpressure: Backpressure
 ) -> None:
-    """Whatever is to happen in an outage: while Redis takes events, the runner waits for room."""
+    """In every mode the runner waits for room while Redis accepts events."""
     with Recorder(redis_url, buffer_events=100, backpressure=backpressure) as recorder:
         for number in range(20_000):
             recorder.emit(Logged(run="r", id=number, text="x"))
@@ -141,7 +141,7 @@ def test_a_flood_through_a_small_buffer_drops_nothing(
 
 
 def test_executions_go_through_a_buffer_that_is_full_of_single_events(redis_url: str) -> None:
-    """What needs much room at once is not kept out by what needs little."""
+    """A large execution finds room although small events keep arriving."""
     nodes = [{"node": f"node {number}", "status": "completed"} for number in range(40)]
     over = threading.Event()
 
@@ -172,7 +172,7 @@ def test_an_execution_larger_than_the_buffer_is_recorded(redis_url: str) -> None
 
 
 def test_a_runner_spools_by_itself_while_redis_hangs(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """While the flusher is caught in a call nothing is dropped, and nothing overtakes the spool."""
+    """While the flusher hangs in a call nothing is dropped, and nothing overtakes the spool."""
     server = make_redis()
     with Recorder(
         server.url,

@@ -158,7 +158,7 @@ def test_events_for_another_redis_stay_where_they_are(make_redis: MakeRedis, spo
 def test_a_corrupt_segment_is_set_aside(
     make_redis: MakeRedis, spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What can be read of it is sent, it is kept for a person, and the log names it."""
+    """Its readable part is sent, and the file is set aside and named in the log."""
     server = make_redis()
     server.stop()
     with Recorder(server.url, shards=1) as recorder:
@@ -179,7 +179,7 @@ def test_a_corrupt_segment_is_set_aside(
 
 
 def test_a_foreign_file_is_set_aside_unsent(server: RedisServer, spool: Path) -> None:
-    """For which Redis it was meant cannot be known, so nothing of it goes anywhere."""
+    """Its Redis is unknown, so nothing of it is sent."""
     spool.mkdir()
     (spool / "0-0-0.spool").write_bytes(b"something else entirely" * 10)
     with Recorder(server.url) as recorder:
@@ -190,7 +190,7 @@ def test_a_foreign_file_is_set_aside_unsent(server: RedisServer, spool: Path) ->
 
 
 def test_only_its_owner_may_look_into_the_spool(make_redis: MakeRedis, spool: Path) -> None:
-    """Payloads lie there in plain text."""
+    """It contains payloads in plain text."""
     server = make_redis()
     server.stop()
     with Recorder(server.url) as recorder:

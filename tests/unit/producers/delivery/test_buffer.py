@@ -38,7 +38,7 @@ def test_items_come_out_in_order() -> None:
 
 
 def test_the_newest_is_refused_when_there_are_too_many() -> None:
-    """What was accepted was promised; what comes too late is counted."""
+    """Accepted events are not dropped; the newest one is refused and counted."""
     buffer = make(2, 1000)
     assert [buffer.put(item(number)) for number in range(3)] == [True, True, False]
     assert (buffer.dropped, numbers(buffer.take(9))) == (1, [0, 1])
@@ -53,7 +53,7 @@ def test_the_newest_is_refused_when_there_are_too_many_bytes() -> None:
 
 
 def test_taken_items_count_until_they_are_released() -> None:
-    """Memory is bounded over what waits and what is on its way together."""
+    """The bound holds for waiting and taken items together."""
     buffer = make(2, 1000)
     buffer.put(item())
     buffer.put(item())
@@ -64,7 +64,7 @@ def test_taken_items_count_until_they_are_released() -> None:
 
 
 def test_several_are_accepted_together_or_not_at_all() -> None:
-    """Half an execution would look like one that is lost."""
+    """A part of an execution would look like a lost run."""
     buffer = make(3, 1000)
     assert buffer.put_all([item(0), item(1)])
     assert not buffer.put_all([item(2), item(3)])
@@ -100,7 +100,7 @@ def test_a_withdrawn_marker_leaves_the_buffer() -> None:
 
 
 def test_a_marker_that_was_taken_can_be_withdrawn() -> None:
-    """The flusher may take it at the very moment its caller gives up."""
+    """The flusher may take it while its caller gives up."""
     buffer = make(10, 1000)
     marker = buffer.put_marker()
     buffer.take(1)
@@ -182,7 +182,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Disk:
-    """An outlet to a disk that takes so many items, or nothing at all."""
+    """An overflow handler whose disk has room for so many items."""
 
     def __init__(self, buffer: Buffer, room: int = 0) -> None:
         self.buffer = buffer
@@ -221,7 +221,7 @@ def send_one(full: Buffer) -> None:
 
 @pytest.mark.parametrize("when_full", ["spool", "block", "drop_oldest"])
 def test_a_full_buffer_is_waited_for(clock: Clock, when_full: Backpressure) -> None:
-    """That is the pace at which events are sent; nothing is given up."""
+    """The call returns at the pace of the sender; nothing is dropped."""
     full, disk = make_full(when_full, room=9)
     clock.at[3] = lambda: send_one(full)
     assert full.put(item(2))
@@ -230,7 +230,7 @@ def test_a_full_buffer_is_waited_for(clock: Clock, when_full: Backpressure) -> N
 
 
 def test_what_finds_no_room_in_time_goes_to_disk_after_what_came_before(clock: Clock) -> None:
-    """Only the bound of the wait has passed, and the order is that of the calls."""
+    """The wait ends at its bound, and the order of the calls is kept."""
     full, _ = make_full(room=1)
     assert full.put(item(2))
     assert 5 <= clock.now_s < 6
@@ -293,7 +293,7 @@ def test_a_thread_that_moves_events_does_not_wait_for_itself(clock: Clock, calle
 
 
 def test_at_the_end_of_the_process_nothing_is_waited_for(clock: Clock) -> None:
-    """There is only the disk."""
+    """Without a wait, the item goes to disk or is dropped."""
     full, _ = make_full(room=1)
     full.may_wait = False
     assert [full.put(item(2)), full.put(item(3))] == [True, False]
@@ -314,7 +314,7 @@ def test_what_is_more_than_all_room_goes_into_an_empty_buffer(clock: Clock) -> N
 
 
 def test_an_event_whose_wait_is_interrupted_is_counted(clock: Clock) -> None:
-    """A handler of a signal raises in the middle of it."""
+    """A signal handler raises during the wait."""
     full, _ = make_full()
 
     def interrupt() -> None:

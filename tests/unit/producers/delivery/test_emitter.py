@@ -188,7 +188,7 @@ def test_where_no_thread_can_start_the_caller_sends(
 def test_an_event_after_the_end_of_the_process_is_sent_at_once(
     fake_server: fakeredis.FakeServer,
 ) -> None:
-    """Handlers that run after ours may still record."""
+    """Exit handlers that run after ours may still record."""
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
     emitter.put(item(0))
     emitter.at_exit()
@@ -224,7 +224,7 @@ def test_the_end_of_a_process_loses_nothing(
 
 
 def test_a_hanging_connection_does_not_keep_events_from_the_spool(tmp_path: Path) -> None:
-    """`close` puts them there itself while the flusher is caught."""
+    """`close` spools them itself while the flusher hangs."""
     hangs, let_go = threading.Event(), threading.Event()
 
     def connect() -> redis.Redis:
@@ -364,7 +364,7 @@ def test_what_the_disk_does_not_confirm_is_not_called_spooled(
 def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The number of shards is another one than was thought when these events were spooled."""
+    """The number of shards differs from the one assumed when these events were spooled."""
     emitter = make(away, spool_dir=str(tmp_path))
     for number in range(20):
         emitter.put(item(number, run=f"run {number}"))

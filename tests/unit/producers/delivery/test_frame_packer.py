@@ -38,7 +38,7 @@ def item(event: Event, run: Any = "r", number: int = 7, *, ours: bool = False) -
 
 
 def pack(*items: BufferedEvent, packer: FramePacker | None = None) -> list[Envelope]:
-    """What the frames hold, after checking that their writer may vouch for it."""
+    """Return the events of the frames, after checking the promises of their writer."""
     packer = packer or FramePacker(Redactor())
     frames, broken = packer.pack(items, 1)
     assert broken == []
@@ -72,7 +72,7 @@ EVENTS: list[Event] = [
 @pytest.mark.parametrize("run", ["r", 'r"\\,é'])
 @pytest.mark.parametrize("ours", [True, False])
 def test_both_ways_give_the_same_bytes(event: Event, run: str, ours: bool) -> None:
-    """An event is packed as it would be alone, the first time and once everything is known."""
+    """Both paths pack an event as if it were alone, the first time and later."""
     plain = item(event, run, ours=ours)
     expected = encode_bounded(plain, Redactor())
     packer = FramePacker(Redactor())
@@ -106,7 +106,7 @@ def test_an_events_own_envelope_is_not_in_its_body(event: Event, own: dict[str, 
         (b'{"a": "\\u0000x"}', b'{"a": "\\ufffdx"}'),
     ],
 )
-def test_a_payload_of_a_caller_is_mended(raw: bytes, recorded: bytes) -> None:
+def test_a_payload_of_a_caller_is_normalized(raw: bytes, recorded: bytes) -> None:
     """Even after others with the same keys needed no change."""
     packer = FramePacker(Redactor())
     pack(item(Completed(outputs=Raw(b'{"a": "x", "n": 1}'))), packer=packer)
@@ -119,7 +119,7 @@ def test_a_payload_of_a_caller_is_mended(raw: bytes, recorded: bytes) -> None:
     [b"", b"{", b'{"a": 1,}', b"nul", b'{"a": "\xff"}', b'{"a": 1e999}', b'{"a": 1} {', b"[" * 500],
 )
 def test_no_payload_breaks_its_event(raw: bytes) -> None:
-    """What is no JSON, or none that every reader takes, is a text that says so, or is absent."""
+    """Invalid or unreadable JSON becomes a text that says so, or is absent."""
     [envelope] = pack(item(NodeFinished(node="n", outputs=Raw(raw))))
     outputs = json.loads(envelope.body).get("outputs", "[not recorded: it is absent]")
     assert "not recorded" in outputs
@@ -141,7 +141,7 @@ def test_deep_payloads_are_bounded() -> None:
         (NodeFinished(node="n", usage=Usage(input_tokens=10**400)), 1),
     ],
 )
-def test_what_cannot_be_mended_is_left_out_alone(event: Event, number: Any) -> None:
+def test_an_invalid_event_is_left_out_alone(event: Event, number: Any) -> None:
     """Its neighbours are packed, and it is named with its size."""
     good = item(Logged(text="x"))
     frames, [(error, size)] = FramePacker(Redactor()).pack(
@@ -153,7 +153,7 @@ def test_what_cannot_be_mended_is_left_out_alone(event: Event, number: Any) -> N
 
 
 @pytest.mark.parametrize("run", ["x" * 300, "a\0b", "a\ud800b", "", 5, None, ["r"]])
-def test_a_strange_run_id_is_mended(run: Any) -> None:
+def test_an_invalid_run_id_is_normalized(run: Any) -> None:
     """It is the same run each time, and its events keep no trace of the other name."""
     packer = FramePacker(Redactor())
     event = Logged(run=run, text="x")
@@ -163,7 +163,7 @@ def test_a_strange_run_id_is_mended(run: Any) -> None:
 
 
 def test_a_redact_callable_sees_everything() -> None:
-    """With a callable of the user's there is no short way."""
+    """With a redact callable there is no fast path."""
     packer = FramePacker(Redactor((), lambda key, value: f"<{key}>"))
     for _ in range(2):
         [envelope] = pack(item(Logged(text="secret")), packer=packer)
@@ -192,7 +192,7 @@ def test_each_shard_gets_its_runs_in_order() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 9))
-def test_a_parcel_can_be_sorted_again(runs: int, shards: int) -> None:
+def test_a_frame_can_be_resharded(runs: int, shards: int) -> None:
     """For another number of shards it holds the same events, each where it is looked for."""
     packer = FramePacker(Redactor())
     items = [item(Logged(text=str(n)), f"run{n % runs}", n) for n in range(60)]
@@ -210,7 +210,7 @@ def test_a_parcel_can_be_sorted_again(runs: int, shards: int) -> None:
 
 
 def test_names_that_are_too_long_are_cut_after_fine_ones() -> None:
-    """What was learnt about some names says nothing about others."""
+    """Cached names do not affect other names."""
     packer = FramePacker(Redactor())
     bodies = [
         json.loads(pack(item(NodeStarted(node=node)), packer=packer)[0].body)["node"]
@@ -220,7 +220,7 @@ def test_names_that_are_too_long_are_cut_after_fine_ones() -> None:
 
 
 def test_triggers_and_metadata_are_redacted_after_fine_events() -> None:
-    """The rare payloads of an opening are looked at each time."""
+    """The rare payloads of a run's start are checked each time."""
     packer = FramePacker(Redactor())
     secret = Raw(b'{"password":"hunter2"}')
     for event in (

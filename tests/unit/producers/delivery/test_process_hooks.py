@@ -26,7 +26,7 @@ def test_hooks_are_called_at_the_end() -> None:
 
 
 def test_only_a_forked_child_ends_abruptly() -> None:
-    """A program does not; a process that was forked before our import does."""
+    """A program does not; a process that was forked before the import does."""
     assert not process_hooks.ends_abruptly()
     pid = os.fork()
     if pid == 0:

@@ -18,7 +18,7 @@ from runfold.spool.pending_frame import PendingFrame
 
 
 class Flaky(fakeredis.FakeRedis):
-    """A Redis whose pipelines answer what a test wants."""
+    """A Redis whose pipelines give the answers that a test sets."""
 
     answer: Callable[[list[Any]], list[Any]] | None = None
 
@@ -136,7 +136,7 @@ def test_a_lost_reply_leads_to_a_repetition_with_the_same_ids(
 
 
 def test_a_read_only_answer_leads_to_a_new_connection(client: Flaky, sender: StreamSender) -> None:
-    """A primary that was demoted is left; the next connection may find the new one."""
+    """The connection to a demoted primary is closed; the next one may reach the new primary."""
     sender.add([frame(0)])
     client.answer = lambda _: [redis.ReadOnlyError("READONLY")]
     assert send(sender) == (0, 0)
@@ -196,7 +196,7 @@ def test_a_flushed_redis_gets_the_number_again(client: Flaky) -> None:
 
 
 def test_another_number_sorts_the_waiting_events_again(client: Flaky) -> None:
-    """A deployment that was set up anew with more shards gets the events where it reads them."""
+    """A new deployment with more shards gets the events in the streams that it reads."""
     client.set("runfold:shards", 1)
     sender = make(lambda: client, None)
     assert sender.connect()

@@ -41,7 +41,7 @@ def reason(raw: bytes) -> str:
 
 
 def test_an_event_is_read_into_its_envelope_and_its_struct() -> None:
-    """Envelope fields and further fields come apart, the latter untouched."""
+    """Envelope and further fields are separated; the latter are unchanged."""
     envelope, event = decode_event(raw_event())
     assert envelope == Envelope("logged", "r1", 3, AT_US, b'{"text":"hello"}')
     assert event == Logged(text="hello")
@@ -142,8 +142,8 @@ def test_an_event_without_an_id_gets_one_from_its_content() -> None:
         (b'{"a":' * 100_000, "nested too deeply"),
     ],
 )
-def test_a_broken_event_says_what_is_wrong(raw: bytes, expected: str) -> None:
-    """Each way of being wrong has a reason that a reader of dead letters can act on."""
+def test_a_broken_event_has_a_reason(raw: bytes, expected: str) -> None:
+    """Each kind of error has a reason that helps a reader of dead letters."""
     assert expected in reason(raw)
 
 
@@ -223,7 +223,7 @@ json_values = st.recursive(
 
 @given(json_values, st.text(min_size=1, max_size=200), st.integers(0, 2**63 - 1))
 def test_any_payload_survives_the_way(value: object, text: str, event_id: int) -> None:
-    """Whatever JSON an event holds, it is the same after sealing and reading."""
+    """Any JSON in an event is the same after encoding and decoding."""
     event = Started(workflow=text, inputs=Raw(json.dumps(value).encode()))
     envelope = make_envelope(event, run="r", id=event_id, at_us=AT_US)
     again, read = decode_event(encode_event(envelope))

@@ -34,7 +34,7 @@ def test_each_class_carries_its_type_as_the_tag(cls: type[Event]) -> None:
 
 
 def test_what_was_not_given_is_not_written() -> None:
-    """An event says nothing about fields that are at their defaults."""
+    """Fields at their defaults are left out."""
     assert msgspec.json.encode(events.Started(workflow="w")) == (
         b'{"type":"started","workflow":"w"}'
     )

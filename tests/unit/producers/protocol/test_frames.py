@@ -181,7 +181,7 @@ def test_a_broken_event_spares_its_neighbours(bad: bytes) -> None:
 
 
 def test_a_broken_body_spares_its_neighbours_when_packed() -> None:
-    """One bad body in a packed frame comes back as JSON to be looked at."""
+    """An invalid body in a packed frame is returned as JSON, for inspection."""
     data = columns(
         run_numbers=(0, 0, 0),
         types=(TYPE_NUMBERS["logged"],) * 3,
@@ -236,10 +236,8 @@ def test_u0000_in_a_packed_body_is_replaced() -> None:
         (packed(columns(runs=(b"\xff",))), "packed:"),
     ],
 )
-def test_a_frame_that_cannot_be_taken_apart_says_why(
-    fields: dict[bytes, bytes], expected: str
-) -> None:
-    """A whole entry is given up only when its events cannot be told from each other."""
+def test_an_unreadable_frame_has_a_reason(fields: dict[bytes, bytes], expected: str) -> None:
+    """A whole entry is rejected only if its events cannot be told apart."""
     with pytest.raises(BrokenFrame, match=expected):
         decode_frame(fields)
 
@@ -260,7 +258,7 @@ def test_no_bytes_crash_the_reader(raw: bytes) -> None:
 
 @pytest.mark.parametrize("field", ['"run":"other"', '"id":7', '"at":"2026-11-21T00:00:00Z"'])
 def test_a_packed_body_has_no_envelope_of_its_own(field: str) -> None:
-    """Two answers to which run an event belongs to would reach the ledger."""
+    """Otherwise the ledger would get two answers about the run of an event."""
     envelope = Envelope("logged", "r", 1, 0, b'{"text":"x",' + field.encode() + b"}")
     [broken] = decode_frame(encode_packed_frame([envelope], COMPRESSOR)).broken
     assert "further fields alone" in str(broken)

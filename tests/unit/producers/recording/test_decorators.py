@@ -78,7 +78,7 @@ def test_exceptions_pass_through(recorder: Recorder, recorded: Recorded) -> None
 
 
 def test_a_wrong_call_raises_what_it_would_anyway(recorder: Recorder, recorded: Recorded) -> None:
-    """Reading the arguments does not get in the way of Python's own message."""
+    """Reading the arguments does not hide Python's own error."""
 
     @recorder.workflow
     def plain(x: int) -> None: ...
@@ -136,7 +136,7 @@ def test_each_call_reads_the_current_handles(recorder: Recorder) -> None:
 def test_a_node_outside_of_a_run_is_only_a_function(
     recorder: Recorder, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It works, is not recorded, and says so once."""
+    """It works, is not recorded, and logs that once."""
 
     @recorder.node
     def alone(x: int) -> int:

@@ -31,7 +31,7 @@ def test_a_forked_child_counts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_keeps_its_numbers_until_it_is_forgotten() -> None:
-    """Events of one run count on; a voice after the end is another emitter."""
+    """Events of one run count up; an event after the end is from another emitter."""
     numbers = EventIdAllocator()
     first = numbers.take("r")
     assert numbers.take("r") == first + 1
@@ -47,7 +47,7 @@ def test_a_handles_numbers_are_used() -> None:
 
 
 def test_the_memory_of_runs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is pushed out, and speaks with another number from then on."""
+    """The oldest run is evicted, and continues as another emitter."""
     monkeypatch.setattr(event_writer, "_MAX_RUNS", 2)
     numbers = EventIdAllocator()
     oldest = numbers.take("a")

@@ -62,7 +62,7 @@ def test_an_empty_log_is_no_event() -> None:
 
 
 def test_an_unknown_stream_is_the_log() -> None:
-    """A wrong word costs the word, not the text."""
+    """An invalid level or stream is dropped, the text is kept."""
     assert log_events("x", "info", "stdin", None, Redactor()) == [Logged(text="x", level="info")]
 
 

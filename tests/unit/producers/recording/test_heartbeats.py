@@ -56,7 +56,7 @@ def test_every_open_run_gives_a_sign_of_life(
 def test_none_is_sent_while_redis_is_away(
     clock: Clock, recorder: Recorder, recorded: Recorded
 ) -> None:
-    """Old signs of life would only take the room of events."""
+    """Outdated heartbeats would take the room of events."""
     beats = Heartbeats(60)
     run = recorder.run("w")
     beats.add(run)
@@ -80,7 +80,7 @@ def test_an_abandoned_handle_gives_none(clock: Clock, recorder: Recorder) -> Non
 def test_a_forked_child_gives_none_for_its_parents_runs(
     clock: Clock, recorder: Recorder, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were the parent to die, its children must not hide it."""
+    """Children must not hide the death of their parent."""
     beats = Heartbeats(60)
     run = recorder.run("w")
     beats.add(run)

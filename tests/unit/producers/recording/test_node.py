@@ -63,7 +63,7 @@ def test_an_exception_fails_the_node_and_goes_on(recorder: Recorder, recorded: R
 def test_a_cancellation_cancels_the_node(
     recorder: Recorder, recorded: Recorded, error: BaseException
 ) -> None:
-    """Someone's wish is not a failure of the node."""
+    """A cancellation is not a failure of the node."""
     with pytest.raises(type(error)), recorder.run("w") as run, run.node("n"):
         raise error
     assert [end.status for end in finished(recorded)] == ["cancelled"]
@@ -140,7 +140,7 @@ def test_outputs_are_read_when_they_are_assigned(recorder: Recorder, recorded: R
 def test_outputs_after_the_end_are_reported(
     recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What comes too late is not silently lost."""
+    """What is set too late is logged."""
     with recorder.run("w") as run, run.node("n") as node:
         pass
     node.outputs = {}

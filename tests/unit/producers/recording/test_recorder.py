@@ -75,7 +75,7 @@ def test_an_event_without_a_run_belongs_to_the_current_one(
 
 
 def test_an_event_without_any_run_is_refused(recorder: Recorder) -> None:
-    """That is a mistake in the program, and the message says which."""
+    """The message names this mistake in the program."""
     with pytest.raises(BrokenEvent, match="no `run` is given"):
         recorder.emit(Heartbeat())
 
@@ -113,7 +113,7 @@ def test_an_emitted_event_inside_an_unsaved_run_is_not_recorded(
 def test_a_broken_event_is_dropped_alone_and_reported(
     recorder: Recorder, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What no reader would accept does not reach Redis, nor stop what follows."""
+    """An event that no reader accepts reaches neither Redis nor stops the following ones."""
     recorder.emit(Logged(run="r", text="a"))
     recorder.emit(Logged(run="r", id=-1, text="b"))
     recorder.emit(Logged(run="r", text="c"))
@@ -128,7 +128,7 @@ def test_payload_prepares_an_object_for_emit(recorder: Recorder) -> None:
     assert bytes(recorder.payload({"token": "x", "n": 1})) == b'{"token":"[redacted]","n":1}'
 
 
-def test_flush_says_what_is_safe(recorder: Recorder) -> None:
+def test_flush_reports_what_is_safe(recorder: Recorder) -> None:
     """Counts of what is in the stream, what waits, and what was dropped."""
     with recorder.run("w"):
         pass
@@ -139,7 +139,7 @@ def test_flush_says_what_is_safe(recorder: Recorder) -> None:
 def test_a_closed_recorder_drops_and_counts(
     recorder: Recorder, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The runner goes on; what it says is not recorded, and that is reported."""
+    """The runner goes on; its events are dropped, and that is logged."""
     recorder.close()
     with recorder.run("w") as run:
         run.log("x")
@@ -181,7 +181,7 @@ def test_a_forgotten_recorder_sends_and_ends_its_thread(
     assert sum(client.xlen(key) for key in client.keys("runfold:*:events")) >= 1
 
 
-def test_nothing_a_runner_says_breaks_it(
+def test_no_argument_breaks_the_runner(
     recorder: Recorder, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every argument may be of an unexpected type."""

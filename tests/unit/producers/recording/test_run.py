@@ -226,7 +226,7 @@ def test_a_run_can_be_enriched_at_any_time(recorder: Recorder, recorded: Recorde
 
 
 def test_logs_and_signs_of_life_are_events(recorder: Recorder, recorded: Recorded) -> None:
-    """A run can speak while it runs."""
+    """A run can log while it runs."""
     with recorder.run("w") as run:
         run.log("to all")
         run.log("to one", node="n", stream="stdout")
@@ -301,7 +301,7 @@ def test_a_joined_run_is_neither_begun_nor_ended(recorder: Recorder, recorded: R
     assert recorded()[0][0].id >> 32 != 0
 
 
-def test_a_joined_run_is_ended_when_told_to(recorder: Recorder, recorded: Recorded) -> None:
+def test_a_joined_run_is_ended_explicitly(recorder: Recorder, recorded: Recorded) -> None:
     """A supervisor can fail a run that another process opened."""
     recorder.join("their-run").fail("killed by the supervisor")
     assert kinds(recorded) == ["failed"]
@@ -323,7 +323,7 @@ def test_an_id_of_ones_own_has_an_emitter_of_its_own(
 def test_a_block_that_a_forked_child_leaves_is_not_ended(
     recorder: Recorder, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parent that opened the run will end it; what the child says counts elsewhere."""
+    """The parent that opened the run will end it; the child's events have other ids."""
     with recorder.run("w") as run, run.node("n"):
         run.heartbeat()
         monkeypatch.setattr(process_hooks, "generation", process_hooks.generation + 1)

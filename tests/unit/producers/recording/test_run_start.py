@@ -41,7 +41,7 @@ REDACTOR = Redactor()
     ],
 )
 def test_triggers_come_in_any_shape(trigger: Any, expected: Trigger | None) -> None:
-    """A word, a struct or a mapping; the data redacted in each."""
+    """A type, a struct or a mapping, with redacted data in each."""
     assert normalize_trigger(trigger, REDACTOR) == expected
 
 
@@ -84,7 +84,7 @@ def test_everything_is_made_to_fit() -> None:
 
 
 def test_payloads_are_counted() -> None:
-    """The buffer is bounded by bytes, so the bytes of an opening are known."""
+    """The buffer is bounded by bytes, so the size of a start is known."""
     started = make_started(
         REDACTOR, "w", {"inputs": 11, "metadata": 222, "trigger": {"type": "t", "data": 3333}}
     )

@@ -66,13 +66,13 @@ def test_names_are_made_to_fit() -> None:
     assert fields["name"] == "a\ufffd"
 
 
-def test_texts_with_lone_surrogates_are_mended() -> None:
+def test_lone_surrogates_in_texts_are_replaced() -> None:
     """A log line from a broken decoder is recorded."""
     assert body(Logged(text="a\ud800\0b")) == {"text": "a\ufffd\ufffdb"}
 
 
 @pytest.mark.parametrize("run", ["x" * 300, "a\0b", "a\ud800b", ""])
-def test_a_strange_run_id_is_mended(run: str) -> None:
+def test_an_invalid_run_id_is_normalized(run: str) -> None:
     """One bad id must not take the rest of its packed frame along."""
     assert 1 <= len(make_envelope(Logged(text="x"), run=run).run) <= 200
 
@@ -126,14 +126,14 @@ def test_lists_that_do_not_fit_are_left_out(caplog: pytest.LogCaptureFixture) ->
         (Annotated(usage=object()), 1, 0),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_mended_is_refused_alone(event: Event, event_id: int, at_us: int) -> None:
+def test_an_invalid_event_is_refused_alone(event: Event, event_id: int, at_us: int) -> None:
     """An event that no reader would accept does not reach a frame."""
     with pytest.raises(BrokenEvent):
         encode_bounded((event, "r", event_id, at_us, 0, False), Redactor())
 
 
 def test_a_time_without_a_zone_is_local() -> None:
-    """As everywhere in Python; with a zone it is what it says."""
+    """As usual in Python; with a zone, the zone counts."""
     naive = datetime(2026, 1, 1)  # noqa: DTZ001, that is the point
     assert us_of(naive) == int(naive.timestamp() * 1_000_000)
     assert us_of(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)) == 1_000_000

@@ -62,7 +62,7 @@ def test_causes_are_part_of_the_stack() -> None:
     ],
 )
 def test_errors_come_in_any_shape(fault: object, expected: object) -> None:
-    """A text, an `Error`, its fields, or an exception that cannot even speak."""
+    """A text, an `Error`, its fields, or an exception whose `__str__` raises."""
     described = describe(fault, REDACTOR)  # type: ignore[arg-type]
     assert (described if isinstance(expected, Error) else described.message) == expected
 
@@ -77,7 +77,7 @@ def test_long_stacks_lose_their_middle() -> None:
 
 
 def test_the_callable_sees_messages_and_stacks() -> None:
-    """What an exception says can be redacted too."""
+    """The message of an exception can be redacted, too."""
     redactor = Redactor(redact=lambda key, value: f"<{key}>")
     error = describe(ValueError("x"), redactor)
     assert (error.message, error.stack) == ("<message>", "<stack>")
@@ -93,8 +93,8 @@ def test_the_callable_sees_messages_and_stacks() -> None:
         (ValueError(), False),
     ],
 )
-def test_cancellations_are_told_from_failures(error: BaseException, expected: bool) -> None:
-    """Someone's wish is no error."""
+def test_cancellations_differ_from_failures(error: BaseException, expected: bool) -> None:
+    """A cancellation is not an error."""
     assert is_cancellation(error) is expected
 
 

@@ -94,7 +94,7 @@ def test_long_run_ids_stay_apart() -> None:
     ],
 )
 def test_counts_stay_within_bounds(value: object, expected: int | None) -> None:
-    """A number is clamped; what is none is left out."""
+    """A number is clamped; anything else is left out."""
     assert normalize_count(value, 0, 100) == expected
 
 

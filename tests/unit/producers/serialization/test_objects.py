@@ -165,7 +165,7 @@ def test_pairs_are_masked_like_items(name: str | bytes) -> None:
 
 
 def test_secrets_are_masked_at_every_depth() -> None:
-    """A secret is found wherever it hangs."""
+    """A secret is found at any depth."""
     tree = read({"a": [{"b": {"db_password": "x", "input_tokens": 5}}]})
     assert tree == {"a": [{"b": {"db_password": REDACTED, "input_tokens": 5}}]}
 
@@ -214,7 +214,7 @@ def test_an_object_that_dumps_itself_ends() -> None:
 
 @pytest.mark.parametrize("name", ["model_dump", "__repr__", "tolist"])
 def test_failing_objects_are_named(name: str) -> None:
-    """Someone else's broken method costs only this value."""
+    """A foreign method that raises affects this value only."""
 
     def broken(self: object) -> object:
         raise RuntimeError("secret details")

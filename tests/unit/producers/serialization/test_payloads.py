@@ -80,14 +80,14 @@ def test_shrinking_always_reaches_the_limit(value: object, most: int) -> None:
 
 
 def test_raw_json_without_secrets_keeps_its_bytes() -> None:
-    """What a caller encoded is not touched without need."""
+    """JSON that a caller encoded is changed only if necessary."""
     raw = Raw(b'{ "n": 1.50e1, "input_tokens": 5 }')
     assert redact_raw(raw, REDACTOR) is raw
 
 
 @pytest.mark.parametrize("raw", [b'{"password":"x"}', b'[{"a":{"x-api-key":"x"}}]'])
 def test_raw_json_with_secrets_is_masked(raw: bytes) -> None:
-    """A caller's own JSON is no way around redaction."""
+    """A caller's own JSON is redacted, too."""
     assert b'"x"' not in bytes(redact_raw(Raw(raw), REDACTOR))
 
 

@@ -51,7 +51,7 @@ from runfold.serialization.redaction import REDACTED, Redactor
     ],
 )
 def test_sensitive_keys_are_hidden(key: str) -> None:
-    """However a key is spelt or compounded, its value stays here."""
+    """In any spelling or compound of the key, its value is masked."""
     assert Redactor().apply(key, "value") is REDACTED
 
 

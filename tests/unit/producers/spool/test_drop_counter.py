@@ -62,7 +62,7 @@ def test_what_is_dropped_after_the_end_is_counted_on_top(tmp_path: Path) -> None
 
 
 def test_a_number_that_redis_does_not_take_stays(tmp_path: Path) -> None:
-    """And so does one whose reporter dies before it has deleted the file."""
+    """So does one whose reporter dies before it has deleted the file."""
     counter = DropCounter(tmp_path, HERE)
     counter.store(7)
     counter.close()
@@ -79,7 +79,7 @@ def test_a_number_that_redis_does_not_take_stays(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_breaks_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log says once that the number is not safe."""
+    """The log warns once that the number is not safe."""
     (tmp_path / "file").touch()
     counter = DropCounter(tmp_path / "file" / "spool", HERE)
     counter.store(1)

@@ -126,7 +126,7 @@ def test_zeros_at_the_end_are_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
 @pytest.mark.parametrize("at", [0, 4, 8, 12, 25])
-def test_a_broken_record_is_stepped_over_and_kept(tmp_path: Path, broken: int, at: int) -> None:
+def test_a_damaged_record_is_skipped_and_set_aside(tmp_path: Path, broken: int, at: int) -> None:
     """Its neighbours are read; the file is set aside when they are sent."""
     segment = fill(tmp_path, 3)
     place = segment.waiting[broken].offset + at

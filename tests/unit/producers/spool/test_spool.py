@@ -31,7 +31,7 @@ def test_nothing_is_touched_before_it_is_needed(tmp_path: Path) -> None:
 
 
 def test_full_segments_are_followed_by_others(tmp_path: Path) -> None:
-    """And each is deleted once everything in it is sent."""
+    """Each is deleted once everything in it is sent."""
     spool = Spool(tmp_path, 4 * 2**20, redis_digest(URL))
     frames = [frame(number, 200_000) for number in range(12)]
     assert all(spool.append(one) for one in frames)
@@ -80,7 +80,7 @@ def refuse(_: Path) -> None:
 
 
 def test_orphans_are_adopted_oldest_first(tmp_path: Path) -> None:
-    """One after the other, and never those of the living."""
+    """One after the other, and never those of living processes."""
     dead = [Spool(tmp_path, 2**30, redis_digest(URL)) for _ in range(2)]
     for number, spool in enumerate(dead):
         spool.append(frame(number))
