@@ -20,7 +20,8 @@ from runfold_api.live.run_subscriptions import RunTopics
 from runfold_api.openapi.document import RawSchemaPlugin, openapi_config
 from runfold_api.routes.metrics import MeteredApp, RequestMetrics
 from runfold_api.web.problems import handlers
-from runfold_api.web.query_params import check_query, run_filters
+from runfold_api.web.query_params import run_filters
+from runfold_api.web.query_validation import check_query
 from runfold_api.web.read_your_writes import provide_history
 from runfold_storage.admin import Admin
 from runfold_storage.history import History

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import redis
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
@@ -100,7 +100,6 @@ def handlers() -> ExceptionHandlersMap:
         FoldBehind: _unavailable("fold-behind", None),
         redis.RedisError: _unavailable("redis-unreachable", f"Redis took no events: {_AGAIN}"),
         ShardsDiffer: _unavailable("shards-differ", None),
-        ValidationException: _validation,
         HTTPException: _http,
         Exception: _unforeseen,
     }
@@ -166,19 +165,6 @@ def _unavailable(name: str, detail: str | None) -> Any:
         return respond(request, 503, name, detail or str(error), headers=headers)
 
     return handle
-
-
-def _validation(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
-    """Litestar's complaint about a query parameter that is not a number, or out of bounds."""
-    complaints = error.extra if isinstance(error.extra, list) else []
-    name = next((item["key"] for item in complaints if "key" in item), None)
-    field = request.route_handler.parsed_fn_signature.parameters.get(name or "")
-    if name is None or field is None:
-        return respond(request, 400, "bad-request", error.detail)
-    bounds = field.kwarg_definition
-    lowest, highest = getattr(bounds, "ge", None), getattr(bounds, "le", None)
-    detail = f"{name}: expected a whole number from {lowest} to {highest}"
-    return respond(request, 400, "bad-parameter", detail, parameter=name)
 
 
 def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -1,25 +1,12 @@
-"""Query parameters: how they are described, and that none is misspelt.
+"""The query parameters of the routes: types, bounds, and descriptions for the OpenAPI document."""
 
-A filter that is silently ignored gives a wrong answer that looks right; so a parameter that is
-unknown, or given twice where one is meant, is an error that names those that exist.
-"""
-
-import re
 from typing import Annotated, Any, Final
 
-from litestar import Request
 from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
-from litestar.typing import FieldDefinition
 
 from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, parse_time
 
-from .problems import BadRequest
-
-_NUMBERS: Final = (
-    (int, re.compile(r"-?[0-9]{1,18}"), "whole number"),
-    (float, re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,3})?"), "number"),
-)
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 
 Project = Annotated[str | None, QueryParameter(description="Only this project.")]
@@ -142,7 +129,9 @@ Node = Annotated[
 ]
 
 
-ExportFormat = Annotated[str, QueryParameter(description="`csv`, `ndjson` or `parquet`.")]
+ExportFormat = Annotated[
+    str, QueryParameter(description="The file format: csv, ndjson or parquet.")
+]
 WithNodes = Annotated[bool, QueryParameter(description="Also the runs' attempts at nodes.")]
 
 
@@ -193,46 +182,4 @@ def run_filters(
         "parent_run": parent_run,
         "q": q,
         "payload": payload,
-    }
-
-
-def check_query(request: Request[Any, Any, Any]) -> None:
-    """Raise `BadRequest` for a parameter that the route does not have, or has once."""
-    given: dict[str, int] = {}
-    for name, _ in request.query_params.multi_items():
-        given[name] = given.get(name, 0) + 1
-    if not given:
-        return
-    known = known_parameters(request.route_handler)
-    for name, times in given.items():
-        if name not in known:
-            allowed = sorted(known)
-            detail = f"{name[:100]}: unknown parameter; known are {', '.join(allowed) or 'none'}"
-            raise BadRequest(
-                400, "unknown-parameter", detail, parameter=name[:100], allowed=allowed
-            )
-        field, value = known[name], request.query_params[name]
-        if times > 1 and not field.is_non_string_sequence:
-            raise BadRequest(400, "bad-parameter", f"{name}: given {times} times", parameter=name)
-        for kind, pattern, expected in _NUMBERS:
-            # What would be read as a number all the same, as 1e2 is, or nan.
-            if field.annotation in (kind, kind | None) and not pattern.fullmatch(value):
-                detail = f"{name}: expected a {expected}"
-                raise BadRequest(400, "bad-parameter", detail, parameter=name)
-
-
-def known_parameters(handler: Any) -> dict[str, FieldDefinition]:
-    """The route's query parameters: its own, and those of what it depends on."""
-    dependencies = handler.resolve_dependencies()
-    signatures = [handler.parsed_fn_signature]
-    signatures += [
-        dependencies[name].parsed_fn_signature
-        for name in handler.parsed_fn_signature.parameters
-        if name in dependencies
-    ]
-    return {
-        name: field
-        for signature in signatures
-        for name, field in signature.parameters.items()
-        if isinstance(field.kwarg_definition, QueryParameter)
     }
