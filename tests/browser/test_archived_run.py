@@ -33,7 +33,7 @@ def api(
 def test_an_archived_run_is_shown(page: Page) -> None:
     """With its nodes and events, and it says where it is from; nobody waits for changes of it."""
     page.goto("/runs/nightly%2F7")
-    expect(page.get_by_role("main")).to_contain_text("From the archive")
+    expect(page.get_by_role("main")).to_contain_text("is read from the archive")
     expect(page.get_by_role("heading", level=1)).to_contain_text(OLD_NAMED_RUNS[0][0]["workflow"])
     page.get_by_role("tab", name="Events").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("node_finished")
@@ -42,4 +42,4 @@ def test_an_archived_run_is_shown(page: Page) -> None:
 def test_payloads_of_the_archive(page: Page) -> None:
     """A run that has lost only its payloads says when."""
     page.goto(f"/runs/{OLD_RUNS[3][0]['run']}")
-    expect(page.get_by_role("main")).to_contain_text("events are from the archive")
+    expect(page.get_by_role("main")).to_contain_text("are read from the archive")

@@ -52,7 +52,7 @@ def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
     project = page.get_by_label("Project")
     project.fill("acme")
     project.press("Enter")
-    expect(page.get_by_role("heading", name="No run is like this")).to_be_visible()
+    expect(page.get_by_role("heading", name="No runs match these filters")).to_be_visible()
     page.go_back()
     expect(page.locator(ROWS)).to_have_count(1)
     page.go_back()
@@ -76,7 +76,7 @@ def test_what_is_searched_for_is_found(page: Page, api: httpx.Client) -> None:
     search = page.get_by_label("Search", exact=True)
     search.fill("order-18")
     search.press("Enter")
-    page.get_by_text("There is a run with this id").get_by_role("link").click()
+    page.get_by_text("A run has this id").get_by_role("link").click()
     expect(page).to_have_url(re.compile(r"/runs/order-18$"))
 
 
@@ -133,7 +133,7 @@ def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
     page.get_by_role("button", name="Delete all…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Delete 1 run?")
-    dialog.get_by_role("button", name="Keep them").click()
+    dialog.get_by_role("button", name="Cancel").click()
     expect(page.locator(ROWS)).to_have_count(1)
     assert api.get("/api/v1/runs/a").status_code == 200
 
@@ -150,14 +150,14 @@ def test_what_is_deleted_goes_from_every_page(page: Page, api: httpx.Client) -> 
     page.get_by_label("Select a").check()
     page.get_by_label("Select b").check()
     page.get_by_role("button", name="Delete 2 selected…").click()
-    page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete permanently").click()
     expect(page.locator(ROWS)).to_have_count(2)
     expect(other.locator(ROWS)).to_have_count(2)
     page.goto("/?project=p-c")
-    page.get_by_role("button", name="Delete all of these…").click()
+    page.get_by_role("button", name="Delete all matching…").click()
     expect(page.get_by_role("dialog")).to_contain_text("project = p-c")
-    page.get_by_role("dialog").get_by_role("button", name="Delete for good").click()
-    expect(page.get_by_role("heading", name="No run is like this")).to_be_visible()
+    page.get_by_role("dialog").get_by_role("button", name="Delete permanently").click()
+    expect(page.get_by_role("heading", name="No runs match these filters")).to_be_visible()
     expect(other.locator(ROWS)).to_have_count(1)
     expect(other.get_by_text("1 run", exact=True)).to_be_visible()
 
@@ -190,7 +190,7 @@ def test_failures_that_are_alike_lead_to_their_runs(page: Page, api: httpx.Clien
     groups.get_by_role("link", name="ValueError").click()
     expect(page.locator(ROWS)).to_have_count(2)
     page.go_back()
-    groups.get_by_role("link", name="see it").click()
+    groups.get_by_role("link", name="Open run").click()
     expect(page.get_by_role("complementary", name="Node load")).to_be_visible()
 
 
@@ -206,7 +206,7 @@ def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client
     runs = charts.filter(has=page.get_by_role("heading", name="Runs"))
     runs.get_by_text("Table").click()
     expect(runs.locator("tbody tr").last).to_contain_text("1")
-    page.get_by_label("Time").select_option("24h")
+    page.get_by_label("Period").select_option("24h")
     expect(page).to_have_url(re.compile("last=24h"))
 
 

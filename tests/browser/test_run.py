@@ -161,5 +161,5 @@ def test_a_real_trace_renders_and_scrolls(page: Page, api: httpx.Client, redis_u
     expect(page.locator(".timeline .line", has_text="mViewer")).to_be_visible()
     page.get_by_role("tab", name="Graph").click()
     expect(page.locator("svg .box")).to_have_count(8)
-    page.get_by_label("One box for each name").uncheck()
+    page.get_by_label("One box per name").uncheck()
     expect(page.locator("svg .box")).to_have_count(472)

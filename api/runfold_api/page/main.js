@@ -1,4 +1,4 @@
-// The page: which view stands at which address, and what all of them share.
+// The page: the view of each address, and the context that all views share.
 
 import { h, fill } from "./shared/elements.js";
 import { refreshTimes } from "./shared/formats.js";
@@ -15,22 +15,22 @@ import { showFailures } from "./failures/view.js";
 import { showStats } from "./stats/view.js";
 import { showJobs } from "./jobs/view.js";
 
-const BUSY_MS = 400;
+const BUSY_AFTER_MS = 400;
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
 /**
- * What a view is given: `signal` is aborted when another view takes its place, and everything that
- * it started must end then; `every` repeats something until that.
+ * The context of a view. Its `signal` is aborted when another view replaces it; everything that
+ * the view started must end then. `every` repeats a call until that happens.
  */
-function makeContext(place) {
+function makeContext(address) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
   return {
-    ...place,
+    ...address,
     signal,
-    go: (address, options) => router.go(address, options),
+    go: (path, options) => router.go(path, options),
     every(ms, act) {
       const timer = setInterval(act, ms);
       signal.addEventListener("abort", () => clearInterval(timer));
@@ -41,14 +41,14 @@ function makeContext(place) {
   };
 }
 
-const router = new Router(async (place) => {
-  const context = makeContext(place);
+const router = new Router(async (address) => {
+  const context = makeContext(address);
   const focus = keepFocus(main);
-  const slow = setTimeout(() => main.setAttribute("aria-busy", "true"), BUSY_MS);
+  const slow = setTimeout(() => main.setAttribute("aria-busy", "true"), BUSY_AFTER_MS);
   context.signal.addEventListener("abort", () => clearTimeout(slow));
-  markNavigation(place.path);
+  markNavigation(address.path);
   try {
-    await viewOf(place.path)(main, context);
+    await viewOf(address.path)(main, context);
     focus();
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -68,7 +68,7 @@ function viewOf(path) {
   if (path === "/jobs") return showJobs;
   return (root, context) => {
     context.title("Not found");
-    fill(root, h("section", { class: "empty" }, h("h1", null, "There is no such page"),
+    fill(root, h("section", { class: "empty" }, h("h1", null, "Page not found"),
       h("p", null, h("a", { href: "/" }, "See all runs"))));
   };
 }
@@ -83,7 +83,7 @@ function markNavigation(path) {
 
 function showError(error) {
   fill(main, h("section", { class: "empty", role: "alert" },
-    h("h1", null, error.status === 404 ? "Not found" : "This could not be read"),
+    h("h1", null, error.status === 404 ? "Not found" : "Could not load this page"),
     h("p", null, error.message),
     h("p", null,
       h("button", { type: "button", onclick: () => router.start() }, "Try again"), " ",

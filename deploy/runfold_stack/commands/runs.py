@@ -83,7 +83,7 @@ def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
             else "no runs; record one with `runfold exec -- COMMAND`"
         )
         return
-    total = {"exact": "", "at_least": "at least ", "estimate": "about "}[page.total.relation]
+    total = {"exact": "", "estimate": "about "}[page.total.relation]
     if page.next_cursor is not None:
         output.note(
             f"{len(page.runs)} of {total}{number(page.total.value)} runs; "

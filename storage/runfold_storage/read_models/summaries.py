@@ -75,7 +75,7 @@ class Total(Struct, frozen=True):
     """How many there are in all, and how sure that is."""
 
     value: int
-    relation: Literal["exact", "at_least", "estimate"]
+    relation: Literal["exact", "estimate"]
 
 
 class Watermark(Struct, frozen=True):

@@ -1,54 +1,54 @@
-// What a job is about and how far it is, in words, for each kind that there is.
+// What each kind of job works on and its progress, in words.
 
 import { formatCount } from "../shared/formats.js";
 
 /**
- * {title, about, share, sofar}: what is done, to what, which part of it is done (0 to 1, null if
- * that is not known), and in words.
+ * {title, subject, share, progress}: the work, what it applies to, the finished share (0 to 1, null
+ * if unknown), and the progress in words.
  */
 export function describe(job) {
-  const { title, about, share, sofar } = KINDS[job.kind] ?? OTHER(job.kind);
-  const told = job.result ?? job.progress ?? {};
-  return { title, about: about(job.arguments), share: share(job.arguments, job.progress ?? {}), sofar: sofar(told, job.arguments) };
+  const { title, subject, share, progress } = KINDS[job.kind] ?? OTHER(job.kind);
+  const latest = job.result ?? job.progress ?? {};
+  return { title, subject: subject(job.arguments), share: share(job.arguments, job.progress ?? {}), progress: progress(latest, job.arguments) };
 }
 
 const KINDS = {
   delete: {
     title: "Delete runs",
-    about: ({ deletion = {} }) => [filterText(deletion.filter ?? {}), deletion.ended_before && `ended before ${deletion.ended_before.slice(0, 10)}`].filter(Boolean).join(", ") || "all of them",
+    subject: ({ deletion = {} }) => [filterText(deletion.filter ?? {}), deletion.ended_before && `ended before ${deletion.ended_before.slice(0, 10)}`].filter(Boolean).join(", ") || "all runs",
     share: ({ runs }, { deleted = 0 }) => part(deleted, runs),
-    sofar: ({ deleted }, { runs }) => (deleted === undefined ? "" : `${formatCount(deleted)} of ${formatCount(runs)} runs`),
+    progress: ({ deleted }, { runs }) => (deleted === undefined ? "" : `${formatCount(deleted)} of ${formatCount(runs)} runs`),
   },
   rebuild: {
     title: "Rebuild",
-    about: (asked) => filterText(asked) || "everything",
+    subject: (filter) => filterText(filter) || "all runs",
     share: (_, { looked_at: done = 0, of = null }) => part(done, of),
-    sofar: ({ looked_at: done, of, runs, rollups, phase, unreadable }) => (runs === undefined ? "" : [
-      done === undefined ? `${formatCount(of)} runs looked at` : phase === "runs" ? `${formatCount(done)}${of ? ` of about ${formatCount(of)}` : ""} runs looked at` : "statistics",
-      `${formatCount(runs)} runs and ${formatCount(rollups)} statistics put right`, unreadable && `${formatCount(unreadable)} cannot be read`].filter(Boolean).join("; ")),
+    progress: ({ looked_at: done, of, runs, rollups, phase, unreadable }) => (runs === undefined ? "" : [
+      done === undefined ? `${formatCount(of)} runs checked` : phase === "runs" ? `${formatCount(done)}${of ? ` of about ${formatCount(of)}` : ""} runs checked` : "statistics",
+      `${formatCount(runs)} runs and ${formatCount(rollups)} statistics corrected`, unreadable && `${formatCount(unreadable)} unreadable`].filter(Boolean).join("; ")),
   },
   retention: {
     title: "Retention",
-    about: () => "what is older than its project keeps",
+    subject: () => "data beyond the retention period of its project",
     share: () => null,
-    sofar: ({ payloads, runs, rollups, archived_runs: archived, partitions = [], postponed = [] }) => (runs === undefined ? "" : [
-      `payloads of ${formatCount(payloads)} runs, ${formatCount(runs)} runs and ${formatCount(rollups)} statistics gone`,
-      archived && `${formatCount(archived)} runs archived`, partitions.length && `${formatCount(partitions.length)} weeks dropped`,
-      postponed.length && `${formatCount(postponed.length)} weeks put off: somebody reads them`].filter(Boolean).join("; ")),
+    progress: ({ payloads, runs, rollups, archived_runs: archived, partitions = [], postponed = [] }) => (runs === undefined ? "" : [
+      `deleted the payloads of ${formatCount(payloads)} runs, ${formatCount(runs)} runs and ${formatCount(rollups)} statistics`,
+      archived && `${formatCount(archived)} runs archived`, partitions.length && `${formatCount(partitions.length)} weekly partitions dropped`,
+      postponed.length && `${formatCount(postponed.length)} weekly partitions postponed because readers hold them`].filter(Boolean).join("; ")),
   },
   restore: {
     title: "Restore",
-    about: () => "what the archive has",
+    subject: () => "data from the archive",
     share: () => null,
-    sofar: ({ events, runs }) => (runs === undefined ? "" : `${formatCount(events)} events and ${formatCount(runs)} runs restored`),
+    progress: ({ events, runs }) => (runs === undefined ? "" : `${formatCount(events)} events and ${formatCount(runs)} runs restored`),
   },
 };
 
-const OTHER = (kind) => ({ title: kind, about: () => "", share: () => null, sofar: () => "" });
+const OTHER = (kind) => ({ title: kind, subject: () => "", share: () => null, progress: () => "" });
 
 const part = (done, all) => (all ? Math.min(1, done / all) : null);
 
-/** `project acme, status failed, tag env: prod`; what is a time or a length in its units. */
+/** `project acme, status failed, tag env: prod`; times and durations with their units. */
 function filterText(filter) {
   return Object.entries(filter).filter(([name]) => name !== "shards").map(([name, value]) => `${nameOf(name)} ${valueOf(name, value)}`).join(", ");
 }

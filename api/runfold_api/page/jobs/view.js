@@ -1,4 +1,4 @@
-// Work that takes long: deletions, rebuilds, retention; how far it is, and how it ended.
+// Background work (deletions, rebuilds, retention) with its progress and result.
 
 import { get, textOf, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
@@ -8,8 +8,8 @@ import { statusElement } from "../shared/status.js";
 import { describe } from "./kinds.js";
 
 const LIMIT = 100;
-const EVERY_MS = 1000;
-const QUIET_EVERY_MS = 5000;
+const BUSY_POLL_MS = 1000;
+const IDLE_POLL_MS = 5000;
 const STATUSES = ["queued", "running", "completed", "failed", "cancelled"];
 
 export async function showJobs(root, context) {
@@ -18,10 +18,10 @@ export async function showJobs(root, context) {
   context.title("Jobs");
   const body = h("tbody");
   const state = h("span", { class: "live", role: "status" });
-  const place = h("div", { class: "rows" });
+  const rowsElement = h("div", { class: "rows" });
   const table = h("table", { class: "jobs" },
     h("caption", { class: "hidden" }, "Jobs, newest first"),
-    h("thead", null, h("tr", null, [["Status", ""], ["Job", ""], ["Progress", ""], ["Asked for", ""], ["Took", "number"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+    h("thead", null, h("tr", null, [["Status", ""], ["Job", ""], ["Progress", ""], ["Requested", ""], ["Took", "number"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
     body);
   const rows = new Map();
   const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/jobs", Object.fromEntries(new FormData(form)))) },
@@ -31,11 +31,11 @@ export async function showJobs(root, context) {
   let jobs = (await read()).jobs;
   let readAt = Date.now();
   let isReading = false;
-  fill(root, h("div", { class: "heading" }, h("h1", null, "Jobs"), state), form, place);
+  fill(root, h("div", { class: "heading" }, h("h1", null, "Jobs"), state), form, rowsElement);
   draw();
-  context.every(EVERY_MS, async () => {
+  context.every(BUSY_POLL_MS, async () => {
     const isBusy = jobs.some((job) => job.status === "running" || job.status === "queued");
-    if (document.hidden || isReading || (!isBusy && Date.now() - readAt < QUIET_EVERY_MS)) return;
+    if (document.hidden || isReading || (!isBusy && Date.now() - readAt < IDLE_POLL_MS)) return;
     isReading = true;
     try {
       ({ jobs } = await read());
@@ -57,10 +57,10 @@ export async function showJobs(root, context) {
     rows.forEach((_, id) => { if (!jobs.some((job) => job.id === id)) rows.delete(id); });
     if (wanted.length !== body.children.length || wanted.some((row, index) => row !== body.children[index])) body.replaceChildren(...wanted);
     const content = jobs.length ? table : empty(status);
-    if (place.firstChild !== content) place.replaceChildren(content);
+    if (rowsElement.firstChild !== content) rowsElement.replaceChildren(content);
   }
 
-  /** A row that is there stays while its job does not change, with what was opened in it. */
+  /** Keep the row of an unchanged job, so that opened details stay open. */
   function rowOf(job) {
     const text = textOf(job);
     const known = rows.get(job.id);
@@ -72,28 +72,27 @@ export async function showJobs(root, context) {
 }
 
 function makeRow(job, isOpen) {
-  const { title, about, share, sofar } = describe(job);
-  const { arguments: asked, progress, result } = job;
+  const { title, subject, share, progress } = describe(job);
   return h("tr", { "data-id": job.id, "data-status": job.status },
     h("td", { "data-label": "Status" }, statusElement(job.status)),
-    h("th", { scope: "row", class: "name" }, h("strong", null, title), " ", about,
+    h("th", { scope: "row", class: "name" }, h("strong", null, title), " ", subject,
       job.error && h("span", { class: "why", title: job.error }, job.error),
-      h("details", { open: isOpen }, h("summary", null, h("span", { class: "id" }, job.id)), jsonElement({ arguments: asked, progress, result }, { depth: 5 }))),
-    h("td", { class: "sofar", "data-label": "Progress" },
+      h("details", { open: isOpen }, h("summary", null, h("span", { class: "id" }, job.id)), jsonElement({ arguments: job.arguments, progress: job.progress, result: job.result }, { depth: 5 }))),
+    h("td", { class: "progress-cell", "data-label": "Progress" },
       job.status === "running" && h("progress", share === null ? { "aria-label": title } : { value: share, max: 1, "aria-label": title }),
-      h("span", null, sofar || (job.status === "queued" ? waiting(job) : ""))),
-    h("td", { "data-label": "Asked for" }, timeElement(job.created_at)),
+      h("span", null, progress || (job.status === "queued" ? waiting(job) : ""))),
+    h("td", { "data-label": "Requested" }, timeElement(job.created_at)),
     h("td", { class: "number", "data-label": "Took" }, durationElement({ ...job, duration_ms: took(job) })));
 }
 
-const waiting = (job) => (job.background ? "waits for a worker (runfold worker)" : "left; the same command goes on with it");
+const waiting = (job) => (job.background ? "waiting for a worker (runfold worker)" : "interrupted; run the same command again to continue");
 
 function took(job) {
   return job.started_at && job.finished_at ? Date.parse(job.finished_at) - Date.parse(job.started_at) : null;
 }
 
 function empty(status) {
-  return h("section", { class: "empty" }, h("h2", null, status ? `No job is ${status}` : "No jobs yet"),
-    h("p", null, "Large deletions, rebuilds and retention are jobs: they go on in the background, and whoever is killed at it is followed by the next worker."),
+  return h("section", { class: "empty" }, h("h2", null, status ? `No ${status} jobs` : "No jobs yet"),
+    h("p", null, "Large deletions, rebuilds and retention run as jobs in the background. If a worker is killed, another one continues its job."),
     h("pre", null, "runfold rebuild --background\nrunfold retention run"));
 }

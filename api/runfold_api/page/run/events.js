@@ -1,14 +1,14 @@
-// The ledger's own view of a run: every event as it was sent, from the first on.
+// The events of a run as the ledger has them, oldest first.
 
 import { h, fill } from "../shared/elements.js";
 import { timeElement } from "../shared/formats.js";
 import { jsonElement } from "../shared/json_tree.js";
-import { Stretch } from "./stretch.js";
+import { EventRange } from "./event_range.js";
 
 const PAGE = 200;
 
 export class Events {
-  #stretch;
+  #range;
   #signal;
   #rows = new Map();
   #turn = Promise.resolve();
@@ -16,22 +16,22 @@ export class Events {
   #more = h("p", { class: "tools" });
 
   constructor(run, signal) {
-    this.#stretch = new Stretch(run, { limit: PAGE }, signal);
+    this.#range = new EventRange(run, { limit: PAGE }, signal);
     this.#signal = signal;
     this.element = h("section", { class: "events", "aria-label": "Events" },
       h("table", null, h("caption", { class: "hidden" }, "Events by time"),
         h("thead", null, h("tr", null, ["At", "Type", "Node", "Event"].map((name) => h("th", { scope: "col" }, name)))), this.#body), this.#more);
   }
 
-  /** Show the first ones, or what has come since. */
+  /** Show the first events, or add the new ones. */
   read() {
-    return this.#read((stretch) => (stretch.events.length ? stretch.follow() : stretch.readStart()));
+    return this.#read((range) => (range.events.length ? range.follow() : range.readStart()));
   }
 
   #read(act) {
     this.#turn = this.#turn.then(async () => {
       try {
-        await act(this.#stretch);
+        await act(this.#range);
         this.#draw(null);
       } catch (error) {
         if (!this.#signal.aborted) this.#draw(error.message);
@@ -41,8 +41,8 @@ export class Events {
   }
 
   #draw(problem) {
-    const { events, hasEarlier, hasLater } = this.#stretch;
-    // What somebody has opened stays so.
+    const { events, hasEarlier, hasLater } = this.#range;
+    // Keep the rows of known events, so that opened details stay open.
     const rows = new Map(events.map((event) => [String(event.id), this.#rows.get(String(event.id)) ?? makeRow(event)]));
     this.#rows = rows;
     const wanted = [...rows.values()];
@@ -50,10 +50,10 @@ export class Events {
     const button = (label, act) => h("button", { type: "button", onclick: () => this.#read(act) }, label);
     fill(this.#more,
       problem && h("span", { class: "bad", role: "alert" }, problem),
-      hasEarlier && button("Earlier events", (stretch) => stretch.readEarlier()),
-      hasLater && button("More events", (stretch) => stretch.readLater()),
-      hasLater && button("The last events", (stretch) => stretch.readEnd()),
-      !events.length && !problem && h("span", { class: "empty" }, "The ledger has no event of it."));
+      hasEarlier && button("Earlier events", (range) => range.readEarlier()),
+      hasLater && button("Later events", (range) => range.readLater()),
+      hasLater && button("Last events", (range) => range.readEnd()),
+      !events.length && !problem && h("span", { class: "empty" }, "This run has no events."));
   }
 }
 

@@ -1,16 +1,16 @@
-// Nodes as a graph, where their parents are known. Many nodes are drawn as one box for each name.
+// The graph of the nodes, if their parents are known. Many nodes are drawn as one box per name.
 
 import { h, fill, svg } from "../shared/elements.js";
 import { elapsedMs, formatDuration } from "../shared/formats.js";
 import { markOf } from "../shared/status.js";
-import { layOut } from "./layering.js";
+import { layOut } from "./layout.js";
 import { describeStatuses, familyOf, groupByFamily, nodeTitle, worstStatus } from "./nodes.js";
 
 const WIDTH = 190;
 const HEIGHT = 44;
 const GAP_X = 60;
 const GAP_Y = 14;
-const MOST_BOXES = 120;
+const MAX_BOXES = 120;
 
 export class Graph {
   #select;
@@ -27,7 +27,7 @@ export class Graph {
 
   show(run, nodes) {
     this.#nodes = lastAttempts(nodes);
-    this.#isGrouped ??= this.#nodes.length > MOST_BOXES;
+    this.#isGrouped ??= this.#nodes.length > MAX_BOXES;
     this.#draw();
   }
 
@@ -39,12 +39,12 @@ export class Graph {
   #draw() {
     if (!this.#nodes.some((node) => node.parents.length)) {
       fill(this.#tools);
-      fill(this.#area, h("p", { class: "empty" }, "No parents are known, so there is no graph to draw. ",
-        "They come with ", h("code", null, "parents"), " of ", h("code", null, "node_started"), ", or with the planned ", h("code", null, "nodes"), " of ", h("code", null, "started"), "."));
+      fill(this.#area, h("p", { class: "empty" }, "The parents of the nodes are unknown, so there is no graph. ",
+        "Send ", h("code", null, "parents"), " with ", h("code", null, "node_started"), ", or with the planned ", h("code", null, "nodes"), " of ", h("code", null, "started"), "."));
       return;
     }
     fill(this.#tools, h("span", { class: "spacer" }),
-      h("label", { class: "switch" }, h("input", { type: "checkbox", checked: this.#isGrouped, onchange: (event) => { this.#isGrouped = event.target.checked; this.#draw(); } }), "One box for each name"));
+      h("label", { class: "switch" }, h("input", { type: "checkbox", checked: this.#isGrouped, onchange: (event) => { this.#isGrouped = event.target.checked; this.#draw(); } }), "One box per name"));
     fill(this.#area, this.#picture(this.#isGrouped ? groupedBoxes(this.#nodes) : singleBoxes(this.#nodes)));
   }
 

@@ -1,11 +1,11 @@
-// What a run wrote, line by line: its end at first, and while the run goes on the newest in sight.
+// The output of a run: its end first, and the newest lines in sight while the run continues.
 
 import { h, fill } from "../shared/elements.js";
 import { formatCount } from "../shared/formats.js";
 import { copyButton } from "../shared/json_tree.js";
 import { VirtualList } from "../shared/virtual.js";
-import { linesOf, readable } from "./lines.js";
-import { Stretch } from "./stretch.js";
+import { EventRange } from "./event_range.js";
+import { linesOf, readable } from "./log_lines.js";
 
 const PAGE = 1000;
 const ROW_HEIGHT = 20;
@@ -15,7 +15,7 @@ export class Log {
   #run;
   #signal;
   #node = null;
-  #stretch = null;
+  #range = null;
   #lines = [];
   #problem = null;
   #turn = Promise.resolve();
@@ -28,30 +28,30 @@ export class Log {
     this.element = h("section", { class: "log", "aria-label": "Output" }, this.#tools, this.#list.element);
   }
 
-  /** Show the end of what one node wrote, or all of them; what is shown of it already stays. */
+  /** Show the end of the output of one node, or of all (null); lines that are shown already stay. */
   open(node) {
-    if (this.#stretch && this.#node === node) return this.#read((stretch) => stretch.follow());
+    if (this.#range && this.#node === node) return this.#read((range) => range.follow());
     this.#node = node;
-    this.#stretch = new Stretch(this.#run, { types: "logged", node, limit: PAGE }, this.#signal);
-    return this.#read((stretch) => stretch.readEnd(), "end");
+    this.#range = new EventRange(this.#run, { types: "logged", node, limit: PAGE }, this.#signal);
+    return this.#read((range) => range.readEnd(), "end");
   }
 
-  /** These nodes have written something, null among them if the run itself has; null: any may have. */
+  /** Read the new output of these nodes (null in the set: the run itself); null: of all. */
   follow(nodes) {
-    if (nodes === null || (nodes.size && (this.#node === null || nodes.has(this.#node)))) this.#read((stretch) => stretch.follow());
+    if (nodes === null || (nodes.size && (this.#node === null || nodes.has(this.#node)))) this.#read((range) => range.follow());
   }
 
-  /** One reading after the other; `place` is what is in sight then: `start`, `end`, or the same. */
+  /** Read, one request after the other, then scroll to `place`: `start`, `end`, or null to stay. */
   #read(act, place = null) {
-    const stretch = this.#stretch;
+    const range = this.#range;
     this.#turn = this.#turn.then(async () => {
       try {
-        await act(stretch);
+        await act(range);
         this.#problem = null;
       } catch (error) {
         this.#problem = error.message;
       }
-      if (stretch === this.#stretch && !this.#signal.aborted) this.#show(place);
+      if (range === this.#range && !this.#signal.aborted) this.#show(place);
     });
     return this.#turn;
   }
@@ -59,7 +59,7 @@ export class Log {
   #show(place) {
     const isAtEnd = !this.#lines.length || this.#list.isAtEnd;
     const before = this.#lines.length;
-    this.#lines = linesOf(this.#stretch.events);
+    this.#lines = linesOf(this.#range.events);
     this.element.style.setProperty("--rows", Math.max(1, Math.min(this.#lines.length, 28)));
     this.#drawTools();
     this.#list.show(this.#lines.length);
@@ -69,27 +69,27 @@ export class Log {
   }
 
   #drawTools() {
-    const { hasEarlier, hasLater } = this.#stretch;
+    const { hasEarlier, hasLater } = this.#range;
     const button = (label, act, place) => h("button", { type: "button", class: "quiet", onclick: () => this.#read(act, place) }, label);
     fill(this.#tools,
       h("span", { class: "faint", role: "status" }, this.#describe()),
       this.#node !== null && h("button", { type: "button", class: "quiet", onclick: () => this.open(null) }, "All nodes"),
       this.#problem && h("span", { class: "bad", role: "alert" }, this.#problem),
       h("span", { class: "spacer" }),
-      hasEarlier && button("From the beginning", (stretch) => stretch.readStart(), "start"),
-      hasEarlier && button("Earlier lines", (stretch) => stretch.readEarlier(), "above"),
-      hasLater && button("Later lines", (stretch) => stretch.readLater(), "below"),
-      hasLater && button("To the end", (stretch) => stretch.readEnd(), "end"),
+      hasEarlier && button("From the beginning", (range) => range.readStart(), "start"),
+      hasEarlier && button("Earlier lines", (range) => range.readEarlier(), "above"),
+      hasLater && button("Later lines", (range) => range.readLater(), "below"),
+      hasLater && button("To the end", (range) => range.readEnd(), "end"),
       this.#lines.length > 0 && copyButton(() => this.#lines.map((line) => line.text).join("\n")));
   }
 
   #describe() {
-    const { hasEarlier, hasLater } = this.#stretch;
+    const { hasEarlier, hasLater } = this.#range;
     const of = this.#node === null ? "" : ` of ${this.#node}`;
-    if (!this.#lines.length) return this.#problem ? "" : `Nothing was written${of && ` by ${this.#node}`}`;
+    if (!this.#lines.length) return this.#problem ? "" : `No output${of}`;
     const count = `${formatCount(this.#lines.length)} ${this.#lines.length === 1 ? "line" : "lines"}${of}`;
-    if (hasEarlier && hasLater) return `${count}, neither the first nor the last`;
-    return hasEarlier ? `The last ${count}` : hasLater ? `The first ${count}` : count;
+    if (hasEarlier && hasLater) return `${count} from the middle`;
+    return hasEarlier ? `Last ${count}` : hasLater ? `First ${count}` : count;
   }
 }
 
@@ -102,5 +102,5 @@ function makeLine(line, showsNode) {
     showsNode && line.node && h("span", { class: "node" }, line.node),
     line.level && h("span", { class: "level" }, line.level),
     h("code", { dir: "auto" }, rest > 0 ? text.slice(0, LONG_LINE) : text),
-    rest > 0 && h("span", { class: "node" }, `… and ${formatCount(rest)} characters; Copy has them`));
+    rest > 0 && h("span", { class: "node" }, `… and ${formatCount(rest)} characters; Copy includes them`));
 }

@@ -1,4 +1,4 @@
-// One attempt at a node: where it failed, what went in and out, its output.
+// The panel of one node attempt: its error, inputs, outputs and output.
 
 import { h } from "../shared/elements.js";
 import { durationElement, formatCost, formatCount, timeElement } from "../shared/formats.js";
@@ -6,7 +6,7 @@ import { copyButton, jsonElement } from "../shared/json_tree.js";
 import { statusElement } from "../shared/status.js";
 import { nodeTitle } from "./nodes.js";
 
-/** The panel of a node; `close()` when it is no longer wanted, `choose(id)` for one of its parents. */
+/** The panel of a node attempt; it calls `close()` to close itself, `choose(id)` to open a parent. */
 export function nodePanel(node, { attempts, close, choose, showLog }) {
   return h("aside", { class: "panel", "aria-label": `Node ${node.node}` },
     h("div", { class: "heading" },
@@ -25,22 +25,22 @@ export function nodePanel(node, { attempts, close, choose, showLog }) {
       fact("Cost", node.usage.cost_usd ? formatCost(node.usage.cost_usd) : null),
       fact("After", node.parents.length ? node.parents.slice(0, 20).map((parent) => [h("button", { type: "button", class: "link", onclick: () => choose(parent) }, parent), " "]) : null)),
     payload("Inputs", node.inputs), payload("Outputs", node.outputs),
-    h("p", null, h("button", { type: "button", class: "quiet", onclick: showLog }, "Its log lines")));
+    h("p", null, h("button", { type: "button", class: "quiet", onclick: showLog }, "Show output")));
 }
 
-/** Type, message and stack of an error; the stack is open, since it is what one came for. */
+/** Type, message and stack of an error; the stack is open. */
 export function errorElement(error, where = null) {
   return h("section", { class: "error", "aria-label": "Error" },
     h("p", null, h("strong", null, error.type ?? "Error"), error.message && [": ", h("span", { class: "message" }, error.message)], where),
     error.stack && h("details", { open: true }, h("summary", null, "Stack", copyButton(() => error.stack)), h("pre", { tabindex: "0" }, error.stack)));
 }
 
-/** A row of a list of facts, or nothing. */
+/** A row of a list of facts, or null without a value. */
 export function fact(name, value) {
   return value === null || value === undefined || value === "" || value === false ? null : h("div", null, h("dt", null, name), h("dd", null, value));
 }
 
-/** A payload under its name, or nothing if there is none. */
+/** A payload under its name, or null if there is none. */
 export function payload(name, value) {
   return value === null || value === undefined ? null : h("section", { class: "payload", "aria-label": name }, h("h3", null, name), jsonElement(value));
 }

@@ -1,6 +1,6 @@
-// What the views of one run have in common about its nodes.
+// Names, groups and statuses of nodes, for all views of a run.
 
-/** One attempt at one node; also what the address of a node holds. */
+/** The key of a node attempt. */
 export const keyOf = (node) => `${node.node}\u0000${node.attempt}`;
 
 /** `extract`, or `extract, attempt 2`. */
@@ -8,7 +8,7 @@ export function nodeTitle(node) {
   return node.attempt > 1 ? `${node.name || node.node}, attempt ${node.attempt}` : node.name || node.node;
 }
 
-/** The name without the number that tells siblings apart: `mProject_ID0000012` is of `mProject`. */
+/** The name without its trailing number: `mProject_ID0000012` belongs to `mProject`. */
 export function familyOf(node) {
   const name = node.name || node.node;
   return name.replace(/[\s_\-.:#/[(]*(?:id|no|nr)?[\s_\-.:#]*\d+[\])]*$/i, "") || name;
@@ -27,7 +27,7 @@ export function groupByFamily(nodes) {
 
 const SEVERITY = ["failed", "running", "cancelled", "pending", "skipped", "completed"];
 
-/** The status that a group of nodes shows: the first of these that one of them has. */
+/** The most severe status of a group of nodes. */
 export function worstStatus(nodes) {
   return SEVERITY.find((status) => nodes.some((node) => node.status === status)) ?? "pending";
 }

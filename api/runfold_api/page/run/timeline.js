@@ -1,4 +1,4 @@
-// Nodes as bars over time (a Gantt chart): what ran when, for how long, and what is still planned.
+// The nodes as bars over time (a Gantt chart), planned nodes included.
 
 import { h, fill } from "../shared/elements.js";
 import { elapsedMs, formatDuration, msOf } from "../shared/formats.js";
@@ -25,7 +25,7 @@ export class Timeline {
   #plot = h("div", { class: "plot" });
   #list;
 
-  /** `select(node)` is called when one is chosen. */
+  /** `select(node)` is called when a node is selected. */
   constructor(select) {
     this.#select = select;
     this.#list = new VirtualList({ rowHeight: ROW_HEIGHT, makeRow: (index) => this.#makeRow(this.#rows[index]), label: "Nodes by time" });
@@ -34,7 +34,7 @@ export class Timeline {
     this.element.addEventListener("keydown", (event) => this.#keys(event));
   }
 
-  /** Draw these nodes of this run. */
+  /** Draw the nodes of a run. */
   show(run, nodes) {
     this.#nodes = nodes;
     if (nodes.length >= GROUPED_FROM) this.#isGrouped ??= true;
@@ -42,14 +42,14 @@ export class Timeline {
     this.#draw();
   }
 
-  /** Time has passed: bars that have no end yet grow. */
+  /** Extend the bars of running nodes to the current time. */
   grow(run) {
     if (!this.#nodes.some((node) => node.status === "running")) return;
     this.#span = spanOf(run, this.#nodes);
     this.#draw();
   }
 
-  /** Mark one and bring it into sight. */
+  /** Mark a node and scroll to it. */
   mark(node) {
     this.#selected = node ? keyOf(node) : null;
     if (node && this.#isGrouped) {
@@ -81,7 +81,7 @@ export class Timeline {
   #drawTools() {
     this.#plot.hidden = !this.#nodes.length;
     if (!this.#nodes.length) {
-      fill(this.#tools, h("p", { class: "empty" }, "This run told of no nodes."));
+      fill(this.#tools, h("p", { class: "empty" }, "This run has no nodes."));
       return;
     }
     const zoomBy = (factor) => () => { this.#zoom = Math.min(64, Math.max(1, this.#zoom * factor)); this.#draw(); };

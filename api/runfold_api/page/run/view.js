@@ -1,4 +1,4 @@
-// One run: what it is, why it failed, its nodes over time and as a graph, its data, output, events.
+// The view of one run: facts, error, timeline, graph, payloads, output and events.
 
 import { get, runPath, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
@@ -8,21 +8,21 @@ import { useKeys } from "../shared/keys.js";
 import { redraw } from "../shared/redraw.js";
 import { statusElement } from "../shared/status.js";
 import { Events } from "./events.js";
-import { follow } from "./following.js";
+import { follow } from "./live_run.js";
 import { Graph } from "./graph.js";
 import { Log } from "./log.js";
 import { errorElement, fact, nodePanel, payload } from "./node_panel.js";
 import { Timeline } from "./timeline.js";
 
-const GROW_EVERY_MS = 1000;
+const GROW_INTERVAL_MS = 1000;
 const TABS = { timeline: "Timeline", graph: "Graph", data: "Inputs and outputs", log: "Output", events: "Events" };
 
 export async function showRun(root, context) {
   const id = idOf(context.path);
   const { signal } = context;
   let run = await get(runPath(id), {}, { signal });
-  const usual = run.nodes.length ? "timeline" : "log";
-  let tab = Object.hasOwn(TABS, context.query.get("tab")) ? context.query.get("tab") : usual;
+  const defaultTab = run.nodes.length ? "timeline" : "log";
+  let tab = Object.hasOwn(TABS, context.query.get("tab")) ? context.query.get("tab") : defaultTab;
   let chosen = findNode(context.query.get("node"), Number(context.query.get("attempt")) || null);
   let isLogOfNode = false;
 
@@ -44,7 +44,7 @@ export async function showRun(root, context) {
   if (chosen) choose(chosen);
   readRelated();
   useKeys(shortcuts(), signal);
-  context.every(GROW_EVERY_MS, () => { if (tab === "timeline" && !document.hidden) timeline.grow(run); });
+  context.every(GROW_INTERVAL_MS, () => { if (tab === "timeline" && !document.hidden) timeline.grow(run); });
   if (run.source !== "archive") follow(id, run, context, {
     state: (name) => fill(state, name === "live" ? null : h("span", { class: "off" }, "○ reconnecting")),
     changed(next, nodes) {
@@ -92,7 +92,7 @@ export async function showRun(root, context) {
   }
 
   function readTab() {
-    tabs.scrollLeft = document.getElementById(`tab-${tab}`).offsetLeft - tabs.offsetLeft - 40; // a phone has no room for all
+    tabs.scrollLeft = document.getElementById(`tab-${tab}`).offsetLeft - tabs.offsetLeft - 40; // a narrow screen does not fit all tabs
     if (tab === "log") log.open(isLogOfNode && chosen ? chosen.node : null);
     if (tab === "events") events.read();
   }
@@ -124,14 +124,14 @@ export async function showRun(root, context) {
     }));
   }
 
-  /** The last attempt, or the one that is asked for. */
+  /** The given attempt at a node, or its last one if `attempt` is null. */
   function findNode(name, attempt) {
     const attempts = run.nodes.filter((each) => each.node === name);
     return (attempt === null ? attempts.at(-1) : attempts.find((each) => each.attempt === attempt)) ?? null;
   }
 
   function remember() {
-    const query = { tab: tab === usual ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
+    const query = { tab: tab === defaultTab ? null : tab, node: chosen?.node, attempt: chosen && chosen.attempt > 1 ? chosen.attempt : null };
     history.replaceState(history.state, "", withQuery(location.pathname, query));
   }
 
@@ -145,9 +145,9 @@ export async function showRun(root, context) {
   function shortcuts() {
     const names = Object.keys(TABS);
     return [
-      ...names.map((name, index) => ({ keys: [String(index + 1)], says: TABS[name], act: () => open(name) })),
-      { keys: ["Escape"], says: "close the node", act: () => choose(null) },
-      { keys: ["u"], says: "back to the list", act: () => context.go("/") },
+      ...names.map((name, index) => ({ keys: [String(index + 1)], label: TABS[name], act: () => open(name) })),
+      { keys: ["Escape"], label: "close the node panel", act: () => choose(null) },
+      { keys: ["u"], label: "back to the list", act: () => context.go("/") },
     ];
   }
 }
@@ -164,9 +164,9 @@ function header(run, state, isNode, choose) {
     h("p", { class: "id" }, h("code", null, run.id), copyButton(() => run.id)),
     run.error && errorElement(run.error, failedAt),
     run.reason && h("p", { class: "notice" }, `Cancelled: ${run.reason}`),
-    whereabouts(run),
-    run.incomplete && h("p", { class: "notice" }, "This run is incomplete: its beginning has not come, so its workflow and project are not known."),
-    run.truncated && h("p", { class: "notice" }, "This run is larger than one answer may be; its events have everything."),
+    expiryNotice(run),
+    run.incomplete && h("p", { class: "notice" }, "This run is incomplete: its start event has not arrived, so its workflow and project are unknown."),
+    run.truncated && h("p", { class: "notice" }, "This run is too large to show in full; the Events tab has all of it."),
     h("dl", { class: "facts wide" },
       fact("Project", !run.incomplete && h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
       fact("Queued", run.queued_at && timeElement(run.queued_at, { absolute: true })),
@@ -184,19 +184,19 @@ function header(run, state, isNode, choose) {
   ];
 }
 
-/** What a viewer has to know of a run that retention has aged. */
-function whereabouts(run) {
+/** Where the data of an expired run is. */
+function expiryNotice(run) {
   const when = run.payloads_removed_at ? [" on ", timeElement(run.payloads_removed_at, { absolute: true })] : null;
-  const says = run.source === "archive" ? [`From the archive: retention has taken this run away${run.payloads === "removed" ? ", without its payloads" : ""}.`] : {
-    archived: ["Inputs, outputs and events are from the archive: retention put them there", when, "."],
-    removed: ["Inputs, outputs and events were removed by retention", when, "."],
-    unavailable: ["Inputs, outputs and events were taken away by retention", when, ", and the archive cannot be read at the moment."],
+  const text = run.source === "archive" ? [`This run has expired and is read from the archive${run.payloads === "removed" ? ", without its payloads" : ""}.`] : {
+    archived: ["Inputs, outputs and events have expired", when, " and are read from the archive."],
+    removed: ["Inputs, outputs and events have expired and were deleted", when, "."],
+    unavailable: ["Inputs, outputs and events have expired", when, ", and the archive is currently unreadable."],
   }[run.payloads];
-  return says && h("p", { class: "notice whereabouts" }, says);
+  return text && h("p", { class: "notice expiry" }, text);
 }
 
 function payloads(run) {
   const parts = [payload("Inputs", run.inputs), payload("Outputs", run.outputs), payload("Trigger", run.trigger?.data), payload("Metadata", run.metadata)];
-  const none = ["removed", "unavailable"].includes(run.payloads) ? "They are not kept any more." : "This run has no inputs, outputs or metadata.";
+  const none = ["removed", "unavailable"].includes(run.payloads) ? "The payloads have expired." : "This run has no inputs, outputs or metadata.";
   return parts.some(Boolean) ? parts : h("p", { class: "empty" }, none);
 }

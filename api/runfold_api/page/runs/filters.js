@@ -1,4 +1,4 @@
-// The filters of a list, and the address that holds them.
+// The filters of the list, stored in the page's address.
 
 import { h } from "../shared/elements.js";
 import { RUN_STATUSES, markOf } from "../shared/status.js";
@@ -13,7 +13,7 @@ const MORE = [
   ["session", "Session", {}],
   ["tag", "Tag", { placeholder: "key:value" }],
   ["error_type", "Error type", {}],
-  ["payload", "In inputs or outputs", {}],
+  ["payload", "Inputs or outputs", {}],
   ["min_duration_ms", "Min. duration (ms)", { type: "number", min: 0, step: "any" }],
   ["max_duration_ms", "Max. duration (ms)", { type: "number", min: 0, step: "any" }],
   ["min_cost_usd", "Min. cost ($)", { type: "number", min: 0, step: "any" }],
@@ -22,7 +22,7 @@ const MORE = [
 const SPANS = { "1h": 3600, "24h": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400 };
 const SPAN_NAMES = { "1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "30d": "last 30 days" };
 
-/** What the API is asked, from an address's query; `last` is a span that ends now. */
+/** The API's query for an address's query; `last` is a period that ends now. */
 export function filtersOf(query) {
   const filters = {};
   for (const name of ["q", ...TEXTS.map(([name]) => name), ...MORE.map(([name]) => name), "fingerprint", "started_after", "started_before", "parent_run"]) {
@@ -31,17 +31,17 @@ export function filtersOf(query) {
   const statuses = query.getAll("status").flatMap((value) => value.split(",")).filter(Boolean);
   if (statuses.length) filters.status = statuses;
   if (SPANS[query.get("last")]) {
-    // To the minute, so that the cursor of one page fits the question of the next.
+    // Rounded to the minute, so that the cursor of one page fits the filters of the next.
     const after = Date.now() - SPANS[query.get("last")] * 1000;
     filters.started_after = new Date(after - (after % 60_000)).toISOString();
   }
   return filters;
 }
 
-/** Whether anything is filtered at all. */
+/** Whether the query has any filter. */
 export const isFiltered = (query) => Object.keys(filtersOf(query)).length > 0;
 
-/** The form; `change(query)` is told the new query, without a cursor. */
+/** The form; `change(query)` receives the new query, without a cursor. */
 export function filterForm(query, names, change) {
   const statuses = query.getAll("status").flatMap((value) => value.split(","));
   const form = h("form", { class: "filters", role: "search", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); submit(); }, onchange: submit },
@@ -50,7 +50,7 @@ export function filterForm(query, names, change) {
     TEXTS.map((field) => textField(field, query)),
     h("label", null, h("span", null, "Started"),
       h("select", { name: "last" },
-        h("option", { value: "" }, query.get("started_after") || query.get("started_before") ? "as given" : "any time"),
+        h("option", { value: "" }, query.get("started_after") || query.get("started_before") ? "custom" : "any time"),
         Object.keys(SPANS).map((span) => h("option", { value: span, selected: query.get("last") === span }, SPAN_NAMES[span])))),
     h("fieldset", { class: "chips" }, h("legend", null, "Status"),
       RUN_STATUSES.map((status) => h("label", { class: `chip ${status}` },

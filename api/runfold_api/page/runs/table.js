@@ -1,4 +1,4 @@
-// The rows of a list of runs: drawn, and changed in place when a run does.
+// The table of runs; rows are updated in place when their runs change.
 
 import { h } from "../shared/elements.js";
 import { durationElement, formatCost, formatShort, timeElement } from "../shared/formats.js";
@@ -17,7 +17,7 @@ export class RunTable {
   #selected = new Set();
   #selectionChanged;
 
-  /** `selectionChanged(ids)` is told which runs are ticked. */
+  /** `selectionChanged(ids)` receives the ids of the selected runs. */
   constructor(selectionChanged) {
     this.#selectionChanged = selectionChanged;
     this.#body.addEventListener("change", (event) => {
@@ -46,7 +46,7 @@ export class RunTable {
     return this.#rows.has(id);
   }
 
-  /** Show these and no others; whatever of it is there already is left alone. */
+  /** Show exactly these runs; unchanged rows keep their elements. */
   show(runs) {
     const wanted = runs.map((run) => (this.#texts.get(run.id) === textOf(run) ? this.#rows.get(run.id) : this.#make(run)));
     const ids = new Set(runs.map((run) => run.id));
@@ -55,7 +55,7 @@ export class RunTable {
     if (!isShown) this.#body.replaceChildren(...wanted);
   }
 
-  /** Change a row that is there, or put a new one into its place by time; `limit` rows stay. */
+  /** Update a row, or insert a new one by its start; at most `limit` rows remain. */
   put(run, limit) {
     const known = this.#rows.get(run.id);
     if (known && this.#texts.get(run.id) === textOf(run)) return;
@@ -80,7 +80,7 @@ export class RunTable {
     if (this.#selected.delete(id)) this.#selectionChanged([...this.#selected]);
   }
 
-  /** Move the focus by so many rows; `tick` the one that has it. */
+  /** Move the focus by `step` rows. */
   move(step) {
     const rows = [...this.#body.children];
     if (!rows.length) return;
@@ -90,7 +90,8 @@ export class RunTable {
     next.scrollIntoView({ block: "nearest" });
   }
 
-  tick() {
+  /** Toggle the selection of the focused row. */
+  toggleSelection() {
     document.activeElement?.closest?.("tr")?.querySelector("input[type=checkbox]")?.click();
   }
 
@@ -102,7 +103,7 @@ export class RunTable {
   }
 }
 
-/** Lists are in the order of the first events; a run without a known beginning is new. */
+/** Lists are ordered by the first event; a run without a known start counts as new. */
 const beganOf = (run) => Math.min(...[run.queued_at, run.started_at].filter(Boolean).map(Date.parse));
 
 function makeRow(run, isSelected) {
@@ -110,7 +111,7 @@ function makeRow(run, isSelected) {
     h("td", { class: "tick" }, h("input", { type: "checkbox", checked: isSelected, "aria-label": `Select ${run.id}` })),
     h("td", { "data-label": "Status" }, statusElement(run.status)),
     h("td", { class: "name", "data-label": "Run" },
-      h("a", { href: runPath(run.id, "/runs") }, h("strong", { title: run.workflow ?? "its beginning has not come" }, run.workflow ?? "(incomplete)"), h("span", { class: "id" }, run.id)),
+      h("a", { href: runPath(run.id, "/runs") }, h("strong", { title: run.workflow ?? "its start event has not arrived" }, run.workflow ?? "(incomplete)"), h("span", { class: "id" }, run.id)),
       h("span", { class: "tags" }, Object.entries(run.tags).map(([key, value]) =>
         h("a", { class: "tag", title: `${key}: ${value}`, href: withQuery("/", { tag: `${key}:${value}` }) }, value ? `${key}: ${value}` : key))),
       run.error && h("span", { class: "why", title: run.error.message }, [run.error.type, run.error.message].filter(Boolean).join(": "))),

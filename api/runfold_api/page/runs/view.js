@@ -1,4 +1,4 @@
-// The list of runs: filters in the address, pages by cursor, the first page live.
+// The list of runs: filters in the address, pages by cursor, live updates on the first page.
 
 import { get, runPath, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
@@ -8,9 +8,10 @@ import { watch } from "../shared/live.js";
 import { askToDelete } from "./deletion.js";
 import { filterForm, filtersOf, isFiltered } from "./filters.js";
 import { RunTable } from "./table.js";
+import { describeTotal } from "./total.js";
 
 const LIMIT = 50;
-const TOTAL_EVERY_MS = 3000;
+const TOTAL_POLL_MS = 3000;
 const FIRST_TOTAL_MS = 250;
 
 export async function showRuns(root, context) {
@@ -43,7 +44,7 @@ export async function showRuns(root, context) {
   drawTools();
   if (filters.q) offerRun(filters.q);
   useKeys(shortcuts(table, form), signal);
-  // Payloads are searched behind the fold: nobody is told of a run that comes to match.
+  // Payloads are indexed after the fold, so the stream cannot report runs that match later.
   if (!cursor && !filters.payload) follow();
 
   function follow() {
@@ -59,12 +60,12 @@ export async function showRuns(root, context) {
       removed: drop,
       deleted: drop,
     }, signal);
-    context.every(TOTAL_EVERY_MS, countAgain);
+    context.every(TOTAL_POLL_MS, countAgain);
   }
 
-  /** The total is no longer right: after a pause it is asked for soon, else when its turn comes. */
+  /** Mark the total as outdated: after a quiet period it is read soon, otherwise at the next interval. */
   function outdate() {
-    if (!isStale && Date.now() - askedAt > TOTAL_EVERY_MS) setTimeout(countAgain, FIRST_TOTAL_MS);
+    if (!isStale && Date.now() - askedAt > TOTAL_POLL_MS) setTimeout(countAgain, FIRST_TOTAL_MS);
     isStale = true;
   }
 
@@ -76,10 +77,10 @@ export async function showRuns(root, context) {
     drawTools();
   }
 
-  /** An id that was typed in whole leads to its run, however old it is. */
+  /** Offer a link to the run whose complete id was searched for, however old it is. */
   async function offerRun(id) {
     const run = await get(runPath(id), {}, { signal }).catch(() => null);
-    if (run) tools.before(h("p", { class: "notice" }, "There is a run with this id: ", h("a", { href: runPath(id, "/runs") }, run.workflow ?? "(incomplete)", " ", h("span", { class: "id" }, id))));
+    if (run) tools.before(h("p", { class: "notice" }, "A run has this id: ", h("a", { href: runPath(id, "/runs") }, run.workflow ?? "(incomplete)", " ", h("span", { class: "id" }, id))));
   }
 
   function put(run) {
@@ -102,24 +103,16 @@ export async function showRuns(root, context) {
   function drawTools() {
     const many = selected.length;
     fill(count, describeTotal(total), describeSearched(page.searched));
-    fill(deletion, many ? `Delete ${many} selected…` : isFiltered(query) ? "Delete all of these…" : "Delete all…");
+    fill(deletion, many ? `Delete ${many} selected…` : isFiltered(query) ? "Delete all matching…" : "Delete all…");
     deletion.disabled = !many && !total.value;
   }
 }
 
-/** How much of the payloads was searched, where that is not all. */
+/** Which payloads were searched, if not all. */
 function describeSearched(searched) {
   if (!searched) return "";
-  if (searched.since) return ` of those since ${new Date(searched.since).toLocaleString()}; older ones are still being read`;
-  return searched.behind ? `; ${formatCount(searched.behind)} changes are not searched yet` : "";
-}
-
-/** `812 runs`, `more than 10,000 runs`, `about 1,200,000 runs`. */
-export function describeTotal({ value, relation }) {
-  const noun = value === 1 ? "run" : "runs";
-  if (relation === "at_least") return `at least ${formatCount(value)} ${noun}`;
-  if (relation === "estimate") return `about ${formatCount(value)} ${noun} (an estimate)`;
-  return `${formatCount(value)} ${noun}`;
+  if (searched.since) return ` since ${new Date(searched.since).toLocaleString()}; older payloads are still being indexed`;
+  return searched.behind ? `; ${formatCount(searched.behind)} changes are not indexed yet` : "";
 }
 
 async function readNames(signal) {
@@ -147,23 +140,23 @@ function pager(page, query, context) {
 
 function shortcuts(table, form) {
   return [
-    { keys: ["j", "ArrowDown"], says: "next run", act: () => table.move(1) },
-    { keys: ["k", "ArrowUp"], says: "run before", act: () => table.move(-1) },
-    { keys: ["Enter"], says: "open the run", act: () => false },
-    { keys: ["x"], says: "select the run", act: () => table.tick() },
-    { keys: ["/"], says: "search", act: () => form.querySelector("[name=q]").focus() },
+    { keys: ["j", "ArrowDown"], label: "next run", act: () => table.move(1) },
+    { keys: ["k", "ArrowUp"], label: "previous run", act: () => table.move(-1) },
+    { keys: ["Enter"], label: "open the run", act: () => false },
+    { keys: ["x"], label: "select the run", act: () => table.toggleSelection() },
+    { keys: ["/"], label: "search", act: () => form.querySelector("[name=q]").focus() },
   ];
 }
 
 function emptyState(query) {
   if (isFiltered(query)) {
-    return h("section", { class: "empty" }, h("h2", null, "No run is like this"),
-      h("p", null, "None matches all of these filters. ", h("a", { href: "/" }, "Clear them"), " to see every run."));
+    return h("section", { class: "empty" }, h("h2", null, "No runs match these filters"),
+      h("p", null, h("a", { href: "/" }, "Clear the filters"), " to see all runs."));
   }
   return h("section", { class: "empty" }, h("h2", null, "No runs yet"),
-    h("p", null, "Record a command, and it appears here while it runs:"),
+    h("p", null, "Record a command and watch it here while it runs:"),
     h("pre", null, "runfold exec -- echo hello"),
-    h("p", null, "or from Python:"),
+    h("p", null, "Or record a run from Python:"),
     h("pre", null, "from runfold import Recorder\n\nwith Recorder().run(\"nightly-report\") as run:\n    with run.node(\"extract\"):\n        …"));
 }
 

@@ -1,4 +1,4 @@
-// The REST service. A problem (RFC 9457) becomes a `Problem` with what the server says.
+// Requests to the REST API. A problem (RFC 9457) is thrown as a `Problem` with the server's detail.
 
 const ROOT = "/api/v1";
 
@@ -9,20 +9,20 @@ export class Problem extends Error {
   }
 }
 
-/** The path of a run in the API or, with another root, on this page; ids may hold any text. */
+/** The path of a run in the API or, with another root, on this page; an id may be any text. */
 export function runPath(id, root = `${ROOT}/runs`) {
   return `${root}/${encodeURIComponent(id)}`;
 }
 
-/** GET; `query` values may be lists, null is left out. Raises `Problem`. */
+/** GET. Values of `query` may be lists; null is omitted. Throws `Problem`. */
 export async function get(path, query = {}, { signal } = {}) {
-  const response = await ask(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { signal });
+  const response = await request(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { signal });
   return parse(await response.text());
 }
 
-/** DELETE; the answer's JSON, or null if it has none. Raises `Problem`. */
+/** DELETE; returns the response's JSON, or null if it has none. Throws `Problem`. */
 export async function remove(path, query = {}) {
-  const response = await ask(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { method: "DELETE" });
+  const response = await request(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { method: "DELETE" });
   const text = await response.text();
   return text ? parse(text) : null;
 }
@@ -34,25 +34,25 @@ export function withQuery(path, query) {
   return pairs.length ? `${path}?${new URLSearchParams(pairs)}` : path;
 }
 
-/** JSON whose whole numbers may be larger than JavaScript's: those become BigInt where possible. */
+/** Parse JSON; integers beyond JavaScript's become BigInt where the browser supports it. */
 export function parse(text) {
   return JSON.parse(text, (_, value, context) =>
     typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
       ? BigInt(context.source) : value);
 }
 
-/** The same text for the same answer: whether it has changed. */
+/** A text that is equal for equal values, to detect changes. */
 export function textOf(value) {
   return JSON.stringify(value, (_, each) => (typeof each === "bigint" ? `${each}n` : each));
 }
 
-async function ask(url, options) {
+async function request(url, options) {
   let response;
   try {
     response = await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "The service does not answer. Is `runfold api` running?");
+    throw new Problem(0, "The server does not respond. Is `runfold api` running?");
   }
   if (!response.ok) throw new Problem(response.status, await reason(response));
   return response;

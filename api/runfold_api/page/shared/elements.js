@@ -1,22 +1,22 @@
-// Elements from data. Text goes in as text nodes only, so nothing that an event carries can become
-// markup; the Content-Security-Policy (Trusted Types) refuses any other way.
+// Creation of elements. Text becomes text nodes only, so no content of an event can become markup;
+// the Content-Security-Policy (Trusted Types) blocks every other way.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * An HTML element. `attributes`: functions under `on…` become listeners, `css` sets custom
- * properties and styles, false and null are left out. Children: nodes, text, arrays, null.
+ * Create an HTML element. `attributes`: `on…` functions become listeners, `css` sets styles, false and
+ * null are omitted. Children: nodes, text, arrays, null.
  */
 export function h(tag, attributes, ...children) {
   return build(document.createElement(tag), attributes, children);
 }
 
-/** The same in SVG. */
+/** Create an SVG element. */
 export function svg(tag, attributes, ...children) {
   return build(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Put these in the place of what an element holds. */
+/** Replace an element's children. */
 export function fill(element, ...children) {
   element.replaceChildren();
   append(element, children);

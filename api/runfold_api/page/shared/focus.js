@@ -1,6 +1,6 @@
-// Where the keyboard is, when a view takes the place of another.
+// Keyboard focus when one view replaces another.
 
-/** Call before; the function that it returns, called after, brings the focus to where it was. */
+/** Remember the focused field; the returned function restores the focus in the new view. */
 export function keepFocus(root) {
   const was = root.contains(document.activeElement) ? document.activeElement : null;
   return () => {

@@ -1,4 +1,4 @@
-// Numbers, durations and times as people read them, in the viewer's language and zone.
+// Numbers, durations and times in the viewer's language and time zone.
 
 import { h } from "./elements.js";
 
@@ -40,29 +40,29 @@ export function formatDuration(ms) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** How long a run or node has taken, up to now if it is still going. */
+/** The duration of a run or node, up to now while it is running. */
 export function elapsedMs(item, now = Date.now()) {
   if (item.duration_ms !== null) return item.duration_ms;
   if (item.status !== "running" || !item.started_at) return null;
   return Math.max(0, now - Date.parse(item.started_at));
 }
 
-/** A time of the service in milliseconds, with what `Date` leaves out of them. */
+/** A time of the API in milliseconds, including the microseconds that `Date` drops. */
 export function msOf(text) {
   const finer = /\.\d{3}(\d+)/.exec(text);
   return Date.parse(text) + (finer ? Number(`0.${finer[1]}`) : 0);
 }
 
-/** A `<time>` that says how long ago, or when, and the exact moment in UTC on hover. */
+/** A `<time>` with a relative or absolute time, and the exact time in UTC on hover. */
 export function timeElement(text, { absolute = false } = {}) {
   if (!text) return h("span", { class: "faint" }, "–");
   const at = new Date(text);
   const shown = absolute ? formatMoment(at) : formatAgo(at);
-  const exact = `${day.format(at)}, ${time.format(at)} here\n${text.replace("T", " ").replace("Z", " UTC")}`;
+  const exact = `${day.format(at)}, ${time.format(at)} local\n${text.replace("T", " ").replace("Z", " UTC")}`;
   return h("time", { datetime: text, title: exact, "data-ago": !absolute }, shown);
 }
 
-/** Bring every relative time and running duration of the page up to date. */
+/** Update all relative times and running durations of the page. */
 export function refreshTimes(root) {
   for (const element of root.querySelectorAll("time[data-ago]")) {
     const shown = formatAgo(new Date(element.dateTime));
@@ -73,7 +73,7 @@ export function refreshTimes(root) {
   }
 }
 
-/** A duration that goes on by itself while the item is running. */
+/** A duration that keeps counting while the item is running. */
 export function durationElement(item) {
   const going = item.status === "running" && item.duration_ms === null && item.started_at;
   return h("span", { class: "number", "data-since": going ? item.started_at : null },
@@ -91,7 +91,7 @@ function formatAgo(at) {
   return day.format(at);
 }
 
-/** Day and time; the year where it is not this one. */
+/** Day and time; with the year unless it is the current one. */
 function formatMoment(at) {
   const isThisYear = at.getFullYear() === new Date().getFullYear();
   return isThisYear ? moment.format(at) : `${day.format(at)}, ${time.format(at)}`;

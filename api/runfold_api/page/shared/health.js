@@ -1,15 +1,15 @@
-// One sign for the whole page: whether the service, Redis and PostgreSQL answer, and alarms.
+// The health indicator of the page: whether the API, Redis and PostgreSQL respond, and incidents.
 
 import { h, fill } from "./elements.js";
 
-const EVERY_MS = 15_000;
+const POLL_MS = 15_000;
 
 export function watchHealth(element) {
-  const look = async () => {
-    if (!document.hidden) fill(element, sign(await read()));
+  const update = async () => {
+    if (!document.hidden) fill(element, indicator(await read()));
   };
-  look();
-  setInterval(look, EVERY_MS);
+  update();
+  setInterval(update, POLL_MS);
 }
 
 async function read() {
@@ -21,14 +21,14 @@ async function read() {
   }
 }
 
-function sign(health) {
-  if (health.status === "unreachable") return h("span", { class: "sign bad", title: "The service does not answer" }, "● offline");
-  const reasons = health.reasons ?? (health.detail ? [health.detail] : []);
-  if (health.status !== "ready") return h("span", { class: "sign bad", title: reasons.join("\n") }, "● not ready");
+function indicator(health) {
+  if (health.status === "unreachable") return h("span", { class: "sign bad", title: "The server does not respond" }, "● offline");
+  if (health.status === "behind") return h("span", { class: "sign warn", title: health.detail }, "▲ behind");
+  if (health.status !== "ready") return h("span", { class: "sign bad", title: health.detail ?? "" }, "● not ready");
   const incidents = health.incidents ?? [];
   if (incidents.length) {
-    const text = incidents.map((each) => `${each.kind}: ${each.count ?? each.n ?? ""}`).join("\n");
-    return h("span", { class: "sign warn", title: `${text}\nrunfold doctor tells more` }, `▲ ${incidents.length} alarm${incidents.length > 1 ? "s" : ""}`);
+    const text = incidents.map((each) => `${each.kind}: ${each.new}`).join("\n");
+    return h("span", { class: "sign warn", title: `${text}\nSee: runfold doctor` }, `▲ ${incidents.length} incident${incidents.length > 1 ? "s" : ""}`);
   }
   return null;
 }

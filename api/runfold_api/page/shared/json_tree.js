@@ -1,23 +1,23 @@
-// JSON as a tree that opens on demand: only what is open has elements.
+// JSON as a collapsible tree; collapsed parts have no elements.
 
 import { h } from "./elements.js";
 
 const FIRST_CHILDREN = 100;
 const LONG_TEXT = 400;
 
-/** A tree of a value, open to `depth`, with a button that copies it. */
+/** The tree of a value, expanded to `depth`, with a copy button. */
 export function jsonElement(value, { depth = 2 } = {}) {
   return h("div", { class: "json" }, copyButton(() => stringify(value)), node(null, value, depth));
 }
 
-/** A button that puts text into the clipboard. */
+/** A button that copies text to the clipboard. */
 export function copyButton(text, label = "Copy") {
   const button = h("button", { type: "button", class: "quiet copy", onclick: async () => {
     try {
       await navigator.clipboard.writeText(text());
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Not allowed";
+      button.textContent = "Copying is blocked";
     }
     setTimeout(() => { button.textContent = label; }, 1500);
   } }, label);
@@ -64,11 +64,11 @@ function leaf(value) {
   if (value.length <= LONG_TEXT) return h("span", { class: "string" }, JSON.stringify(value));
   const text = h("span", { class: "string" }, JSON.stringify(value.slice(0, LONG_TEXT)));
   const more = h("button", { type: "button", class: "quiet", onclick: () => { text.textContent = JSON.stringify(value); more.remove(); } },
-    `all ${value.length.toLocaleString()} characters`);
+    `Show all ${value.length.toLocaleString()} characters`);
   return [text, " ", more];
 }
 
-/** JSON as it was, with whole numbers of any size. */
+/** Format as JSON, with integers of any size. */
 function stringify(value) {
   const big = [];
   const text = JSON.stringify(value, (_, each) => {

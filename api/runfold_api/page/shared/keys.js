@@ -1,14 +1,14 @@
-// Keyboard: each view registers what it understands; `?` shows the list.
+// Keyboard shortcuts: each view registers its own; `?` lists them.
 
 import { h, fill } from "./elements.js";
 
 const GENERAL = [
-  { keys: ["g r"], says: "go to runs" },
-  { keys: ["g w"], says: "go to workflows" },
-  { keys: ["g f"], says: "go to failures" },
-  { keys: ["g s"], says: "go to statistics" },
-  { keys: ["g j"], says: "go to jobs" },
-  { keys: ["?"], says: "show these shortcuts" },
+  { keys: ["g r"], label: "go to runs" },
+  { keys: ["g w"], label: "go to workflows" },
+  { keys: ["g f"], label: "go to failures" },
+  { keys: ["g s"], label: "go to statistics" },
+  { keys: ["g j"], label: "go to jobs" },
+  { keys: ["?"], label: "show these shortcuts" },
 ];
 
 let registered = [];
@@ -22,7 +22,7 @@ export function initKeys(button) {
   addEventListener("keydown", press);
 }
 
-/** `shortcuts`: [{keys: ["j"], says, act}], until the signal is aborted. */
+/** Register `shortcuts` ([{keys: ["j"], label, act}]) until the signal is aborted. */
 export function useKeys(shortcuts, signal) {
   registered.push(...shortcuts);
   signal.addEventListener("abort", () => {
@@ -32,10 +32,10 @@ export function useKeys(shortcuts, signal) {
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
-  const places = { r: "/", w: "/workflows", f: "/failures", s: "/stats", j: "/jobs" };
-  if (pending === "g" && places[event.key]) {
+  const targets = { r: "/", w: "/workflows", f: "/failures", s: "/stats", j: "/jobs" };
+  if (pending === "g" && targets[event.key]) {
     pending = "";
-    document.querySelector(`header nav a[href="${places[event.key]}"]`).click();
+    document.querySelector(`header nav a[href="${targets[event.key]}"]`).click();
     return;
   }
   pending = event.key === "g" ? "g" : "";
@@ -52,10 +52,10 @@ function isTyping(target) {
 }
 
 function open() {
-  const rows = [...registered, ...GENERAL].filter((each) => each.says);
-  fill(dialog, h("h2", null, "Keyboard"),
+  const rows = [...registered, ...GENERAL].filter((each) => each.label);
+  fill(dialog, h("h2", null, "Keyboard shortcuts"),
     h("dl", { class: "keys" }, rows.map((each) => [
-      h("dt", null, each.keys.map((key) => h("kbd", null, NAMES[key] ?? key))), h("dd", null, each.says)])),
+      h("dt", null, each.keys.map((key) => h("kbd", null, NAMES[key] ?? key))), h("dd", null, each.label)])),
     h("form", { method: "dialog" }, h("button", null, "Close")));
   dialog.showModal();
 }

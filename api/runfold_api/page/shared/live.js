@@ -1,17 +1,17 @@
-// Changes as they come, over server-sent events. The browser reconnects by itself and tells the
-// server where it was (Last-Event-ID), so nothing is missed and nothing comes twice. It gives up
-// where the service answers with an error, as it does without its database; then we ask again.
+// Live updates over server-sent events. The browser reconnects by itself and sends its position
+// (Last-Event-ID), so no change is lost or repeated. It gives up after an error response, such as
+// 503 while the database is down; then this module connects again.
 //
-// A browser has six connections for all pages of a server: who does not look gives up his.
+// A browser opens at most six connections to a server, so hidden pages close theirs.
 
 import { parse, withQuery } from "./api.js";
 
-const AGAIN_MS = 2000;
-const HIDDEN_MS = 10_000;
+const RECONNECT_MS = 2000;
+const CLOSE_HIDDEN_AFTER_MS = 10_000;
 
 /**
- * Watch an address until `signal` is aborted. `handlers`: one for each event's name, given its
- * data, and `state("live" | "waiting")`; after a pause a new `snapshot` comes.
+ * Subscribe to a stream until `signal` is aborted. `handlers`: one per event name, called with its
+ * data, and `state("live" | "waiting")`. After a pause the server sends a new `snapshot`.
  */
 export function watch(path, query, handlers, signal) {
   let source = null;
@@ -26,7 +26,7 @@ export function watch(path, query, handlers, signal) {
       handlers.state?.("waiting");
       if (source?.readyState !== EventSource.CLOSED) return;
       close();
-      timer = setTimeout(look, AGAIN_MS);
+      timer = setTimeout(openIfVisible, RECONNECT_MS);
     });
     for (const [name, handle] of Object.entries(handlers)) {
       if (name !== "state") source.addEventListener(name, (event) => handle(parse(event.data)));
@@ -39,15 +39,15 @@ export function watch(path, query, handlers, signal) {
     source = null;
   }
 
-  function look() {
+  function openIfVisible() {
     if (!document.hidden) open();
-    else timer = setTimeout(close, HIDDEN_MS);
+    else timer = setTimeout(close, CLOSE_HIDDEN_AFTER_MS);
   }
 
-  document.addEventListener("visibilitychange", () => { clearTimeout(timer); look(); }, { signal });
-  // A page that is being left, or kept for Back, holds no connection.
+  document.addEventListener("visibilitychange", () => { clearTimeout(timer); openIfVisible(); }, { signal });
+  // A page in the back/forward cache holds no connection.
   addEventListener("pagehide", close, { signal });
-  addEventListener("pageshow", look, { signal });
+  addEventListener("pageshow", openIfVisible, { signal });
   signal.addEventListener("abort", close);
-  look();
+  openIfVisible();
 }

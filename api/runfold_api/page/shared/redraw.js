@@ -1,18 +1,18 @@
-// Drawing anew only what has changed: what somebody has opened, selected or focused elsewhere stays.
+// Redrawing of changed parts only, so that opened, selected or focused elements elsewhere stay.
 
 import { textOf } from "./api.js";
 import { fill } from "./elements.js";
 
 const shown = new WeakMap();
 
-/** Fill `place` with what `make()` returns, unless it shows this `value` already. */
-export function redraw(place, value, make) {
+/** Fill `element` with the result of `make()`, unless it already shows this `value`. */
+export function redraw(element, value, make) {
   const text = textOf(value);
-  if (shown.get(place) === text) return;
-  shown.set(place, text);
-  const { scrollTop } = place;
-  const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
-  fill(place, make());
-  place.scrollTop = scrollTop;
+  if (shown.get(element) === text) return;
+  shown.set(element, text);
+  const { scrollTop } = element;
+  const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
+  fill(element, make());
+  element.scrollTop = scrollTop;
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }

@@ -1,16 +1,16 @@
-// Which page an address means. Links are ordinary links; clicks on our own stay in the document.
-// A page that one comes back to is shown where one was on it.
+// Navigation without page loads: clicks on internal links stay in the document, and going back
+// restores the scroll position.
 
-/** @typedef {{path: string, query: URLSearchParams}} Place */
+/** @typedef {{path: string, query: URLSearchParams}} Location */
 
 export class Router {
   #show;
   #arrivals = 0;
 
-  /** `show(place)` is called for the first place and for each that follows; it may take a while. */
+  /** `show(location)` is called for the first and each following location; it may be asynchronous. */
   constructor(show) {
     this.#show = show;
-    history.scrollRestoration = "manual"; // the browser would scroll before there is anything
+    history.scrollRestoration = "manual"; // the browser would scroll before the view is drawn
     addEventListener("popstate", (event) => this.#arrive(event.state?.scroll ?? 0));
     addEventListener("pagehide", remember);
     document.addEventListener("click", (event) => this.#click(event));
@@ -20,7 +20,7 @@ export class Router {
     this.#arrive(history.state?.scroll ?? 0);
   }
 
-  /** Go somewhere, without scrolling if that is the same page; `replace` leaves nothing for Back. */
+  /** Navigate, without scrolling within the same page; `replace` adds no history entry. */
   go(address, { replace = false } = {}) {
     if (address === location.pathname + location.search && !replace) return;
     const isSame = new URL(address, location).pathname === location.pathname;

@@ -1,4 +1,4 @@
-// Statuses: a mark, a word and a colour each, never a colour alone.
+// Statuses: each has a mark, a word and a colour, never a colour alone.
 
 import { h } from "./elements.js";
 
@@ -17,7 +17,7 @@ export function statusElement(status) {
     h("span", { class: "mark", "aria-hidden": "true" }, markOf(status)), status);
 }
 
-/** How far a run's nodes are: a bar with a part for each status, and its text. */
+/** The progress of a run's nodes: a bar with a part per status, and a text. */
 export function progressElement(nodes) {
   if (!nodes.total) return h("span", { class: "faint" }, "–");
   const order = ["completed", "skipped", "failed", "cancelled", "running", "pending"];

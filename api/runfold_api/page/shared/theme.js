@@ -1,4 +1,4 @@
-// Light, dark, or as the system: a choice that stays.
+// The colour scheme: system, light or dark, remembered in the browser.
 
 const CHOICES = ["system", "light", "dark"];
 
@@ -18,6 +18,6 @@ export function initTheme(button) {
 }
 
 function read() {
-  const kept = localStorage.getItem("runfold-theme");
-  return CHOICES.includes(kept) ? kept : "system";
+  const stored = localStorage.getItem("runfold-theme");
+  return CHOICES.includes(stored) ? stored : "system";
 }

@@ -1,4 +1,4 @@
-// A list of any length that has elements only for the rows in sight.
+// A list of any length with elements only for the visible rows.
 
 import { h } from "./elements.js";
 
@@ -12,7 +12,7 @@ export class VirtualList {
   #makeRow;
   #frame = 0;
 
-  /** `makeRow(index)` makes a row's element; all are `rowHeight` pixels high. */
+  /** `makeRow(index)` creates a row; all rows are `rowHeight` pixels high. */
   constructor({ rowHeight, makeRow, label }) {
     this.#rowHeight = rowHeight;
     this.#makeRow = makeRow;
@@ -21,7 +21,7 @@ export class VirtualList {
     new ResizeObserver(() => this.#soon()).observe(this.element);
   }
 
-  /** There are so many rows now; those in sight are made anew. */
+  /** Set the number of rows and redraw the visible ones. */
   show(count) {
     this.#count = count;
     this.#inner.style.setProperty("height", `${count * this.#rowHeight}px`);
@@ -32,7 +32,7 @@ export class VirtualList {
     if (focused !== undefined) this.#focusOf(focused)?.focus({ preventScroll: true });
   }
 
-  /** Bring a row into sight. */
+  /** Scroll to a row. */
   reveal(index) {
     const top = index * this.#rowHeight;
     const { scrollTop, clientHeight } = this.element;
@@ -61,7 +61,7 @@ export class VirtualList {
     this.#draw();
   }
 
-  /** Rows have come above those in sight: keep these where they are. */
+  /** Keep the visible rows in place after `rows` were inserted above them. */
   moveBy(rows) {
     this.element.scrollTop += rows * this.#rowHeight;
     this.#draw();

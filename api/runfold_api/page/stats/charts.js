@@ -1,5 +1,4 @@
-// Charts over time from figures per bucket: stacked bars and lines, in plain SVG, with the table
-// behind them. Everything that a chart shows can be read in its table too.
+// Charts over time: stacked bars and lines in plain SVG. Each has a table with the same figures.
 
 import { h, svg } from "../shared/elements.js";
 
@@ -10,8 +9,8 @@ const BOTTOM = 22;
 const TOP = 8;
 
 /**
- * `series`: [{name, status or colour class, values}], one value a bucket, null where there is none.
- * `kind`: "bars" stacks them, "lines" draws each. `format` makes text of a value.
+ * `series`: [{name, look, values}]; `look` is a status or colour class, `values` has one value per
+ * bucket or null. `kind`: "bars" stacks the series, "lines" draws each. `format` formats a value.
  */
 export function chart({ title, starts, series, kind, format, labelOf, top = null }) {
   const highest = top ?? niceTop(kind === "bars" ? stackedTop(starts, series) : Math.max(0, ...series.flatMap((each) => each.values.filter((value) => value !== null))));
@@ -20,7 +19,7 @@ export function chart({ title, starts, series, kind, format, labelOf, top = null
   const isEmpty = !series.some((each) => each.values.some((value) => value));
   return h("figure", { class: "chart" },
     h("figcaption", null, h("h3", null, title), legend(series)),
-    isEmpty ? h("p", { class: "faint" }, "Nothing in this time.")
+    isEmpty ? h("p", { class: "faint" }, "No data for this period.")
       : svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}; the table below has the figures` },
         [0, 0.5, 1].map((part) => gridLine(y(highest * part), part ? format(highest * part) : "0")),
         kind === "bars" ? bars(series, starts, x, y, format, labelOf) : lines(series, starts, x, y, format, labelOf),
@@ -28,7 +27,7 @@ export function chart({ title, starts, series, kind, format, labelOf, top = null
     table(title, starts, series, format, labelOf));
 }
 
-/** A line without axes, as large as its text. */
+/** A line without axes, as high as a line of text. */
 export function sparkline(values, label) {
   const highest = Math.max(1, ...values);
   const step = values.length > 1 ? 100 / (values.length - 1) : 100;

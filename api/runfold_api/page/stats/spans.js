@@ -1,9 +1,8 @@
-// The spans of time that statistics are shown for, and the buckets that they are cut into: days,
-// weeks and months are those of the viewer's zone.
+// The periods of the statistics and their buckets; days, weeks and months of the viewer's time zone.
 
 const HOUR_MS = 3_600_000;
 const WEEK_MS = 7 * 24 * HOUR_MS;
-const MOST_BUCKETS = 400; // more are no chart, and a browser would draw them for minutes
+const MAX_BUCKETS = 400; // more would be unreadable and slow to draw
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const hour = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
@@ -17,7 +16,7 @@ export const SPANS = {
   all: { label: "All time", bucket: "month", format: month },
 };
 
-/** What a name stands for; by default seven days. */
+/** The period of this name; by default seven days. */
 export function spanOf(name) {
   const known = Object.hasOwn(SPANS, name ?? "") ? name : "7d";
   const span = SPANS[known];
@@ -28,16 +27,16 @@ export function spanOf(name) {
   };
 }
 
-/** Every bucket of a span, also those without runs, so that time is even; and the figures of those that have some. */
+/** All buckets of a period, empty ones included so that the axis is even, and the figures by start. */
 export function bucketsOf(buckets, span) {
   const now = Date.now();
   const first = span.since ? Date.parse(span.since) - WEEK_MS : -Infinity;
   const at = new Map(buckets.map((bucket) => [Date.parse(bucket.start), bucket]));
   const known = [...at.keys()].filter((start) => first <= start && start <= now).sort((a, b) => a - b);
-  if (!known.length || span.bucket === "month") return { starts: known.slice(-MOST_BUCKETS), at };
+  if (!known.length || span.bucket === "month") return { starts: known.slice(-MAX_BUCKETS), at };
   const starts = [];
   const start = span.bucket === "week" ? new Date(known[0]) : new Date(span.since);
-  while (start <= now && starts.length < MOST_BUCKETS) {
+  while (start <= now && starts.length < MAX_BUCKETS) {
     starts.push(start.getTime());
     if (span.bucket === "hour") start.setTime(start.getTime() + HOUR_MS);
     else start.setDate(start.getDate() + (span.bucket === "week" ? 7 : 1)); // a day may have 23 hours

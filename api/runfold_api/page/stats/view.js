@@ -1,4 +1,4 @@
-// Statistics, all from the rollups: how many, how well, how long, how dear, over time.
+// Statistics from the rollups: counts, success rate, durations, tokens and cost over time.
 
 import { get, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
@@ -12,21 +12,21 @@ export async function showStats(root, context) {
   const { query, signal } = context;
   context.title("Statistics");
   const span = spanOf(query.get("last"));
-  const about = { project: query.get("project"), workflow: query.get("workflow"), since: span.since };
+  const scope = { project: query.get("project"), workflow: query.get("workflow"), since: span.since };
   const [stats, byWorkflow, byNode, names] = await Promise.all([
-    get("stats", { ...about, bucket: span.bucket, tz: span.tz }, { signal }),
-    get("stats", { ...about, group_by: "workflow" }, { signal }),
-    get("stats", { ...about, group_by: "node" }, { signal }).catch(() => ({ groups: [] })),
+    get("stats", { ...scope, bucket: span.bucket, tz: span.tz }, { signal }),
+    get("stats", { ...scope, group_by: "workflow" }, { signal }),
+    get("stats", { ...scope, group_by: "node" }, { signal }).catch(() => ({ groups: [] })),
     get("workflows", { limit: 500 }, { signal }),
   ]);
-  fill(root, h("div", { class: "heading" }, h("h1", null, about.workflow ? `Statistics of ${about.workflow}` : "Statistics")),
-    form(query, names, context), stats.total ? [cards(stats), charts(stats, span), tables(byWorkflow, byNode, about)] : empty(span));
+  fill(root, h("div", { class: "heading" }, h("h1", null, scope.workflow ? `Statistics of ${scope.workflow}` : "Statistics")),
+    form(query, names, context), stats.total ? [cards(stats), charts(stats, span), tables(byWorkflow, byNode, scope)] : empty(span));
 }
 
 function form(query, names, context) {
   const sorted = (field) => [...new Set(names.workflows.map((each) => each[field]))].sort();
   const element = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/stats", Object.fromEntries(new FormData(element)))) },
-    h("label", null, h("span", null, "Time"), h("select", { name: "last" }, Object.entries(SPANS).map(([name, { label }]) => h("option", { value: name, selected: spanOf(query.get("last")).name === name }, label)))),
+    h("label", null, h("span", null, "Period"), h("select", { name: "last" }, Object.entries(SPANS).map(([name, { label }]) => h("option", { value: name, selected: spanOf(query.get("last")).name === name }, label)))),
     select("project", "Project", sorted("project"), query), select("workflow", "Workflow", sorted("workflow"), query));
   return element;
 }
@@ -64,14 +64,14 @@ function charts(stats, span) {
     stats.usage.cost_usd > 0 && chart({ ...common, title: "Cost", kind: "bars", format: formatCost, series: [{ name: "US dollars", look: "p99", values: values((bucket) => bucket.usage.cost_usd, 0) }] }));
 }
 
-function tables(byWorkflow, byNode, about) {
+function tables(byWorkflow, byNode, scope) {
   const nodes = byNode.groups;
   const slowest = nodes.filter((each) => each.duration_ms.p95 !== null).sort((a, b) => b.duration_ms.p95 - a.duration_ms.p95).slice(0, 10);
   const failing = nodes.filter((each) => each.failed).sort((a, b) => b.failed - a.failed).slice(0, 10);
   return h("div", { class: "charts" },
-    !about.workflow && figures("Workflows", byWorkflow.groups.slice(0, 50), (each) => each.workflow === null ? "(unknown)" : h("a", { href: withQuery("/stats", { ...about, since: null, workflow: each.workflow }) }, each.workflow)),
+    !scope.workflow && figures("Workflows", byWorkflow.groups.slice(0, 50), (each) => each.workflow === null ? "(unknown)" : h("a", { href: withQuery("/stats", { ...scope, since: null, workflow: each.workflow }) }, each.workflow)),
     slowest.length > 0 && figures("Slowest nodes", slowest, (each) => each.node),
-    failing.length > 0 && figures("Most failing nodes", failing, (each) => each.node));
+    failing.length > 0 && figures("Nodes with most failures", failing, (each) => each.node));
 }
 
 function figures(title, groups, name) {
@@ -84,5 +84,5 @@ function figures(title, groups, name) {
 }
 
 function empty(span) {
-  return h("section", { class: "empty" }, h("h2", null, "No runs in this time"), h("p", null, `Nothing began in the ${span.label.toLowerCase()}. Choose a longer time, or other filters.`));
+  return h("section", { class: "empty" }, h("h2", null, "No runs in this period"), h("p", null, `No run started ${span.since ? `in the ${span.label.toLowerCase()}` : "at any time"}. Choose a longer period or other filters.`));
 }

@@ -1,12 +1,12 @@
-// Lines out of `logged` events, as a terminal would show them.
+// The lines of `logged` events, as a terminal would show them.
 
 const ESCAPES = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
 
 const CHUNKED = ["stdout", "stderr"];
 
 /**
- * [{at, node, stream, level, text}] of events in their order. A chunk may end within a line; what
- * follows on the same stream of the same node goes on with it.
+ * [{at, node, stream, level, text}] of events, in their order. A chunk may end within a line; the
+ * next chunk of the same stream and node continues that line.
  */
 export function linesOf(events) {
   const lines = [];
@@ -25,7 +25,7 @@ export function linesOf(events) {
   return lines;
 }
 
-/** Without what steers a terminal; of a line that was written over, what stood there in the end. */
+/** The text without terminal escapes; of an overwritten line, its final text. */
 export function readable(text) {
   const plain = text.replace(ESCAPES, "").replace(/\r+$/, "");
   return plain.slice(plain.lastIndexOf("\r") + 1);

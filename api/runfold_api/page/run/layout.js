@@ -1,11 +1,11 @@
 // A layered drawing of a directed graph (Sugiyama, Tagawa, Toda 1981): layers by longest path,
-// order within them by the barycentre of the neighbours, a few sweeps down and up. Cycles, which
-// events may claim, are cut where they are met.
+// order within a layer by the barycentre of the neighbours, in a few sweeps down and up. A cycle,
+// which events may contain, is cut at the edge that closes it.
 
 const SWEEPS = 4;
 
 /**
- * Place boxes. `boxes`: [{key, parents: [key]}]; parents that are no box are ignored.
+ * Place boxes. `boxes`: [{key, parents: [key]}]; parents that are not boxes are ignored.
  * Returns {places: Map(key → {layer, index}), edges: [[from, to]], layers, widest}.
  */
 export function layOut(boxes) {
@@ -46,12 +46,12 @@ function order(layers, edges) {
   for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
     const isDown = sweep % 2 === 0;
     const sequence = isDown ? layers.slice(1) : layers.slice(0, -1).reverse();
-    const place = new Map();
-    for (const keys of layers) keys.forEach((key, index) => place.set(key, index / keys.length));
+    const position = new Map();
+    for (const keys of layers) keys.forEach((key, index) => position.set(key, index / keys.length));
     for (const keys of sequence) {
-      const weight = new Map(keys.map((key) => [key, mean((isDown ? above : below).get(key), place) ?? place.get(key)]));
+      const weight = new Map(keys.map((key) => [key, mean((isDown ? above : below).get(key), position) ?? position.get(key)]));
       keys.sort((a, b) => weight.get(a) - weight.get(b));
-      keys.forEach((key, index) => place.set(key, index / keys.length));
+      keys.forEach((key, index) => position.set(key, index / keys.length));
     }
   }
 }
@@ -66,6 +66,6 @@ function neighbours(edges, ends) {
   return found;
 }
 
-function mean(keys, place) {
-  return keys?.length ? keys.reduce((sum, key) => sum + place.get(key), 0) / keys.length : null;
+function mean(keys, position) {
+  return keys?.length ? keys.reduce((sum, key) => sum + position.get(key), 0) / keys.length : null;
 }
