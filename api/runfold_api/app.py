@@ -1,7 +1,7 @@
-"""The application: routes, errors, and what lives as long as it does.
+"""The application: its routes, error handlers and long-lived objects.
 
-It starts without PostgreSQL and Redis and finds them when it needs them, so the order in which
-the parts of a deployment come up does not matter; `/readyz` tells when they are all there.
+It connects to PostgreSQL and Redis when a request needs them, so the parts of a deployment may
+start in any order.
 """
 
 import asyncio
@@ -27,14 +27,15 @@ from runfold_storage.admin import Admin
 from runfold_storage.history import History
 
 from .routes import admin, health, ingest, live, static_files
-from .routes import history as reads
+from .routes import history as history_routes
 from .settings import Settings
 
 
 def create_app(settings: Settings) -> Litestar:
-    """An ASGI application; it opens no connection before the first request.
+    """Return an ASGI application that opens no connection before the first request.
 
-    `state.feed.end()` ends the streams of those who watch: a server that stops waits for them.
+    A server must call `state.broker.end()` before it waits for open requests to end, because
+    streams have no end of their own.
     """
     history = History(
         settings.database_url,
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> Litestar:
         timeout_s=settings.read_timeout_s,
         archive_url=settings.archive_url,
     )
-    keeper = Admin(
+    administration = Admin(
         settings.database_url,
         at_once=settings.delete_at_once,
         archive_url=settings.archive_url,
@@ -55,13 +56,12 @@ def create_app(settings: Settings) -> Litestar:
     )
 
     intake = Intake(settings.redact_keys, settings.max_future_s)
-    feed = Broker(history, settings.redis_url)
-    streams = live.Live(feed, RunTopics(feed, history))
+    broker = Broker(history, settings.redis_url)
+    streams = live.Live(broker, RunTopics(broker, history))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        # As many threads as connections: a read never waits for a connection while it holds a
-        # thread, and none waits for a thread while a connection is idle.
+        # As many threads as connections, so that no read holds one while it waits for the other.
         threads = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="runfold-read")
         asyncio.get_running_loop().set_default_executor(threads)
         try:
@@ -72,22 +72,22 @@ def create_app(settings: Settings) -> Litestar:
 
     api = Router(
         "/api/v1",
-        route_handlers=[*reads.ROUTES, *live.ROUTES, *ingest.ROUTES, *admin.ROUTES],
+        route_handlers=[*history_routes.ROUTES, *live.ROUTES, *ingest.ROUTES, *admin.ROUTES],
         before_request=check_query,
         dependencies={
             "history": Provide(provide_history(history)),
             "filters": Provide(run_filters, sync_to_thread=False),
         },
     )
-    request_metrics = RequestMetrics(feed)
+    request_metrics = RequestMetrics(broker)
     return MeteredApp(
-        state=State({"feed": feed}),
+        state=State({"broker": broker}),
         metrics=request_metrics,
         route_handlers=[api, *health.ROUTES, *static_files.ROUTES],
         dependencies={
             "history": Provide(lambda: history, sync_to_thread=False),
             "live": Provide(lambda: streams, sync_to_thread=False),
-            "upkeep": Provide(lambda: keeper, sync_to_thread=False),
+            "administration": Provide(lambda: administration, sync_to_thread=False),
             "writer": Provide(lambda: writer, sync_to_thread=False),
             "intake": Provide(lambda: intake, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),

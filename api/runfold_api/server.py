@@ -1,4 +1,4 @@
-"""The HTTP server: bind, announce, serve until told to stop."""
+"""The HTTP server: bind a port, report the URL, serve until a signal stops it."""
 
 import gc
 import socket
@@ -17,9 +17,9 @@ PORT: Final = 8420
 
 
 def bind(host: str = HOST, port: int = PORT) -> socket.socket:
-    """A listening address; port 0 takes a free one. Raises `OSError` when it is taken."""
+    """Return a bound socket; port 0 takes a free port. Raise `OSError` if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's delay off only where the protocol is named: 40 ms an answer.
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it a response takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,28 +31,28 @@ def bind(host: str = HOST, port: int = PORT) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where a listener is reached."""
+    """Return the URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams of those who watch before it waits for open requests."""
+    """Ends all streams before it waits for open requests."""
 
-    def __init__(self, feed: Broker, config: uvicorn.Config) -> None:
+    def __init__(self, broker: Broker, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._feed = feed
+        self._broker = broker
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._feed.end()
+        self._broker.end()
         await super().shutdown(sockets)
 
 
 def make_server(settings: Settings) -> uvicorn.Server:
-    """A server that `run(sockets=[…])` starts and `should_exit = True` stops."""
+    """Return a server; `run(sockets=[…])` starts it, `should_exit = True` stops it."""
     app = create_app(settings)
     return _Server(
-        app.state.feed,
+        app.state.broker,
         uvicorn.Config(
             app,
             lifespan="on",
@@ -70,23 +70,23 @@ def serve(
     host: str = HOST,
     port: int = PORT,
     *,
-    announce: Callable[[str], None] | None = None,
+    on_listening: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `announce` is told the URL once requests can come in."""
+    """Serve until SIGINT or SIGTERM; call `on_listening(url)` once connections are accepted."""
     with bind(host, port) as listener:
         listener.listen()
-        if announce is not None:
-            announce(url_of(listener))
+        if on_listening is not None:
+            on_listening(url_of(listener))
         server = make_server(settings)
         freeze_gc()
         server.run(sockets=[listener])
 
 
 def freeze_gc() -> None:
-    """Everything that is there when a process begins to serve stays until it ends.
+    """Exclude all objects that exist at the start from cyclic garbage collection.
 
-    The cyclic collector need not walk it again and again: all modules take it a tenth of a second,
-    in which no watcher is told anything.
+    They live as long as the process, and a collection of all modules would pause every stream for
+    a tenth of a second.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What the API is started with; only `main()` reads the environment."""
+"""Settings of the API; only `main()` reads the environment."""
 
 from typing import Final
 
@@ -10,28 +10,28 @@ MIB: Final = 1024 * 1024
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """`shards` is only checked against the deployment's own number, which Redis knows."""
+    """`shards`, if given, must equal the deployment's number of shards, which is in Redis."""
 
     redis_url: str
     database_url: str
     shards: int | None = None
     read_threads: int = 8
-    """Reads at a time, each with a connection of its own."""
+    """Number of concurrent reads; each has its own connection."""
     write_threads: int = 4
-    """Posts at a time, each with a connection of its own."""
+    """Number of concurrent writes; each has its own connection."""
     read_timeout_s: float = 15
     write_timeout_s: float = 5
     archive_url: str | None = None
-    """Where retention puts what it takes away; runs that are there are shown, too."""
+    """Folder or URL of the archive of expired data, from which archived runs are read."""
     delete_at_once: int = 1000
-    """So many runs are deleted by a request itself; for more a job is made."""
+    """A request deletes at most this many runs itself; a job deletes more."""
     max_body_bytes: int = 16 * MIB
-    """Of a request; a single event may have `MAX_EVENT_BYTES`."""
+    """Maximum size of a request's body; an event is limited to `MAX_EVENT_BYTES`."""
     redact_keys: tuple[str, ...] = ()
-    """Further keys whose values are masked in what is posted."""
+    """Additional keys whose values are masked in posted data."""
     max_future_s: float = MAX_FUTURE_S
-    """How far ahead of now a time in what is posted may lie."""
+    """Maximum distance of a posted time into the future."""
     max_lag_s: float = 10
-    """For how long an event may wait for the fold before `/readyz` says so."""
+    """Maximum wait of an event for the fold before `/readyz` reports `behind`."""
     shutdown_s: float = 10
-    """How long open requests may take to end after the signal to stop."""
+    """Time that open requests have to end after the signal to stop."""

@@ -1,7 +1,6 @@
-"""Events out of a request's body: one object, an array, or one object a line.
+"""Parses events from a request's body: one object, an array, or one object per line.
 
-All or nothing: if any event is broken the request is refused with an account of each, for a
-sender who is told that half of a batch was taken has no good way to send the rest.
+One broken event refuses the whole request, and the problem lists every broken event.
 """
 
 import re
@@ -27,9 +26,9 @@ _NAMED: Final = re.compile(r"(at|run|v): ")
 
 
 def read_envelopes(body: bytes, media_type: str, intake: Intake) -> list[Envelope]:
-    """The events, each with its id and without its secrets.
+    """Return the events, each with its id and with secrets masked.
 
-    Raises `BadRequest` when one is broken, or there is none.
+    Raise `BadRequest` if one is broken or there is none.
     """
     items = _split(replace_unstorable(body), media_type)
     if not items:
@@ -56,7 +55,7 @@ def _split(body: bytes, media_type: str) -> list[bytes]:
         if body.lstrip()[:1] == b"[":
             return [bytes(item) for item in _MANY.decode(body)]
         lines = _lines(body)
-        # Several lines may still be one object, written prettily.
+        # Several lines may also be one pretty-printed object.
         return lines if len(lines) > 1 and _is_json(lines[0]) else [body.strip()][: len(lines)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, "not-json", explain(error)) from error
@@ -76,7 +75,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _field_of(reason: str) -> str | None:
-    """The field that a reason speaks of, where it names one."""
+    """Return the field that a reason names, if any."""
     if reason.startswith("unknown type"):
         return "type"
     if reason.startswith("newer version"):

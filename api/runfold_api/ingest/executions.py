@@ -1,7 +1,7 @@
-"""A whole execution in one request, after the fact, as the events that it would have sent.
+"""Converts a whole execution, posted in one request, to the events that it would have sent.
 
-For systems that know an execution only when it is over. One that has not ended is taken too, with
-its nodes as planned ones; sent again under its id when it has, it becomes the same run.
+For systems that know an execution only when it has ended. An execution that has not ended is
+accepted too, with its nodes as planned nodes; posted again with the same id, it continues the run.
 """
 
 from datetime import datetime
@@ -46,7 +46,7 @@ Status = Literal["queued", "pending", "running", "completed", "failed", "cancell
 
 
 class ExecutionNode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node; times that are missing are the execution's."""
+    """A node; missing times default to the times of the execution."""
 
     node: Name
     name: Name | None = None
@@ -64,9 +64,9 @@ class ExecutionNode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Execution(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without `status` it failed if it has an `error` or an exit code other than 0.
+    """An execution. Without `status` it failed if it has an `error` or a non-zero exit code.
 
-    Without `id` it is a new run each time it is sent. `save: false` records nothing.
+    Without `id` each request creates a new run. `save: false` records nothing.
     """
 
     workflow: Name
@@ -101,28 +101,24 @@ _OPEN: Final = ("queued", "pending", "running")
 
 
 def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
-    """The run's id and its events, none if it is not to be saved; raises `BadRequest`.
+    """Return the run's id and its events (none with `save: false`); raise `BadRequest`.
 
-    What stands under sensitive keys in payloads is masked, as the SDK does.
+    Values of sensitive keys in payloads are masked, as in the SDK.
     """
     try:
         execution = _DECODER.decode(replace_unstorable(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, "bad-execution", explain(error)) from error
     redactor, latest_us = intake.redactor, intake.latest_us()
-    read = _open if _is_open(execution) else _over
+    to_events = _open_events if execution.status in _OPEN else _finished_events
     try:
-        run, items = read(execution, redactor, latest_us)
+        run, items = to_events(execution, redactor, latest_us)
         return run, [encode_bounded(item, redactor) for item in items if execution.save]
     except BrokenEvent as error:
         raise BadRequest(400, "bad-execution", str(error)) from error
 
 
-def _is_open(execution: Execution) -> bool:
-    return execution.status in _OPEN
-
-
-def _over(
+def _finished_events(
     execution: Execution, redactor: Redactor, latest_us: int
 ) -> tuple[str, list[BufferedEvent]]:
     recorded = Recorded(
@@ -141,20 +137,20 @@ def _over(
         stderr=execution.stderr,
         nodes=[RecordedNode(**msgspec.structs.asdict(node)) for node in execution.nodes],
     )
-    return events_of(redactor, execution.workflow, recorded, _opening(execution), latest_us)
+    return events_of(redactor, execution.workflow, recorded, _run_fields(execution), latest_us)
 
 
-def _open(
+def _open_events(
     execution: Execution, redactor: Redactor, latest_us: int
 ) -> tuple[str, list[BufferedEvent]]:
-    """Its beginning alone; the nodes are still to come."""
+    """Return the start of a run, with its nodes as planned nodes."""
     plan = [
         {"node": node.node, "name": node.name, "node_type": node.node_type, "parents": node.parents}
         for node in execution.nodes
     ]
-    opening = _opening(execution)
-    opening["nodes"] = plan
-    begun = make_started(redactor, execution.workflow, opening)
+    fields = _run_fields(execution)
+    fields["nodes"] = plan
+    begun = make_started(redactor, execution.workflow, fields)
     started_us = read_time("started_at", execution.started_at, latest_us)
     queued_us = read_time("queued_at", execution.queued_at, latest_us)
     run = execution.id or make_run_id(started_us if queued_us is None else queued_us)
@@ -168,7 +164,7 @@ def _open(
     return normalize_run_id(run), number_events(run, events, is_new=not execution.id)
 
 
-def _opening(execution: Execution) -> PlannedRunFields:
+def _run_fields(execution: Execution) -> PlannedRunFields:
     return PlannedRunFields(
         project=execution.project,
         inputs=execution.inputs,

@@ -1,7 +1,7 @@
-"""Appending events to the streams: they are safe, as far as Redis is, once `append` returns.
+"""Writes events to the streams; once `append` returns, they are as durable as Redis is.
 
-When it fails, some of the events may be in their streams all the same. That does no harm: every
-event has its id by then, so whoever sends them again makes duplicates, which the fold knows.
+If it fails, some events may be in their streams nevertheless. Every event has its id by then, so
+sending them again creates duplicates, which the fold drops.
 """
 
 from collections.abc import Sequence
@@ -18,34 +18,34 @@ from runfold_storage.history import History
 
 
 class StreamWriter:
-    """May be shared by threads; opens no connection before it has to."""
+    """Thread-safe; it connects when it is first used."""
 
     def __init__(self, url: str, *, shards: int | None, threads: int, timeout_s: float) -> None:
         self._redis = connect(url, timeout_s=timeout_s)
         self._wanted_shards = shards
         self._shards = 0
-        # Of its own, so that slow reads cannot keep writes waiting for a thread.
+        # Its own executor, so that slow reads cannot block writes.
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="runfold-write")
 
     def append(self, envelopes: Sequence[Envelope]) -> dict[str, str]:
-        """Put events into their streams; returns the id of the last frame of each shard."""
+        """Append events to their streams; return the id of the last frame of each shard."""
         frames = pack_frames(envelopes, self.shards(), zstandard.ZstdCompressor(level=1))
         try:
             return self._send(frames)
         except redis.TimeoutError:
             raise
         except redis.ConnectionError:
-            # A pooled connection does not notice that Redis was restarted until it is used.
+            # A pooled connection notices a restart of Redis only when it is used.
             return self._send(frames)
 
     def shards(self) -> int:
-        """The deployment's number; raises `ShardsDiffer` if this process was told another."""
+        """Return the deployment's number of shards; raise `ShardsDiffer` if the settings differ."""
         if not self._shards:
             self._shards = agree_on_shards(self._redis, self._wanted_shards)
         return self._shards
 
     def lags(self, history: History) -> dict[int, Lag]:
-        """How far each shard lies behind; raises what either server raises."""
+        """Return the lag of each shard; raise `StorageError` or `redis.RedisError`."""
         return read_lags(self._redis, history.positions, agreed_shards(self._redis) or 0)[1]
 
     def ping(self) -> None:
@@ -53,7 +53,7 @@ class StreamWriter:
         self._redis.ping()
 
     def close(self) -> None:
-        """Wait for what is under way, then close the connections."""
+        """Wait for pending writes, then close the connections."""
         self.executor.shutdown()
         self._redis.close()
 

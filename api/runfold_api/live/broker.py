@@ -1,16 +1,15 @@
-"""The feed of one API process: one subscription to Redis, one reader of PostgreSQL, any number of
-watchers.
+"""One broker per API process: one subscription to Redis, one reader of PostgreSQL, any number of
+streams.
 
-PostgreSQL is the truth, Redis tells of it sooner: what workers announce after their commits carries
-the rows that changed, and the numbers of the changes show whether any is missing. Where one is, or
-a filter needs PostgreSQL, or `POLL_S` has passed, a turn reads what has changed since the last one.
-So an announcement that is lost only delays. A turn asks once for each different filter which runs
-are its own, and hands each watcher of it the same encoded events. The feed works while somebody
-watches, and forgets everything when the last one leaves.
+PostgreSQL holds the changes; Redis only delivers them sooner. The notifications that workers
+publish after a commit carry the changed rows, and the numbers of the changes show whether one is
+missing. If one is, if a filter needs PostgreSQL, or once every `POLL_S`, the broker reads the
+changes since its cursor. A lost notification therefore only causes a delay. Each distinct filter is
+evaluated once, and all its subscribers receive the same encoded events. The broker runs while there
+are streams, and drops all state when the last one ends.
 
-Invariant: a watcher that joined when the feed had come as far as `cursor` is given every change
-behind it, in the order of the shards' numbers; what it is given for a run it has not yet sent takes
-the place of the older (`watchers`).
+Invariant: a subscriber that joined at `cursor` receives every later change, in the order of its
+shard. A newer change of a run replaces an older one that has not been sent yet (`subscribers`).
 """
 
 import asyncio
@@ -36,92 +35,115 @@ log = logging.getLogger(__name__)
 
 POLL_S: Final = 1.0
 GAP_S: Final = 0.005
-"""Between two turns, so that what comes in bursts is read together."""
+"""Pause between two rounds, so that changes that arrive in a burst are read together."""
 _RETRY_S: Final = 1.0
 _BLOCK_S: Final = 2.0
-_MOST_ANNOUNCED: Final = 64
-"""Announcements that wait for a turn; of more, the newest are kept, and the rest is read."""
+MAX_BACKLOG_BYTES: Final = 8 * 1024 * 1024
+"""Of waiting notifications; beyond that the oldest are dropped, and their changes are read."""
+
+
+class Backlog:
+    """Notifications that wait for a round, bounded in bytes."""
+
+    def __init__(self, max_bytes: int = MAX_BACKLOG_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+
+    def add(self, message: bytes) -> None:
+        """Append a message; drop the oldest ones beyond the bound."""
+        self._messages.append(message)
+        self._bytes += len(message)
+        while self._bytes > self._max_bytes:
+            self._bytes -= len(self._messages.popleft())
+
+    def take(self) -> list[bytes]:
+        """Remove and return all messages, oldest first."""
+        messages = list(self._messages)
+        self._messages.clear()
+        self._bytes = 0
+        return messages
 
 
 class Broker:
-    """Use from one event loop; `end()` makes every watcher's stream end."""
+    """Delivers changes to subscribers; use it from one event loop. `end()` ends every stream."""
 
     def __init__(self, history: History, redis_url: str) -> None:
         self._history = history
         self._redis_url = redis_url
-        self._audiences: dict[bytes, Topic] = {}
-        self._followers: dict[str, set[Callable[[], None]]] = {}
+        self._topics: dict[bytes, Topic] = {}
+        self._listeners: dict[str, set[Callable[[], None]]] = {}
         self._interests = FilterSet([])
-        self._woken = asyncio.Event()
-        self._announced: deque[bytes] = deque(maxlen=_MOST_ANNOUNCED)
-        self._look_at = 0.0
+        self._wakeup = asyncio.Event()
+        self._backlog = Backlog()
+        self._poll_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.cursor: Cursor | None = None
         self.ended = False
 
     @property
-    def watchers(self) -> int:
-        """How many streams are open."""
-        lists = sum(len(audience.watchers) for audience in self._audiences.values())
-        return lists + sum(len(followers) for followers in self._followers.values())
+    def streams(self) -> int:
+        """The number of open streams."""
+        lists = sum(len(topic.subscribers) for topic in self._topics.values())
+        return lists + sum(len(listeners) for listeners in self._listeners.values())
 
-    async def join(self, wanted: RunFilter) -> Subscriber:
-        """A watcher of this filter, who is told every change from now on; `leave` it at the end."""
+    async def subscribe(self, wanted: RunFilter) -> Subscriber:
+        """Return a subscriber that receives every later change; `unsubscribe` it at the end."""
         await self._start()
-        audience = self._audiences.setdefault(wanted.question(), Topic(wanted))
-        watcher = Subscriber(audience)
-        audience.watchers.add(watcher)
-        return watcher
+        topic = self._topics.setdefault(wanted.question(), Topic(wanted))
+        subscriber = Subscriber(topic)
+        topic.subscribers.add(subscriber)
+        return subscriber
 
-    def leave(self, watcher: Subscriber) -> None:
-        """Nothing of it stays behind."""
-        audience = watcher.audience
-        audience.watchers.discard(watcher)
-        if not audience.watchers:
-            self._audiences.pop(audience.wanted.question(), None)
-        self._rest()
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Drop a subscriber, and its topic if it was the last one."""
+        topic = subscriber.topic
+        topic.subscribers.discard(subscriber)
+        if not topic.subscribers:
+            self._topics.pop(topic.wanted.question(), None)
+        self._stop_if_idle()
 
-    async def follow(self, run: str, changed: Callable[[], None]) -> None:
-        """Call this whenever a run has changed; `unfollow` it at the end."""
+    async def add_listener(self, run: str, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever this run has changed; `remove_listener` it at the end."""
         await self._start()
-        self._followers.setdefault(run, set()).add(changed)
+        self._listeners.setdefault(run, set()).add(on_change)
 
-    def unfollow(self, run: str, changed: Callable[[], None]) -> None:
-        """Do not call it again."""
-        followers = self._followers.get(run, set())
-        followers.discard(changed)
-        if not followers:
-            self._followers.pop(run, None)
-        self._rest()
+    def remove_listener(self, run: str, on_change: Callable[[], None]) -> None:
+        """Stop calling `on_change`."""
+        listeners = self._listeners.get(run, set())
+        listeners.discard(on_change)
+        if not listeners:
+            self._listeners.pop(run, None)
+        self._stop_if_idle()
 
     def end(self) -> None:
-        """The process stops: streams end at once, and clients connect to another one."""
+        """End all streams at once, so that clients connect to another process."""
         self.ended = True
-        for audience in self._audiences.values():
-            for watcher in audience.watchers:
-                watcher.wake()
-        self._tell_followers(self._followers)
+        for topic in self._topics.values():
+            for subscriber in topic.subscribers:
+                subscriber.wake()
+        self._notify_listeners(self._listeners)
 
     async def read(self, question: Callable[[Connection], Any]) -> Any:
-        """Ask the database, in a thread."""
+        """Query the database in a thread."""
         return await asyncio.get_running_loop().run_in_executor(None, self._history.read, question)
 
     async def _start(self) -> None:
         if not self._tasks:
             cursor = await self.read(read_cursor)
-            if not self._tasks:  # else another one was faster
+            if not self._tasks:  # another stream may have started it meanwhile
                 self.cursor = cursor
                 self._tasks = [
-                    asyncio.create_task(self._turns()),
+                    asyncio.create_task(self._run()),
                     asyncio.create_task(self._listen()),
                 ]
 
-    def _rest(self) -> None:
-        if not self._audiences and not self._followers:
+    def _stop_if_idle(self) -> None:
+        if not self._topics and not self._listeners:
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
-            self._announced.clear()
+            self._backlog.take()
 
     async def _listen(self) -> None:
         while True:
@@ -134,60 +156,59 @@ class Broker:
                     while True:
                         message = await pubsub.get_message(timeout=_BLOCK_S)
                         if message is not None:
-                            self._announced.append(message["data"])
-                            self._woken.set()
+                            self._backlog.add(message["data"])
+                            self._wakeup.set()
             except (redis.RedisError, OSError) as error:
-                log.debug("changes are looked for once a second, without Redis: %s", error)
+                log.debug("without Redis, changes are read once a second: %s", error)
             await asyncio.sleep(_RETRY_S)
 
-    async def _turns(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                await self._turn()
+                await self._run_round()
             except StorageError as error:
-                log.warning("the feed of changes waits: %s", error)
+                log.warning("cannot read changes; retrying: %s", error)
                 await asyncio.sleep(_RETRY_S)
             except Exception:
-                log.exception("a turn of the feed failed; its watchers start over")
+                log.exception("a round of the broker failed; all streams restart from a snapshot")
                 self._reset(None)
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(GAP_S)
-            await wait_and_clear(self._woken, POLL_S)
+            await wait_and_clear(self._wakeup, POLL_S)
 
-    async def _turn(self) -> None:
-        announced = list(self._announced)
-        self._announced.clear()
+    async def _run_round(self) -> None:
+        messages = self._backlog.take()
         clock = asyncio.get_running_loop().time
-        if announced and self._tell_announced(announced) and clock() < self._look_at:
+        if messages and self._publish_messages(messages) and clock() < self._poll_at:
             return
-        self._look_at = clock() + POLL_S
-        await self._look()
+        self._poll_at = clock() + POLL_S
+        await self._read_changes()
 
-    def _tell_announced(self, messages: Iterable[bytes]) -> bool:
-        """Pass on what workers have said; whether nothing has to be read for that."""
+    def _publish_messages(self, messages: Iterable[bytes]) -> bool:
+        """Publish the changes of notifications; return False if PostgreSQL has to be read."""
         matches = {
-            question: audience.match
-            for question, audience in self._audiences.items()
-            if audience.match is not None
+            question: topic.match
+            for question, topic in self._topics.items()
+            if topic.match is not None
         }
-        if len(matches) < len(self._audiences):
+        if len(matches) < len(self._topics):
             return False
         for message in messages:
-            announcement = decode_notification(message)
-            if self.cursor is None or announcement is None:
+            decoded = decode_notification(message)
+            if self.cursor is None or decoded is None:
                 return False
-            heard = announcement.behind(self.cursor)
-            if heard is None:
+            notification = decoded.behind(self.cursor)
+            if notification is None:
                 return False
-            self._tell(updates_of(heard, matches))
+            self._publish(updates_of(notification, matches))
         return True
 
-    async def _look(self) -> None:
-        """Read what has changed since, whatever was announced of it."""
+    async def _read_changes(self) -> None:
+        """Read and publish the changes since the cursor."""
         if self.cursor is None:
             self._reset(await self.read(read_cursor))
             return
-        filters = [audience.wanted for audience in self._audiences.values()]
+        filters = [topic.wanted for topic in self._topics.values()]
         if filters != self._interests.filters:
             self._interests = FilterSet(filters)
         after, interests = self.cursor, self._interests
@@ -195,28 +216,28 @@ class Broker:
         if news is None:
             self._reset(await self.read(read_cursor))
         else:
-            self._tell(news)
+            self._publish(news)
 
-    def _tell(self, news: Updates) -> None:
-        self.cursor = news.changes.cursor
-        if not news.changes.changed:
+    def _publish(self, updates: Updates) -> None:
+        self.cursor = updates.changes.cursor
+        if not updates.changes.changed:
             return
-        for question, audience in self._audiences.items():
-            if question in news.own:
-                audience.hear(news)
-            else:  # it came while the changes were being read
-                audience.start_over()
-        if self._followers:
-            self._tell_followers(news.run_ids() & self._followers.keys())
+        for question, topic in self._topics.items():
+            if question in updates.own:
+                topic.publish(updates)
+            else:  # subscribed while the changes were being read
+                topic.request_snapshots()
+        if self._listeners:
+            self._notify_listeners(updates.run_ids() & self._listeners.keys())
 
     def _reset(self, cursor: Cursor | None) -> None:
-        """Too much has passed, or it is not known what: everyone starts from a snapshot."""
+        """Restart every stream from a snapshot: changes are unknown or too many."""
         self.cursor = cursor
-        for audience in self._audiences.values():
-            audience.start_over()
-        self._tell_followers(self._followers)
+        for topic in self._topics.values():
+            topic.request_snapshots()
+        self._notify_listeners(self._listeners)
 
-    def _tell_followers(self, run_ids: Iterable[str]) -> None:
+    def _notify_listeners(self, run_ids: Iterable[str]) -> None:
         for run in list(run_ids):
-            for changed in list(self._followers.get(run, ())):
-                changed()
+            for on_change in list(self._listeners.get(run, ())):
+                on_change()

@@ -1,4 +1,4 @@
-"""How a stream begins: from what its client missed, or from a snapshot."""
+"""The start of a stream: the changes that its client missed, or a snapshot."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,36 +15,37 @@ from .updates import StreamEvent, read_updates
 
 
 class Snapshot(NamedTuple):
-    """A page of runs, and how far the fold had come."""
+    """A page of runs, and the cursor at which it was read."""
 
     cursor: Cursor
     page: RunPage
 
 
 class Missed(NamedTuple):
-    """What has changed since, and how far that goes."""
+    """The changes since a cursor, and the cursor that they lead to."""
 
     cursor: Cursor
-    said: list[StreamEvent]
+    events: list[StreamEvent]
 
 
 def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snapshot:
-    """The newest runs of a filter."""
+    """Return the newest runs of a filter."""
     return Snapshot(read_cursor(connection), read_runs(connection, wanted, Page(limit)))
 
 
 def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Missed | None:
-    """None: only a snapshot can tell."""
+    """Return the changes after a cursor; None if only a snapshot can catch up."""
     news = read_updates(connection, after, FilterSet([wanted]))
     if news is None:
         return None
-    return Missed(news.changes.cursor, news.said_to(wanted.question()))
+    return Missed(news.changes.cursor, news.events_for(wanted.question()))
 
 
 class SnapshotCache:
-    """Snapshots for many at once: all who ask while one is being read get the next one.
+    """Shares snapshots: callers that ask while one is being read all get the next one.
 
-    Not the one under way: it may lie before what an asker has already been told to forget.
+    Not the one under way, because it may be older than changes that a caller has discarded. Only
+    snapshots that callers wait for are in memory: at most one read and one next per filter.
     """
 
     def __init__(self, read: Callable[[RunFilter, int], Awaitable[Snapshot]]) -> None:
@@ -53,7 +54,7 @@ class SnapshotCache:
         self._busy: dict[tuple[bytes, int], asyncio.Lock] = {}
 
     async def get(self, wanted: RunFilter, limit: int) -> Snapshot:
-        """One that was read after this call."""
+        """Return a snapshot that is read after this call."""
         key = (wanted.question(), limit)
         task = self._next.get(key)
         if task is None:
@@ -64,7 +65,7 @@ class SnapshotCache:
         lock = self._busy.setdefault(key, asyncio.Lock())
         try:
             async with lock:
-                del self._next[key]  # who comes from now on needs a later one
+                del self._next[key]  # later callers need a later snapshot
                 return await self._read(wanted, limit)
         finally:
             if key not in self._next:

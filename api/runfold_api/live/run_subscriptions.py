@@ -1,15 +1,15 @@
-"""The watchers of single runs: each run that is watched is read once, however many watch it.
+"""The streams of single runs: each watched run is read once, however many clients watch it.
 
-A run's stream has its own state in memory while somebody watches: the run, its nodes and the last
-of its output. When the feed says that the run has changed, it is read again, and what differs goes
-to the watchers. What waits for a slow one is conflated: a node's newest state, the run's newest
-summary; with too much output waiting it is given the whole state anew.
+A run's topic keeps the run, its nodes and the end of its output in memory while it has subscribers.
+When the broker reports a change, the topic reads the run again and queues the differences. Waiting
+updates are conflated to the newest state of the run and of each node. A subscriber with too much
+waiting output gets a snapshot instead.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -26,54 +26,82 @@ from .subscribers import wait_and_clear
 
 log = logging.getLogger(__name__)
 
-MOST_LINES: Final = 2000
-"""Events with output that wait for one watcher."""
+MAX_OUTPUT_EVENTS: Final = 2000
+"""Output events that wait for one subscriber."""
+MAX_OUTPUT_BYTES: Final = 8 * 1024 * 1024
+"""Of waiting output per subscriber, and of the output that a topic keeps for snapshots."""
 GAP_S: Final = 0.05
-"""Between two readings of a run; a large one, that takes long to read, is read less often."""
+"""Minimum pause between two reads of a run; a run that takes long to read is read less often."""
 _RETRY_S: Final = 1.0
 
 Event = tuple[str, bytes]
 
 
-class RunSubscriber:
-    """What one client has not been sent yet."""
+class OutputTail:
+    """The last output events of a run: at most `TAIL` of them, and bounded in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._events: deque[Raw] = deque()
+        self._bytes = 0
+
+    def extend(self, events: Iterable[Raw]) -> None:
+        """Append events and drop the oldest ones beyond the bounds."""
+        for event in events:
+            self._events.append(event)
+            self._bytes += size_of(event)
+        while len(self._events) > TAIL or self._bytes > self._max_bytes:
+            self._bytes -= size_of(self._events.popleft())
+
+    def list(self) -> list[Raw]:
+        """Return the events, oldest first."""
+        return list(self._events)
+
+
+class RunSubscriber:
+    """The updates that one client has not been sent yet."""
+
+    def __init__(self, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
         self.needs_snapshot = True
         self.run: RunSummary | None = None
         self.nodes: dict[Any, NodeSummary] = {}
         self.output: list[Raw] = []
+        self._max_bytes = max_bytes
+        self._output_bytes = 0
         self.is_deleted = False
-        self._awake = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
     def wake(self) -> None:
-        """Let its stream look."""
-        self._awake.set()
+        """Let the stream check for work."""
+        self._wakeup.set()
 
-    async def sleep(self, timeout_s: float) -> bool:
-        """Until there is something to do; False after this time."""
-        return await wait_and_clear(self._awake, timeout_s)
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for work; return False after `timeout_s`."""
+        return await wait_and_clear(self._wakeup, timeout_s)
 
-    def tell(
-        self, run: RunSummary | None, nodes: dict[Any, NodeSummary], output: list[Raw]
-    ) -> None:
-        """This has changed."""
+    def add(self, run: RunSummary | None, nodes: dict[Any, NodeSummary], output: list[Raw]) -> None:
+        """Queue the new state of the run, changed nodes and new output."""
         if not self.needs_snapshot:
             self.run = run or self.run
             self.nodes |= nodes
             self.output += output
-            self.needs_snapshot = len(self.output) > MOST_LINES
+            self._output_bytes += sum(map(size_of, output))
+            self.needs_snapshot = (
+                len(self.output) > MAX_OUTPUT_EVENTS or self._output_bytes > self._max_bytes
+            )
+            if self.needs_snapshot:
+                self._clear()
         self.wake()
 
-    def take(self, state: "RunTopic") -> list[Event]:
-        """What to send now."""
+    def take(self, topic: "RunTopic") -> list[Event]:
+        """Remove and return the events to send now, encoded."""
         run, nodes, output = self.run, self.nodes, self.output
-        self.run, self.nodes, self.output = None, {}, []
+        self._clear()
         if self.is_deleted:
-            return [("deleted", msgspec.json.encode({"id": state.id}))]
+            return [("deleted", msgspec.json.encode({"id": topic.id}))]
         if self.needs_snapshot:
             self.needs_snapshot = False
-            return [("snapshot", state.snapshot())]
+            return [("snapshot", topic.snapshot())]
         found: list[Event] = []
         if output:
             found.append(("logged", msgspec.json.encode({"events": output})))
@@ -83,37 +111,41 @@ class RunSubscriber:
             found.append(("changed", msgspec.json.encode(run)))
         return found
 
+    def _clear(self) -> None:
+        self.run, self.nodes, self.output, self._output_bytes = None, {}, [], 0
+
 
 class RunTopic:
-    """One run that somebody watches."""
+    """One run that has subscribers."""
 
-    def __init__(self, feed: Broker, history: History, progress: RunProgress) -> None:
+    def __init__(self, broker: Broker, history: History, progress: RunProgress) -> None:
         self.id = progress.run.id
-        self.watchers: set[RunSubscriber] = set()
+        self.subscribers: set[RunSubscriber] = set()
         self.change_seq = progress.change_seq
-        self._feed = feed
+        self._broker = broker
         self._history = history
         self._run = progress.run
         self._nodes = _by_key(progress.nodes)
-        self._output = deque(progress.output, maxlen=TAIL)
+        self._output = OutputTail()
+        self._output.extend(progress.output)
         self._log_key = progress.log_key
         self._changed = asyncio.Event()
 
-    def look(self) -> None:
-        """It has changed, or may have; or the process stops."""
+    def mark_changed(self) -> None:
+        """Read the run again, because it may have changed; or wake the streams to end them."""
         self._changed.set()
-        if self._feed.ended:
-            for watcher in self.watchers:
-                watcher.wake()
+        if self._broker.ended:
+            for subscriber in self.subscribers:
+                subscriber.wake()
 
     def snapshot(self) -> bytes:
-        """All of it, with the last of its output."""
+        """Encode the whole state with the end of the output."""
         return msgspec.json.encode(
-            {"run": self._run, "nodes": list(self._nodes.values()), "output": list(self._output)}
+            {"run": self._run, "nodes": list(self._nodes.values()), "output": self._output.list()}
         )
 
-    async def keep_up(self) -> None:
-        """Read it whenever it has changed, for as long as somebody watches."""
+    async def run_reads(self) -> None:
+        """Read the run whenever it has changed, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
             await self._changed.wait()
@@ -122,17 +154,17 @@ class RunTopic:
             try:
                 await self._read()
             except StorageError as error:
-                log.warning("watching run %s waits: %s", self.id, error)
+                log.warning("cannot read run %s; retrying: %s", self.id, error)
                 self._changed.set()
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(max(GAP_S, 3 * (clock() - began)))
 
     async def _read(self) -> None:
-        progress = await self._feed.read(self._progress)
+        progress = await self._broker.read(self._progress)
         if progress is None:
-            for watcher in self.watchers:
-                watcher.is_deleted = True
-                watcher.wake()
+            for subscriber in self.subscribers:
+                subscriber.is_deleted = True
+                subscriber.wake()
             return
         nodes = {
             key: node
@@ -146,12 +178,12 @@ class RunTopic:
             progress.log_key,
         )
         self._nodes |= nodes
-        self._output += progress.output
+        self._output.extend(progress.output)
         if len(progress.output) == MAX_LINES:
             self._changed.set()  # there may be more
-        for watcher in self.watchers:
-            watcher.is_deleted = False
-            watcher.tell(run, nodes, progress.output)
+        for subscriber in self.subscribers:
+            subscriber.is_deleted = False
+            subscriber.add(run, nodes, progress.output)
 
     def _progress(self, connection: Any) -> RunProgress | None:
         place = self._history.find(connection, self.id)
@@ -159,49 +191,54 @@ class RunTopic:
 
 
 class RunTopics:
-    """The runs that somebody watches."""
+    """The topics of all runs that have subscribers."""
 
-    def __init__(self, feed: Broker, history: History) -> None:
-        self._feed = feed
+    def __init__(self, broker: Broker, history: History) -> None:
+        self._broker = broker
         self._history = history
-        self._runs: dict[str, tuple[RunTopic, asyncio.Task[None]]] = {}
+        self._topics: dict[str, tuple[RunTopic, asyncio.Task[None]]] = {}
 
     @asynccontextmanager
-    async def watching(self, run: str) -> AsyncIterator[tuple[RunTopic, RunSubscriber] | None]:
-        """Watch a run; None if it is not known."""
-        watched = await self._find(run)
-        if watched is None:
+    async def subscribe(self, run: str) -> AsyncIterator[tuple[RunTopic, RunSubscriber] | None]:
+        """Yield the topic of a run with a new subscriber; None for an unknown run."""
+        topic = await self._find(run)
+        if topic is None:
             yield None
             return
-        watcher = RunSubscriber()
-        watched.watchers.add(watcher)
+        subscriber = RunSubscriber()
+        topic.subscribers.add(subscriber)
         try:
-            yield watched, watcher
+            yield topic, subscriber
         finally:
-            watched.watchers.discard(watcher)
-            if not watched.watchers and run in self._runs and self._runs[run][0] is watched:
-                self._runs.pop(run)[1].cancel()
-                self._feed.unfollow(run, watched.look)
+            topic.subscribers.discard(subscriber)
+            if not topic.subscribers and run in self._topics and self._topics[run][0] is topic:
+                self._topics.pop(run)[1].cancel()
+                self._broker.remove_listener(run, topic.mark_changed)
 
     async def _find(self, run: str) -> RunTopic | None:
-        if run in self._runs:
-            return self._runs[run][0]
+        if run in self._topics:
+            return self._topics[run][0]
 
         def first(connection: Any) -> RunProgress | None:
             place = self._history.find(connection, run)
             return None if place is None else read_progress(connection, *place)
 
-        progress = await self._feed.read(first)
+        progress = await self._broker.read(first)
         if progress is None:
             return None
-        if run not in self._runs:
-            watched = RunTopic(self._feed, self._history, progress)
-            task = asyncio.create_task(watched.keep_up())
-            self._runs[run] = (watched, task)
-            await self._feed.follow(run, watched.look)
-            watched.look()  # it may have changed before the feed knew that it is watched
-        return self._runs[run][0]
+        if run not in self._topics:
+            topic = RunTopic(self._broker, self._history, progress)
+            task = asyncio.create_task(topic.run_reads())
+            self._topics[run] = (topic, task)
+            await self._broker.add_listener(run, topic.mark_changed)
+            topic.mark_changed()  # it may have changed before the listener was added
+        return self._topics[run][0]
 
 
 def _by_key(nodes: list[NodeSummary]) -> dict[Any, NodeSummary]:
     return {(node.node, node.attempt): node for node in nodes}
+
+
+def size_of(event: Raw) -> int:
+    """Return an encoded event's length in bytes."""
+    return memoryview(event).nbytes

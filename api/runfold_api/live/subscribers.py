@@ -1,8 +1,8 @@
-"""One watcher of a list: what it has not been sent yet, and where it is.
+"""The subscribers of one filter: the events that each has not been sent yet, and its position.
 
-A change of a run takes the place of an older one that is still waiting, so a slow watcher has at
-most one event a run waiting, and is given the newest. With more than `MOST_WAITING` it starts over
-from a snapshot instead.
+A newer change of a run replaces an older one that is still waiting, so a slow client has at most
+one waiting event per run, the newest. Beyond `MAX_WAITING` events or `MAX_WAITING_BYTES` they are
+dropped, and the client gets a snapshot instead.
 """
 
 import asyncio
@@ -15,81 +15,90 @@ from runfold_storage.filters.run_filter import RunFilter
 
 from .updates import NonMatching, StreamEvent, Updates
 
-MOST_WAITING: Final = 5_000
+MAX_WAITING: Final = 5_000
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 
 
 class Subscriber:
-    """Told by the feed, emptied by the stream of one client."""
+    """Filled by the broker, emptied by the stream of one client."""
 
-    def __init__(self, audience: "Topic") -> None:
-        self.audience = audience
+    def __init__(self, topic: "Topic", max_bytes: int = MAX_WAITING_BYTES) -> None:
+        self.topic = topic
         self.needs_snapshot = False
+        self._max_bytes = max_bytes
         self._waiting: dict[tuple[int, object], StreamEvent] = {}
+        self._waiting_bytes = 0
         self._reached: Cursor = ()
         self._sent: list[int] = []
-        self._awake = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
-    def tell(self, said: Sequence[StreamEvent], cursor: Cursor) -> None:
-        """More has happened, up to this cursor."""
+    def add(self, events: Sequence[StreamEvent], cursor: Cursor) -> None:
+        """Queue events; `cursor` is the position that they lead to."""
         self._reached = cursor
-        if not said or self.needs_snapshot:
+        if not events or self.needs_snapshot:
             return
-        for each in said:
-            key = (each.change.shard, each.change.run)
+        for event in events:
+            key = (event.change.shard, event.change.run)
             known = self._waiting.get(key)
-            if known is None or known.change.change_seq < each.change.change_seq:
-                self._waiting[key] = each
-        if len(self._waiting) > MOST_WAITING:
-            self.start_over()
+            if known is None or known.change.change_seq < event.change.change_seq:
+                self._waiting[key] = event
+                self._waiting_bytes += len(event.data) - (0 if known is None else len(known.data))
+        if len(self._waiting) > MAX_WAITING or self._waiting_bytes > self._max_bytes:
+            self.request_snapshot()
         else:
             self.wake()
 
-    def start_over(self) -> None:
-        """What it has been told is no longer of use: it needs a snapshot."""
-        self._waiting.clear()
+    def request_snapshot(self) -> None:
+        """Drop the waiting events; the stream sends a snapshot next."""
+        self._clear()
         self.needs_snapshot = True
         self.wake()
 
-    def prepare(self) -> None:
-        """From now on everything is kept that may come behind what is about to be read."""
-        self._waiting.clear()
+    def start_queueing(self) -> None:
+        """Queue events from now on, because a snapshot or missed changes are about to be read."""
+        self._clear()
         self.needs_snapshot = False
 
-    def begin(self, cursor: Cursor) -> None:
-        """It has everything up to here, from a snapshot or from what it missed."""
+    def set_position(self, cursor: Cursor) -> None:
+        """Set the position up to which the client has everything."""
         self._sent = list(cursor)
         self._reached = cursor
 
     def wake(self) -> None:
-        """Let its stream look."""
-        self._awake.set()
+        """Let the stream check for work."""
+        self._wakeup.set()
 
-    async def sleep(self, timeout_s: float) -> bool:
-        """Until there is something to do; False after this time."""
-        return await wait_and_clear(self._awake, timeout_s)
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for work; return False after `timeout_s`."""
+        return await wait_and_clear(self._wakeup, timeout_s)
 
     def take(self) -> list[tuple[str, StreamEvent]]:
-        """What is waiting, each with the cursor that holds once it was sent."""
-        waiting, self._waiting = self._waiting, {}
+        """Remove and return the waiting events, each with the client's cursor once it is sent."""
+        waiting = sorted(self._waiting.values())
+        self._clear()
         taken = []
-        for said in sorted(waiting.values()):
-            shard, number = said.change.shard, said.change.change_seq
+        for event in waiting:
+            shard, number = event.change.shard, event.change.change_seq
             if number > self._sent[shard]:
                 self._sent[shard] = number
-                taken.append((encode_feed_cursor(tuple(self._sent)), said))
+                taken.append((encode_feed_cursor(tuple(self._sent)), event))
         return taken
 
     def position(self) -> str:
-        """Where it is when nothing is waiting: others' changes count as seen."""
+        """Return the client's cursor; changes of other filters count as sent if nothing waits."""
         if not self._waiting and len(self._reached) == len(self._sent):
             self._sent = [max(pair) for pair in zip(self._sent, self._reached, strict=True)]
         return encode_feed_cursor(tuple(self._sent))
 
+    def _clear(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
 
 async def wait_and_clear(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for an event and take it back; False if it did not happen in time."""
+    """Wait for an event and clear it; return False if it was not set in time."""
     try:
-        async with asyncio.timeout(timeout_s):  # `wait_for` would make a task of it
+        async with asyncio.timeout(timeout_s):  # `wait_for` would create a task
             await event.wait()
     except TimeoutError:
         return False
@@ -98,21 +107,21 @@ async def wait_and_clear(event: asyncio.Event, timeout_s: float) -> bool:
 
 
 class Topic:
-    """The watchers of one filter, and what none of them has to be told of any more."""
+    """One filter with its subscribers."""
 
     def __init__(self, wanted: RunFilter) -> None:
         self.wanted = wanted
         self.match = match_of(wanted)
-        self.watchers: set[Subscriber] = set()
-        self._others = NonMatching()
+        self.subscribers: set[Subscriber] = set()
+        self._non_matching = NonMatching()
 
-    def hear(self, news: Updates) -> None:
-        """Pass on what is of this filter."""
-        said = news.said_to(self.wanted.question(), self._others)
-        for watcher in self.watchers:
-            watcher.tell(said, news.changes.cursor)
+    def publish(self, updates: Updates) -> None:
+        """Queue the events of this filter for all subscribers."""
+        events = updates.events_for(self.wanted.question(), self._non_matching)
+        for subscriber in self.subscribers:
+            subscriber.add(events, updates.changes.cursor)
 
-    def start_over(self) -> None:
-        """Every watcher needs a snapshot."""
-        for watcher in self.watchers:
-            watcher.start_over()
+    def request_snapshots(self) -> None:
+        """Restart every subscriber from a snapshot."""
+        for subscriber in self.subscribers:
+            subscriber.request_snapshot()

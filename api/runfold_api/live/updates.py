@@ -1,4 +1,4 @@
-"""What has changed, read once for any number of filters, and what each of them is told of it."""
+"""Changes, read once for any number of filters, and the stream events of each filter."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -13,18 +13,19 @@ from runfold_storage.read_models.summaries import run_id, summary_of
 
 
 class StreamEvent(NamedTuple):
-    """An event of a stream, encoded."""
+    """An encoded event of a stream."""
 
     change: Change
     event: str
     data: bytes
 
 
-_MOST_OTHERS: Final = 10_000
+_MAX_NON_MATCHING: Final = 10_000
+"""Keys of a fixed size: about 2 MB per filter."""
 
 
 class NonMatching:
-    """Runs that are known not to be of a filter; of too many, the oldest are forgotten."""
+    """Keys of runs that are known not to match a filter; the oldest are forgotten first."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}
@@ -33,21 +34,21 @@ class NonMatching:
         return key in self._keys
 
     def add(self, key: Key) -> None:
-        """It is not of the filter."""
+        """Remember a run that does not match."""
         self._keys.pop(key, None)
         self._keys[key] = None
-        if len(self._keys) > _MOST_OTHERS:
+        if len(self._keys) > _MAX_NON_MATCHING:
             del self._keys[next(iter(self._keys))]
 
     def discard(self, key: Key) -> None:
-        """It is of the filter."""
+        """Forget a run that matches again."""
         self._keys.pop(key, None)
 
 
 class Updates(NamedTuple):
-    """The changes, the rows of their runs, and by filter which of these are its own.
+    """Changes, the rows of their runs, and the keys of the matching runs by filter.
 
-    A row is one of `runs`, or the `RunRow` that a worker has announced.
+    A row comes from the table `runs` or from a worker's notification (`RunRow`).
     """
 
     changes: Changes
@@ -55,46 +56,46 @@ class Updates(NamedTuple):
     own: dict[bytes, set[Key]]
     encoded: dict[Key, bytes]
 
-    def said_to(
-        self, question: bytes, known_others: NonMatching | None = None
+    def events_for(
+        self, question: bytes, non_matching: NonMatching | None = None
     ) -> list[StreamEvent]:
-        """What the watchers of a filter are told.
+        """Return the events for the subscribers of a filter.
 
-        Of a run that is not of the filter they are told once, unless it is new: it may have been
-        of the filter when they were sent it, by whomever. `known_others` remembers those.
+        A run that does not match is reported as removed once, unless it is new: it may have matched
+        when the client received it, even from another process. `non_matching` remembers such runs.
         """
         own = self.own[question]
-        others = NonMatching() if known_others is None else known_others
-        said = []
+        others = NonMatching() if non_matching is None else non_matching
+        events = []
         for change in self.changes.changed:
             key = (change.shard, change.run)
             if change.gone is not None:
-                said.append(
+                events.append(
                     StreamEvent(change, "deleted", msgspec.json.encode({"id": change.gone}))
                 )
             elif key in own:
                 others.discard(key)
-                said.append(StreamEvent(change, "changed", self._encode(key)))
+                events.append(StreamEvent(change, "changed", self._encode(key)))
             elif key in self.rows:
                 if not change.is_new and key not in others:
                     removed = {"id": run_id(self.rows[key])}
-                    said.append(StreamEvent(change, "removed", msgspec.json.encode(removed)))
+                    events.append(StreamEvent(change, "removed", msgspec.json.encode(removed)))
                 others.add(key)
-        return said
+        return events
 
     def run_ids(self) -> set[str]:
-        """Of all runs that have changed, as far as they are known."""
+        """Return the ids of all changed runs whose row is known."""
         gone = {change.gone for change in self.changes.changed if change.gone is not None}
         return gone | {run_id(row) for row in self.rows.values()}
 
     def _encode(self, key: Key) -> bytes:
-        if key not in self.encoded:  # once, however many watch
+        if key not in self.encoded:  # once for all filters
             self.encoded[key] = msgspec.json.encode(summary_of(self.rows[key]))
         return self.encoded[key]
 
 
 def read_updates(connection: Connection, after: Cursor, interests: FilterSet) -> Updates | None:
-    """What came after a cursor; None if that cannot be told (see `read_changes`)."""
+    """Return the updates after a cursor; None if they are unknown (see `read_changes`)."""
     changes = read_changes(connection, after)
     if changes is None:
         return None
@@ -108,11 +109,11 @@ def read_updates(connection: Connection, after: Cursor, interests: FilterSet) ->
     return Updates(changes, rows, dict(zip(interests.questions, own, strict=True)), {})
 
 
-def updates_of(heard: Notification, matches: Mapping[bytes, Match]) -> Updates:
-    """What a worker has announced, for the filters that can be told without PostgreSQL."""
-    rows: dict[Key, Any] = dict(heard.rows)
+def updates_of(notification: Notification, matches: Mapping[bytes, Match]) -> Updates:
+    """Return a notification's updates, for filters that need no PostgreSQL."""
+    rows: dict[Key, Any] = dict(notification.rows)
     own = {
-        question: {key for key, row in heard.rows.items() if match(row)}
+        question: {key for key, row in notification.rows.items() if match(row)}
         for question, match in matches.items()
     }
-    return Updates(heard.changes, rows, own, {})
+    return Updates(notification.changes, rows, own, {})

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, as JSON; no page that would load scripts from elsewhere."""
+"""Serves the OpenAPI document as JSON, without a page that loads scripts from other hosts."""
 
 from copy import deepcopy
 from importlib.metadata import version
@@ -19,7 +19,7 @@ PATH: Final = "/api/openapi.json"
 
 
 class RawSchemaPlugin(OpenAPISchemaPlugin):
-    """A payload is JSON of any shape."""
+    """Describes payloads: JSON of any shape."""
 
     @staticmethod
     def is_plugin_supported_type(value: Any) -> bool:
@@ -39,21 +39,21 @@ class RawSchemaPlugin(OpenAPISchemaPlugin):
 
 
 class _Document(JsonRenderPlugin):
-    """The document as Litestar makes it, with what parameters may be."""
+    """The document of Litestar with refined parameters."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         return self.render_json(request, refine(deepcopy(openapi_schema)))
 
 
 def openapi_config() -> OpenAPIConfig:
-    """Serves the document at `PATH`, and nothing else."""
+    """Return the configuration that serves the document at `PATH`."""
     return OpenAPIConfig(
         title="Runfold",
         version=version("runfold"),
         description="Execution history: push events, read runs, nodes and statistics.",
         use_handler_docstrings=True,
         render_plugins=[_Document(path="/")],
-        # Litestar adds pages of its own below the router's path; they do not exist here.
+        # Litestar adds pages below the router's path; answer 404 for them.
         openapi_router=Router(
             PATH, route_handlers=[], include_in_schema=False, before_request=_only_the_document
         ),

@@ -1,4 +1,4 @@
-"""What the writing routes take, in the OpenAPI document; their handlers read it as it comes."""
+"""The request bodies of the ingest routes, whose handlers read raw bytes."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -20,7 +20,7 @@ from runfold_api.ingest.executions import Status
 
 @dataclass
 class TakesEvents(Operation):
-    """One event, several, or one a line."""
+    """One event, an array of events, or one event per line."""
 
     def __post_init__(self) -> None:
         one = Schema(
@@ -36,7 +36,7 @@ class TakesEvents(Operation):
             additional_properties=True,
         )
         any_number = Schema(one_of=[one, Schema(type=OpenAPIType.ARRAY, items=one, min_items=1)])
-        lines = Schema(type=OpenAPIType.STRING, description="One event a line.")
+        lines = Schema(type=OpenAPIType.STRING, description="One event per line.")
         content = {"application/json": OpenAPIMediaType(schema=any_number)}
         content |= {kind: OpenAPIMediaType(schema=lines) for kind in MEDIA_TYPES[1:]}
         self.request_body = RequestBody(content=content, required=True)

@@ -1,4 +1,4 @@
-"""The routes that delete, and those that show work that takes long."""
+"""The routes that delete runs and list background jobs."""
 
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -22,30 +22,28 @@ _READING: Final[dict[str, Any]] = {
 OlderThanDays = Annotated[
     int | None,
     QueryParameter(
-        description="Only runs that ended so many days ago; without an end their last sign of life"
-        " counts.",
+        description="Only runs that ended at least this many days ago; the last event counts for "
+        "runs that have not ended.",
         ge=1,
         le=MAX_DAYS,
     ),
 ]
-All = Annotated[
-    bool, QueryParameter(description="Every run; has to be said where no filter is given.")
-]
+All = Annotated[bool, QueryParameter(description="All runs; required if there is no filter.")]
 JobStatus = Annotated[str | None, QueryParameter(description="Only jobs with this status.")]
 JobLimit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=MAX_JOBS)]
 
 
 class JobList(Struct, frozen=True):
-    """Work that takes long, the newest first."""
+    """Background jobs, newest first."""
 
     jobs: list[Job]
 
 
 @delete("/runs/{run:str}", status_code=204, responses=described(404, 503), sync_to_thread=True)
-def delete_run(upkeep: NamedDependency[Admin], run: FromPath[str]) -> None:
-    """Delete one run with its events and figures; late events do not revive it."""
+def delete_run(administration: NamedDependency[Admin], run: FromPath[str]) -> None:
+    """Delete a run with its events and statistics; late events do not recreate it."""
     run = decode_run(run)
-    if not upkeep.delete_run(run):
+    if not administration.delete_run(run):
         raise RunUnknown(run)
 
 
@@ -53,22 +51,20 @@ def delete_run(upkeep: NamedDependency[Admin], run: FromPath[str]) -> None:
     "/runs",
     status_code=200,
     responses={
-        200: ResponseSpec(Deleted, generate_examples=False, description="They are gone."),
-        202: ResponseSpec(
-            Job, generate_examples=False, description="There are many: a job deletes them."
-        ),
+        200: ResponseSpec(Deleted, generate_examples=False, description="The runs are deleted."),
+        202: ResponseSpec(Job, generate_examples=False, description="A job deletes the runs."),
         **described(400, 503),
     },
     sync_to_thread=True,
 )
 def delete_runs(
-    upkeep: NamedDependency[Admin],
+    administration: NamedDependency[Admin],
     filters: NamedDependency[dict[str, Any]],
     older_than_days: OlderThanDays = None,
     all: All = False,  # noqa: A002, the contract's word
 ) -> Response[Deleted | Job]:
-    """Delete the runs of these filters; `GET /runs` with the same ones lists them."""
-    done = upkeep.delete_runs(older_than_days=older_than_days, everything=all, **filters)
+    """Delete all runs that match; `GET /runs` lists them for the same filters."""
+    done = administration.delete_runs(older_than_days=older_than_days, everything=all, **filters)
     if isinstance(done, Deleted):
         return Response(done, status_code=200)
     return Response(done, status_code=202, headers={"location": f"/api/v1/jobs/{done.id}"})
@@ -76,17 +72,17 @@ def delete_runs(
 
 @route("/jobs", responses=described(400, 503), **_READING)
 def list_jobs(
-    upkeep: NamedDependency[Admin], status: JobStatus = None, limit: JobLimit = 50
+    administration: NamedDependency[Admin], status: JobStatus = None, limit: JobLimit = 50
 ) -> JobList:
-    """Work that takes long: deletions, rebuilds, retention."""
-    return JobList(upkeep.jobs(limit=limit, status=status))
+    """List background jobs: deletions, rebuilds, retention."""
+    return JobList(administration.jobs(limit=limit, status=status))
 
 
 @route("/jobs/{job:str}", responses=described(404, 503), **_READING)
-def get_job(upkeep: NamedDependency[Admin], job: FromPath[str]) -> Job:
-    """One job: how far it has come, and how it ended."""
+def get_job(administration: NamedDependency[Admin], job: FromPath[str]) -> Job:
+    """Return a job with its progress and result."""
     try:
-        found = upkeep.job(UUID(job))
+        found = administration.job(UUID(job))
     except ValueError:
         found = None
     if found is None:

@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it can serve, and its figures."""
+"""Health checks and metrics."""
 
 import asyncio
 from functools import cache
@@ -32,10 +32,9 @@ class Health(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True, omit_defaults=True):
-    """`ready`; or `behind`, as the oldest event that waits for the fold has waited too long.
+    """`ready`, or `behind` if the oldest event has waited too long for the fold.
 
-    Requests are answered all the same, so both are a 200, and so are incidents that nobody has
-    taken note of.
+    Requests are served in both states, so both are a 200, also with unacknowledged incidents.
     """
 
     status: str
@@ -46,7 +45,7 @@ class Readiness(Struct, frozen=True, omit_defaults=True):
 
 @route("/healthz", http_method=_METHODS)
 async def healthz() -> Health:
-    """The process lives; says nothing of PostgreSQL and Redis."""
+    """Report that the process is alive; PostgreSQL and Redis are not checked."""
     return Health("live")
 
 
@@ -57,9 +56,9 @@ async def readyz(
     writer: NamedDependency[StreamWriter],
     settings: NamedDependency[Settings],
 ) -> Response[Any]:
-    """PostgreSQL answers and has this code's schema, Redis answers; 503 with reasons if not.
+    """Check that PostgreSQL has the right schema and Redis responds; 503 with reasons if not.
 
-    `behind`: events have waited to be folded for longer than `RUNFOLD_MAX_LAG_S`.
+    `behind`: an event has waited longer than `RUNFOLD_MAX_LAG_S` to be folded.
     """
     loop = asyncio.get_running_loop()
     found = await asyncio.gather(
@@ -69,7 +68,9 @@ async def readyz(
     reasons = [reason for reason in found if reason is not None]
     if not reasons:
         try:
-            ready = await loop.run_in_executor(None, _look, history, writer, settings.max_lag_s)
+            ready = await loop.run_in_executor(
+                None, _check_lag, history, writer, settings.max_lag_s
+            )
             return Response(ready)
         except redis.RedisError as error:
             reasons.append(f"Redis: {_one_line(error)}")
@@ -97,19 +98,19 @@ def metrics(
     writer: NamedDependency[StreamWriter],
     request_metrics: NamedDependency[RequestMetrics],
 ) -> Response[bytes]:
-    """For Prometheus: requests of this process, lag, incidents and dead letters of all."""
+    """Metrics for Prometheus: requests of this process, lag, incidents and dead letters."""
     text = exposition(request_metrics, history, writer)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-def _look(history: History, writer: StreamWriter, max_lag_s: float) -> Readiness:
+def _check_lag(history: History, writer: StreamWriter, max_lag_s: float) -> Readiness:
     incidents = [each for each in history.incidents() if each.new]
     waiting_s = max((lag.age_s for lag in writer.lags(history).values()), default=0.0)
     if waiting_s <= max_lag_s:
         return Readiness("ready", incidents=incidents)
     detail = (
-        f"the oldest event that waits to be folded has waited for {waiting_s:,.1f} s: "
-        "see whether a worker runs and gets on, in its log and with `runfold doctor`"
+        f"the oldest event has waited {waiting_s:,.1f} s to be folded: "
+        "check the workers' logs and run `runfold doctor`"
     )
     return Readiness("behind", detail, round(waiting_s, 3), incidents)
 

@@ -1,4 +1,4 @@
-"""The routes that read: lists, one run, its events, statistics, workflows."""
+"""The routes that read runs, events, statistics, failures and workflows."""
 
 from itertools import chain
 from typing import Any, Final
@@ -35,7 +35,7 @@ def list_runs(
     cursor: query_params.Cursor = None,
     offset: query_params.Offset = 0,
 ) -> RunPage:
-    """Runs, newest first, without payloads."""
+    """List runs, newest first, without payloads."""
     return history.runs(**filters, limit=limit, cursor=cursor, offset=offset)
 
 
@@ -51,9 +51,9 @@ def export_runs(
     format: query_params.ExportFormat,  # noqa: A002, the contract's word
     nodes: query_params.WithNodes = False,
 ) -> Stream:
-    """All runs of these filters as a file: CSV, NDJSON or Parquet, written as it is read."""
+    """Export all matching runs as CSV, NDJSON or Parquet, streamed as it is read."""
     pieces = history.export(format, nodes=nodes, **filters)
-    first = next(pieces, b"")  # what can be wrong is wrong by now, and is told as a problem
+    first = next(pieces, b"")  # report errors as problems before the response starts
     name = f"runs.{format}"
     return Stream(
         chain([first], pieces),
@@ -64,7 +64,7 @@ def export_runs(
 
 @route("/runs/{run:str}", responses=described(400, 404, 503), **_READING)
 def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
-    """One run with its nodes, payloads, error and trigger."""
+    """Return a run with its nodes, payloads, error and trigger."""
     run = decode_run(run)
     found = history.run(run)
     if found is None:
@@ -87,7 +87,7 @@ def list_events(
     before: query_params.Before = None,
     tail: query_params.Tail = False,
 ) -> EventPage:
-    """A run's events as the ledger has them, by time and id."""
+    """List a run's events as the ledger has them, by time and id."""
     run = decode_run(run)
     found = history.events(
         run,
@@ -114,7 +114,7 @@ def get_stats(
     group_by: query_params.GroupBy = None,
     tz: query_params.Zone = None,
 ) -> Stats:
-    """Counts, durations, percentiles and usage, from the rollups."""
+    """Return counts, durations, percentiles and usage from the rollups."""
     return history.stats(
         project=project,
         workflow=workflow,
@@ -135,7 +135,7 @@ def list_failures(
     until: query_params.EndedUntil = None,
     limit: query_params.Limit = 50,
 ) -> Failures:
-    """Failed runs and attempts at nodes in groups that failed alike, the most frequent first."""
+    """List failed runs and node attempts, grouped by fingerprint, most frequent first."""
     return history.failures(
         project=project,
         workflow=workflow,
@@ -152,7 +152,7 @@ def list_workflows(
     limit: query_params.Limit = 200,
     cursor: query_params.After = None,
 ) -> WorkflowPage:
-    """Every workflow with the figures of its runs."""
+    """List workflows with the statistics of their runs."""
     return history.workflows(project=project, limit=limit, cursor=cursor)
 
 

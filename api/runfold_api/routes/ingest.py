@@ -1,4 +1,4 @@
-"""The routes that take events and executions: answered once they are in their streams."""
+"""The routes that accept events and executions; they answer once these are in their streams."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from runfold_api.web.problems import BadRequest, described
 
 
 class Accepted(Struct, frozen=True):
-    """How many events are in the streams, and the position of the last frame of each shard.
+    """The number of events, and the position of the last frame of each shard.
 
-    They are folded once the watermark's `position` has reached it; a read with this `wait_for`
-    waits until then.
+    The events are folded once the watermark has reached `position`; a read with `wait_for` waits
+    until then.
     """
 
     accepted: int
@@ -29,7 +29,7 @@ class Accepted(Struct, frozen=True):
 
 
 class AcceptedExecution(Struct, frozen=True):
-    """The run's id, how many events it became, and the position of its frame."""
+    """The run's id, the number of its events, and the position of its frame."""
 
     run: str
     accepted: int
@@ -48,7 +48,7 @@ async def post_events(
     writer: NamedDependency[StreamWriter],
     intake: NamedDependency[Intake],
 ) -> Accepted:
-    """One event, an array of events, or one event a line."""
+    """Accept one event, an array of events, or one event per line."""
     media_type = _check_media(request, MEDIA_TYPES)
     body = await request.body()
     return await asyncio.get_running_loop().run_in_executor(
@@ -67,7 +67,7 @@ async def post_execution(
     writer: NamedDependency[StreamWriter],
     intake: NamedDependency[Intake],
 ) -> AcceptedExecution:
-    """A whole execution with its nodes, after the fact."""
+    """Accept a whole execution with its nodes."""
     _check_media(request, MEDIA_TYPES[:1])
     body = await request.body()
     return await asyncio.get_running_loop().run_in_executor(
@@ -76,7 +76,7 @@ async def post_execution(
 
 
 def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str:
-    """The body's type, of those that a page of another site cannot send without CORS' preflight."""
+    """Return the media type; pages of other sites cannot send these without a CORS preflight."""
     media_type = request.content_type[0]
     if media_type not in allowed:
         detail = f"content-type: expected one of {', '.join(allowed)}, got {media_type!r}"
@@ -101,7 +101,7 @@ def _accept_execution(writer: StreamWriter, intake: Intake, body: bytes) -> Acce
 
 
 def _wait_for(position: Mapping[str, str]) -> str:
-    """As the parameter of that name takes it."""
+    """Format a position for the parameter `wait_for`."""
     return ",".join(f"{shard}:{at}" for shard, at in position.items())
 
 

@@ -1,9 +1,9 @@
-"""The routes that go on: changes of lists and of single runs, as server-sent events.
+"""The streaming routes: changes of lists and of single runs as server-sent events.
 
 The protocol is that of the HTML standard (https://html.spec.whatwg.org/multipage/
-server-sent-events.html). The `id` of an event says how far its client is once it has it; a browser
-sends it back as `Last-Event-ID` when it connects again. A comment every `KEEP_ALIVE_S` tells both
-sides that the other one is there, and carries the newest id.
+server-sent-events.html). The `id` of an event is the client's position once it has the event; a
+browser sends it back as `Last-Event-ID` when it reconnects. A comment every `KEEP_ALIVE_S` keeps
+the connection open and carries the newest id.
 """
 
 from collections.abc import AsyncIterator
@@ -38,24 +38,24 @@ _STREAM: Final[dict[str, Any]] = {
 
 
 def encode_event(event: str, data: bytes, event_id: str | None = None) -> bytes:
-    """One event; JSON holds no line breaks."""
+    """Encode one event; `data` is JSON without line breaks."""
     identity = "" if event_id is None else f"id: {event_id}\n"
     return f"{identity}event: {event}\ndata: ".encode() + data + b"\n\n"
 
 
-def encode_sign_of_life(event_id: str) -> bytes:
-    """No event, but the client remembers the id."""
+def encode_keep_alive(event_id: str) -> bytes:
+    """Encode a comment with an id, which the client remembers."""
     return f": keep-alive\nid: {event_id}\n\n".encode()
 
 
 class Live:
-    """What the streams of one process share."""
+    """The streams of one process."""
 
-    def __init__(self, feed: Broker, runs: RunTopics) -> None:
-        self.feed = feed
+    def __init__(self, broker: Broker, runs: RunTopics) -> None:
+        self.broker = broker
         self.runs = runs
         self._snapshots = SnapshotCache(
-            lambda wanted, limit: feed.read(
+            lambda wanted, limit: broker.read(
                 lambda connection: read_snapshot(connection, wanted, limit)
             )
         )
@@ -63,60 +63,65 @@ class Live:
     async def list_events(
         self, wanted: RunFilter, limit: int, last_id: str | None
     ) -> AsyncIterator[bytes]:
-        """The stream of a list, until its client leaves or the process stops."""
-        watcher = await self.feed.join(wanted)
+        """Yield the stream of a list until the client disconnects or the process stops."""
+        subscriber = await self.broker.subscribe(wanted)
         try:
             yield f"retry: {_RETRY_MS}\n\n".encode()
-            await self._catch_up(watcher, wanted, last_id)
-            while not self.feed.ended:
-                if watcher.needs_snapshot:
-                    yield await self._snapshot(watcher, wanted, limit)
-                elif waiting := watcher.take():
+            await self._catch_up(subscriber, wanted, last_id)
+            while not self.broker.ended:
+                if subscriber.needs_snapshot:
+                    yield await self._snapshot(subscriber, wanted, limit)
+                elif waiting := subscriber.take():
                     yield b"".join(
-                        encode_event(said.event, said.data, event_id) for event_id, said in waiting
+                        encode_event(event.event, event.data, event_id)
+                        for event_id, event in waiting
                     )
-                elif not await watcher.sleep(KEEP_ALIVE_S):
-                    yield encode_sign_of_life(watcher.position())
+                elif not await subscriber.wait(KEEP_ALIVE_S):
+                    yield encode_keep_alive(subscriber.position())
         finally:
-            self.feed.leave(watcher)
+            self.broker.unsubscribe(subscriber)
 
-    async def _catch_up(self, watcher: Subscriber, wanted: RunFilter, last_id: str | None) -> None:
+    async def _catch_up(
+        self, subscriber: Subscriber, wanted: RunFilter, last_id: str | None
+    ) -> None:
         after = decode_feed_cursor(last_id)
         missed = None
         if after is not None:
-            watcher.prepare()
-            missed = await self.feed.read(lambda connection: read_missed(connection, wanted, after))
+            subscriber.start_queueing()
+            missed = await self.broker.read(
+                lambda connection: read_missed(connection, wanted, after)
+            )
         if missed is None:
-            watcher.start_over()
+            subscriber.request_snapshot()
             return
-        watcher.begin(after or ())
-        watcher.tell(missed.said, missed.cursor)
+        subscriber.set_position(after or ())
+        subscriber.add(missed.events, missed.cursor)
 
-    async def _snapshot(self, watcher: Subscriber, wanted: RunFilter, limit: int) -> bytes:
-        watcher.prepare()
+    async def _snapshot(self, subscriber: Subscriber, wanted: RunFilter, limit: int) -> bytes:
+        subscriber.start_queueing()
         cursor, page = await self._snapshots.get(wanted, limit)
-        watcher.begin(cursor)
+        subscriber.set_position(cursor)
         return encode_event("snapshot", msgspec.json.encode(page), encode_feed_cursor(cursor))
 
     async def run_events(self, run: str, last_id: str | None) -> AsyncIterator[bytes]:
-        """The stream of one run."""
-        async with self.runs.watching(run) as found:
+        """Yield the stream of one run."""
+        async with self.runs.subscribe(run) as found:
             if found is None:
                 return
-            watched, watcher = found
-            if last_id == str(watched.change_seq):
-                watcher.needs_snapshot = False
+            topic, subscriber = found
+            if last_id == str(topic.change_seq):
+                subscriber.needs_snapshot = False
             yield f"retry: {_RETRY_MS}\n\n".encode()
-            while not self.feed.ended:
-                event_id = str(watched.change_seq)
-                waiting = watcher.take(watched)
+            while not self.broker.ended:
+                event_id = str(topic.change_seq)
+                waiting = subscriber.take(topic)
                 for number, (event, data) in enumerate(waiting, 1):
-                    # Only the last says how far that is: who misses it begins with a snapshot.
+                    # Only the last has an id: a client that misses it gets a snapshot.
                     yield encode_event(event, data, event_id if number == len(waiting) else None)
                     if event == "deleted":
                         return
-                if not await watcher.sleep(KEEP_ALIVE_S):
-                    yield encode_sign_of_life(str(watched.change_seq))
+                if not await subscriber.wait(KEEP_ALIVE_S):
+                    yield encode_keep_alive(str(topic.change_seq))
 
 
 @route("/live", http_method=[HttpMethod.GET], responses=described(400, 503))
@@ -126,15 +131,14 @@ async def watch_runs(
     filters: NamedDependency[dict[str, Any]],
     limit: query_params.Limit = 50,
 ) -> Stream:
-    """Runs as they change: a `snapshot`, which is a page of the list, then `changed`, `removed` and
-    `deleted`."""
+    """Stream a list: a `snapshot` (a page of the list), then `changed`, `removed` and `deleted`."""
     wanted = make_run_filter(**filters)
     if wanted.payload is not None:
         raise BadParameter(
-            "payload", "only lists and exports take it: runs are found behind the fold"
+            "payload", "only lists and exports take it: payloads are indexed after the fold"
         )
     make_page(wanted, limit, 0, None)
-    await live.feed.read(read_cursor)  # what can be wrong is told as a problem, before it begins
+    await live.broker.read(read_cursor)  # report errors as problems before the stream starts
     return Stream(live.list_events(wanted, limit, _last_id(request)), **_STREAM)
 
 
@@ -145,9 +149,9 @@ async def watch_run(
     history: NamedDependency[History],
     run: FromPath[str],
 ) -> Stream:
-    """One run as it goes on: a `snapshot`, then `changed`, `nodes`, `logged`, and `deleted`."""
+    """Stream a run: a `snapshot`, then `changed`, `nodes`, `logged` and `deleted`."""
     run = decode_run(run)
-    if await live.feed.read(lambda connection: history.find(connection, run)) is None:
+    if await live.broker.read(lambda connection: history.find(connection, run)) is None:
         raise RunUnknown(run)
     return Stream(live.run_events(run, _last_id(request)), **_STREAM)
 

@@ -1,8 +1,8 @@
-"""What the API knows, for Prometheus: its requests, and how the deployment is.
+"""Prometheus metrics: the requests of this process and the state of the deployment.
 
-Requests are counted as they end. Lag, incidents and dead letters are read from Redis and PostgreSQL
-when someone asks, so that they are there also while no worker runs; a server that is away costs
-only the series that come from it.
+Requests are counted when they end. Lag, incidents and dead letters are read from Redis and
+PostgreSQL at each scrape, so they are available while no worker runs. If one server is down, only
+its series are missing. Label values come from fixed sets, so the number of series is bounded.
 """
 
 import time
@@ -27,36 +27,36 @@ _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class RequestMetrics:
-    """Counts requests by route, never by path, which would be a series for each run."""
+    """Counts requests by route, because a path would be a series for each run."""
 
-    def __init__(self, feed: Broker) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.registry = CollectorRegistry()
-        watchers = Gauge("runfold_api_watchers", "Streams that are open", registry=self.registry)
-        watchers.set_function(lambda: feed.watchers)
+        streams = Gauge("runfold_api_watchers", "Open streams", registry=self.registry)
+        streams.set_function(lambda: broker.streams)
         self._requests = Counter(
             "runfold_api_requests",
-            "Requests that were answered; `route` is empty where there is none",
+            "Answered requests; `route` is empty for unknown paths",
             ["method", "route", "status"],
             registry=self.registry,
         )
         self._seconds = Histogram(
             "runfold_api_request_seconds",
-            "Time until a request was answered",
+            "Duration of requests",
             ["route"],
             registry=self.registry,
             buckets=_SECONDS,
         )
 
-    def answered(self, method: str, route: str, status: int, took_s: float) -> None:
-        """A request has come to its end."""
+    def count(self, method: str, route: str, status: int, took_s: float) -> None:
+        """Count a request that has ended."""
         method = method if method in _METHODS else "other"
         self._requests.labels(method, route, status).inc()
-        if not route.endswith("/live"):  # a stream takes as long as somebody watches
+        if not route.endswith("/live"):  # a stream lasts until its client leaves
             self._seconds.labels(route).observe(took_s)
 
 
 class MeteredApp(RunPathsApp):
-    """Counts every request, also those that no route takes."""
+    """Counts every request, also those without a route."""
 
     def __init__(self, *arguments: Any, metrics: RequestMetrics, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -69,28 +69,28 @@ class MeteredApp(RunPathsApp):
         status = 500
         began = time.perf_counter()
 
-        async def note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await super().__call__(scope, receive, note)
+            await super().__call__(scope, receive, send_and_record)
         finally:
             http = cast("HTTPScope", scope)
             route = str(http.get("path_template") or "")
             took_s = time.perf_counter() - began
-            self._metrics.answered(http["method"], route, status, took_s)
+            self._metrics.count(http["method"], route, status, took_s)
 
 
 def exposition(metrics: RequestMetrics, history: History, writer: StreamWriter) -> bytes:
-    """The text that Prometheus reads."""
+    """Return all metrics in Prometheus' text format."""
     return generate_latest(metrics.registry) + generate_latest(_Deployment(history, writer))
 
 
 class _Deployment(CollectorRegistry):
-    """How the deployment is at this moment."""
+    """The current state of the deployment."""
 
     def __init__(self, history: History, writer: StreamWriter) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class _Deployment(CollectorRegistry):
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
-            "runfold_server_up", "Whether a server answers this API", labels=["server"]
+            "runfold_server_up", "Whether a server responds to this API", labels=["server"]
         )
         try:
             yield from self._from_database()
@@ -111,16 +111,16 @@ class _Deployment(CollectorRegistry):
             up.add_metric(["redis"], 1)
         except (redis.RedisError, RunfoldError):
             up.add_metric(["redis"], 0)
-        except StorageError:  # of Redis nothing is known then
+        except StorageError:  # then the state of Redis is unknown
             pass
         yield up
 
     def _from_database(self) -> Iterator[Metric]:
         incidents = CounterMetricFamily(
-            "runfold_incidents", "What must not happen and did", labels=["kind", "shard"]
+            "runfold_incidents", "Violated invariants", labels=["kind", "shard"]
         )
         new = GaugeMetricFamily(
-            "runfold_incidents_new", "The part that nobody has taken note of", labels=["kind"]
+            "runfold_incidents_new", "Unacknowledged incidents", labels=["kind"]
         )
         of_kind: dict[str, int] = {}
         for incident in self._history.incidents():
@@ -132,14 +132,14 @@ class _Deployment(CollectorRegistry):
         yield incidents
         yield new
         dead = self._history.count_dead_letters()
-        yield GaugeMetricFamily("runfold_dead_letters", "Dead letters that are kept", dead)
+        yield GaugeMetricFamily("runfold_dead_letters", "Stored dead letters", dead)
 
     def _from_streams(self) -> Iterator[Metric]:
         frames = GaugeMetricFamily(
-            "runfold_lag_frames", "Frames that wait to be folded", labels=["shard"]
+            "runfold_lag_frames", "Frames that wait for the fold", labels=["shard"]
         )
         seconds = GaugeMetricFamily(
-            "runfold_lag_seconds", "How long the oldest of them has waited", labels=["shard"]
+            "runfold_lag_seconds", "Wait of the oldest frame", labels=["shard"]
         )
         for shard, lag in self._writer.lags(self._history).items():
             frames.add_metric([str(shard)], lag.frames)

@@ -1,8 +1,8 @@
-"""The web page: files of this package, for a browser that keeps to a strict policy.
+"""Serves the web page: the files of the folder `page`, under a strict Content-Security-Policy.
 
-Every address of the page gets the same document, whose modules look at the address. Nothing comes
-from elsewhere, no script or style stands in the document, and under Trusted Types no text can
-become markup, whatever an event holds.
+Every address of the page gets the same document, whose modules draw the view of the address. The
+policy allows only the page's own files and no inline scripts or styles; with Trusted Types, no
+content of an event can become markup.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _HEADERS: Final = {
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
-    # Kept, but asked for each time: a new version is seen at once.
+    # Cached, but revalidated each time, so that a new version is used at once.
     "cache-control": "no-cache",
 }
 _METHODS: Final[dict[str, Any]] = {
@@ -49,7 +49,7 @@ _METHODS: Final[dict[str, Any]] = {
 
 
 class PageFile(NamedTuple):
-    """One file as it is sent."""
+    """A file as it is sent."""
 
     content: bytes
     media_type: str
@@ -58,7 +58,7 @@ class PageFile(NamedTuple):
 
 @cache
 def page_files() -> dict[str, PageFile]:
-    """Every file of the page by its path below `/page/`."""
+    """Return all files of the page by their path below `/page/`."""
     found = {}
     for path in sorted(FOLDER.rglob("*")):
         if path.suffix in _TYPES:
@@ -74,13 +74,13 @@ def page_files() -> dict[str, PageFile]:
     ["/", "/runs", "/runs/{rest:path}", "/workflows", "/failures", "/stats", "/jobs"], **_METHODS
 )
 def get_page(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The document."""
+    """Return the document."""
     return _send(request, page_files()["index.html"])
 
 
 @route("/page/{path:path}", **_METHODS)
 def get_page_file(request: Request[Any, Any, Any], path: FromPath[str]) -> Response[bytes]:
-    """A module, a style sheet or a picture of it."""
+    """Return a module, a style sheet or an image."""
     file = page_files().get(path.removeprefix("/"))
     if file is None:
         raise NotFoundException
@@ -89,8 +89,8 @@ def get_page_file(request: Request[Any, Any, Any], path: FromPath[str]) -> Respo
 
 def _send(request: Request[Any, Any, Any], file: PageFile) -> Response[bytes]:
     headers = {**_HEADERS, "etag": file.etag}
-    known = {each.strip() for each in request.headers.get("if-none-match", "").split(",")}
-    if file.etag in known:
+    cached = {each.strip() for each in request.headers.get("if-none-match", "").split(",")}
+    if file.etag in cached:
         return Response(b"", status_code=304, headers=headers, media_type=file.media_type)
     return Response(file.content, headers=headers, media_type=file.media_type)
 

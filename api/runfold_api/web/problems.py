@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problem details: what went wrong, which parameter, and what is allowed.
+"""Errors as problem details (RFC 9457): what went wrong, which parameter, and what is allowed.
 
-`type` is a name to branch on, `urn:runfold:problem:…`; `detail` is for a person. A request never
-sees a stack or another's data: what nobody foresaw is logged here and answered with a bare 500.
+`type` (`urn:runfold:problem:…`) is for programs, `detail` for people. Unexpected exceptions are
+logged and answered with a 500 without details.
 """
 
 import logging
@@ -29,13 +29,13 @@ from runfold_storage.errors import (
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
 
-_AGAIN: Final = f"try again in {RETRY_AFTER_S} s; /readyz tells what is wrong"
+_RETRY: Final = f"try again in {RETRY_AFTER_S} s; /readyz reports the cause"
 _PREFIX: Final = "urn:runfold:problem:"
 _log = logging.getLogger(__name__)
 
 
 class EventProblem(Struct, frozen=True):
-    """What is wrong with one of several events; `index` counts from 0."""
+    """The reason why one of several events is refused; `index` counts from 0."""
 
     index: int
     field: str | None
@@ -43,7 +43,7 @@ class EventProblem(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The body of every answer that is not a success."""
+    """The body of every error response."""
 
     type: str
     title: str
@@ -56,24 +56,24 @@ class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class RunUnknown(Exception):
-    """There is no such run."""
+    """The run does not exist."""
 
     def __init__(self, run: str) -> None:
         super().__init__(
             f"there is no run {run!r}: /api/v1/runs lists them; "
-            "a new one is there once a worker has folded its first event"
+            "a new run appears once a worker has folded its first event"
         )
 
 
 class JobUnknown(Exception):
-    """There is no such job."""
+    """The job does not exist."""
 
     def __init__(self, job: str) -> None:
         super().__init__(f"there is no job {job[:100]!r}: /api/v1/jobs lists them")
 
 
 class BadRequest(Exception):
-    """A request that cannot be answered; `fields` are further fields of its problem."""
+    """An invalid request; `fields` are additional fields of the problem."""
 
     def __init__(self, status: int, name: str, detail: str, **fields: Any) -> None:
         super().__init__(detail)
@@ -83,30 +83,30 @@ class BadRequest(Exception):
 
 
 def handlers() -> ExceptionHandlersMap:
-    """Which exception becomes which problem."""
+    """Return the exception handlers of the application."""
     return {
         BadParameter: _bad_parameter,
         BadRequest: _bad_request,
         RunUnknown: _unknown("run-unknown"),
         JobUnknown: _unknown("job-unknown"),
         DatabaseUnreachable: _unavailable(
-            "database-unreachable", f"no answer of PostgreSQL: {_AGAIN}"
+            "database-unreachable", f"PostgreSQL does not respond: {_RETRY}"
         ),
         ArchiveUnusable: _unavailable(
-            "archive-unusable", f"no answer of the archive, which may have this run: {_AGAIN}"
+            "archive-unusable", f"the archive, which may have this run, does not respond: {_RETRY}"
         ),
         SchemaOutdated: _unavailable("schema-outdated", None),
         ReadTooSlow: _unavailable("read-too-slow", None),
         FoldBehind: _unavailable("fold-behind", None),
-        redis.RedisError: _unavailable("redis-unreachable", f"Redis took no events: {_AGAIN}"),
+        redis.RedisError: _unavailable("redis-unreachable", f"Redis accepted no events: {_RETRY}"),
         ShardsDiffer: _unavailable("shards-differ", None),
         HTTPException: _http,
-        Exception: _unforeseen,
+        Exception: _unexpected,
     }
 
 
 def described(*statuses: int) -> dict[int, ResponseSpec]:
-    """These statuses as the OpenAPI document tells them."""
+    """Return the problem responses of these statuses for the OpenAPI document."""
     return {
         status: ResponseSpec(
             Problem,
@@ -127,7 +127,7 @@ def respond(
     headers: dict[str, str] | None = None,
     **fields: Any,
 ) -> Response[bytes]:
-    """The answer for a problem."""
+    """Return the response for a problem."""
     problem = Problem(
         type=_PREFIX + name,
         title=HTTPStatus(status).phrase,
@@ -157,10 +157,10 @@ def _unknown(name: str) -> Any:
 
 
 def _unavailable(name: str, detail: str | None) -> Any:
-    """A handler for what may pass; `detail` stands in for words that name our servers."""
+    """Return a handler for temporary errors; `detail` replaces messages with server addresses."""
 
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        _log.warning("a request could not be served", extra={"problem": name, "reason": str(error)})
+        _log.warning("request failed", extra={"problem": name, "reason": str(error)})
         headers = {"retry-after": str(RETRY_AFTER_S)}
         return respond(request, 503, name, detail or str(error), headers=headers)
 
@@ -171,13 +171,13 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
     names = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
     most = request.app.request_max_body_size
     details = {
-        413: f"the body has more than {most} bytes: send fewer events in one request",
-        404: "there is nothing at this path; /api/openapi.json lists what there is",
+        413: f"the body exceeds {most:,} bytes: send fewer events per request",
+        404: "nothing exists at this path; /api/openapi.json lists all routes",
         405: f"{request.method} is not allowed here, only {(error.headers or {}).get('allow')}",
     }
     status = error.status_code
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _unforeseen(request, error)
+        return _unexpected(request, error)
     return respond(
         request,
         status,
@@ -187,6 +187,10 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
     )
 
 
-def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    _log.error("a request failed", exc_info=error, extra={"path": request.scope["path"]})
-    return respond(request, 500, "internal", "this is a fault of Runfold; its log has the cause")
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    _log.error(
+        "request failed with an unexpected error",
+        exc_info=error,
+        extra={"path": request.scope["path"]},
+    )
+    return respond(request, 500, "internal", "internal error; see the log of the API for the cause")

@@ -1,7 +1,6 @@
-"""A client reads its own writes: the history, once the fold has come as far as the client wants.
+"""Read-your-writes: a read waits until the fold has reached the position of a write.
 
-Waiting holds no thread and no connection between two looks, so those who wait keep nobody else
-waiting.
+A waiting request holds neither a thread nor a connection between two checks.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from .query_params import WaitFor
 
 
 def provide_history(history: History) -> Callable[..., Awaitable[History]]:
-    """A dependency that gives `history` to a route, later if the request wants to wait."""
+    """Return a dependency that provides `history`, after the request's `wait_for` is folded."""
 
     async def once_folded(wait_for: WaitFor = None) -> History:
         if wait_for is None:

@@ -1,10 +1,9 @@
 """Run ids in paths: any text, also with slashes, dots and percent signs.
 
-A server hands over paths decoded, so that `a%2Fb` and `a/b` cannot be told apart, and routers
-fold double slashes. So before routing the id is taken from the path as it was sent, and put back
-as one encoded segment. What follows `/api/v1/runs/` is the id, up to a last segment that names a
-part of the run; an id that ends in `/events` or `/live` has
-to be written with `%2F`.
+A server passes paths decoded, which makes `a%2Fb` and `a/b` equal, and routers merge double
+slashes. So before routing, the id is taken from the raw path and put back as one encoded segment.
+The id is everything after `/api/v1/runs/`, except a last segment `events` or `live`. An id that
+ends in `/events` or `/live` has to be sent with `%2F`.
 """
 
 from typing import Final, cast
@@ -19,7 +18,7 @@ PARTS: Final = ("events", "live")
 
 
 class RunPathsApp(Litestar):
-    """An application whose routes see a run id as one encoded segment."""
+    """An application that passes run ids to its routes as one encoded segment."""
 
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         if scope["type"] == ScopeType.HTTP:
@@ -28,12 +27,12 @@ class RunPathsApp(Litestar):
 
 
 def decode_run(segment: str) -> str:
-    """The run id that a route's segment stands for."""
+    """Return the run id of a path segment."""
     return unquote(segment, errors="replace")
 
 
 def split_run_path(rest: str) -> tuple[str, str | None] | None:
-    """What follows `/api/v1/runs/`, still encoded, as (id, part); None if nothing does."""
+    """Split the encoded rest of a path after `/api/v1/runs/` into (id, part); None if empty."""
     rest = rest.removesuffix("/")
     run, slash, last = rest.rpartition("/")
     if slash and run and last in PARTS:

@@ -47,7 +47,7 @@ def run(arguments: Namespace, context: Context) -> int:
         ),
         host,
         port,
-        announce=lambda url: _log.info("serving", extra={"url": url}),
+        on_listening=lambda url: _log.info("serving", extra={"url": url}),
     )
     return OK
 

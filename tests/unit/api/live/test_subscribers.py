@@ -1,4 +1,4 @@
-"""What waits for a watcher that is slow."""
+"""What waits for a subscriber that is slow."""
 
 from collections.abc import Sequence
 
@@ -9,69 +9,70 @@ from runfold_storage.change_feed.reader import Change, decode_feed_cursor
 from runfold_storage.filters.run_filter import RunFilter
 
 
-def watcher_at(*cursor: int) -> Subscriber:
-    watcher = Subscriber(Topic(RunFilter()))
-    watcher.prepare()
-    watcher.begin(cursor)
-    return watcher
+def subscriber_at(*cursor: int) -> Subscriber:
+    subscriber = Subscriber(Topic(RunFilter()))
+    subscriber.start_queueing()
+    subscriber.set_position(cursor)
+    return subscriber
 
 
-def said(shard: int, number: int, run: int, data: bytes = b"{}") -> StreamEvent:
+def event(shard: int, number: int, run: int, data: bytes = b"{}") -> StreamEvent:
     return StreamEvent(Change(shard, number, run.to_bytes(16, "big")), "changed", data)
 
 
-def taken(watcher: Subscriber) -> Sequence[tuple[str, int, int]]:
+def taken(subscriber: Subscriber) -> Sequence[tuple[str, int, int]]:
     return [
-        (at, int.from_bytes(each.change.run), each.change.change_seq) for at, each in watcher.take()
+        (at, int.from_bytes(each.change.run), each.change.change_seq)
+        for at, each in subscriber.take()
     ]
 
 
 def test_of_a_run_only_the_newest_state_waits() -> None:
     """And stands where its number belongs, so that the ids of the others stay true."""
-    watcher = watcher_at(0, 0)
-    watcher.tell([said(0, 1, run=1), said(0, 2, run=2), said(1, 1, run=3)], (2, 1))
-    watcher.tell([said(0, 3, run=1)], (3, 1))
-    assert taken(watcher) == [("2.0", 2, 2), ("3.0", 1, 3), ("3.1", 3, 1)]
-    assert taken(watcher) == []
+    subscriber = subscriber_at(0, 0)
+    subscriber.add([event(0, 1, run=1), event(0, 2, run=2), event(1, 1, run=3)], (2, 1))
+    subscriber.add([event(0, 3, run=1)], (3, 1))
+    assert taken(subscriber) == [("2.0", 2, 2), ("3.0", 1, 3), ("3.1", 3, 1)]
+    assert taken(subscriber) == []
 
 
 def test_what_a_snapshot_has_is_not_told_again() -> None:
     """The feed may tell of it before, while or after the snapshot is read."""
-    watcher = Subscriber(Topic(RunFilter()))
-    watcher.prepare()
-    watcher.tell([said(0, 4, run=1)], (4,))
-    watcher.tell([said(0, 6, run=2)], (6,))
-    watcher.begin((5,))
-    watcher.tell([said(0, 5, run=3)], (6,))
-    assert taken(watcher) == [("6", 2, 6)]
+    subscriber = Subscriber(Topic(RunFilter()))
+    subscriber.start_queueing()
+    subscriber.add([event(0, 4, run=1)], (4,))
+    subscriber.add([event(0, 6, run=2)], (6,))
+    subscriber.set_position((5,))
+    subscriber.add([event(0, 5, run=3)], (6,))
+    assert taken(subscriber) == [("6", 2, 6)]
 
 
 def test_older_news_does_not_take_the_place_of_newer() -> None:
     """What was missed is read apart, and may come late."""
-    watcher = watcher_at(0)
-    watcher.tell([said(0, 2, run=1, data=b"new")], (2,))
-    watcher.tell([said(0, 1, run=1, data=b"old")], (1,))
-    ((_, each),) = watcher.take()
+    subscriber = subscriber_at(0)
+    subscriber.add([event(0, 2, run=1, data=b"new")], (2,))
+    subscriber.add([event(0, 1, run=1, data=b"old")], (1,))
+    ((_, each),) = subscriber.take()
     assert each.data == b"new"
 
 
 def test_too_much_becomes_a_snapshot() -> None:
     """Nothing waits meanwhile, and nothing of it is lost that comes behind the snapshot."""
-    watcher = watcher_at(0)
-    many = subscribers.MOST_WAITING + 1
-    watcher.tell([said(0, number, run=number) for number in range(1, many + 1)], (many,))
-    assert watcher.needs_snapshot
-    assert watcher.take() == []
-    watcher.prepare()
-    watcher.tell([said(0, many + 1, run=1)], (many + 1,))
-    watcher.begin((many,))
-    assert taken(watcher) == [(str(many + 1), 1, many + 1)]
+    subscriber = subscriber_at(0)
+    many = subscribers.MAX_WAITING + 1
+    subscriber.add([event(0, number, run=number) for number in range(1, many + 1)], (many,))
+    assert subscriber.needs_snapshot
+    assert subscriber.take() == []
+    subscriber.start_queueing()
+    subscriber.add([event(0, many + 1, run=1)], (many + 1,))
+    subscriber.set_position((many,))
+    assert taken(subscriber) == [(str(many + 1), 1, many + 1)]
 
 
 def test_changes_of_others_count_as_seen_once_nothing_waits() -> None:
-    """Else a watcher of a quiet filter would be away too long by its own id."""
-    watcher = watcher_at(0, 0)
-    watcher.tell([said(0, 1, run=1)], (1, 7))
-    assert decode_feed_cursor(watcher.position()) == (0, 0)
-    watcher.take()
-    assert decode_feed_cursor(watcher.position()) == (1, 7)
+    """Else a subscriber of a quiet filter would be away too long by its own id."""
+    subscriber = subscriber_at(0, 0)
+    subscriber.add([event(0, 1, run=1)], (1, 7))
+    assert decode_feed_cursor(subscriber.position()) == (0, 0)
+    subscriber.take()
+    assert decode_feed_cursor(subscriber.position()) == (1, 7)
