@@ -9,10 +9,10 @@ JOBS := auto
 SOURCES := producers storage workers api deploy tests .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint format types layers check wheel smoke simulate bench clean
+.PHONY: help setup demo up test unit lint format types layers check wheel smoke simulate bench screenshot clean
 
 help: ## Show what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Build .venv with Runfold and its tools
 
@@ -57,6 +57,9 @@ simulate: $(READY) ## Play faulty histories by the thousand; SIMULATE="--seeds 2
 
 bench: $(READY) ## Measure everything, beside its goals; BENCH="--quick | --full | --only fold --profile"
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
+
+screenshot: $(READY) ## Take the picture of the page for the README; needs Chromium
+	PYTHONPATH=tests $(BIN)/python tests/browser/screenshot.py
 
 clean: ## Remove what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

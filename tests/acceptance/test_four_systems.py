@@ -1,6 +1,6 @@
 """The four systems that Runfold replaces: each of their operations, by a real client.
 
-One test for each line of the table in `api/README.md`. The service, a worker and both servers are
+One test for each operation in the table of `api/README.md`. The service, a worker and both servers are
 real; what is written is read back with `wait_for`, as such a client would.
 """
 

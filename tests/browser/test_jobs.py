@@ -75,7 +75,7 @@ def test_what_is_much_is_deleted_by_a_job(
         expect(dialog).to_contain_text("is waiting for a worker")
         dialog.get_by_role("link", name="Jobs").click()
         expect(dialog).to_have_count(0)
-        expect(page.locator(ROWS)).to_contain_text("Delete runs all of them")
+        expect(page.locator(ROWS)).to_contain_text("Delete runs all runs")
         page.go_back()
         page.get_by_role("button", name="Delete all…").click()
         dialog.get_by_role("button", name="Delete permanently").click()

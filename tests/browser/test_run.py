@@ -77,6 +77,20 @@ def test_a_run_is_followed(page: Page, api: httpx.Client) -> None:
     expect(page.locator(".heading .status").first).to_contain_text("completed")
 
 
+def test_a_node_that_was_skipped_is_not_called_planned(page: Page, api: httpx.Client) -> None:
+    """A node without a start shows its status; only a pending one is planned."""
+    post(
+        api,
+        event("started", "r", 5, workflow="w", nodes=[{"node": "left out"}, {"node": "to come"}]),
+        event("node_finished", "r", 4, node="left out", status="skipped"),
+    )
+    page.goto("/runs/r")
+    lines = page.locator(".timeline .line")
+    expect(lines).to_have_count(2)
+    for name, label in (("left out", "skipped"), ("to come", "planned")):
+        expect(lines.filter(has_text=name).locator(".length")).to_have_text(label)
+
+
 def test_text_of_events_stays_text(page: Page, api: httpx.Client) -> None:
     """In every field that a runner can fill, on every page that shows it."""
     evil = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from folded_events import START, fold_events, make_event, make_run_events
 from runfold.protocol.frames import decode_frame
 from runfold_api.web import read_your_writes
 from runfold_storage.migrate import migrate
+from runfold_storage.tables import RUN_STATUSES
 from service_threads import run_api, run_worker
 from stream_frames import read_frames
 
@@ -601,14 +603,46 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
     assert "cdn" not in answer.text
 
 
+def documented(text: str) -> dict[str, str]:
+    """The rows of tables whose first cells hold names, by each of these names."""
+    rows = re.findall(r"^\| (`[^|]+`) \| (.*) \|$", text, re.MULTILINE)
+    return {name: rest for names, rest in rows for name in re.findall(r"`([^`]+)`", names)}
+
+
 def test_every_route_is_documented(lone_api: httpx.Client) -> None:
-    """The README of this folder names each route and each of its parameters."""
+    """The README's tables have each route with its parameters and their choices, and no more."""
     readme = (Path(__file__).parents[2] / "api" / "README.md").read_text()
-    for path, item in lone_api.get("/api/openapi.json").json()["paths"].items():
-        for method, operation in item.items():
-            assert f"{method.upper()} {path}" in readme or method == "head"
-            for parameter in operation.get("parameters", []):
-                assert f"`{parameter['name']}`" in readme or parameter["in"] == "path"
+    rows = documented(readme.partition("## Routes")[2].partition("### Live streams")[0])
+    routes = {name: row for name, row in rows.items() if " /" in name}
+    filters = rows.keys() - routes.keys()
+    paths = lone_api.get("/api/openapi.json").json()["paths"]
+    operations = {
+        f"{method.upper()} {path}": [
+            each for each in operation.get("parameters", []) if each["in"] == "query"
+        ]
+        for path, item in paths.items()
+        for method, operation in item.items()
+        if method != "head"
+    }
+    assert routes.keys() - {"GET /api/openapi.json"} == operations.keys()
+    listing = {each["name"] for each in operations["GET /api/v1/runs"]}
+    assert filters == listing - {"limit", "cursor", "offset", "wait_for"}
+    filtered = {name for name, taken in operations.items() if "q" in names_of(taken)}
+    assert filtered == {name for name, row in routes.items() if "the filters" in row}
+    for name, parameters in operations.items():
+        for parameter in parameters:
+            if parameter["name"] == "wait_for" or (
+                name in filtered and parameter["name"] in filters
+            ):
+                continue
+            assert f"`{parameter['name']}" in routes[name], (name, parameter["name"])
+            for choice in parameter["schema"].get("enum", []):
+                assert f"`{choice}`" in routes[name], (name, choice)
+    assert all(f"`{status}`" in rows["status"] for status in RUN_STATUSES)
+
+
+def names_of(parameters: list[dict[str, Any]]) -> set[str]:
+    return {each["name"] for each in parameters}
 
 
 def test_stats_bounds(api: httpx.Client, migrated_url: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from services import serving
 
 Operation = tuple[str, str, list[dict[str, Any]]]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from event_histories import to_fields
 from oracle import Event, to_envelope
-from runfold.delivery.dispatcher import ADOPT_EVERY_S
+from runfold.delivery.dispatcher import ADOPT_INTERVAL_S
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of, stream_key
 from runfold.spool.segment import SUFFIX
@@ -120,7 +120,7 @@ class World:
         adopter = self._runners[0]
         self._actors = [*self._workers, adopter]
         for _ in range(MAX_ROUNDS):
-            self.now_us += int(ADOPT_EVERY_S * 1e6)
+            self.now_us += int(ADOPT_INTERVAL_S * 1e6)
             self._run_actor(adopter, adopter.adopt_segments)
             if not list(self.spool.glob(f"*{SUFFIX}")):
                 break

@@ -106,7 +106,7 @@ export class Timeline {
         h("span", { class: "text" }, nodeTitle(node)), h("span", { class: "hidden" }, `, ${node.status}`)),
       h("div", { class: "track", onclick: () => this.#select(node) }, this.#bar(node),
         h("span", { class: "length", css: { left: `${this.#percent(endOf(node) ?? this.#span.from)}%` } },
-          node.started_at ? formatDuration(elapsed) : "planned")));
+          node.started_at ? formatDuration(elapsed) : node.status === "pending" ? "planned" : node.status)));
   }
 
   #groupRow({ name, members, isOpen }) {
