@@ -1,7 +1,7 @@
 """The four systems that Runfold replaces: each of their operations, by a real client.
 
-One test for each operation in the table of `api/README.md`. The service, a worker and both servers are
-real; what is written is read back with `wait_for`, as such a client would.
+One test for each operation in the table of `api/README.md`. The service, a worker and both
+servers are real; what is written is read back with `wait_for`, as such a client would.
 """
 
 import json

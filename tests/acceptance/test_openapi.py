@@ -1,8 +1,8 @@
-"""The service against its own OpenAPI document: whatever the document allows, and what it forbids.
+"""The service against its OpenAPI document: requests that the document allows and forbids.
 
-Schemathesis makes requests from the document and holds every answer against it with all of its
-checks: no 500, only the statuses, media types and schemas that it tells, nothing accepted that it
-rules out, and nothing refused that it allows, but for what no schema can tell.
+Schemathesis generates requests from the document and runs all its checks on each response: no 500,
+only documented statuses, media types and schemas, no forbidden request accepted, and no allowed
+request refused, except for reasons that a schema cannot express.
 """
 
 import json
@@ -25,19 +25,19 @@ from service_threads import run_api
 
 EXAMPLES = 30
 
-TOLD_BY_WORDS_ALONE = {
-    # Only what the service has given out itself.
+NOT_IN_SCHEMA = {
+    # Only values that the service has issued.
     *("cursor", "after", "before"),
-    # A name out of some six hundred.
+    # One of about six hundred names.
     "tz",
-    # What another parameter rules out.
+    # Excluded by another parameter.
     *("offset", "bucket", "group_by", "started_before", "until"),
     *("max_duration_ms", "max_cost_usd"),
-    # A key that comes twice with two values.
+    # A key with two values.
     "tag",
-    # Needed where there is no filter.
+    # Required without a filter.
     "all",
-    # Only of projects whose payloads are searched, and not of what is deleted.
+    # Only for projects with payload search, and not for deletions.
     "payload",
 }
 
@@ -62,21 +62,21 @@ def service(
     postgres_server.drop_database("openapi")
 
 
-def is_told_by_words_alone(response: Any) -> bool:
-    """A refusal that the schema of the document cannot tell."""
+def is_reason_not_in_schema(response: Any) -> bool:
+    """Return whether a request was refused for a reason that no schema can express."""
     if response.status_code != 400:
         return False
-    if response.request.method == "HEAD":  # told by the same GET
+    if response.request.method == "HEAD":  # checked with the same GET
         return True
     problem = json.loads(response.content)
-    if "got `number`" in problem["detail"]:  # 1.0 is an integer to JSON Schema, and not to us
+    if "got `number`" in problem["detail"]:  # 1.0 is an integer in JSON Schema only
         return True
     # The fields of each type of event are in the producers' README, not in the document.
-    return problem.get("parameter") in TOLD_BY_WORDS_ALONE or "events" in problem
+    return problem.get("parameter") in NOT_IN_SCHEMA or "events" in problem
 
 
 def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All routes, with a bounded number of requests that are the same each time."""
+    """A fixed number of reproducible requests to every route."""
     monkeypatch.setattr("runfold_api.web.read_your_writes.MAX_WAIT_S", 0.02)
     schema = schemathesis.openapi.from_dict(service.get("/api/openapi.json").json())
     schema.config.update(base_url=str(service.base_url))
@@ -84,7 +84,7 @@ def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch)
     for found in schema.get_all_operations():
         assert isinstance(found, Ok)
         operation = found.ok()
-        if operation.path.endswith("/live"):  # an answer without an end: see test_live
+        if operation.path.endswith("/live"):  # a response without an end: see test_live
             continue
 
         @settings(
@@ -98,9 +98,9 @@ def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch)
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:
             response = case.call()
-            excluded = [positive_data_acceptance] if is_told_by_words_alone(response) else []
+            excluded = [positive_data_acceptance] if is_reason_not_in_schema(response) else []
             if b"problem:fold-behind" in response.content or response.status_code == 503:
-                assert "wait_for" in (case.query or {})  # for what does not come
+                assert "wait_for" in (case.query or {})  # for a position that is never reached
                 excluded = [not_a_server_error]
             case.validate_response(response, excluded_checks=excluded)
 

@@ -1,4 +1,4 @@
-"""The page of a run that retention has aged."""
+"""The page of an expired run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def api(
 
 
 def test_an_archived_run_is_shown(page: Page) -> None:
-    """With its nodes and events, and it says where it is from; nobody waits for changes of it."""
+    """It has its nodes, events and a notice of its source, and opens no live stream."""
     page.goto("/runs/nightly%2F7")
     expect(page.get_by_role("main")).to_contain_text("is read from the archive")
     expect(page.get_by_role("heading", level=1)).to_contain_text(OLD_NAMED_RUNS[0][0]["workflow"])
@@ -40,6 +40,6 @@ def test_an_archived_run_is_shown(page: Page) -> None:
 
 
 def test_payloads_of_the_archive(page: Page) -> None:
-    """A run that has lost only its payloads says when."""
+    """A run without its payloads shows when they expired."""
     page.goto(f"/runs/{OLD_RUNS[3][0]['run']}")
     expect(page.get_by_role("main")).to_contain_text("are read from the archive")

@@ -1,4 +1,4 @@
-"""The page of the jobs, and deleting so much that it becomes one."""
+"""The page of jobs, and deletions by a job."""
 
 import httpx
 from playwright.sync_api import Browser, Page, expect
@@ -14,7 +14,7 @@ ROWS = "table.jobs tbody tr"
 
 
 def test_no_jobs_says_what_makes_some(page: Page) -> None:
-    """Reached by the navigation, as from every page."""
+    """The navigation leads to the page."""
     page.goto("/stats")
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Jobs").click()
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
@@ -24,7 +24,7 @@ def test_no_jobs_says_what_makes_some(page: Page) -> None:
 def test_a_job_is_followed(
     page: Page, api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
-    """It waits, comes so far, and ends, without a reload; what is open in it stays open."""
+    """The row shows waiting, progress and end without a reload; opened details stay open."""
     page.goto("/jobs")
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
     post_events(api, *(each for n in range(4) for each in make_ended_run(f"r{n}", project="acme")))
@@ -49,7 +49,7 @@ def test_a_job_is_followed(
 
 
 def test_jobs_by_status(page: Page, api: httpx.Client, migrated_url: str) -> None:
-    """The filter is in the address, and Back takes it away."""
+    """The filter is in the address, and Back removes it."""
     post_events(api, *make_ended_run("a"), *make_ended_run("b"))
     Admin(migrated_url, at_once=1).delete_runs(everything=True)
     page.goto("/jobs")
@@ -61,10 +61,10 @@ def test_jobs_by_status(page: Page, api: httpx.Client, migrated_url: str) -> Non
     expect(page.locator(ROWS)).to_have_count(1)
 
 
-def test_what_is_much_is_deleted_by_a_job(
+def test_many_runs_are_deleted_by_a_job(
     browser: Browser, api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
-    """The dialog tells how far it is until it is done, and need not be waited for."""
+    """The dialog shows the progress until the end, and may be left before."""
     post_events(api, *(each for name in "abc" for each in make_ended_run(name)))
     with run_api(redis_url, migrated_url, delete_at_once=1) as other:
         page = browser.new_page(base_url=str(other.base_url))

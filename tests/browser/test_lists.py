@@ -1,4 +1,4 @@
-"""The list of runs, as a person uses it."""
+"""The list of runs and the other overviews."""
 
 import re
 from datetime import datetime
@@ -13,15 +13,15 @@ from posted_events import make_ended_run, make_event_ago, make_failed_run, post_
 ROWS = "table.runs tbody tr"
 
 
-def test_an_empty_history_says_what_to_do(page: Page) -> None:
-    """And the first run appears without a reload."""
+def test_an_empty_history_shows_how_to_record(page: Page) -> None:
+    """It names a command."""
     page.goto("/")
     expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
     expect(page.get_by_text("runfold exec -- echo hello")).to_be_visible()
 
 
 def test_a_run_appears_and_completes_while_the_page_is_open(page: Page, api: httpx.Client) -> None:
-    """The total follows."""
+    """The total is updated."""
     page.goto("/")
     expect(page.get_by_text("● live")).to_be_visible()
     post_events(api, make_event_ago("started", "nightly/1", 1, workflow="nightly", project="acme"))
@@ -35,7 +35,7 @@ def test_a_run_appears_and_completes_while_the_page_is_open(page: Page, api: htt
 
 
 def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
-    """They survive a reload, and Back takes them away again."""
+    """They survive a reload, and Back removes them."""
     post_events(
         api,
         *make_ended_run("a", project="acme"),
@@ -60,8 +60,8 @@ def test_filters_are_in_the_address(page: Page, api: httpx.Client) -> None:
     expect(page).to_have_url(re.compile(r"/$"))
 
 
-def test_what_is_searched_for_is_found(page: Page, api: httpx.Client) -> None:
-    """By a part of it, or as a whole id."""
+def test_search(page: Page, api: httpx.Client) -> None:
+    """A part of the text finds runs; a complete id offers a link."""
     post_events(
         api,
         *make_ended_run("order-17", workflow="import"),
@@ -81,7 +81,7 @@ def test_what_is_searched_for_is_found(page: Page, api: httpx.Client) -> None:
 
 
 def test_a_run_leaves_a_filter_that_it_no_longer_matches(page: Page, api: httpx.Client) -> None:
-    """Whoever watches what is running sees what is running."""
+    """The list of running runs drops one that has ended."""
     post_events(api, make_event_ago("started", "a", 5, workflow="w"))
     page.goto("/?status=running")
     expect(page.locator(ROWS)).to_have_count(1)
@@ -90,8 +90,8 @@ def test_a_run_leaves_a_filter_that_it_no_longer_matches(page: Page, api: httpx.
     expect(page.locator(ROWS)).to_have_count(0)
 
 
-def test_pages_lead_on_and_back(page: Page, api: httpx.Client) -> None:
-    """Each run is on one of them."""
+def test_pages(page: Page, api: httpx.Client) -> None:
+    """Each run is on exactly one page."""
     post_events(api, *(each for n in range(60) for each in make_ended_run(f"run {n:02}", 600 - n)))
     page.goto("/")
     expect(page.locator(ROWS)).to_have_count(50)
@@ -104,7 +104,7 @@ def test_pages_lead_on_and_back(page: Page, api: httpx.Client) -> None:
 
 
 def test_the_keyboard_is_enough(page: Page, api: httpx.Client) -> None:
-    """Down the list, into a run and back; `?` tells the keys."""
+    """Down the list, into a run and back; `?` lists the shortcuts."""
     post_events(api, *make_ended_run("older", 90), *make_ended_run("newer", 30))
     page.goto("/")
     expect(page.locator(ROWS)).to_have_count(2)
@@ -127,7 +127,7 @@ def test_the_keyboard_is_enough(page: Page, api: httpx.Client) -> None:
 
 
 def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
-    """And does nothing when it is told not to."""
+    """Cancel deletes nothing."""
     post_events(api, *make_ended_run("a"))
     page.goto("/")
     page.get_by_role("button", name="Delete all…").click()
@@ -138,8 +138,8 @@ def test_deleting_asks_first(page: Page, api: httpx.Client) -> None:
     assert api.get("/api/v1/runs/a").status_code == 200
 
 
-def test_what_is_deleted_goes_from_every_page(page: Page, api: httpx.Client) -> None:
-    """What is selected, or what is filtered; another page that shows it is told."""
+def test_deleted_runs_disappear_from_every_page(page: Page, api: httpx.Client) -> None:
+    """Selected or matching runs are deleted, and other open pages are updated."""
     post_events(
         api, *(each for name in "abcd" for each in make_ended_run(name, project=f"p-{name}"))
     )
@@ -163,7 +163,7 @@ def test_what_is_deleted_goes_from_every_page(page: Page, api: httpx.Client) -> 
 
 
 def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
-    """As marks that lead to the runs, with a line of how many there were a day."""
+    """Marks link to the runs, beside a chart of runs per day."""
     post_events(api, *make_ended_run("good", 90), *make_ended_run("bad", 30, end="failed"))
     page.goto("/workflows")
     marks = page.locator(".strip a")
@@ -174,8 +174,8 @@ def test_workflows_show_their_last_runs(page: Page, api: httpx.Client) -> None:
     expect(page).to_have_url(re.compile(r"/runs/bad$"))
 
 
-def test_failures_that_are_alike_lead_to_their_runs(page: Page, api: httpx.Client) -> None:
-    """And to one of them, at the node where it failed."""
+def test_groups_of_failures_link_to_their_runs(page: Page, api: httpx.Client) -> None:
+    """And to an example, at its failed node."""
     post_events(
         api,
         *make_failed_run("r1", stack="x"),
@@ -195,7 +195,7 @@ def test_failures_that_are_alike_lead_to_their_runs(page: Page, api: httpx.Clien
 
 
 def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client) -> None:
-    """With the figures that the service tells."""
+    """The figures are those of the API."""
     post_events(api, *make_ended_run("good", 90), *make_ended_run("bad", 30, end="failed"))
     page.goto("/stats")
     cards = page.locator(".card")
@@ -212,7 +212,7 @@ def test_statistics_have_a_table_behind_each_chart(page: Page, api: httpx.Client
 
 @pytest.mark.parametrize("span", ["24h", "7d", "30d", "90d", "all"])
 def test_a_chart_draws_at_most_400_buckets(page: Page, api: httpx.Client, span: str) -> None:
-    """Whatever the service tells, with runs of the year 1 and 9999 among it."""
+    """Even if the response has buckets of the years 1 and 9999."""
     post_events(api, *make_ended_run("good", 90))
 
     def swell(route: Route) -> None:
@@ -235,7 +235,7 @@ def test_a_chart_draws_at_most_400_buckets(page: Page, api: httpx.Client, span: 
 
 
 def test_days_are_those_of_the_viewer(page: Page, browser: Browser, api: httpx.Client) -> None:
-    """Midnight is that of the viewer's zone, and nothing falls between two days."""
+    """Days begin at midnight in the viewer's time zone, without gaps between them."""
     post_events(
         api, *(each for n in range(48) for each in make_ended_run(f"run {n}", 1800 + 3600 * n))
     )
@@ -257,7 +257,7 @@ def test_days_are_those_of_the_viewer(page: Page, browser: Browser, api: httpx.C
 
 
 def test_a_page_that_is_not_there_leads_back(page: Page, api: httpx.Client) -> None:
-    """So does a run that nobody knows."""
+    """So is an unknown run."""
     answer = page.goto("/runs/nobody")
     assert answer is not None
     expect(page.get_by_role("heading", name="Not found")).to_be_visible()
@@ -266,7 +266,7 @@ def test_a_page_that_is_not_there_leads_back(page: Page, api: httpx.Client) -> N
 
 
 def test_every_control_has_a_name_and_the_page_fits_a_phone(page: Page, api: httpx.Client) -> None:
-    """What a screen reader would say, and nothing to scroll sideways for."""
+    """Every control has a name, and nothing scrolls sideways."""
     post_events(api, *make_ended_run("a", tags={"env": "prod"}), *make_ended_run("b", end="failed"))
     page.set_viewport_size({"width": 375, "height": 700})
     for address in ("/", "/workflows", "/failures", "/stats", "/jobs", "/runs/a"):

@@ -27,7 +27,7 @@ def test_a_stack_is_two_clicks_away(page: Page, api: httpx.Client) -> None:
 
 
 def test_a_node_can_be_shared(page: Page, api: httpx.Client) -> None:
-    """Its address shows it again, on the same tab."""
+    """Its address opens the same node on the same tab."""
     post_events(api, *make_failed_run("a/b?c", stack="x"))
     page.goto("/runs/a%2Fb%3Fc")
     page.get_by_role("tab", name="Graph").click()
@@ -43,7 +43,7 @@ def test_a_node_can_be_shared(page: Page, api: httpx.Client) -> None:
     ("tab", "text"), [("log", "hello"), ("events", "completed"), ("data", "7")]
 )
 def test_a_tab_can_be_shared(page: Page, api: httpx.Client, tab: str, text: str) -> None:
-    """Its address shows what the tab shows."""
+    """The address opens the same tab."""
     post_events(
         api,
         make_event_ago("started", "r", 5, workflow="w", inputs={"x": 7}),
@@ -55,7 +55,7 @@ def test_a_tab_can_be_shared(page: Page, api: httpx.Client, tab: str, text: str)
 
 
 def test_a_run_is_followed(page: Page, api: httpx.Client) -> None:
-    """Planned nodes, running ones, output as it comes, the end."""
+    """Planned and running nodes, new output and the end appear without a reload."""
     plan = [{"node": "first"}, {"node": "second", "parents": ["first"]}]
     post_events(api, make_event_ago("started", "r", 5, workflow="w", nodes=plan))
     page.goto("/runs/r")
@@ -92,7 +92,7 @@ def test_a_node_that_was_skipped_is_not_called_planned(page: Page, api: httpx.Cl
 
 
 def test_text_of_events_stays_text(page: Page, api: httpx.Client) -> None:
-    """In every field that a runner can fill, on every page that shows it."""
+    """In every field that a runner can set, on every page that shows it."""
     evil = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
     run = f"run {evil}"
     error = {"type": evil, "message": evil, "stack": evil}
@@ -132,7 +132,7 @@ def test_text_of_events_stays_text(page: Page, api: httpx.Client) -> None:
 
 
 def test_ten_thousand_nodes_stay_a_few_elements(page: Page, api: httpx.Client) -> None:
-    """Only what is in sight is drawn, and everything can be scrolled to."""
+    """Only visible rows are drawn, and every row can be reached."""
     nodes = [{"node": f"step {number}"} for number in range(9_999)]
     post_events(
         api, make_event_ago("started", "r", 9, workflow="w", nodes=[*nodes, {"node": "the last"}])

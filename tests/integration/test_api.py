@@ -1,4 +1,4 @@
-"""The REST service: a real server over real Redis and PostgreSQL, and the real worker."""
+"""The REST API: a real server and worker over real Redis and PostgreSQL."""
 
 import itertools
 import json
@@ -37,13 +37,13 @@ def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def lone_api() -> Iterator[httpx.Client]:
-    """A server without Redis and PostgreSQL, for what it has to know by itself."""
+    """A server without Redis and PostgreSQL, for requests that need neither."""
     with run_api(NOWHERE, NO_DATABASE) as client:
         yield client
 
 
 def problem(response: httpx.Response, status: int, name: str) -> dict[str, Any]:
-    """The problem details of an answer, complete and of this kind."""
+    """Check that a response is a complete problem of this type, and return it."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = response.json()
@@ -67,7 +67,7 @@ def folded_events(redis_url: str) -> list[Any]:
 
 
 def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, migrated_url: str) -> None:
-    """What is posted is folded by a worker and read back, by list, details, events and figures."""
+    """Posted events are folded and can be read as a list, a run, events and statistics."""
     run = "café/2026-11-20 #1?"
     events = [
         make_event("started", run, 0, workflow="w", project="acme", inputs={"x": [1, 2]}),
@@ -104,7 +104,7 @@ def test_posted_events_can_be_read(api: httpx.Client, redis_url: str, migrated_u
 
 
 def test_any_run_id_has_a_path(api: httpx.Client, migrated_url: str) -> None:
-    """Whatever an id is made of, encoded it finds its run and its events."""
+    """Any encoded id leads to its run and its events."""
     runs = ["a/b", "/a", "a/", "a//b", "ä", "?", "#", "%", "%2F", "a%2Fb", "a b", "+", "日本"]
     runs += ["a.b", "events", "x/events", "...", "a\nb", '"', "'; --", "live", "a:b@c,d;e=f&g"]
     fold_events(migrated_url, itertools.chain(*(make_run_events(run, 0) for run in runs)))
@@ -116,7 +116,7 @@ def test_any_run_id_has_a_path(api: httpx.Client, migrated_url: str) -> None:
 
 
 def test_slashes_need_not_be_encoded(api: httpx.Client, migrated_url: str) -> None:
-    """A plain slash belongs to the id, and a slash at the very end does not."""
+    """A plain slash belongs to the id; a trailing slash does not."""
     fold_events(migrated_url, make_run_events("a/b", 0))
     for path in ("a/b", "a/b/", "a%2Fb/"):
         assert api.get(f"/api/v1/runs/{path}").json()["id"] == "a/b"
@@ -131,7 +131,7 @@ def test_unknown_run(api: httpx.Client) -> None:
 
 
 def test_pages(api: httpx.Client, migrated_url: str) -> None:
-    """A cursor from one page gives the next one."""
+    """The cursor of a page leads to the next page."""
     fold_events(migrated_url, [item for n in range(5) for item in make_run_events(f"r{n}", n)])
     first = api.get("/api/v1/runs", params={"limit": 3}).json()
     rest = api.get("/api/v1/runs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
@@ -199,7 +199,7 @@ def test_filters(api: httpx.Client, migrated_url: str) -> None:
     ],
 )
 def test_bad_parameters(lone_api: httpx.Client, query: str, parameter: str) -> None:
-    """A parameter that cannot be is named, with what is allowed."""
+    """The problem names the invalid parameter."""
     found = problem(lone_api.get(f"/api/v1/{query}"), 400, "bad-parameter")
     assert found["parameter"] == parameter
     assert found["detail"].startswith(f"{parameter}: ")
@@ -229,7 +229,7 @@ def test_the_last_hour_of_the_calendar(api: httpx.Client) -> None:
 
 
 def test_head(api: httpx.Client, migrated_url: str) -> None:
-    """What can be read can be asked for without its body."""
+    """Every readable route answers HEAD."""
     fold_events(migrated_url, make_run_events("a", 0))
     for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
         answer = api.head(f"/api/v1/{path}")
@@ -237,8 +237,8 @@ def test_head(api: httpx.Client, migrated_url: str) -> None:
     assert api.head("/api/v1/runs/none").status_code == 404
 
 
-def test_a_database_without_tables_is_told_as_such(redis_url: str, database_url: str) -> None:
-    """The answer names the command that helps, and shows no SQL."""
+def test_a_database_without_tables_is_reported(redis_url: str, database_url: str) -> None:
+    """The problem names the command to run, and shows no SQL."""
     with run_api(redis_url, database_url) as api:
         detail = problem(api.get("/api/v1/runs"), 503, "schema-outdated")["detail"]
     assert "runfold migrate" in detail
@@ -246,7 +246,7 @@ def test_a_database_without_tables_is_told_as_such(redis_url: str, database_url:
 
 
 def test_wrong_method(lone_api: httpx.Client) -> None:
-    """A method that a path does not have is told, with those that it has."""
+    """The problem lists the methods that the path has."""
     answer = lone_api.delete("/api/v1/stats")
     problem(answer, 405, "method-not-allowed")
     assert "GET" in answer.headers["allow"]
@@ -255,7 +255,7 @@ def test_wrong_method(lone_api: httpx.Client) -> None:
 def test_waiting_in_vain(
     api: httpx.Client, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a worker the wait has an end, and says which shard is behind."""
+    """Without a worker the wait ends with a problem that names the shard."""
     fold_events(migrated_url, make_run_events("a", 0))
     monkeypatch.setattr(read_your_writes, "MAX_WAIT_S", 0.05)
     for position in ("3:9999999999999-0", '{"3": "9999999999999-0"}', "99:1-1"):
@@ -269,7 +269,7 @@ def test_waiting_in_vain(
 
 
 def test_injections(api: httpx.Client, migrated_url: str) -> None:
-    """SQL in any parameter is a name that matches nothing, or a bad parameter; never a 500."""
+    """SQL in a parameter matches nothing or is a bad parameter, and never causes a 500."""
     fold_events(migrated_url, make_run_events("a", 0))
     texts = ["' OR 1=1 --", "%", "\\", "%(x)s", '"; DROP TABLE runs; --']
     routes = {
@@ -290,14 +290,14 @@ def test_injections(api: httpx.Client, migrated_url: str) -> None:
 
 
 def test_odd_query_strings(api: httpx.Client) -> None:
-    """A query string that no client would send is answered without a 500."""
+    """A malformed query string never causes a 500."""
     for query in (b"%FF=%FE", b"&&&==&", b"a;b;c", b"project=%ED%A0%80", b"=", b"x" * 30_000):
         url = api.base_url.copy_with(raw_path=b"/api/v1/runs?" + query)
         assert api.get(url).status_code in (200, 400)
 
 
 def test_lines_and_single_events(api: httpx.Client, redis_url: str) -> None:
-    """One object and one object a line are taken like an array."""
+    """A single object and NDJSON are accepted like an array."""
     one = make_event("started", "a", 0)
     assert api.post("/api/v1/events", json=one).json()["accepted"] == 1
     lines = (
@@ -308,7 +308,7 @@ def test_lines_and_single_events(api: httpx.Client, redis_url: str) -> None:
 
 
 def test_events_of_many_shards(api: httpx.Client, redis_url: str) -> None:
-    """A large batch reaches every shard, each run's events in their order."""
+    """A large batch reaches every shard; the events of each run keep their order."""
     runs = [f"run-{n}" for n in range(50)]
     events = [make_event("logged", run, n, text=str(n)) for n in range(200) for run in runs]
     answer = api.post("/api/v1/events", json=events).json()
@@ -324,7 +324,7 @@ def test_events_of_many_shards(api: httpx.Client, redis_url: str) -> None:
 def test_repeated_requests_are_duplicates(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
-    """A request that is sent again, without event ids, changes nothing."""
+    """A repeated request without event ids changes nothing."""
     events = [
         make_event("started", "a", 0),
         make_event("logged", "a", 1, text="x"),
@@ -341,7 +341,7 @@ def test_repeated_requests_are_duplicates(
 
 
 def test_broken_events_are_named(api: httpx.Client, redis_url: str) -> None:
-    """If one event is broken none is accepted, and each broken one is told."""
+    """One broken event refuses the request, and the problem lists every broken event."""
     events = [
         make_event("started", "a", 0),
         {"type": "started", "run": "b"},
@@ -354,7 +354,7 @@ def test_broken_events_are_named(api: httpx.Client, redis_url: str) -> None:
 
 
 def test_bodies_that_are_no_events(lone_api: httpx.Client) -> None:
-    """What is not JSON, or empty, is told so."""
+    """A body that is not JSON or has no events is refused with the reason."""
     headers = {"content-type": "application/json"}
     problem(lone_api.post("/api/v1/events", content=b"[1,", headers=headers), 400, "not-json")
     problem(lone_api.post("/api/v1/events", content=b"", headers=headers), 400, "no-events")
@@ -363,7 +363,7 @@ def test_bodies_that_are_no_events(lone_api: httpx.Client) -> None:
 
 @pytest.mark.parametrize("media_type", [None, "text/plain", "multipart/form-data", "nonsense"])
 def test_media_types(api: httpx.Client, media_type: str | None) -> None:
-    """Only types that another site's page cannot send unasked are taken."""
+    """Only media types that pages of other sites cannot send without a preflight are accepted."""
     headers = {} if media_type is None else {"content-type": media_type}
     body = json.dumps(make_event("started", "a", 0)).encode()
     found = api.post("/api/v1/events", content=body, headers=headers)
@@ -375,7 +375,7 @@ def test_media_types(api: httpx.Client, media_type: str | None) -> None:
 
 
 def test_sizes(redis_url: str, database_url: str) -> None:
-    """A body over the limit is refused, announced or streamed; so is an event beyond cutting."""
+    """Too large bodies are refused, with or without a length; so are events that cannot be cut."""
     with run_api(redis_url, database_url, max_body_bytes=2_000_000) as api:
         big = json.dumps(make_event("logged", "a", 0, text="x" * 2_000_000)).encode()
         headers = {"content-type": "application/json"}
@@ -390,7 +390,7 @@ def test_sizes(redis_url: str, database_url: str) -> None:
 
 
 def test_redis_away(migrated_url: str) -> None:
-    """Without Redis, posts are refused with Retry-After, and reads go on."""
+    """Without Redis, writes get a 503 with Retry-After, and reads still work."""
     fold_events(migrated_url, make_run_events("a", 0))
     with run_api(NOWHERE, migrated_url) as api:
         answer = api.post("/api/v1/events", json=make_event("started", "b", 0))
@@ -405,7 +405,7 @@ def test_redis_away(migrated_url: str) -> None:
 
 
 def test_redis_restarts(make_redis: MakeRedis, database_url: str) -> None:
-    """A restart of Redis between two posts is not noticed by the second."""
+    """A write succeeds after a restart of Redis."""
     server = make_redis()
     with run_api(server.url, database_url) as api:
         assert api.post("/api/v1/events", json=make_event("started", "a", 0)).status_code == 202
@@ -418,7 +418,7 @@ def test_redis_restarts(make_redis: MakeRedis, database_url: str) -> None:
 
 
 def test_redis_full(make_redis: MakeRedis, database_url: str) -> None:
-    """A Redis that takes no more is a 503, never a silent loss."""
+    """A full Redis causes a 503, not a silent loss."""
     server = make_redis()
     with run_api(server.url, database_url) as api:
         assert api.post("/api/v1/events", json=make_event("started", "a", 0)).status_code == 202
@@ -430,7 +430,7 @@ def test_redis_full(make_redis: MakeRedis, database_url: str) -> None:
 
 
 def test_shards_differ(redis_url: str, migrated_url: str) -> None:
-    """A service that was told another number of shards refuses events, and says why."""
+    """A service configured with another number of shards refuses events with the reason."""
     with redis.Redis.from_url(redis_url) as client:
         client.set("runfold:shards", 4)
     with run_api(redis_url, migrated_url, shards=8) as api:
@@ -440,7 +440,7 @@ def test_shards_differ(redis_url: str, migrated_url: str) -> None:
 
 
 def test_postgresql_away(redis_url: str) -> None:
-    """Without PostgreSQL, reads are a 503 that names no server, and posts go on."""
+    """Without PostgreSQL, reads get a 503 that names no server, and writes still work."""
     with run_api(redis_url, NO_DATABASE) as api:
         for path in ("runs", "runs/a", "runs/a/events", "stats", "workflows"):
             answer = api.get(f"/api/v1/{path}")
@@ -466,14 +466,14 @@ def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> Non
 
 
 def test_schema_missing(redis_url: str, database_url: str) -> None:
-    """A database that was not migrated is not ready, and says what to run."""
+    """With an unmigrated database the service is not ready and names the command to run."""
     with run_api(redis_url, database_url) as api:
         assert "runfold migrate" in problem(api.get("/readyz"), 503, "not-ready")["detail"]
         problem(api.get("/api/v1/runs"), 503, "schema-outdated")
 
 
 def test_reads_at_once(api: httpx.Client, migrated_url: str) -> None:
-    """More requests than threads and connections all get their answer."""
+    """More concurrent requests than threads and connections are all answered."""
     fold_events(migrated_url, [item for n in range(60) for item in make_run_events(f"r{n}", n)])
     results: list[int] = []
 
@@ -492,7 +492,7 @@ def test_reads_at_once(api: httpx.Client, migrated_url: str) -> None:
 
 
 def test_a_run_can_be_deleted(api: httpx.Client, migrated_url: str) -> None:
-    """204 once; then there is no such run any more, nor are its events."""
+    """204 once; then the run and its events are gone."""
     fold_events(
         migrated_url,
         [*make_run_events("a/b", 0, workflow="w"), *make_run_events("c", 1, workflow="w")],
@@ -508,7 +508,7 @@ def test_a_run_can_be_deleted(api: httpx.Client, migrated_url: str) -> None:
 def test_runs_can_be_deleted_by_the_filters_of_the_list(
     api: httpx.Client, migrated_url: str
 ) -> None:
-    """Those that the list has, and no others; never all of them by mistake."""
+    """Exactly the listed runs are deleted, and all runs only with `all`."""
     fold_events(
         migrated_url, itertools.chain(*(make_run_events(f"r{n}", n, project="p") for n in range(5)))
     )
@@ -533,7 +533,7 @@ def test_runs_can_be_deleted_by_the_filters_of_the_list(
 
 
 def test_many_runs_are_deleted_by_a_job(redis_url: str, migrated_url: str) -> None:
-    """202, with where to look at it."""
+    """202 with the location of the job."""
     fold_events(
         migrated_url, itertools.chain(*(make_run_events(f"r{n}", n, project="p") for n in range(5)))
     )
@@ -551,7 +551,7 @@ def test_many_runs_are_deleted_by_a_job(redis_url: str, migrated_url: str) -> No
 
 
 def test_openapi_document(lone_api: httpx.Client) -> None:
-    """The document lists every route, its parameters and problems, and loads nothing."""
+    """The document lists every route with its parameters and problems, and loads no scripts."""
     answer = lone_api.get("/api/openapi.json")
     document = answer.json()
     assert document["openapi"].startswith("3.1")
@@ -604,7 +604,7 @@ def test_openapi_document(lone_api: httpx.Client) -> None:
 
 
 def documented(text: str) -> dict[str, str]:
-    """The rows of tables whose first cells hold names, by each of these names."""
+    """Return the rows of Markdown tables by the code names in their first cells."""
     rows = re.findall(r"^\| (`[^|]+`) \| (.*) \|$", text, re.MULTILINE)
     return {name: rest for names, rest in rows for name in re.findall(r"`([^`]+)`", names)}
 
@@ -646,7 +646,7 @@ def names_of(parameters: list[dict[str, Any]]) -> set[str]:
 
 
 def test_stats_bounds(api: httpx.Client, migrated_url: str) -> None:
-    """The bounds that were used come back, widened to whole hours."""
+    """The response has the effective bounds, widened to whole hours."""
     fold_events(migrated_url, make_run_events("a", 0))
     query = {"since": "2026-11-20T10:30:00Z", "until": "2026-11-20T10:45:00Z", "bucket": "hour"}
     stats = api.get("/api/v1/stats", params=query).json()

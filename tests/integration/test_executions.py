@@ -1,4 +1,4 @@
-"""`POST /api/v1/executions`: whole executions over REST, through the real worker, read back."""
+"""`POST /api/v1/executions`: whole executions over REST, folded by the real worker."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +54,7 @@ def post(api: httpx.Client, **execution: Any) -> dict[str, Any]:
 
 
 def read(api: httpx.Client, run: str, status: str) -> dict[str, Any]:
-    """The run, once it has this status."""
+    """Wait until the run has this status, and return it."""
     found: dict[str, Any] = {}
 
     def has_come() -> bool:
@@ -66,7 +66,7 @@ def read(api: httpx.Client, run: str, status: str) -> dict[str, Any]:
 
 
 def test_a_whole_execution_is_one_run(api: httpx.Client) -> None:
-    """Everything that was said of it and of its nodes can be read; secrets are masked."""
+    """All fields of the execution and its nodes can be read back; secrets are masked."""
     accepted = post(api, **FULL)
     assert accepted["run"] == "exec-1"
     assert len(accepted["position"]) == 1
@@ -94,7 +94,7 @@ def test_a_whole_execution_is_one_run(api: httpx.Client) -> None:
 
 
 def test_sending_it_again_changes_nothing(api: httpx.Client) -> None:
-    """A client that did not get its answer may send the same under the same id once more."""
+    """A repeated request with the same id changes nothing."""
     first, second = post(api, **FULL), post(api, **FULL)
     assert first["run"] == second["run"]
     post(api, workflow="last", id="last", started_at="2026-11-20T10:00:00Z")
@@ -105,7 +105,7 @@ def test_sending_it_again_changes_nothing(api: httpx.Client) -> None:
 
 
 def test_an_execution_that_goes_on_becomes_the_same_run(api: httpx.Client) -> None:
-    """Pending, then running, then over: one run, its nodes pending until they are told."""
+    """Pending, running, ended: one run, whose nodes stay pending until they are reported."""
     plan = [{"node": "a"}, {"node": "b", "parents": ["a"]}]
     post(api, workflow="w", id="live", status="pending", queued_at="2026-11-20T10:00:00Z")
     assert read(api, "live", "queued")["started_at"] is None
@@ -120,14 +120,14 @@ def test_an_execution_that_goes_on_becomes_the_same_run(api: httpx.Client) -> No
 
 
 def test_what_is_not_to_be_saved_is_not(api: httpx.Client) -> None:
-    """`save: false` checks the request, and records nothing."""
+    """`save: false` checks the request and records nothing."""
     accepted = post(api, workflow="w", save=False)
     assert (accepted["accepted"], accepted["position"]) == (0, {})
     assert api.get(f"/api/v1/runs/{accepted['run']}").status_code == 404
 
 
 def test_without_an_id_it_is_a_new_run_each_time(api: httpx.Client) -> None:
-    """With an id of its own, which the answer tells."""
+    """A new id is generated and returned."""
     runs = {post(api, workflow="w", exit_code=code)["run"] for code in (0, 3)}
     assert len(runs) == 2
     wait_until(
@@ -156,7 +156,7 @@ def test_without_an_id_it_is_a_new_run_each_time(api: httpx.Client) -> None:
 def test_a_broken_execution_is_refused_with_the_field(
     api: httpx.Client, wrong: Any, named: str
 ) -> None:
-    """Nothing of it is recorded."""
+    """An invalid execution is not recorded at all."""
     answer = api.post("/api/v1/executions", json=wrong)
     assert answer.status_code == 400
     problem = answer.json()

@@ -1,4 +1,4 @@
-"""Watching: what a client of the streams is told, over real Redis and PostgreSQL."""
+"""Live streams over real Redis and PostgreSQL."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -33,18 +33,18 @@ def api(redis_url: str, migrated_url: str) -> Iterator[httpx.Client]:
 
 
 def has(name: str, number: int = 1) -> Any:
-    """A condition: so many events of this name have come."""
+    """Return a condition: at least `number` events of this name have arrived."""
     return lambda events: sum(each.event == name for each in events) >= number
 
 
 def listed(client: httpx.Client, query: str = "") -> dict[str, Any]:
-    """The list as REST tells it, by run."""
+    """Return the runs of the list by id."""
     page = client.get(f"/api/v1/runs?limit=500{query}").json()
     return {run["id"]: run for run in page["runs"]}
 
 
 def seen(events: list[SseEvent]) -> dict[str, Any]:
-    """What a client has on its page after these events."""
+    """Return the runs that a client shows after these events, by id."""
     page: dict[str, Any] = {}
     for name, data, _ in events:
         if name == "snapshot":
@@ -56,7 +56,7 @@ def seen(events: list[SseEvent]) -> dict[str, Any]:
     return page
 
 
-def test_a_list_begins_with_a_snapshot_and_goes_on_with_changes(api: httpx.Client) -> None:
+def test_a_list_stream_starts_with_a_snapshot_and_continues_with_changes(api: httpx.Client) -> None:
     """A change carries the same summary that the list shows."""
     post_events(api, make_event("started", "before", 0, workflow="w"))
     with open_event_stream(api, LIVE) as listener:
@@ -72,8 +72,8 @@ def test_a_list_begins_with_a_snapshot_and_goes_on_with_changes(api: httpx.Clien
     assert listener.named("changed")[-1] == listed(api)["after"]
 
 
-def test_a_filter_is_told_what_enters_and_what_leaves(api: httpx.Client) -> None:
-    """Changes of other runs are none of its business."""
+def test_a_filtered_stream_reports_runs_that_start_and_stop_matching(api: httpx.Client) -> None:
+    """Changes of other runs are not sent."""
     with open_event_stream(api, f"{LIVE}?status=running&project=acme") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
         post_events(api, make_event("started", "other", 0, workflow="w", project="labs"))
@@ -91,10 +91,10 @@ def test_a_filter_is_told_what_enters_and_what_leaves(api: httpx.Client) -> None
     ]
 
 
-def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
+def test_a_client_of_another_server_is_sent_removals_too(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
-    """A server that never sent the run cannot know that it is on the client's page."""
+    """The new server cannot know whether the client shows the run, so it sends the removal."""
     post_events(api, make_event("started", "a", 0, workflow="w"))
     with open_event_stream(api, f"{LIVE}?status=running") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
@@ -108,10 +108,10 @@ def test_who_came_from_elsewhere_is_told_what_leaves_as_well(
         assert again.named("removed") == [{"id": "a"}]
 
 
-def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
+def test_a_client_that_reconnects_gets_missed_changes_and_none_twice(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
-    """By its last id alone: another server does as well."""
+    """Its last id is enough, also for another server."""
     with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
         post_events(
@@ -128,8 +128,8 @@ def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
         again.wait(has("changed", 2), what="what was missed")
         post_events(api, make_event("completed", "b", 2))
         again.wait(has("changed", 3), what="what follows")
-        told = sorted((run["id"], run["status"]) for run in again.named("changed"))
-        assert told == [("a", "completed"), ("b", "completed"), ("c", "running")]
+        received = sorted((run["id"], run["status"]) for run in again.named("changed"))
+        assert received == [("a", "completed"), ("b", "completed"), ("c", "running")]
         assert not again.named("snapshot")
         with open_event_stream(other, LIVE, again.last_id) as third:
             post_events(api, make_event("completed", "c", 3))
@@ -138,7 +138,7 @@ def test_who_comes_back_is_told_what_it_missed_and_nothing_twice(
 
 
 def test_each_event_can_be_the_last(api: httpx.Client) -> None:
-    """Wherever a stream is cut, its ids lead to exactly the events behind that place."""
+    """After a break at any event, its id leads to exactly the later events."""
     with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
         post_events(
@@ -154,8 +154,8 @@ def test_each_event_can_be_the_last(api: httpx.Client) -> None:
             assert len(again.events) == len(rest)
 
 
-def test_what_left_a_filter_meanwhile_is_told_on_return(api: httpx.Client) -> None:
-    """The server need not remember what the client has on its page."""
+def test_removals_during_a_break_are_sent_on_reconnect(api: httpx.Client) -> None:
+    """The server does not have to remember what the client shows."""
     with open_event_stream(api, f"{LIVE}?status=running") as listener:
         post_events(api, make_event("started", "a", 0, workflow="w"))
         listener.wait(lambda events: "a" in seen(events), what="the run")
@@ -168,10 +168,10 @@ def test_what_left_a_filter_meanwhile_is_told_on_return(api: httpx.Client) -> No
 @pytest.mark.parametrize(
     "last_id", ["0.0.0.0.0.0.0.0", "99.0.0.0.0.0.0.0", "1.2", "x", "é", "9" * 99]
 )
-def test_who_was_away_too_long_gets_a_snapshot(
+def test_a_client_that_was_away_too_long_gets_a_snapshot(
     api: httpx.Client, database: psycopg.Connection, last_id: str
 ) -> None:
-    """So does one with the id of another database, or of none."""
+    """So does a client with the id of another database or an invalid one."""
     post_events(
         api, *(make_event("started", f"run {number}", 0, workflow="w") for number in range(20))
     )
@@ -185,7 +185,7 @@ def test_who_was_away_too_long_gets_a_snapshot(
 
 
 def test_old_changes_are_forgotten(api: httpx.Client, database: psycopg.Connection) -> None:
-    """Those that are younger stay."""
+    """Newer changes are kept."""
     post_events(api, make_event("started", "old", 0, workflow="w"))
     database.execute(
         "UPDATE changes SET changed_at = now() - make_interval(mins => %s)",
@@ -199,7 +199,7 @@ def test_old_changes_are_forgotten(api: httpx.Client, database: psycopg.Connecti
 def test_a_lost_wake_up_only_delays(
     api: httpx.Client, redis_url: str, database: psycopg.Connection
 ) -> None:
-    """PostgreSQL is the truth: what nobody published is found all the same."""
+    """A change whose notification was lost is read from PostgreSQL."""
     with open_event_stream(api, LIVE) as listener:
         listener.wait(has("snapshot"), what="the snapshot")
         with redis.Redis.from_url(redis_url) as client:
@@ -209,10 +209,10 @@ def test_a_lost_wake_up_only_delays(
         listener.wait(has("changed"), what="the change")
 
 
-def test_what_is_announced_is_told_before_it_is_read(
+def test_a_notification_is_sent_before_the_database_is_read(
     api: httpx.Client, redis_url: str, migrated_url: str
 ) -> None:
-    """Within a second the database is looked into all the same, and has the last word."""
+    """The database is still read within a second, and overrides the notification."""
     with open_event_stream(api, LIVE) as listener, redis.Redis.from_url(redis_url) as client:
         listener.wait(has("snapshot"), what="the snapshot")
         cursor = decode_feed_cursor(listener.last_id)
@@ -224,9 +224,9 @@ def test_what_is_announced_is_told_before_it_is_read(
         message = encode_notification(batch, with_runs=True)
         channel = changes_channel(client)
         wait_until(lambda: client.publish(channel, message) > 0, what="a subscription")
-        listener.wait(has("changed"), what="what was announced")
+        listener.wait(has("changed"), what="the notified run")
         assert listener.named("changed")[0]["id"] == "ghost"
-        listener.wait(has("snapshot", 2), what="a look into the database")
+        listener.wait(has("snapshot", 2), what="a read of the database")
         assert seen(listener.events) == {}
         post_events(api, make_event("started", "real", 0, workflow="w"))
         listener.wait(has("changed", 2), what="a real run")
@@ -236,15 +236,15 @@ def test_what_is_announced_is_told_before_it_is_read(
 def test_another_database_of_the_same_redis_is_another_deployment(
     api: httpx.Client, redis_url: str
 ) -> None:
-    """Its channels are not divided as its keys are: what is announced there is not for us."""
+    """Redis channels span its databases, so the channel's name includes the database."""
     with (
         redis.Redis.from_url(redis_url) as ours,
         redis.Redis.from_url(redis_url.replace("db=0", "db=9")) as theirs,
     ):
         assert changes_channel(ours) != changes_channel(theirs)
         with open_event_stream(api, LIVE):
-            heard = partial(ours.publish, changes_channel(ours), b"")
-            wait_until(heard, what="a subscription")
+            is_received = partial(ours.publish, changes_channel(ours), b"")
+            wait_until(is_received, what="a subscription")
             assert theirs.publish(changes_channel(theirs), b"") == 0
 
 
@@ -255,8 +255,8 @@ def a_run(run: str, shards: int) -> RunRow:
     return row
 
 
-def test_filters_that_only_postgresql_can_tell_beside_others(api: httpx.Client) -> None:
-    """All of them are told the same of the same runs."""
+def test_filters_that_need_postgresql_beside_others(api: httpx.Client) -> None:
+    """Both kinds of filters get the same events of the same runs."""
     with (
         open_event_stream(api, f"{LIVE}?q=needle") as texts_of,
         open_event_stream(api, f"{LIVE}?workflow=needle") as of_workflow,
@@ -274,8 +274,8 @@ def test_filters_that_only_postgresql_can_tell_beside_others(api: httpx.Client) 
         assert seen(texts_of.events) == listed(api, "&workflow=needle")
 
 
-def test_a_deleted_run_is_told(api: httpx.Client) -> None:
-    """By its id, to those who watch lists and to those who watch it."""
+def test_a_deletion_is_sent(api: httpx.Client) -> None:
+    """Streams of lists and of the run itself get its id."""
     post_events(api, make_event("started", "mine", 0, workflow="w"))
     with (
         open_event_stream(api, LIVE) as of_all,
@@ -290,8 +290,8 @@ def test_a_deleted_run_is_told(api: httpx.Client) -> None:
         wait_until(of_one.ended.is_set, what="the end of its stream")
 
 
-def test_a_run_is_followed_with_its_nodes_and_output(api: httpx.Client) -> None:
-    """What a client pieces together is what REST tells."""
+def test_the_stream_of_a_run_has_its_nodes_and_output(api: httpx.Client) -> None:
+    """The events add up to what REST returns."""
     run = "report/7"
     plan = [{"node": "n"}, {"node": "m", "parents": ["n"]}]
     post_events(api, make_event("started", run, 0, workflow="w", nodes=plan))
@@ -310,8 +310,8 @@ def test_a_run_is_followed_with_its_nodes_and_output(api: httpx.Client) -> None:
     assert [node["status"] for node in first["nodes"]] == ["pending", "pending"]
     assert texts(first["output"]) == ["early"]
     assert [texts(data["events"]) for data in listener.named("logged")] == [["line"]]
-    told = [node for data in listener.named("nodes") for node in data["nodes"]]
-    assert {node["node"]: node["status"] for node in told} == {"n": "completed"}
+    nodes = [node for data in listener.named("nodes") for node in data["nodes"]]
+    assert {node["node"]: node["status"] for node in nodes} == {"n": "completed"}
     assert listener.named("changed")[-1] == listed(api)[run]
 
 
@@ -323,8 +323,8 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
     return [each["text"] for each in events]
 
 
-def test_output_that_says_nothing_else_is_told(api: httpx.Client) -> None:
-    """Lines of a clock that is behind are no sign of life: the run's row stays as it is."""
+def test_late_output_that_changes_no_row_is_sent(api: httpx.Client) -> None:
+    """Lines of a slow clock do not change the run's row, but are sent."""
     run = "behind"
     post_events(
         api,
@@ -339,7 +339,7 @@ def test_output_that_says_nothing_else_is_told(api: httpx.Client) -> None:
 
 
 def test_a_run_that_has_not_changed_needs_no_snapshot_again(api: httpx.Client) -> None:
-    """One that has is sent anew."""
+    """A changed run is sent again."""
     post_events(api, make_event("started", "a", 0, workflow="w"))
     with open_event_stream(api, "/api/v1/runs/a/live") as listener:
         listener.wait(has("snapshot"), what="the snapshot")
@@ -353,18 +353,18 @@ def test_a_run_that_has_not_changed_needs_no_snapshot_again(api: httpx.Client) -
         assert late.events[0].data["run"]["status"] == "completed"
 
 
-def test_problems_are_told_before_a_stream_begins(api: httpx.Client) -> None:
-    """As by any other route."""
+def test_problems_are_reported_before_a_stream_starts(api: httpx.Client) -> None:
+    """Errors have the same form as those of other routes."""
     assert api.get("/api/v1/runs/nobody/live").status_code == 404
     answer = api.get(f"{LIVE}?status=done")
     assert (answer.status_code, answer.json()["parameter"]) == (400, "status")
     assert api.get(f"{LIVE}?cursor=x").status_code == 400
 
 
-def test_who_has_gone_leaves_nothing_behind(api: httpx.Client) -> None:
-    """Not a stream, not a subscription."""
+def test_a_client_that_leaves_leaves_no_state(api: httpx.Client) -> None:
+    """The metric counts streams of lists and of runs."""
 
-    def watchers() -> str:
+    def streams() -> str:
         lines = api.get("/metrics").text.splitlines()
         return next(line for line in lines if line.startswith("runfold_api_watchers "))
 
@@ -376,15 +376,15 @@ def test_who_has_gone_leaves_nothing_behind(api: httpx.Client) -> None:
     ):
         for listener in (one, two, three):
             listener.wait(has("snapshot"), what="the snapshot")
-        assert watchers() == "runfold_api_watchers 3.0"
+        assert streams() == "runfold_api_watchers 3.0"
     post_events(api, make_event("completed", "a", 1))
-    wait_until(lambda: watchers() == "runfold_api_watchers 0.0", what="everyone's leaving")
+    wait_until(lambda: streams() == "runfold_api_watchers 0.0", what="the end of all streams")
 
 
 def test_streams_end_when_the_server_stops(
     redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
-    """Whole, as an answer ends, so that clients connect to the next one."""
+    """The responses end completely, so that clients reconnect to another process."""
     with run_api(redis_url, migrated_url, shutdown_s=600) as client:
         listener = SseClient(str(client.base_url.join(LIVE)))
         listener.wait(has("snapshot"), what="the snapshot")

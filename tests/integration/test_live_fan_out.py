@@ -1,4 +1,4 @@
-"""Many watchers of one API process: each is told every change of its filter, and no other's."""
+"""Many clients of one API process: each gets every change of its filter and no other."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ RUNS = 80
 
 
 class Crowd:
-    """Clients in one thread; `pages` is what each of them has on its page."""
+    """Clients in one thread; `pages` has the runs that each of them shows."""
 
     def __init__(self, url: str, queries: list[str]) -> None:
         parts = urlsplit(url)
@@ -29,22 +29,22 @@ class Crowd:
         self.failures: list[BaseException] = []
         self._queries = queries
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._watch(),))
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
     def __enter__(self) -> "Crowd":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._gone.set)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
         assert not self._thread.is_alive()
         self._loop.close()
 
-    async def _watch(self) -> None:
-        self._gone = asyncio.Event()
+    async def _run(self) -> None:
+        self._stop = asyncio.Event()
         tasks = [asyncio.create_task(self._client(number)) for number in range(len(self._queries))]
-        await self._gone.wait()
+        await self._stop.wait()
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -82,10 +82,10 @@ class Crowd:
             self.pages[number][run["id"]] = run["status"]
 
 
-def test_each_of_many_is_told_everything_of_its_filter(
+def test_each_of_many_clients_gets_every_change_of_its_filter(
     redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
-    """Two hundred clients with four filters: all runs of their own, to the end, and no others."""
+    """Two hundred clients with four filters get all their runs to the end, and no others."""
     queries = [f"limit=1&project=p{number % PROJECTS}" for number in range(CLIENTS)]
     with run_api_and_worker(redis_url, migrated_url) as api:
         with Crowd(str(api.base_url), queries) as crowd:
@@ -109,13 +109,14 @@ def test_each_of_many_is_told_everything_of_its_filter(
                 lambda: all(
                     page == expected[number % PROJECTS] for number, page in enumerate(crowd.pages)
                 ),
-                what="everyone to know everything",
+                what="all clients to be up to date",
             )
             assert crowd.snapshots == [1] * CLIENTS
             assert f"runfold_api_watchers {CLIENTS}.0" in api.get("/metrics").text
         assert crowd.failures == []
         wait_until(
-            lambda: "runfold_api_watchers 0.0" in api.get("/metrics").text, what="their leaving"
+            lambda: "runfold_api_watchers 0.0" in api.get("/metrics").text,
+            what="the end of all streams",
         )
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     wait_until(lambda: database.execute(sessions).fetchone() == (1,), what="no session left")

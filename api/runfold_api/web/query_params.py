@@ -78,8 +78,8 @@ EndedUntil = Annotated[
 WaitFor = Annotated[
     str | None,
     QueryParameter(
-        description="The position that a write was answered with, as shard:position, separated by "
-        "commas. The answer waits up to 10 s for the fold to come so far; then it is a 503."
+        description="The `wait_for` of a write's response: shard:position, comma-separated. "
+        "The read waits up to 10 s until the write is folded; then it is a 503."
     ),
 ]
 Since = Annotated[
@@ -93,32 +93,36 @@ Until = Annotated[
 Bucket = Annotated[
     str | None,
     QueryParameter(
-        description="Also by hour, or by day, week or month in the time zone `tz`; "
-        "or by minute, for up to six hours."
+        description="Also per hour; per day, week or month in the time zone `tz`; "
+        "or per minute, for up to six hours."
     ),
 ]
 GroupBy = Annotated[
     str | None,
     QueryParameter(
-        description="Also by workflow, project or status; by node: attempts at nodes; "
-        "by error_type: failed runs alone."
+        description="Also per workflow, project, status, node (counts node attempts) "
+        "or error_type (counts failed runs)."
     ),
 ]
 Zone = Annotated[
-    str | None, QueryParameter(description="A time zone, as in Europe/Berlin; by default UTC.")
+    str | None, QueryParameter(description="A time zone such as Europe/Berlin; default UTC.")
 ]
-Limit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=MAX_LIMIT)]
-EventLimit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=1000)]
+Limit = Annotated[int, QueryParameter(description="Maximum number of results.", ge=1, le=MAX_LIMIT)]
+EventLimit = Annotated[int, QueryParameter(description="Maximum number of results.", ge=1, le=1000)]
 Offset = Annotated[
-    int, QueryParameter(description="How many to skip; not with a cursor.", ge=0, le=MAX_OFFSET)
+    int,
+    QueryParameter(
+        description="Number of results to skip; not with a cursor.", ge=0, le=MAX_OFFSET
+    ),
 ]
 Cursor = Annotated[
     str | None, QueryParameter(description="The `next_cursor` or `prev_cursor` of another page.")
 ]
 After = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
-Before = Annotated[str | None, QueryParameter(description="The `prev_cursor` of the page behind.")]
+Before = Annotated[str | None, QueryParameter(description="The `prev_cursor` of the page after.")]
 Tail = Annotated[
-    bool, QueryParameter(description="The last events instead of the first; in the same order.")
+    bool,
+    QueryParameter(description="Return the last events instead of the first, in the same order."),
 ]
 Node = Annotated[
     str | None,
@@ -132,11 +136,13 @@ Node = Annotated[
 ExportFormat = Annotated[
     str, QueryParameter(description="The file format: csv, ndjson or parquet.")
 ]
-WithNodes = Annotated[bool, QueryParameter(description="Also the runs' attempts at nodes.")]
+WithNodes = Annotated[
+    bool, QueryParameter(description="Also export the node attempts of the runs.")
+]
 
 
 def split_words(values: list[str] | None) -> list[str] | None:
-    """`a,b` and `a&…b` are the same."""
+    """Split comma-separated values; a repeated parameter means the same."""
     if values is None:
         return None
     return [word for value in values for word in value.split(",")]

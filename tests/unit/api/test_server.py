@@ -6,8 +6,8 @@ import socket
 from runfold_api.server import bind, url_of
 
 
-def test_answers_are_not_held_back() -> None:
-    """A connection has TCP_NODELAY: else each answer waits 40 ms for the client's delayed ACK."""
+def test_connections_have_no_nagle_delay() -> None:
+    """Without TCP_NODELAY each response waits 40 ms for the client's delayed ACK."""
 
     async def delay_is_off() -> bool:
         found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -30,6 +30,6 @@ def test_answers_are_not_held_back() -> None:
 
 
 def test_a_free_port() -> None:
-    """Port 0 takes one that is free, and the URL tells which."""
+    """Port 0 takes a free port, which the URL contains."""
     with bind(port=0) as listener:
         assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"

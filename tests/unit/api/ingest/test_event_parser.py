@@ -57,7 +57,7 @@ def test_each_broken_event_is_named() -> None:
     ],
 )
 def test_field_of_a_problem(body: bytes, field: str) -> None:
-    """The field that is wrong is told, inside of others too."""
+    """The problem names the wrong field, also a nested one."""
     with pytest.raises(BadRequest) as caught:
         read_envelopes(body, JSON, INTAKE)
     problem: EventProblem = caught.value.fields["events"][0]

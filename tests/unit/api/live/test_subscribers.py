@@ -1,4 +1,4 @@
-"""What waits for a subscriber that is slow."""
+"""The events that wait for a slow client."""
 
 from collections.abc import Sequence
 
@@ -27,8 +27,8 @@ def taken(subscriber: Subscriber) -> Sequence[tuple[str, int, int]]:
     ]
 
 
-def test_of_a_run_only_the_newest_state_waits() -> None:
-    """And stands where its number belongs, so that the ids of the others stay true."""
+def test_only_the_newest_state_of_a_run_waits() -> None:
+    """It takes the place of its number, so that the ids of other events stay valid."""
     subscriber = subscriber_at(0, 0)
     subscriber.add([event(0, 1, run=1), event(0, 2, run=2), event(1, 1, run=3)], (2, 1))
     subscriber.add([event(0, 3, run=1)], (3, 1))
@@ -36,8 +36,8 @@ def test_of_a_run_only_the_newest_state_waits() -> None:
     assert taken(subscriber) == []
 
 
-def test_what_a_snapshot_has_is_not_told_again() -> None:
-    """The feed may tell of it before, while or after the snapshot is read."""
+def test_changes_of_a_snapshot_are_not_sent_again() -> None:
+    """The broker may report them before, while or after the snapshot is read."""
     subscriber = Subscriber(Topic(RunFilter()))
     subscriber.start_queueing()
     subscriber.add([event(0, 4, run=1)], (4,))
@@ -47,8 +47,8 @@ def test_what_a_snapshot_has_is_not_told_again() -> None:
     assert taken(subscriber) == [("6", 2, 6)]
 
 
-def test_older_news_does_not_take_the_place_of_newer() -> None:
-    """What was missed is read apart, and may come late."""
+def test_an_older_change_does_not_replace_a_newer_one() -> None:
+    """Missed changes are read separately and may arrive late."""
     subscriber = subscriber_at(0)
     subscriber.add([event(0, 2, run=1, data=b"new")], (2,))
     subscriber.add([event(0, 1, run=1, data=b"old")], (1,))
@@ -56,8 +56,8 @@ def test_older_news_does_not_take_the_place_of_newer() -> None:
     assert each.data == b"new"
 
 
-def test_too_much_becomes_a_snapshot() -> None:
-    """Nothing waits meanwhile, and nothing of it is lost that comes behind the snapshot."""
+def test_too_many_waiting_runs_become_a_snapshot() -> None:
+    """Nothing waits until then, and no change after the snapshot is lost."""
     subscriber = subscriber_at(0)
     many = subscribers.MAX_WAITING + 1
     subscriber.add([event(0, number, run=number) for number in range(1, many + 1)], (many,))
@@ -69,8 +69,8 @@ def test_too_much_becomes_a_snapshot() -> None:
     assert taken(subscriber) == [(str(many + 1), 1, many + 1)]
 
 
-def test_changes_of_others_count_as_seen_once_nothing_waits() -> None:
-    """Else a subscriber of a quiet filter would be away too long by its own id."""
+def test_changes_of_other_filters_count_as_sent_if_nothing_waits() -> None:
+    """Otherwise the id of a client with a quiet filter would become too old."""
     subscriber = subscriber_at(0, 0)
     subscriber.add([event(0, 1, run=1)], (1, 7))
     assert decode_feed_cursor(subscriber.position()) == (0, 0)
