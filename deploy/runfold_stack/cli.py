@@ -1,7 +1,7 @@
-"""`runfold`: finds the command, reads the settings, runs it, and turns its end into an exit code.
+"""`runfold`: find the command, read the settings, run it, and return its exit code.
 
-Promises: no traceback for what can be expected to go wrong, but one line that names the culprit
-and the remedy; Ctrl-C and a reader that goes away end it quietly.
+Expected errors print one line with the culprit and the remedy instead of a traceback. Ctrl-C and a
+closed output pipe end a command silently.
 """
 
 import argparse
@@ -22,24 +22,24 @@ from .settings import read_settings
 
 _EXAMPLES: Final = """\
 examples:
-  runfold up                              start everything, on this machine
+  runfold up                              start everything on this machine
   runfold exec -- make test               record a command
-  runfold runs --status failed            what went wrong lately?
-  runfold show RUN                        one run, with its nodes and its error
-  runfold watch                           what is running now?
-  runfold stats nightly-report --since 7d how long, how often, how much?
+  runfold runs --status failed            list failed runs
+  runfold show RUN                        show one run with its nodes and its error
+  runfold watch                           show runs live
+  runfold stats nightly-report --since 7d show counts, durations and cost
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would complain there.
+        # Python flushes stdout again at exit, and would print an error there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except Exception as error:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message, exit_code = explained
         say(message)
-        if isinstance(error, OSError):  # of stdout, perhaps, which would fail once more
+        if isinstance(error, OSError):  # possibly of stdout, whose flush at exit would fail again
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return exit_code
 
@@ -68,7 +68,7 @@ def _dispatch(words: list[str]) -> int:
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
         near = difflib.get_close_matches(words[0], [c.name for c in COMMANDS], n=1)
-        hint = f"did you mean `runfold {near[0]}`?" if near else "`runfold --help` lists them"
+        hint = f"did you mean `runfold {near[0]}`?" if near else "`runfold --help` lists all"
         say(f"there is no command {words[0]!r}: {hint}")
         return USAGE
     return _run(command, words[1:])
@@ -82,6 +82,7 @@ def _run(command: Command, words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.epilog = getattr(module, "EPILOG", None)
     module.configure(parser)
     arguments = parser.parse_args(words)
     try:
@@ -106,17 +107,17 @@ def _help() -> str:
     codes = "".join(f"  {code:<4} {meaning}\n" for code, meaning in EXIT_CODES)
     return (
         "usage: runfold COMMAND …\n\n"
-        "Runfold keeps the history of executions: runs, nodes, statistics.\n\n"
+        "Runfold records the history of executions: runs, nodes, statistics.\n\n"
         f"commands:\n{commands}\n"
-        "`runfold COMMAND --help` explains one. `--version` tells the version.\n\n"
+        "`runfold COMMAND --help` explains a command; `--version` prints the version.\n\n"
         f"{_EXAMPLES}\n"
         f"exit codes:\n{codes}"
-        "  `exec` ends as its command does; 127: no such command, 126: it cannot be executed\n"
+        "  `exec` returns the exit code of its command; 127: not found, 126: not executable\n"
     )
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # slow, and rarely asked for
+    from importlib.metadata import PackageNotFoundError, version  # slow, and rarely needed
 
     try:
         return version("runfold")

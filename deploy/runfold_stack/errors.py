@@ -1,18 +1,15 @@
-"""What can go wrong with the local servers.
-
-Every message names the culprit and says what to do about it.
-"""
+"""Errors of the local servers; every message names the culprit and the remedy."""
 
 import re
 
-# What a server writes when it gives up, and what a person can do then.
+# What a server logs when it gives up, and the remedy.
 _REMEDIES = (
     (r"No space left on device", "free some disk space below the data directory, then start again"),
     (r"Disk quota exceeded", "raise the disk quota or choose another data directory"),
-    (r"Read-only file system", "choose a data directory on a file system that can be written to"),
+    (r"Read-only file system", "choose a data directory on a writable file system"),
     (
         r"Permission denied|Operation not permitted",
-        "the data directory must belong to whom the servers run as: chown it, or choose another",
+        "the data directory must belong to the servers' user: chown it, or choose another",
     ),
     (
         r"Cannot allocate memory|could not map anonymous shared memory",
@@ -20,7 +17,7 @@ _REMEDIES = (
     ),
     (
         r"Can't handle RDB format version",
-        "a newer server wrote this data: install that one, or choose another data directory",
+        "a newer server wrote this data: install that version, or choose another data directory",
     ),
     (
         r"Bad file format reading the append only file",
@@ -28,11 +25,11 @@ _REMEDIES = (
     ),
     (
         r"Address already in use",
-        "another server listens there: stop it, or choose another data directory",
+        "another server listens on that address: stop it, or choose another data directory",
     ),
     (
         r"[Ee]rror while loading shared libraries",
-        "this build does not fit the machine: install the servers with the system's packages",
+        "this build does not run on this machine: install the servers as system packages",
     ),
 )
 
@@ -42,15 +39,15 @@ class StackError(Exception):
 
 
 class ProgramNotFoundError(StackError):
-    """No usable server program is on this machine."""
+    """This machine has no usable server program."""
 
 
 class PrivilegeError(StackError):
-    """Root's privileges cannot be given up, or the folders do not allow it."""
+    """Root's server has no user to run as, or that user has no access to a folder."""
 
 
 class AlreadyRunningError(StackError):
-    """Another process has started, or is starting, a server on the same data."""
+    """Another process runs, or is starting, a server on the same data."""
 
 
 class StartFailedError(StackError):
@@ -58,11 +55,11 @@ class StartFailedError(StackError):
 
 
 def start_failure(what: str, output: str) -> StartFailedError:
-    """Join what failed, the end of the server's own output and, if known, the remedy."""
+    """Return an error with the end of the server's output and, if known, the remedy."""
     remedy = next((text for pattern, text in _REMEDIES if re.search(pattern, output)), None)
     lines = [what]
     if output.strip():
-        lines += ["Its last words:", *(f"  {line}" for line in output.strip().splitlines()[-15:])]
+        lines += ["Its last output:", *(f"  {line}" for line in output.strip().splitlines()[-15:])]
     if remedy is not None:
         lines.append(f"What to do: {remedy}.")
     return StartFailedError("\n".join(lines))

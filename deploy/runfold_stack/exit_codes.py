@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and what it says when something expected goes wrong.
+"""Exit codes, and the messages of expected errors.
 
 The codes are part of the contract; `runfold --help` and the README list them.
 """
@@ -17,19 +17,19 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
 EXIT_CODES: Final = (
-    (OK, "it went well"),
-    (FAILED, "what was asked for failed, or there is no such thing"),
-    (USAGE, "the command line or a setting is wrong"),
+    (OK, "success"),
+    (FAILED, "the command failed, or the object does not exist"),
+    (USAGE, "the command line or a setting is invalid"),
     (UNREACHABLE, "Redis or PostgreSQL cannot be reached"),
     (INTERRUPTED, "interrupted with Ctrl-C"),
-    (BROKEN_PIPE, "whoever read the output has gone"),
+    (BROKEN_PIPE, "the reader of the output has closed the pipe"),
 )
-"""`exec` ends as its command does: with its exit code, 128 + n after signal n, 127 if there is
-no such command and 126 if it cannot be executed."""
+"""`exec` returns the exit code of its command, 128 + n after signal n, 127 if there is no such
+command and 126 if it is not executable."""
 
 
 class CommandFailed(StackError):
-    """Ends the command with a message, `culprit: remedy`, and an exit code."""
+    """End the command with a message, `culprit: remedy`, and an exit code."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
         super().__init__(message)
@@ -37,8 +37,8 @@ class CommandFailed(StackError):
 
 
 def explain(error: Exception) -> tuple[str, int] | None:
-    """The message and exit code of an expected error; None for a fault of ours."""
-    # Only now: a command that goes well should not wait for what it does not need.
+    """Return the message and exit code of an expected error; None for a bug."""
+    # Imported late, because successful commands often do not need these modules.
     import psycopg
     import redis
 

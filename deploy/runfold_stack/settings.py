@@ -1,8 +1,8 @@
-"""The settings of the command line and of what it starts: read once, in `main`, then frozen.
+"""The settings of the command line and of the processes it starts: read once, then frozen.
 
-`SETTINGS` lists them all, with defaults and meanings; the README's table is checked against it.
-An empty variable is an unset one. A value that cannot be used raises `SettingInvalid`, which
-names the variable and what is allowed. The SDK has settings of its own, in `runfold.settings`.
+`SETTINGS` lists all variables with defaults and meanings; a test checks the README's table against
+it. An empty variable counts as unset. An invalid value raises `SettingInvalid`, which names the
+variable and the allowed values. The SDK's own settings are in `runfold.settings`.
 """
 
 import logging
@@ -42,7 +42,7 @@ _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class Setting(NamedTuple):
-    """One environment variable, in the words of the README's table."""
+    """One environment variable, as in the README's table."""
 
     name: str
     default: str
@@ -50,13 +50,11 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = (
-    Setting("RUNFOLD_REDIS_URL", "that of `runfold up`", "Redis or Valkey: where events go first"),
-    Setting(
-        "RUNFOLD_DATABASE_URL", "that of `runfold up`", "PostgreSQL: where the history is kept"
-    ),
+    Setting("RUNFOLD_REDIS_URL", "that of `runfold up`", "Redis or Valkey that receives events"),
+    Setting("RUNFOLD_DATABASE_URL", "that of `runfold up`", "PostgreSQL that stores the history"),
     Setting(
         "RUNFOLD_SHARDS",
-        "what the deployment has agreed on, else 8",
+        "the deployment's number, else 8",
         "number of streams; only the first process of a new deployment can choose it",
     ),
     Setting(
@@ -64,72 +62,73 @@ SETTINGS: Final = (
         "`~/.local/share/runfold`; root: `/var/lib/runfold`",
         "data directory of the servers that `runfold up` starts",
     ),
-    Setting("RUNFOLD_PROJECT", "`default`", "project of what `exec` and `import` record"),
+    Setting("RUNFOLD_PROJECT", "`default`", "project of runs recorded by `exec` and `import`"),
     Setting("RUNFOLD_WORKERS", str(DEFAULT_WORKERS), "worker processes that `up` starts"),
     Setting(
         "RUNFOLD_JOBS_REDIS_URL",
         "the next database of `RUNFOLD_REDIS_URL`",
-        "Redis for the queue of background jobs; has to be given where that is a cluster",
+        "Redis for the queue of background jobs; required if `RUNFOLD_REDIS_URL` is a cluster",
     ),
     Setting(
         "RUNFOLD_DELETE_AT_ONCE",
         str(AT_ONCE),
-        "runs that one request deletes at most; for more it makes a job",
+        "maximum number of runs that a request deletes itself; for more, it creates a job",
     ),
     Setting(
         "RUNFOLD_ARCHIVE",
-        "none: what goes by age is gone",
-        "folder, or address as in `s3://bucket/prefix`, where retention puts what it takes away; "
-        "workers and the API need the same",
+        "none: expired data is deleted",
+        "folder or URL (`s3://bucket/prefix`) to archive expired data to; must be the same for "
+        "workers and the API",
     ),
     Setting(
         "RUNFOLD_MAX_LAG_S",
         str(DEFAULT_MAX_LAG_S),
-        "API and `doctor`: seconds that an event may wait to be folded before readiness and the "
-        "doctor say that the fold is behind",
+        "API and `doctor`: seconds that an event may wait for the fold before readiness and "
+        "`doctor` report that it is behind",
     ),
     Setting("RUNFOLD_API_HOST", f"`{DEFAULT_API_HOST}`", "address that the API listens on"),
     Setting(
         "RUNFOLD_API_PORT",
-        f"`{DEFAULT_API_PORT}`; if taken, any free one",
-        "port that the API listens on; one that is given and taken is an error",
+        f"`{DEFAULT_API_PORT}`; if taken, any free port",
+        "port that the API listens on; if this port is set and taken, the start fails",
     ),
     Setting(
         "RUNFOLD_API_URL",
         "that of `runfold up`",
-        "API that `watch` talks to, as in `https://runfold.example`",
+        "API that `watch` reads, for example `https://runfold.example`",
     ),
     Setting(
         "RUNFOLD_METRICS_HOST",
         f"`{DEFAULT_METRICS_HOST}`",
-        "address that workers serve `/metrics` on; the API serves its own beside its routes",
+        "address that workers serve `/metrics` on; the API serves its own on its port",
     ),
     Setting(
         "RUNFOLD_METRICS_PORT",
         "`worker`: none; `up`: free ones",
-        "port of a worker's `/metrics`, for those of `up` the first of as many; 0: a free one",
+        "port of a worker's `/metrics`; `up` uses consecutive ports from here; 0: a free port",
     ),
     Setting(
         "RUNFOLD_LOST_AFTER_S",
         f"`{DEFAULT_RUNNING_S}`",
-        "worker: seconds without a sign of life after which a run that has started is `lost`; "
-        "0: never. A project may have its own: `3600,nightly=86400`",
+        "worker: seconds without a sign of life after which a started run is `lost`; 0: never. "
+        "With values for single projects: `3600,nightly=86400`",
     ),
     Setting(
         "RUNFOLD_LOST_QUEUED_AFTER_S",
         f"`{DEFAULT_QUEUED_S}`",
-        "worker: the same for a run that is only queued",
+        "worker: the same for a queued run",
     ),
     Setting(
         "RUNFOLD_REDACT_KEYS",
         "none",
-        "further keys, separated by commas, whose values are masked; `-key` takes one away. SDK, "
-        "API, CLI and workers (frames of JSON) each mask by their own",
+        "additional keys, separated by commas, whose values are masked; `-key` removes one. SDK, "
+        "API, CLI and workers (JSON frames) each use their own setting",
     ),
     Setting(
         "RUNFOLD_MAX_FUTURE_S",
         f"`{MAX_FUTURE_S:.0f}`",
-        "how many seconds ahead of now an event may be dated; the same processes each check it",
+        "maximum number of seconds that an event may be dated in the future; checked by the same "
+        "processes",
     ),
     Setting("RUNFOLD_LOG_LEVEL", f"`{DEFAULT_LOG_LEVEL}`", "`debug`, `info`, `warning` or `error`"),
 )
@@ -137,7 +136,7 @@ SETTINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a command may need to know; None: nothing was said."""
+    """The settings of a command; None: not set."""
 
     home: Path
     redis_url: str | None = None
@@ -159,28 +158,30 @@ class Settings:
     max_future_s: float = MAX_FUTURE_S
     log_level: str = DEFAULT_LOG_LEVEL
     spool_dir: Path | None = None
-    """These two are settings of the SDK, whose spool the command line looks after."""
+    """This and `spool_bytes` are settings of the SDK; `drain` and `doctor` read its spool."""
     spool_bytes: int = DEFAULT_SPOOL_BYTES
 
     @property
     def logging_level(self) -> int:
-        """As the `logging` module counts."""
+        """The level as a number of the `logging` module."""
         return logging.getLevelNamesMapping()[self.log_level.upper()]
 
 
 def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
-    """Read the variables; `as_root` decides where the data directory is."""
+    """Read the variables; `as_root` decides the default data directory."""
     given = {setting.name: environ.get(setting.name, "").strip() for setting in SETTINGS}
     home = given["RUNFOLD_HOME"]
     level = given["RUNFOLD_LOG_LEVEL"].lower() or DEFAULT_LOG_LEVEL
     if level not in _LOG_LEVELS:
         allowed = ", ".join(_LOG_LEVELS)
-        raise SettingInvalid(f"RUNFOLD_LOG_LEVEL is {level!r}: one of {allowed} is allowed")
+        raise SettingInvalid(f"RUNFOLD_LOG_LEVEL is {level!r}: expected one of {allowed}")
     project = given["RUNFOLD_PROJECT"] or None
     if project is not None and len(project) > MAX_NAME:
-        raise SettingInvalid(f"RUNFOLD_PROJECT has {len(project)} characters: at most {MAX_NAME}")
-    ours = ("RUNFOLD_REDACT_KEYS", "RUNFOLD_MAX_FUTURE_S")
-    sdk = sdk_settings.read_settings({name: given[name] for name in ours})  # raises
+        raise SettingInvalid(
+            f"RUNFOLD_PROJECT has {len(project)} characters: the maximum is {MAX_NAME}"
+        )
+    shared = ("RUNFOLD_REDACT_KEYS", "RUNFOLD_MAX_FUTURE_S")
+    sdk = sdk_settings.read_settings({name: given[name] for name in shared})  # raises
     redis_url, database_url = given["RUNFOLD_REDIS_URL"], given["RUNFOLD_DATABASE_URL"]
     if redis_url:
         sdk_settings.Settings(redis_url=redis_url)  # raises
@@ -204,7 +205,7 @@ def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:
         workers=_number("RUNFOLD_WORKERS", given, 1, MAX_WORKERS) or DEFAULT_WORKERS,
         jobs_redis_url=jobs_redis_url or None,
         delete_at_once=_number("RUNFOLD_DELETE_AT_ONCE", given, 1, 100_000) or AT_ONCE,
-        archive_url=_place("RUNFOLD_ARCHIVE", given),
+        archive_url=_archive_url("RUNFOLD_ARCHIVE", given),
         max_lag_s=_number("RUNFOLD_MAX_LAG_S", given, 1, 86_400) or DEFAULT_MAX_LAG_S,
         api_host=given["RUNFOLD_API_HOST"] or DEFAULT_API_HOST,
         api_port=_number("RUNFOLD_API_PORT", given, 0, 65535),
@@ -228,22 +229,22 @@ def _number(name: str, given: Mapping[str, str], least: int, most: int) -> int |
     if not text:
         return None
     if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
-        raise SettingInvalid(f"{name} is {text!r}: a whole number from {least} to {most} is needed")
+        raise SettingInvalid(f"{name} is {text!r}: expected a whole number from {least} to {most}")
     return int(text)
 
 
-def _place(name: str, given: Mapping[str, str]) -> str | None:
-    """A folder, which has to be absolute as processes may be started anywhere, or an address."""
+def _archive_url(name: str, given: Mapping[str, str]) -> str | None:
+    """Return a URL or a folder, which must be absolute because processes start anywhere."""
     text = given[name]
     if not text:
         return None
     if "://" in text:
         if not text.split("://")[0].isalnum() or not text.split("://")[1]:
-            raise SettingInvalid(f"{name}: expected a folder, or an address as s3://bucket/prefix")
+            raise SettingInvalid(f"{name}: expected a folder or a URL like s3://bucket/prefix")
         return text
     path = Path(text).expanduser()
     if not path.is_absolute():
-        raise SettingInvalid(f"{name} is {text!r}: an absolute folder is needed, or an address")
+        raise SettingInvalid(f"{name} is {text!r}: expected an absolute folder or a URL")
     return str(path)
 
 
@@ -252,7 +253,7 @@ def _http_url(name: str, given: Mapping[str, str]) -> str | None:
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         is_usable = False
     if url and not is_usable:
         raise SettingInvalid(f"{name}: expected http://host:port or https://host")
@@ -260,7 +261,7 @@ def _http_url(name: str, given: Mapping[str, str]) -> str | None:
 
 
 def _limit(name: str, given: Mapping[str, str], default_s: float) -> Limit:
-    """Seconds, and for some projects others: `3600,nightly=86400`."""
+    """Parse seconds, with exceptions for single projects: `3600,nightly=86400`."""
     by_project: dict[str, float] = {}
     for part in filter(None, map(str.strip, given[name].split(","))):
         project, _, seconds = part.rpartition("=")
@@ -268,9 +269,9 @@ def _limit(name: str, given: Mapping[str, str], default_s: float) -> Limit:
             limit_s = float(seconds)
         except ValueError:
             limit_s = -1.0
-        if not 0 <= limit_s <= _MAX_LIMIT_S:  # nor is it NaN
+        if not 0 <= limit_s <= _MAX_LIMIT_S:  # also refuses NaN
             raise SettingInvalid(
-                f"{name} has {part!r}: seconds are needed, or project=seconds; 0: never"
+                f"{name} has {part!r}: expected seconds or project=seconds; 0: never"
             )
         by_project[project.strip()] = limit_s
     return Limit(by_project.pop("", default_s), by_project)

@@ -77,7 +77,7 @@ def test_restore_into_an_empty_database(
     assert killed.returncode == -signal.SIGKILL
     done = runfold("restore", "--from", place, env=new)
     assert done.returncode == 0, done
-    assert b"going on" in done.stderr
+    assert b"resuming" in done.stderr
     gone = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS]
     listed = json.loads(runfold("runs", "--json", env=new).stdout)["runs"]
     assert {run["id"] for run in listed} == {run[0]["run"] for run in gone}

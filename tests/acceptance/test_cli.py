@@ -417,7 +417,7 @@ def test_killed_servers_are_started_again_and_those_of_a_killed_up_adopted(tmp_p
         assert first is not None
         os.kill(first, signal.SIGKILL)
         wait_for(partial(_is_replaced, server, first), "a new server")
-    assert up.log().count("server is gone, starting it again") == 2
+    assert up.log().count("server ended, restarting it") == 2
     runfold("exec", "--run", "after", "--", "true", env=up.env)
     await_run(up, "after", "completed")
 

@@ -73,7 +73,7 @@ class Place:
 def test_what_a_dead_runner_left_is_found_and_sent(make_redis: MakeRedis, tmp_path: Path) -> None:
     """The doctor names number, folder and remedy; draining sends everything, once."""
     place = Place(make_redis, tmp_path)
-    assert place.doctor() == [("ok", f"nothing waits in {place.spool}", "")]
+    assert place.doctor() == [("ok", f"no events wait in {place.spool}", "")]
     place.spool_a_hundred()
     place.spool_a_hundred()
     ((level, found, remedy),) = place.doctor()
@@ -129,8 +129,8 @@ def test_a_runner_that_lives_sends_its_own(make_redis: MakeRedis, tmp_path: Path
         runner.stdout.readline()
         ((_, found, remedy),) = place.doctor()
         assert "100 events wait" in found
-        assert "100 of them of runners that live" in found
-        assert "those runners send them" in remedy
+        assert "100 of them from live runners" in found
+        assert "the live runners then send them" in remedy
         place.server.start()
         runner.stdin.close()
     assert place.drain()["in_use"] == 0
@@ -152,7 +152,7 @@ def test_damaged_segments_are_named_and_set_aside(make_redis: MakeRedis, tmp_pat
     ((level, found, remedy),) = place.doctor()
     assert level == "warn"
     assert aside.name in found
-    assert "look at the disk" in remedy
+    assert "check the disk" in remedy
 
 
 def test_a_spool_at_its_cap_is_a_failure(make_redis: MakeRedis, tmp_path: Path) -> None:

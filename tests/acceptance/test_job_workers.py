@@ -117,8 +117,8 @@ def test_jobs_that_nobody_does_are_told(
     """By `doctor`, with what to do; and those that failed."""
     assert isinstance(Admin(migrated_url).delete_runs(everything=True), Job)
     env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_DATABASE_URL=migrated_url)
-    assert b"nobody is at any" not in runfold("doctor", env=env).stdout
+    assert b"no worker runs any" not in runfold("doctor", env=env).stdout
     database.execute("UPDATE jobs SET created_at = now() - interval '5 minutes'")
     assert b"runfold worker --role jobs" in runfold("doctor", env=env).stdout
     database.execute("UPDATE jobs SET status = 'failed', finished_at = now()")
-    assert b"1 failed in the last week" in runfold("doctor", env=env).stdout
+    assert b"1 jobs failed in the last week" in runfold("doctor", env=env).stdout

@@ -43,7 +43,7 @@ def ask(env: dict[str, str], *words: str, exit_code: int = 0) -> Any:
 def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
     """Policies are shown, a dry run changes nothing, and a run does what that said."""
     assert ask(env, "show") == {"policies": []}
-    assert b"for ever" in runfold("retention", "show", env=env).stderr
+    assert b"everything is kept" in runfold("retention", "show", env=env).stderr
     ask(env, "set", "--payloads", "30")
     ask(env, "set", "--project", "acme", "--payloads", "7", "--runs", "90")
     shown = ask(env, "set", "--runs", "60", "--stats", "never")

@@ -232,7 +232,7 @@ def test_incidents_show_everywhere(
         assert sorted(int(text.split()[0]) for text, _ in found) == [*range(10, 10 + len(kinds))]
         assert all("(shard 1)" in text for text, _ in found)
 
-        assert doctor() == [("none that nobody has taken note of", "")]
+        assert doctor() == [("no unacknowledged incidents", "")]
         assert api.get("/readyz").json() == {"status": "ready"}
         told = samples(api.get("/metrics").text)
         for number, kind in enumerate(kinds, 10):

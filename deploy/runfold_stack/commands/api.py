@@ -1,4 +1,4 @@
-"""`runfold api`: serve the history over HTTP until told to stop."""
+"""`runfold api`: serve the history over HTTP until stopped."""
 
 import logging
 import signal
@@ -25,13 +25,13 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Serve; requests that are being answered are finished."""
+    """Serve until SIGTERM or Ctrl-C; requests in progress are completed."""
     settings = context.settings
     configure_logging(settings.logging_level)
     endpoints = require_endpoints(settings)
     host = arguments.host or settings.api_host
     port = choose_port(host, settings.api_port if arguments.port is None else arguments.port)
-    # uvicorn raises the signal that stopped it once more, when all is done.
+    # uvicorn raises the signal that stopped it again when it has finished.
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(signal.SIGINT, _ignore)
     serve(
@@ -53,4 +53,4 @@ def run(arguments: Namespace, context: Context) -> int:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """It has done its work."""
+    """Do nothing."""

@@ -1,134 +1,121 @@
-"""`runfold delete`: runs that nobody wants any more, with all that is theirs."""
+"""`runfold delete`: delete runs with their events and statistics."""
 
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 
 from runfold_stack.endpoints import require_database
-from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
+from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options.run_filters import add_filters, filters_of
-from runfold_stack.options.selection import progress_bar
 from runfold_stack.options.values import whole_number
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.output import Output, plain
+from runfold_stack.terminal.progress import progress_bar
 from runfold_storage.admin import MAX_DAYS, Admin, make_deletion
-from runfold_storage.jobs import JobInterrupted
 from runfold_storage.retention.run_deletion import Deletion
 
 from . import Context
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold delete RUN RUN
   runfold delete --project acme --older-than 90
   runfold delete --status failed --workflow etl --dry-run
   runfold delete --all --yes
 
-Events, rows and figures go; what comes late does not bring a run back. The age of a run counts from
-its end, or from its last sign of life. It asks before it deletes, unless --yes is given. What a
-filter means is what `runfold runs` lists with it. A run that only the archive has can be deleted by
-its id: nobody is shown it any more, and `runfold restore` leaves it out.
+Deletes events, rows and statistics; late events do not bring a run back. The age of a run counts
+from its end, or from its last sign of life. The command asks for confirmation unless --yes is
+given. Filters select the same runs as in `runfold runs`. A run that is only in the archive can be
+deleted by its id: it is no longer shown, and `runfold restore` skips it.
 
-Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w.
+Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or an age: 90s 15m 24h 7d 2w.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="these runs, by their ids")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="the ids of the runs")
     add_filters(parser)
     parser.add_argument(
         "--older-than",
         type=whole_number(1, MAX_DAYS),
         metavar="DAYS",
-        help="runs that ended so many days ago",
+        help="only runs that ended at least DAYS days ago",
     )
-    parser.add_argument("--all", action="store_true", help="every run there is")
+    parser.add_argument("--all", action="store_true", help="every run")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry-run", action="store_true", help="only say how many they are")
-    how.add_argument("--yes", action="store_true", help="do not ask")
+    how.add_argument("--dry-run", action="store_true", help="only print how many would be deleted")
+    how.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Ask, delete, say how many went."""
+    """Ask, delete, print how many runs were deleted."""
     deletion = _deletion_of(arguments)
-    settings = context.settings
-    upkeep = Admin(require_database(settings), timeout_s=600, archive_url=settings.archive_url)
+    settings, output = context.settings, context.output
+    admin = Admin(require_database(settings), timeout_s=600, archive_url=settings.archive_url)
     if deletion is None:
-        return _delete_named(arguments, context.output, upkeep)
-    n = upkeep.count(deletion)
+        return _delete_named(arguments, output, admin)
+    total = admin.count(deletion)
     if arguments.dry_run:
-        return _tell(context.output, 0, f"would delete {n:,} runs", would_delete=n)
-    if n:
-        _ask(arguments, f"delete {n:,} runs, with all their events?")
+        document = {"deleted": 0, "would_delete": total}
+        output.result(document, f"would delete {total:,} runs")
+        return OK
+    if total:
+        _confirm(arguments, f"delete {total:,} runs, with all their events?")
     deleted = 0
+    with progress_bar("deleting", total) as show:
 
-    def work(stop: threading.Event) -> int:
-        def told(more: int) -> None:
+        def on_progress(more: int) -> None:
             nonlocal deleted
             deleted += more
-            seen(deleted, "deleting")
+            show(deleted, "deleting")
 
-        return upkeep.delete_as_told(deletion, told, stop=stop)
+        def work(stop: threading.Event) -> int:
+            return admin.delete_as_told(deletion, on_progress, stop=stop)
 
-    with progress_bar("deleting", n) as seen:
-        try:
-            run_stoppable(work)
-        except JobInterrupted:
-            context.output.note(f"interrupted after {deleted:,} runs; they are gone")
-            return INTERRUPTED
-    return _tell(context.output, deleted, f"deleted {deleted:,} runs")
+        run_stoppable(work, lambda: f"interrupted after {deleted:,} runs, which stay deleted")
+    output.result({"deleted": deleted}, f"deleted {deleted:,} runs")
+    return OK
 
 
 def _deletion_of(arguments: Namespace) -> Deletion | None:
-    """None: runs were named."""
+    """Return the filters; None if runs are named by their ids."""
     filters = filters_of(arguments, datetime.now(UTC))
-    given = arguments.older_than is not None or bool(filters)
+    has_filters = arguments.older_than is not None or bool(filters)
     if arguments.runs:
-        if given or arguments.all:
+        if has_filters or arguments.all:
             raise CommandFailed("name runs, or give filters, not both", USAGE)
         return None
-    if given == arguments.all:
-        raise CommandFailed(
-            "--all goes with no filter: leave it out, or the filters"
-            if given
-            else "name runs, or give a filter; --all deletes every run",
-            USAGE,
-        )
+    if has_filters and arguments.all:
+        raise CommandFailed("--all: leave it out, or leave the filters out", USAGE)
+    if not has_filters and not arguments.all:
+        raise CommandFailed("name runs, or give a filter; --all deletes every run", USAGE)
     return make_deletion(arguments.older_than, everything=arguments.all, **filters)
 
 
-def _delete_named(arguments: Namespace, output: Output, upkeep: Admin) -> int:
+def _delete_named(arguments: Namespace, output: Output, admin: Admin) -> int:
     wanted = list(dict.fromkeys(arguments.runs))
     if arguments.dry_run:
-        raise CommandFailed("--dry-run: goes with filters; `runfold show RUN` shows a run", USAGE)
-    _ask(arguments, f"delete {len(wanted):,} runs, with all their events?")
-    unknown = [run for run in wanted if not upkeep.delete_run(run)]
+        raise CommandFailed(
+            "--dry-run: works only with filters; `runfold show RUN` shows one run", USAGE
+        )
+    _confirm(arguments, f"delete {len(wanted):,} runs, with all their events?")
+    unknown = [run for run in wanted if not admin.delete_run(run)]
     for run in unknown:
         output.note(f"there is no run {plain(run)!r}")
     deleted = len(wanted) - len(unknown)
-    _tell(output, deleted, f"deleted {deleted:,} runs", unknown=unknown)
+    output.result({"deleted": deleted, "unknown": unknown}, f"deleted {deleted:,} runs")
     return FAILED if unknown else OK
 
 
-def _ask(arguments: Namespace, question: str) -> None:
+def _confirm(arguments: Namespace, question: str) -> None:
     if arguments.yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise CommandFailed(f"{question} Nobody can be asked here: add --yes", USAGE)
+        raise CommandFailed(f"{question} Without a terminal, confirm with --yes", USAGE)
     sys.stderr.write(f"runfold: {question} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandFailed("nothing was deleted")
-
-
-def _tell(output: Output, deleted: int, text: str, **more: object) -> int:
-    if output.is_json:
-        output.json({"deleted": deleted, **more})
-    else:
-        output.line(text)
-    return OK

@@ -1,6 +1,6 @@
-"""`runfold doctor`: check that all parts are well, and say what to do where one is not."""
+"""`runfold doctor`: check every part of the deployment and name remedies."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 
 from rich.text import Text
@@ -11,24 +11,22 @@ from runfold_stack.terminal.output import STYLES, plain
 
 from . import Context
 
-_EPILOG = """\
-Changes nothing, but for the note that --acknowledge leaves: incidents up to now are not reported
-again. The exit code is 1 if anything fails; warnings alone do not make it so.
+EPILOG = """\
+The checks change nothing. --acknowledge marks the incidents so far as acknowledged, so that they
+are not reported again. The exit code is 1 if a check fails; warnings alone leave it at 0.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument(
-        "--acknowledge", action="store_true", help="take note of the incidents, once reported"
+        "--acknowledge", action="store_true", help="report the incidents, then acknowledge them"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Print each finding as it comes."""
+    """Print each finding as soon as it is known."""
     output = context.output
     findings = []
     today = datetime.now(UTC).date()

@@ -1,4 +1,4 @@
-"""`runfold down`: stop what `up` started, and what a killed one left behind."""
+"""`runfold down`: stop `runfold up`, and the servers that a killed `up` has left running."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from runfold_stack.servers.local_stack import stop_running
 
 from . import Context
 
-_PATIENCE_S: Final = 120.0
+_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.05
 
 
@@ -22,28 +22,24 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(_arguments: Namespace, context: Context) -> int:
-    """Ask `up` to stop, wait for it, then stop servers that run without one."""
+    """Stop `up` and wait for its end; then stop servers that run without one."""
     home = context.settings.home
     stopped = []
     state = find_up(home)
     if state is not None:
         _stop_up(state.pid)
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while find_up(home) is not None:
             if time.monotonic() > deadline:
                 raise CommandFailed(
-                    f"`runfold up` (pid {state.pid}) does not stop: look at its log, "
+                    f"`runfold up` (pid {state.pid}) does not stop: check its log, "
                     "then end it by its pid"
                 )
             time.sleep(_POLL_S)
         stopped.append("up")
     stopped += stop_running(home)
-    if context.output.is_json:
-        context.output.json({"stopped": stopped})
-    elif stopped:
-        context.output.line(f"stopped: {', '.join(stopped)}")
-    else:
-        context.output.line(f"nothing runs in {home}")
+    text = f"stopped: {', '.join(stopped)}" if stopped else f"nothing runs in {home}"
+    context.output.result({"stopped": stopped}, text)
     return OK
 
 
@@ -55,5 +51,5 @@ def _stop_up(pid: int) -> None:
         return
     except PermissionError:
         raise CommandFailed(
-            f"`runfold up` (pid {pid}) belongs to somebody else: stop it as that user"
+            f"`runfold up` (pid {pid}) belongs to another user: stop it as that user"
         ) from None

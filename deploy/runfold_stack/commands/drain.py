@@ -1,11 +1,11 @@
-"""`runfold drain`: send what waits in the spool of this machine, and say what is left.
+"""`runfold drain`: send the events in this machine's spool to Redis.
 
-Dies halfway: what is in Redis is noted in the segments; at worst some events go out twice, which
-changes nothing.
+If the command dies halfway, the segments record what has been sent; at worst some events are sent
+twice, which changes nothing.
 """
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from runfold.delivery.spool_drain import DrainResult, SpoolState, drain, read_spool
 from runfold.protocol.streams import connect
@@ -15,29 +15,31 @@ from runfold_stack.exit_codes import FAILED, OK
 
 from . import Context
 
-_EPILOG = """\
-Runners put events that Redis does not take into a folder, and any later runner that records to the
-same Redis sends them. This does it at once, when no runner will come for a while:
+EPILOG = """\
+Runners spool events that Redis does not accept to a folder; any later runner that records to the
+same Redis sends them. This command sends them now:
 
   runfold drain
   RUNFOLD_SPOOL_DIR=/var/spool/runner runfold drain
 
-Events of runners that live are left to them. The exit code is 1 if others are left.
+Events of live runners are left to those runners. The exit code is 1 if other events are left.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument(
-        "--timeout", type=_seconds, default=600.0, metavar="S", help="seconds at most (600)"
+        "--timeout",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="maximum duration in seconds (600)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Ask Redis whether it is there, drain, look again."""
+    """Check that Redis answers, drain the spool, report the rest."""
     settings = context.settings
     assert settings.spool_dir is not None
     folder, url = settings.spool_dir, require_redis(settings)
@@ -68,27 +70,25 @@ def run(arguments: Namespace, context: Context) -> int:
             }
         )
     else:
-        _tell(context, state, drained, left)
+        _print(context, state, drained, left)
     return FAILED if left or drained.unreadable else OK
 
 
-def _tell(context: Context, state: SpoolState, drained: DrainResult, left: int) -> None:
+def _print(context: Context, state: SpoolState, drained: DrainResult, left: int) -> None:
     line = context.output.line
-    line(f"sent {drained.sent:,} events of {state.folder}")
+    line(f"sent {drained.sent:,} events from {state.folder}")
     if drained.unreadable:
-        line(f"{drained.unreadable:,} events cannot be read any more and are lost")
+        line(f"{drained.unreadable:,} events cannot be read and are lost")
     if drained.dropped:
-        line(f"reported {drained.dropped:,} events that runners dropped: an incident tells of them")
+        line(f"reported {drained.dropped:,} events that runners dropped, as an incident")
     if left:
-        line(f"{left:,} events are left: Redis did not take them; see `runfold doctor`")
+        line(f"{left:,} events are left because Redis did not accept them; see `runfold doctor`")
     if state.this_redis.in_use:
-        line(
-            f"{state.this_redis.in_use:,} events are of runners that live, which send them themselves"
-        )
+        line(f"{state.this_redis.in_use:,} events belong to live runners, which will send them")
     if state.other_redis.events:
         line(
-            f"{state.other_redis.events:,} events are for another Redis: set RUNFOLD_REDIS_URL as it"
-            " was for those runners"
+            f"{state.other_redis.events:,} events are for another Redis: set RUNFOLD_REDIS_URL to"
+            " the value that those runners used"
         )
     for path in state.damaged:
         line(f"damaged: {path}")
@@ -100,5 +100,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ArgumentTypeError(f"{text!r}: a number of seconds is needed")
+        raise ArgumentTypeError(f"{text!r}: expected a number of seconds")
     return seconds

@@ -1,6 +1,6 @@
-"""`runfold failures`: what goes wrong most, each kind once."""
+"""`runfold failures`: group failures that are alike, the most frequent first."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 
 from runfold_stack.endpoints import require_database
@@ -13,27 +13,25 @@ from runfold_storage.queries.stats.failures import Failures
 
 from . import Context
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold failures --since 24h
   runfold failures --workflow nightly-report --json | jq '.failures[0].example_run'
   runfold runs --fingerprint 2c1743a391305fbf
 
-Failures of a group have type of error, node and message in common, but for numbers, ids, paths,
-addresses and quoted texts in the message. Times are RFC 3339, a date, or how long ago: 24h 7d.
+Failures of a group have the same error type, node and message, apart from numbers, ids, paths,
+addresses and quoted texts in the message. Times are RFC 3339, a date, or an age: 24h 7d.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument("--project", type=name, help="only runs of this project")
     parser.add_argument("--workflow", type=name, help="only runs of this workflow")
-    parser.add_argument("--since", metavar="TIME", help="only what ended then or later")
-    parser.add_argument("--until", metavar="TIME", help="only what ended before")
+    parser.add_argument("--since", metavar="TIME", help="only failures at or after TIME")
+    parser.add_argument("--until", metavar="TIME", help="only failures before TIME")
     parser.add_argument(
-        "--limit", type=whole_number(1, MAX_LIMIT), default=20, help="at most so many groups (20)"
+        "--limit", type=whole_number(1, MAX_LIMIT), default=20, help="maximum number of groups (20)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -58,7 +56,7 @@ def run(arguments: Namespace, context: Context) -> int:
 
 def _print(found: Failures, output: Output) -> None:
     if not found.failures:
-        output.note("nothing failed in that time")
+        output.note("no failures in that time")
         return
     counts = ("RUNS", "ATTEMPTS")
     table = make_table("GROUP", *counts, "LAST", "NODE", "ERROR", "EXAMPLE", right=counts)
@@ -75,4 +73,4 @@ def _print(found: Failures, output: Output) -> None:
         )
     output.table(table)
     if found.relation == "at_least":
-        output.note("there are more failures than were looked at: these counts are of the newest")
+        output.note("there are too many failures to count: only the newest were counted")

@@ -1,16 +1,13 @@
-"""`runfold import`: executions that other systems recorded, as runs with their real times.
+"""`runfold import`: import executions that other systems recorded, with their original times.
 
-A file always gives the same run with the same events, so importing it again changes nothing.
+The same file always yields the same run with the same events, so a second import changes nothing.
 """
 
-import sys
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import Any, Final
 
 import redis
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from runfold.delivery.frame_writer import FrameSender
 from runfold.protocol.streams import agree_on_shards, connect
@@ -23,12 +20,13 @@ from runfold_stack.processes.readiness import wait_until_folded
 from runfold_stack.servers.local_stack import find_database_url
 from runfold_stack.settings import Settings
 from runfold_stack.terminal.output import plain, say
+from runfold_stack.terminal.progress import progress_bar
 
 from . import Context
 
 FORMATS: Final = ("wfformat",)
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold import --format wfformat montage.json epigenomics.json
   runfold show "$(runfold import --format wfformat montage.json)"
@@ -36,22 +34,20 @@ examples:
 formats:
   wfformat   executions of WfCommons, as in github.com/wfcommons/WfInstances
 
-Prints the id of each run. A file that cannot be imported is reported and left out; the exit code
-is 1 if there was one. Importing a file again changes nothing.
+Prints the id of each run. A file that cannot be imported is reported and skipped; then the exit
+code is 1. Importing a file again changes nothing.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument("--format", required=True, help=f"one of: {', '.join(FORMATS)}")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="-: standard input")
-    parser.add_argument("--project", type=name, help="the project that the runs belong to")
+    parser.add_argument("--project", type=name, help="the project of the runs")
     parser.add_argument(
         "--wait",
         action=BooleanOptionalAction,
-        help="wait until the runs can be read (default: if the database is known)",
+        help="wait until the runs can be read (default: yes, if the database is known)",
     )
     parser.add_argument(
         "--timeout", type=float, default=60, metavar="SECONDS", help="how long to wait (60)"
@@ -73,11 +69,10 @@ def run(arguments: Namespace, context: Context) -> int:
     client = connect(require_redis(settings))
     try:
         sender = FrameSender(client, agree_on_shards(client, settings.shards))
-        with _progress() as progress:
-            imported, failed = _import(arguments, settings, sender, progress)
+        imported, failed = _import(arguments, settings, sender)
     except redis.RedisError as error:
         raise CommandFailed(
-            f"Redis takes no events ({error}): when it is back, import the same files again",
+            f"Redis accepts no events ({error}): once it does, import the same files again",
             UNREACHABLE,
         ) from error
     finally:
@@ -92,14 +87,14 @@ def run(arguments: Namespace, context: Context) -> int:
             context.output.line(plain(entry["run"]))
     if database_url is not None and not folded:
         say(
-            f"the events are safe, but not all are folded after {arguments.timeout:g} s: "
-            "is a worker running? `runfold doctor` tells"
+            f"the events are in Redis, but not all are folded after {arguments.timeout:g} s: "
+            "check with `runfold doctor` whether a worker runs"
         )
     return FAILED if failed or (arguments.wait and not folded) else OK
 
 
 def _import(
-    arguments: Namespace, settings: Settings, sender: FrameSender, progress: Progress
+    arguments: Namespace, settings: Settings, sender: FrameSender
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     intake = Intake(settings.redact_keys, settings.max_future_s)
     project = arguments.project or settings.project
@@ -108,16 +103,17 @@ def _import(
         latest_us = intake.latest_us()
         try:
             instance = read_instance(path)
-            task = progress.add_task(plain(path.name), total=count_events(instance))
-            run = ""
-            number = 0
-            for envelope in events(
-                instance, project=project, latest_us=latest_us, redactor=intake.redactor
-            ):
-                run = envelope.run
-                sender.add(intake.admit(envelope, latest_us))
-                number += 1
-                progress.advance(task)
+            file, run, number = plain(path.name), "", 0
+            with progress_bar(file, count_events(instance), "events") as show:
+                for number, envelope in enumerate(
+                    events(
+                        instance, project=project, latest_us=latest_us, redactor=intake.redactor
+                    ),
+                    1,
+                ):
+                    run = envelope.run
+                    sender.add(intake.admit(envelope, latest_us))
+                    show(number, file)
         except WfFormatError as error:
             say(str(error))
             failed.append({"file": str(path), "reason": str(error)})
@@ -125,15 +121,3 @@ def _import(
         sender.flush()
         imported.append({"file": str(path), "run": run, "events": number})
     return imported, failed
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events"),
-        console=Console(file=sys.stderr, highlight=False),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )

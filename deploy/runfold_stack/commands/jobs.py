@@ -1,6 +1,6 @@
-"""`runfold jobs`: work that takes long, how far it has come, and how it ended."""
+"""`runfold jobs`: list long-running jobs with their progress and results."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,40 +18,38 @@ from runfold_storage.jobs import STATUSES, Job
 
 from . import Context
 
-_EPILOG = """\
+EPILOG = """\
 examples:
-  runfold jobs                      the newest
+  runfold jobs                      the newest jobs
   runfold jobs --status running
-  runfold jobs JOB --json           one, whole
+  runfold jobs JOB --json           one job, with all details
 
-Large deletions, rebuilds and retention. Those in the background are done by `runfold worker`.
+Jobs are large deletions, rebuilds and retention. `runfold worker` runs those in the background.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
-    parser.add_argument("job", nargs="?", metavar="JOB", help="only this one, whole")
-    parser.add_argument("--status", choices=STATUSES, help="only those with this status")
+    parser.add_argument("job", nargs="?", metavar="JOB", help="show this job, with all details")
+    parser.add_argument("--status", choices=STATUSES, help="only jobs with this status")
     parser.add_argument(
-        "--limit", type=whole_number(1, MAX_JOBS), default=20, help="at most so many (20)"
+        "--limit", type=whole_number(1, MAX_JOBS), default=20, help="maximum number of jobs (20)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Read and print."""
+    """Print one job or the list."""
     output = context.output
-    upkeep = Admin(require_database(context.settings))
+    admin = Admin(require_database(context.settings))
     if arguments.job is not None:
-        job = _read(upkeep, arguments.job)
+        job = _read(admin, arguments.job)
         if output.is_json:
             output.json(job)
         else:
             _print_one(job, output)
         return 0
-    jobs = upkeep.jobs(limit=arguments.limit, status=arguments.status)
+    jobs = admin.jobs(limit=arguments.limit, status=arguments.status)
     if output.is_json:
         output.json({"jobs": jobs})
     else:
@@ -59,9 +57,9 @@ def run(arguments: Namespace, context: Context) -> int:
     return 0
 
 
-def _read(upkeep: Admin, job_id: str) -> Job:
+def _read(admin: Admin, job_id: str) -> Job:
     try:
-        job = upkeep.job(UUID(job_id))
+        job = admin.job(UUID(job_id))
     except ValueError:
         job = None
     if job is None:
@@ -70,15 +68,15 @@ def _read(upkeep: Admin, job_id: str) -> Job:
 
 
 def _print(jobs: list[Job], output: Output) -> None:
-    table = make_table("STATUS", "JOB", "KIND", "CREATED", "TOOK", "SO FAR")
+    table = make_table("STATUS", "JOB", "KIND", "CREATED", "DURATION", "PROGRESS")
     for job in jobs:
         table.add_row(
             Text(job.status, STYLES.get(job.status, "")),
             str(job.id),
             job.kind,
             moment(job.created_at),
-            _took(job),
-            cell(job.error or _told(job.result or job.progress)),
+            _duration(job),
+            cell(job.error or _on_one_line(job.result or job.progress)),
         )
     output.table(table)
     if not jobs:
@@ -93,25 +91,22 @@ def _print_one(job: Job, output: Output) -> None:
         ("created", moment(job.created_at)),
         ("started", moment(job.started_at)),
         ("finished", moment(job.finished_at)),
-        ("took", _took(job)),
-        ("arguments", _told(job.arguments)),
-        ("progress", _told(job.progress)),
-        ("result", _told(job.result)),
+        ("duration", _duration(job)),
+        ("arguments", _on_one_line(job.arguments)),
+        ("progress", _on_one_line(job.progress)),
+        ("result", _on_one_line(job.result)),
         ("error", job.error or ""),
     ):
         if value:
             output.line(f"{name:<10} {plain(value)}")
 
 
-def _took(job: Job) -> str:
+def _duration(job: Job) -> str:
     if job.started_at is None:
         return ""
     end = job.finished_at or datetime.now(UTC)
     return duration((end - job.started_at).total_seconds() * 1000)
 
 
-def _told(value: dict[str, Any] | None) -> str:
-    """Only what fits on a line."""
-    if not value:
-        return ""
-    return msgspec.json.encode(value).decode()
+def _on_one_line(value: dict[str, Any] | None) -> str:
+    return msgspec.json.encode(value).decode() if value else ""

@@ -1,15 +1,14 @@
-"""`runfold restore`: what the archive has, back into a database."""
+"""`runfold restore`: write archived data back into a database."""
 
 import threading
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from runfold_stack.endpoints import require_database
-from runfold_stack.exit_codes import INTERRUPTED, OK, USAGE, CommandFailed
-from runfold_stack.options.selection import progress_bar
+from runfold_stack.exit_codes import OK, USAGE, CommandFailed
 from runfold_stack.processes.signals import run_stoppable
-from runfold_stack.terminal.output import Output
-from runfold_storage.jobs import JobInterrupted, add_job, find_unfinished
+from runfold_stack.terminal.progress import progress_bar
+from runfold_storage.jobs import add_job, find_unfinished
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect
 from runfold_storage.queries.run.reader import open_archive
@@ -18,84 +17,72 @@ from . import Context
 
 KIND: Final = "restore"
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold migrate && runfold restore --from /var/lib/runfold-archive
   runfold restore --from s3://bucket/runfold --ledger postgresql://replica/runfold
 
-For an empty database, after the old one was lost: events, runs, nodes and statistics come back as
-they were before retention took them away; what was deleted stays deleted. --ledger brings along
-what is younger, from a database of which the table `events` can be read: the old one, a replica of
-it, or what was restored from a dump. Workers may be at work. Interrupted or killed, the same
-command goes on; done twice it changes nothing.
+Restores the history into an empty database after the old one was lost: events, runs, nodes and
+statistics as they were before retention expired them. Deleted runs stay deleted. --ledger adds the
+newer events from a database whose table `events` can still be read: the old one, a replica, or a
+restored dump. Workers may run meanwhile. After an interruption or a kill the same command resumes;
+a second restore changes nothing.
 
-It refuses an archive of another number of shards, and a database from which retention has taken
-runs away, for their figures still count there: `runfold show` opens those without restoring them.
-Afterwards set the retention anew, and give it another folder than this archive: what it takes away
-from the restored database would be in there twice.
+An archive with another number of shards is refused, and so is a database in which retention has
+expired runs, because their statistics still count there: `runfold show` opens archived runs without
+restoring them. After the restore, set the retention policies again, and choose another folder for
+the archive: the old one already contains what the restored database would archive.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument(
-        "--from", dest="archive", metavar="ARCHIVE", help="folder or address (RUNFOLD_ARCHIVE)"
+        "--from", dest="archive", metavar="ARCHIVE", help="folder or URL (RUNFOLD_ARCHIVE)"
     )
-    parser.add_argument(
-        "--ledger", metavar="URL", help="database whose ledger can still be read: bring it along"
-    )
+    parser.add_argument("--ledger", metavar="URL", help="add events of this database's ledger")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Do the job, or the rest of it."""
+    """Restore, or resume an unfinished restore from the same archive."""
     settings, output = context.settings, context.output
-    place = arguments.archive or settings.archive_url
-    if not place:
-        raise CommandFailed("say from where: --from ARCHIVE, or RUNFOLD_ARCHIVE", USAGE)
+    archive_url = arguments.archive or settings.archive_url
+    if not archive_url:
+        raise CommandFailed("no archive is named: give --from ARCHIVE or RUNFOLD_ARCHIVE", USAGE)
     url = require_database(settings)
     check_schema(url)
-    archive = open_archive(place)
-    # Only now: it needs pyarrow, and says so if it is missing.
+    archive = open_archive(archive_url)
+    # Imported after `open_archive`, which explains how to install pyarrow if it is missing.
     from runfold_storage.archive.layout import KINDS
     from runfold_storage.archive.store import files_of
     from runfold_workers.retention.restore import Progress, check, restore
 
     with connect(url, autocommit=True) as connection:
         check(connection, archive)
-        told = {"archive": archive.shown}
-        job = find_unfinished(connection, KIND, told)
+        requested = {"archive": archive.shown}
+        job = find_unfinished(connection, KIND, requested)
         if job is not None and job.progress is not None:
-            output.note(f"going on with job {job.id}")
-        job_id = job.id if job is not None else add_job(connection, KIND, told)
+            output.note(f"resuming job {job.id}")
+        job_id = job.id if job is not None else add_job(connection, KIND, requested)
         files = sum(len(files_of(archive, kind)) for kind in KINDS)
-        with progress_bar("restoring", files, "files") as seen:
+        with progress_bar("restoring", files, "files") as show:
 
-            def tell(progress: Progress) -> None:
-                seen(progress.files, (progress.kinds or ["done"])[0])
+            def show_progress(progress: Progress) -> None:
+                show(progress.files, (progress.kinds or ["done"])[0])
 
             def work(stop: threading.Event) -> Progress:
                 if arguments.ledger is None:
-                    return restore(connection, job_id, stop, archive, tell)
+                    return restore(connection, job_id, stop, archive, show_progress)
                 with connect(arguments.ledger, autocommit=True) as ledger:
-                    return restore(connection, job_id, stop, archive, tell, ledger=ledger)
+                    return restore(connection, job_id, stop, archive, show_progress, ledger=ledger)
 
-            try:
-                progress = run_stoppable(work)
-            except JobInterrupted:
-                output.note("interrupted; the same command goes on from here")
-                return INTERRUPTED
-    return _tell(output, progress.events, progress.runs, progress.rollups)
-
-
-def _tell(output: Output, events: int, runs: int, rollups: int) -> int:
-    if output.is_json:
-        output.json({"events": events, "runs": runs, "rollups": rollups})
-        return OK
-    output.line(
-        f"restored {events:,} events, {runs:,} runs, {rollups:,} statistics of runs that are lost"
+            progress = run_stoppable(work)
+    output.result(
+        {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups},
+        f"restored {progress.events:,} events, {progress.runs:,} runs and {progress.rollups:,}"
+        " statistics of runs whose rows have expired",
     )
-    output.note("`runfold verify` compares runs and statistics with the ledger")
+    if not output.is_json:
+        output.note("`runfold verify` compares runs and statistics with the ledger")
     return OK

@@ -1,21 +1,21 @@
-"""`runfold retention`: how long what is kept, and what that does."""
+"""`runfold retention`: show, set and apply retention policies."""
 
 import threading
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import datetime, timedelta
 
 import psycopg
 from msgspec import structs
 
 from runfold_stack.endpoints import require_database
-from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
-from runfold_stack.options.selection import progress_bar
+from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options.values import name, whole_number
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.formats import moment
 from runfold_stack.terminal.output import Output, cell, make_table
+from runfold_stack.terminal.progress import progress_bar
 from runfold_storage.archive.journal import read_deleted
-from runfold_storage.jobs import JobInterrupted, add_job, find_unfinished, hold_kind
+from runfold_storage.jobs import add_job, find_unfinished, hold_kind
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect, read_clock
 from runfold_storage.queries.run.reader import open_archive
@@ -32,48 +32,46 @@ from runfold_workers.retention.job import KIND, Progress, plan, retain
 
 from . import Context
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold retention show
   runfold retention set --payloads 30 --runs 365 --stats never     every project without its own
   runfold retention set --project acme --payloads 7 --runs 90
   runfold retention set --project acme --unset
-  runfold retention run --dry-run                                  what is due?
-  runfold retention run --dry-run --payloads 7 --runs 14           what would be, by this policy?
-  runfold retention purge                                          deleted runs, out of the archive
+  runfold retention run --dry-run                                  what has expired
+  runfold retention run --dry-run --payloads 7 --runs 14           what this policy would expire
+  runfold retention purge                                          delete runs from the archive
 
-In days, or `never`. The age of a run counts from its end, or from its last sign of life. When its
-payloads go, its row and figures stay; when its row goes, its figures stay. A run that has lost its
-payloads takes no more events.
+Ages are in days, or `never`. The age of a run counts from its end, or from its last sign of life.
+When payloads expire, the run's row and statistics stay, and the run accepts no more events; when
+the row expires, the statistics stay.
 
-Workers do what is due once a day, after midnight (UTC). `set` says what the policy would take: one
-that takes more than before waits for the next day, for an hour at least, and its project loses
-nothing until then; a more generous one holds at once. `run` does now all that is due, by policies
-that wait, too.
+Workers delete expired data once a day, after midnight (UTC). `set` prints what the policy would
+expire. A policy that expires more than before takes effect on the next day, after an hour at the
+earliest, and its project loses nothing until then; a more generous one takes effect immediately.
+`run` applies all policies now, including those that are not yet in effect.
 
-With RUNFOLD_ARCHIVE what goes is put there first, as Parquet, and nothing goes that is not there;
-`runfold show` and the API open archived runs, and `runfold restore` brings them back. Runs that
-were deleted since are not shown; `purge` takes them out of the files.
+With RUNFOLD_ARCHIVE, expired data is written there as Parquet before it is deleted. `runfold show`
+and the API open archived runs, and `runfold restore` restores them. Archived runs that have been
+deleted are not shown; `purge` removes them from the files.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument("what", choices=("show", "set", "run", "purge"), help="what to do")
-    policy = parser.add_argument_group("a policy, for set and run --dry-run")
+    policy = parser.add_argument_group("the policy, for set and run --dry-run")
     policy.add_argument("--project", type=name, help="only for this project")
-    policy.add_argument("--payloads", type=_days, metavar="DAYS", help="events of a run")
-    policy.add_argument("--runs", type=_days, metavar="DAYS", help="rows of runs and nodes")
-    policy.add_argument("--stats", type=_days, metavar="DAYS", help="statistics")
-    parser.add_argument("--unset", action="store_true", help="set: no policy of its own any more")
-    parser.add_argument("--dry-run", action="store_true", help="run: only say what is due")
+    policy.add_argument("--payloads", type=_days, metavar="DAYS", help="keep events of runs")
+    policy.add_argument("--runs", type=_days, metavar="DAYS", help="keep rows of runs and nodes")
+    policy.add_argument("--stats", type=_days, metavar="DAYS", help="keep statistics")
+    parser.add_argument("--unset", action="store_true", help="set: remove the policy")
+    parser.add_argument("--dry-run", action="store_true", help="run: only print what has expired")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Show, set, or do what is due."""
+    """Show, set or apply policies, or purge the archive."""
     _check(arguments)
     url = require_database(context.settings)
     check_schema(url)
@@ -99,14 +97,14 @@ def _check(arguments: Namespace) -> None:
         arguments.unset and arguments.what != "set"
     ):
         raise CommandFailed(
-            "--project, --payloads, --runs and --stats go with set, or with run --dry-run;"
-            " --unset goes with set",
+            "--project, --payloads, --runs and --stats are for set and run --dry-run;"
+            " --unset is for set",
             USAGE,
         )
     if arguments.dry_run and not is_run:
-        raise CommandFailed("--dry-run: goes with run", USAGE)
+        raise CommandFailed("--dry-run: is for run", USAGE)
     if arguments.unset and _days_of(arguments):
-        raise CommandFailed("--unset: goes with no number of days", USAGE)
+        raise CommandFailed("--unset: takes no numbers of days", USAGE)
 
 
 def _days_of(arguments: Namespace) -> dict[str, int | None]:
@@ -119,14 +117,14 @@ def _days_of(arguments: Namespace) -> dict[str, int | None]:
 
 
 def _chosen(connection: psycopg.Connection, arguments: Namespace) -> Policy | None:
-    """The policy that is asked about; days that are not given stay as they are."""
+    """Return the policy on the command line; ages that are not given stay as they are."""
     before = next(
         (each for each in read_policies(connection) if each.project == arguments.project), None
     )
     days = _days_of(arguments)
     if not days:
         if arguments.project is not None:
-            raise CommandFailed("say how long: --payloads, --runs, --stats", USAGE)
+            raise CommandFailed("give an age: --payloads, --runs or --stats", USAGE)
         return None
     chosen = {field: value or None for field, value in days.items()}
     policy = Policy(arguments.project)
@@ -142,7 +140,7 @@ def _set(connection: psycopg.Connection, output: Output, arguments: Namespace) -
         return _show(connection, output)
     policy = _chosen(connection, arguments)
     if policy is None:
-        raise CommandFailed("say how long: --payloads, --runs, --stats, or --unset", USAGE)
+        raise CommandFailed("give an age: --payloads, --runs or --stats; or --unset", USAGE)
     due = plan(connection, policy)
     set_policy(connection, policy)
     return _show(connection, output, policy, due)
@@ -154,13 +152,13 @@ def _show(
     policy: Policy | None = None,
     due: RetentionPlan | None = None,
 ) -> int:
-    """The policies; with what the one that was just set would take."""
+    """Print the policies, and what the one just set would expire."""
     policies = read_policies(connection)
     if output.is_json:
         output.json({"policies": policies} | ({} if due is None else {"due": due}))
         return OK
     now = read_clock(connection)
-    table = make_table("PROJECT", "PAYLOADS", "RUNS", "STATS", "HOLDS")
+    table = make_table("PROJECT", "PAYLOADS", "RUNS", "STATS", "IN EFFECT")
     for each in policies:
         table.add_row(
             "(all others)" if each.project is None else cell(each.project),
@@ -172,19 +170,19 @@ def _show(
         )
     output.table(table)
     if not policies:
-        output.note("everything is kept for ever: `runfold retention set` says otherwise")
+        output.note("no policies: everything is kept; `runfold retention set` adds one")
     if policy is not None and due is not None:
         holds_from = next(e.holds_from for e in policies if e.project == policy.project)
-        output.line(f"if it held by now, it would take {_amounts(due, policy, now)}")
+        output.line(f"if it were in effect now, it would expire {_amounts(due, policy, now)}")
         output.line(
-            f"nothing goes before {moment(max(holds_from, now))}:"
-            " the next daily run after that takes it; `runfold retention run` does now"
+            f"nothing expires before {moment(max(holds_from, now))}: the next daily run after that"
+            " deletes it; `runfold retention run` does so now"
         )
     return OK
 
 
 def _amounts(due: RetentionPlan, policy: Policy | None, now: datetime) -> str:
-    """What goes; and of when it is, where that follows from one policy."""
+    """Describe what expires, with dates if a single policy decides."""
 
     def before(days: int | None, what: str) -> str:
         return "" if days is None else f" {what}before {moment(now - timedelta(days=days))}"
@@ -202,9 +200,9 @@ def _show_plan(connection: psycopg.Connection, output: Output, policy: Policy | 
     if output.is_json:
         output.json(due)
         return OK
-    output.line(f"due: {_amounts(due, policy, read_clock(connection))}")
+    output.line(f"expired: {_amounts(due, policy, read_clock(connection))}")
     if due.partitions:
-        output.line(f"partitions that go as a whole: {', '.join(due.partitions)}")
+        output.line(f"partitions that are dropped as a whole: {', '.join(due.partitions)}")
     return OK
 
 
@@ -218,16 +216,12 @@ def _run(connection: psycopg.Connection, output: Output, archive_url: str | None
             before = retain(connection, job.id, stop, archive_url=archive_url)
             if all(each.holds_from <= job.created_at for each in read_policies(connection)):
                 return before
-        # What was left is what held at the time.
+        # The unfinished job applied the policies of its time; this one applies the present ones.
         return before.plus(
             retain(connection, add_job(connection, KIND, {}), stop, archive_url=archive_url)
         )
 
-    try:
-        progress = run_stoppable(work)
-    except JobInterrupted:
-        output.note("interrupted; the same command goes on from here")
-        return INTERRUPTED
+    progress = run_stoppable(work)
     if output.is_json:
         output.json(
             {
@@ -242,18 +236,18 @@ def _run(connection: psycopg.Connection, output: Output, archive_url: str | None
         )
     else:
         output.line(
-            f"payloads of {progress.payloads:,} runs, rows of {progress.runs:,} runs and"
-            f" {progress.rollups:,} statistics have gone"
+            f"deleted payloads of {progress.payloads:,} runs, rows of {progress.runs:,} runs and"
+            f" {progress.rollups:,} statistics"
         )
         if archive_url is not None:
             output.line(
-                f"archived before: {progress.archived_events:,} events,"
-                f" {progress.archived_runs:,} runs"
+                f"archived {progress.archived_events:,} events and {progress.archived_runs:,} runs"
+                " before"
             )
         if progress.partitions:
-            output.line(f"dropped: {', '.join(progress.partitions)}")
+            output.line(f"dropped partitions: {', '.join(progress.partitions)}")
         if progress.postponed:
-            output.note(f"in use all the time, left for later: {', '.join(progress.postponed)}")
+            output.note(f"postponed, constantly in use: {', '.join(progress.postponed)}")
     return FAILED if progress.postponed else OK
 
 
@@ -261,21 +255,19 @@ def _purge(connection: psycopg.Connection, output: Output, archive_url: str | No
     if archive_url is None:
         raise CommandFailed("there is no archive: set RUNFOLD_ARCHIVE", USAGE)
     archive = open_archive(archive_url)
-    # Only now: it needs pyarrow, and says so if it is missing.
+    # Imported after `open_archive`, which explains how to install pyarrow if it is missing.
     from runfold_storage.archive.purge import deleted_keys, purge
 
-    with hold_kind(connection, KIND), progress_bar("purging", 0, "files") as seen:
-        gone = deleted_keys(archive) | read_deleted(connection)
-        files, events = purge(archive, gone, lambda n: seen(n, "purging"))
-    if output.is_json:
-        output.json({"files": files, "events": events})
-    else:
-        output.line(f"took {events:,} events of deleted runs out of {files:,} files")
+    with hold_kind(connection, KIND), progress_bar("purging", 0, "files") as show:
+        deleted = deleted_keys(archive) | read_deleted(connection)
+        files, events = purge(archive, deleted, lambda count: show(count, "purging"))
+    text = f"removed {events:,} events of deleted runs from {files:,} files"
+    output.result({"files": files, "events": events}, text)
     return OK
 
 
 def _days(text: str) -> int:
-    """0 for `never`."""
+    """Return a number of days; 0 for `never`."""
     if text == "never":
         return 0
     try:

@@ -1,7 +1,7 @@
-"""`runfold runs`: what ran lately, and how it went."""
+"""`runfold runs`: list runs, newest first."""
 
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,36 +19,34 @@ from runfold_storage.read_models.summaries import RunPage
 
 from . import Context
 
-_PATIENCE_S: Final = 10
+_TIMEOUT_S: Final = 10
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold runs --status failed --status lost --since 24h
   runfold runs --project acme --workflow nightly-report --limit 10
   runfold runs --tag env=prod --user ann --min-duration 5m --min-cost 0.50
   runfold runs --json | jq -r '.runs[].id'
 
-Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w.
+Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or an age: 90s 15m 24h 7d 2w.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     add_filters(parser)
     parser.add_argument(
         "--limit",
         type=whole_number(1, MAX_LIMIT),
         default=50,
-        help=f"at most so many (50; up to {MAX_LIMIT})",
+        help=f"maximum number of runs (50; up to {MAX_LIMIT})",
     )
-    parser.add_argument("--cursor", help="go on from the page that named this cursor")
+    parser.add_argument("--cursor", help="continue after the page that printed this cursor")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Read one page and print it."""
+    """Print one page."""
     filters = filters_of(arguments, datetime.now(UTC))
     with History(require_database(context.settings), pool_size=1) as history:
         page = _read(history, filters, arguments.limit, arguments.cursor)
@@ -60,10 +58,10 @@ def run(arguments: Namespace, context: Context) -> int:
 
 
 def _read(history: History, filters: dict[str, Any], limit: int, cursor: str | None) -> RunPage:
-    """A page as full as it can be: one that gave up looking is gone on with, for some seconds."""
-    until = time.monotonic() + _PATIENCE_S
+    """Read a page; if the scan for matches was cut short, continue it for some seconds."""
+    deadline = time.monotonic() + _TIMEOUT_S
     page = history.runs(**filters, limit=limit, cursor=cursor)
-    while len(page.runs) < limit and page.next_cursor and time.monotonic() < until:
+    while len(page.runs) < limit and page.next_cursor and time.monotonic() < deadline:
         more = history.runs(**filters, limit=limit - len(page.runs), cursor=page.next_cursor)
         page = msgspec.structs.replace(
             page, runs=page.runs + more.runs, next_cursor=more.next_cursor
@@ -76,9 +74,9 @@ def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
     output.table(table)
     if not page.runs:
         output.note(
-            f"none among the newest; look further back with: --cursor {page.next_cursor}"
+            f"no matches among the newest runs; search older ones: --cursor {page.next_cursor}"
             if page.next_cursor
-            else "no runs like that; without filters `runfold runs` lists all"
+            else "no runs match these filters; without filters `runfold runs` lists all"
             if is_filtered
             else "no runs; record one with `runfold exec -- COMMAND`"
         )
@@ -87,5 +85,5 @@ def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
     if page.next_cursor is not None:
         output.note(
             f"{len(page.runs)} of {total}{number(page.total.value)} runs; "
-            f"more with: --cursor {page.next_cursor}"
+            f"continue with: --cursor {page.next_cursor}"
         )

@@ -1,6 +1,6 @@
-"""`runfold search`: whose inputs and outputs are searched, and how far the index has come."""
+"""`runfold search`: choose the projects with searchable payloads; show the index's state."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 
 import psycopg
 
@@ -15,7 +15,7 @@ from runfold_storage.search.projects import forget_payloads_of, read_projects, s
 
 from . import Context
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold search show
   runfold search set --project acme --payloads on
@@ -23,32 +23,29 @@ examples:
   runfold search rebuild
   runfold runs --project acme --payload order-4711
 
-Workflow, id, tags and errors of all runs are searched by `runfold runs --search`. Inputs and
-outputs are searched by `--payload`, for the projects that have it switched on: the first 4096
-characters of each run that has ended. A worker for jobs keeps the index, some moments behind the
-fold. Switched on, the runs that are there are put in, newest first; switched off, they are taken
-out. `rebuild` compares every run with the index once more, and makes the index where PostgreSQL had
-no pg_trgm when the schema was made.
+`runfold runs --search` searches the workflow, id, tags and errors of all runs. `--payload` searches
+inputs and outputs, for projects that have this switched on: the first 4096 characters of each run
+that has ended. A job worker maintains the index, shortly behind the fold. Switching payloads on
+indexes existing runs, newest first; switching them off removes them. `rebuild` compares every run
+with the index again, and creates the index if PostgreSQL had no pg_trgm when the schema was made.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument("what", choices=("show", "set", "rebuild"), help="what to do")
     parser.add_argument("--project", type=name, help="set: the project")
-    parser.add_argument("--payloads", choices=("on", "off"), help="set: search inputs and outputs")
+    parser.add_argument("--payloads", choices=("on", "off"), help="set: index inputs and outputs")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Show, set, or begin again."""
+    """Show the state, switch payloads on or off, or rebuild the index."""
     given = (arguments.project, arguments.payloads)
     if arguments.what == "set" and None in given:
         raise CommandFailed("set needs --project and --payloads on or off", USAGE)
     if arguments.what != "set" and given != (None, None):
-        raise CommandFailed("--project and --payloads go with set", USAGE)
+        raise CommandFailed("--project and --payloads are for set", USAGE)
     url = require_database(context.settings)
     check_schema(url)
     with connect(url, autocommit=True) as connection:
@@ -58,7 +55,7 @@ def run(arguments: Namespace, context: Context) -> int:
         elif arguments.payloads == "on":
             search_payloads_of(connection, arguments.project)
         elif arguments.payloads == "off" and not forget_payloads_of(connection, arguments.project):
-            raise CommandFailed(f"payloads of {arguments.project} are not searched")
+            raise CommandFailed(f"payloads of {arguments.project} are not indexed")
         return _show(connection, context.output)
 
 
@@ -67,28 +64,28 @@ def _show(connection: psycopg.Connection, output: Output) -> int:
     if output.is_json:
         output.json({"index": state, "projects": projects})
         return OK
-    output.line(f"index: {_words(state)}")
+    output.line(f"index: {_describe(state)}")
     table = make_table("PROJECT", "PAYLOADS", "SINCE")
     for project in projects:
         table.add_row(
             cell(project.project),
-            "searched" if project.wanted else "being taken out",
+            "indexed" if project.wanted else "being removed",
             "the beginning"
             if project.since is None
-            else f"{project.since:%Y-%m-%d %H:%M} UTC, going back",
+            else f"{project.since:%Y-%m-%d %H:%M} UTC so far",
         )
     output.table(table)
     if not projects:
-        output.note("no project has its payloads searched: `runfold search set` switches it on")
+        output.note("no project has searchable payloads: `runfold search set` switches them on")
     return OK
 
 
-def _words(state: IndexState) -> str:
+def _describe(state: IndexState) -> str:
     if not state.has_trigrams:
-        return "PostgreSQL had no pg_trgm, texts are searched for by walking through runs"
+        return "none, as PostgreSQL had no pg_trgm: searches scan the runs"
     if state.reading_shards:
         return (
-            f"runs are being read through on {state.reading_shards} of {state.shards} shards,"
+            f"scanning runs on {state.reading_shards} of {state.shards} shards,"
             f" {state.behind:,} changes behind"
         )
-    return f"{state.behind:,} changes behind" if state.behind else "all that is folded is in it"
+    return f"{state.behind:,} changes behind" if state.behind else "up to date"

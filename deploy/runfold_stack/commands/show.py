@@ -1,6 +1,6 @@
-"""`runfold show`: one run, whole."""
+"""`runfold show`: show one run with its nodes, error and output."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,42 +17,40 @@ from . import Context
 TAIL_LINES: Final = 20
 _MAX_TAIL: Final = 1_000_000
 
-_EPILOG = """\
+EPILOG = """\
 examples:
-  runfold show RUN                    head, error, nodes, inputs and outputs, end of the output
-  runfold show RUN --logs             the whole output, as it was
-  runfold show RUN --logs --tail 100  its last 100 lines
-  runfold show RUN --logs --node N    what one node wrote
-  runfold show RUN --events           the events, one a line
+  runfold show RUN                    summary, error, nodes, payloads, end of the output
+  runfold show RUN --logs             the complete output, unchanged
+  runfold show RUN --logs --tail 100  the last 100 lines of output
+  runfold show RUN --logs --node N    the output of one node
+  runfold show RUN --events           the events, one per line
   runfold show RUN --json
 
-With RUNFOLD_ARCHIVE also runs, and payloads of runs, that retention has put there.
+With RUNFOLD_ARCHIVE, archived runs and payloads are shown, too.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
-    parser.add_argument("run", metavar="RUN", help="the run's id, as `runfold runs` shows it")
+    parser.add_argument("run", metavar="RUN", help="the run's id, as listed by `runfold runs`")
     part = parser.add_mutually_exclusive_group()
-    part.add_argument("--events", action="store_true", help="the run's events instead")
-    part.add_argument("--logs", action="store_true", help="the run's whole output instead")
+    part.add_argument("--events", action="store_true", help="print the run's events instead")
+    part.add_argument("--logs", action="store_true", help="print the run's complete output instead")
     parser.add_argument(
         "--tail",
         type=whole_number(1, _MAX_TAIL),
         metavar="N",
-        help=f"only the last N lines of output, or events (without either: {TAIL_LINES} lines)",
+        help=f"only the last N lines of output, or events (default for the summary: {TAIL_LINES})",
     )
-    parser.add_argument("--node", type=name, help="with --logs: only what this node wrote")
+    parser.add_argument("--node", type=name, help="with --logs: only the output of this node")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Read the run and print what was asked for."""
+    """Print the run, its events or its output."""
     output = context.output
     if arguments.node is not None and not arguments.logs:
-        raise CommandFailed("--node: goes with --logs", USAGE)
+        raise CommandFailed("--node: is for --logs", USAGE)
     settings = context.settings
     with History(
         require_database(settings), pool_size=1, archive_url=settings.archive_url

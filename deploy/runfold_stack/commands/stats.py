@@ -1,6 +1,6 @@
-"""`runfold stats`: how often, how long, how well, how much."""
+"""`runfold stats`: show counts, durations, success rates and cost."""
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,37 +18,37 @@ from runfold_storage.queries.stats.report import Stats
 
 from . import Context
 
-_MOST_ERRORS: Final = 10
+_MAX_ERRORS: Final = 10
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold stats                              every workflow
   runfold stats nightly-report --since 7d    one workflow, with its nodes
   runfold stats --json --bucket day --tz Europe/Berlin --since 30d
 
-Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or how long ago: 90s 15m 24h 7d 2w; they are
-widened to whole hours. A run counts in the hour of its first event.
+Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or an age: 90s 15m 24h 7d 2w; they are
+extended to whole hours. A run counts in the hour of its first event.
 """
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument("workflow", nargs="?", type=name, help="only this workflow, with its nodes")
     parser.add_argument("--project", type=name, help="only runs of this project")
-    parser.add_argument("--since", metavar="TIME", help="only runs that began then or later")
-    parser.add_argument("--until", metavar="TIME", help="only runs that began before")
-    parser.add_argument("--bucket", help="also per hour, day, week or month; or minute, up to 6 h")
-    parser.add_argument("--tz", metavar="ZONE", help="of days, weeks, months (UTC): Europe/Berlin")
+    parser.add_argument("--since", metavar="TIME", help="only runs that began at or after TIME")
+    parser.add_argument("--until", metavar="TIME", help="only runs that began before TIME")
+    parser.add_argument("--bucket", help="also by hour, day, week, month, or minute (up to 6 h)")
+    parser.add_argument(
+        "--tz", metavar="ZONE", help="time zone of buckets (UTC), as in Europe/Berlin"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Read the figures and print them."""
+    """Print the statistics by workflow, or those of one workflow by node."""
     now = datetime.now(UTC)
     since, until = period(arguments, now)
-    question: dict[str, Any] = {
+    filters: dict[str, Any] = {
         "project": arguments.project,
         "workflow": arguments.workflow,
         "since": since,
@@ -57,13 +57,13 @@ def run(arguments: Namespace, context: Context) -> int:
     by_name = arguments.workflow is None
     with History(require_database(context.settings), pool_size=1) as history:
         stats = history.stats(
-            **question,
+            **filters,
             bucket=arguments.bucket,
             tz=arguments.tz,
             group_by="workflow" if by_name else None,
         )
-        nodes = [] if by_name else _groups(history.stats(**question, group_by="node"))
-        errors = _groups(history.stats(**question, group_by="error_type"))
+        nodes = [] if by_name else _groups(history.stats(**filters, group_by="node"))
+        errors = _groups(history.stats(**filters, group_by="error_type"))
     if context.output.is_json:
         document = msgspec.to_builtins(stats, builtin_types=(datetime,))
         document["errors"] = [{"type": one.error_type, "count": one.failed} for one in errors]
@@ -81,7 +81,7 @@ def _print(
     output: Output,
 ) -> None:
     if not stats.total:
-        output.note("no runs in that time; `runfold runs` lists what there is")
+        output.note("no runs in that time; `runfold runs` lists all runs")
         return
     rows: list[tuple[str, StatsSummary]] = [
         (shown_name(group.workflow or None), group) for group in _groups(stats)
@@ -91,24 +91,24 @@ def _print(
     elif len(rows) > 1:
         rows.append(("all", stats))
     output.table(_table("WORKFLOW", rows))
-    further: list[tuple[str, list[tuple[str, StatsSummary]]]] = [
+    sections: list[tuple[str, list[tuple[str, StatsSummary]]]] = [
         ("NODE", [(str(group.node), group) for group in nodes]),
         ("FROM", [(f"{bucket.start:%Y-%m-%d %H:%MZ}", bucket) for bucket in stats.buckets or ()]),
     ]
-    for title, its_rows in further:
-        if its_rows:
+    for title, section in sections:
+        if section:
             output.line()
-            output.table(_table(title, its_rows))
+            output.table(_table(title, section))
     if errors:
         output.line()
         table = make_table("ERROR", "FAILED", right=("FAILED",))
-        for one in errors[:_MOST_ERRORS]:
+        for one in errors[:_MAX_ERRORS]:
             table.add_row(cell(str(one.error_type or "none given")), number(one.failed))
         output.table(table)
 
 
 def _table(first: str, rows: Sequence[tuple[str, StatsSummary]]) -> Table:
-    """A row each; what nobody has used gets no column."""
+    """Return a table with one row each; omit tokens and cost if all are zero."""
     cells = [{first: cell(name), **_cells(figures)} for name, figures in rows]
     columns = [
         column

@@ -1,9 +1,9 @@
-"""`runfold up`: the whole stack, on this machine, until told to stop.
+"""`runfold up`: run the whole stack on this machine until stopped.
 
-Order of starting: Redis, PostgreSQL, schema, workers, API. Stopped in the opposite one, so that
-nothing is asked of a server that is gone. What ends by itself is started again, servers too.
-Killed halfway, workers and API end too; the two servers go on, keep what they have, and are adopted
-by the next `up` or stopped by `down`.
+It starts Redis, PostgreSQL, the schema, workers and the API in this order and stops them in the
+reverse order, so that no process uses a server that has stopped. Processes and servers that end by
+themselves are started again. If `up` is killed, workers and API end, too; the two servers keep
+running with their data, and the next `up` adopts them or `down` stops them.
 """
 
 import logging
@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
@@ -33,35 +33,33 @@ from . import Context
 
 _READY_S: Final = 120.0
 _STOP_S: Final = 60.0
-_LOOK_EVERY_S: Final = 1.0
-"""Whether a server is gone: those of a predecessor do not tell by SIGCHLD."""
-_MOST_RESTARTS: Final = 3
-"""Of one process before all is ready; later ones are repeated for ever."""
+_POLL_S: Final = 1.0
+"""Adopted servers are no child processes, so no SIGCHLD reports their end."""
+_MAX_RESTARTS: Final = 3
+"""Of one process before the stack is ready; later restarts are unlimited."""
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   runfold up                                    everything embedded, data in RUNFOLD_HOME
   runfold up --port 9000 --host 0.0.0.0         let other machines use the API
-  RUNFOLD_DATABASE_URL=postgresql://… runfold up    with a PostgreSQL of your own
+  RUNFOLD_DATABASE_URL=postgresql://… runfold up    with your own PostgreSQL
 
-Once it is up, Ctrl-C or SIGTERM stops all of it in order and ends with 0; before that, or a second
-time, with 130. Events that come meanwhile are kept, and folded next time. `runfold down` stops it
-from elsewhere.
+Once the stack is ready, Ctrl-C or SIGTERM stops it in order, with exit code 0. An earlier or a
+second request forces the end, with exit code 130. Events that arrive meanwhile are kept and folded
+at the next start. `runfold down` stops the stack from another terminal.
 """
 _log = logging.getLogger(__name__)
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
     parser.add_argument("--host", help="address that the API listens on (RUNFOLD_API_HOST)")
     parser.add_argument("--port", type=port_number, help="port of the API; 0: a free one")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON, once ready")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON when ready")
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Start, say where everything is, wait, stop."""
+    """Start, print the addresses, supervise, stop."""
     settings = context.settings
     configure_logging(settings.logging_level)
     host = arguments.host or settings.api_host
@@ -86,28 +84,28 @@ def run(arguments: Namespace, context: Context) -> int:
                 children += [
                     Child(
                         f"worker {number}",
-                        ["worker", "--role", "fold", "--metrics-port", str(its)],
+                        ["worker", "--role", "fold", "--metrics-port", str(metrics_port)],
                         environ,
                     )
-                    for number, its in enumerate(ports, 1)
+                    for number, metrics_port in enumerate(ports, 1)
                 ]
                 children.append(Child("jobs", ["worker", "--role", "jobs"], environ))
                 state = UpState(
                     os.getpid(),
                     url_of(host, port),
-                    tuple(f"{url_of(settings.metrics_host, its)}/metrics" for its in ports),
+                    tuple(f"{url_of(settings.metrics_host, each)}/metrics" for each in ports),
                 )
                 api = ["api", "--host", host, "--port", str(port)]
                 children.append(Child("api", api, environ))
                 if _await_ready(children, stack.endpoints, url_of(host, port), requests):
                     _announce(context, stack, state, lock)
-                    _tend([*children, *servers], requests)
+                    _supervise([*children, *servers], requests)
             finally:
                 try:
                     forced = _stop(children, requests)
                 finally:
                     for server in servers:
-                        server.settle()
+                        server.await_start()
                     stack.stop()
                 _log.info("stopped")
     return INTERRUPTED if forced else OK
@@ -122,12 +120,12 @@ def _open(settings: Settings) -> LocalStack:
         settings.home,
         redis_url=settings.redis_url,
         database_url=settings.database_url,
-        adopt=True,  # we hold the directory's lock: nobody else looks after them
+        adopt=True,  # the directory's lock is held, so no other `up` supervises them
     )
 
 
 def _environ(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
-    """For the children: by the environment, where URLs with passwords are not seen by others."""
+    """Return the children's environment, which hides passwords in URLs from other users."""
     return {
         **os.environ,
         "RUNFOLD_REDIS_URL": endpoints.redis_url,
@@ -139,13 +137,13 @@ def _environ(settings: Settings, endpoints: Endpoints) -> dict[str, str]:
 def _await_ready(
     children: Sequence[Child], endpoints: Endpoints, api_url: str, requests: StopRequests
 ) -> bool:
-    """Whether all is well before somebody asked to stop; raises `CommandFailed` if it is not."""
+    """Wait until the stack is ready; False after a stop request; raise `CommandFailed` if not."""
     deadline = time.monotonic() + _READY_S
     while not requests.count:
         for child in children:
-            child.tend()
-            if child.restarts > _MOST_RESTARTS:
-                raise CommandFailed(f"{child.name} does not start: its messages are above")
+            child.restart_if_due()
+            if child.restarts > _MAX_RESTARTS:
+                raise CommandFailed(f"{child.name} does not start: see its messages above")
         if answers(f"{api_url}/readyz") and workers_fold(endpoints.database_url):
             return True
         if time.monotonic() > deadline:
@@ -160,7 +158,7 @@ def _announce(context: Context, stack: LocalStack, state: UpState, lock: UpLock 
     endpoints, home, api_url = stack.endpoints, context.settings.home, state.api_url
     runfold = "runfold" if shutil.which("runfold") else shlex.quote(sys.argv[0])
     if lock is not None:
-        lock.tell(state)
+        lock.write(state)
     if context.output.is_json:
         context.output.json(
             {
@@ -181,31 +179,31 @@ def _announce(context: Context, stack: LocalStack, state: UpState, lock: UpLock 
         f"  for SQL         {endpoints.database_url}\n"
         f"  metrics         {api_url}/metrics\n"
         + "".join(f"                  {url}\n" for url in state.metrics_urls)
-        + f"  data directory  {home if lock is not None else '(both servers are yours)'}\n"
+        + f"  data directory  {home if lock is not None else '(none: both servers are external)'}\n"
         f"  try             {runfold} exec -- echo hello\n"
         f"                  {runfold} runs\n"
         f"  stop            Ctrl-C here, or `{runfold} down`"
     )
 
 
-def _tend(kept: Sequence[Child | Server], requests: StopRequests) -> None:
+def _supervise(processes: Sequence[Child | Server], requests: StopRequests) -> None:
     while not requests.count:
-        for each in kept:
-            each.tend()
-        pauses = [pause for each in kept if (pause := each.due_in_s()) is not None]
-        requests.wait(min(pauses, default=_LOOK_EVERY_S))
+        for each in processes:
+            each.restart_if_due()
+        pauses = [pause for each in processes if (pause := each.due_in_s()) is not None]
+        requests.wait(min(pauses, default=_POLL_S))
 
 
 def _stop(children: Sequence[Child], requests: StopRequests) -> bool:
-    """API first, then workers; whether it had to be forced."""
-    asked = max(requests.count, 1)
+    """Stop the API first, then the workers; return whether the user forced the end."""
+    requested = max(requests.count, 1)
     _log.info("stopping")
     for child in reversed(children):
         child.ask_to_stop()
         deadline = time.monotonic() + _STOP_S
         while not child.has_stopped():
-            if requests.count > asked or time.monotonic() > deadline:
+            if requests.count > requested or time.monotonic() > deadline:
                 _log.warning("not waiting any longer", extra={"child": child.name})
                 child.kill()
             requests.wait(0.1)
-    return requests.count > asked
+    return requests.count > requested

@@ -1,14 +1,14 @@
-"""`runfold worker`: fold events into the history, and do jobs, until told to stop.
+"""`runfold worker`: fold events into the history and run jobs until stopped.
 
-Jobs are done by a process of its own, so that a rebuild takes no time from the fold; it is started
-again when it ends, and ends with us.
+A child process runs the jobs, so that a rebuild does not slow down the fold. It is started again
+when it ends, and stopped together with the worker.
 """
 
 import logging
 import os
 import threading
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from typing import Final
 
@@ -30,22 +30,22 @@ from . import Context
 STOP_S: Final = 20.0
 FOLD, JOBS, ALL = "fold", "jobs", "all"
 
-_EPILOG = """\
-Any number of workers may run, on any machine: they share the shards among them. SIGTERM and
-Ctrl-C let the batch at hand be committed; a second one does not wait for it, which loses nothing
-either. When Redis or PostgreSQL is away the worker waits.
+EPILOG = """\
+Any number of workers may run, on any machine; they divide the shards among themselves. On SIGTERM
+or Ctrl-C a worker commits its current batch and stops; a second signal ends it immediately, which
+loses nothing either. If Redis or PostgreSQL is unavailable, the worker waits.
 
-With `--role fold` it only folds, with `--role jobs` it only does what takes long: large deletions,
-rebuilds in the background, retention. A job that is interrupted goes on with the next worker.
+`--role fold` only folds; `--role jobs` only runs jobs: large deletions, background rebuilds and
+retention. The next worker resumes an interrupted job.
 """
 _log = logging.getLogger(__name__)
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.epilog = _EPILOG
-    parser.add_argument("--role", choices=(FOLD, JOBS, ALL), default=ALL, help="what it does (all)")
+    parser.add_argument(
+        "--role", choices=(FOLD, JOBS, ALL), default=ALL, help="the worker's tasks (all)"
+    )
     parser.add_argument(
         "--metrics-port",
         type=int,
@@ -54,16 +54,16 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace, context: Context) -> int:
-    """Start what the role has to do."""
+    """Work until stopped; exit code 130 if a second signal forces the end."""
     settings = context.settings
     configure_logging(settings.logging_level)
     endpoints = require_endpoints(settings)
     try:
         check_schema(endpoints.database_url)
     except DatabaseUnreachable as error:
-        _log.warning("PostgreSQL is away, waiting for it", extra={"reason": str(error)})
+        _log.warning("PostgreSQL is unavailable, waiting for it", extra={"reason": str(error)})
     if arguments.role == JOBS:
-        return _do_jobs(endpoints, settings)
+        return _run_jobs(endpoints, settings)
     worker = Worker(
         WorkerSettings(
             endpoints.redis_url,
@@ -82,7 +82,7 @@ def run(arguments: Namespace, context: Context) -> int:
         return _run_until_stopped(worker, jobs)
 
 
-def _do_jobs(endpoints: Endpoints, settings: Settings) -> int:
+def _run_jobs(endpoints: Endpoints, settings: Settings) -> int:
     worker = JobWorker(
         JobWorkerSettings(
             endpoints.redis_url,
@@ -107,7 +107,7 @@ def _jobs_child(endpoints: Endpoints) -> Child:
 
 
 def _run_until_stopped(worker: Worker | JobWorker, child: Child | None) -> int:
-    """Work in a thread, and wait here for what ends it."""
+    """Work in a thread, while the main thread waits for its end or a signal."""
     failures: list[BaseException] = []
     with StopRequests() as requests:
         done = threading.Event()
@@ -120,7 +120,7 @@ def _run_until_stopped(worker: Worker | JobWorker, child: Child | None) -> int:
                     if child is not None:
                         child.ask_to_stop()
                 elif child is not None:
-                    child.tend()
+                    child.restart_if_due()
                 requests.wait(0.5)
             forced = not done.is_set()
         finally:
@@ -134,7 +134,7 @@ def _run_until_stopped(worker: Worker | JobWorker, child: Child | None) -> int:
 
 
 def _stop(child: Child, requests: StopRequests) -> None:
-    """Give it until the second request to stop, or for a while; nothing is lost if it is killed."""
+    """Wait for the child's end until a second request or a timeout, then kill it; jobs resume."""
     child.ask_to_stop()
     deadline = time.monotonic() + STOP_S
     while not child.has_stopped():
@@ -150,7 +150,7 @@ def _serve_metrics(metrics: Metrics, settings: Settings, port: int, exits: ExitS
         url, stop = serve_metrics(metrics, settings.metrics_host, port)
     except (OSError, OverflowError) as error:
         raise CommandFailed(
-            f"metrics cannot be served on {settings.metrics_host} port {port} "
+            f"cannot serve metrics on {settings.metrics_host} port {port} "
             f"({getattr(error, 'strerror', None) or error}): choose others with "
             "RUNFOLD_METRICS_HOST and RUNFOLD_METRICS_PORT"
         ) from error

@@ -1,5 +1,4 @@
-"""All checks, in the order in which one needs the other; one that cannot be made does not hide
-those that can."""
+"""Run all checks, each after those it depends on; a check that cannot run does not stop others."""
 
 from collections.abc import Generator, Iterator
 from datetime import date
@@ -26,7 +25,7 @@ _START: Final = "start it with `runfold up`, or set {}"
 
 
 def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> Iterator[Finding]:
-    """Every finding, as soon as it is known; `acknowledge`: take note of the incidents."""
+    """Yield each finding as soon as it is known; `acknowledge`: mark incidents as acknowledged."""
     client = yield from _reach_redis(settings)
     connection = yield from _reach_database(settings)
     try:
@@ -40,8 +39,8 @@ def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> It
             yield from postgres_checks.check_jobs(connection)
             yield postgres_checks.check_search(connection)
     except (redis.RedisError, psycopg.Error) as error:
-        remedy = "look again; if it stays so, look at the server's log"
-        yield fail("servers", f"one of them broke off: {error}", remedy)
+        remedy = "run it again; if the error remains, check the server's log"
+        yield fail("servers", f"a connection failed during the checks: {error}", remedy)
     finally:
         if client is not None:
             client.close()
@@ -64,7 +63,7 @@ def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | N
         yield from redis_checks.check_server(client)
     except (redis.RedisError, OSError) as error:
         client.close()
-        yield fail("redis", str(error), "check RUNFOLD_REDIS_URL, and whether the server runs")
+        yield fail("redis", str(error), "check RUNFOLD_REDIS_URL and that the server runs")
         return None
     return client
 
@@ -82,7 +81,7 @@ def _reach_database(
         yield postgres_checks.check_server(connection)
         schema = postgres_checks.check_revision(url)
     except (DatabaseUnreachable, psycopg.Error) as error:
-        remedy = "check RUNFOLD_DATABASE_URL, and whether the server runs"
+        remedy = "check RUNFOLD_DATABASE_URL and that the server runs"
         yield fail("postgresql", " ".join(str(error).split()), remedy)
         return None
     yield schema
@@ -96,7 +95,7 @@ def _compare(
     client: redis.Redis, connection: psycopg.Connection, settings: Settings
 ) -> Iterator[Finding]:
     known = count_shards(connection)
-    # Not `agree_on_shards`: whoever looks must not be the first to choose.
+    # Not `agree_on_shards`: a check must not choose the number of shards.
     agreed = streams.agreed_shards(client)
     yield stream_checks.check_shards(agreed, settings.shards, known)
     if agreed or known:
@@ -107,7 +106,7 @@ def _compare(
 
 
 def _check_up(settings: Settings) -> Iterator[Finding]:
-    """API and metrics; only those of a `runfold up` on this data directory is known here."""
+    """Check API and metrics of the `runfold up` on this data directory, if one runs."""
     state = find_up(settings.home)
     if state is None or state.api_url is None:
         return

@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it."""
+"""The result of a check: level, finding and remedy."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Level = Literal["ok", "warn", "fail"]
 
 
 class Finding(Struct, frozen=True, omit_defaults=True):
-    """One line of the report; `remedy` is empty only where there is nothing to do."""
+    """One line of the report; `remedy` is empty only for the level `ok`."""
 
     level: Level
     check: str
@@ -17,15 +17,15 @@ class Finding(Struct, frozen=True, omit_defaults=True):
 
 
 def ok(check: str, found: str) -> Finding:
-    """All is well."""
+    """Return a finding that needs no action."""
     return Finding("ok", check, found)
 
 
 def warn(check: str, found: str, remedy: str) -> Finding:
-    """It works, but may not for long, or not as expected."""
+    """Return a finding about a part that works, but maybe not for long or not as expected."""
     return Finding("warn", check, found, remedy)
 
 
 def fail(check: str, found: str, remedy: str) -> Finding:
-    """It does not work."""
+    """Return a finding about a part that does not work."""
     return Finding("fail", check, found, remedy)

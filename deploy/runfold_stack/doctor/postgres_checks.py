@@ -1,4 +1,4 @@
-"""Is PostgreSQL there, with this version's schema and room for the weeks to come?"""
+"""Checks of PostgreSQL: version, schema, partitions, incidents, dead letters, jobs, search."""
 
 from collections.abc import Iterator
 from datetime import UTC, date
@@ -21,7 +21,7 @@ _LISTED: Final = 3
 
 
 def check_server(connection: psycopg.Connection) -> Finding:
-    """Its version."""
+    """Check the server's version."""
     version = connection.info.server_version // 10_000
     row = connection.execute("SHOW server_version").fetchone()
     found = f"PostgreSQL {row[0] if row else version} answers"
@@ -31,7 +31,7 @@ def check_server(connection: psycopg.Connection) -> Finding:
 
 
 def check_revision(database_url: str) -> Finding:
-    """The schema; everything else needs it."""
+    """Check the schema, which every later check needs."""
     try:
         check_schema(database_url)
     except SchemaOutdated as error:
@@ -41,40 +41,41 @@ def check_revision(database_url: str) -> Finding:
 
 
 def check_partitions(connection: psycopg.Connection, today: date) -> Finding:
-    """The ledger's weeks: this one must be there, and the next few should be."""
+    """Check the ledger's partitions: the present week must exist, the next ones should."""
     existing = existing_partitions(connection)
     this_week = today.toordinal() - today.weekday()
     weeks = [week for week in weeks_ahead(today) if week.toordinal() >= this_week]
-    missing = [partition_name(week) for week in [*weeks, None] if _name(week) not in existing]
+    names = [partition_name(week) for week in [*weeks, None]]
+    missing = [name for name in names if name not in existing]
     remedy = "run: runfold migrate"
     if partition_name(weeks[0]) in missing or partition_name(None) in missing:
         return fail("partitions", f"missing now: {', '.join(missing)}", remedy)
     if missing:
         return warn("partitions", f"missing soon: {', '.join(missing)}", remedy)
-    return ok("partitions", f"there up to {partition_name(weeks[-1])}")
+    return ok("partitions", f"complete up to {partition_name(weeks[-1])}")
 
 
 def check_incidents(
     connection: psycopg.Connection, *, acknowledge_them: bool = False
 ) -> Iterator[Finding]:
-    """What must not happen and did, of each kind that nobody has taken note of yet."""
+    """Report the incidents of each kind that are not acknowledged yet."""
     incidents = [each for each in read_incidents(connection.execute) if each.new]
     if not incidents:
-        yield ok("incidents", "none that nobody has taken note of")
+        yield ok("incidents", "no unacknowledged incidents")
     for kind in dict.fromkeys(each.kind for each in incidents):
         alike = [each for each in incidents if each.kind == kind]
         number, last = sum(each.new for each in alike), max(each.happened_at for each in alike)
         shards = sorted(each.shard for each in alike if each.shard is not None)
         where = f" (shard {', '.join(map(str, shards))})" if shards else ""
         found = f"{number:,} {MEANINGS[kind]}{where}, last at {last.astimezone(UTC):%F %T} UTC"
-        how = warn if kind == "position_moved" else fail
-        yield how("incidents", found, f"{REMEDIES[kind]}. Then: runfold doctor --acknowledge")
+        level = warn if kind == "position_moved" else fail
+        yield level("incidents", found, f"{REMEDIES[kind]}. Then: runfold doctor --acknowledge")
     if acknowledge_them:
         acknowledge(connection, incidents)
 
 
 def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
-    """What could not be understood, and why."""
+    """Check for frames and events that could not be decoded, with the reasons."""
     row = connection.execute("SELECT count(*) FROM dead_letters").fetchone()
     if row is None or not row[0]:
         yield ok("dead letters", "none")
@@ -92,13 +93,13 @@ def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
     reasons = "; ".join(f"{count} × {reason[:120]}" for reason, count, _ in latest)
     yield warn(
         "dead letters",
-        f"{row[0]:,} events or frames could not be understood; the latest: {reasons}",
-        "correct whoever sends them; the table `dead_letters` has what they sent, as bytes",
+        f"{row[0]:,} invalid events or frames; the latest: {reasons}",
+        "correct their senders; the table `dead_letters` has the original bytes",
     )
 
 
 def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
-    """Work in the background: whether somebody does it, and what failed of late."""
+    """Check that a worker runs background jobs, and whether jobs have failed recently."""
     waiting = set(jobs_waiting(connection))
     row = connection.execute(
         """
@@ -116,28 +117,26 @@ def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
     if old and len(waiting) == unfinished:
         yield warn(
             "jobs",
-            f"{unfinished:,} wait, and nobody is at any of them",
-            "start `runfold worker --role jobs`, or look at its log: it needs Redis, too",
+            f"{unfinished:,} jobs wait, and no worker runs any of them",
+            "start `runfold worker --role jobs`, or check its log: it needs Redis, too",
         )
     if failed:
         yield warn(
-            "jobs", f"{failed:,} failed in the last week", "`runfold jobs --status failed` says why"
+            "jobs",
+            f"{failed:,} jobs failed in the last week",
+            "`runfold jobs --status failed` shows the reasons",
         )
     if not failed and not (old and len(waiting) == unfinished):
-        yield ok("jobs", f"{unfinished:,} to be done" if unfinished else "none to be done")
+        yield ok("jobs", f"{unfinished:,} unfinished" if unfinished else "none unfinished")
 
 
 def check_search(connection: psycopg.Connection) -> Finding:
-    """Whether texts are looked up, or searched for by walking through runs."""
+    """Check that the search index exists and is up to date, else searches scan the runs."""
     state = read_state(connection)
     if not state.has_trigrams:
-        found = "no index of texts: PostgreSQL had no pg_trgm, so texts are searched for run by run"
+        found = "no search index, as PostgreSQL had no pg_trgm: searches scan the runs"
         return warn("search", found, "install its contrib modules, then: runfold search rebuild")
     if state.behind > MAX_BEHIND:
-        found = f"the index of texts is {state.behind:,} changes behind, too many to be asked"
-        return warn("search", found, "`runfold worker --role jobs` keeps it: is one at work?")
-    return ok("search", f"the index of texts is {state.behind:,} changes behind")
-
-
-def _name(week: date | None) -> str:
-    return partition_name(week)
+        found = f"the search index is {state.behind:,} changes behind, so searches scan the runs"
+        return warn("search", found, "check that a `runfold worker --role jobs` runs")
+    return ok("search", f"the search index is {state.behind:,} changes behind")

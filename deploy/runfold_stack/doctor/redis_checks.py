@@ -1,4 +1,4 @@
-"""Is Redis there, and does it keep what it is given?"""
+"""Checks of Redis: version, persistence, eviction, memory."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,7 +12,7 @@ _FULL: Final = 0.8
 
 
 def check_server(client: redis.Redis) -> Iterator[Finding]:
-    """Its version, and how it keeps data on disk and in memory."""
+    """Check the version and the settings that keep data on disk and in memory."""
     info: dict[str, Any] = client.info()
     yield _version(info)
     yield _persistence(client, info)
@@ -31,28 +31,28 @@ def _version(info: dict[str, Any]) -> Finding:
 
 def _persistence(client: redis.Redis, info: dict[str, Any]) -> Finding:
     if info.get("loading"):
-        return warn("redis persistence", "it is loading its data", "wait until it is done")
+        return warn("redis persistence", "Redis is loading its data", "wait until it has finished")
     if info.get("aof_last_write_status", "ok") != "ok":
         return fail(
             "redis persistence",
-            "its last write to the append-only file failed",
-            "look at its log; often the disk is full",
+            "the last write to the append-only file failed",
+            "check its log; often the disk is full",
         )
     if not info.get("aof_enabled"):
         return warn(
             "redis persistence",
-            "no append-only file: a crash loses events that were accepted",
+            "no append-only file: a crash loses accepted events",
             "set `appendonly yes` and `appendfsync everysec`",
         )
     try:
         fsync = client.config_get("appendfsync").get("appendfsync", b"unknown")
-    except redis.ResponseError:  # managed services do not tell
+    except redis.ResponseError:  # managed services refuse CONFIG
         fsync = b"unknown"
     how = fsync.decode() if isinstance(fsync, bytes) else str(fsync)
     if how == "no":
         return warn(
             "redis persistence",
-            "append-only file, synced when the system likes",
+            "append-only file, synced only when the kernel decides",
             "set `appendfsync everysec`",
         )
     return ok("redis persistence", f"append-only file, fsync {how}")
@@ -63,7 +63,7 @@ def _eviction(info: dict[str, Any]) -> Finding:
     if policy not in ("noeviction", "unknown"):
         return fail(
             "redis eviction",
-            f"maxmemory-policy is {policy}: events may vanish before they are folded",
+            f"maxmemory-policy is {policy}: events can be evicted before they are folded",
             "set `maxmemory-policy noeviction`",
         )
     return ok("redis eviction", f"maxmemory-policy is {policy}")
@@ -76,6 +76,6 @@ def _memory(info: dict[str, Any]) -> Finding:
         return ok("redis memory", f"{shown}, no limit")
     shown += f" of {most / 2**20:,.0f} MiB"
     if used >= _FULL * most:
-        remedy = "see the lag of the streams: if workers fold, raise `maxmemory`"
+        remedy = "check the lag of the streams: if workers fold, raise `maxmemory`"
         return warn("redis memory", shown, remedy)
     return ok("redis memory", shown)

@@ -1,4 +1,4 @@
-"""Where the API and the workers' metrics listen, and how they are reached there."""
+"""The addresses of the API and of the workers' metrics: free ports, URLs, whether they answer."""
 
 import errno
 import socket
@@ -12,9 +12,9 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104, recognised, n
 
 
 def choose_port(host: str, wanted: int | None) -> int:
-    """A port that is free: the wanted one or, if none is, the default or any other.
+    """Return a free port: the wanted one; without one, the default or any other.
 
-    Raises `CommandFailed` when the wanted one is taken or the host is none of this machine.
+    Raise `CommandFailed` if the wanted port is taken or the host is not one of this machine.
     """
     if wanted is not None and not 0 <= wanted <= 65535:
         raise CommandFailed(f"port {wanted}: choose 0 to 65535", 2)
@@ -31,7 +31,7 @@ def choose_port(host: str, wanted: int | None) -> int:
 
 
 def choose_metrics_ports(host: str, wanted: int | None, number: int) -> list[int]:
-    """A port for the metrics of each worker: the wanted one and those after it, or free ones."""
+    """Return a port for each worker's metrics: `wanted` and those after it, or free ones."""
     if wanted:
         return [wanted + n for n in range(number)]
     ports: set[int] = set()
@@ -47,15 +47,15 @@ def choose_metrics_ports(host: str, wanted: int | None, number: int) -> list[int
 
 
 def url_of(host: str, port: int) -> str:
-    """How somebody on this machine reaches it."""
+    """Return the URL for clients on this machine."""
     reached = _EVERYWHERE.get(host, host)
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a GET is answered with success."""
+    """Return whether a GET of the URL gets status 200."""
     try:
-        # No proxy: it would not reach this machine as we do.
+        # No proxy: it would resolve the address on its own machine.
         with build_opener(ProxyHandler({})).open(url, timeout=timeout_s) as answer:
             return bool(answer.status == 200)
     except (URLError, OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Waiting until workers have folded what was sent."""
+"""Readiness of the fold: whether workers run, and whether they have folded given frames."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import psycopg
@@ -11,9 +11,11 @@ from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 
+_POLL_S: Final = 0.1
+
 
 def workers_fold(database_url: str) -> bool:
-    """Whether all shards are owned; False as well while the database does not answer."""
+    """Return whether every shard has a worker; False while the database does not answer."""
     try:
         with connect(database_url, autocommit=True) as connection:
             row = connection.execute(
@@ -27,30 +29,21 @@ def workers_fold(database_url: str) -> bool:
     return row is not None and row[0] > 0 and row[0] == row[1]
 
 
-_POLL_S: Final = 0.1
-
-
 def wait_until_folded(
     database_url: str,
     frames: Mapping[int, str],
     *,
     timeout_s: float,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> bool:
-    """Whether all these frames (the last of each shard) were folded in time.
-
-    `progress` is told how many shards still have something to fold.
-    """
+    """Wait for the fold of these frames (the last of each shard); False if it takes too long."""
     deadline = time.monotonic() + timeout_s
     with connect(database_url, autocommit=True) as connection:
         while True:
             positions = load_positions(connection, frames)
-            behind = sum(
-                shard not in positions or order(positions[shard].position) < order(frame)
+            if all(
+                shard in positions and order(positions[shard].position) >= order(frame)
                 for shard, frame in frames.items()
-            )
-            progress(behind)
-            if not behind:
+            ):
                 return True
             if time.monotonic() >= deadline:
                 return False

@@ -1,7 +1,7 @@
-"""Being asked to stop: Ctrl-C, SIGTERM or a terminal that goes away.
+"""Requests to stop: Ctrl-C, SIGTERM or the end of the terminal.
 
-A handler may run in the middle of anything, so it does nothing but count; whoever waits here is
-woken through a pipe and does the stopping.
+A signal handler can interrupt any code, so it only counts. A pipe wakes the main thread, which
+waits in `StopRequests.wait` and stops the work.
 """
 
 import os
@@ -10,8 +10,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final, Self, TypeVar
+
+from runfold_stack.exit_codes import INTERRUPTED, CommandFailed
+from runfold_storage.jobs import JobInterrupted
 
 T = TypeVar("T")
 
@@ -19,7 +22,7 @@ STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequests:
-    """Counts them while it is entered; only in the main thread."""
+    """Count stop requests inside a `with` block; for the main thread only."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -31,18 +34,13 @@ class StopRequests:
         os.set_blocking(self._read_fd, False)
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in STOPPING:
-            # nohup: whoever said that a hang-up does not matter is right.
+            # Signals that nohup ignores stay ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._count)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _wake)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
@@ -50,23 +48,23 @@ class StopRequests:
         os.close(self._write_fd)
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until something happens: a request, the end of a child, or the time is over."""
+        """Wait for a request or the end of a child process, at most `timeout_s` seconds."""
         poll = select.poll()
         poll.register(self._read_fd, select.POLLIN)
         if poll.poll(None if timeout_s is None else timeout_s * 1000):
             os.read(self._read_fd, 4096)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _count(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
 
 
 def _wake(_number: int, _frame: FrameType | None) -> None:
-    """The pipe has told already; without a handler there would be no wake-up."""
+    """Do nothing: the signal needs a handler for the wake-up through the pipe."""
 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end what is being done as Ctrl-C does, with everything undone on the way."""
+    """Let SIGTERM raise `KeyboardInterrupt` as Ctrl-C does, so that cleanup code runs."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -74,10 +72,14 @@ def sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_stoppable(work: Callable[[threading.Event], T]) -> T:
-    """Work in a thread that is told when somebody asks to stop, and left alone when they insist.
+def run_stoppable(
+    work: Callable[[threading.Event], T],
+    interrupted: str | Callable[[], str] = "interrupted; the same command resumes from here",
+) -> T:
+    """Run `work` in a thread; the first stop request sets its event, the second abandons it.
 
-    Raises what the work raises, and `KeyboardInterrupt` when it was left alone.
+    Raise what `work` raises; `CommandFailed` with the message `interrupted` if it has stopped
+    early, and `KeyboardInterrupt` if it was abandoned.
     """
     stop, done = threading.Event(), threading.Event()
     results: list[T] = []
@@ -97,6 +99,9 @@ def run_stoppable(work: Callable[[threading.Event], T]) -> T:
             if requests.count:
                 stop.set()
             requests.wait(0.05)
+    if failures and isinstance(failures[0], JobInterrupted):
+        message = interrupted if isinstance(interrupted, str) else interrupted()
+        raise CommandFailed(message, INTERRUPTED) from failures[0]
     if failures:
         raise failures[0]
     if not done.is_set():

@@ -1,7 +1,7 @@
-"""Which `runfold up` has a data directory, and where its API is.
+"""The `runfold up` of a data directory, and the address of its API.
 
-Invariant: while it lives it holds an exclusive flock on `up.lock` in the data directory, so there
-is one at most, and what the file says can be believed exactly while the lock is held.
+Invariant: a running `up` holds an exclusive flock on `up.lock` in the data directory. So each data
+directory has at most one, and the content of the file is valid exactly while the lock is held.
 """
 
 import fcntl
@@ -17,8 +17,11 @@ from msgspec import Struct
 
 from runfold_stack.errors import StackError
 from runfold_stack.exit_codes import CommandFailed
-from runfold_stack.servers.data_dir import check_home
 from runfold_stack.servers.owned_folder import open_file, open_folder
+from runfold_stack.servers.privileges import check_home
+from runfold_stack.settings import DEFAULT_API_PORT, Settings
+
+from .ports import url_of
 
 _NAME: Final = "up.lock"
 _READERS_S: Final = 0.5
@@ -26,22 +29,22 @@ _POLL_S: Final = 0.02
 
 
 class UpState(Struct, frozen=True):
-    """`api_url` is None until the API can be reached."""
+    """The content of the lock file; `api_url` is None until the API answers."""
 
     pid: int
     api_url: str | None = None
     metrics_urls: tuple[str, ...] = ()
-    """Of the workers."""
+    """The workers' metrics."""
 
 
 class UpLock:
-    """The lock, held."""
+    """The lock, while this process holds it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def tell(self, state: UpState) -> None:
-        """Write down what others should know."""
+    def write(self, state: UpState) -> None:
+        """Publish the state to other commands on this data directory."""
         text = msgspec.json.encode(state)
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
@@ -49,7 +52,7 @@ class UpLock:
 
 @contextmanager
 def claim_up(home: Path) -> Iterator[UpLock]:
-    """Hold the data directory; `CommandFailed` if another `runfold up` does."""
+    """Hold the lock of the data directory; raise `CommandFailed` if another `runfold up` does."""
     check_home(home, to_write=True)
     home.mkdir(parents=True, exist_ok=True)
     with open_folder(home) as folder:
@@ -57,14 +60,14 @@ def claim_up(home: Path) -> Iterator[UpLock]:
     try:
         _lock(fd, home)
         lock = UpLock(fd)
-        lock.tell(UpState(os.getpid()))
+        lock.write(UpState(os.getpid()))
         yield lock
     finally:
         os.close(fd)
 
 
 def find_up(home: Path) -> UpState | None:
-    """The `runfold up` that has this data directory, if one has."""
+    """Return the state of the `runfold up` on this data directory; None if none runs."""
     try:
         with open_folder(home) as folder:
             fd = open_file(home / _NAME, os.O_RDONLY, folder)
@@ -75,12 +78,22 @@ def find_up(home: Path) -> UpState | None:
     except BlockingIOError:
         try:
             return msgspec.json.decode(os.pread(fd, 4096, 0), type=UpState)
-        except msgspec.MsgspecError:  # it is just writing
+        except msgspec.MsgspecError:  # `up` is writing it at this moment
             return UpState(0)
     else:
         return None
     finally:
         os.close(fd)
+
+
+def api_address(settings: Settings) -> str:
+    """Return the URL of the API: the configured one, else that of `up`; without a slash."""
+    if settings.api_url is not None:
+        return settings.api_url
+    up = find_up(settings.home)
+    if up is not None and up.api_url is not None:
+        return up.api_url
+    return url_of(settings.api_host, settings.api_port or DEFAULT_API_PORT)
 
 
 def _lock(fd: int, home: Path) -> None:
@@ -89,7 +102,7 @@ def _lock(fd: int, home: Path) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # Not at once: whoever asks who is up holds the lock for an instant.
+            # `find_up` in another process holds the lock for an instant.
             if time.monotonic() > deadline:
                 raise CommandFailed(_already_up(home)) from None
             time.sleep(_POLL_S)
@@ -101,6 +114,6 @@ def _already_up(home: Path) -> str:
     state = find_up(home) or UpState(0)
     where = f", API at {state.api_url}" if state.api_url else ", still starting"
     return (
-        f"`runfold up` runs already on {home} (pid {state.pid}{where}): use that one, "
+        f"`runfold up` already runs on {home} (pid {state.pid}{where}): use that one, "
         "stop it with `runfold down`, or set RUNFOLD_HOME to another directory"
     )

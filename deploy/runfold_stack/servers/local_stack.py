@@ -1,25 +1,23 @@
 """The two servers behind one data directory.
 
-Where an endpoint comes from, in this order: a URL that was given; a server that
-already runs on the data directory; a server that we start there. What is found
-running is used and left running, unless it is adopted; only what was started or
-adopted here is stopped here.
+An endpoint is, in this order: the given URL; a server that already runs on the data directory; a
+server that is started there. A stack stops only the servers that it has started or adopted.
 
-If the process that started the servers is killed, they go on, and the next
-`open_stack` or `find_running` on the same data directory finds them.
+If the process that started the servers is killed, they keep running, and the next `open_stack` or
+`find_running` on the same data directory finds them.
 """
 
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from runfold_stack.errors import AlreadyRunningError, StackError
 
-from .data_dir import check_home
+from .embedded_server import EmbeddedServer
 from .postgres_server import PostgresServer
+from .privileges import check_home
 from .redis_server import RedisServer
 
 _POLL_S = 0.05
@@ -28,23 +26,21 @@ _OTHERS_START_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the servers are."""
+    """The URLs of both servers."""
 
     redis_url: str
     database_url: str
 
 
 class LocalStack:
-    """Endpoints, and the servers among them that must be stopped: a context manager."""
+    """The endpoints, and the servers to stop at the end: a context manager."""
 
-    def __init__(
-        self, endpoints: Endpoints, owned: tuple[RedisServer | PostgresServer, ...]
-    ) -> None:
+    def __init__(self, endpoints: Endpoints, owned: tuple[EmbeddedServer, ...]) -> None:
         self.endpoints = endpoints
         self.owned = owned
 
     def stop(self) -> None:
-        """Stop what was started here, PostgreSQL first: what is emitted meanwhile is kept."""
+        """Stop the owned servers, Redis last: it keeps what runners still emit."""
         with ExitStack() as stops:
             for server in self.owned:
                 stops.callback(server.stop)
@@ -52,12 +48,7 @@ class LocalStack:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -69,27 +60,26 @@ def open_stack(
     die_with_parent: bool = False,
     adopt: bool = False,
 ) -> LocalStack:
-    """Resolve both endpoints, starting what is neither given nor running.
+    """Resolve both endpoints; start the servers that are neither given nor running.
 
-    With `adopt`, servers of this data directory that run already count as started here: for
-    whoever holds the directory's lock and finds what a killed predecessor left behind.
-    StackError if one cannot be had; then nothing is left running that was not before.
+    With `adopt`, servers of this data directory that already run count as owned: for the process
+    that holds the directory's lock, whose predecessor may have been killed. Raise StackError if a
+    server cannot be started; servers that were started before it are stopped again.
     """
-    owned: list[RedisServer | PostgresServer] = []
+    owned: list[EmbeddedServer] = []
     with ExitStack() as undo:
+
+        def ensure(server: EmbeddedServer) -> str:
+            if started := _ensure_running(server):
+                undo.callback(server.stop)
+            if started or adopt:
+                owned.append(server)
+            return server.url
+
         if redis_url is None:
-            redis = _redis(data_dir, die_with_parent=die_with_parent)
-            redis_url = redis.url
-            if _ensure_running(redis):
-                undo.callback(redis.stop)
-                owned.append(redis)
-            elif adopt:
-                owned.append(redis)
+            redis_url = ensure(_redis(data_dir, die_with_parent=die_with_parent))
         if database_url is None:
-            postgres = _postgres(data_dir, die_with_parent=die_with_parent)
-            database_url = postgres.url
-            if _ensure_running(postgres) or adopt:
-                owned.append(postgres)
+            database_url = ensure(_postgres(data_dir, die_with_parent=die_with_parent))
         undo.pop_all()
     return LocalStack(Endpoints(redis_url, database_url), tuple(owned))
 
@@ -97,10 +87,7 @@ def open_stack(
 def find_running(
     data_dir: Path, *, redis_url: str | None = None, database_url: str | None = None
 ) -> Endpoints | None:
-    """Return the endpoints, given or answering; None if one of them is neither.
-
-    Starts nothing and writes nothing.
-    """
+    """Return the endpoints that are given or answer; None if one is missing. Start nothing."""
     redis_url = redis_url or find_redis_url(data_dir)
     database_url = database_url or find_database_url(data_dir)
     if redis_url is None or database_url is None:
@@ -123,19 +110,16 @@ def find_database_url(data_dir: Path) -> str | None:
 
 
 def stop_running(data_dir: Path) -> list[str]:
-    """Stop the servers of this data directory, whoever started them; return their names.
+    """Stop the servers of this data directory, also those that a killed `runfold up` left.
 
-    For those that a killed `runfold up` left behind.
+    Return the names of those that ran.
     """
     check_home(data_dir)
-    stopped = []
-    if (postgres := _postgres(data_dir)).pid is not None:
-        postgres.stop()
-        stopped.append("postgres")
-    if (redis := _redis(data_dir)).pid is not None:
-        redis.stop()
-        stopped.append("redis")
-    return stopped
+    servers: tuple[EmbeddedServer, ...] = (_postgres(data_dir), _redis(data_dir))
+    running = [server for server in servers if server.pid is not None]
+    for server in running:
+        server.stop()
+    return [server.data_dir.name for server in running]
 
 
 def _redis(data_dir: Path, *, die_with_parent: bool = False) -> RedisServer:
@@ -146,8 +130,8 @@ def _postgres(data_dir: Path, *, die_with_parent: bool = False) -> PostgresServe
     return PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
 
 
-def _ensure_running(server: RedisServer | PostgresServer) -> bool:
-    """Return True if we started it, False if it was running or somebody else started it."""
+def _ensure_running(server: EmbeddedServer) -> bool:
+    """Return whether this call has started the server, rather than found it running."""
     if server.answers():
         return False
     deadline = time.monotonic() + _OTHERS_START_S
@@ -155,13 +139,13 @@ def _ensure_running(server: RedisServer | PostgresServer) -> bool:
         try:
             server.start()
         except AlreadyRunningError as error:
-            # Two `runfold up` at once: one starts, the other waits; and takes over if the
-            # first gives up.
+            # Two processes open the stack at once: one starts the server, the other waits, and
+            # starts it if the first gives up.
             if server.answers():
                 return False
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"{error} But it does not answer; see {server.log_path}."
+                    f"{error} But it does not answer: see {server.log_path}."
                 ) from error
             time.sleep(_POLL_S)
         else:

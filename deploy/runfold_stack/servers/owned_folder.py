@@ -1,9 +1,10 @@
-"""Files in a folder that may belong to another user, opened so that no link leads root elsewhere.
+"""Open files in a folder of another user without following that user's links.
 
-Root's servers keep their files in a folder of the user that they run as, and what root writes there
-must not end up in a file of root's because that user has put a link in its place. So in a folder
-that others can change, names are looked up in the open folder itself, a link is not followed, and
-what is opened is a plain file without a second name. In a folder of one's own links are followed.
+Servers started by root run as another user and keep their files in that user's folder. If that user
+replaces a file by a link, root must not write through it into a file of its own. So in a folder
+that other users can change, names are looked up in the open folder itself (`dir_fd`), links are not
+followed, and only plain files with a single name are opened. In folders that no other user can
+change, links are followed.
 """
 
 import errno
@@ -20,7 +21,7 @@ from runfold_stack.errors import StackError
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user to become, and the one capability to keep while at it."""
+    """The user that a server runs as, and the one capability of root's that it keeps, if any."""
 
     uid: int
     gid: int
@@ -32,9 +33,9 @@ _REMEDY: Final = "remove it, or start the servers as the user whose folder it is
 
 @contextmanager
 def open_folder(path: Path, within: int | None = None) -> Iterator[int]:
-    """The folder as a descriptor; `path` is a name if `within` is that of the folder it is in.
+    """Yield a descriptor of the folder; with `within`, an open folder, only its last part counts.
 
-    Raises `StackError` for a link, unless only the caller can have made it.
+    Raise `StackError` for a link that another user may have made.
     """
     fd = _open(path, os.O_RDONLY | os.O_DIRECTORY, within)
     try:
@@ -45,7 +46,7 @@ def open_folder(path: Path, within: int | None = None) -> Iterator[int]:
 
 @contextmanager
 def open_parent(path: Path) -> Iterator[int]:
-    """The folder that `path` is in, as a descriptor: it is looked up as it is written."""
+    """Yield a descriptor of the folder that contains `path`; links on the way are followed."""
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -53,11 +54,11 @@ def open_parent(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def open_file(path: Path, flags: int, within: int, owner: "Identity | None" = None) -> int:
-    """The file `path`, by its last part, in the open folder `within`; one that is new is private.
+def open_file(path: Path, flags: int, within: int, owner: Identity | None = None) -> int:
+    """Open the file named by the last part of `path` in the open folder `within`.
 
-    With `owner` it belongs to that user from then on. Raises `StackError` for what is no plain
-    file, and `OSError`.
+    New files are private (0600); with `owner` the file is given to that user. Raise `StackError`
+    if it is not a plain file, and `OSError`.
     """
     fd = _open(path, flags, within)
     try:
@@ -76,17 +77,17 @@ def _check_plain(path: Path, fd: int, within: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise StackError(f"{path} is not a file: {_REMEDY}")
     if status.st_nlink > 1 and _may_be_changed_by_others(within):
-        raise StackError(f"{path} is another name of a file elsewhere: {_REMEDY}")
+        raise StackError(f"{path} is a hard link to another file: {_REMEDY}")
 
 
 def read_text(path: Path, within: int) -> str:
-    """All of a file; raises as `open_file` does."""
+    """Return the content of a file; raise as `open_file` does."""
     with open(open_file(path, os.O_RDONLY, within), encoding="utf-8", errors="replace") as file:
         return file.read()
 
 
-def replace_text(path: Path, text: str, within: int, owner: "Identity | None") -> None:
-    """Write a file that is there whole or as it was, whatever lies in the place of its draft."""
+def replace_text(path: Path, text: str, within: int, owner: Identity | None) -> None:
+    """Replace a file atomically; a leftover draft of an earlier attempt is removed."""
     draft = path.with_name(f"{path.name}.new")
     unlink(draft, within)
     fd = open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, within, owner)
@@ -96,7 +97,7 @@ def replace_text(path: Path, text: str, within: int, owner: "Identity | None") -
 
 
 def unlink(path: Path, within: int) -> None:
-    """Remove a name, if it is there."""
+    """Remove a name, if it exists."""
     try:
         os.unlink(path.name, dir_fd=within)
     except FileNotFoundError:
@@ -104,7 +105,7 @@ def unlink(path: Path, within: int) -> None:
 
 
 def _open(path: Path, flags: int, within: int | None) -> int:
-    flags |= os.O_CLOEXEC | os.O_NONBLOCK  # nothing waits for the other end of a pipe
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for its other end
     if within is None:
         with open_parent(path) as parent:
             return _open(path, flags, parent)
@@ -126,7 +127,7 @@ def _open(path: Path, flags: int, within: int | None) -> int:
 
 
 def _may_be_changed_by_others(folder: int) -> bool:
-    """An ordinary user's group is often a private one; root trusts no group."""
+    """Group write access counts only for root: an ordinary user's group is often a private one."""
     status, user = os.fstat(folder), os.geteuid()
     others = 0o002 if user else 0o022
     return status.st_uid not in (0, user) or bool(status.st_mode & others)

@@ -1,6 +1,6 @@
-"""The files of a PostgreSQL cluster: made, configured, and cleaned after a crash.
+"""Create, configure and clean up the files of a PostgreSQL cluster.
 
-Everything here runs while no server does: the caller holds the folder's lock.
+All functions require that no server runs: the caller holds the folder's lock.
 """
 
 import os
@@ -18,10 +18,10 @@ from .privileges import command_as
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
-        # Nothing over the network; the socket's folder is private (see `sockets`).
+        # No network port; the socket's folder is private (see `sockets`).
         "listen_addresses": "",
         "unix_socket_permissions": "0700",
-        # A commit that was reported is on the disk.
+        # A reported commit is on the disk.
         "fsync": "on",
         "synchronous_commit": "on",
         "full_page_writes": "on",
@@ -31,15 +31,15 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "work_mem": "16MB",
         "maintenance_work_mem": "256MB",
         "effective_cache_size": "2GB",
-        # Few, slow checkpoints: each one makes the next change of every page log it whole.
+        # Few checkpoints: after each, the first change of a page logs the whole page.
         "checkpoint_timeout": "15min",
         "max_wal_size": "4GB",
         "min_wal_size": "512MB",
         "wal_buffers": "16MB",
-        # An SSD; short statements, for which compiling takes longer than running.
+        # SSDs; short statements, which take longer to compile than to run.
         "random_page_cost": "1.1",
         "jit": "off",
-        # Times in the log and in SQL sessions are UTC, messages English, on every machine.
+        # UTC and English messages on every machine.
         "timezone": "UTC",
         "log_timezone": "UTC",
         "lc_messages": "C",
@@ -48,13 +48,15 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# The first that the build knows; pglz is part of every build.
+# The first that the build supports is used; every build supports pglz.
 WAL_COMPRESSIONS = ("lz4", "zstd", "pglz")
 
 
 def render(settings: Mapping[str, str]) -> str:
     """Return the text of a PostgreSQL configuration file."""
-    head = "# Written by runfold at every start; use ALTER SYSTEM or postgresql.conf instead.\n"
+    head = (
+        "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf instead.\n"
+    )
     quoted = ((name, value.replace("'", "''")) for name, value in settings.items())
     return head + "".join(f"{name} = '{value}'\n" for name, value in quoted)
 
@@ -63,19 +65,19 @@ SUPERUSER = "runfold"
 PORT = 5432  # names the socket; nothing listens on a network port
 SOCKET = f".s.PGSQL.{PORT}"
 
-# Sorted by bytes, so that no upgrade of libc breaks an index; but with letters
-# beyond ASCII known, for lower() and trigrams. Not every machine has the first.
+# Sorting is by bytes, so that no upgrade of libc breaks an index; the character type is Unicode,
+# for lower() and trigrams. Not every machine has the first locale.
 _CTYPES = ("C.UTF-8", "en_US.UTF-8", "C")
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for PostgreSQL's programs: ours, without what would steer them."""
+    """Return this process's environment without PostgreSQL's variables, and with LC_ALL=C."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return kept | {"LC_ALL": "C"}
 
 
 def major_of(cluster: Path) -> str | None:
-    """Return the version that wrote the cluster, None if there is none yet."""
+    """Return the major version that wrote the cluster; None if there is no cluster yet."""
     try:
         with _open_cluster(cluster) as (_, folder):
             return read_text(cluster / "PG_VERSION", folder).strip()
@@ -84,12 +86,12 @@ def major_of(cluster: Path) -> str | None:
     except OSError as error:
         raise StackError(
             f"{cluster} cannot be read: {error.strerror}. Choose another data directory, or start "
-            "the servers as the user who owns this one."
+            "the servers as the owner of this one."
         ) from error
 
 
 def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bool) -> None:
-    """Make a new cluster with `initdb`; all of it, or none after a crash."""
+    """Create a cluster with `initdb`; after a crash it is complete or absent."""
     fresh = cluster.with_name(f"{cluster.name}.new")
     failure = ""
     for ctype in _CTYPES:
@@ -109,7 +111,9 @@ def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bo
             with _open_cluster(fresh) as (home, folder):
                 flags = os.O_WRONLY | os.O_APPEND
                 with open(open_file(fresh / "postgresql.conf", flags, folder), "a") as conf:
-                    conf.write("\ninclude_if_exists = 'runfold.conf'\n# Yours may follow here.\n")
+                    conf.write(
+                        "\ninclude_if_exists = 'runfold.conf'\n# Your settings may follow here.\n"
+                    )
                 os.rename(fresh.name, cluster.name, src_dir_fd=home, dst_dir_fd=home)
             return
         failure = done.stdout
@@ -121,14 +125,14 @@ def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bo
 def configure(
     cluster: Path, postgres: Path, identity: Identity | None, settings: Mapping[str, str]
 ) -> None:
-    """Write our part of the configuration, with what this build can do."""
+    """Write `runfold.conf`, with the best WAL compression that this build supports."""
     conf = cluster / "runfold.conf"
     with _open_cluster(cluster) as (_, folder):
         replace_text(conf, render(settings), folder, identity)
     if "wal_compression" in settings:
         return
-    # Compressing whole-page images saves most of the WAL after a checkpoint. The build's own
-    # option parser is asked: an unknown value in the file would keep the server from starting.
+    # Compressing full-page images saves most of the WAL after a checkpoint. A value that the build
+    # does not support would keep the server from starting, so its own parser checks each one.
     for method in WAL_COMPRESSIONS:
         option = ["-c", f"wal_compression={method}", "-C", "wal_compression"]
         if _run([str(postgres), "-D", str(cluster), *option], identity, cluster).returncode == 0:
@@ -139,10 +143,10 @@ def configure(
 
 
 def clear_pid_files(cluster: Path, socket_folder: Path) -> None:
-    """Remove what a crash left behind, unless a server that we did not start is using it.
+    """Remove the pid file and socket that a crash left, unless a live PostgreSQL uses them.
 
-    PostgreSQL takes any live process of its user for the old server if the pid fits, and after
-    a reboot, or in a restarted container, it often does.
+    PostgreSQL mistakes any live process of its user for the old server if the pid matches, which
+    is likely after a reboot or in a restarted container.
     """
     pid_file = cluster / "postmaster.pid"
     with _open_cluster(cluster) as (_, folder), open_folder(socket_folder) as sockets:
@@ -175,13 +179,13 @@ def _run(
 
 @contextmanager
 def _open_cluster(cluster: Path) -> Iterator[tuple[int, int]]:
-    """The folder that it is in, and its own, as descriptors."""
+    """Yield descriptors of the cluster's parent folder and of the cluster's own."""
     with open_folder(cluster.parent) as home, open_folder(cluster, home) as folder:
         yield home, folder
 
 
 def _is_postgres(pid: int) -> bool:
-    # `ps` knows on every system, but slim containers lack it.
+    # `ps` works on every system, but slim containers lack it.
     try:
         name = Path(f"/proc/{pid}/comm").read_text()
     except OSError:

@@ -1,17 +1,16 @@
-"""A PostgreSQL of our own, on a Unix socket, its data kept in one folder.
+"""An embedded PostgreSQL on a Unix socket.
 
-Promises: a commit that was reported survives the server's death, whatever the
-cause. The folder holds `data` (the cluster), the log and the socket; whoever
-may enter it (its owner and root) is let in without a password, nobody else
-reaches the server. A first start that is killed halfway leaves `data.new`
-behind, which the next start replaces: `data` is there whole or not at all.
+Promises: a commit that was reported survives the server's death, whatever the cause. The folder
+holds `data` (the cluster), the log and the socket. Only the folder's owner and root can enter it;
+they need no password, and no other user reaches the server. If the first start is killed halfway,
+it leaves `data.new` behind, which the next start replaces: `data` is complete or absent.
 """
 
-import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Literal, Self
+from signal import Signals
+from types import MappingProxyType
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -19,31 +18,28 @@ from psycopg import sql
 from runfold_stack.errors import StackError
 
 from . import postgres_cluster
-from .binaries import find_postgres, probe
-from .daemon import Daemon
+from .binaries import Program, find_postgres, probe
+from .embedded_server import EmbeddedServer
+from .owned_folder import Identity
 from .postgres_cluster import PORT, SETTINGS, SOCKET, SUPERUSER
-from .privileges import command_as, prepare_data_dir
-from .sockets import claim_socket_folder, is_private, socket_folder
 
 DATABASE = "runfold"
 _MAINTENANCE = "postgres"
 
-_STOPS = {
+# As after a crash, but in order: the next start replays the log.
+_IMMEDIATE = ((Signals.SIGQUIT, 10.0), (Signals.SIGKILL, 30.0))
+
+
+class PostgresServer(EmbeddedServer):
+    """`settings` override `postgres_cluster.SETTINGS`."""
+
+    _name = "postgres"
+    _socket_name = SOCKET
+    # The postmaster ends its children and frees its shared memory.
+    _death_signal = Signals.SIGQUIT
     # Sessions are cut off; the next start has nothing to recover.
-    "fast": ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 30.0)),
-    # As after a crash, but in order: the next start replays the log.
-    "immediate": ((signal.SIGQUIT, 10.0), (signal.SIGKILL, 30.0)),
-}
-_KILL = ((signal.SIGKILL, 30.0),)
-
-
-class PostgresServer:
-    """The server in the folder `data_dir`, which may run already.
-
-    `settings` go on top of `postgres_settings.SETTINGS`. With `die_with_parent`
-    the server shuts down when the thread that started it ends (Linux only): for
-    tests.
-    """
+    _stop_steps = ((Signals.SIGINT, 60.0), *_IMMEDIATE)
+    _abort_steps = _IMMEDIATE
 
     def __init__(
         self,
@@ -52,20 +48,10 @@ class PostgresServer:
         binary: Path | None = None,
         settings: Mapping[str, str] = MappingProxyType({}),
         die_with_parent: bool = False,
-        start_timeout_s: float = 600.0,
     ) -> None:
-        self.data_dir = data_dir.absolute()
+        super().__init__(data_dir, binary=binary, die_with_parent=die_with_parent)
         self._cluster = self.data_dir / "data"
-        self._binary = binary
         self._settings = {**SETTINGS, **settings}
-        # The postmaster takes its children along, and frees its shared memory.
-        self._death_signal = signal.SIGQUIT if die_with_parent else None
-        self._start_timeout_s = start_timeout_s
-        self._daemon = Daemon(self.data_dir, "postgres")
-
-    @property
-    def _socket_folder(self) -> Path:
-        return socket_folder(self.data_dir, SOCKET)
 
     @property
     def url(self) -> str:
@@ -77,22 +63,22 @@ class PostgresServer:
         # The port is named because libpq would otherwise ask PGPORT.
         return f"postgresql://{SUPERUSER}@/{database}?host={self._socket_folder}&port={PORT}"
 
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's pid, whoever started it; None if it does not run."""
-        return self._daemon.pid
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """End the server; do nothing if none runs. After `immediate` the next start recovers."""
+        self._daemon.end(self._stop_steps if mode == "fast" else _IMMEDIATE)
 
-    @property
-    def log_path(self) -> Path:
-        """Where the server logs."""
-        return self._daemon.log_path
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """Create a copy of `template`, which must have no open connection; return its URL."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self._administer(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        return self.url_for(name)
 
-    def start(self) -> None:
-        """Start the server, making the cluster first if need be, and wait until it answers.
+    def drop_database(self, name: str) -> None:
+        """Drop a database and close all connections to it; only tests need this."""
+        statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+        self._administer(statement.format(sql.Identifier(name)))
 
-        AlreadyRunningError if the folder is being served; StartFailedError with the end of the
-        server's log if it gives up. Either way nothing is left running that was not before.
-        """
+    def _find_program(self) -> Program:
         major = postgres_cluster.major_of(self._cluster)
         program = probe(self._binary) if self._binary else find_postgres(major=major)
         if major is not None and program.major != major:
@@ -101,61 +87,29 @@ class PostgresServer:
                 f"({program.version}) cannot read. Install PostgreSQL {major}, or choose another "
                 "data directory and move the data with pg_dump or pg_upgrade."
             )
-        identity = prepare_data_dir(self.data_dir, program.path)
-        with self._daemon.claim(identity) as lock:
-            if not self._cluster.exists():
-                sync = self._settings["fsync"] == "on"
-                postgres_cluster.create(self._cluster, program.path, identity, sync=sync)
-            claim_socket_folder(self._socket_folder, self.data_dir, identity)
-            postgres_cluster.clear_pid_files(self._cluster, self._socket_folder)
-            postgres_cluster.configure(self._cluster, program.path, identity, self._settings)
-            command = [str(program.path), "-D", str(self._cluster), "-p", str(PORT)]
-            command += ["-k", str(self._socket_folder)]
-            command = command_as(identity, command, death_signal=self._death_signal)
-            self._daemon.spawn(lock, command, postgres_cluster.environment(), identity)
+        return program
+
+    def _prepare(self, program: Path, identity: Identity | None) -> list[str]:
+        if not self._cluster.exists():
+            sync = self._settings["fsync"] == "on"
+            postgres_cluster.create(self._cluster, program, identity, sync=sync)
+        postgres_cluster.clear_pid_files(self._cluster, self._socket_folder)
+        postgres_cluster.configure(self._cluster, program, identity, self._settings)
+        folders = ("-D", str(self._cluster), "-k", str(self._socket_folder))
+        return [str(program), *folders, "-p", str(PORT)]
+
+    def _environment(self) -> Mapping[str, str]:
+        return postgres_cluster.environment()
+
+    def _ping(self) -> bool:
         try:
-            self._daemon.await_ready(self.answers, self._start_timeout_s)
-            self._ensure_database()
-        except BaseException:
-            self.stop("immediate")
-            raise
-
-    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """End the server, whoever started it; do nothing if none runs."""
-        self._daemon.end(_STOPS[mode])
-
-    def kill(self) -> None:
-        """End the postmaster as a crash would (SIGKILL); wait until its children are gone too."""
-        self._daemon.end(_KILL)
-
-    def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop the server, if it runs, and start it on the same data."""
-        self.stop(mode)
-        self.start()
-
-    def answers(self) -> bool:
-        """Tell whether a server answers at `url`; not while it is recovering from a crash."""
-        if not is_private(self._socket_folder, self.data_dir):
-            return False
-        try:
-            # Not DATABASE: another process may be starting us and not have made it yet.
+            # Not DATABASE: another process may be starting the server and not have made it yet.
             psycopg.connect(self.url_for(_MAINTENANCE), connect_timeout=5).close()
         except psycopg.OperationalError:
             return False
         return True
 
-    def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database as a copy of `template`, which nobody may be using; return its URL."""
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        self._administer(statement.format(sql.Identifier(name), sql.Identifier(template)))
-        return self.url_for(name)
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database, cutting off whoever is connected to it."""
-        statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-        self._administer(statement.format(sql.Identifier(name)))
-
-    def _ensure_database(self) -> None:
+    def _finish_start(self) -> None:
         with psycopg.connect(self.url_for(_MAINTENANCE), autocommit=True) as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             if connection.execute(query, [DATABASE]).fetchone() is not None:
@@ -165,15 +119,3 @@ class PostgresServer:
     def _administer(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url_for(_MAINTENANCE), autocommit=True) as connection:
             connection.execute(statement)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -1,16 +1,14 @@
-"""As whom a server runs.
+"""The user that a server runs as, and that user's access to the data directory and the programs.
 
-An ordinary user's servers run as that user. Root's never run as root (PostgreSQL
-refuses to, and a Redis need not): they run as the owner of their folder, at
-first `postgres` or else `nobody`.
+An ordinary user's servers run as that user. Servers that root starts never run as root (PostgreSQL
+refuses to, and Redis has no need): they run as the owner of their folder, which for a new folder is
+`postgres` or else `nobody`.
 
-That user may be barred from a folder on the way to the data or to the program
-(`/root` is 0700, so is a private temporary folder). Copying the data elsewhere
-would take it off the volume that somebody chose for it, so instead the server
-keeps the smallest capability that lets it pass: CAP_DAC_READ_SEARCH, or where a
-container withholds that one, CAP_DAC_OVERRIDE. Where nothing bars the way, as to
-`/var/lib/runfold`, it keeps none. The price of one is said in a warning: whoever
-can act as that user then reads (or with the second, writes) what root can.
+That user may lack access to a folder above the data or above the program: `/root` is 0700, and so
+is a private temporary folder. Then the server keeps the smallest capability that gives it access:
+CAP_DAC_READ_SEARCH or, where a container withholds that, CAP_DAC_OVERRIDE. A warning names it,
+because processes of that user can then read (or with the second, write) what root can. Where
+access is open, as in `/var/lib/runfold`, the server keeps none.
 """
 
 import json
@@ -31,15 +29,16 @@ CAP_DAC_READ_SEARCH = 2
 
 _ACCOUNTS = ("postgres", "nobody")
 _READ, _EXECUTE = 4, 1
+_HOME_REMEDY = "set RUNFOLD_HOME to a folder of yours"
 
 _logger = logging.getLogger(__name__)
 
 
 def prepare_data_dir(home: Path, program: Path) -> Identity | None:
-    """Make the server's folder, private to whom the server will run as.
+    """Make the server's folder, private to the user that the server will run as.
 
-    Return whom to become before running `program`; None means nobody else. What
-    root left in the folder (a copy restored from a backup, say) is handed over.
+    Return the identity to change to before running `program`; None: no change is needed. Files of
+    root's in the folder (a copy restored from a backup, for example) are given to that user.
     """
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -68,16 +67,16 @@ def prepare_data_dir(home: Path, program: Path) -> Identity | None:
 def command_as(
     identity: Identity | None, command: Sequence[str], *, death_signal: int | None = None
 ) -> list[str]:
-    """Turn a command into one that first becomes `identity`.
+    """Return a command that first changes to `identity` and then runs `command`.
 
-    `death_signal` reaches it when the *thread* that started it ends (Linux only:
-    PR_SET_PDEATHSIG), so start such a server from a thread that stays.
+    The kernel sends it `death_signal` when the *thread* that started it ends (Linux only:
+    PR_SET_PDEATHSIG), so start it from a thread that stays.
     """
     if not sys.platform.startswith("linux"):
         death_signal = None
     if identity is None and death_signal is None:
         return list(command)
-    order = {
+    request = {
         "uid": identity.uid if identity else None,
         "gid": identity.gid if identity else None,
         "capability": identity.capability if identity else None,
@@ -85,14 +84,29 @@ def command_as(
         "parent": os.getpid(),
     }
     script = Path(__file__).with_name("launch.py")
-    # -I and -S: neither the environment nor site-packages has a say in what runs as root.
-    return [sys.executable, "-I", "-S", str(script), json.dumps(order), *command]
+    # -I and -S: neither the environment nor site-packages can add code that runs as root.
+    return [sys.executable, "-I", "-S", str(script), json.dumps(request), *command]
 
 
-def chown_to(path: Path, identity: Identity | None) -> None:
-    """Let a folder that we made belong to the server."""
-    if identity is not None:
-        os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
+def check_home(home: Path, *, to_write: bool = False) -> None:
+    """Raise `StackError` if the data directory is inaccessible, or missing and cannot be made.
+
+    Otherwise an inaccessible folder looks like one in which no server runs.
+    """
+    path = home
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent  # an inaccessible folder hides what it contains, so check its parents
+    if not path.is_dir():
+        raise StackError(f"{path} is not a folder: {_HOME_REMEDY}")
+    wanted = os.X_OK | (os.W_OK if to_write else 0) | (os.R_OK if path == home else 0)
+    if os.access(path, wanted):
+        return
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise StackError(f"{path} is on a read-only file system: {_HOME_REMEDY}")
+    raise StackError(
+        f"{_account_name(os.geteuid())} has no access to {path}, which belongs to "
+        f"{_account_name(path.stat().st_uid)}: run this as that user, or {_HOME_REMEDY}"
+    )
 
 
 def _service_account() -> tuple[int, int]:
@@ -104,7 +118,7 @@ def _service_account() -> tuple[int, int]:
         if entry.pw_uid != 0:
             return entry.pw_uid, entry.pw_gid
     raise PrivilegeError(
-        "The servers do not run as root, and this machine has neither a user `postgres` nor "
+        "The servers do not run as root, and this machine has neither of the users `postgres` and "
         "`nobody` to run them as. Do one of:\n"
         "  useradd --system postgres\n"
         "  start runfold as an ordinary user"
@@ -112,7 +126,7 @@ def _service_account() -> tuple[int, int]:
 
 
 def _hand_over(home: int, uid: int, gid: int) -> None:
-    """By open folders: what is handed over first may be changed while the rest is."""
+    """Use open folders, because the new owner can change files while the rest is handed over."""
     for _, _, files, folder in os.fwalk(dir_fd=home):
         for name in files:
             os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
@@ -120,25 +134,25 @@ def _hand_over(home: int, uid: int, gid: int) -> None:
 
 
 def _needed_capability(uid: int, gid: int, home: Path, program: Path) -> int | None:
-    barred = [f for f in _folders_to(home, program) if not _may(f.stat(), uid, gid, _EXECUTE)]
+    closed = [f for f in _folders_to(home, program) if not _may(f.stat(), uid, gid, _EXECUTE)]
     runs = _may(program.stat(), uid, gid, _READ | _EXECUTE)
-    if runs and not barred:
+    if runs and not closed:
         return None
-    account, culprit = _account_name(uid), barred[0] if barred else program
+    account, culprit = _account_name(uid), closed[0] if closed else program
     permitted = _permitted_capabilities()
-    # Reading and passing through is enough, except to run a file that only root may run.
+    # Search access is enough, except to run a file that only root may execute.
     for capability in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE) if runs else (CAP_DAC_OVERRIDE,):
         if permitted >> capability & 1:
             _logger.warning(
-                "server keeps a capability of root's to pass a folder closed to its user",
+                "server keeps a capability of root's for a folder that its user cannot access",
                 extra={"capability": capability, "user": account, "closed": str(culprit)},
             )
             return capability
     raise PrivilegeError(
-        f"The servers run as `{account}`, not as root, and {culprit} does not let `{account}` "
-        "pass. Do one of:\n"
+        f"The servers run as `{account}`, not as root, and `{account}` has no access to {culprit}. "
+        "Do one of:\n"
         f"  chmod o+x {culprit}\n"
-        "  choose another data directory, /var/lib/runfold for one\n"
+        "  choose another data directory, for example /var/lib/runfold\n"
         "  start runfold as an ordinary user"
     )
 
@@ -147,7 +161,7 @@ def _account_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        # A volume may belong to a user that this container has no name for.
+        # In a container, a volume may belong to a user without a name.
         return f"user {uid}"
 
 

@@ -1,12 +1,11 @@
-"""Where a server's Unix socket lies: a pure function of its folder.
+"""The path of a server's Unix socket: a pure function of its folder.
 
-So every process that knows the data directory knows the address, and no state
-file can go stale. The socket lies in the server's own folder, which only its
-owner may enter; that is the whole access control. A socket's path has room for
-about a hundred bytes, and URLs, libpq and configuration files each quote in
-their own way: folders with a long or unusual name get a short private one
-below `/tmp` instead, named by a hash. It is left there when the server stops:
-removing it could take it from a server that is just being started.
+Every process that knows the data directory therefore knows the address, and no state file can go
+stale. The socket lies in the server's own folder, which only its owner can enter; there is no other
+access control. A socket's path has room for about a hundred bytes, and URLs, libpq and
+configuration files quote differently. So if the folder's name is long or unusual, the socket lies
+in a short private folder below `/tmp`, named by a hash. That folder stays when the server stops,
+because another server may be starting in it.
 """
 
 import hashlib
@@ -18,18 +17,17 @@ from pathlib import Path
 from runfold_stack.errors import StackError
 
 from .owned_folder import Identity
-from .privileges import chown_to
 
 # sun_path has 104 bytes on macOS, 108 on Linux, and ends with a NUL.
 _MAX_SOCKET_BYTES = 103
-# libpq splits hosts at commas; the rest would have to be quoted, each time differently.
+# libpq splits hosts at commas; other characters need quoting, differently in each place.
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 # Not TMPDIR: it differs between terminals, and on macOS it is long.
-_SHORT_ROOT = Path("/tmp")  # noqa: S108 - the folder is private, and checked to be
+_SHORT_ROOT = Path("/tmp")  # noqa: S108, the folder below is checked to be private
 
 
 def socket_folder(home: Path, socket_name: str) -> Path:
-    """Return the folder for the socket of the server that lives in `home`."""
+    """Return the folder for the socket of the server whose data directory is `home`."""
     own = home.resolve()
     path = f"{own}/{socket_name}"
     if len(path.encode()) <= _MAX_SOCKET_BYTES and _PLAIN.fullmatch(path):
@@ -39,21 +37,22 @@ def socket_folder(home: Path, socket_name: str) -> Path:
 
 
 def claim_socket_folder(folder: Path, home: Path, identity: Identity | None) -> None:
-    """Make the folder unless it is there, and refuse one that is not private to the owner."""
+    """Make the folder if it is missing; raise StackError if it is not private to the owner."""
     try:
         folder.mkdir(mode=0o700)
-        chown_to(folder, identity)
+        if identity is not None:
+            os.chown(folder, identity.uid, identity.gid, follow_symlinks=False)
     except FileExistsError:
         pass
     if not is_private(folder, home):
         raise StackError(
-            f"{folder} is needed for a server's socket, but it is not a folder that only the "
-            f"owner of {home} can enter. Find out whose it is and remove it."
+            f"{folder} is needed for a server's socket, but users other than the owner of {home} "
+            "can enter it, or it is no folder. Find out what it is used for and remove it."
         )
 
 
 def is_private(folder: Path, home: Path) -> bool:
-    """Tell whether only the owner of `home` (and root) can have made what lies in `folder`."""
+    """Return whether only the owner of `home` (and root) can have put files into `folder`."""
     try:
         status = folder.lstat()
         owner = home.stat().st_uid

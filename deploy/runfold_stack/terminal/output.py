@@ -1,8 +1,8 @@
-"""What a command prints: results on stdout, messages on stderr.
+"""The output of a command: results on stdout, messages on stderr.
 
-With `--json` stdout is one JSON document and nothing else. Colours and fitting to the window are
-for terminals; anything else gets plain, complete lines. What users and programs have named
-themselves never reaches a terminal with its control characters intact.
+With `--json`, stdout is one JSON document and nothing else. Only terminals get colours and tables
+that fit the window; files and pipes get plain, complete lines. Control characters in names and
+messages never reach a terminal.
 """
 
 import re
@@ -33,8 +33,8 @@ STYLES: Final = {
 _WIDE: Final = 100_000
 _GAP: Final = 2
 _FOLDED: Final = ("RUN", "TEXT")
-"""Columns that go on in the next line where they are cut: every character counts."""
-_LEAST: Final = {
+"""Columns that wrap instead of being cut, because every character counts."""
+_MIN_WIDTHS: Final = {
     "RUN": 36,
     "WORKFLOW": 12,
     "PROJECT": 8,
@@ -43,24 +43,24 @@ _LEAST: Final = {
     "AFTER": 8,
     "TEXT": 40,
 }
-"""Columns that may be cut, and how far."""
+"""Columns that may be cut, with their smallest widths."""
 _EXPENDABLE: Final = (
     *("ERROR", "TOKENS", "COST", "MAX", "CANCELLED", "RUNNING", "NODES", "PROJECT", "TIME", "P95"),
     *("AFTER", "STARTED", "DURATION", "P50", "COMPLETED", "FAILED", "SUCCESS"),
 )
-"""Columns that a narrow window does without, in this order."""
+"""Columns that a narrow window omits, in this order."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Output:
-    """Where a command writes to; `is_json` once `--json` was given."""
+    """Writes a command's results; `is_json` if `--json` was given."""
 
     def __init__(self, *, is_json: bool = False) -> None:
         self.is_json = is_json
 
     @cached_property
     def console(self) -> "Console":
-        """For results; not a terminal: as wide as they need."""
+        """The console for results; for files and pipes it is as wide as necessary."""
         from rich.console import Console
 
         width = None if sys.stdout.isatty() else _WIDE
@@ -68,11 +68,11 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person sees the results as they come."""
+        """Whether stdout is a terminal."""
         return sys.stdout.isatty()
 
     def json(self, value: Any, *, on_one_line: bool = False) -> None:
-        """The one document; on one line where others are to read it while we go on."""
+        """Print the JSON document, on one line if programs read it while the command runs."""
         document = msgspec.json.encode(value)
         if not on_one_line:
             document = msgspec.json.format(document, indent=2)
@@ -81,22 +81,29 @@ class Output:
         sys.stdout.buffer.flush()
 
     def line(self, text: str = "", style: str | None = None) -> None:
-        """One line of the result, never wrapped by us."""
+        """Print one line of the result, unwrapped."""
         self.console.print(text, style=style, soft_wrap=True)
 
+    def result(self, document: Any, text: str) -> None:
+        """Print the result: the document with `--json`, else one line of text."""
+        if self.is_json:
+            self.json(document)
+        else:
+            self.line(text)
+
     def line_now(self, text: str) -> None:
-        """One line that somebody waits for."""
+        """Print one line and flush it."""
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
     def fitted(self, table: "Table") -> "Table":
-        """As much of a table as the window has room for."""
+        """Return a table that fits the window, with fewer columns if necessary."""
         shorter, _ = _without_columns(table, self.console.width)
         _fit(shorter, self.console.width)
         return shorter
 
     def table(self, table: "Table") -> None:
-        """A table; without one row nothing is printed."""
+        """Print a table that fits the window; print nothing if it has no rows."""
         if table.row_count:
             shorter, left_out = _without_columns(table, self.console.width)
             width = _fit(shorter, self.console.width)
@@ -111,20 +118,20 @@ class Output:
             self.text_as_is("\n".join(line.rstrip() for line in lines) + "\n")
 
     def text(self, text: str) -> None:
-        """A text of someone else's; only a terminal is protected from it."""
+        """Print recorded text; control characters are masked only on a terminal."""
         self.text_as_is(plain(text) if self.is_terminal else text)
 
     def text_as_is(self, text: str) -> None:
-        """A text that is known to be harmless."""
+        """Print text without control characters."""
         sys.stdout.write(text)
 
     def note(self, text: str) -> None:
-        """A message that is not part of the result."""
+        """Print a message that is not part of the result, on stderr."""
         say(text)
 
 
 def say(text: str) -> None:
-    """Write `runfold: …` to stderr; if nobody can read it, that is no reason to fail."""
+    """Write `runfold: …` to stderr; ignore a stderr that is closed."""
     try:
         sys.stderr.write(f"runfold: {plain(text)}\n")
         sys.stderr.flush()
@@ -133,22 +140,22 @@ def say(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text without what would move the cursor, change colours or reverse its direction."""
+    """Return the text with control and bidirectional characters replaced."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def cell(text: str) -> str:
-    """A name or message for one cell of a table: one line, harmless."""
+    """Return a name or message as one line without control characters."""
     return plain(" ".join(text.split()))
 
 
 def shown_name(name: str | None) -> str:
-    """A project or workflow; that of a run without a beginning is not known."""
+    """Return a project or workflow for a table; it is unknown for an incomplete run."""
     return "(unknown)" if name is None else cell(name)
 
 
 def make_table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
-    """A table without lines, so that its columns can be cut out and copied."""
+    """Make a table without borders, so that its columns can be copied."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
@@ -163,9 +170,9 @@ def make_table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
 
 
 def _without_columns(table: "Table", width: int) -> tuple["Table", list[str]]:
-    """As few columns less as it takes to show the others whole, and which are left out."""
+    """Drop as few columns as needed to show the others whole; return the dropped names, too."""
     least = {
-        str(column.header): min(natural, _LEAST.get(str(column.header), natural))
+        str(column.header): min(natural, _MIN_WIDTHS.get(str(column.header), natural))
         for column, natural in zip(table.columns, _natural_widths(table), strict=True)
     }
     left_out: list[str] = []
@@ -186,7 +193,7 @@ def _without_columns(table: "Table", width: int) -> tuple["Table", list[str]]:
 
 
 def _stacked(table: "Table") -> str:
-    """One line a cell, for windows in which no two columns fit."""
+    """Render one line per cell, for windows in which no two columns fit."""
     headers = [str(column.header) for column in table.columns]
     wide = max(map(len, headers))
     rows = zip(*(column.cells for column in table.columns), strict=True)
@@ -206,13 +213,13 @@ def _natural_widths(table: "Table") -> list[int]:
 
 
 def _fit(table: "Table", width: int) -> int:
-    """Give the columns their widths; returns the table's, which may still be too wide.
+    """Set the columns' widths; return the table's width, which may still be too large.
 
-    Numbers and words of ours are never cut; names and messages are, the longest first.
+    Only names and messages are cut, the longest first.
     """
     widths = _natural_widths(table)
     least = [
-        min(natural, _LEAST.get(str(column.header), natural))
+        min(natural, _MIN_WIDTHS.get(str(column.header), natural))
         for natural, column in zip(widths, table.columns, strict=True)
     ]
     room = width - _GAP * (len(widths) - 1)

@@ -22,14 +22,14 @@ _MOST_WAITING: Final = 1000
 
 
 def draw(
-    happenings: Iterator[StreamSignal],
+    signals: Iterator[StreamSignal],
     console: Console,
     take: Callable[[StreamSignal], bool],
     render: Callable[[], RenderableType],
 ) -> None:
-    """Show what `render` returns until `take` says that it was the last happening."""
+    """Show what `render` returns until `take` says that it was the last signal."""
     waiting: Queue[StreamSignal | Exception] = Queue(_MOST_WAITING)
-    threading.Thread(target=_read, args=(happenings, waiting), daemon=True).start()
+    threading.Thread(target=_read, args=(signals, waiting), daemon=True).start()
     with Live(render(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         is_over = False
         while not is_over:
@@ -45,20 +45,20 @@ def _take_all(
     timeout_s: float | None = TICK_S
     for _ in range(_MOST_WAITING):
         try:
-            happening = waiting.get(timeout=timeout_s) if timeout_s else waiting.get_nowait()
+            signal = waiting.get(timeout=timeout_s) if timeout_s else waiting.get_nowait()
         except Empty:
             break
         timeout_s = None
-        if isinstance(happening, Exception):
-            raise happening
-        if take(happening):
+        if isinstance(signal, Exception):
+            raise signal
+        if take(signal):
             return True
     return False
 
 
-def _read(happenings: Iterator[StreamSignal], waiting: "Queue[StreamSignal | Exception]") -> None:
+def _read(signals: Iterator[StreamSignal], waiting: "Queue[StreamSignal | Exception]") -> None:
     try:
-        for happening in happenings:
-            waiting.put(happening)
+        for signal in signals:
+            waiting.put(signal)
     except Exception as error:
         waiting.put(error)

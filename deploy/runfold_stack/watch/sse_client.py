@@ -1,8 +1,8 @@
-"""A client of the API's server-sent events that goes on where it was, for as long as it takes.
+"""A client of the API's server-sent events that reconnects and resumes where it was.
 
-https://html.spec.whatwg.org/multipage/server-sent-events.html. The last id that was received is
-sent when connecting again, so nothing is missed and nothing comes twice. What the API refuses for
-good ends it with a message.
+Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html. A reconnect sends the last
+id received, so no event is missed and none comes twice. If the API refuses the request for good,
+`CommandFailed` says why.
 """
 
 import time
@@ -13,18 +13,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from runfold.delivery.stream_sender import Backoff
 from runfold_stack.exit_codes import FAILED, USAGE, CommandFailed
 
 SILENT_S: Final = 45.0
-"""Three times as long as the API is ever silent: then the connection is gone."""
+"""Three times the API's longest silence: after that the connection counts as lost."""
 CONNECT_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.5
-_MOST_PAUSE_S: Final = 5.0
-_NOT_THERE_YET_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 5.0
+_NOT_FOUND_PAUSE_S: Final = 0.2
 
 
 class Connected(NamedTuple):
-    """From now on what happens is told."""
+    """The stream is open."""
 
 
 class Received(NamedTuple):
@@ -36,7 +37,7 @@ class Received(NamedTuple):
 
 
 class Disconnected(NamedTuple):
-    """The connection is not there, and tried again."""
+    """The connection failed; the client tries again."""
 
     reason: str
 
@@ -47,38 +48,38 @@ StreamSignal = Connected | Received | Disconnected
 def follow(
     url: str, *, waits: bool = False, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[StreamSignal]:
-    """Everything that a stream tells, without end; raises `CommandFailed` if the API refuses.
+    """Yield every signal of a stream, without end; raise `CommandFailed` if the API refuses.
 
-    `waits`: what is not there (404) may come yet.
+    `waits`: after a 404, try again until the run exists.
     """
     last_id: str | None = None
-    pause_s = _FIRST_PAUSE_S
+    pause = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     while True:
         try:
-            for happening in _connect(url, last_id):
-                if isinstance(happening, Received) and happening.id is not None:
-                    last_id = happening.id
-                if not (isinstance(happening, Received) and not happening.event):
-                    yield happening
-                pause_s = _FIRST_PAUSE_S
+            for signal in _connect(url, last_id):
+                if isinstance(signal, Received) and signal.id is not None:
+                    last_id = signal.id
+                if not (isinstance(signal, Received) and not signal.event):
+                    yield signal
+                pause.worked()
             yield Disconnected("the API has ended the connection")
-        except _NotThere:
+        except _NotFound:
             if not waits:
                 raise
-            sleep(_NOT_THERE_YET_S)
+            sleep(_NOT_FOUND_PAUSE_S)
             continue
         except (OSError, HTTPException, _Unavailable) as error:
             yield Disconnected(str(error) or type(error).__name__)
-        sleep(pause_s)
-        pause_s = min(pause_s * 2, _MOST_PAUSE_S)
+        pause.failed()
+        sleep(pause.left_s())
 
 
 class _Unavailable(Exception):
-    """It passes."""
+    """The API cannot answer at the moment."""
 
 
-class _NotThere(CommandFailed):
-    """404."""
+class _NotFound(CommandFailed):
+    """The API has answered 404."""
 
 
 def _connect(url: str, last_id: str | None) -> Iterator[StreamSignal]:
@@ -103,7 +104,7 @@ def _connect(url: str, last_id: str | None) -> Iterator[StreamSignal]:
 
 
 def parse(lines: Iterator[bytes]) -> Iterator[Received]:
-    """The events of a stream; one without a name only moves the id on."""
+    """Yield the events of a stream; one without a name only advances the id."""
     name, data, event_id = "", b"", None
     for raw in lines:
         line = raw.rstrip(b"\r\n")
@@ -131,7 +132,7 @@ def _refusal(response: HTTPResponse) -> Exception:
     except (msgspec.DecodeError, KeyError, TypeError):
         detail = f"the API answers {response.status} {response.reason}"
     if response.status == 404:
-        return _NotThere(detail, FAILED)
+        return _NotFound(detail, FAILED)
     if response.status in (408, 429) or response.status >= 500:
         return _Unavailable(detail)
     return CommandFailed(detail, USAGE if response.status == 400 else FAILED)

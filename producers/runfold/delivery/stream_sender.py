@@ -35,7 +35,11 @@ _MAX_BACKOFF_S: Final = 5.0
 class Backoff:
     """Exponential backoff with jitter."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, first_s: float = _FIRST_BACKOFF_S, longest_s: float = _MAX_BACKOFF_S
+    ) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
         self._failures = 0
         self._since = 0.0
         self._until = 0.0
@@ -52,7 +56,7 @@ class Backoff:
         """Double the delay. Half of it is random, so that processes do not retry in step."""
         if not self._failures:
             self._since = time.monotonic()
-        longest = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(self._failures, 20))
+        longest = min(self._longest_s, self._first_s * 2 ** min(self._failures, 20))
         self._failures += 1
         self._until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311, jitter
 

@@ -1,11 +1,10 @@
-"""The settings of the command line."""
+"""Settings of the command line."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
 from runfold_stack.settings import SETTINGS, Settings, read_settings
 from runfold_storage.checkpoints.liveness_limits import Limit, Limits
@@ -14,14 +13,14 @@ README = Path(__file__).parents[3] / "deploy" / "README.md"
 
 
 def test_without_variables_there_are_defaults() -> None:
-    """Nothing needs to be set."""
+    """No variable is required."""
     settings = read_settings({}, as_root=True)
     spool_dir = Path("~/.local/state/runfold/spool").expanduser()
     assert settings == Settings(home=Path("/var/lib/runfold"), spool_dir=spool_dir)
 
 
 def test_an_empty_variable_is_an_unset_one() -> None:
-    """As shells and compose files write it."""
+    """Shells and compose files set empty variables."""
     empty = {setting.name: " " for setting in SETTINGS}
     assert read_settings(empty, as_root=True) == read_settings({}, as_root=True)
 
@@ -94,29 +93,20 @@ def test_variables_are_read() -> None:
         ("RUNFOLD_PROJECT", "x" * 201),
     ],
 )
-def test_a_value_that_cannot_be_used_is_refused(name: str, value: str) -> None:
+def test_an_invalid_value_is_refused(name: str, value: str) -> None:
     """The error names the variable."""
     with pytest.raises(SettingInvalid, match=name):
         read_settings({name: value}, as_root=True)
 
 
 def test_an_error_does_not_show_a_password() -> None:
-    """A URL is not repeated with what it hides."""
+    """The message omits a URL that may contain a password."""
     with pytest.raises(SettingInvalid) as caught:
         read_settings({"RUNFOLD_DATABASE_URL": "mysql://u:hunter2@d/x"}, as_root=True)
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_readme_has_every_setting() -> None:
-    """Name, default and meaning stand in the README's table, and nothing else does."""
+def test_the_readme_lists_every_setting() -> None:
+    """The table has the name, default and meaning of each setting, and no other row."""
     rows = re.findall(r"^\| `(RUNFOLD_\w+)` \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
     assert rows == [(s.name, s.default, s.meaning) for s in SETTINGS]
-
-
-def test_the_first_page_lists_every_setting() -> None:
-    """The table of the README has those of the command line and those of the SDK."""
-    text = (README.parents[1] / "README.md").read_text()
-    listed = re.findall(r"^\| `(RUNFOLD_\w+)` \|", text, re.MULTILINE)
-    of_sdk = {sdk_settings.variable(name) for name in sdk_settings.Settings.__struct_fields__}
-    assert set(listed) == {setting.name for setting in SETTINGS} | of_sdk
-    assert len(listed) == len(set(listed))
