@@ -1,7 +1,7 @@
-"""A command line as it may be shown to others: without the secrets that stand in it.
+"""Mask the secrets in a command line before it is recorded.
 
 Masked are the values of options and variables with a sensitive name (`--password=…`, `--token …`,
-`API_KEY=…`, also inside a text for a shell), those of headers, and passwords in URLs.
+`API_KEY=…`, also inside shell scripts), the values of such headers, and passwords in URLs.
 """
 
 import re
@@ -19,7 +19,7 @@ _URL_PASSWORD: Final = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*
 
 
 def redact_command_line(words: Sequence[str], redactor: Redactor) -> list[str]:
-    """The same number of words, with secrets masked."""
+    """Return the same number of words, with secrets masked."""
     shown: list[str] = []
     is_secret = False
     for word in words:

@@ -197,7 +197,7 @@ def test_shards_that_differ_keep_the_run_on_disk_and_say_which_are_right(
     answer = runfold("exec", "--", "sh", "-c", "exit 5", env=env)
     assert answer.returncode == 5
     (warning,) = answer.stderr.splitlines()
-    assert warning.startswith(b"runfold: this run is kept on disk")
+    assert warning.startswith(b"runfold: this run is spooled to disk")
     assert warning.endswith(b"set RUNFOLD_SHARDS=8 or leave it unset")
 
 
@@ -226,7 +226,7 @@ def test_redis_away_changes_nothing_but_a_line_at_the_end(tmp_path: Path) -> Non
     assert answer.stdout == b"out\n"
     own, warning = answer.stderr.splitlines()
     assert own == b"err"
-    assert warning.startswith(b"runfold: this run is kept on disk, and sent by the next program ")
+    assert warning.startswith(b"runfold: this run is spooled to disk, and the next recording program sends it: ")
 
 
 class Terminal:

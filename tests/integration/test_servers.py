@@ -268,7 +268,8 @@ def test_postgres_keeps_its_data(make_postgres: MakePostgres) -> None:
     ask_postgres(server.url, "INSERT INTO t VALUES ('stopped')")
     server.restart()
     ask_postgres(server.url, "INSERT INTO t VALUES ('cut off')")
-    server.restart("immediate")
+    server.stop("immediate")
+    server.start()
     ask_postgres(server.url, "INSERT INTO t VALUES ('killed')")
     server.kill()
     assert server.pid is None

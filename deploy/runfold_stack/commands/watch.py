@@ -17,11 +17,10 @@ from runfold_stack.processes.signals import sigterm_as_interrupt
 from runfold_stack.processes.up_lock import api_address
 from runfold_stack.terminal.output import Output, plain, say
 from runfold_stack.watch.display import draw
-from runfold_stack.watch.line_output import news_lines, run_line
-from runfold_stack.watch.list_state import ListState
-from runfold_stack.watch.run_state import RunState
+from runfold_stack.watch.line_output import change_lines, run_line
 from runfold_stack.watch.screens import list_screen, run_screen
 from runfold_stack.watch.sse_client import Connected, Disconnected, Received, StreamSignal, follow
+from runfold_stack.watch.state import ListState, RunState
 from runfold_storage.parameters import MAX_LIMIT
 
 from . import Context
@@ -113,7 +112,7 @@ def _watch_run(api: str, run: str, output: Output, *, waits: bool) -> int:
         _print_json(signals, output, is_over)
     elif not _is_drawable(output):
         for received in _received(signals):
-            for line in news_lines(watched.apply(received), _now()):
+            for line in change_lines(watched.apply(received), _now()):
                 output.line_now(line)
             if watched.has_ended:
                 break

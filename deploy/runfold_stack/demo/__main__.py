@@ -1,7 +1,7 @@
-"""`python -m runfold_stack.demo`: Runfold in a minute, on a stack of its own that it removes again.
+"""`python -m runfold_stack.demo`: Runfold in a minute, on a stack of its own that it removes.
 
-It records real work of this machine: in a checkout of Runfold its own checks, elsewhere some of
-Python's. Then it shows with the real commands what was recorded.
+It records real work on this machine: Runfold's own checks in a checkout, else some of Python's
+programs. Then it shows the history with the real commands.
 """
 
 import os
@@ -32,11 +32,13 @@ _RUNFOLD: Final = (sys.executable, "-P", "-m", "runfold_stack.cli")
 
 
 def main() -> int:
-    """Show it; returns the exit code."""
+    """Run the demo; return the exit code."""
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the stack then, too
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that SIGTERM stops the stack, too
     folder = Path(tempfile.mkdtemp(prefix="runfold-demo-"))
-    folder.chmod(0o755)  # servers that root starts run as another user; their folders are private
+    folder.chmod(0o755)  # root's servers run as another user and must enter it
     environ = _environ(os.environ, folder)
     try:
         with _stack(environ, folder) as stack:
@@ -48,8 +50,8 @@ def main() -> int:
         return FAILED
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _head(f"Everything is stopped and removed; that took {time.monotonic() - began:.0f} s")
-    print("Now with your own work, and with data that stays:\n")
+    _head(f"Everything is stopped and removed, after {time.monotonic() - began:.0f} s")
+    print("Now record your own work, and keep the data:\n")
     program = os.path.relpath(Path(sys.executable).with_name("runfold"))
     print(f"    {program} up")
     print(f"    {program} exec -- COMMAND          in another terminal")
@@ -57,36 +59,36 @@ def main() -> int:
 
 
 class _DemoFailed(Exception):
-    """Says what to look at."""
+    """The demo failed; the message names the step."""
 
 
 def _show(stack: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     recorder = Recorder(stack["redis_url"])
-    _head("A program records its runs with the SDK")
+    _head("A program records runs with the SDK")
     print("    from runfold import Recorder")
     print('    with Recorder().run("checks") as run, run.node("lint") as node: …\n')
     checks = run_checks(recorder)
     failed = fail_to_import_prices(recorder)
     recorder.close()
 
-    _head("Any command can be recorded, without changing it")
+    _head("Any command can be recorded unchanged")
     words = ["sh", "-c", "uname -sm; df -h . | tail -1; exit 3"]
     _runfold(environ, "exec", "--workflow", "disk-check", "--", *words, expected=3)
 
     _await_folded(stack["database_url"], 3)
-    _head("What ran, newest first")
+    _head("All runs, newest first")
     _runfold(environ, "runs")
-    _head("One run, with its nodes on a time line")
+    _head("One run, with its nodes on a timeline")
     _runfold(environ, "show", checks)
     _head("A run that failed, with the reason")
     _runfold(environ, "show", failed)
-    _head("How often, how long, how well")
+    _head("Counts, durations, success rates")
     _runfold(environ, "stats")
     _head(f"The same over HTTP, at {stack['api_url']}")
     for path in ("/healthz", "/api/v1/runs?status=failed&limit=1"):
         print(f"$ curl '{stack['api_url']}{path}'")
         print(f"{_fetch(stack['api_url'] + path)}\n")
-    _head("Is everything well?")
+    _head("A check of every part")
     _runfold(environ, "doctor")
 
 
@@ -102,14 +104,14 @@ def _stack(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]
             stdout=subprocess.PIPE,
             stderr=log,
             env=dict(environ),
-            start_new_session=True,  # Ctrl-C is for us, and we stop it
+            start_new_session=True,  # Ctrl-C reaches only the demo, which stops it
         )
     try:
         assert up.stdout is not None
-        answer = up.stdout.readline()
-        if not answer:
+        line = up.stdout.readline()
+        if not line:
             raise _DemoFailed(f"`runfold up` failed:\n{log_path.read_text(errors='replace')}")
-        yield msgspec.json.decode(answer)
+        yield msgspec.json.decode(line)
         _head("Stopping all of it, in order")
     finally:
         up.terminate()
@@ -119,20 +121,20 @@ def _stack(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]
 
 
 def _environ(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Without settings that lead to somebody's real history."""
-    ours = {setting.name for setting in SETTINGS}
-    kept = {name: value for name, value in environ.items() if name not in ours}
-    return {**kept, "RUNFOLD_HOME": str(folder)}
+    """Return the environment without settings that point to a real deployment."""
+    names = {setting.name for setting in SETTINGS}
+    others = {name: value for name, value in environ.items() if name not in names}
+    return {**others, "RUNFOLD_HOME": str(folder)}
 
 
 def _runfold(environ: Mapping[str, str], *words: str, expected: int = 0) -> None:
     shown = " ".join(f"'{word}'" if " " in word else word for word in words)
     print(f"$ runfold {shown}", flush=True)
-    answer = subprocess.run([*_RUNFOLD, *words], env=dict(environ), check=False)
-    if answer.returncode != expected:
-        raise _DemoFailed(f"`runfold {shown}` ended with {answer.returncode}, not {expected}")
+    done = subprocess.run([*_RUNFOLD, *words], env=dict(environ), check=False)
+    if done.returncode != expected:
+        raise _DemoFailed(f"`runfold {shown}` ended with {done.returncode}, not {expected}")
     if expected:
-        print(f"(its exit code, {expected}, is that of the command)")
+        print(f"(exit code {expected}, the same as the command's)")
 
 
 def _await_folded(database_url: str, runs: int) -> None:

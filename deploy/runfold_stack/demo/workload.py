@@ -1,4 +1,4 @@
-"""The work that the demo records: real checks of real files, and an import that goes wrong."""
+"""The work that the demo records: real checks of real files, and an import that fails."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ _TESTS: Final = (
 
 
 class Check(NamedTuple):
-    """One node: a program of Python's, run in the checkout."""
+    """One node: a Python module, run in the checkout."""
 
     node: str
     arguments: tuple[str, ...]
@@ -44,11 +44,11 @@ _OF_PYTHON: Final = (
 
 
 class CheckFailed(Exception):
-    """A check found something; its output says what."""
+    """A check has failed; its output has the reason."""
 
 
 def run_checks(recorder: Recorder) -> str:
-    """Run the checks as the nodes of one run, two at a time; returns the run's id."""
+    """Run the checks as the nodes of one run, two at a time; return the run's id."""
     checks = _OF_RUNFOLD if _is_checkout() else _OF_PYTHON
     plan = {check.node: list(check.parents) for check in checks}
     try:
@@ -62,12 +62,12 @@ def run_checks(recorder: Recorder) -> str:
                 done |= {check.node for check in ready}
                 waiting = [check for check in waiting if check.node not in done]
     except CheckFailed as error:
-        print(f"a check has failed, which is recorded like anything else: {error}")
+        print(f"a check has failed, which is recorded, too: {error}")
     return run.id
 
 
 def fail_to_import_prices(recorder: Recorder) -> str:
-    """A run with a node that raises; returns its id."""
+    """Record a run with a node that raises; return the run's id."""
     lines = ['{"item": "tea", "usd": 3.2}', '{"item": "coffee", "usd": }']
     try:
         with recorder.run("import-prices", inputs={"lines": len(lines)}) as run:
@@ -77,7 +77,7 @@ def fail_to_import_prices(recorder: Recorder) -> str:
                 node.log(f"parsing {len(lines)} lines")
                 node.outputs = [json.loads(line) for line in lines]
     except ValueError as error:
-        print(f"import-prices has failed, as it was meant to: {error}")
+        print(f"import-prices has failed, as intended: {error}")
     return run.id
 
 
@@ -89,14 +89,14 @@ def _run_check(run: Run, check: Check) -> None:
         parents=check.parents,
         inputs={"command": " ".join(check.arguments)},
     ) as node:
-        answer = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-        for stream, text in (("stdout", answer.stdout), ("stderr", answer.stderr)):
+        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+        for stream, text in (("stdout", done.stdout), ("stderr", done.stderr)):
             if text:
                 node.log(text, stream=stream)
-        node.outputs = {"exit_code": answer.returncode}
-        print(f"  {check.node}: {(answer.stdout.strip().splitlines() or ['done'])[-1]}")
-        if answer.returncode:
-            raise CheckFailed(f"{check.node}: exit code {answer.returncode}")
+        node.outputs = {"exit_code": done.returncode}
+        print(f"  {check.node}: {(done.stdout.strip().splitlines() or ['done'])[-1]}")
+        if done.returncode:
+            raise CheckFailed(f"{check.node}: exit code {done.returncode}")
 
 
 def _is_checkout() -> bool:

@@ -1,8 +1,7 @@
-"""One stream's bytes as the texts of `logged` events.
+"""Turn the bytes of one output stream into the texts of `logged` events.
 
-A text ends at a line's end wherever one is near: it holds the complete lines of a short while, at
-most `MAX_TEXT_BYTES`. What is no UTF-8 is replaced, visibly. A line that does not end (a prompt,
-a progress bar) goes out after a longer while.
+A text holds the complete lines of a short interval, at most `MAX_TEXT_BYTES`. An incomplete line (a
+prompt, a progress bar) is sent after a longer interval. Invalid UTF-8 is replaced by U+FFFD.
 """
 
 import codecs
@@ -12,11 +11,11 @@ from typing import Final
 
 MAX_TEXT_BYTES: Final = 16 * 1024
 LINES_WAIT_S: Final = 0.25
-REST_WAITS_S: Final = 1.0
+INCOMPLETE_LINE_WAIT_S: Final = 1.0
 
 
 class OutputRecorder:
-    """Used by one thread. `write` is given each text; `newlines`: a terminal's `\\r\\n` is one."""
+    """Calls `write` with each text. For one thread; a terminal's `\\r\\n` counts as one newline."""
 
     def __init__(self, write: Callable[[str], None], *, is_terminal: bool = False) -> None:
         self._write = write
@@ -27,7 +26,7 @@ class OutputRecorder:
         self.last_line = ""
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes, of any length."""
+        """Add the next bytes."""
         self._pending += data
         if self._since is None:
             self._since = time.monotonic()
@@ -36,14 +35,14 @@ class OutputRecorder:
             self._send(cut or MAX_TEXT_BYTES)
 
     def due_in_s(self) -> float | None:
-        """How long until `tick` has something to do; None: nothing is pending."""
+        """Return the seconds until `tick` must be called; None: no bytes are pending."""
         if self._since is None:
             return None
-        wait_s = LINES_WAIT_S if b"\n" in self._pending else REST_WAITS_S
+        wait_s = LINES_WAIT_S if b"\n" in self._pending else INCOMPLETE_LINE_WAIT_S
         return max(0.0, self._since + wait_s - time.monotonic())
 
     def tick(self) -> None:
-        """Send what has waited long enough."""
+        """Send the bytes that have waited long enough."""
         if self._since is None or self.due_in_s():
             return
         self._send(self._pending.rfind(b"\n") + 1 or len(self._pending))

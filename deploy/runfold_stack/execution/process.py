@@ -1,8 +1,8 @@
-"""Run a command with its streams passed through, byte for byte, as they come.
+"""Run a command and pass its streams through, byte for byte, without delay.
 
-Each stream has a thread that first passes bytes on and then shows them to a listener, which must
-not block and whose failures are none of the command's business. Whoever reads our output and
-goes away takes the command's pipe along, so that it sees the same end as without us.
+Each stream has a thread that first passes bytes on and then gives them to a listener. A listener
+must not block; if it fails, it is dropped and the command continues. When the reader of the output
+closes its pipe, the command's pipe is closed, too, as it would be without Runfold.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from .signal_forwarding import SignalForwarder
 from .stdio import ChildStdio, Source, read, take_terminal
 
 QUIET_S: Final = 0.5
-"""After the command's end its own output is all there. Processes that it left behind may still
-hold the pipe: when nothing has come for this long, or too much, we go."""
+"""After the command's end, background processes may still hold its pipe. Reading ends when they
+have been silent for this long, or have written too much."""
 _LATE_BYTES: Final = 1024 * 1024
-"""More than a pipe holds."""
+"""More than a pipe holds, so that the command's own output is complete."""
 
 
 class Listener(Protocol):
-    """Is shown one stream's bytes; `due_in_s` says when it wants a `tick`."""
+    """Receives one stream's bytes; `due_in_s` returns when it needs a `tick`."""
 
     def feed(self, data: bytes) -> None: ...
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
 
 
 class ExitResult(NamedTuple):
-    """How it ended: `returncode` is negative after a signal; `signals` came while it ran."""
+    """`returncode` is negative after a signal; `signals` were received while the command ran."""
 
     returncode: int
     signals: frozenset[int]
@@ -52,45 +52,45 @@ def run_command(
     *,
     shows_output: bool = True,
 ) -> ExitResult:
-    """Run it to its end; OSError if it cannot be started.
+    """Run the command to its end; raise OSError if it cannot be started.
 
-    `started` is called once it runs, `listen` once for each of its streams.
+    `started` is called once the command runs, `listen` once for each of its streams.
     """
-    wiring = ChildStdio(shows_output=shows_output)
-    relay = SignalForwarder(is_own_session=wiring.is_interactive, resize=wiring.resize)
+    stdio = ChildStdio(shows_output=shows_output)
+    forwarder = SignalForwarder(is_own_session=stdio.is_interactive, resize=stdio.resize)
 
     try:
-        process = _spawn(words, wiring, relay)
+        process = _spawn(words, stdio, forwarder)
     finally:
-        wiring.close_child_ends()
-    wiring.enter_raw_mode()
+        stdio.close_child_ends()
+    stdio.enter_raw_mode()
     try:
-        relay.start(process)
+        forwarder.start(process)
         started()
-        returncode = _pass_through(process, wiring, listen)
+        returncode = _pass_through(process, stdio, listen)
     finally:
-        wiring.restore()
-    signals = set(relay.seen)
-    if wiring.is_interactive and -returncode in (signal.SIGINT, signal.SIGQUIT):
-        signals.add(-returncode)  # typed: the pseudo-terminal made a signal of it
+        stdio.restore()
+    signals = set(forwarder.seen)
+    if stdio.is_interactive and -returncode in (signal.SIGINT, signal.SIGQUIT):
+        signals.add(-returncode)  # a key: the pseudo-terminal turned it into a signal
     return ExitResult(returncode, frozenset(signals))
 
 
 def _spawn(
-    words: Sequence[str], wiring: ChildStdio, relay: SignalForwarder
+    words: Sequence[str], stdio: ChildStdio, forwarder: SignalForwarder
 ) -> "subprocess.Popen[bytes]":
     def become_command() -> None:
-        relay.restore_mask()
-        if wiring.is_interactive:
+        forwarder.restore_mask()
+        if stdio.is_interactive:
             take_terminal()
 
     def spawn(words: Sequence[str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             words,
-            stdin=wiring.child_stdin,
-            stdout=wiring.child_stdout,
-            stderr=wiring.child_stderr,
-            start_new_session=wiring.is_interactive,
+            stdin=stdio.child_stdin,
+            stdout=stdio.child_stdout,
+            stderr=stdio.child_stderr,
+            start_new_session=stdio.is_interactive,
             preexec_fn=become_command,  # noqa: PLW1509, no thread has been started yet
         )
 
@@ -100,21 +100,23 @@ def _spawn(
         script = shutil.which(words[0])
         if error.errno != errno.ENOEXEC or script is None:
             raise
-        # A script without its first line: as a shell, and execvp(3), would do.
+        # A script without `#!` line, which shells and execvp(3) run with /bin/sh, too.
         return spawn(["/bin/sh", script, *words[1:]])
 
 
 def _pass_through(
-    process: "subprocess.Popen[bytes]", wiring: ChildStdio, listen: Callable[[Source], Listener]
+    process: "subprocess.Popen[bytes]", stdio: ChildStdio, listen: Callable[[Source], Listener]
 ) -> int:
-    ended_fd, alive_fd = os.pipe()  # becomes readable for all threads when we close the other end
+    ended_fd, alive_fd = os.pipe()  # closing `alive_fd` wakes all threads
     threads = [
-        threading.Thread(target=_pump, args=(source, listen(source), ended_fd), daemon=True)
-        for source in wiring.sources
+        threading.Thread(
+            target=_forward_output, args=(source, listen(source), ended_fd), daemon=True
+        )
+        for source in stdio.sources
     ]
-    if wiring.is_interactive:
-        arguments = (wiring.keyboard_target, ended_fd)
-        threading.Thread(target=_pump_keys, args=arguments, daemon=True).start()
+    if stdio.is_interactive:
+        arguments = (stdio.keyboard_target, ended_fd)
+        threading.Thread(target=_forward_keys, args=arguments, daemon=True).start()
     for thread in threads:
         thread.start()
     returncode = process.wait()
@@ -124,7 +126,7 @@ def _pass_through(
     return returncode
 
 
-def _pump(source: Source, listener: Listener, ended_fd: int) -> None:
+def _forward_output(source: Source, listener: Listener, ended_fd: int) -> None:
     listener = _Guarded(listener)
     poll = select.poll()
     poll.register(source.fd, select.POLLIN)
@@ -150,7 +152,7 @@ def _pump(source: Source, listener: Listener, ended_fd: int) -> None:
     listener.finish()
 
 
-def _pump_keys(target: int, ended_fd: int) -> None:
+def _forward_keys(target: int, ended_fd: int) -> None:
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(ended_fd, select.POLLIN)
@@ -165,12 +167,12 @@ def _pump_keys(target: int, ended_fd: int) -> None:
 
 
 def _write(fd: int, data: bytes) -> bool:
-    """Write all of it; False if nobody takes it any more."""
+    """Write all bytes; return False if the reader has closed the file."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
-        except BlockingIOError:  # someone has made the file that we were given non-blocking
+        except BlockingIOError:  # another process has made this shared file non-blocking
             poll = select.poll()
             poll.register(fd, select.POLLOUT)
             poll.poll()
@@ -180,7 +182,7 @@ def _write(fd: int, data: bytes) -> bool:
 
 
 class _Guarded:
-    """A listener that is not asked again after it failed."""
+    """A listener that is dropped after its first failure."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener: Listener | None = listener

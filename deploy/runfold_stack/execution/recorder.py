@@ -1,7 +1,7 @@
-"""The run that a command becomes.
+"""Record a command as a run.
 
-Recording never slows the command down and never breaks it: events go into the SDK's buffer, and
-only at the end is there a wait, short if Redis is away, for them to arrive.
+Recording never delays or breaks the command: events go into the SDK's buffer. Only at the end
+`close` waits for their delivery, briefly if Redis is unavailable.
 """
 
 import os
@@ -35,7 +35,7 @@ _ADVICE: Final = "start Redis, or see `runfold doctor`"
 
 
 class ExecutionRecorder:
-    """Made before the command starts; raises `SettingInvalid` for what the SDK refuses."""
+    """Made before the command starts; raise `SettingInvalid` for settings that the SDK refuses."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ExecutionRecorder:
     ) -> None:
         self._recorder = Recorder(redis_url, project=project, shards=shards)
         shown = redact_command_line(words, Redactor(self._recorder.settings.redact_keys))
-        self._transcripts: dict[str, OutputRecorder] = {}
+        self._outputs: dict[str, OutputRecorder] = {}
         self._run = self._recorder.run(
             workflow or os.path.basename(words[0]) or words[0],
             id=run,
@@ -66,63 +66,63 @@ class ExecutionRecorder:
         return self._run.id
 
     def begin(self) -> None:
-        """The command runs."""
+        """Record that the command runs."""
         self._run.start()
 
     def listen(self, source: Source) -> OutputRecorder:
-        """Take what the command writes."""
-        transcript = OutputRecorder(
+        """Return a recorder for one of the command's streams."""
+        output = OutputRecorder(
             lambda text: self._run.log(text, stream=source.name), is_terminal=source.is_terminal
         )
-        self._transcripts[source.name] = transcript
-        return transcript
+        self._outputs[source.name] = output
+        return output
 
-    def end(self, ended: ExitResult, exit_code: int) -> None:
-        """The command has ended."""
+    def end(self, result: ExitResult, exit_code: int) -> None:
+        """Record the command's end."""
         self._run.exit_code = exit_code
         if exit_code == 0:
             self._run.complete()
             return
-        killed_by = -ended.returncode if ended.returncode < 0 else exit_code - 128
+        killed_by = -result.returncode if result.returncode < 0 else exit_code - 128
         name = _signal_name(killed_by)
-        if killed_by in ended.signals & _CANCELLING:
+        if killed_by in result.signals & _CANCELLING:
             self._run.cancel(f"{name} was sent to it")
-        elif ended.returncode < 0:
+        elif result.returncode < 0:
             self._run.fail(Error(type="Signal", message=f"killed by {name}"))
         else:
-            words = self._last_words()
-            message = f"exit code {exit_code}" + (f": {words}" if words else "")
+            last_line = self._last_line()
+            message = f"exit code {exit_code}" + (f": {last_line}" if last_line else "")
             self._run.fail(Error(type="ExitCode", message=message))
 
     def refuse(self, message: str, exit_code: int) -> None:
-        """The command could not be started."""
+        """Record that the command could not be started."""
         self._run.start()
         self._run.exit_code = exit_code
         kind = "CommandNotFound" if exit_code == 127 else "CommandNotExecutable"
         self._run.fail(Error(type=kind, message=message))
 
     def close(self) -> str | None:
-        """Wait for what was recorded to arrive; returns what has not, and why."""
+        """Wait for the delivery of all events; return what was not delivered, and why."""
         flushed = self._recorder.flush(FIRST_WAIT_S)
         reason = ""
         if flushed.pending or flushed.spooled:
-            reason = self._ask_redis()
+            reason = self._explain_redis()
             if not reason:
                 self._recorder.flush(LAST_WAIT_S)
-                reason = f"Redis takes no events, or takes them too slowly: {_ADVICE}"
+                reason = f"Redis accepts no events, or accepts them too slowly: {_ADVICE}"
         flushed = self._recorder.close(0)
         if flushed.spooled:
             what = f"{flushed.spooled} events of this run are" if flushed.sent else "this run is"
-            return f"{what} kept on disk, and sent by the next program that records here: {reason}"
+            return f"{what} spooled to disk, and the next recording program sends it: {reason}"
         if flushed.pending:
             what = f"{flushed.pending} events of this run" if flushed.sent else "this run"
             return f"{what} could not be recorded: {reason}"
         if flushed.dropped:
-            return f"{flushed.dropped} events of this run were not recorded: too many at a time"
+            return f"{flushed.dropped} events of this run were dropped: too many at a time"
         return None
 
-    def _ask_redis(self) -> str:
-        """Why it takes nothing; empty if nothing seems wrong."""
+    def _explain_redis(self) -> str:
+        """Return why Redis accepts no events; empty if it answers normally."""
         settings = self._recorder.settings
         client = connect(settings.redis_url, timeout_s=PING_S)
         try:
@@ -136,10 +136,10 @@ class ExecutionRecorder:
         finally:
             client.close()
 
-    def _last_words(self) -> str:
-        """What it complained about: on stderr, or on the terminal that it shares with stdout."""
-        heard = self._transcripts.get("stderr", self._transcripts.get("stdout"))
-        return "" if heard is None else heard.last_line[:_MAX_MESSAGE]
+    def _last_line(self) -> str:
+        """Return the last line of stderr, or of the terminal that it shares with stdout."""
+        output = self._outputs.get("stderr", self._outputs.get("stdout"))
+        return "" if output is None else output.last_line[:_MAX_MESSAGE]
 
 
 def _signal_name(number: int) -> str:
@@ -159,5 +159,5 @@ def _user() -> str | None:
 def _cwd() -> str | None:
     try:
         return os.getcwd()
-    except OSError:  # deleted under us
+    except OSError:  # the directory was deleted
         return None

@@ -1,8 +1,8 @@
-"""Signals that reach us, handed on to the command.
+"""Forward signals to the command.
 
-They are blocked in every thread and collected by one of ours, which sees who sent them: what the
-terminal sends (Ctrl-C) goes to the whole process group, so the command has it already, and a
-second one would be one too many. A command in a session of its own gets every one from us.
+Signals are blocked in every thread; one thread collects them with their sender. The terminal sends
+Ctrl-C to the whole process group, so the command has received it already and must not get it twice.
+A command in a session of its own gets every signal from here.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _COLLECTED: Final = {*FORWARDED, signal.SIGWINCH}
 
 
 class SignalForwarder:
-    """`seen`: the signals that came in, by us or past us, while the command ran."""
+    """`seen`: the signals that were received while the command ran."""
 
     def __init__(self, *, is_own_session: bool, resize: Callable[[], None]) -> None:
         self.seen: set[int] = set()
@@ -35,11 +35,11 @@ class SignalForwarder:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _COLLECTED)
 
     def restore_mask(self) -> None:
-        """In the command, before it begins: it gets its signals as it would without us."""
+        """Restore the signal mask in the child process, before it becomes the command."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def start(self, process: "Popen[bytes]") -> None:
-        """Hand on what comes, and what has come since we began."""
+        """Forward signals, including those received since the constructor."""
         threading.Thread(target=self._run, args=(process,), daemon=True).start()
 
     def _run(self, process: "Popen[bytes]") -> None:
@@ -55,8 +55,8 @@ class SignalForwarder:
 
 
 def _wait() -> tuple[int, bool]:
-    """The next signal, and whether it came from the kernel."""
-    if sys.platform == "darwin":  # has no sigwaitinfo: guess
+    """Return the next signal, and whether the kernel sent it (for a terminal)."""
+    if sys.platform == "darwin":  # no sigwaitinfo: guess
         number = signal.sigwait(_COLLECTED)
         return number, number in (signal.SIGINT, signal.SIGQUIT) and _is_in_foreground()
     info = signal.sigwaitinfo(_COLLECTED)

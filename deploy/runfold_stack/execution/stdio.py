@@ -1,10 +1,11 @@
-"""What the command's three standard streams are connected to.
+"""The connections of the command's three standard streams.
 
-A stream of ours that is a terminal becomes a pseudo-terminal for the command, so that colours,
-progress bars and line buffering stay as they are; any other becomes a pipe. If stdin and stdout
-are both a terminal in whose foreground we are, the command gets that pseudo-terminal as its
-controlling one, and ours is put into raw mode: every key goes through. Otherwise the command
-stays in our session and process group, where the real terminal's Ctrl-C and Ctrl-Z reach it.
+A stream that is a terminal becomes a pseudo-terminal for the command, so that colours, progress
+bars and line buffering stay as they are; any other becomes a pipe. If stdin and stdout are
+terminals and this process is in their foreground, the command gets the pseudo-terminal as its
+controlling terminal, and the real one is put into raw mode: every key goes through. Otherwise the
+command stays in this session and process group, where the real terminal's Ctrl-C and Ctrl-Z reach
+it.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ _OFLAG: Final = 1
 
 
 class Source(NamedTuple):
-    """Where the command writes (`child_fd`), where we read that, and where we pass it on to."""
+    """The command writes to `child_fd`; its output is read from `fd` and passed to `target`."""
 
     name: StreamName
     child_fd: int
@@ -31,9 +32,9 @@ class Source(NamedTuple):
 
 
 class ChildStdio:
-    """`sources` has one entry a pipe or pseudo-terminal; two streams may share one.
+    """`sources` has one entry per pipe or pseudo-terminal; two streams may share one.
 
-    Without `shows_output` the command is not interactive, and what it writes is only listened to.
+    Without `shows_output` the command is not interactive, and its output is recorded only.
     """
 
     def __init__(self, *, shows_output: bool = True) -> None:
@@ -52,16 +53,16 @@ class ChildStdio:
 
     @property
     def keyboard_target(self) -> int:
-        """Where keys go; only if interactive."""
+        """The descriptor that receives keys; only if interactive."""
         return self.sources[0].fd
 
     def close_child_ends(self) -> None:
-        """After the command has them; otherwise we would never see the end of its output."""
+        """Close the command's ends after its start, else its output would never end."""
         for source in self.sources:
             os.close(source.child_fd)
 
     def resize(self) -> None:
-        """Give our terminal's size to the pseudo-terminals."""
+        """Copy the terminal's size to the pseudo-terminals."""
         for source in self.sources:
             if source.is_terminal:
                 with contextlib.suppress(OSError):
@@ -69,13 +70,13 @@ class ChildStdio:
                     fcntl.ioctl(source.fd, termios.TIOCSWINSZ, size)
 
     def enter_raw_mode(self) -> None:
-        """From now on the pseudo-terminal interprets the keys."""
+        """Let the pseudo-terminal interpret the keys."""
         if self.is_interactive:
             self._saved = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSADRAIN)
 
     def restore(self) -> None:
-        """Leave our terminal as it was."""
+        """Restore the terminal's mode."""
         if self._saved is not None:
             with contextlib.suppress(OSError, termios.error):
                 termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
@@ -91,12 +92,12 @@ class ChildStdio:
 
 
 def take_terminal() -> None:
-    """In the command's new session: make its stdin the controlling terminal."""
+    """Make stdin the controlling terminal of the command's new session."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def read(fd: int) -> bytes:
-    """Some bytes; none at the end. A pseudo-terminal that nobody has open any more is one."""
+    """Return some bytes, none at the end; a pseudo-terminal without writers is at its end."""
     try:
         return os.read(fd, 65536)
     except OSError as error:
@@ -109,7 +110,7 @@ def _open_terminal(like: int, is_interactive: bool) -> tuple[int, int]:
     fd, child_fd = os.openpty()
     attributes = termios.tcgetattr(like)
     if not is_interactive:
-        attributes[_OFLAG] &= ~termios.OPOST  # the real terminal does that; once is enough
+        attributes[_OFLAG] &= ~termios.OPOST  # the real terminal does it
     termios.tcsetattr(child_fd, termios.TCSANOW, attributes)
     return fd, child_fd
 
@@ -126,7 +127,7 @@ def _is_same_device(one: int, other: int) -> bool:
 
 
 def _fill_standard_fds() -> None:
-    """A closed 0, 1 or 2 would be given to the next file that is opened."""
+    """Open closed descriptors 0, 1 and 2, else the next file opened would get their number."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:

@@ -1,4 +1,4 @@
-"""Lines of a file, a pipe or a terminal, as they come, in bounded memory."""
+"""Read lines from a file, a pipe or a terminal as they arrive, in bounded memory."""
 
 import os
 import select
@@ -9,7 +9,7 @@ _CHUNK: Final = 256 * 1024
 
 
 class Line(NamedTuple):
-    """A line without its end; one that is too long comes without its content."""
+    """A line without its newline; `content` is empty if the line is too long."""
 
     number: int
     content: bytes
@@ -17,16 +17,16 @@ class Line(NamedTuple):
 
 
 def read_lines(fd: int, *, max_bytes: int, idle_ms: int) -> Iterator[Line | None]:
-    """Each line; None when nothing came for a while, so that what is at hand can go out."""
+    """Yield each line; yield None after a pause, so that the caller can flush its buffer."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    number, rest, skipped, told = 1, b"", 0, True
+    number, rest, skipped, is_idle = 1, b"", 0, True
     while True:
-        if not told and not poll.poll(idle_ms):
-            told = True
+        if not is_idle and not poll.poll(idle_ms):
+            is_idle = True
             yield None
         chunk = os.read(fd, _CHUNK)
-        told = False
+        is_idle = False
         if not chunk:
             break
         *whole, tail = chunk.split(b"\n")

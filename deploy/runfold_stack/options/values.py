@@ -1,4 +1,4 @@
-"""Values of options that several commands have, checked with the names that a user typed."""
+"""Parsers for the values of options that several commands share."""
 
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from runfold_stack.terminal.formats import point_in_time
 
 
 def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
-    """An argparse type: a whole number within bounds."""
+    """Return an argparse type for whole numbers within bounds."""
 
     def parse(text: str) -> int:
         digits = text.removeprefix("-")
@@ -25,14 +25,14 @@ port_number = whole_number(0, 65535)
 
 
 def name(text: str) -> str:
-    """An argparse type: a name of 1 to 200 characters, as projects and workflows have."""
+    """Parse a name of 1 to 200 characters, such as a project's or a workflow's."""
     if not 1 <= len(text) <= MAX_NAME:
         raise ArgumentTypeError(f"{text[:20]!r}: 1 to {MAX_NAME} characters are allowed")
     return text
 
 
 def period(arguments: Namespace, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """`--since` and `--until`; raises `CommandFailed` when nothing lies between them."""
+    """Return `--since` and `--until`; raise `CommandFailed` unless the first is earlier."""
     since = point_in_time("--since", arguments.since, now)
     until = point_in_time("--until", arguments.until, now)
     if since is not None and until is not None and since >= until:

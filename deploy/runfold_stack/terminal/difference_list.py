@@ -1,4 +1,4 @@
-"""Differences between tables and ledger, as `verify` and `repair` print them."""
+"""The output of `verify` and `repair`: differences between tables and ledger."""
 
 from typing import Any, Final
 
@@ -7,12 +7,12 @@ from runfold_workers.integrity.repair import Findings
 
 from .output import Output, plain
 
-MOST_LISTED: Final = 1000
-"""Differences that are told one by one; the rest is counted."""
+MAX_LISTED: Final = 1000
+"""Further differences are only counted."""
 
 
 class Listing:
-    """Tells each difference as it comes, or keeps it for the JSON document."""
+    """Prints each difference as it is found, or collects them for the JSON document."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -20,39 +20,41 @@ class Listing:
         self.left_out = 0
 
     def add(self, difference: Mismatch) -> None:
-        """One more."""
-        if len(self.listed) == MOST_LISTED:
+        """Print or collect one difference."""
+        if len(self.listed) == MAX_LISTED:
             self.left_out += 1
             return
         self.listed.append(difference)
         if not self._output.is_json:
-            self._output.line(described(difference))
+            self._output.line(describe(difference))
 
 
 def print_findings(
     output: Output, findings: Findings, listing: Listing, *, repaired: int | None = None
 ) -> None:
-    """What came of it."""
+    """Print the summary, or the JSON document."""
     if output.is_json:
-        mended = {} if repaired is None else {"repaired": repaired}
+        corrected = {} if repaired is None else {"repaired": repaired}
         output.json(
             {
                 "looked_at": findings.looked_at,
                 "differences": findings.differences,
-                **mended,
+                **corrected,
                 "listed": listing.listed,
             }
         )
         return
     if listing.left_out:
         output.line(f"… and {listing.left_out:,} more")
-    mended_too = "" if repaired is None else f", {repaired:,} were put right"
+    corrected_text = "" if repaired is None else f", {repaired:,} corrected"
     found = f"{findings.differences:,} differences" if findings.differences else "no differences"
-    output.line(f"compared {findings.looked_at:,} runs and their statistics: {found}{mended_too}")
+    output.line(
+        f"compared {findings.looked_at:,} runs and their statistics: {found}{corrected_text}"
+    )
 
 
-def described(difference: Mismatch) -> str:
-    """One difference on one line."""
+def describe(difference: Mismatch) -> str:
+    """Return a difference as one line."""
     of = " ".join(f"{key}={_shown(value)}" for key, value in difference.of.items() if value)
     fields = ", ".join(
         f"{field.name}: {_shown(field.found)} instead of {_shown(field.expected)}"

@@ -1,4 +1,4 @@
-"""A run's events and its output, all of them or the last ones, as `runfold show` prints them."""
+"""Print a run's events and output, completely or the end, for `runfold show`."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -17,7 +17,7 @@ _STREAMS: Final = ("stdout", "stderr")
 
 
 def print_events(history: History, run: str, output: Output, *, tail: int | None) -> None:
-    """Events, a line each; of `tail` only so many, the last ones."""
+    """Print one event per line; with `tail` only the last ones."""
     found = _events(history, run) if tail is None else _last_events(history, run, tail)
     if output.is_json:
         output.json({"run": run, "events": list(found)})
@@ -32,10 +32,7 @@ def print_events(history: History, run: str, output: Output, *, tail: int | None
 def print_output(
     history: History, run: str, output: Output, *, node: str | None, tail: int | None
 ) -> None:
-    """What was written, as it was; of `tail` only so many lines, the last ones.
-
-    As JSON, the events that hold it.
-    """
+    """Print the output unchanged; with `tail` only the last lines. As JSON, print its events."""
     if tail is None:
         found: Iterable[Raw] = _events(history, run, types="logged", node=node)
     else:
@@ -51,7 +48,7 @@ def print_output(
 
 
 def print_end(history: History, run: str, output: Output, *, tail: int) -> None:
-    """The last lines of the output, each with its stream and node, under a heading."""
+    """Print the last lines of the output with a heading, and with the stream and node of each."""
     lines = [
         (event.get("stream", "log"), event.get("node") or "", line)
         for event in map(msgspec.json.decode, _last_output(history, run, tail))
@@ -60,7 +57,7 @@ def print_end(history: History, run: str, output: Output, *, tail: int) -> None:
     if not lines:
         return
     output.line()
-    output.line(f"output; all of it: runfold show {plain(run)} --logs", "bold")
+    output.line(f"output (complete: runfold show {plain(run)} --logs)", "bold")
     table = make_table("STREAM", "NODE", "TEXT")
     table.show_header = False
     for stream, node, line in lines:
@@ -70,7 +67,7 @@ def print_end(history: History, run: str, output: Output, *, tail: int) -> None:
 
 
 def last_lines(text: str, n: int) -> str:
-    """The end of a text, from the beginning of a line on."""
+    """Return the last `n` lines of a text."""
     start = len(text) - text.endswith("\n")
     for _ in range(n):
         start = text.rfind("\n", 0, start)
@@ -80,7 +77,7 @@ def last_lines(text: str, n: int) -> str:
 
 
 def _pieces(events: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """What a stream carried as it was, cut anywhere; whatever else was logged, a line each."""
+    """Yield the text of streams unchanged, and other log messages on lines of their own."""
     is_line_open = False
     for event in events:
         text = str(event.get("text", ""))
@@ -112,7 +109,7 @@ def _last_events(history: History, run: str, n: int) -> list[Raw]:
 
 
 def _last_output(history: History, run: str, lines: int, *, node: str | None = None) -> list[Raw]:
-    """The events that hold so many lines; the first of them may begin before those."""
+    """Return the events with the last `lines` lines; the first may contain earlier lines, too."""
     found: list[Raw] = []
     seen = 0
     for events in _pages_back(history, run, types="logged", node=node):
@@ -125,7 +122,7 @@ def _last_output(history: History, run: str, lines: int, *, node: str | None = N
 
 
 def _pages_back(history: History, run: str, **filters: Any) -> Iterator[list[Raw]]:
-    """From the end to the beginning."""
+    """Yield pages of events from the end to the beginning."""
     page = history.events(run, tail=True, limit=MAX_EVENTS, **filters)
     while page is not None:
         yield page.events

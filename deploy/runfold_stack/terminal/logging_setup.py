@@ -1,4 +1,4 @@
-"""Logging of the long-running commands: to stderr, one line each, constant text plus fields."""
+"""Logging of long-running commands: to stderr, one line per record, constant text plus fields."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 
 class LineFormatter(logging.Formatter):
-    """`time level logger: text key=value …`; a traceback stays on the same line."""
+    """Formats `time level logger: text key=value …`; a traceback is a field, too."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -24,13 +24,13 @@ class LineFormatter(logging.Formatter):
 
 
 def configure_logging(level: int) -> None:
-    """For the whole process; to be called once, by a command."""
+    """Configure the root logger; a command calls this once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
-    # Their every request or migration step is not what an operator asked for.
+    # Their messages about every request or migration step are too frequent.
     for name in ("alembic", "uvicorn"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 

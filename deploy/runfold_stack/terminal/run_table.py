@@ -1,4 +1,4 @@
-"""Runs as rows of a table."""
+"""The table of runs, and the columns that other views share with it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def runs_table(runs: Sequence[RunSummary], now: datetime) -> "Table":
-    """With the columns that some of them need."""
+    """Return a table of runs; columns that are empty for all of them are omitted."""
     columns = ["STATUS", "RUN", "WORKFLOW", "STARTED", "DURATION", "NODES", "COST", "ERROR"]
     if {run.project for run in runs} - {"default"}:
         columns.insert(3, "PROJECT")
@@ -32,14 +32,14 @@ def runs_table(runs: Sequence[RunSummary], now: datetime) -> "Table":
 
 
 def took_ms(run: RunSummary, now: datetime) -> float | None:
-    """How long a run took, or has been running."""
+    """Return a run's duration in milliseconds; for a running one, the time until now."""
     if run.duration_ms is None and run.status == "running" and run.started_at is not None:
         return max(0.0, (now - run.started_at).total_seconds() * 1000)
     return run.duration_ms
 
 
 def error_words(run: RunSummary) -> str:
-    """Node, type and the first line of the message, harmless."""
+    """Return the error's node, type and first line, without control characters."""
     if run.error is None:
         return ""
     parts = [run.error.node, run.error.type, (run.error.message or "").partition("\n")[0]]
@@ -47,7 +47,7 @@ def error_words(run: RunSummary) -> str:
 
 
 def nodes_done(run: RunSummary) -> str:
-    """As in `3/7`."""
+    """Return finished and total nodes, as in `3/7`."""
     nodes = run.nodes
     done = nodes.completed + nodes.failed + nodes.skipped + nodes.cancelled
     return f"{done}/{nodes.total}" if nodes.total else ""

@@ -1,4 +1,4 @@
-"""One run as a person reads it: its head, its error, its nodes on a time line, its payloads."""
+"""Print one run: summary, error, nodes with time bars, payloads."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,8 +10,7 @@ from rich.text import Text
 
 from runfold_storage.queries.run.detail import NodeDetail, RunDetail
 
-from .formats import dollars, duration, moment, tokens
-from .gantt import bar, time_line
+from .formats import bar, dollars, duration, moment, time_axis, tokens
 from .output import STYLES, Output, cell, make_table, plain, shown_name
 
 MAX_NODES: Final = 200
@@ -19,11 +18,11 @@ _MAX_PAYLOAD: Final = 2000
 
 
 def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
-    """Print all of it but events and output."""
+    """Print everything except events and output."""
     console = output.console
     for name, value in _head(run, now):
         console.print(Text.assemble((f"{name:<10}", "bold"), value), soft_wrap=True)
-    note = _whereabouts(run)
+    note = _retention_note(run)
     if note:
         output.line()
         output.line(note, "yellow")
@@ -55,7 +54,7 @@ def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
     if run.project != "default":
         yield "project", Text(shown_name(run.project))
     if run.incomplete:
-        yield "incomplete", Text("its beginning has not come: no `queued`, no `started`")
+        yield "incomplete", Text("neither `queued` nor `started` has arrived")
     status = Text(run.status, STYLES.get(run.status, ""))
     if run.exit_code is not None:
         status += Text(f"  (exit code {run.exit_code})")
@@ -83,23 +82,21 @@ def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
             yield name, Text(plain(text))
 
 
-def _whereabouts(run: RunDetail) -> str | None:
-    """What a reader has to know of a run that retention has aged."""
+def _retention_note(run: RunDetail) -> str | None:
+    """Return what retention has removed from the run or archived; None for a complete run."""
     if run.source == "archive":
-        left = ", without its payloads" if run.payloads == "removed" else ""
-        return f"from the archive: retention has taken this run away{left}"
+        without = ", without its payloads" if run.payloads == "removed" else ""
+        return f"from the archive, as this run has expired{without}"
     when = f" on {run.payloads_removed_at:%Y-%m-%d}" if run.payloads_removed_at else ""
     match run.payloads:
         case "archived":
-            return (
-                f"inputs, outputs and events are from the archive: retention put them there{when}"
-            )
+            return f"inputs, outputs and events are from the archive: they expired{when}"
         case "removed":
-            return f"inputs, outputs and events were removed by retention{when}"
+            return f"inputs, outputs and events have expired{when}"
         case "unavailable":
             return (
-                f"inputs, outputs and events were taken away by retention{when}, and the archive"
-                " cannot be read at the moment"
+                f"inputs, outputs and events have expired{when}, and the archive cannot be read at"
+                " the moment"
             )
         case _:
             return None
@@ -108,7 +105,7 @@ def _whereabouts(run: RunDetail) -> str | None:
 def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
     bars = ["TIME"] if output.is_terminal else []
     table = make_table("NODE", "STATUS", "AFTER", "DURATION", *bars, right=("DURATION",))
-    line = time_line(run.nodes, now)
+    axis = time_axis(run.nodes, now)
     for node in run.nodes[:MAX_NODES]:
         name = cell(node.name)
         if node.attempt > 1:
@@ -119,14 +116,14 @@ def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
             Text(node.status, style),
             _parents(node),
             duration(node.duration_ms),
-            *(Text(bar(node, line, now), style) for _ in bars),
+            *(Text(bar(node, axis, now), style) for _ in bars),
         )
     output.table(table)
     if len(run.nodes) > MAX_NODES:
-        output.line(f"… and {len(run.nodes) - MAX_NODES} more: `--json` has them all")
+        output.line(f"… and {len(run.nodes) - MAX_NODES} more: `--json` prints all")
     for node in run.nodes[:MAX_NODES]:
-        failed_elsewhere = run.error is None or run.error.node != node.node
-        if node.error is not None and failed_elsewhere:
+        is_other_error = run.error is None or run.error.node != node.node
+        if node.error is not None and is_other_error:
             words = ": ".join(part for part in (node.error.type, node.error.message) if part)
             output.line()
             output.line(plain(f"error of {node.name}: {words}"), STYLES["failed"])
@@ -144,7 +141,7 @@ def _shortened(payload: Raw) -> str:
     text = plain(_pretty(msgspec.json.decode(payload)))
     if len(text) <= _MAX_PAYLOAD:
         return text
-    return f"{text[:_MAX_PAYLOAD]} … ({len(text):,} characters; `--json` has them all)"
+    return f"{text[:_MAX_PAYLOAD]} … ({len(text):,} characters; `--json` prints all)"
 
 
 def _pretty(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""A picture in a terminal that is drawn anew as things happen, at most ten times a second.
+"""Draw a live view in a terminal, at most ten times a second.
 
-A thread reads the stream into a queue of bounded length: a terminal that is slower than the changes
-holds the connection up, and then the API tells the newest state of each run only.
+A thread reads the stream into a bounded queue. If the terminal is slower than the changes, the full
+queue delays the connection, and then the API sends only the newest state of each run.
 """
 
 import threading
@@ -17,7 +17,7 @@ from .sse_client import StreamSignal
 
 REDRAW_S: Final = 0.1
 TICK_S: Final = 0.5
-"""How often durations go on while nothing happens."""
+"""How often durations are updated while no event arrives."""
 _MOST_WAITING: Final = 1000
 
 
@@ -27,7 +27,7 @@ def draw(
     take: Callable[[StreamSignal], bool],
     render: Callable[[], RenderableType],
 ) -> None:
-    """Show what `render` returns until `take` says that it was the last signal."""
+    """Draw what `render` returns until `take` returns True for the last signal."""
     waiting: Queue[StreamSignal | Exception] = Queue(_MOST_WAITING)
     threading.Thread(target=_read, args=(signals, waiting), daemon=True).start()
     with Live(render(), console=console, auto_refresh=False, vertical_overflow="crop") as live:

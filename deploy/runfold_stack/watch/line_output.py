@@ -1,4 +1,4 @@
-"""What is watched as lines, for files, pipes and terminals that can do no more."""
+"""Changes as lines of text, for files, pipes and dumb terminals."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -8,11 +8,11 @@ from runfold_stack.terminal.output import cell, plain, shown_name
 from runfold_stack.terminal.run_table import error_words, nodes_done, took_ms
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
-from .run_state import News
+from .state import RunChanges
 
 
 def run_line(run: RunSummary, now: datetime) -> str:
-    """A run and its state."""
+    """Return a line with a run's state."""
     nodes = nodes_done(run)
     words = [
         f"{run.status:<9}",
@@ -25,15 +25,15 @@ def run_line(run: RunSummary, now: datetime) -> str:
     return _line(now, words)
 
 
-def news_lines(news: News, now: datetime) -> Iterator[str]:
-    """In the order in which it happened: output, nodes, the run."""
-    for line in news.lines:
+def change_lines(changes: RunChanges, now: datetime) -> Iterator[str]:
+    """Yield lines for output, nodes and the run, in this order."""
+    for line in changes.lines:
         where = f"{cell(line.node)}: " if line.node else ""
         yield _line(now, [f"{line.stream:<9}", where + plain(line.text)])
-    for node in news.nodes:
+    for node in changes.nodes:
         yield _node_line(node, now)
-    if news.run is not None:
-        yield run_line(news.run, now)
+    if changes.run is not None:
+        yield run_line(changes.run, now)
 
 
 def _node_line(node: NodeSummary, now: datetime) -> str:

@@ -1,5 +1,5 @@
-"""Nodes as a tree: each under the parent that it follows, the one with the longest way from the
-beginning. Where that is not all that it waits for, the others are named; pure."""
+"""Arrange nodes as a tree: each under its parent with the longest path from the start. Its other
+parents are listed beside it. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from runfold_storage.read_models.summaries import NodeSummary
 
 
 class Branch(NamedTuple):
-    """A node, the lines that lead to it, and those that it also comes after."""
+    """A node, the lines that lead to it in the drawing, and its other parents."""
 
     guides: str
     node: NodeSummary
@@ -16,7 +16,7 @@ class Branch(NamedTuple):
 
 
 def grow(nodes: Sequence[NodeSummary]) -> list[Branch]:
-    """In the order in which a tree is read; a circle of parents does not matter."""
+    """Return the branches from top to bottom; cycles of parents are cut."""
     by_name = {node.node: node for node in nodes}
     depths: dict[str, int] = {}
 
@@ -29,7 +29,7 @@ def grow(nodes: Sequence[NodeSummary]) -> list[Branch]:
                 continue
             parents = [each for each in by_name[top].parents if each in by_name]
             open_ = [each for each in parents if each not in depths]
-            depths.setdefault(top, 0)  # on its way: whoever meets it again is in a circle
+            depths.setdefault(top, 0)  # in progress: meeting it again means a cycle
             if open_:
                 stack += open_
                 continue

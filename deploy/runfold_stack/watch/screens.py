@@ -1,4 +1,4 @@
-"""What is watched as it fills a terminal's window; made anew for each picture."""
+"""The live views of a list and of a run, rendered to fit the terminal's window."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,57 +7,55 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from runfold_stack.terminal.formats import duration, moment
-from runfold_stack.terminal.gantt import bar, time_line
+from runfold_stack.terminal.formats import bar, duration, moment, time_axis
 from runfold_stack.terminal.output import STYLES, Output, cell, make_table, plain, shown_name
 from runfold_stack.terminal.run_table import error_words, runs_table, took_ms
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
-from .list_state import ListState
 from .node_tree import Branch, grow
-from .run_state import Line, RunState
+from .state import Line, ListState, RunState
 
-_LEAST_LINES: Final = 5
-_EDGE: Final = 2
-"""Lines that the prompt and the heading take."""
-_AROUND_NODES: Final = 4
-"""An empty line above and below, the columns' names, and how many there are besides."""
+_MIN_LINES: Final = 5
+_WINDOW_FRAME: Final = 2
+"""Lines for the prompt and the heading."""
+_NODES_FRAME: Final = 4
+"""Lines for a blank line above and below, the column names, and the number of omitted nodes."""
 _OPEN: Final = ("running", "failed")
 
 
 def list_screen(
-    watched: ListState, title: str, trouble: str | None, output: Output, now: datetime
+    watched: ListState, title: str, problem: str | None, output: Output, now: datetime
 ) -> RenderableType:
-    """As many runs as there is room for."""
+    """Render as many runs as the window has room for."""
     runs = watched.runs
-    heading = _heading(title, trouble)
+    heading = _heading(title, problem)
     if not runs:
         return Group(heading, Text("no runs yet", "dim"))
-    shown = runs[: max(output.console.height - _EDGE - 2, 1)]
+    shown = runs[: max(output.console.height - _WINDOW_FRAME - 2, 1)]
     return Group(heading, Text(), output.fitted(runs_table(shown, now)))
 
 
 def run_screen(
-    watched: RunState, title: str, trouble: str | None, output: Output, now: datetime
+    watched: RunState, title: str, problem: str | None, output: Output, now: datetime
 ) -> RenderableType:
-    """Head, nodes, and the end of the output in what room there is."""
+    """Render the summary, the nodes, and the end of the output in the remaining room."""
     run = watched.run
-    heading = _heading(title, trouble, is_over=watched.has_ended)
+    heading = _heading(title, problem, is_over=watched.has_ended)
     if run is None:
         return heading
     head = [heading, _head(run, now)]
     if error := error_words(run):
         head.append(Text(error, STYLES["failed"], no_wrap=True, overflow="ellipsis"))
-    room = output.console.height - len(head) - _EDGE
-    wanted = max(_LEAST_LINES, room - len(watched.nodes) - _AROUND_NODES)
-    wanted = max(min(wanted, len(watched.lines), room - _AROUND_NODES - 1), 0)
-    nodes = _nodes(watched.nodes, max(room - wanted - _AROUND_NODES, 1), output, now)
+    room = output.console.height - len(head) - _WINDOW_FRAME
+    wanted = max(_MIN_LINES, room - len(watched.nodes) - _NODES_FRAME)
+    wanted = max(min(wanted, len(watched.lines), room - _NODES_FRAME - 1), 0)
+    nodes = _nodes(watched.nodes, max(room - wanted - _NODES_FRAME, 1), output, now)
     lines = [_output_line(line) for line in list(watched.lines)[-wanted:]] if wanted else []
     return Group(*head, *nodes, *([Text(), *lines] if lines else []))
 
 
-def _heading(title: str, trouble: str | None, *, is_over: bool = False) -> Text:
-    state = ("● live", "green") if trouble is None else (f"○ {plain(trouble)}", "yellow")
+def _heading(title: str, problem: str | None, *, is_over: bool = False) -> Text:
+    state = ("● live", "green") if problem is None else (f"○ {plain(problem)}", "yellow")
     if is_over:
         state = ("", "")
     return Text.assemble((plain(title), "bold"), "  ", state, no_wrap=True, overflow="ellipsis")
@@ -89,8 +87,8 @@ def _nodes(
     if not nodes:
         return []
     branches = grow(nodes)
-    shown = _most_telling(branches, room)
-    line = time_line(nodes, now)
+    shown = _select(branches, room)
+    axis = time_axis(nodes, now)
     table = make_table("NODE", "STATUS", "DURATION", "TIME", right=("DURATION",))
     for branch in shown:
         node = branch.node
@@ -99,7 +97,7 @@ def _nodes(
             _name(branch),
             Text(node.status, style),
             duration(_node_ms(node, now)),
-            Text(bar(node, line, now), style),
+            Text(bar(node, axis, now), style),
         )
     rows: list[RenderableType] = [Text(), output.fitted(table)]
     if len(shown) < len(branches):
@@ -107,15 +105,15 @@ def _nodes(
     return rows
 
 
-def _most_telling(branches: list[Branch], room: int) -> list[Branch]:
-    """In a window that has not room for all: what runs or failed, then what is around that."""
+def _select(branches: list[Branch], room: int) -> list[Branch]:
+    """Return the branches that fit, preferring running and failed nodes."""
     if len(branches) <= room:
         return branches
-    places = sorted(
+    by_priority = sorted(
         range(len(branches)),
-        key=lambda place: (branches[place].node.status not in _OPEN, place),
+        key=lambda index: (branches[index].node.status not in _OPEN, index),
     )
-    return [branches[place] for place in sorted(places[:room])]
+    return [branches[index] for index in sorted(by_priority[:room])]
 
 
 def _name(branch: Branch) -> str:

@@ -9,14 +9,13 @@ import msgspec
 import pytest
 from rich.console import Console, RenderableType
 
-from runfold_stack.terminal.gantt import WIDTH, bar, time_line
+from runfold_stack.terminal.formats import BAR_WIDTH, bar, time_axis
 from runfold_stack.terminal.output import Output
-from runfold_stack.watch.line_output import news_lines, run_line
-from runfold_stack.watch.list_state import ListState
+from runfold_stack.watch.line_output import change_lines, run_line
 from runfold_stack.watch.node_tree import grow
-from runfold_stack.watch.run_state import RunState
 from runfold_stack.watch.screens import list_screen, run_screen
 from runfold_stack.watch.sse_client import Received, parse
+from runfold_stack.watch.state import ListState, RunState
 from runfold_storage.read_models.summaries import (
     ErrorSummary,
     NodeCounts,
@@ -251,14 +250,14 @@ def test_bars_lie_where_the_nodes_ran() -> None:
         node("c"),
     ]
     now = NOON + timedelta(seconds=10)
-    line = time_line(nodes, now)
+    line = time_axis(nodes, now)
 
     assert [bar(each, line, now) for each in nodes] == [
-        "━" * (WIDTH // 2),
-        " " * (WIDTH // 2) + "━" * (WIDTH // 2),
+        "━" * (BAR_WIDTH // 2),
+        " " * (BAR_WIDTH // 2) + "━" * (BAR_WIDTH // 2),
         "",
     ]
-    assert time_line([node("c")], now) is None
+    assert time_axis([node("c")], now) is None
 
 
 def test_lines_tell_output_nodes_and_run() -> None:
@@ -272,7 +271,7 @@ def test_lines_tell_output_nodes_and_run() -> None:
         snapshot(summary("r", "failed", error=error), failed, output=logged("a\x07b"))
     )
 
-    assert list(news_lines(news, NOON)) == [
+    assert list(change_lines(news, NOON)) == [
         "12:00:00Z  log        a\ufffdb",
         "12:00:00Z  failed     node  load\ufffd[2J  (attempt 2)  OSError: full",
         "12:00:00Z  failed     r  etl  load: OSError: full",
@@ -310,8 +309,8 @@ def test_a_picture_of_a_list_fits_the_window() -> None:
     for number in range(50):
         watched.apply(received("changed", summary(f"run {number}", second=number)), NOON)
 
-    shown = drawn(list_screen(watched, "runs", "the API is away", window(), NOON))
+    shown = drawn(list_screen(watched, "runs", "the API is unavailable", window(), NOON))
 
-    assert shown[0] == "runs  ○ the API is away"
+    assert shown[0] == "runs  ○ the API is unavailable"
     assert 15 < len(shown) < 24
     assert shown[3].startswith("running  run 49")

@@ -1,15 +1,14 @@
-"""The tasks of an instance as a graph without holes and without cycles."""
+"""The tasks of an instance as a graph in which every parent exists and no cycle."""
 
 from pathlib import Path
 
 from msgspec import Struct
 
-from .errors import refuse
-from .schema import Execution, Specification
+from .schema import Execution, Specification, refuse
 
 
 class Task(Struct, frozen=True):
-    """A planned task and what was measured of it; `execution` is None if it never ran."""
+    """A planned task with its measurements; `execution` is None if it never ran."""
 
     id: str
     name: str
@@ -22,18 +21,18 @@ class Task(Struct, frozen=True):
 def join_tasks(
     path: Path, planned: tuple[Specification, ...], executed: tuple[Execution, ...]
 ) -> tuple[Task, ...]:
-    """The planned tasks in the file's order, each with its execution; raises `WfFormatError`."""
+    """Return the planned tasks in the file's order with executions; raise `WfFormatError`."""
     place = "workflow.execution.tasks"
     measured: dict[str, Execution] = {}
     known = {task.id for task in planned}
     for number, execution in enumerate(executed):
         if execution.id in measured:
-            refuse(path, f"{place}[{number}]", f"{execution.id!r} comes twice; remove one")
+            refuse(path, f"{place}[{number}]", f"{execution.id!r} occurs twice; remove one")
         if execution.id not in known:
             refuse(
                 path,
                 f"{place}[{number}]",
-                f"{execution.id!r} ran without being in workflow.specification.tasks; "
+                f"{execution.id!r} ran but is not in workflow.specification.tasks; "
                 "add it there or remove it here",
             )
         measured[execution.id] = execution
@@ -41,7 +40,7 @@ def join_tasks(
     place = "workflow.specification.tasks"
     for number, task in enumerate(planned):
         if task.id in tasks:
-            refuse(path, f"{place}[{number}]", f"{task.id!r} comes twice; give each its own id")
+            refuse(path, f"{place}[{number}]", f"{task.id!r} occurs twice; give each its own id")
         for parent in task.parents:
             if parent not in known:
                 refuse(
@@ -63,14 +62,14 @@ def join_tasks(
         refuse(
             path,
             place,
-            f"the parents form a cycle ({' <- '.join(cycle)}), so none of these could ever "
+            f"the parents form a cycle ({' <- '.join(cycle)}), so none of these tasks can "
             "start; remove one of the dependencies",
         )
     return tuple(tasks.values())
 
 
 def _find_cycle(tasks: dict[str, Task]) -> list[str]:
-    """Tasks of which each waits for the next, the first one again at the end; or none."""
+    """Return a cycle of tasks with the first one repeated at the end; empty if there is none."""
     waiting = {task.id: len(task.parents) for task in tasks.values()}
     children: dict[str, list[str]] = {task: [] for task in tasks}
     for task in tasks.values():
@@ -86,7 +85,7 @@ def _find_cycle(tasks: dict[str, Task]) -> list[str]:
                 free.append(child)
     if not waiting:
         return []
-    # Whatever is left has a parent that is left: following it must come back somewhere.
+    # Every remaining task has a remaining parent, so following parents must close a cycle.
     trail = [next(iter(waiting))]
     seen = {trail[0]: 0}
     while True:

@@ -1,8 +1,8 @@
-"""One WfFormat file, read and checked.
+"""Read and validate one WfFormat file.
 
-What comes out can be scheduled and told without a further check: every execution belongs to a
-planned task, every parent exists, the graph has no cycle, and the start is a point in time.
-Everything else raises `WfFormatError`, which names the file, the place in it and the remedy.
+In a valid instance every execution belongs to a planned task, every parent exists, the graph has no
+cycle, and the start is a valid time, so later steps need no checks. Otherwise `WfFormatError` names
+the file, the place in it and the remedy.
 """
 
 import sys
@@ -16,9 +16,8 @@ from msgspec import Struct
 
 from runfold.protocol import codec
 
-from .errors import WfFormatError, refuse
 from .graph import Task, join_tasks
-from .schema import VERSIONS, Document, ExecutionPart, Machine
+from .schema import VERSIONS, Document, ExecutionPart, Machine, WfFormatError, refuse
 
 
 class Instance(Struct, frozen=True):
@@ -26,13 +25,13 @@ class Instance(Struct, frozen=True):
 
     name: str
     source: str
-    """The name of the file that it was read from."""
+    """The name of the file."""
     digest: str
-    """Names the content: the same JSON gives the same digest, however it is laid out."""
+    """Identifies the content: independent of whitespace and the order of keys."""
     document: Document
     executed_at: datetime
     executed_at_text: str
-    """As the file has it."""
+    """The original text."""
     makespan_s: float
     tasks: tuple[Task, ...]
     file_sizes: dict[str, int | float]
@@ -40,7 +39,7 @@ class Instance(Struct, frozen=True):
 
 
 def read_instance(path: Path) -> Instance:
-    """Read a WfFormat file, `-` being standard input; raises `WfFormatError`."""
+    """Read a WfFormat file (`-`: standard input); raise `WfFormatError`."""
     is_stdin = str(path) == "-"
     try:
         raw = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
@@ -55,7 +54,7 @@ def read_instance(path: Path) -> Instance:
         refuse(
             path,
             "workflow.execution",
-            "is missing: the file describes a workflow and no execution of it; "
+            "is missing: the file describes a workflow without an execution; "
             "import an instance that has run",
         )
     return Instance(
@@ -73,7 +72,7 @@ def read_instance(path: Path) -> Instance:
 
 
 def _decode(path: Path, raw: bytes) -> tuple[Document, str]:
-    """The document and its digest."""
+    """Return the document and its digest."""
     try:
         content = msgspec.json.decode(raw)
         digest = blake2b(
@@ -86,19 +85,19 @@ def _decode(path: Path, raw: bytes) -> tuple[Document, str]:
             f"{path}: not JSON: {error}; check that it is complete and not compressed"
         ) from error
     if not isinstance(content, dict):
-        raise WfFormatError(f"{path}: not WfFormat, as it is no JSON object; {_EXPECTED}")
+        raise WfFormatError(f"{path}: not WfFormat, because not a JSON object; {_EXPECTED}")
     _check_version(path, content)
     try:
         return msgspec.convert(content, Document), digest.hexdigest()
     except msgspec.ValidationError as error:
         raise WfFormatError(
-            f"{path}: not as WfFormat {content['schemaVersion']} says: {error}; "
+            f"{path}: not valid WfFormat {content['schemaVersion']}: {error}; "
             "correct that place, or check the file with WfCommons' wfcommons-validator.py"
         ) from error
 
 
 def _check_version(path: Path, content: dict[str, Any]) -> None:
-    """Before the layout, because another version explains best what is wrong with that."""
+    """Check the version before the layout: it often explains why the layout is invalid."""
     for key in ("schemaVersion", "workflow"):
         if key not in content:
             refuse(path, key, f"is missing, so this is not WfFormat; {_EXPECTED}")
@@ -115,7 +114,7 @@ def _check_version(path: Path, content: dict[str, Any]) -> None:
 
 
 _EXPECTED: Final = (
-    "expected is an instance as in github.com/wfcommons/WfInstances, "
+    "expected an instance as in github.com/wfcommons/WfInstances, "
     f"schemaVersion {' '.join(VERSIONS)}"
 )
 _CONVERT: Final = (
@@ -132,7 +131,7 @@ def _read_start(path: Path, execution: ExecutionPart) -> datetime:
             f"is {execution.executed_at!r}, which is not a date; write it as ISO 8601, "
             "for example 2020-04-01T03:50:43+00:00",
         )
-    # Every task after every other one is the latest that anything can end.
+    # The latest possible end: all tasks run one after the other.
     longest_s = execution.makespan_in_seconds + sum(
         task.runtime_in_seconds for task in execution.tasks
     )
@@ -140,16 +139,16 @@ def _read_start(path: Path, execution: ExecutionPart) -> datetime:
         refuse(
             path,
             "workflow.execution",
-            "leads out of the years 1 to 9999; correct executedAt and the runtimes",
+            "ends outside the years 1 to 9999; correct executedAt and the runtimes",
         )
     return at
 
 
 def read_date(text: str) -> datetime | None:
-    """A date as found in WfInstances; None if it is none. Without an offset it is UTC.
+    """Parse a date as found in WfInstances; None if it is invalid. Without an offset it is UTC.
 
-    ISO 8601 in its basic and extended form; and what the parser for Pegasus 5 wrote,
-    month-day-year: `05-10-23T16:23:32Z` (files of that kind carry a `createdAt` to compare).
+    Formats: ISO 8601, basic and extended; and month-day-year as written by the parser for
+    Pegasus 5, `05-10-23T16:23:32Z` (such files have a `createdAt` to compare with).
     """
     try:
         at = datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""What an imported run, its workflow and its nodes are called."""
+"""The names of an imported run, its workflow and its nodes."""
 
 import re
 from hashlib import blake2b
@@ -13,7 +13,7 @@ from .instance import Instance
 from .payloads import cut_name
 
 _RULES: Final = 1
-"""Raise it when the same file gives other events: they must not mix with those of before."""
+"""Increase this when the same file yields other events, so that they do not mix with old ones."""
 
 _EXECUTION_MARK: Final = re.compile(
     r"""(?<=.) (?: [-_.] (?: \d{8}T\d{4,6}(?:Z|[+-]\d{4})? | 1\d{9} ) (?:-\d+)?  |  -0 )$""",
@@ -22,25 +22,25 @@ _EXECUTION_MARK: Final = re.compile(
 
 
 def run_id(instance: Instance, *, project: str | None) -> str:
-    """`wfformat:<name>:<hash>`, safe in a URL. Projects are tenants: each gets its own run."""
+    """Return `wfformat:<name>:<hash>`, safe in URLs; each project gets a run of its own."""
     digest = _digest(msgspec.json.encode([_RULES, project or "default", instance.digest]))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", instance.name)
     return f"wfformat:{name[:150]}:{digest}"
 
 
 def workflow_name(name: str) -> str:
-    """The name that executions of one workflow share: without the mark of this execution.
+    """Return the name that executions of one workflow share, without the execution's suffix.
 
-    That is a trailing `.json`, then one of: a time stamp (`-20200401T035039Z`, or seconds
-    since 1970) with the number after it, or the `-0` that Pegasus puts behind every name.
-    Other numbers stay: `forkjoin-10` and `forkjoin-20` are different workflows.
+    The suffix is `.json`, then either a time stamp (`-20200401T035039Z`, or seconds since 1970)
+    with an optional number, or the `-0` that Pegasus appends to every name. Other numbers stay:
+    `forkjoin-10` and `forkjoin-20` are different workflows.
     """
     stem = name.removesuffix(".json") or name
     return cut_name(_EXECUTION_MARK.sub("", stem))
 
 
 def node_id(task_id: str) -> str:
-    """The task's id; one that is too long keeps its beginning and gets a hash as its end."""
+    """Return the task's id; if it is too long, its beginning and a hash."""
     if len(task_id) <= MAX_NAME and "\0" not in task_id:
         return task_id
     digest = _digest(task_id.encode())
@@ -48,8 +48,10 @@ def node_id(task_id: str) -> str:
 
 
 def node_type(task: Task) -> str | None:
-    """The program. Nextflow records a whole script there, whose first word says nothing
-    (`[`, `def`, `unset`): then it is the process, the last part of the task's name."""
+    """Return the program; for a whole script, the last part of the task's name.
+
+    Nextflow records whole scripts, whose first word is meaningless (`[`, `def`, `unset`).
+    """
     command = task.execution and task.execution.command
     words = ((command and command.program) or "").split()
     if not words:

@@ -1,7 +1,7 @@
-"""Payloads that fit into an event, whatever the file holds.
+"""Build payloads that fit into an event, whatever the file's size.
 
-What is too long is cut, and visibly: a text ends with its full length, and beside a list `xs`
-stands `xsCut: {"kept": …, "of": …}`.
+Values that are too long are cut and marked: a text ends with its full length, and beside a list
+`xs` there is `xsCut: {"kept": …, "of": …}`.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _Item = TypeVar("_Item")
 
 
 def encode(fields: dict[str, Any]) -> Raw:
-    """A payload of the fields that are not None."""
+    """Encode the fields that are not None."""
     return Raw(
         msgspec.json.encode(
             {key: _cut(value) for key, value in fields.items() if value is not None}
@@ -31,7 +31,7 @@ def encode(fields: dict[str, Any]) -> Raw:
 
 
 def put(fields: dict[str, Any], key: str, items: Iterable[Any]) -> None:
-    """Add a list, or as much of it as an event can hold."""
+    """Add as much of a list as fits into an event."""
     everything = [_cut(item) for item in items]
     fields[key] = keep(everything, LIST_BYTES)
     mark_cut(fields, key, kept=len(fields[key]), of=len(everything))
@@ -40,7 +40,7 @@ def put(fields: dict[str, Any], key: str, items: Iterable[Any]) -> None:
 def put_files(
     fields: dict[str, Any], key: str, files: Iterable[str], sizes: dict[str, int | float]
 ) -> None:
-    """Add a list of files with those sizes that are known."""
+    """Add a list of files with their known sizes."""
     put(
         fields,
         key,
@@ -52,13 +52,13 @@ def put_files(
 
 
 def mark_cut(fields: dict[str, Any], key: str, *, kept: int, of: int) -> None:
-    """Say how much of a list is missing, if any."""
+    """Mark a list that was cut."""
     if kept < of:
         fields[f"{key}Cut"] = {"kept": kept, "of": of}
 
 
 def keep(items: Iterable[_Item], max_bytes: int) -> list[_Item]:
-    """The first items, as many as fit."""
+    """Return as many of the first items as fit."""
     kept = []
     for item in items:
         max_bytes -= len(msgspec.json.encode(item)) + 1
@@ -69,7 +69,7 @@ def keep(items: Iterable[_Item], max_bytes: int) -> list[_Item]:
 
 
 def cut_name(text: str) -> str:
-    """A text as a name: at most as long as the contract allows."""
+    """Cut a text to the maximum length of a name."""
     return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
 
 

@@ -1,7 +1,7 @@
-"""The events of one imported execution, in time order.
+"""The events of one imported execution, in the order of time.
 
-They are deterministic: the run's id follows from the content and the project, and the events'
-ids count from 0 in the order of time, at one time in the order of cause and effect.
+They are deterministic: the run's id is derived from the content and the project, and the events'
+ids count from 0 in the order of time; causes precede effects at the same time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,12 +23,11 @@ from runfold.protocol.time_limits import explain_time
 from runfold.serialization.redaction import Redactor
 from runfold_stack.argv_redaction import redact_command_line
 
-from .errors import WfFormatError
 from .graph import Task
 from .instance import Instance
 from .names import node_id, node_type, run_id, workflow_name
 from .payloads import LIST_BYTES, PLAN_BYTES, cut_name, encode, keep, mark_cut, put, put_files
-from .schema import Execution
+from .schema import Execution, WfFormatError
 from .timetable import schedule
 
 Times = dict[str, tuple[float, float]]
@@ -36,7 +35,7 @@ Times = dict[str, tuple[float, float]]
 
 
 def count_events(instance: Instance) -> int:
-    """How many events `events` gives."""
+    """Return the number of events that `events` yields."""
     return 2 + 2 * sum(task.execution is not None for task in instance.tasks)
 
 
@@ -47,9 +46,9 @@ def events(
     latest_us: int = codec.MAX_US,
     redactor: Redactor | None = None,
 ) -> Iterator[Envelope]:
-    """All events of the run, from `started` to `completed`, with secrets in commands masked.
+    """Yield all events of the run, from `started` to `completed`, with masked secrets.
 
-    Raises `WfFormatError`, before the first of them, if one would lie before the year 2000 or
+    Raise `WfFormatError` before the first event if one would be dated before the year 2000 or
     after `latest_us`.
     """
     run = run_id(instance, project=project)
@@ -126,7 +125,7 @@ def _started(instance: Instance, project: str | None, order: Iterable[str]) -> S
 
 
 def _plan(instance: Instance, order: Iterable[str]) -> list[PlannedNode]:
-    """The nodes in order of start, so that a node that is kept has parents that are kept."""
+    """Return the nodes in the order of their start; the parents of a kept node are kept, too."""
     tasks = {task.id: task for task in instance.tasks}
     never_ran = [task.id for task in instance.tasks if task.execution is None]
     return keep(
@@ -185,7 +184,7 @@ def _node_finished(instance: Instance, task: Task, execution: Execution) -> Node
 
 
 def _completed(instance: Instance) -> Completed:
-    """Its outputs are the files that a task wrote and none read."""
+    """Return the end of the run; its outputs are the files that no task has read."""
     read = {file for task in instance.tasks for file in task.input_files}
     left = (file for task in instance.tasks for file in task.output_files if file not in read)
     outputs: dict[str, Any] = {}

@@ -1,25 +1,37 @@
-"""How WfFormat lays out its JSON: the parts that Runfold uses, with the format's own bounds.
+"""The parts of WfFormat's JSON that Runfold uses, with the format's own bounds, and its error.
 
 Source: the JSON schema and README of github.com/wfcommons/WfFormat. 1.6 only adds optional
 fields to 1.5. Up to 1.4 the schema was flat (`workflow.tasks` with files and runtimes inside).
-Fields that are not listed here are ignored, as the format asks of its readers.
+Other fields are ignored, as the format requires of readers.
 """
 
-from typing import Annotated, Final
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
 
 from msgspec import Meta, Struct, field
 
+from runfold_stack.errors import StackError
+
 VERSIONS: Final = ("1.4", "1.5", "1.6")
-"""1.4 is taken if it has the layout below, as some converters write it."""
+"""1.4 is accepted if it has the layout below, which some converters write."""
 
 Text = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-"""At most 30 years: in microseconds that is exact as a float, and so are sums of a few."""
+"""At most 30 years: in microseconds, floats represent this and sums of a few exactly."""
 Number = int | float
 
 
+class WfFormatError(StackError):
+    """A file cannot be imported; the message names the place, the reason and the remedy."""
+
+
+def refuse(path: Path, place: str, what: str) -> NoReturn:
+    """Raise `WfFormatError` for one place in the file."""
+    raise WfFormatError(f"{path}: {place} {what}")
+
+
 class _Part(Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """A JSON object of the format: its names in camel case, absent where not given."""
+    """A JSON object with names in camel case, and without absent values."""
 
 
 class Command(_Part, frozen=True):
@@ -28,7 +40,7 @@ class Command(_Part, frozen=True):
 
 
 class Execution(_Part, frozen=True):
-    """What was measured of one task."""
+    """The measurements of one task."""
 
     id: Text
     runtime_in_seconds: Seconds
@@ -44,17 +56,17 @@ class Execution(_Part, frozen=True):
     priority: Number | None = None
     machines: tuple[Text, ...] | None = None
     machine: Text | None = None
-    """The one machine, in earlier files of 1.5."""
+    """The only machine, in early files of version 1.5."""
 
     def machine_names(self) -> tuple[str, ...]:
-        """The machines that the task ran on, each once."""
+        """Return the machines that the task ran on, each once."""
         if self.machines is not None:
             return tuple(dict.fromkeys(self.machines))
         return () if self.machine is None else (self.machine,)
 
 
 class Specification(_Part, frozen=True):
-    """One task as planned. `children` is ignored: it repeats `parents` from the other end."""
+    """One planned task; `children` is ignored, because it repeats `parents` in reverse."""
 
     id: Text
     parents: tuple[str, ...]

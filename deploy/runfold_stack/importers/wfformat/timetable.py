@@ -1,24 +1,22 @@
-"""When each task ran: WfFormat records how long, but need not record when.
+"""Compute when each task ran: WfFormat records durations, but need not record start times.
 
-The rule is list scheduling. A task starts when its last parent has ended and its machines are
-free for it:
+The rule is list scheduling. A task starts when its last parent has ended and its machines have
+free slots:
 
-- A machine has as many slots as `machines[].cpu.coreCount` ("number of CPU cores"), and a task
-  takes `coreCount` of them ("number of cores required by the task", which may be fractional),
-  or one where that is not given, for as long as it runs, on each machine that it names. A task
-  that requires more than its machine has takes all of it.
-- A task that names no machine runs on the only one that the file describes, if there is only
-  one; with that, Nextflow's files come much closer to the recorded makespan (rnaseq-dirt02-001:
-  2,580 s of 3,131 s, without it 759 s).
-- A task without a machine even so, or on one without a core count, has no limit.
-- Each machine takes tasks in the order in which they became ready (then in the file's order),
-  and none overtakes another.
-- A task that is planned but did not run takes no time; its children wait for its parents.
+- A machine has `machines[].cpu.coreCount` slots ("number of CPU cores"). A task takes `coreCount`
+  slots ("number of cores required by the task", possibly fractional; default one) on each machine
+  that it names, for as long as it runs. A task that requires more than a machine has takes all.
+- A task that names no machine runs on the file's only machine, if there is exactly one. This
+  brings Nextflow's files closer to the recorded makespan (rnaseq-dirt02-001: 2,580 s of 3,131 s,
+  else 759 s).
+- Other tasks without a machine, and tasks on machines without a core count, have no limit.
+- Each machine starts tasks in the order in which they became ready, then in the file's order.
+- A planned task that did not run takes no time; its children wait for its parents.
 
-The quoted words are from the schema of github.com/wfcommons/WfFormat. What this gives lies
-below the recorded makespan of real files, which includes queueing and data transfer. One slot
-a machine, the other reading of "it has a machine", does not: for montage-chameleon-dss-10d-001
-of WfInstances it gives 36,275 s where 2,172 s were recorded, and the rule above 936 s.
+The quotes are from the schema of github.com/wfcommons/WfFormat. The computed makespan of real files
+is below the recorded one, which includes queueing and data transfer. With one slot per machine it
+would exceed it: montage-chameleon-dss-10d-001 of WfInstances would take 36,275 s, where 2,172 s
+were recorded and this rule yields 936 s.
 """
 
 from collections.abc import Iterable
@@ -29,17 +27,17 @@ from .graph import Task
 from .instance import Instance
 
 _PARTS: Final = 1000
-"""Slots are counted in thousandths and times in microseconds, so that sums stay exact."""
+"""Slots are counted in thousandths, and times in microseconds, so that sums stay exact."""
 
 
 def schedule(instance: Instance) -> dict[str, tuple[float, float]]:
-    """Start and end of each task that ran, in seconds after `executed_at`, in order of start."""
+    """Return start and end of each task, in seconds after `executed_at`, in the order of start."""
     times = _Timetable(instance).run()
     return {task: (start / 1e6, end / 1e6) for task, (start, end) in times.items()}
 
 
 class _Timetable:
-    """Tasks go by their position in the file; a queue holds (ready at, position)."""
+    """Tasks are identified by their position in the file; a queue holds (ready at, position)."""
 
     def __init__(self, instance: Instance) -> None:
         self._tasks = instance.tasks
@@ -66,7 +64,7 @@ class _Timetable:
         while self._running:
             now = self._running[0][0]
             ready: list[int] = []
-            freed: dict[str, None] = {}  # ordered, so that every process gives the same order
+            freed: dict[str, None] = {}  # ordered, so that the result is deterministic
             while self._running and self._running[0][0] == now:
                 _, position = heappop(self._running)
                 for machine, parts in self._claims[position].items():
@@ -80,7 +78,7 @@ class _Timetable:
         return self._times
 
     def _admit(self, now: int, ready: list[int], freed: Iterable[str] = ()) -> None:
-        """Queue what became ready, then start whatever now comes first everywhere and fits."""
+        """Queue ready tasks, then start each task that is first in all its queues and fits."""
         to_check = list(freed)
         for position in ready:
             claims = self._claims[position]
@@ -89,7 +87,7 @@ class _Timetable:
             for machine in claims:
                 heappush(self._queues[machine], (now, position))
             to_check.extend(claims)
-        # The oldest waiting task is the first in all of its queues, so nobody waits for ever.
+        # The oldest waiting task is first in all of its queues, so no task waits forever.
         while to_check:
             queue = self._queues[to_check.pop()]
             while queue:
@@ -117,7 +115,7 @@ class _Timetable:
 
 
 def _claims(task: Task, capacity: dict[str, int], default: list[str]) -> dict[str, int]:
-    """The parts of a slot that the task takes on each of its limited machines."""
+    """Return the parts of slots that the task takes on each of its limited machines."""
     execution = task.execution
     if execution is None:
         return {}
