@@ -21,7 +21,7 @@ def env(migrated_url: str, tmp_path: Path) -> dict[str, str]:
     assert runfold("retention", "set", "--payloads", "30", "--runs", "65", env=env).returncode == 0
     done = runfold("retention", "run", env=env)
     assert done.returncode == 0, done
-    assert b"archived before: 24 events, 6 runs" in done.stdout
+    assert b"archived 24 events and 6 runs before" in done.stdout
     return env
 
 
@@ -37,7 +37,7 @@ def test_show_opens_archived_runs(env: dict[str, str]) -> None:
     assert b"from the archive" in runfold("show", aged, env=env).stdout
     without = {**env, "RUNFOLD_ARCHIVE": ""}
     assert runfold("show", gone, env=without).returncode == 1
-    assert b"were removed by retention on 20" in runfold("show", aged, env=without).stdout
+    assert b"have expired on 20" in runfold("show", aged, env=without).stdout
 
 
 def test_delete_takes_archived_runs(env: dict[str, str]) -> None:

@@ -124,7 +124,7 @@ def test_a_recorded_command_can_be_listed_and_shown(up: Up) -> None:
     logs = runfold("show", "listed-1", "--logs", env=up.env).stdout
     assert sorted(logs.splitlines()) == [b"no such table", b"working"]
     other = runfold("runs", "--workflow", "nosuch", env=up.env)
-    assert b"no runs like that" in other.stderr
+    assert b"no runs match these filters" in other.stderr
     table = runfold("runs", env=up.env).stdout.decode()
     assert "nightly" in table
     assert "\x1b" not in table
@@ -447,7 +447,7 @@ def test_killed_servers_are_started_again_and_those_of_a_killed_up_adopted(tmp_p
         (["rums"], {}, 2, b"did you mean `runfold runs`?"),
         (["runs", "--limit", "x"], {}, 2, b"--limit: 'x': choose a whole number from 1 to 500"),
         (["api", "--port", "abc"], {}, 2, b"--port: 'abc': choose a whole number from 0 to 65535"),
-        (["runs", "--since", "yesterday"], {}, 2, b"or how long ago, as in 24h or 7d"),
+        (["runs", "--since", "yesterday"], {}, 2, b"or an age like 24h or 7d"),
         (
             ["stats", "--since", "1d", "--until", "2d"],
             {},

@@ -94,7 +94,7 @@ def test_set_and_a_dry_run_say_what_a_policy_would_take(
     assert f"payloads of {half} runs that ended before 20".encode() in told
     assert f"rows of {half} runs that ended before 20".encode() in told
     assert b"0 statistics of 0 hours" in told
-    assert b"nothing goes before 20" in told
+    assert b"nothing expires before 20" in told
     assert b"from 20" in runfold("retention", "show", env=env).stdout
     with connect_to(migrated_url) as database:
         assert count_rows(database, "runs") == RUNS
