@@ -163,7 +163,7 @@ class History:
 
     events: list[Event]
     steps: list[Step]
-    max_weight: int
+    max_cache_bytes: int
     """How much of it the worker may remember."""
 
 
@@ -199,7 +199,7 @@ def draw_history(draw: st.DrawFn, signs: Sequence[str] = ("heartbeat",)) -> Hist
         )
     )
     steps = cut_into_steps(delivered, cuts, packed=draw(st.booleans()))
-    return History(events, steps, draw(_of([0, 0, 2, 5, 1_000_000])))
+    return History(events, steps, draw(_of([0, 0, 4_000, 8_000, 1_000_000_000])))
 
 
 def cut_into_steps(delivered: Sequence[Event], cuts: Sequence[str], *, packed: bool) -> list[Step]:

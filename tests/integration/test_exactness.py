@@ -138,12 +138,12 @@ def test_however_events_arrive_the_tables_are_those_of_the_definition(
     def check(history: History) -> None:
         delete_all_rows(database)
         connection = open_connection()
-        committer = committer_on(connection, max_memory_weight=history.max_weight)
+        committer = committer_on(connection, max_cache_bytes=history.max_cache_bytes)
         for step in history.steps:
             if step.restart:
                 connection.close()
                 connection = open_connection()
-                committer = committer_on(connection, max_memory_weight=history.max_weight)
+                committer = committer_on(connection, max_cache_bytes=history.max_cache_bytes)
                 merge_all_deltas(database)
             committer.commit(step.entries)
         connection.close()

@@ -26,7 +26,7 @@ LEASE_RENEWAL_RATE = 0.3
 class WorkerContext(RedisContext, DatabaseContext, Protocol):
     """What workers see of the world."""
 
-    max_weight: int
+    max_cache_bytes: int
 
 
 class SimulatedWorker:
@@ -73,7 +73,7 @@ class SimulatedWorker:
             committer = Committer(
                 writing,
                 reading=reading,
-                max_memory_weight=world.max_weight,
+                max_cache_bytes=world.max_cache_bytes,
                 metrics=worker.metrics,
             )
             committed = partial(_committed, Publisher(client, "changes"), worker.metrics)

@@ -62,7 +62,7 @@ class World:
         self.emitted: dict[EventRef, Event] = {}
         self.poisoned: set[EventRef] = set()
         self.acknowledged: set[EventRef] = set()
-        self.max_weight = rng.choice((0, 2, 5, 20, 200_000))
+        self.max_cache_bytes = rng.choice((0, 4_000, 8_000, 30_000, 300_000_000))
         self.direct_write_limit = rng.choice((0, 0, 3, 10, 2000))
         self.trace = 0
         self._steps = 0

@@ -1,13 +1,14 @@
-"""Batches into PostgreSQL, exactly once in effect.
+"""Writes batches into PostgreSQL, exactly once in effect.
 
-A batch and its positions are one transaction, so a crash anywhere leaves all of it or none, and
-the positions tell which; what is remembered of the runs that it touched is dropped after every
-failure. A batch that was refused is folded once more with its shards held, so that nothing can come
-in between again; by then memory has forgotten the runs that were changed behind the fold. So are
-the batches that follow, for whoever changes many runs goes on, and would have each refused. When
-the database refuses a batch for its data, the batch is cut in halves down to the event that is to
-blame, which becomes a dead letter in the same transaction as its neighbours. Every other failure
-goes up to the caller, who waits and tries again.
+Invariant: a batch and its positions are one transaction. A crash leaves all of it or nothing, and
+the positions say which. After every failure the cache drops the runs that the batch touched.
+
+A refused batch is folded again while its shards are locked, so that no other process can change
+them meanwhile; before that the cache drops the runs that were changed behind the fold. The next
+batches are folded under the lock too, because a process that changes many runs would have each of
+them refused. When PostgreSQL refuses the data, the batch is split down to one frame, and
+`refused_event` finds the event. Every other failure is raised to the caller, which waits and
+retries.
 """
 
 import logging
@@ -37,33 +38,36 @@ from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.projections.batch_encoding import Prepared, is_at_once, prepare
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.records.rows import Batch, PositionUpdate
-from runfold_workers.fold.batch_builder import MAX_MEMORY_WEIGHT, BatchBuilder
+from runfold_workers.fold.batch_builder import MAX_CACHE_BYTES, BatchBuilder
 from runfold_workers.fold.frame_decoder import (
     NOTHING_REFUSED,
-    EventLocation,
     StreamEntry,
     decode_frames,
 )
 from runfold_workers.fold.run_cache import Loaded, RunRef
 from runfold_workers.metrics import Metrics
 
+from .refused_event import Refused, commit_without_refused
+
 log = logging.getLogger(__name__)
 
 REFUSED = (PositionMoved, DuplicateInLedger, *DATA_ERRORS)
-"""What `write` raises when `recommit` of the same frames may have a way out."""
+"""Errors of `write` after which `recommit` of the same frames may succeed."""
 
-HELD_BATCHES: Final = 50
-"""So many are folded with their shards held, after runs were changed behind the fold."""
+LOAD_RUNS: Final = 500
+"""So many runs are read from the ledger by one query."""
+LOCKED_BATCHES: Final = 50
+"""So many batches are folded under the lock after runs were changed behind the fold."""
 
 
 class Committer:
-    """Folds and writes the frames of the shards it was given; one to a connection.
+    """Folds and writes the frames of its shards; one committer per connection.
 
-    The deployment's shards must be known to the database by then (`ensure_shards`).
-    Connections are in autocommit mode, so that nothing but a batch holds a transaction open;
-    `reading` lets one thread fold while another one writes what was folded before.
+    The database must know the deployment's shards (`ensure_shards`). Both connections are in
+    autocommit mode, so that only a batch holds a transaction open. One thread folds, reading the
+    ledger on `reading`, while another thread writes the batch before on `connection`.
 
-    `positions` are committed; `ahead` lies behind what was folded.
+    `positions` are committed; `ahead` are the positions after everything that is folded.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Committer:
         connection: psycopg.Connection,
         *,
         reading: psycopg.Connection | None = None,
-        max_memory_weight: int = MAX_MEMORY_WEIGHT,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
         metrics: Metrics | None = None,
         intake: Intake | None = None,
     ) -> None:
@@ -82,70 +86,73 @@ class Committer:
         self._reading = reading or connection
         prepare_writing(connection)
         shards = count_shards(connection)
-        self._folder = BatchBuilder(
+        self._builder = BatchBuilder(
             self._load,
             shards=shards,
-            max_weight=max_memory_weight,
+            max_cache_bytes=max_cache_bytes,
             redactor=self._intake.redactor,
         )
         self._weeks: set[date | None] = set()
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
-        self._unknown: set[int] = set()
-        self._to_be_held = 0
+        self._newest_unread: set[int] = set()
+        self._locked_batches_left = 0
 
     @property
     def is_contended(self) -> bool:
-        """Whether runs were changed behind the fold of late, and so may be again."""
-        return self._to_be_held > 0
+        """Return whether other processes changed runs recently, and so may do it again."""
+        return self._locked_batches_left > 0
 
     def own(self, shards: Sequence[int]) -> dict[int, Position]:
-        """Fold these shards from now on, each from its committed position; returns the new ones."""
+        """Fold exactly these shards from now on; return the positions of those that are new."""
         for shard in self.positions.keys() - set(shards):
             self.disown(shard)
         gained = [shard for shard in shards if shard not in self.positions]
         positions = load_positions(self._reading, gained) if gained else {}
         self.positions |= positions
         self.ahead |= positions
-        self._unknown.update(gained)
+        self._newest_unread.update(gained)
         return positions
 
     def disown(self, shard: int) -> None:
-        """Drop what is remembered of a shard that someone else has moved."""
-        self._folder.forget(shard)
+        """Drop a shard and its cached runs."""
+        self._builder.forget(shard)
         self.positions.pop(shard, None)
         self.ahead.pop(shard, None)
-        self._unknown.discard(shard)
+        self._newest_unread.discard(shard)
 
     def fold(
         self,
         entries: Sequence[StreamEntry],
-        refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
+        refused: Refused = NOTHING_REFUSED,
         latest_us: int | None = None,
     ) -> Batch:
-        """The batch that these frames make, in order after what was folded before.
+        """Fold these frames, which follow what was folded before, and return the batch.
 
-        Events later than `latest_us`, by default as of now, are dead letters.
+        Events later than `latest_us` become dead letters; the default allows for the intake's
+        `max_future_s`.
         """
-        if self._unknown:
-            # After the positions were read: what lies behind those is new to the tables as well.
-            for shard, newest in newest_runs(self._reading, self._unknown).items():
-                self._folder.know(shard, newest)
-            self._unknown.clear()
+        if self._newest_unread:
+            # After the positions were read: later keys than these are new to the tables too.
+            for shard, newest in newest_runs(self._reading, self._newest_unread).items():
+                self._builder.know(shard, newest)
+            self._newest_unread.clear()
         began = time.perf_counter()
         if latest_us is None:
             latest_us = self._intake.latest_us()
-        batch = self._folder.fold(self._unfolded(entries), self.ahead, refused, latest_us=latest_us)
-        decoding_s = self._folder.decoding_s
+        batch = self._builder.fold(
+            self._unfolded(entries), self.ahead, refused, latest_us=latest_us
+        )
+        decoding_s = self._builder.decoding_s
         self._phases["decode"].observe(decoding_s)
         self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
-        self._metrics.recalled(*self._folder.take_recalls())
+        self._metrics.recalled(*self._builder.take_recalls())
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
 
     def write(self, batch: Prepared, weeks: set[date | None]) -> None:
-        """Commit a batch, and nothing else: this may happen in a thread of its own."""
+        """Commit a batch; may be called from another thread than the one that folds."""
         self._ensure_weeks(self._connection, weeks)
         began = time.perf_counter()
         if is_at_once(batch):
@@ -163,17 +170,17 @@ class Committer:
         crash_point("after_commit")
 
     def written(self, batch: Batch) -> None:
-        """A batch is committed, and so is everything that was folded before it."""
+        """Record that this batch, and so all batches before it, are committed."""
         for step in batch.advances:
             old = self.positions.get(step.shard)
-            # Else it was given up in the meantime, and may be back from where others have led it.
+            # Otherwise the shard was given up, and perhaps taken again at a later position.
             if old is not None and old.position == step.expected:
                 self.positions[step.shard] = _after(old, step)
-        self._folder.written(batch)
+        self._builder.written(batch)
         if batch.dead_letters:
             letter = batch.dead_letters[0]
             log.warning(
-                "could not understand what was sent, put into dead_letters",
+                "stored unreadable events in dead_letters",
                 extra={
                     "number": len(batch.dead_letters),
                     "shard": letter.shard,
@@ -183,57 +190,52 @@ class Committer:
             )
 
     def rewind(self) -> None:
-        """Start over from the committed positions: nothing that was folded since is remembered.
-
-        Only when no batch is being written.
-        """
-        self._folder.rewind()
+        """Start over from the committed positions; call it only while no batch is being written."""
+        self._builder.rewind()
         self.ahead = dict(self.positions)
 
     def commit(self, entries: Sequence[StreamEntry]) -> list[Batch]:
-        """Fold and write these frames, in order after their shards' positions.
+        """Fold and write these frames, which follow their shards' positions.
 
-        Returns what was committed: one batch, or more where the data had to be cut up. Raises
-        `PositionMoved` where another worker has moved a shard.
+        Return what was committed: one batch, or several if PostgreSQL refused the data. Raise
+        `PositionMoved` if another worker has moved a shard.
         """
         try:
-            return [self._commit_holding(entries) if self.is_contended else self._commit(entries)]
+            return [self._commit_locked(entries) if self.is_contended else self._commit(entries)]
         except REFUSED as error:
             is_moved = isinstance(error, PositionMoved)
         return self.recommit(entries, is_moved=is_moved)
 
     def recommit(self, entries: Sequence[StreamEntry], *, is_moved: bool) -> list[Batch]:
-        """The same for frames that were refused before; `is_moved`: by `PositionMoved`."""
+        """Commit frames that were refused before; `is_moved`: with `PositionMoved`."""
         self.rewind()
         if is_moved:
             self._metrics.refolded.inc()
-        else:  # memory may be behind the ledger, or a partition be gone: look at both again
-            self._folder.forget()
-            self._unknown = set(self.positions)
+        else:  # the cache may lack events of the ledger, or a partition may be missing
+            self._builder.forget()
+            self._newest_unread = set(self.positions)
             self._weeks.clear()
-        knows_more = False
         try:
-            return [self._commit_holding(entries)]
+            return [self._commit_locked(entries)]
         except DuplicateInLedger:
             if not is_moved:
                 raise
-            knows_more = True
         except DATA_ERRORS as error:
-            log.warning("batch refused, looking for the event to blame: %s", error)
+            log.warning("batch refused, searching for the event: %s", error)
             crash_point("after_refusal")
-        if knows_more:
-            return self.recommit(entries, is_moved=False)
-        if len(entries) > 1:
+            is_moved = False
+            if len(entries) == 1:
+                return [self._commit_without_refused(entries)]
             middle = len(entries) // 2
             committed = self.commit(entries[:middle])
             crash_point("between_halves")
             return committed + self.commit(entries[middle:])
-        return [self._commit_without_culprits(entries)]
+        return self.recommit(entries, is_moved=False)
 
     def _commit(
         self,
         entries: Sequence[StreamEntry],
-        refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
+        refused: Refused = NOTHING_REFUSED,
         latest_us: int | None = None,
     ) -> Batch:
         try:
@@ -245,15 +247,15 @@ class Committer:
         self.written(batch)
         return batch
 
-    def _commit_holding(self, entries: Sequence[StreamEntry]) -> Batch:
-        """The same, and nobody else changes these shards meanwhile."""
+    def _commit_locked(self, entries: Sequence[StreamEntry]) -> Batch:
+        """Commit these frames while no other process can change their shards."""
         shards = {entry.shard for entry in entries} & self.positions.keys()
         try:
             with self._connection.transaction():
                 self._take_over(hold_positions(self._connection, shards))
                 batch = self.fold(entries)
                 prepared, weeks = prepare(batch), weeks_of(batch)
-                # By the other connection: this one must not hold a partition that no one sees.
+                # On the other connection: here a new partition would stay invisible until COMMIT.
                 self._ensure_weeks(self._reading, weeks)
                 self.write(prepared, weeks)
         except BaseException:
@@ -261,66 +263,38 @@ class Committer:
             self.rewind()
             raise
         self.written(batch)
-        self._to_be_held -= self._to_be_held > 0
+        self._locked_batches_left -= self._locked_batches_left > 0
         return batch
 
     def _take_over(self, found: Mapping[int, Position]) -> None:
-        """Go on from these checkpoints, where runs were changed behind the fold."""
+        """Accept the checkpoints of shards whose runs other processes have changed."""
         for shard, position in found.items():
             if position.position != self.positions[shard].position:
                 raise PositionMoved(shard, self.positions[shard].position)
         moved = {shard: each for shard, each in found.items() if each != self.positions[shard]}
         if not moved:
             return
-        self._to_be_held = HELD_BATCHES
+        self._locked_batches_left = LOCKED_BATCHES
         changed = load_changed_behind(self._reading, self.positions, moved)
         for shard, runs in changed.items():
             if runs is None:
-                self._folder.forget(shard)
-                self._unknown.add(shard)
+                self._builder.forget(shard)
+                self._newest_unread.add(shard)
             else:
-                self._folder.forget_runs(shard, runs)
+                self._builder.forget_runs(shard, runs)
         self.positions |= moved
         self.ahead |= moved
 
-    def _commit_without_culprits(self, entries: Sequence[StreamEntry]) -> Batch:
-        """One frame that was refused: find each event to blame by halving, and leave it out."""
+    def _commit_without_refused(self, entries: Sequence[StreamEntry]) -> Batch:
         latest_us = self._intake.latest_us()
-        arrivals, _ = decode_frames(entries, redactor=self._intake.redactor, latest_us=latest_us)
-        places = [place for arrival in arrivals for place in arrival.places]
-        refused: dict[EventLocation, str] = {}
-        while len(refused) <= len(places):
-            try:
-                return self._commit(entries, refused, latest_us)
-            except DATA_ERRORS as error:
-                left = [place for place in places if place not in refused]
-                if not left:
-                    raise
-                culprit = self._first_refused(entries, left, refused, latest_us)
-                refused[culprit] = f"refused by PostgreSQL: {error}".strip()
-        raise AssertionError("every event was left out, and still the frame was refused")
+        decoded, _ = decode_frames(entries, redactor=self._intake.redactor, latest_us=latest_us)
+        return commit_without_refused(
+            [location for events in decoded for location in events.locations],
+            lambda refused: self._commit(entries, refused, latest_us),
+            lambda refused: self._is_refused(entries, refused, latest_us),
+        )
 
-    def _first_refused(
-        self,
-        entries: Sequence[StreamEntry],
-        places: list[EventLocation],
-        refused: dict[EventLocation, str],
-        latest_us: int,
-    ) -> EventLocation:
-        """The first event with which those before it are refused."""
-        fine, bad = 0, len(places)
-        while bad - fine > 1:
-            middle = (fine + bad) // 2
-            later = dict.fromkeys(places[middle:], "not tried yet")
-            if self._is_refused(entries, refused | later, latest_us):
-                bad = middle
-            else:
-                fine = middle
-        return places[bad - 1]
-
-    def _is_refused(
-        self, entries: Sequence[StreamEntry], refused: dict[EventLocation, str], latest_us: int
-    ) -> bool:
+    def _is_refused(self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int) -> bool:
         try:
             with self._connection.transaction(force_rollback=True):
                 write_batch(self._connection, prepare(self.fold(entries, refused, latest_us)))
@@ -338,9 +312,9 @@ class Committer:
             crash_point("after_weeks_made")
 
     def _unfolded(self, entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
-        """Without frames that others have folded, or will.
+        """Leave out frames that another worker has folded or will fold.
 
-        A shard can be lost, and come back further on, while a batch of it is on its way.
+        A shard can be lost, and be taken again at a later position, while its frames are read.
         """
         positions = {shard: order(step.position) for shard, step in self.ahead.items()}
         firsts: dict[int, str] = {}
@@ -358,8 +332,10 @@ class Committer:
         ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:
+        # In portions, because the driver keeps the whole result of a query in memory.
+        portions = (refs[first : first + LOAD_RUNS] for first in range(0, len(refs), LOAD_RUNS))
         return Loaded(
-            load_for_fold(self._reading, refs),
+            (event for portion in portions for event in load_for_fold(self._reading, portion)),
             load_deleted(self._reading, refs),
             load_aged(self._reading, refs),
         )
@@ -373,7 +349,7 @@ def _after(old: Position, step: PositionUpdate) -> Position:
 
 
 def weeks_of(batch: Batch) -> set[date | None]:
-    """The ledger's weeks that a batch needs; run keys are ordered by time."""
+    """Return the weeks of the ledger that a batch needs; run keys are ordered by time."""
     runs = set(map(_run_of, batch.events))
     ends = {week_of(UUID(bytes=end(runs))) for end in (min, max)} if runs else set()
     return ends if len(ends) < 2 else {week_of(UUID(bytes=run)) for run in runs}

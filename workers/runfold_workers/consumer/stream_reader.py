@@ -20,8 +20,9 @@ BLOCK_MS: Final = 1000
 """How long to wait for a first frame: a client's socket may time out after five seconds."""
 BUSY_BLOCK_MS: Final = 20
 """The same while a batch is on its way, whose outcome must not wait."""
-TARGET_BYTES: Final = 12 * 1024 * 1024
-"""Of frames, unpacked: some 30,000 events."""
+TARGET_BYTES: Final = 8 * 1024 * 1024
+"""Of frames, unpacked, a batch: some 20,000 events. Decoded and encoded, it takes several times as
+much memory, and two batches are in memory at a time."""
 _MOST_FRAMES: Final = 1000
 """In one answer: frames of the SDK hold at most 256 KiB."""
 

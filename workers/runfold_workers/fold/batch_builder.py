@@ -33,12 +33,12 @@ from .frame_decoder import (
     misrouted_events,
 )
 from .projection import node_row, run_row
-from .reducers import RULES, apply_liveness_event
+from .reducers import REDUCERS, apply_liveness_event
 from .run_cache import CacheStats, Load, RunCache
 from .run_state import Attempt, RunState
 
-MAX_MEMORY_WEIGHT: Final = 120_000
-"""Runs and attempts at nodes, at one to two kilobytes each."""
+MAX_CACHE_BYTES: Final = 128 * 1024 * 1024
+"""States of runs: some 20,000 runs of four nodes."""
 
 
 class BatchBuilder:
@@ -49,7 +49,7 @@ class BatchBuilder:
         load: Load,
         *,
         shards: int | None = None,
-        max_weight: int = MAX_MEMORY_WEIGHT,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
         clock: Callable[[], float] = time.perf_counter,
         redactor: Redactor | None = None,
     ) -> None:
@@ -58,7 +58,7 @@ class BatchBuilder:
         self._clock = clock
         self.decoding_s = 0.0
         """How long the last batch took to be taken apart."""
-        self._memory = RunCache(load, max_weight)
+        self._memory = RunCache(load, max_cache_bytes)
         self._folded = 0
         self._written = 0
 
@@ -171,7 +171,7 @@ class BatchBuilder:
         ignored: dict[str, int] = {}
         shard = arrival.shard
         note = ledger.append
-        rules = RULES
+        reducers = REDUCERS
         for number, kind, event_id, at_us, body, fact in zip(
             *arrival.columns[1:], arrival.facts, strict=True
         ):
@@ -194,7 +194,7 @@ class BatchBuilder:
                     run.last_event_us = at_us
                 if at_us < run.created_us:
                     run.created_us = at_us
-                rules[kind](run, (at_us, event_id), fact)
+                reducers[kind](run, (at_us, event_id), fact)
             external_id = run.external_id
             kept = body if external_id is None else with_run_id(body, external_id)
             note((run.key, event_id, at_us, kind, shard, kept))

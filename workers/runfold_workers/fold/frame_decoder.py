@@ -59,7 +59,7 @@ class DecodedEvents(NamedTuple):
     ordinals: Sequence[int]
 
     @property
-    def places(self) -> list[EventLocation]:
+    def locations(self) -> list[EventLocation]:
         """One an event."""
         return [
             EventLocation(self.shard, *place)
@@ -98,7 +98,7 @@ def decode_frames(
             dead_letters += letters
         if refused:
             arrival, letters = exclude(  # noqa: PLW2901, its rest
-                arrival, [refused.get(place) for place in arrival.places]
+                arrival, [refused.get(place) for place in arrival.locations]
             )
             dead_letters += letters
         arrivals[number] = arrival
@@ -115,7 +115,7 @@ def exclude(
     per_event: tuple[Sequence[Any], ...] = arrival.columns[1:]
     letters = []
     for place, reason, number, kind, event_id, at_us, body in zip(
-        arrival.places, reasons, *per_event, strict=True
+        arrival.locations, reasons, *per_event, strict=True
     ):
         if reason is not None:
             raw = encode_event(Envelope(TYPES[kind], runs[number], event_id, at_us, body))

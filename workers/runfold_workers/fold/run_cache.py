@@ -25,6 +25,7 @@ from .event_facts import NoFacts, read_fact
 from .projection import node_row, run_row
 from .reducers import apply
 from .run_state import RunState
+from .state_size import state_bytes
 
 RunRef = tuple[int, bytes]
 """(shard, run key)."""
@@ -55,16 +56,16 @@ Load = Callable[[Sequence[RunRef]], Loaded]
 
 
 class RunCache:
-    """At most `max_weight` of runs: each weighs 1, and 1 more for each attempt at a node.
+    """Runs of at most `max_bytes`, as `state_size` estimates them.
 
-    What batches after the last `written` one have touched is kept beyond that, for the tables do
-    not have it yet.
+    What batches after the last `written` one have touched is kept beyond that, because the tables
+    do not have it yet. So a run that is larger than the cache is not read again for each batch.
     """
 
-    def __init__(self, load: Load, max_weight: int) -> None:
+    def __init__(self, load: Load, max_bytes: int) -> None:
         self._load = load
-        self._max_weight = max_weight
-        self._weight = 0
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._runs: OrderedDict[tuple[int, str], RunState] = OrderedDict()
         self._known_up_to: dict[int, bytes] = {}
         self._unknown: dict[RunRef, RunState] = {}
@@ -149,13 +150,13 @@ class RunCache:
     def weigh(self, grown: Iterable[RunState]) -> None:
         """Take into account that these runs may have grown."""
         for run in grown:
-            weight = 1 + run.n_attempts
-            self._weight += weight - run.weight
-            run.weight = weight
+            size = state_bytes(run)
+            self._bytes += size - run.cached_bytes
+            run.cached_bytes = size
 
     def shrink(self, written: int) -> None:
         """Forget the runs that were quiet for longest, until the rest is light enough."""
-        while self._weight > self._max_weight and self._runs:
+        while self._bytes > self._max_bytes and self._runs:
             ref = next(iter(self._runs))
             if self._runs[ref].batch > written:
                 return
@@ -184,13 +185,13 @@ class RunCache:
     def forget(self, shard: int | None = None) -> None:
         """Drop what is remembered of a shard, or everything."""
         for ref in [ref for ref in self._runs if shard is None or ref[0] == shard]:
-            self._weight -= self._runs.pop(ref).weight
+            self._bytes -= self._runs.pop(ref).cached_bytes
         for known in [known for known in self._known_up_to if shard is None or known == shard]:
             del self._known_up_to[known]
 
     def _drop(self, ref: tuple[int, str]) -> None:
         run = self._runs.pop(ref)
-        self._weight -= run.weight
+        self._bytes -= run.cached_bytes
         self._look_up_from_now_on(run.shard, run.key)
 
     def _look_up_from_now_on(self, shard: int, key: bytes) -> None:

@@ -118,10 +118,13 @@ class RunState(Struct, gc=False):
     node_counts: dict[str, int] = field(default_factory=dict)
     plans: dict[str, tuple[Stamp, PlannedNode]] | None = None
     n_attempts: int = 0
+    extra_bytes: int = 0
+    """What names, tags, plans, parents and messages take in memory (`state_size`)."""
     changed: list[Attempt] = field(default_factory=list)
     row: RunRow | None = None
     batch: int = 0
-    weight: int = 0
+    cached_bytes: int = 0
+    """Its size when the cache last counted it."""
 
     @property
     def is_lost(self) -> bool:

@@ -27,12 +27,12 @@ from runfold_workers.fold.batch_builder import BatchBuilder
 from runfold_workers.fold.frame_decoder import EventLocation, StreamEntry
 
 
-def fold(steps: Sequence[Step], paper: FakeTables, max_weight: int = 1_000_000) -> None:
+def fold(steps: Sequence[Step], paper: FakeTables, max_cache_bytes: int = 1_000_000_000) -> None:
     """Fold and write every step, as one worker after another would."""
-    folder = BatchBuilder(paper.load, max_weight=max_weight)
+    folder = BatchBuilder(paper.load, max_cache_bytes=max_cache_bytes)
     for step in steps:
         if step.restart:
-            folder = BatchBuilder(paper.load, max_weight=max_weight)
+            folder = BatchBuilder(paper.load, max_cache_bytes=max_cache_bytes)
         batch = folder.fold(step.entries, paper.positions)
         paper.apply(batch)
         folder.written(batch)
@@ -44,7 +44,7 @@ def test_however_events_arrive_the_rows_are_those_of_the_definition(history: His
     """Order, cuts, duplicates, forgetting and restarts change nothing."""
     paper = FakeTables()
 
-    fold(history.steps, paper, history.max_weight)
+    fold(history.steps, paper, history.max_cache_bytes)
 
     expected = project(history.events, SHARDS)
     assert_tables_equal(paper, expected, seen=False)
@@ -61,7 +61,7 @@ def test_lost_is_taken_back_by_whatever_happened_later(history: History) -> None
     """Whenever that arrives, and however often a worker is restarted in between."""
     paper = FakeTables()
 
-    fold(history.steps, paper, history.max_weight)
+    fold(history.steps, paper, history.max_cache_bytes)
 
     assert_tables_equal(paper, project(history.events, SHARDS))
 
@@ -96,10 +96,10 @@ def test_a_repeated_history_changes_nothing(history: History) -> None:
     assert change_seqs == {shard: was.change_seq for shard, was in paper.positions.items()}
 
 
-@pytest.mark.parametrize("max_weight", [0, 50, 1_000_000])
-def test_many_interleaved_runs(max_weight: int) -> None:
+@pytest.mark.parametrize("max_cache_bytes", [0, 75_000, 1_000_000_000])
+def test_many_interleaved_runs(max_cache_bytes: int) -> None:
     """Two thousand events of a hundred runs, shuffled and in small batches, count once each."""
-    rng = random.Random(max_weight)
+    rng = random.Random(max_cache_bytes)
     runs = generate_runs(seed=1, events=2000)
     events = [event for run in runs for event in run if event["type"] != "heartbeat"]
     delivered = events + rng.sample(events, 300)
@@ -107,7 +107,7 @@ def test_many_interleaved_runs(max_weight: int) -> None:
     cuts = rng.choices(["", "frame", "batch", "restart"], [90, 5, 4, 1], k=len(delivered))
     paper = FakeTables()
 
-    fold(cut_into_steps(delivered, cuts, packed=True), paper, max_weight)
+    fold(cut_into_steps(delivered, cuts, packed=True), paper, max_cache_bytes)
 
     assert_tables_equal(paper, project(events, SHARDS))
 

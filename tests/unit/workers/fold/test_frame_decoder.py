@@ -31,7 +31,7 @@ def test_an_event_in_the_wrong_stream_is_a_dead_letter() -> None:
     elsewhere = (HOME + 1) % SHARDS
     [arrival], _ = decode_frames([entry(elsewhere, 0)], redactor=REDACTOR)
     left, [letter] = exclude(arrival, misrouted_events(arrival, [0], SHARDS))
-    assert (left.columns.ids, left.facts, left.places) == ((), (), [])
+    assert (left.columns.ids, left.facts, left.locations) == ((), (), [])
     assert letter[:3] == (elsewhere, "7-0", 0)
     assert letter.reason == f"wrong stream: run 'nightly' belongs to shard {HOME} of {SHARDS}"
     assert b'"run":"nightly"' in letter.raw
@@ -42,7 +42,7 @@ def test_refused_events_are_left_out_with_the_reason() -> None:
     refused = {EventLocation(HOME, "7-0", 1): "refused by PostgreSQL: too odd"}
     arrivals, dead_letters = decode_frames([entry(HOME, 10, 11, 12)], refused, redactor=REDACTOR)
     assert arrivals[0].columns.ids == (10, 12)
-    assert [place.ordinal for place in arrivals[0].places] == [0, 2]
+    assert [place.ordinal for place in arrivals[0].locations] == [0, 2]
     assert [(letter.ordinal, letter.reason) for letter in dead_letters] == [
         (1, "refused by PostgreSQL: too odd")
     ]
@@ -77,7 +77,7 @@ def test_small_packed_frames_are_read_as_one() -> None:
     assert [columns.runs[number] for number in columns.run_numbers] == ["a", "b", "b", "c", "a"]
     assert columns.bodies == tuple(b'{"text":"%d"}' % n for n in range(1, 6))
     assert columns.ids == (0, 0, 1, 0, 1)
-    assert [place[1:] for place in arrival.places] == [
+    assert [place[1:] for place in arrival.locations] == [
         *(("1-0", 0), ("1-0", 1), ("2-0", 0), ("3-0", 0), ("3-0", 1))
     ]
     assert dead_letters == []
