@@ -1,1 +1,14 @@
-"""The daily job of retention, and the way back from the archive."""
+"""The daily retention job, and restoring from the archive.
+
+`job` goes through the policies: payloads, then rows, then statistics. Weeks of the ledger that are
+due as a whole are detached and dropped. `expiry_steps` deletes in short transactions that each lock
+one shard; `archiving_steps` writes the same to the archive first.
+
+Invariant: nothing is deleted before its archive file is written, read back and renamed. If the
+archive fails, the step's data stays, the job fails with `ArchiveUnusable` and an incident is
+raised.
+
+After a crash the job's progress says where to resume. What had begun is found by its traces: marked
+runs, detached weeks, steps of the archive journal. `restore` resumes after the last row group that
+it finished; restoring something again changes nothing.
+"""
