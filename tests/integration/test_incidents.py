@@ -282,7 +282,7 @@ def test_a_flushed_redis_learns_the_number_of_shards_from_the_database(
 
     client.flushall()
     agree_on_shards(client, 5)
-    with pytest.raises(ShardsDiffer, match="Redis says 5 shards, the database 3"):
+    with pytest.raises(ShardsDiffer, match="Redis has 5 shards, the database 3"):
         worker._work()
     assert len(load_positions(database)) == 3
 

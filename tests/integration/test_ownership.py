@@ -43,16 +43,18 @@ def test_two_come_to_share(database: psycopg.Connection, migrated_url: str) -> N
         wait_until(lambda: follow(one) == ALL, what="the first to have all again")
 
 
-def test_what_was_doubted_is_looked_up(database: psycopg.Connection, migrated_url: str) -> None:
+def test_an_invalidated_shard_is_looked_up_again(
+    database: psycopg.Connection, migrated_url: str
+) -> None:
     """Somebody moved a shard: it comes back if the lease is ours, and does not if it is not."""
     with ShardLeases(migrated_url, "one") as one:
-        one.doubt(1)
+        one.invalidate(1)
         assert 1 not in one.shards
         wait_until(lambda: one.shards == ALL, what="the shard to come back")
 
         database.execute("UPDATE leases SET owner = 'thief', expires_at = now() + interval '1 h'")
         for shard in ALL:
-            one.doubt(shard)
+            one.invalidate(shard)
         time.sleep(0.5)
         assert one.shards == frozenset()
 

@@ -1,6 +1,6 @@
-"""Where a worker can die: every step of a batch, and of a lease, in the order in which they come.
+"""Where tests kill a worker: every step of a batch and of a lease, in order.
 
-Each of these is a `crash_point` somewhere in workers or storage, and a test kills a worker there.
+Each of these is a `crash_point` in workers or storage.
 """
 
 from typing import Final
@@ -41,4 +41,4 @@ JOB_POINTS: Final = (
     "before_deletion_commit",
     "after_deletion_commit",
 )
-"""The same for work that takes long: a rebuild, a deletion."""
+"""The same for jobs."""

@@ -1,8 +1,7 @@
-"""Cyclic garbage collection at moments that suit the fold.
+"""Cyclic garbage collection at times that do not delay the fold.
 
-Left alone, the collector walks all remembered runs again and again, a third of the time, and
-finds nothing, for states hold no cycles. So it is switched off while a worker runs, and the
-worker collects young objects after a batch and everything when there is nothing else to do.
+Automatic collection would walk all cached runs repeatedly and find nothing, because states hold no
+cycles. So it is off while a worker runs, and the worker collects when it is idle.
 """
 
 import gc
@@ -11,28 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-WHEN_IDLE_S: Final = 60.0
-AT_LAST_S: Final = 600.0
+IDLE_INTERVAL_S: Final = 60.0
+BUSY_INTERVAL_S: Final = 600.0
 
 
 class Collector:
-    """Collects when it is told that the moment suits."""
+    """Collects when the worker calls it, if the last collection was long ago."""
 
     def __init__(self) -> None:
         self._full_at = time.monotonic()
 
     def after_batch(self) -> None:
-        """Only if it has not been done for long; a tenth of a second."""
-        if time.monotonic() - self._full_at > AT_LAST_S:
+        """Collect if ten minutes have passed; this takes a tenth of a second."""
+        if time.monotonic() - self._full_at > BUSY_INTERVAL_S:
             self._collect()
 
     def when_idle(self) -> None:
-        """Everything, once in a while; this may take long, but nobody waits."""
-        if time.monotonic() - self._full_at > WHEN_IDLE_S:
+        """Collect if a minute has passed; no frames wait meanwhile."""
+        if time.monotonic() - self._full_at > IDLE_INTERVAL_S:
             self._collect()
 
     def after_failure(self) -> None:
-        """What the attempt that failed remembered is part of cycles, and may be most of memory."""
+        """Collect: tracebacks of the failed attempt hold its cache in cycles."""
         self._collect()
 
     def _collect(self) -> None:
@@ -42,7 +41,7 @@ class Collector:
 
 @contextmanager
 def manual_gc() -> Iterator[None]:
-    """No collection but through a `Collector`, until the end."""
+    """Turn automatic collection off until the end."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

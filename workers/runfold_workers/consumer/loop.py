@@ -1,7 +1,7 @@
-"""The loop of a worker: follow the leases, examine what looks wrong, read, fold, commit.
+"""The loop of a worker: follow the leases, examine suspect shards, read, fold, commit.
 
-Runs in one thread, which alone decides what is on its way: a shard is given up, or its checkpoint
-mended, only after everything that was submitted has been committed.
+Runs in one thread, which alone submits batches: a shard is given up, or its checkpoint recovered,
+only after everything that was submitted is committed.
 """
 
 import logging
@@ -30,12 +30,12 @@ from .stream_reader import BLOCK_MS, BUSY_BLOCK_MS, StreamReader
 log = logging.getLogger(__name__)
 
 GAP_S: Final = 0.01
-"""Between the beginnings of two batches at least: each costs as much as the rows of fifty events,
-whatever it holds, so at high rates smaller ones would come later, not sooner."""
+"""Minimum time between the starts of two batches. A batch costs as much as the rows of fifty
+events, whatever its size, so smaller batches would be later at high rates, not sooner."""
 
 
 class Loop:
-    """Works on whatever shards `ownership` has, until it is told to stop or a server is away."""
+    """Folds the shards of `ownership` until `stop` is set or a server is away."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Loop:
         self._next_at = 0.0
 
     def run(self, stop: threading.Event, collector: Collector) -> None:
-        """Returns when everything that was read is committed."""
+        """Run until `stop` is set and everything that was read is committed."""
         stopping = False
         while not stopping:
             stopping = stop.is_set()
             self.turn(collector, stopping=stopping)
 
     def turn(self, collector: Collector, *, stopping: bool) -> None:
-        """One turn of it, so that a simulator can do other things in between."""
+        """Take one turn; a simulator calls this directly."""
         try:
             if stopping:
                 self._pipeline.drain()
@@ -74,10 +74,10 @@ class Loop:
                 self._examine()
                 self._fold_next(collector)
         except PositionMoved as moved:
-            self._lose(moved)
+            self._release_moved(moved)
 
     def _follow(self) -> None:
-        """Fold what is ours by now. What goes to others goes when nothing of it is on its way."""
+        """Take new shards; give up surplus shards once none of their frames is in flight."""
         surplus = self._ownership.surplus
         shards = self._ownership.shards - surplus
         owned = self._committer.positions.keys()
@@ -90,7 +90,7 @@ class Loop:
             self._ownership.give_up(surplus)
 
     def _examine(self) -> None:
-        """Mend the checkpoints of shards that look wrong, or are new here."""
+        """Recover the checkpoints of shards that look wrong, and check those that are new here."""
         suspects = self._watch.suspects & self._committer.positions.keys()
         if not suspects:
             return
@@ -98,7 +98,7 @@ class Loop:
         for shard in sorted(suspects):
             if recover_stream(self._client, self._connection, shard):
                 crash_point("after_mend")
-                self._committer.disown(shard)  # the next turn takes it up where it is now
+                self._committer.disown(shard)  # the next turn takes it at its new position
                 streams.agree_on_shards(self._client, count_shards(self._connection))
             self._watch.examined(shard)
 
@@ -110,7 +110,7 @@ class Loop:
             time.sleep(left_s)
         is_idle = not self._pipeline.busy
         if is_idle:
-            self._pipeline.drain()  # how the last batch ended must not wait for the next frames
+            self._pipeline.drain()  # the result of the last batch must not wait for new frames
         entries = self._reader.read(
             {shard: ahead.position for shard, ahead in self._committer.ahead.items()},
             block_ms=BLOCK_MS if is_idle else BUSY_BLOCK_MS,
@@ -123,14 +123,14 @@ class Loop:
         elif is_idle:
             collector.when_idle()
 
-    def _lose(self, moved: PositionMoved) -> None:
-        """Another worker was at this shard: forget it, until the leases say whose it is."""
+    def _release_moved(self, moved: PositionMoved) -> None:
+        """Drop a shard whose position another worker has moved, until the leases are read again."""
         self._committer.disown(moved.shard)
         found = load_positions(self._connection, [moved.shard])[moved.shard]
-        if found.position == moved.position:  # nobody else folds it: the next turn takes it up
-            log.info("taking up a shard anew: shard=%d", moved.shard)
+        if found.position == moved.position:  # only the generation: the next turn takes it again
+            log.info("reloading a shard: shard=%d", moved.shard)
             return
-        self._ownership.doubt(moved.shard)
-        log.warning("another worker has moved a shard: shard=%d", moved.shard)
+        self._ownership.invalidate(moved.shard)
+        log.warning("another worker has moved the position: shard=%d", moved.shard)
         self._metrics.incidents.labels("position_moved").inc()
         raise_incident(self._connection, "position_moved", shard=moved.shard)

@@ -1,9 +1,8 @@
-"""Two batches at a time: while PostgreSQL works on one, the next is folded.
+"""Two batches at a time: while PostgreSQL writes one, the next is folded.
 
-Python folds at about the pace at which PostgreSQL writes, so taking turns would halve both, and
-have the events of a small batch wait for twice as long. The next batch is folded on the assumption
-that the one on its way is committed; if it is not, both are folded once more, from the committed
-positions, and for a while they do take turns.
+Python folds about as fast as PostgreSQL writes, so taking turns would halve the throughput and
+double the latency. The next batch is folded on the assumption that the one in flight is committed.
+If it is not, both are folded again from the committed positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,26 +25,27 @@ class _Folded(NamedTuple):
 
 
 class Pipeline:
-    """Commits frames in order, with at most one batch on its way; use it as a context manager.
+    """Commits frames in order, with at most one batch in flight; use it as a context manager.
 
-    `committed` is called with each batch after its commit, in the thread that wrote it.
+    `on_commit` is called with each batch after its commit, in the thread that wrote it.
     """
 
-    def __init__(self, committer: Committer, committed: Callable[[Batch], None]) -> None:
+    def __init__(self, committer: Committer, on_commit: Callable[[Batch], None]) -> None:
         self._committer = committer
-        self._committed = committed
+        self._on_commit = on_commit
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._on_its_way: tuple[Sequence[StreamEntry], Batch, Future[None]] | None = None
 
     def submit(self, entries: Sequence[StreamEntry]) -> None:
-        """Fold these frames, wait until what was submitted before is committed, and write them.
+        """Fold these frames, wait for the batch in flight, and start to write them.
 
-        Raises what writing the batches before raised, but for data that could be left out. Where
-        others change the same shards, one batch at a time: what is folded ahead would be refused.
+        Raise the error of the batch in flight, except for data that became dead letters. While
+        other processes change the same shards, batches take turns: one folded ahead would be
+        refused.
         """
         if self._committer.is_contended:
             self._settle()
-            self._tell(self._committer.commit(entries))
+            self._report(self._committer.commit(entries))
             return
         try:
             folded = self._fold(entries)
@@ -53,7 +53,7 @@ class Pipeline:
             if self._settle():
                 folded = self._fold(entries)
         except BaseException:
-            self._give_up()
+            self._abandon()
             raise
         if folded is None:
             self._recommit(entries, is_moved=False)
@@ -62,7 +62,7 @@ class Pipeline:
 
     @property
     def busy(self) -> bool:
-        """Whether a batch is on its way."""
+        """Return whether a batch is being written."""
         return self._on_its_way is not None and not self._on_its_way[2].done()
 
     def drain(self) -> None:
@@ -78,11 +78,11 @@ class Pipeline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._give_up()
+        self._abandon()
         self._writer.shutdown()
 
     def _fold(self, entries: Sequence[StreamEntry]) -> _Folded | None:
-        """The batch and how to write it; None if there is something in it that cannot be stored."""
+        """Return the batch and how to write it; None if it holds data that cannot be stored."""
         try:
             batch = self._committer.fold(entries)
             prepared, weeks = prepare(batch), weeks_of(batch)
@@ -92,25 +92,25 @@ class Pipeline:
 
         def write() -> None:
             self._committer.write(prepared, weeks)
-            self._committed(batch)
+            self._on_commit(batch)
 
         return _Folded(batch, write)
 
     def _recommit(self, entries: Sequence[StreamEntry], *, is_moved: bool) -> None:
-        self._tell(self._committer.recommit(entries, is_moved=is_moved))
+        self._report(self._committer.recommit(entries, is_moved=is_moved))
 
-    def _tell(self, batches: Sequence[Batch]) -> None:
+    def _report(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
-            self._committed(batch)
+            self._on_commit(batch)
 
     def _settle(self) -> bool:
-        """Whether what was folded ahead has to be folded again."""
+        """Wait for the batch in flight; return whether what was folded ahead is invalid."""
         if self._on_its_way is None:
             return False
         entries, batch, writing = self._on_its_way
         self._on_its_way = None
-        # Not `result()`: raised here, the error would lead to this frame, which has the future,
-        # which has the error. Nothing but cyclic collection would free what all of them hold.
+        # Not `result()`: the traceback would refer to this frame, the frame to the future, and the
+        # future to the error. Only cyclic collection, which is off, would free that.
         error = writing.exception()
         del writing
         if error is None:
@@ -127,8 +127,8 @@ class Pipeline:
         finally:
             del error
 
-    def _give_up(self) -> None:
-        """Let the batch on its way come to its end, whichever; forget what was folded ahead."""
+    def _abandon(self) -> None:
+        """Wait for the batch in flight, whatever its result; drop what was folded ahead."""
         if self._on_its_way is not None:
             self._on_its_way[2].exception()
             self._on_its_way = None

@@ -1,7 +1,7 @@
-"""After a commit: watchers are told, and what is committed leaves its stream.
+"""After a commit: notify subscribers and trim the committed frames.
 
-Both may be lost when a worker dies right then. Watchers look for themselves a little later, and
-whoever takes the shard over trims it up to its position.
+Both may be lost when a worker dies here. Subscribers poll a little later, and the shard's next
+owner trims its stream up to the position.
 """
 
 import redis
@@ -13,24 +13,24 @@ from runfold_storage.records.rows import Batch
 
 
 class Publisher:
-    """Of one worker, which knows whether anybody listened the last time."""
+    """Publishes batches; it adds rows to notifications only while the channel has subscribers."""
 
     def __init__(self, client: redis.Redis, channel: str) -> None:
         self._client = client
         self._channel = channel
-        self._is_heard = False
+        self._has_subscribers = False
 
     def publish_and_trim(self, batch: Batch) -> None:
-        """Announce a batch that is committed, and let go of its frames.
+        """Publish a committed batch and trim its frames.
 
-        Its rows only go to those who listen: they can read them, should they come just now.
+        The first notification that a new subscriber gets has no rows; it reads them itself.
         """
         with self._client.pipeline(transaction=False) as pipeline:
-            message = encode_notification(batch, with_runs=self._is_heard)
+            message = encode_notification(batch, with_runs=self._has_subscribers)
             pipeline.publish(self._channel, message)
             crash_point("after_publish", pipeline.execute)
             for step in batch.advances:
                 trim(pipeline, step.shard, step.position)
-            heard_by, *_ = pipeline.execute()
+            subscribers, *_ = pipeline.execute()
             crash_point("after_trim")
-        self._is_heard = heard_by > 0
+        self._has_subscribers = subscribers > 0

@@ -1,8 +1,7 @@
-"""Frames out of Redis: plain XREAD from the committed positions.
+"""Reads frames by plain XREAD from the committed positions.
 
-A consumer group would put the acknowledgement into a second system. What is read at a time adapts
-so that a batch holds about as many bytes as one transaction takes well, whether a frame holds one
-event or a thousand; no single answer of Redis can be large enough to matter.
+A consumer group would keep acknowledgements in a second system. The number of frames per read
+adapts, so that a batch holds about `TARGET_BYTES` whether a frame has one event or a thousand.
 """
 
 import time
@@ -17,14 +16,14 @@ from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.metrics import Metrics
 
 BLOCK_MS: Final = 1000
-"""How long to wait for a first frame: a client's socket may time out after five seconds."""
+"""How long to wait for a first frame; the client's socket times out after five seconds."""
 BUSY_BLOCK_MS: Final = 20
-"""The same while a batch is on its way, whose outcome must not wait."""
+"""The same while a batch is being written, whose result must not wait."""
 TARGET_BYTES: Final = 8 * 1024 * 1024
 """Of frames, unpacked, a batch: some 20,000 events. Decoded and encoded, it takes several times as
 much memory, and two batches are in memory at a time."""
 _MOST_FRAMES: Final = 1000
-"""In one answer: frames of the SDK hold at most 256 KiB."""
+"""In one reply: frames of the SDK hold at most 256 KiB."""
 
 
 class StreamReader:
@@ -33,24 +32,24 @@ class StreamReader:
     def __init__(self, client: redis.Redis, metrics: Metrics | None = None) -> None:
         self._client = client
         self._phases = (metrics or Metrics()).phases
-        # redis-py would make a dictionary of every entry, and then we another thing of that.
-        client.set_response_callback("XREAD", _as_it_comes)
-        self._frame_bytes = TARGET_BYTES / 8  # until the first frames tell
+        # Without redis-py's own callback, which makes a dictionary of every entry.
+        client.set_response_callback("XREAD", _unchanged)
+        self._frame_bytes = TARGET_BYTES / 8  # until the first frames are measured
         self._has_all = True
-        """Whether Redis had no more: then the time of the next answer is one of waiting for it."""
+        """Whether Redis had no more frames, so that the next read waits for new ones."""
 
     def read(self, positions: Mapping[int, str], *, block_ms: int = BLOCK_MS) -> list[StreamEntry]:
-        """The frames behind these positions, in order within each shard; empty after the wait."""
+        """Return the frames after these positions, in order within each shard; [] on timeout."""
         began = time.perf_counter()
         waited_s = 0.0
         shards = {stream_key(shard).encode(): shard for shard in positions}
-        behind = {key: positions[shard] for key, shard in shards.items()}
+        after = {key: positions[shard] for key, shard in shards.items()}
         entries: list[StreamEntry] = []
         room = float(TARGET_BYTES)
         while room > 0:
             count = int(min(room / self._frame_bytes, _MOST_FRAMES) / len(shards)) or 1
             wait_ms = None if entries else block_ms
-            answer: Any = self._client.xread(behind, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
+            answer: Any = self._client.xread(after, count=count, block=wait_ms)  # type: ignore[arg-type]  # dict is invariant
             if self._has_all and not entries:
                 waited_s = time.perf_counter() - began
             read = [
@@ -66,8 +65,8 @@ class StreamReader:
             entries += read
             room -= size
             if self._has_all or room < self._frame_bytes * len(shards) / 2:
-                break  # no shard has more, or it would be far too much
-            behind |= {stream_key(entry.shard).encode(): entry.id for entry in read}
+                break  # no shard has more, or more would exceed the target by far
+            after |= {stream_key(entry.shard).encode(): entry.id for entry in read}
         entries.sort(key=_shard_of)  # stable: in order within each
         if waited_s:
             self._phases["wait"].observe(waited_s)
@@ -80,17 +79,17 @@ def _shard_of(entry: StreamEntry) -> int:
     return entry.shard
 
 
-def _as_it_comes(answer: Any, **_options: Any) -> Any:
+def _unchanged(answer: Any, **_options: Any) -> Any:
     return answer
 
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, Any]]:
-    """RESP2 answers with a list of pairs, RESP3 with a map."""
+    """Return (stream, entries) pairs: RESP2 has a list of them, RESP3 a map."""
     return answer.items() if isinstance(answer, dict) else answer or ()
 
 
 def _fields(values: Any) -> dict[bytes, bytes]:
-    """Names and values in turns."""
+    """Return the fields of an entry, which alternate with their values."""
     if len(values) == 2:
         return {values[0]: values[1]}
     return dict(zip(values[::2], values[1::2], strict=True))

@@ -1,8 +1,8 @@
 """The worker: its connections, and what happens when a server is away.
 
 Only the commit counts. A worker that dies before it leaves nothing; one that dies after it leaves
-frames that are trimmed by its successor and watchers that learn a moment later. When Redis or
-PostgreSQL is away it waits and tries again for ever, and starts over from the committed positions.
+frames that the next owner trims, and subscribers that find the changes by polling. When Redis or
+PostgreSQL is away, the worker retries without limit and starts over from the committed positions.
 """
 
 import logging
@@ -44,28 +44,28 @@ from .publisher import Publisher
 log = logging.getLogger(__name__)
 
 PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, PartitionMissing)
-"""What is waited out."""
+"""Errors after which the worker waits and retries."""
 SWITCH_INTERVAL_S: Final = 0.0003
-"""How long the thread that folds may keep the one that writes waiting for Python."""
+"""How long the folding thread may keep the interpreter from the writing thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Where to read and to write; `shards` is only what a first process proposes."""
+    """Where to read and write; `shards` counts only for the first process of a deployment."""
 
     redis_url: str
     database_url: str
     shards: int | None = None
     limits: Limits = DEFAULT_LIMITS
-    """How long runs may be silent until they are lost."""
+    """How long runs may be silent before they are lost."""
     redact_keys: tuple[str, ...] = ()
-    """Beside the built-in ones; of frames of JSON alone."""
+    """Keys to redact in JSON frames, besides the built-in ones."""
     max_future_s: float = MAX_FUTURE_S
     """How far ahead of this machine's clock an event may be dated."""
 
 
 class Worker:
-    """Folds every shard that no other worker holds, until it is told to stop."""
+    """Folds the shards that it holds leases on, until `stop`."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -75,11 +75,11 @@ class Worker:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def stop(self) -> None:
-        """Finish the batch at hand, give the shards up and return from `run`."""
+        """Make `run` finish the current batch, release the shards and return."""
         self._stop.set()
 
     def run(self) -> None:
-        """Work until `stop`; returns when the last batch is committed."""
+        """Fold until `stop`; return when the last batch is committed."""
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
@@ -136,13 +136,13 @@ class Worker:
             with connect(self._settings.database_url, autocommit=True) as connection:
                 raise_incident(connection, "partition_missing")
         except (psycopg.Error, DatabaseUnreachable) as error:
-            log.warning("the incident cannot be kept: %s", error)
+            log.warning("cannot store the incident: %s", error)
 
 
 def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted: int | None) -> int:
-    """The deployment's number of shards; a Redis that has forgotten it is told.
+    """Return the deployment's number of shards; store it in a Redis that has lost it.
 
-    Raises `ShardsDiffer` when Redis, the database and `wanted` do not mean the same.
+    Raise `ShardsDiffer` when Redis, the database and `wanted` disagree.
     """
     known = count_shards(connection)
     if known and streams.agreed_shards(client) is None:
@@ -150,7 +150,7 @@ def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted:
     agreed = streams.agree_on_shards(client, wanted)
     if known and agreed != known:
         raise ShardsDiffer(
-            f"Redis says {agreed} shards, the database {known}: check that both URLs are of one"
+            f"Redis has {agreed} shards, the database {known}: check that both URLs are of one"
             " deployment; if Redis was flushed, stop the runners, delete the key runfold:shards"
             " in it, and start a worker first"
         )

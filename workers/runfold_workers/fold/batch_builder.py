@@ -1,7 +1,7 @@
-"""From frames to a batch: leave out what was seen before, fold, and find what has changed.
+"""From frames to a batch: drop duplicates, fold, and collect the rows that changed.
 
-Pure but for the memory: the same frames on the same memory make the same batch. After `fold` the
-memory is that of a committed batch; when the batch is not committed, the caller must `rewind`.
+Pure except for the cache: the same frames on the same cache make the same batch. After `fold` the
+cache assumes that the batch is committed; if it is not, the caller must `rewind`.
 """
 
 import time
@@ -42,7 +42,7 @@ MAX_CACHE_BYTES: Final = 128 * 1024 * 1024
 
 
 class BatchBuilder:
-    """Folds frames into batches, with the runs of late in memory."""
+    """Folds frames into batches, with recent runs in a cache."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class BatchBuilder:
         self._redactor = redactor or Redactor()
         self._clock = clock
         self.decoding_s = 0.0
-        """How long the last batch took to be taken apart."""
-        self._memory = RunCache(load, max_cache_bytes)
+        """How long the frames of the last batch took to be decoded."""
+        self._cache = RunCache(load, max_cache_bytes)
         self._folded = 0
         self._written = 0
 
     def know(self, shard: int, newest: bytes) -> None:
-        """Every batch of this shard is folded here; no key of its runs lies behind `newest`."""
-        self._memory.know(shard, newest)
+        """Take runs of this shard with keys later than `newest` as new."""
+        self._cache.know(shard, newest)
 
     def fold(
         self,
@@ -74,12 +74,12 @@ class BatchBuilder:
         *,
         latest_us: int = MAX_US,
     ) -> Batch:
-        """What these frames change; they are all that follows their shards' positions, in order.
+        """Return what these frames change; they follow their shards' positions without a gap.
 
-        `refused` names events that the database will not have, and why: dead letters, as are those
-        later than `latest_us`.
+        Events in `refused`, each with its reason, become dead letters; so do events later than
+        `latest_us`.
         """
-        self._memory.shrink(self._written)
+        self._cache.shrink(self._written)
         self._folded += 1
         began = self._clock()
         arrivals, dead_letters = decode_frames(
@@ -90,9 +90,9 @@ class BatchBuilder:
         ledger: list[LedgerRow] = []
         new_events: dict[int, int] = {}
         ignored: dict[tuple[int, str], int] = {}
-        at_home = [self._keep_at_home(arrival, dead_letters) for arrival in arrivals]
-        self._memory.look_up()
-        for arrival in at_home:
+        routed = [self._admit(arrival, dead_letters) for arrival in arrivals]
+        self._cache.look_up()
+        for arrival in routed:
             runs = self._recall(arrival, touched)
             before = len(ledger)
             for reason, number in self._apply(arrival, runs, ledger).items():
@@ -102,7 +102,7 @@ class BatchBuilder:
         changes = _Changes({shard: step.change_seq for shard, step in positions.items()})
         for run in touched:
             changes.settle(run)
-        self._memory.weigh(touched)
+        self._cache.weigh(touched)
         return Batch(
             number=self._folded,
             advances=_advances(entries, arrivals, positions, changes.change_seqs),
@@ -118,42 +118,40 @@ class BatchBuilder:
         )
 
     def take_recalls(self) -> CacheStats:
-        """Where the runs of the batches since the last call were found."""
-        return self._memory.take_recalls()
+        """Return where the runs of the batches since the last call were found."""
+        return self._cache.take_recalls()
 
     def written(self, batch: Batch) -> None:
-        """A batch, and so all that were folded before it, are in the tables."""
+        """Record that this batch, and so all batches before it, are committed."""
         self._written = batch.number
 
     def rewind(self) -> None:
-        """Forget what batches have touched since the last written one: they are not committed."""
-        self._memory.rewind(self._written)
+        """Drop the runs that batches after the last written one have touched."""
+        self._cache.rewind(self._written)
 
     def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
-        """These runs of a shard were changed by others: the next fold reads the ledger."""
-        self._memory.forget_runs(shard, keys)
+        """Drop these runs of a shard; the next fold reads them from the ledger."""
+        self._cache.forget_runs(shard, keys)
 
     def forget(self, shard: int | None = None) -> None:
-        """Drop what is remembered of a shard, or everything: the next fold reads the ledger."""
-        self._memory.forget(shard)
+        """Drop all runs of a shard, or everything; the next fold reads the ledger."""
+        self._cache.forget(shard)
 
-    def _keep_at_home(
-        self, arrival: DecodedEvents, dead_letters: list[DeadLetter]
-    ) -> DecodedEvents:
-        """Without events of runs that belong to another shard; the others are remembered then.
+    def _admit(self, arrival: DecodedEvents, dead_letters: list[DeadLetter]) -> DecodedEvents:
+        """Add the runs to the cache; leave out events of runs that belong to another shard.
 
-        A run that is remembered was looked at before.
+        The shard of a cached run has been checked before.
         """
         if self._shards is not None:
-            strangers = self._memory.uncached_runs(arrival.shard, arrival.columns.runs)
-            arrival, letters = exclude(arrival, misrouted_events(arrival, strangers, self._shards))
+            uncached = self._cache.uncached_runs(arrival.shard, arrival.columns.runs)
+            arrival, letters = exclude(arrival, misrouted_events(arrival, uncached, self._shards))
             dead_letters += letters
-        self._memory.admit(arrival.shard, arrival.columns.runs)
+        self._cache.admit(arrival.shard, arrival.columns.runs)
         return arrival
 
     def _recall(self, arrival: DecodedEvents, touched: list[RunState]) -> list[RunState | None]:
         used = arrival.columns.runs
-        runs = self._memory.recall(arrival.shard, used)
+        runs = self._cache.recall(arrival.shard, used)
         batch = self._folded
         for run in runs:
             if run is not None and run.batch != batch:
@@ -164,20 +162,20 @@ class BatchBuilder:
     def _apply(
         self, arrival: DecodedEvents, runs: Sequence[RunState | None], ledger: list[LedgerRow]
     ) -> dict[str, int]:
-        """The innermost loop, with the fast paths of `Seen.add` and `rules.apply` in it.
+        """Apply new events: the innermost loop, with `EventIdSet.add` and `apply` inlined.
 
-        Returns how many events are ignored because their run was `deleted` or is `expired`.
+        Return how many events are ignored, by reason: their run is `deleted` or `expired`.
         """
         ignored: dict[str, int] = {}
         shard = arrival.shard
-        note = ledger.append
+        append = ledger.append
         reducers = REDUCERS
         for number, kind, event_id, at_us, body, fact in zip(
             *arrival.columns[1:], arrival.facts, strict=True
         ):
             run = runs[number]
             if run is None:
-                is_expired = (shard, arrival.columns.runs[number]) in self._memory.expired
+                is_expired = (shard, arrival.columns.runs[number]) in self._cache.expired
                 reason = "expired" if is_expired else "deleted"
                 ignored[reason] = ignored.get(reason, 0) + 1
                 continue
@@ -197,12 +195,12 @@ class BatchBuilder:
                 reducers[kind](run, (at_us, event_id), fact)
             external_id = run.external_id
             kept = body if external_id is None else with_run_id(body, external_id)
-            note((run.key, event_id, at_us, kind, shard, kept))
+            append((run.key, event_id, at_us, kind, shard, kept))
         return ignored
 
 
 class _Changes:
-    """The rows that changed, numbered for watchers, and the differences that follow."""
+    """The rows that changed, numbered for the change feed, and the rollup deltas."""
 
     def __init__(self, change_seqs: dict[int, int]) -> None:
         self.change_seqs = change_seqs
@@ -213,7 +211,7 @@ class _Changes:
         self.stats: RollupDeltas = {}
 
     def settle(self, run: RunState) -> None:
-        """Bring a run's rows up to its state, and note what that changes."""
+        """Derive a run's rows from its state and collect what changed."""
         replaced: list[tuple[Attempt, NodeRow | None]] = []
         for attempt in run.take_changed():
             old, new = attempt.row, node_row(run, attempt)
@@ -223,10 +221,10 @@ class _Changes:
                 (self.new_nodes if old is None else self.changed_nodes).append(new)
         before = run.row
         row = run.row = run_row(run)
-        # Late output changes no row, but who watches the run has to be told.
-        is_news = row != before or replaced or run.has_output
+        # Late output changes no row, but subscribers of the run need a notification.
+        has_changed = row != before or replaced or run.has_output
         run.has_output = False
-        if row is None or not is_news:  # None: only heartbeats so far
+        if row is None or not has_changed:  # None: only heartbeats so far
             return
         self._count(run, row, before, replaced)
         self.change_seqs[row.shard] += 1
@@ -248,12 +246,12 @@ class _Changes:
             old_scope = scope_of(before)
             if old_scope == scope:
                 change_run(stats, scope, before, row)
-            else:  # all of them count elsewhere now
+            else:  # the run and all its attempts move to other rollups
                 add_run(stats, old_scope, before, -1)
                 add_run(stats, scope, row, 1)
-                were = {id(attempt): old for attempt, old in replaced}
-                everyone = [each for name in run.nodes for each in run.attempts(name)]
-                replaced = [(each, were.get(id(each), each.row)) for each in everyone]
+                old_rows = {id(attempt): old for attempt, old in replaced}
+                attempts = [each for name in run.nodes for each in run.attempts(name)]
+                replaced = [(each, old_rows.get(id(each), each.row)) for each in attempts]
             for _, old in replaced:
                 if old is not None:
                     add_node(stats, old_scope, old, -1)

@@ -1,14 +1,14 @@
-"""Which events of a run have been seen: duplicates are known without asking the ledger."""
+"""Which events of a run were folded: duplicates are dropped without a query."""
 
 from msgspec import Struct
 
 
 class EventIdSet(Struct, gc=False):
-    """A set of event ids, small because emitters count.
+    """A set of event ids, small because emitters number their events without gaps.
 
-    `expected` is the id that follows all those of the first emitter, without a gap; whoever
-    meets it may raise it by one, provided that nothing is `beyond`. Other emitters have theirs
-    in a table, and what came before its turn is held one by one.
+    `expected` is the next id of the first emitter; the caller may raise it by one when that id
+    comes and nothing is `beyond`. `others` has the next id of every other emitter. Ids that came
+    early are held one by one in `beyond`.
     """
 
     expected: int = -1
@@ -17,11 +17,11 @@ class EventIdSet(Struct, gc=False):
 
     @property
     def singles(self) -> int:
-        """How many ids are held one by one, for those before them are missing."""
+        """Return how many ids are held one by one; for tests."""
         return len(self.beyond or ())
 
     def add(self, event_id: int) -> bool:
-        """Whether this id is new."""
+        """Add an id; return whether it is new."""
         emitter = event_id >> 32
         if self.expected < 0:
             self.expected = emitter << 32

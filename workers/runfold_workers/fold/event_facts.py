@@ -1,7 +1,7 @@
 """What the fold reads of an event's body: the contract's fields without payloads and texts.
 
-Payloads are skipped over, not kept: a state that held one would keep the whole frame in memory.
-The bodies of one type are read by one call, which costs half of reading them one by one.
+Payloads are skipped: a state that held one would keep its whole frame in memory. The bodies of one
+type are decoded by one call, which halves the cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ from runfold.protocol.events import (
 HEARTBEAT: Final = TYPE_NUMBERS["heartbeat"]
 LOST: Final = TYPE_NUMBERS["lost"]
 SIGNS: Final = (HEARTBEAT, LOST)
-"""They tell whether a run lives, and nothing else."""
+"""Events about liveness and nothing else."""
 
 
 class TriggerFacts(Struct, frozen=True, gc=False):
-    """What set a run off."""
+    """What started a run."""
 
     type: Name
 
@@ -46,7 +46,7 @@ class ErrorFacts(Struct, frozen=True, gc=False):
 
 
 class RunStartFacts(Struct, frozen=True, gc=False):
-    """What `queued` or `started` says of the run."""
+    """Fields of `queued` and `started`."""
 
     workflow: Name | None = None
     project: Name | None = None
@@ -60,7 +60,7 @@ class RunStartFacts(Struct, frozen=True, gc=False):
 
 
 class NodeStartedFacts(Struct, frozen=True, gc=False):
-    """What `node_started` says."""
+    """Fields of `node_started`."""
 
     node: Name
     name: Name | None = None
@@ -70,7 +70,7 @@ class NodeStartedFacts(Struct, frozen=True, gc=False):
 
 
 class NodeFinishedFacts(Struct, frozen=True, gc=False):
-    """What `node_finished` says."""
+    """Fields of `node_finished`."""
 
     node: Name
     attempt: Attempt = 1
@@ -81,18 +81,18 @@ class NodeFinishedFacts(Struct, frozen=True, gc=False):
 
 
 class NoFacts(Struct, frozen=True, gc=False):
-    """`logged`, `heartbeat` and `lost`: that they came is all that counts."""
+    """No fields: of `logged`, `heartbeat` and `lost` only the arrival counts."""
 
 
 class AnnotatedFacts(Struct, frozen=True, gc=False):
-    """What `annotated` says."""
+    """Fields of `annotated`."""
 
     tags: Tags | None = None
     usage: Usage | None = None
 
 
 class CompletedFacts(Struct, frozen=True, gc=False):
-    """What `completed` says."""
+    """Fields of `completed`."""
 
     error: ClassVar[ErrorFacts | None] = None
 
@@ -102,7 +102,7 @@ class CompletedFacts(Struct, frozen=True, gc=False):
 
 
 class FailedFacts(Struct, frozen=True, gc=False):
-    """What `failed` says."""
+    """Fields of `failed`."""
 
     error: ErrorFacts | None = None
     exit_code: ExitCode | None = None
@@ -111,7 +111,7 @@ class FailedFacts(Struct, frozen=True, gc=False):
 
 
 class CancelledFacts(Struct, frozen=True, gc=False):
-    """What `cancelled` says."""
+    """Fields of `cancelled`."""
 
     error: ClassVar[ErrorFacts | None] = None
     exit_code: ClassVar[int | None] = None
@@ -155,7 +155,7 @@ _ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read_fact(kind: int, body: bytes) -> Fact:
-    """One event's; `BrokenEvent` when a field has another type than the contract's."""
+    """Return the facts of one event; raise `BrokenEvent` if a field has a wrong type."""
     try:
         fact: Fact = _DECODERS[kind](body)
     except _ERRORS as error:
@@ -164,22 +164,22 @@ def read_fact(kind: int, body: bytes) -> Fact:
 
 
 def read_facts(kinds: Sequence[int], bodies: Sequence[bytes]) -> list[Fact]:
-    """Those of many events; `BrokenEvent` when any needs a closer look, without telling which."""
-    places: list[list[int]] = [[] for _ in TYPES]
-    for place, kind in enumerate(kinds):
-        places[kind].append(place)
+    """Return the facts of many events; raise `BrokenEvent` if any has to be read by itself."""
+    indexes: list[list[int]] = [[] for _ in TYPES]
+    for index, kind in enumerate(kinds):
+        indexes[kind].append(index)
     facts: list[Any] = [None] * len(bodies)
     try:
-        for kind, of_kind in enumerate(places):
+        for kind, of_kind in enumerate(indexes):
             if of_kind:
-                text = b"[" + b",".join([bodies[place] for place in of_kind]) + b"]"
+                text = b"[" + b",".join([bodies[index] for index in of_kind]) + b"]"
                 if not text.isascii():
-                    text.decode()  # nobody else looks at what is skipped
+                    text.decode()  # msgspec does not check what it skips
                 if b"\\" in text and replace_unstorable(text) is not text:
                     raise BrokenEvent("U+0000 or a lone surrogate")
                 decoded = _LIST_DECODERS[kind](text)
-                for place, fact in zip(of_kind, decoded, strict=True):
-                    facts[place] = fact
-    except (*_ERRORS, ValueError) as error:  # ValueError: one body that was two
+                for index, fact in zip(of_kind, decoded, strict=True):
+                    facts[index] = fact
+    except (*_ERRORS, ValueError) as error:  # ValueError: one body held two objects
         raise BrokenEvent(explain(error)) from error
     return facts

@@ -1,8 +1,8 @@
-"""What came in: frames taken apart into events, and dead letters for what cannot be read.
+"""Frames decoded into events, with dead letters for what cannot be read.
 
-Anyone may write a frame of JSON by hand, so its secrets are masked here; a writer of packed frames
-vouches for its bodies. The times of both are checked here, once, against the time of the reading:
-what is in the ledger is not judged again.
+JSON frames may be written by hand, so their secrets are masked here; writers of packed frames are
+responsible for their bodies. The times of both are checked here against the time of reading, and
+never again for events in the ledger.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ from .event_facts import Fact, read_fact, read_facts
 
 
 class StreamEntry(NamedTuple):
-    """A frame as it was read: its shard, its stream id and its fields."""
+    """A frame as it was read from its stream."""
 
     shard: int
     id: str
@@ -42,7 +42,7 @@ class StreamEntry(NamedTuple):
 
 
 class EventLocation(NamedTuple):
-    """Where an event stood: the frame's stream id, and the place inside the frame."""
+    """Where an event came from: the frame's stream id, and the event's index in the frame."""
 
     shard: int
     frame: str
@@ -50,7 +50,7 @@ class EventLocation(NamedTuple):
 
 
 class DecodedEvents(NamedTuple):
-    """Events of one shard in columns, what the fold reads of each, and where they stood."""
+    """Events of one shard in columns, their facts, and where they came from."""
 
     shard: int
     columns: Columns
@@ -60,15 +60,15 @@ class DecodedEvents(NamedTuple):
 
     @property
     def locations(self) -> list[EventLocation]:
-        """One an event."""
+        """Return the location of each event."""
         return [
-            EventLocation(self.shard, *place)
-            for place in zip(self.frames, self.ordinals, strict=True)
+            EventLocation(self.shard, frame, ordinal)
+            for frame, ordinal in zip(self.frames, self.ordinals, strict=True)
         ]
 
 
 _SMALL_FRAME: Final = 50
-"""Events: below it, to read a frame by itself costs more than to join it to others."""
+"""Events: joining smaller frames costs less than decoding each by itself."""
 NOTHING_REFUSED: Mapping[EventLocation, str] = MappingProxyType({})
 
 
@@ -79,9 +79,10 @@ def decode_frames(
     redactor: Redactor,
     latest_us: int = MAX_US,
 ) -> tuple[list[DecodedEvents], list[DeadLetter]]:
-    """The events of these frames; `refused` tells which of them the database will not have.
+    """Return the events of these frames, and the dead letters.
 
-    Events later than `latest_us` are dead letters, as are those from before the year 2000.
+    Dead letters are unreadable events, those in `refused` (with the reason), those later than
+    `latest_us` and those from before the year 2000.
     """
     arrivals: list[DecodedEvents] = []
     dead_letters: list[DeadLetter] = []
@@ -108,36 +109,37 @@ def decode_frames(
 def exclude(
     arrival: DecodedEvents, reasons: Sequence[str | None]
 ) -> tuple[DecodedEvents, list[DeadLetter]]:
-    """Without the events for which there is a reason; these become dead letters."""
+    """Leave out the events for which there is a reason; these become dead letters."""
     if not any(reasons):
         return arrival, []
     runs = arrival.columns.runs
     per_event: tuple[Sequence[Any], ...] = arrival.columns[1:]
     letters = []
-    for place, reason, number, kind, event_id, at_us, body in zip(
+    for location, reason, number, kind, event_id, at_us, body in zip(
         arrival.locations, reasons, *per_event, strict=True
     ):
         if reason is not None:
             raw = encode_event(Envelope(TYPES[kind], runs[number], event_id, at_us, body))
-            letters.append(DeadLetter(place.shard, place.frame, place.ordinal, reason, raw))
-    kept = [place for place, reason in enumerate(reasons) if reason is None]
+            shard, frame, ordinal = location
+            letters.append(DeadLetter(shard, frame, ordinal, reason, raw))
+    kept = [index for index, reason in enumerate(reasons) if reason is None]
 
     def left(column: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(column[place] for place in kept)
+        return tuple(column[index] for index in kept)
 
     columns = Columns(runs, *map(left, per_event))
     return DecodedEvents(arrival.shard, columns, *map(left, arrival[2:])), letters
 
 
 def misrouted_events(
-    arrival: DecodedEvents, strangers: Iterable[int], shards: int
+    arrival: DecodedEvents, run_numbers: Iterable[int], shards: int
 ) -> list[str | None]:
-    """Why events of these runs, numbers in the table, do not belong into their stream.
+    """Return for each event why it does not belong in this stream, checking only these runs.
 
-    Folded here, such a run would be in two places.
+    Folded here, such a run would exist in two shards.
     """
     runs, numbers = arrival.columns.runs, arrival.columns.run_numbers
-    homes = {number: shard_of(runs[number], shards) for number in strangers}
+    homes = {number: shard_of(runs[number], shards) for number in run_numbers}
     reasons = {
         number: f"wrong stream: run {runs[number]!r} belongs to shard {home} of {shards}"
         for number, home in homes.items()
@@ -156,7 +158,7 @@ def _read_packed(
     arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
 ) -> None:
-    """Packed frames of one shard; small ones, as at low rates, as if they were one."""
+    """Decode packed frames of one shard; small ones, as at low rates, are joined."""
     frames: list[tuple[StreamEntry, Columns]] = []
     for entry in entries:
         try:
@@ -180,12 +182,12 @@ def _read_packed(
 
 
 def _join(frames: Sequence[Columns]) -> Columns:
-    """Several frames' columns as those of one."""
+    """Return the columns of several frames as those of one."""
     runs: dict[str, int] = {}
     numbers: list[int] = []
     for frame in frames:
-        places = [runs.setdefault(run, len(runs)) for run in frame.runs]
-        numbers += [places[number] for number in frame.run_numbers]
+        joined = [runs.setdefault(run, len(runs)) for run in frame.runs]
+        numbers += [joined[number] for number in frame.run_numbers]
     columns = zip(*(frame[2:] for frame in frames), strict=True)
     rest = [tuple(chain.from_iterable(column)) for column in columns]
     return Columns(list(runs), tuple(numbers), *rest)
@@ -197,7 +199,7 @@ def _read_frame(
     arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
 ) -> None:
-    """One packed frame, its bodies all at once or, where one is broken, each by itself."""
+    """Decode one packed frame: its bodies at once, or one by one if any is broken."""
     n = len(columns.bodies)
     try:
         facts = read_facts(columns.types, columns.bodies)
@@ -218,7 +220,7 @@ def _read_json(
     dead_letters: list[DeadLetter],
     redactor: Redactor,
 ) -> None:
-    """Readable frames of one shard, likewise."""
+    """Decode JSON frames of one shard: all at once, or one by one if any is broken."""
     if all(EVENTS_FIELD in entry.fields for entry in entries):
         frames_as_sent = [entry.fields[EVENTS_FIELD] for entry in entries]
         unpacked = unpack_json(frames_as_sent, partial(mask_body, redactor=redactor))
@@ -266,7 +268,7 @@ def _read_one_by_one(
     arrivals: list[DecodedEvents],
     dead_letters: list[DeadLetter],
 ) -> None:
-    """With every check, so that good events survive beside broken ones."""
+    """Decode events with every check, so that good events survive beside broken ones."""
     runs: dict[str, int] = {}
     rows = []
     facts = []

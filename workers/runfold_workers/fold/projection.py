@@ -1,4 +1,4 @@
-"""From a run's state to its rows: the projection, a pure function of the state."""
+"""The projection: a run's rows as a pure function of its state."""
 
 from typing import Final
 
@@ -9,14 +9,14 @@ from .event_facts import RunStartFacts
 from .run_state import NEVER, Amounts, Attempt, RunState, to_nano_usd, to_us
 
 UNNAMED: Final = "unnamed"
-"""The workflow of a run whose `queued` and `started` name none."""
+"""The workflow of a run whose `queued` and `started` have none."""
 DEFAULT_PROJECT: Final = "default"
 
 _NOTHING: Final = RunStartFacts()
 
 
 def run_row(state: RunState) -> RunRow | None:
-    """The summary of a run; None as long as nothing but heartbeats has come."""
+    """Return the summary of a run, its status included; None while it has only heartbeats."""
     if state.created_us == NEVER:
         return None
     started = state.started or _NOTHING
@@ -24,14 +24,14 @@ def run_row(state: RunState) -> RunRow | None:
     if state.started is None and state.queued is None:
         project = workflow = UNKNOWN
     else:
-        project = _said(started.project) or _said(queued.project) or DEFAULT_PROJECT
-        workflow = _said(started.workflow) or _said(queued.workflow) or UNNAMED
+        project = _known(started.project) or _known(queued.project) or DEFAULT_PROJECT
+        workflow = _known(started.workflow) or _known(queued.workflow) or UNNAMED
     ended = state.ended
     error = state.error
     tags = None
     if state.tags:
-        told = {name: text for name, (_, text) in sorted(state.tags.items()) if text is not None}
-        tags = told or None
+        present = {name: text for name, (_, text) in sorted(state.tags.items()) if text is not None}
+        tags = present or None
     input_tokens, output_tokens, cost_nano_usd = _run_amounts(state)
     count = state.node_counts.get
     trigger = started.trigger or queued.trigger
@@ -72,7 +72,7 @@ def run_row(state: RunState) -> RunRow | None:
 
 
 def node_row(state: RunState, attempt: Attempt) -> NodeRow:
-    """The summary of one attempt at a node."""
+    """Return the summary of one attempt at a node."""
     name = attempt.name
     started, finished = attempt.started, attempt.finished
     shown_name = node_type = parents = started_us = finished_us = duration_us = None
@@ -112,12 +112,12 @@ def node_row(state: RunState, attempt: Attempt) -> NodeRow:
     )
 
 
-def _said(name: str | None) -> str | None:
+def _known(name: str | None) -> str | None:
     return None if name == UNKNOWN else name
 
 
 def _run_duration(state: RunState) -> int | None:
-    """What the end says, else from start to end; never negative, for clocks jump."""
+    """Return the end's own duration, else start to end; never negative, since clocks jump."""
     if state.ended is None:
         return None
     if state.ended.duration_ms is not None:
@@ -128,7 +128,7 @@ def _run_duration(state: RunState) -> int | None:
 
 
 def _run_amounts(state: RunState) -> Amounts:
-    """The end's own total where it gives one, else the sum over nodes; annotations add to it."""
+    """Return the end's own total if it has one, else the sum over nodes, plus annotations."""
     usage = state.ended.usage if state.ended else None
     tokens_in, tokens_out, cost = state.tokens_in, state.tokens_out, state.cost_nano_usd
     if usage is not None:

@@ -1,15 +1,14 @@
-"""The runs of late, held in memory so that a steady batch reads nothing.
+"""The states of recent runs, cached so that a steady batch reads nothing from the ledger.
 
-Invariant: what is remembered of a run is the fold of all its events up to the last batch that
-was folded, and the rows that the tables will have of it after that batch. It is a cache of the
-ledger, so it may be dropped at any time, and it must be dropped when a batch was not committed.
+Invariant: a cached state is the fold of all events of its run up to the last folded batch, together
+with the rows that the tables have after that batch. It is a cache of the ledger: it may be dropped
+at any time, and must be dropped when a batch was not committed.
 
-Whether a run that is not remembered is new can mostly be told without asking: UUIDv7 keys are
-ordered by time, so a key that lies behind all keys that the tables knew when the shard was taken
-over, and behind all that were forgotten since, has not been seen by anyone.
+A run that is not cached is usually known to be new without a query. UUIDv7 keys are ordered by
+time: a key that is later than every key of the tables when the shard was taken, and than every key
+evicted since, has not been folded before.
 
-Runs are held in the order in which batches touched them, so that those of the last ones, which were
-not committed, are at the end.
+Runs are ordered by the last batch that touched them: those of uncommitted batches are at the end.
 """
 
 from collections import OrderedDict
@@ -31,13 +30,12 @@ RunRef = tuple[int, bytes]
 """(shard, run key)."""
 
 _LOGGED: Final = TYPE_NUMBERS["logged"]
-_SAID: Final = NoFacts()
+_NO_FACTS: Final = NoFacts()
 _LAST_KEY: Final = b"\xff" * 16
 
 
 class Loaded(NamedTuple):
-    """What storage knows of runs that are not remembered: those that were deleted, or whose
-    payloads have expired, take no more events."""
+    """What storage has of runs that are not cached; `deleted` and `expired` take no more events."""
 
     events: Iterable[StoredEvent]
     deleted: Set[RunRef]
@@ -45,7 +43,7 @@ class Loaded(NamedTuple):
 
 
 class CacheStats(NamedTuple):
-    """How many runs were remembered, new, or read from the ledger."""
+    """How many runs were cached, new, or read from the ledger."""
 
     hits: int = 0
     new: int = 0
@@ -74,13 +72,13 @@ class RunCache:
         """Runs of the last batch whose payloads have expired."""
 
     def know(self, shard: int, newest: bytes) -> None:
-        """From now on every batch of this shard is folded here; no key behind `newest` is known."""
+        """Take runs with keys later than `newest` as new; only this cache folds the shard."""
         self._known_up_to[shard] = newest
 
     def admit(self, shard: int, runs: Sequence[str]) -> None:
-        """Have these runs remembered; of those that the ledger may know, after `look_up`."""
-        remembered = self._runs
-        missing = [run for run in runs if (shard, run) not in remembered]
+        """Add these runs to the cache; those that the ledger may have need `look_up`."""
+        cached = self._runs
+        missing = [run for run in runs if (shard, run) not in cached]
         self._asked += len(runs)
         if not missing:
             return
@@ -89,19 +87,12 @@ class RunCache:
         for run_id in missing:
             key = run_key_bytes(run_id)
             own = is_own_id(key)
-            state = remembered[shard, run_id] = RunState(
-                shard, key, run_id, run_id if own else None
-            )
+            state = cached[shard, run_id] = RunState(shard, key, run_id, run_id if own else None)
             if own or key <= known_up_to:
                 self._unknown[shard, key] = state
 
     def look_up(self) -> None:
-        """Fold what the ledger has of the runs that were admitted.
-
-        Those that are deleted or `expired` are forgotten.
-
-        One question for all of a batch: after a batch was refused, its runs are looked up again.
-        """
+        """Fold the ledger's events of the admitted runs; drop those deleted or `expired`."""
         unknown, self._unknown = self._unknown, {}
         self.expired.clear()
         if not unknown:
@@ -126,26 +117,26 @@ class RunCache:
                 settle(state)
 
     def recall(self, shard: int, runs: Sequence[str]) -> list[RunState | None]:
-        """These runs, which were admitted; None for those that were deleted or are `expired`."""
-        remembered = self._runs
+        """Return these admitted runs; None for those that are deleted or `expired`."""
+        cached = self._runs
         recalled: list[RunState | None] = []
         for run in runs:
-            state = remembered.get((shard, run))
+            state = cached.get((shard, run))
             if state is not None:
-                remembered.move_to_end((shard, run))
+                cached.move_to_end((shard, run))
             recalled.append(state)
         return recalled
 
     def take_recalls(self) -> CacheStats:
-        """Where runs were found since the last call."""
+        """Return where runs were found since the last call."""
         asked, missing, loaded = self._asked, self._missing, self._loaded
         self._asked = self._missing = self._loaded = 0
         return CacheStats(asked - missing, missing - loaded, loaded)
 
     def uncached_runs(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
-        """Which of these runs are not remembered, by their place in the sequence."""
-        remembered = self._runs
-        return (place for place, run in enumerate(runs) if (shard, run) not in remembered)
+        """Return the indexes of those runs that are not cached."""
+        cached = self._runs
+        return (index for index, run in enumerate(runs) if (shard, run) not in cached)
 
     def weigh(self, grown: Iterable[RunState]) -> None:
         """Take into account that these runs may have grown."""
@@ -155,7 +146,7 @@ class RunCache:
             run.cached_bytes = size
 
     def shrink(self, written: int) -> None:
-        """Forget the runs that were quiet for longest, until the rest is light enough."""
+        """Evict the least recently touched runs until the rest fits; keep uncommitted ones."""
         while self._bytes > self._max_bytes and self._runs:
             ref = next(iter(self._runs))
             if self._runs[ref].batch > written:
@@ -163,7 +154,7 @@ class RunCache:
             self._drop(ref)
 
     def rewind(self, written: int) -> None:
-        """Forget the runs that batches after this one have touched."""
+        """Drop the runs that batches after this one have touched."""
         while self._runs:
             ref = next(reversed(self._runs))
             if 0 < self._runs[ref].batch <= written:  # 0: of a batch that could not be folded
@@ -171,10 +162,10 @@ class RunCache:
             self._drop(ref)
 
     def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
-        """Forget these runs, and look them up in the ledger when they are met again."""
+        """Drop these runs; when they come again, they are read from the ledger."""
         hashed = {key for key in keys if is_own_id(key)}
         refs = [(shard, str(UUID(bytes=key))) for key in keys if key not in hashed]
-        if hashed:  # their ids are not known from their keys
+        if hashed:  # the key is a hash of the id
             refs += [ref for ref, run in self._runs.items() if run.key in hashed]
         for ref in refs:
             if ref in self._runs:
@@ -183,7 +174,7 @@ class RunCache:
             self._look_up_from_now_on(shard, key)
 
     def forget(self, shard: int | None = None) -> None:
-        """Drop what is remembered of a shard, or everything."""
+        """Drop all runs of a shard, or everything."""
         for ref in [ref for ref in self._runs if shard is None or ref[0] == shard]:
             self._bytes -= self._runs.pop(ref).cached_bytes
         for known in [known for known in self._known_up_to if shard is None or known == shard]:
@@ -201,15 +192,15 @@ class RunCache:
 
 
 def apply_stored(state: RunState, stored: StoredEvent) -> None:
-    """Take an event of the ledger into account."""
+    """Apply an event of the ledger."""
     kind = TYPE_NUMBERS[stored.type]
-    # The text of log lines was not loaded, and the fold does not look at it.
-    fact = _SAID if kind == _LOGGED else read_fact(kind, stored.body)
+    # The text of log lines is not loaded; the fold does not need it.
+    fact = _NO_FACTS if kind == _LOGGED else read_fact(kind, stored.body)
     apply(state, kind, stored.at_us, stored.id, fact)
 
 
 def settle(state: RunState) -> None:
-    """Bring the rows up to the state."""
+    """Derive the rows from the state."""
     for attempt in state.take_changed():
         attempt.row = node_row(state, attempt)
     state.row = run_row(state)

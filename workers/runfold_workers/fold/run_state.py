@@ -1,13 +1,12 @@
-"""The fold: what a run's events make of it, whatever the order they come in.
+"""The state of a run: what its events make of it, in whatever order they come.
 
-Invariant: the state after a set of events is the same for every order in which they are applied,
-so that it equals `fold(events sorted by (at, id))`. Each fact is a slot that is won by a rule on
-(at, id) alone: `queued`, `started`, the end of a run, the start and the end of an attempt at a
-node belong to the earliest event that claims them; a tag to the latest. Usage is a sum over the
-winners. A run without an end is lost when nothing was said later than `lost`. Nothing here does
-I/O or knows the time.
+Invariant: the state after a set of events is the same for every order in which they are applied, so
+it equals `fold(events sorted by (at, id))`. Each fact is a slot that is won by a rule on (at, id)
+alone: `queued`, `started`, the end of a run, the start and the end of an attempt at a node belong
+to the earliest event that claims them; a tag to the latest. Usage is a sum over the winners. A run
+without an end is lost unless a sign of life is later than its `lost` event.
 
-An event must be applied once; `EventIdSet` sees to that.
+Each event must be applied once; `EventIdSet` ensures that.
 """
 
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ NO_AMOUNTS: Final = (0, 0, 0)
 
 
 def amounts_of(usage: Usage | None) -> Amounts:
-    """Usage in whole numbers."""
+    """Return usage in whole numbers."""
     if usage is None:
         return NO_AMOUNTS
     cost = to_nano_usd(usage.cost_usd or 0)
@@ -44,12 +43,12 @@ def amounts_of(usage: Usage | None) -> Amounts:
 
 
 def to_nano_usd(cost_usd: float) -> int:
-    """Whole nano-dollars."""
+    """Return whole nano-dollars."""
     return round(cost_usd * 1e9)
 
 
 def to_us(milliseconds: float) -> int:
-    """Whole microseconds."""
+    """Return whole microseconds."""
     return round(milliseconds * 1000)
 
 
@@ -62,9 +61,9 @@ NO_STAMP: Final = (NEVER, 0)
 
 
 class Attempt(Struct, gc=False):
-    """One attempt at a node; `row` is its row in the tables, `changed` that it needs a new one.
+    """One attempt at a node; `row` is its row in the tables, `changed` marks it as outdated.
 
-    A node's attempts are a chain: `earlier` leads from one to that with the next lower number.
+    A node's attempts are a linked list: `earlier` is the attempt with the next lower number.
     `counted_as` is the status under which the run counts the node, by its last attempt.
     """
 
@@ -86,8 +85,9 @@ class Attempt(Struct, gc=False):
 class RunState(Struct, gc=False):
     """Everything that is known of one run, without payloads; `row` is its row in the tables.
 
-    A struct of `msgspec` because it is made in a third of the time; like its parts, it is part of
-    no cycle, so that the collector need not know it. `batch` is the last one that touched it.
+    A msgspec struct is created in a third of the time. Neither it nor its parts are in a cycle, so
+    the garbage collector need not track them. `batch` is the number of the last batch that touched
+    the run.
     """
 
     shard: int
@@ -100,7 +100,7 @@ class RunState(Struct, gc=False):
     lost_us: int = -NEVER - 1
     begun: bool = False
     has_output: bool = False
-    """Since its rows were last brought up: of that they may say nothing."""
+    """Whether log lines came since the rows were derived; they may change no row."""
     queued: RunStartFacts | None = None
     queued_at: Stamp = NO_STAMP
     started: RunStartFacts | None = None
@@ -128,11 +128,11 @@ class RunState(Struct, gc=False):
 
     @property
     def is_lost(self) -> bool:
-        """No end, and no sign of life since somebody found that there had been none."""
+        """Return whether the run has no end and no sign of life after its `lost` event."""
         return self.lost_us >= self.last_event_us and self.ended is None
 
     def attempt(self, name: str, number: int) -> Attempt:
-        """This attempt, made if need be, and then to be touched."""
+        """Return this attempt; a new one must be touched by the caller."""
         last = self.nodes.get(name)
         if last is None or last.number < number:
             attempt = self.nodes[name] = Attempt(name, number, last)
@@ -151,20 +151,20 @@ class RunState(Struct, gc=False):
         return attempt
 
     def attempts(self, name: str) -> Iterator[Attempt]:
-        """A node's attempts, the last one first."""
+        """Yield a node's attempts, the last one first."""
         attempt = self.nodes.get(name)
         while attempt is not None:
             yield attempt
             attempt = attempt.earlier
 
     def touch(self, attempt: Attempt) -> None:
-        """Its row has to be made anew."""
+        """Mark an attempt whose row is outdated."""
         if not attempt.changed:
             attempt.changed = True
             self.changed.append(attempt)
 
     def take_changed(self) -> list[Attempt]:
-        """The attempts that need a new row; afterwards `node_counts` is up to date."""
+        """Return the attempts with outdated rows; afterwards `node_counts` is up to date."""
         changed, self.changed = self.changed, []
         nodes, counts = self.nodes, self.node_counts
         for attempt in changed:

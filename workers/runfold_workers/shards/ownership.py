@@ -42,7 +42,7 @@ class ShardLeases:
         self._holding = LeaseState([], 0, None)
         self._looked_at: float | None = None
         self._given_up: set[int] = set()
-        self._doubted: set[int] = set()
+        self._invalidated: set[int] = set()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
 
@@ -52,13 +52,13 @@ class ShardLeases:
         with self._changed:
             if self._failure is not None:
                 raise self._failure
-            return frozenset(self._holding.shards) - self._given_up - self._doubted
+            return frozenset(self._holding.shards) - self._given_up - self._invalidated
 
     @property
     def surplus(self) -> frozenset[int]:
         """Those of `shards` that another worker waits for."""
         with self._changed:
-            return frozenset(self._holding.surplus) - self._given_up - self._doubted
+            return frozenset(self._holding.surplus) - self._given_up - self._invalidated
 
     def give_up(self, shards: frozenset[int]) -> None:
         """Leave these to others; nothing of them may be on its way to the database."""
@@ -66,10 +66,10 @@ class ShardLeases:
             self._given_up |= shards
         self._look_now.set()
 
-    def doubt(self, shard: int) -> None:
+    def invalidate(self, shard: int) -> None:
         """Somebody else has moved this shard: it is not ours until another look says so."""
         with self._changed:
-            self._doubted.add(shard)
+            self._invalidated.add(shard)
         self._look_now.set()
 
     def wait(self, timeout_s: float) -> None:
@@ -77,7 +77,7 @@ class ShardLeases:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._stopped and self._failure is None:
-                ours = set(self._holding.shards) - self._given_up - self._doubted
+                ours = set(self._holding.shards) - self._given_up - self._invalidated
                 if ours or not self._changed.wait(max(deadline - time.monotonic(), 0)):
                     return
 
@@ -124,7 +124,7 @@ class ShardLeases:
 
     def _look(self) -> None:
         with self._changed:
-            given_up, doubted = set(self._given_up), set(self._doubted)
+            given_up, invalidated = set(self._given_up), set(self._invalidated)
         now = time.monotonic()
         # Whoever could not renew in time himself judges nobody: the server may have been slow
         # for all, and then all leases have run out.
@@ -143,5 +143,5 @@ class ShardLeases:
             self._looked_at = now
             self._holding = holding
             self._given_up -= given_up
-            self._doubted -= doubted
+            self._invalidated -= invalidated
             self._changed.notify_all()

@@ -330,6 +330,6 @@ def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:
     ]
     shard = shard_of("r", SHARDS)
     folder.fold([to_entry(shard, 1, events, packed=False)], paper.positions)
-    [run] = folder._memory.recall(shard, ["r"])
+    [run] = folder._cache.recall(shard, ["r"])
     assert run is not None
     assert run.seen.singles == 0
