@@ -104,12 +104,16 @@ def test_a_large_deletion_does_not_stop_the_fold(
     monkeypatch.setattr(throttle, "MOST", 5)
     monkeypatch.setattr(run_deletion, "PAGE_RUNS", 50)
     old, new = runs_of("old", 400), runs_of("new", 400)
-    visible: list[int] = []
 
-    def told(_: int, __: object) -> None:
+    def count_new() -> int:
         found = database.execute("SELECT count(*) FROM runs WHERE project = 'new'").fetchone()
         assert found is not None
-        visible.append(found[0])
+        return int(found[0])
+
+    def on_page(_: int, __: object) -> None:
+        before = count_new()
+        beside.allowed += 20
+        wait_until(lambda: count_new() > before, what="runs that are sent during the deletion")
 
     worker = Worker(WorkerSettings(redis_url, migrated_url, SHARDS))
     with connect(redis_url) as client, run_in_thread(worker):
@@ -120,13 +124,13 @@ def test_a_large_deletion_does_not_stop_the_fold(
         wait_until(lambda: is_folded(client, database), what="the old runs to be folded")
         given_up.clear()
         beside = Sender(redis_url, make_frames(new, size=3), pause_s=0.004, endless=True)
+        beside.allowed = 20
         beside.start()
         prepare_session(connection)
-        assert delete_runs(connection, make_deletion(project="old"), told=told) == 400
+        assert delete_runs(connection, make_deletion(project="old"), told=on_page) == 400
         beside.finish()
         wait_until(lambda: is_folded(client, database), what="everything to be folded")
         assert given_up == []
-    assert visible[0] < visible[-1]
     assert worker.metrics.registry.get_sample_value("runfold_worker_batches_refolded_total")
     assert read_projection(database) == project(new, SHARDS)
 

@@ -90,7 +90,7 @@ class SimulatedWorker:
     def _renew_leases(self, ownership: ShardLeases) -> None:
         """As the thread of the leases does."""
         try:
-            ownership._look()
+            ownership._renew()
         except Exception as error:
             ownership._failure = error
 

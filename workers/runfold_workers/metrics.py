@@ -1,7 +1,7 @@
-"""What a worker counts of itself, for Prometheus.
+"""The Prometheus series of a worker.
 
-Counted once a batch, or once a second by the watch: nothing here is called for each event. Every
-worker has a registry of its own; nothing lives at module level.
+Updated once a batch, or once a second by the monitor, never for each event. Labels are shards and
+fixed words, so the number of series is bounded. Every worker has a registry of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,18 +20,18 @@ from runfold_storage.records.rows import Batch
 
 
 class SpoolCollector(Collector):
-    """Events of all runners of this machine that use this folder, for whichever Redis."""
+    """Series of a spool folder: events of all runners of this machine, for any Redis."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing, so that registering does not look into the folder."""
+        """Return nothing, so that registering does not read the folder."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Look into the folder now; no series at all when it cannot be read."""
+        """Read the folder now; yield no series if it cannot be read."""
         try:
             state = read_spool(self._folder, None, self._max_bytes)
         except OSError:
@@ -65,16 +65,16 @@ class Metrics:
         )
         recalls = self._counter(
             "runs_recalled",
-            "Runs that a frame touched: remembered (hit), new, or read from the ledger (miss)",
+            "Runs that a frame touched: cached (hit), new, or read from the ledger (miss)",
             "result",
         )
         self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
         self._restarts = self._counter("restarts", "Starts over from the committed positions")
         self.refolded = self._counter(
-            "batches_refolded", "Batches folded once more, as runs were changed behind the fold"
+            "batches_refolded", "Batches folded again because runs were changed behind the fold"
         )
         self.incidents = self._counter("incidents", "Incidents that this worker met", "kind")
-        self.lost = self._counter("runs_lost", "Runs that were found to give no sign of life")
+        self.lost = self._counter("runs_lost", "Runs that were found silent for too long")
         self._batch_events = Histogram(
             "runfold_worker_batch_events",
             "New events of a batch",
@@ -83,7 +83,7 @@ class Metrics:
         )
         phases = Histogram(
             "runfold_worker_phase_seconds",
-            "Time a batch takes, by phase; `wait` is the time without anything to do",
+            "Time a batch takes, by phase; `wait` is idle time",
             ["phase"],
             registry=self.registry,
             buckets=_SECONDS,
@@ -93,7 +93,7 @@ class Metrics:
             unit: Gauge(f"runfold_worker_lag_{unit}", text, ["shard"], registry=self.registry)
             for unit, text in (
                 ("frames", "Frames that wait in the stream"),
-                ("events", "Events that wait: frames times the events of a frame, as folded last"),
+                ("events", "Events that wait, estimated by the frames of the last batch"),
                 ("seconds", "How long the oldest waiting frame has waited"),
             )
         }
@@ -103,11 +103,11 @@ class Metrics:
         )
 
     def collect(self, collector: Collector) -> None:
-        """Serve these figures too, which are found out when someone asks."""
+        """Serve these series too, which are collected on each request."""
         self.registry.register(collector)
 
     def folded(self, batch: Batch) -> None:
-        """A batch was committed."""
+        """Count a committed batch."""
         self._batch_events.observe(sum(batch.new_events.values()))
         for step in batch.advances:
             events = batch.new_events.get(step.shard, 0)
@@ -121,27 +121,27 @@ class Metrics:
             self._ignored.labels(*labels).inc(number)
 
     def recalled(self, hits: int, new: int, misses: int) -> None:
-        """Where a batch found its runs."""
+        """Count where a batch found its runs."""
         for counter, number in zip(self._recalls, (hits, new, misses), strict=True):
             counter.inc(number)
 
     def started_over(self) -> None:
-        """Something failed, and what was not committed is read again."""
+        """Count a restart from the committed positions."""
         self._restarts.inc()
 
-    def note_lag(self, shard: int, lag: Lag) -> None:
-        """How far a shard lies behind."""
+    def set_lag(self, shard: int, lag: Lag) -> None:
+        """Set the lag of a shard."""
         self._lag["frames"].labels(shard).set(lag.frames)
         self._lag["events"].labels(shard).set(round(lag.frames * self._per_frame.get(shard, 1.0)))
         self._lag["seconds"].labels(shard).set(lag.age_s)
 
-    def let_go(self, shards: Iterable[int]) -> None:
-        """Others fold these now, and tell their lag."""
+    def remove_lag(self, shards: Iterable[int]) -> None:
+        """Remove the lag of shards that other workers fold now."""
         for shard in shards:
             for gauge in self._lag.values():
                 try:
                     gauge.remove(shard)
-                except KeyError:  # not looked at yet
+                except KeyError:  # not set yet
                     continue
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -149,9 +149,9 @@ class Metrics:
 
 
 def serve_metrics(metrics: Metrics, host: str, port: int) -> tuple[str, Callable[[], None]]:
-    """Answer `GET /metrics` from a thread; returns the URL and how to stop.
+    """Serve `GET /metrics` from a thread; return the URL and a function that stops it.
 
-    Port 0 takes a free one. Raises `OSError` when the port is taken.
+    Port 0 takes a free port. Raise `OSError` if the port is taken.
     """
     server: HTTPServer
     server, thread = start_http_server(port, host, metrics.registry)

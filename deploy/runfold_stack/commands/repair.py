@@ -27,4 +27,4 @@ the ledger has events that cannot be read.
 def run(arguments: Namespace, context: Context) -> int:
     """Compare and correct."""
     findings = compare(arguments, context, correct=repair)
-    return FAILED if any(not run.is_mendable for run in findings.runs) else OK
+    return FAILED if any(not run.is_repairable for run in findings.runs) else OK

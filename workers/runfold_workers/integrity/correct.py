@@ -1,12 +1,12 @@
-"""Rows and statistics put right, each time in one short transaction that holds one shard.
+"""Corrects rows and statistics, each time in one short transaction that locks one shard.
 
-Invariant: whoever holds a shard's checkpoint is alone with its rows, so what is refolded there is
-what the tables have to say until the commit. The generation is raised with it: the worker's
-next batch is refused; it forgets these runs, and reads the ledger when it needs them.
-A run that is right already is left alone, and nobody has to forget it.
+Invariant: the process that holds a shard's checkpoint is the only writer of its rows, so a refold
+under the lock is what the tables must say at COMMIT. The correction raises the generation: the
+worker's next batch is refused, and the worker drops these runs from its cache. Runs that are right
+already are not touched.
 
-A run's statistics follow as differences, old image to new, as in a batch. Statistics that were
-wrong in themselves stay so by that, and are replaced by the sum over the rows.
+The statistics of a corrected run change by deltas, old row to new row, as in a batch. Statistics
+that were wrong themselves are replaced by sums over the rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ from .verify import sums_of
 
 
 class Correction(NamedTuple):
-    """What was put right, and in which statistics it counts."""
+    """What was corrected, and the statistics in which the runs count."""
 
     runs: int
     differences: list[Mismatch]
@@ -46,20 +46,20 @@ NOTHING_CORRECTED = Correction(0, [], [])
 
 
 def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> Correction:
-    """Refold these runs and write what differs; after `batches.prepare_session`."""
+    """Refold these runs and write what differs; needs `batch_writer.prepare_session` before."""
     with connection.transaction():
         position = lock_shard(connection, shard)
         if position is None:
             return NOTHING_CORRECTED
-        # After the lock: now nobody changes them, and all that was committed is seen.
+        # After the lock: no other process changes the rows, and all commits are visible.
         stored = read_rows(connection, shard, keys)
         refolded = refold(connection, shard, keys)
         differences: list[Mismatch] = []
         stats: RollupDeltas = {}
         runs: list[tuple[RunRow, int]] = []
         nodes: list[NodeRow] = []
-        gone: list[bytes] = []
-        attempts_gone: list[NodeRow] = []
+        surplus: list[bytes] = []
+        surplus_attempts: list[NodeRow] = []
         corrected, change_seq = 0, position.change_seq
         for key in keys:
             was = stored.get(key, NOTHING_STORED)
@@ -72,28 +72,28 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             add_whole(stats, was.row, was.nodes.values(), -1)
             add_whole(stats, should.row, should.nodes.values(), 1)
             if should.row is None:
-                gone.append(key)
+                surplus.append(key)
                 continue
             change_seq += 1
             runs.append((should.row, change_seq))
             nodes += [
                 node for attempt, node in should.nodes.items() if was.nodes.get(attempt) != node
             ]
-            attempts_gone += [
+            surplus_attempts += [
                 node for attempt, node in was.nodes.items() if attempt not in should.nodes
             ]
         if not corrected:
             return NOTHING_CORRECTED
-        delete_attempts(connection, attempts_gone)
+        delete_attempts(connection, surplus_attempts)
         write_images(
             connection,
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
         if runs:
             bump_generation(connection, shard, [UUID(bytes=row.run) for row, _ in runs])
-        if gone:
-            names = dict(delete_rows(connection, shard, gone))
-            deleted = [UUID(bytes=key) for key in gone]
+        if surplus:
+            names = dict(delete_rows(connection, shard, surplus))
+            deleted = [UUID(bytes=key) for key in surplus]
             bump_generation(
                 connection, shard, deleted, [names.get(run, str(run)) for run in deleted]
             )
@@ -104,12 +104,12 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
 def correct_rollups(
     connection: psycopg.Connection, shard: int, keys: Iterable[RollupKey]
 ) -> list[RollupKey]:
-    """Replace what is wrong in and beside these rollups by the sums over the rows."""
+    """Replace wrong rollups in the hours of these keys by sums over the rows."""
     return [key for span in spans_of(keys) for key in correct_span(connection, shard, span)]
 
 
 def correct_span(connection: psycopg.Connection, shard: int, span: Span) -> list[RollupKey]:
-    """The same for all rollups of a span, which is of this shard."""
+    """Replace wrong rollups of a span of this shard by sums over the rows."""
     assert span.shard == shard
     with connection.transaction():
         if lock_shard(connection, shard) is None:

@@ -1,6 +1,6 @@
-"""Where the tables differ from what they should say: differences in words, for people and JSON.
+"""Describes where the tables differ from a refold, for people and as JSON.
 
-`last_event_at` may be later than the ledger tells, for heartbeats are not kept; never earlier.
+`last_event_at` may be later than in the refold, because the ledger keeps no heartbeats; never earlier.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ What = Literal["missing", "surplus", "differs", "unreadable"]
 
 
 class Field(Struct, frozen=True):
-    """One column that has another value than it should."""
+    """One column with a wrong value."""
 
     name: str
     found: Any
@@ -30,10 +30,10 @@ class Field(Struct, frozen=True):
 
 
 class Mismatch(Struct, frozen=True):
-    """One row that is not as it should be; `of` says which of the table's.
+    """One wrong row; `of` identifies it in its table.
 
-    `missing`: it should be there; `surplus`: it should not; `differs`: `fields` tell in what;
-    `unreadable`: the ledger has an event of the run that cannot be read, so that nobody can tell.
+    `missing`: the row should exist; `surplus`: it should not; `differs`: `fields` are wrong;
+    `unreadable`: an event of the run in the ledger cannot be read, so the row cannot be checked.
     """
 
     table: Literal["events", "runs", "nodes", "rollups_hourly", "rollups_daily"]
@@ -45,7 +45,7 @@ class Mismatch(Struct, frozen=True):
 
 
 def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows) -> list[Mismatch]:
-    """Everything in which a run's rows differ; nothing if they are right."""
+    """Return all mismatches of a run's rows; [] if they are right."""
     if refolded.is_aged:
         return []
     of = {"run": name_of(key, refolded.rows.row or stored.row)}
@@ -65,13 +65,13 @@ def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows)
 
 
 def wrong_day(day: Day) -> Mismatch:
-    """A day that is not the sum of its hours."""
+    """Return the mismatch of a day that is not the sum of its hours."""
     shard, start_us = day
     return Mismatch("rollups_daily", "differs", shard, {"day": to_rfc3339(start_us)})
 
 
 def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupKey, Mismatch]]:
-    """Everything in which the statistics differ, by key."""
+    """Yield all mismatches of statistics, with their keys."""
     for key in sorted(found.keys() | expected.keys()):
         was, should = found.get(key), expected.get(key)
         if was == should:
@@ -94,7 +94,7 @@ def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupK
 
 
 def name_of(key: bytes, row: RunRow | None) -> str:
-    """The run's id as its owner knows it, as far as it is known."""
+    """Return the run's id as its caller gave it, if that is known."""
     return str(UUID(bytes=key)) if row is None or row.external_id is None else row.external_id
 
 

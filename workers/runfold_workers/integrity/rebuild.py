@@ -1,11 +1,11 @@
-"""Rebuilding: every run refolded, and statistics added up anew, while everything goes on.
+"""The rebuild job: refolds every run and adds up the statistics again, beside the fold.
 
-Two passes: runs by shard and key, statistics by hour. Each chunk is looked at without a lock
-(`verifying`), and only what is wrong is looked at again under the lock of its shard, and put right
-(`correcting`), in steps of which the fold notices little (`pacing`).
+Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock
+(`verify`); only what is wrong is compared again under the lock of its shard and corrected
+(`correct`), in short steps (`ShardThrottle`).
 
-Dies halfway: what was committed is right, and the job's progress says where to go on; chunks since
-the last note of it are looked at once more, which changes nothing.
+After a crash, what was committed is right, and the job's progress says where to resume. Chunks
+after the last saved progress are compared once more, which changes nothing.
 """
 
 import threading
@@ -44,50 +44,47 @@ KIND: Final = "rebuild"
 
 
 class Progress(Struct):
-    """How far a rebuild has come; kept in `jobs`."""
+    """The progress of a rebuild, stored in `jobs`."""
 
     phase: str = "runs"
     after: dict[str, str | None] = {}
-    """By shard the last key that was looked at, in hexadecimal; null where that was the last."""
+    """By shard the last key that was compared, in hexadecimal; null when the shard is done."""
     hour_us: int | None = None
-    """Statistics up to this hour have been looked at."""
+    """Statistics before this hour are compared."""
     touched: list[Span] = []
-    """Other statistics in which corrected runs count, where not all runs were selected."""
+    """Other statistics in which corrected runs count, if not all runs are selected."""
     looked_at: int = 0
     of: int | None = None
-    """About so many runs there are to look at."""
+    """The estimated number of selected runs."""
     runs: int = 0
     rollups: int = 0
     unreadable: int = 0
-
-
-Told = Callable[[Progress], None]
 
 
 def rebuild(
     connection: psycopg.Connection,
     job_id: UUID,
     stop: threading.Event,
-    told: Told = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Do a job of this kind, from where it was left; raises `JobInterrupted` and `JobLocked`.
+    """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
 
-    The connection is in autocommit mode, and of this job alone.
+    The connection is in autocommit mode, for this job only.
     """
     prepare_session(connection)
     with resume_job(connection, job_id, KIND, Progress) as (job, progress):
 
-        def note() -> None:
+        def save() -> None:
             save_progress(connection, job_id, progress)
             crash_point("after_progress")
-            told(progress)
+            on_progress(progress)
             if stop.is_set():
                 raise JobInterrupted
 
         selection = msgspec.convert(job.arguments, Selection)
         if progress.of is None:
             progress.of = estimate_runs(connection, selection)
-        _Rebuild(connection, selection, progress, note, stop).run()
+        _Rebuild(connection, selection, progress, save, stop).run()
         result = {"runs": progress.runs, "rollups": progress.rollups, "of": progress.looked_at}
         finish_job(connection, job_id, result | {"unreadable": progress.unreadable})
     return progress
@@ -99,13 +96,13 @@ class _Rebuild:
         connection: psycopg.Connection,
         selection: Selection,
         progress: Progress,
-        note: Callable[[], None],
+        save: Callable[[], None],
         stop: threading.Event,
     ) -> None:
         self._connection = connection
         self._selection = selection
         self._progress = progress
-        self._note = note
+        self._save = save
         self._pace = ShardThrottle(connection, stop)
 
     def run(self) -> None:
@@ -114,11 +111,11 @@ class _Rebuild:
             if self._selection.run is not None:
                 self._touch(spans_of_run(self._connection, self._selection))
             self._progress.phase = "statistics"
-            self._note()
+            self._save()
         self._statistics()
 
     def _runs(self) -> None:
-        """The shards take turns."""
+        """Compare and correct runs; the shards take turns."""
         after = self._progress.after
         for shard in shards_of(self._connection):
             after.setdefault(str(shard), BEFORE_ALL.hex())
@@ -130,11 +127,11 @@ class _Rebuild:
                 self._correct(shard, chunk.wrong)
                 after[str(shard)] = None if chunk.last is None else chunk.last.hex()
                 self._progress.looked_at += chunk.looked_at
-                self._note()
+                self._save()
 
     def _correct(self, shard: int, wrong: Sequence[RunMismatch]) -> None:
-        self._progress.unreadable += sum(not run.is_mendable for run in wrong)
-        for keys in self._pace.portions(mendable(wrong)):
+        self._progress.unreadable += sum(not run.is_repairable for run in wrong)
+        for keys in self._pace.portions(repairable(wrong)):
             with self._pace.holding():
                 corrected = correct_runs(self._connection, shard, keys)
             self._pace.rest()
@@ -152,8 +149,8 @@ class _Rebuild:
             assert span.shard is not None
             self._progress.rollups += len(correct_span(self._connection, span.shard, span))
             self._progress.touched.pop()
-            self._note()
-        if self._selection.run is not None:  # that was all in which it counts, or counted
+            self._save()
+        if self._selection.run is not None:  # `touched` had all its statistics
             return
         for span in make_spans(self._connection, self._selection):
             done = self._progress.hour_us
@@ -164,11 +161,11 @@ class _Rebuild:
             found = verify_rollups(self._connection, span)
             self._progress.rollups += len(self._replace(found))
             self._progress.hour_us = span.end_us
-            self._note()
+            self._save()
         for day in verify_days(self._connection, self._selection):
             correct_day(self._connection, day)
             self._progress.rollups += 1
-            self._note()
+            self._save()
 
     def _replace(self, found: Sequence[tuple[RollupKey, Mismatch]]) -> list[RollupKey]:
         by_shard: dict[int, list[RollupKey]] = defaultdict(list)
@@ -181,6 +178,6 @@ class _Rebuild:
         ]
 
 
-def mendable(wrong: Sequence[RunMismatch]) -> list[tuple[bytes, int]]:
-    """The keys of those that can be put right, and how many events each has."""
-    return [(run.key, run.events) for run in wrong if run.is_mendable]
+def repairable(wrong: Sequence[RunMismatch]) -> list[tuple[bytes, int]]:
+    """Return the keys of runs that can be corrected, and how many events each has."""
+    return [(run.key, run.events) for run in wrong if run.is_repairable]

@@ -1,4 +1,4 @@
-"""Runs folded once more from the ledger, as if a worker met them for the first time."""
+"""Folds runs again from the ledger, as a worker does that has not cached them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,19 +17,19 @@ from runfold_workers.fold.run_state import RunState
 
 
 class RefoldResult(NamedTuple):
-    """What the tables should have of a run; `unreadable` says what of the ledger cannot be read."""
+    """What the tables should have of a run; `unreadable` names a broken event of the ledger."""
 
     rows: RunRows
     events: int = 0
     unreadable: str | None = None
     is_aged: bool = False
-    """Retention has taken events away: what the tables have is all that there is."""
+    """Whether retention has deleted events, so that the tables cannot be checked."""
 
 
 def refold(
     connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 ) -> dict[bytes, RefoldResult]:
-    """The rows that follow from the ledger, for each of these keys; deleted runs have none."""
+    """Return the rows that follow from the ledger for each key; deleted runs have none."""
     refs = [(shard, key) for key in keys]
     names = load_external_ids(connection, shard, [key for key in keys if is_own_id(key)])
     deleted, aged = load_deleted(connection, refs), load_aged(connection, refs)
@@ -57,8 +57,8 @@ def refold(
 
 
 def rows_of(state: RunState) -> RunRows:
-    """Every row of a run, from its state."""
-    changed = state.take_changed()  # and so the counts of nodes are right
+    """Return all rows of a run that was never settled before."""
+    changed = state.take_changed()  # updates the counts of nodes too
     nodes = {(each.name, each.number): node_row(state, each) for each in changed}
     row: RunRow | None = run_row(state)
     return RunRows(row, nodes)

@@ -1,7 +1,7 @@
-"""Everything that is wrong, found without writing, and exactly that put right.
+"""Finds everything that is wrong without writing, and corrects exactly that.
 
-`examine` tells each difference as it is found. `repair` looks again under the lock of the shard, so
-what has become right in the meantime is left alone.
+`examine` reports each mismatch when it is found. `repair` compares again under the lock of the
+shard and leaves alone what is right by then.
 """
 
 import threading
@@ -21,7 +21,7 @@ from runfold_storage.rollups.recompute import Span, spans_of
 
 from .correct import correct_runs, correct_span
 from .diff import Mismatch, wrong_day
-from .rebuild import mendable
+from .rebuild import repairable
 from .selection import Selection
 from .verify import (
     RunMismatch,
@@ -44,11 +44,11 @@ class Findings:
     rollups: list[RollupKey] = field(default_factory=list)
     days: list[Day] = field(default_factory=list)
     hours_left: int | None = None
-    """None as long as runs are compared."""
+    """Hours of statistics that are left; None while runs are compared."""
 
     @property
     def doing(self) -> str:
-        """What is being compared."""
+        """Return the name of the current phase."""
         return "comparing" if self.hours_left is None else "statistics"
 
 
@@ -56,17 +56,17 @@ def examine(
     connection: psycopg.Connection,
     selection: Selection,
     found: Callable[[Mismatch], None],
-    told: Callable[[Findings], None] = lambda _: None,
+    on_progress: Callable[[Findings], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Findings:
-    """Compare everything that is selected; raises `JobInterrupted` once `stop` is set."""
+    """Compare everything that is selected; raise `JobInterrupted` once `stop` is set."""
     findings = Findings()
 
-    def tell(differences: Iterable[Mismatch]) -> None:
+    def report(differences: Iterable[Mismatch]) -> None:
         for difference in differences:
             findings.differences += 1
             found(difference)
-        told(findings)
+        on_progress(findings)
         if stop is not None and stop.is_set():
             raise JobInterrupted
 
@@ -77,24 +77,24 @@ def examine(
             after = chunk.last
             findings.looked_at += chunk.looked_at
             findings.runs += chunk.wrong
-            tell(chunk.differences)
+            report(chunk.differences)
     spans = _spans(connection, selection)
     for done, span in enumerate(spans):
         findings.hours_left = len(spans) - done
         wrong = verify_rollups(connection, span, findings.runs)
         findings.rollups += [key for key, _ in wrong]
-        tell(difference for _, difference in wrong)
-    # Where hours are wrong their days are added up again with them.
+        report(difference for _, difference in wrong)
+    # Correcting an hour adds up its day again.
     with_hours = {(key.shard, day_of(key.hour_us)) for key in findings.rollups if not key.node}
     findings.days = [day for day in verify_days(connection, selection) if day not in with_hours]
-    tell(map(wrong_day, findings.days))
+    report(map(wrong_day, findings.days))
     return findings
 
 
 def repair(connection: psycopg.Connection, findings: Findings, stop: threading.Event) -> int:
-    """Put right what was found; returns how many differences there were by then.
+    """Correct what was found; return how many differences there still were.
 
-    The connection is in autocommit mode, and of this alone.
+    The connection is in autocommit mode, for this call only.
     """
     prepare_session(connection)
     corrected = 0
@@ -104,12 +104,12 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
         by_shard[run.shard].append(run)
     spans: set[Span] = set(spans_of(findings.rollups))
     for shard, runs in by_shard.items():
-        for keys in pace.portions(mendable(runs)):
+        for keys in pace.portions(repairable(runs)):
             with pace.holding():
                 done = correct_runs(connection, shard, keys)
             pace.rest()
             corrected += len(done.differences)
-            # Their statistics went with them, and are wrong if those of the old rows were not.
+            # Deltas went with the rows; rollups that did not match the old rows are wrong now.
             spans.update(done.spans)
             if stop.is_set():
                 raise JobInterrupted

@@ -1,4 +1,4 @@
-"""Which runs are to be refolded: all, or those of a project, a workflow, a time; or one."""
+"""Which runs to refold: all, those of a project, a workflow or a period, or a single one."""
 
 from datetime import datetime
 from typing import Any, Self
@@ -17,9 +17,9 @@ from runfold_storage.rollups.recompute import Span
 
 
 class Selection(Struct, frozen=True, omit_defaults=True):
-    """An empty one means everything; `since` ≤ first event < `until`.
+    """An empty selection is all runs; `since` ≤ first event < `until`.
 
-    `shards` is the number of the deployment's, from which a run's own follows.
+    `shards` is the deployment's number of shards, from which a run's shard follows.
     """
 
     project: str | None = None
@@ -40,7 +40,7 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Self:
-        """Checked; raises `BadParameter`."""
+        """Return a checked selection; raise `BadParameter`."""
         since, until = check_time("since", since), check_time("until", until)
         return cls(
             project=check_name("project", project),
@@ -52,27 +52,27 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         )
 
     def as_arguments(self) -> dict[str, Any]:
-        """As a job keeps them; what was not said is left out."""
+        """Return the arguments of a job, without defaults."""
         arguments: dict[str, Any] = msgspec.to_builtins(self)
         return arguments
 
     @property
     def is_everything(self) -> bool:
-        """Whether nothing is left out."""
+        """Return whether all runs are selected."""
         return self == Selection(shards=self.shards)
 
     def key_on(self, shard: int) -> tuple[bytes, ...] | None:
-        """The one key that is meant, if it is on this shard; None: there may be any number."""
+        """Return the key of the single run if it is on this shard; None if any number may match."""
         if self.run is None:
             return None
         return (run_key_bytes(self.run),) if shard_of(self.run, self.shards) == shard else ()
 
-    def may_mean(self, row: RunRow | None) -> bool:
-        """Whether a run with this row is meant; without one, only its refold can tell."""
-        return row is None or self.means(row)
+    def may_select(self, row: RunRow | None) -> bool:
+        """Return whether a run may be selected; without a row only its refold can tell."""
+        return row is None or self.selects(row)
 
-    def means(self, row: RunRow | None) -> bool:
-        """Whether a run is meant; one that should not be there at all is, if it is all of them."""
+    def selects(self, row: RunRow | None) -> bool:
+        """Return whether a run is selected; one without a row only if all runs are."""
         if self.run is not None:
             return True
         if row is None:
@@ -84,19 +84,19 @@ class Selection(Struct, frozen=True, omit_defaults=True):
             and (self.until_us is None or row.created_us < self.until_us)
         )
 
-    def means_hour(self, hour_us: int) -> bool:
-        """Whether runs that are meant may count in this hour."""
+    def covers_hour(self, hour_us: int) -> bool:
+        """Return whether selected runs may count in this hour."""
         return (self.since_us is None or hour_us + HOUR_US > self.since_us) and (
             self.until_us is None or hour_us < self.until_us
         )
 
     def narrow(self, span: Span) -> Span:
-        """Only the rollups that runs which are meant may count in."""
+        """Return the part of a span in which selected runs may count."""
         return span._replace(workflow=self.workflow, project=self.project)
 
 
 def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
-    """How many runs there are to look at, as the statistics say; 0: nobody knows."""
+    """Return how many runs are selected according to the statistics; 0 if unknown."""
     if selection.run is not None:
         return 1
     row = connection.execute(

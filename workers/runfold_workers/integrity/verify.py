@@ -1,10 +1,9 @@
-"""Whether the tables say what the ledger says: refolds, compares, writes nothing.
+"""Checks whether the tables match the ledger: refolds, compares, writes nothing.
 
-Each chunk is one snapshot: a batch is one transaction, so what the tables say there belongs
-together, and nothing is found that is only under way. Ingest is not held up, for no lock is
-taken. Runs are compared with their refold first, then statistics with the sums over the rows, in
-which a run that was found to be wrong counts as it is refolded: so one wrong row is one
-difference, and not also one of all rollups that it does not count in.
+Each chunk is one snapshot. A batch is one transaction, so its rows are consistent there, and ingest
+is not delayed, because no lock is taken. Runs are compared with their refolds, then statistics with
+sums over the rows, in which a wrong run counts as it is refolded. So one wrong row is one mismatch,
+and not also one for each rollup in which it counts.
 """
 
 from collections import defaultdict
@@ -38,22 +37,22 @@ from .selection import Selection
 
 CHUNK_RUNS: Final = 200
 SPAN_RUNS: Final = 20_000
-"""Runs whose statistics are added up in one statement, unless one hour has more."""
+"""Runs whose statistics one statement adds up, unless a single hour has more."""
 
 
 class RunMismatch(NamedTuple):
-    """A run whose rows are not what they should be."""
+    """A run with wrong rows."""
 
     shard: int
     key: bytes
     events: int
     hours: frozenset[int]
-    """In which it counts, or should."""
-    is_mendable: bool
+    """Hours in which it counts or should count."""
+    is_repairable: bool
 
 
 class RunsChunk(NamedTuple):
-    """What was found of the runs up to `last`; None: there are no more in this shard."""
+    """What was found in runs up to the key `last`; None if the shard has no more runs."""
 
     last: bytes | None
     looked_at: int
@@ -62,13 +61,13 @@ class RunsChunk(NamedTuple):
 
 
 def shards_of(connection: psycopg.Connection) -> list[int]:
-    """All of the deployment."""
+    """Return all shards of the deployment."""
     return [shard for (shard,) in connection.execute("SELECT shard FROM positions ORDER BY shard")]
 
 
 @contextmanager
 def snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    """All statements see the same state."""
+    """Let all statements see the same state."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
@@ -81,7 +80,7 @@ def verify_runs(
     after: bytes = BEFORE_ALL,
     limit: int = CHUNK_RUNS,
 ) -> RunsChunk:
-    """Compare the runs whose keys follow."""
+    """Compare the next runs after this key."""
     with snapshot(connection):
         only = selection.key_on(shard)
         keys = next_keys(connection, shard, after, limit) if only is None else list(only)
@@ -93,15 +92,15 @@ def verify_runs(
 def compare_keys(
     connection: psycopg.Connection, shard: int, selection: Selection, keys: Sequence[bytes]
 ) -> tuple[list[RunMismatch], list[Mismatch], int]:
-    """Those of these runs that are wrong, in what, and how many there were."""
+    """Return the wrong ones of these runs, their mismatches, and how many runs were compared."""
     stored = read_rows(connection, shard, keys)
-    # Whether a run is meant is told by its row, so that the ledger of others need not be read.
-    wanted = [key for key in keys if selection.may_mean(stored.get(key, NOTHING_STORED).row)]
+    # By the stored row, so that the ledger of other runs need not be read.
+    wanted = [key for key in keys if selection.may_select(stored.get(key, NOTHING_STORED).row)]
     refolded = refold(connection, shard, wanted)
     wrong, differences = [], []
     for key in wanted:
         should, was = refolded[key], stored.get(key, NOTHING_STORED)
-        if was.row is None and (should.is_aged or not selection.means(should.rows.row)):
+        if was.row is None and (should.is_aged or not selection.selects(should.rows.row)):
             continue
         found = compare_run(shard, key, should, was)
         if found:
@@ -113,11 +112,11 @@ def compare_keys(
 
 
 def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
-    """Hours in groups of a bounded number of runs, in their order."""
+    """Return consecutive hours in groups of a bounded number of runs."""
     spans: list[Span] = []
     runs = 0
     for hour_us, n in hours_with_runs(connection):
-        if not selection.means_hour(hour_us):
+        if not selection.covers_hour(hour_us):
             continue
         if spans and runs + n <= SPAN_RUNS:
             spans[-1] = spans[-1]._replace(end_us=hour_us + HOUR_US)
@@ -129,7 +128,7 @@ def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Spa
 
 
 def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
-    """The statistics in which the one selected run counts, or should."""
+    """Return the statistics in which the single selected run counts or should count."""
     counted: RollupDeltas = {}
     with snapshot(connection):
         for shard in shards_of(connection):
@@ -143,7 +142,7 @@ def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[S
 def verify_rollups(
     connection: psycopg.Connection, span: Span, wrong: Sequence[RunMismatch] = ()
 ) -> list[tuple[RollupKey, Mismatch]]:
-    """Compare the statistics of these hours; `wrong` runs count as they are refolded."""
+    """Compare the statistics of a span; `wrong` runs count as they are refolded."""
     with snapshot(connection):
         found, expected = sums_of(connection, span, wrong)
     return list(compare_rollups(found, expected))
@@ -152,11 +151,11 @@ def verify_rollups(
 def sums_of(
     connection: psycopg.Connection, span: Span, wrong: Sequence[RunMismatch] = ()
 ) -> tuple[Rollups, Rollups]:
-    """What the statistics say, and what they should."""
+    """Return the stored statistics of a span, and the expected ones."""
     concerned = [
         run
         for run in wrong
-        if run.is_mendable and any(span.first_us <= hour < span.end_us for hour in run.hours)
+        if run.is_repairable and any(span.first_us <= hour < span.end_us for hour in run.hours)
     ]
     expected = add_up(connection, span, [run.key for run in concerned])
     by_shard: dict[int, list[bytes]] = defaultdict(list)
@@ -173,7 +172,7 @@ def sums_of(
 
 
 def verify_days(connection: psycopg.Connection, selection: Selection) -> list[Day]:
-    """Days that are not the sum of their hours; only where all runs of a time are selected."""
+    """Return days that are not the sum of their hours; [] if only some runs are selected."""
     if selection.run or selection.project or selection.workflow:
         return []
     bounds = (selection.since_us, selection.until_us)
@@ -182,7 +181,7 @@ def verify_days(connection: psycopg.Connection, selection: Selection) -> list[Da
 
 
 def hour_of(row: RunRow) -> int:
-    """The hour in which a run counts."""
+    """Return the hour in which a run counts."""
     return scope_of(row)[2]
 
 

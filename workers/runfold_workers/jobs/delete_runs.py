@@ -1,7 +1,7 @@
-"""The job that deletes many runs, page after page.
+"""The job that deletes many runs, page by page.
 
-Dies halfway: what was deleted stays so, and its progress says where to go on. `deleted` may then
-miss a page that was deleted and not noted.
+After a crash its progress says where to resume. Deleted runs stay deleted; `deleted` may miss a
+page whose progress was not saved.
 """
 
 import threading
@@ -20,19 +20,19 @@ from runfold_storage.retention.run_deletion import ListKey, delete_runs
 
 
 class Progress(Struct):
-    """How far a deletion has come; kept in `jobs`."""
+    """The progress of a deletion, stored in `jobs`."""
 
     deleted: int = 0
     after: tuple[datetime, UUID] | None = None
 
 
 def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
-    """Do a job of this kind, from where it was left; raises `JobInterrupted` and `JobLocked`."""
+    """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`."""
     prepare_session(connection)
     with resume_job(connection, job_id, DELETE, Progress) as (job, progress):
         arguments = msgspec.convert(job.arguments, DeleteArguments)
 
-        def told(n: int, after: ListKey | None) -> None:
+        def save(n: int, after: ListKey | None) -> None:
             progress.deleted += n
             progress.after = after
             save_progress(connection, job_id, progress)
@@ -43,7 +43,7 @@ def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) 
             arguments.deletion,
             up_to=arguments.up_to,
             after=progress.after,
-            told=told,
+            told=save,
             stop=stop,
         )
         finish_job(connection, job_id, {"deleted": progress.deleted})

@@ -1,13 +1,12 @@
-"""Handing out work: one process at a time brings the table's jobs into the queue.
+"""One process at a time, the leader, brings jobs from the table into the queue.
 
-Whoever holds an advisory lock of the database has the chair; when it dies, or its connection does,
-the next one takes it. It brings everything into the queue that is to be done and that nobody is
-at, and again what it brought there before and cannot see any more: a queue that was lost, a worker
-that died. Twice is harmless: who comes second finds the job taken, or done.
+The leader holds a session-level advisory lock; when its connection ends, another process takes it.
+It queues every unfinished job that no worker has, and queues it again if it disappears: the queue
+was lost, or a worker died. A job that is queued twice is harmless: the second worker finds it
+locked or done.
 
-Once a day it notes down a job for retention, named for its day, so that there is one however often
-the chair changes hands; if that of the day before was not done, it is an incident. Nothing is noted
-down before a policy holds.
+Once a day the leader adds a retention job, named for its day so that there is only one. If the job
+of the day before was not completed, an incident is raised. No job is added while no policy applies.
 """
 
 import time
@@ -27,32 +26,32 @@ from runfold_workers.retention.job import KIND
 from .rq_queue import put
 
 PATIENCE_S: Final = 5.0
-"""How long a job may be on its way from the queue to a worker before it is brought again."""
+"""How long a job may be between queue and worker before it is queued again."""
 
 
 class JobDispatcher:
-    """On a connection of its own, which is in autocommit mode."""
+    """Queues jobs; needs an autocommit connection of its own."""
 
     def __init__(self, connection: psycopg.Connection, queue: Queue) -> None:
         self._connection = connection
         self._queue = queue
-        self._has_chair = False
-        self._brought: dict[UUID, float] = {}
+        self._is_leader = False
+        self._queued_at: dict[UUID, float] = {}
         self._scheduled: date | None = None
 
     def turn(self) -> None:
-        """Bring what is to be done; nothing, if another process does."""
-        self._has_chair = self._has_chair or try_become_leader(self._connection)
-        if not self._has_chair:
+        """Queue waiting jobs; do nothing while another process is the leader."""
+        self._is_leader = self._is_leader or try_become_leader(self._connection)
+        if not self._is_leader:
             return
         self._schedule()
         now = time.monotonic()
         waiting = jobs_waiting(self._connection)
-        self._brought = {job: at for job, at in self._brought.items() if job in set(waiting)}
+        self._queued_at = {job: at for job, at in self._queued_at.items() if job in set(waiting)}
         for job_id in waiting:
-            if now - self._brought.get(job_id, -PATIENCE_S) >= PATIENCE_S:
+            if now - self._queued_at.get(job_id, -PATIENCE_S) >= PATIENCE_S:
                 put(self._queue, job_id)
-                self._brought[job_id] = now
+                self._queued_at[job_id] = now
 
     def _schedule(self) -> None:
         now = read_clock(self._connection)

@@ -1,7 +1,7 @@
-"""Work that is done in the background: which kinds there are, and how one job is done.
+"""Background jobs: which kinds exist, and how a worker does one.
 
-A job is done by whoever is given its id, on a connection of its own, and twice by nobody: it holds
-the job's lock, and a job that has ended is left alone.
+A worker does a job on a connection of its own and holds the job's lock, so no job is done by two
+workers at once; a finished job is skipped.
 """
 
 import logging
@@ -28,7 +28,7 @@ Work = Callable[[psycopg.Connection, UUID, threading.Event], object]
 
 
 def kinds(archive_url: str | None) -> Mapping[str, Work]:
-    """All that can be asked for; nothing else is ever called."""
+    """Return the function for each kind of job; nothing else is ever called."""
     return {
         rebuild.KIND: rebuild.rebuild,
         DELETE: delete,
@@ -37,18 +37,18 @@ def kinds(archive_url: str | None) -> Mapping[str, Work]:
 
 
 PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnreachable)
-"""What is waited out: the job stays where it is, and is handed out again."""
+"""Errors after which the job is left as it is and queued again."""
 
 
 def do_job(
     database_url: str, job_id: UUID, stop: threading.Event, *, archive_url: str | None = None
 ) -> None:
-    """Do the job, or the rest of it, as far as `stop` allows; how it ended stands in its row."""
+    """Do or resume the job until it ends or `stop` is set; its row says how it ended."""
     try:
         with connect(database_url, autocommit=True, application_name="runfold-job") as connection:
             _do(connection, job_id, stop, kinds(archive_url))
     except PASSING as error:
-        log.warning("a job was left", extra={"job": str(job_id), "reason": str(error)})
+        log.warning("job left unfinished", extra={"job": str(job_id), "reason": str(error)})
 
 
 def _do(
@@ -56,24 +56,24 @@ def _do(
 ) -> None:
     job = read_job(connection, job_id)
     if job is None or job.status not in UNFINISHED:
-        log.info("there is nothing left to do", extra={"job": str(job_id)})
+        log.info("job has already ended", extra={"job": str(job_id)})
         return
     work = works.get(job.kind)
     if work is None:
-        fail_job(connection, job_id, f"this worker knows no work called {job.kind!r}")
+        fail_job(connection, job_id, f"this worker knows no job of kind {job.kind!r}")
         return
-    log.info("working", extra={"job": str(job_id), "kind": job.kind})
+    log.info("job started", extra={"job": str(job_id), "kind": job.kind})
     try:
         work(connection, job_id, stop)
     except JobLocked:
-        log.info("another process is at it", extra={"job": str(job_id)})
+        log.info("another worker has the job", extra={"job": str(job_id)})
     except JobInterrupted:
         leave_job(connection, job_id)
-        log.info("left for the next worker", extra={"job": str(job_id)})
+        log.info("job left for the next worker", extra={"job": str(job_id)})
     except PASSING:
         raise
     except Exception as error:
-        log.exception("a job failed", extra={"job": str(job_id), "kind": job.kind})
+        log.exception("job failed", extra={"job": str(job_id), "kind": job.kind})
         fail_job(connection, job_id, f"{type(error).__name__}: {error}"[:2000])
     else:
-        log.info("done", extra={"job": str(job_id), "kind": job.kind})
+        log.info("job done", extra={"job": str(job_id), "kind": job.kind})

@@ -1,10 +1,9 @@
-"""The queue of jobs in Redis: RQ, cut down to handing over ids.
+"""The queue of jobs in Redis: RQ, reduced to passing ids.
 
-What RQ finds in Redis says by name what to call, and RQ would import and call it, whichever
-serializer there is: the function, callbacks for success and failure, web addresses to tell. Here
-nothing is imported. There is one name, which stands for `do_job`; an entry that says anything else
-is refused, and its callbacks are never looked at. The table `jobs` is the truth, so losing the
-queue loses nothing (`handing_out`).
+RQ imports and calls what an entry in Redis names, whatever the serializer: the function, callbacks
+for success and failure, webhooks. Here nothing is imported. One name stands for `do_job`; every
+other entry is refused, and its callbacks are never read. The table `jobs` is the truth, so losing
+the queue loses nothing (`dispatcher`).
 """
 
 import threading
@@ -24,23 +23,23 @@ from runfold.protocol import streams
 
 NAME: Final = "runfold-jobs"
 DO_JOB: Final = "runfold:do_job"
-"""What an entry of the queue says is to be called. A name, and no path to anything."""
+"""The function name in each entry of the queue; it is no import path."""
 DATABASE: Final = 1
 """Number of the Redis database for the queue, beside the streams' own."""
 
 
 class JobRefused(Exception):
-    """An entry of the queue that we have not written."""
+    """Raised for a queue entry that Runfold has not written."""
 
 
 class RunfoldJob(Job):
-    """An entry of the queue; `do` is what the one name stands for."""
+    """An entry of the queue; `do` is the function behind the one known name."""
 
     do: Callable[[str], None] | None = None
 
     @property
     def func(self) -> Any:
-        """Never imported."""
+        """Return `do`; nothing is imported. Raise `JobRefused` for a foreign entry."""
         callbacks = (
             self._success_callback_name,
             self._failure_callback_name,
@@ -52,7 +51,7 @@ class RunfoldJob(Job):
             or any(callbacks)
             or self.do is None
         ):
-            raise JobRefused(f"{self.id[:100]!r} is none of ours")
+            raise JobRefused(f"queue entry {self.id[:100]!r} was not written by Runfold")
         return self.do
 
     @property
@@ -63,11 +62,11 @@ class RunfoldJob(Job):
     failure_callback = stopped_callback = success_callback
 
     def send_webhooks(self, *_: Any, **__: Any) -> None:
-        """Nobody is told."""
+        """Send nothing."""
 
 
 class SequentialWorker(SimpleWorker):
-    """Does one job at a time, in the thread that it was started in, until it is told to stop."""
+    """Does one job at a time in the calling thread, until `stop` is set."""
 
     job_class = RunfoldJob
     death_penalty_class = TimerDeathPenalty
@@ -89,7 +88,7 @@ class SequentialWorker(SimpleWorker):
         timeout: int | None,  # noqa: ARG002 - theirs
         max_idle_time: int | None = None,  # noqa: ARG002
     ) -> tuple[Job, Queue] | None:
-        """Wait for the next one, a second at a time."""
+        """Wait for the next job, a second at a time."""
         while not self._stop.is_set():
             found = super().dequeue_job_and_maintain_ttl(1, max_idle_time=1)
             if found is not None:
@@ -97,33 +96,33 @@ class SequentialWorker(SimpleWorker):
         raise StopRequested
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """In this thread; a child of its own would outlive us when we are killed."""
+        """Run the job in this thread; a forked child would outlive a killed worker."""
         if isinstance(job, RunfoldJob):
             job.do = lambda job_id: self._do(UUID(job_id))
         super().execute_job(job, queue)
 
     def bootstrap(self, *_: Any, **__: Any) -> None:
-        """Without log handlers of its own, and without listening to commands over Redis."""
+        """Start without RQ's log handlers and without listening to commands over Redis."""
         self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.STARTED)
 
     def unsubscribe(self) -> None:
-        """Not subscribed to anything."""
+        """Do nothing: there is no subscription."""
 
     def procline(self, message: str) -> None:
-        """The process keeps its name."""
+        """Do nothing: the process keeps its name."""
 
     def _install_signal_handlers(self) -> None:
-        """Whoever started this thread listens to signals."""
+        """Do nothing: the main thread handles signals."""
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
-        """Never: `handing_out` looks after what was lost."""
+        """Return False: `dispatcher` queues lost jobs again."""
         return False
 
 
 def connect_queue(redis_url: str, jobs_redis_url: str | None) -> redis.Redis:
-    """A client for the queue: of its own URL, else another database of the streams' Redis."""
+    """Return a client for the queue: its own URL, else another database of the streams' Redis."""
     client = streams.connect(jobs_redis_url or redis_url)
     if jobs_redis_url is None:
         options = client.connection_pool.connection_kwargs
@@ -132,16 +131,16 @@ def connect_queue(redis_url: str, jobs_redis_url: str | None) -> redis.Redis:
 
 
 def make_queue(client: redis.Redis) -> Queue:
-    """The one queue that there is."""
+    """Return the only queue."""
     return Queue(NAME, connection=client, job_class=RunfoldJob, serializer=JSONSerializer)
 
 
 def put(queue: Queue, job_id: UUID) -> None:
-    """Append a job, unless it is waiting there already."""
+    """Append a job unless it is queued already."""
     name = str(job_id)
     if name in queue.job_ids:
         return
-    # Under a name that is known already RQ would keep what it remembers of the last time.
+    # RQ would keep fields of an earlier entry with this name.
     queue.connection.delete(RunfoldJob.key_for(name))
     queue.enqueue_call(
         DO_JOB, args=(name,), job_id=name, timeout=-1, result_ttl=0, failure_ttl=3600

@@ -1,9 +1,9 @@
-"""The worker for the background: hands out jobs, and does one at a time.
+"""The job worker: queues jobs and does one at a time.
 
-Three threads: one brings jobs from the table into the queue (if no other process does), one takes
-them out and does them, one keeps the search index (if no other process does). When Redis or
-PostgreSQL is away they wait and try again for ever.
-Killed, it leaves a job that is handed out again at once, for its lock goes with its connection.
+Three threads: one brings jobs from the table into the queue (if no other process does), one does
+queued jobs, one keeps the search index (if no other process does). When Redis or PostgreSQL is
+away, they retry without limit. The job of a killed worker is queued again at once, because its lock
+ends with its connection.
 """
 
 import logging
@@ -29,62 +29,62 @@ log = logging.getLogger(__name__)
 TURN_S: Final = 1.0
 RETRY_S: Final = 1.0
 PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, OSError)
-"""What is waited out."""
+"""Errors after which a thread waits and retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobWorkerSettings:
-    """Without a `jobs_redis_url` the queue is in another database of the same Redis."""
+    """Where jobs are. Without `jobs_redis_url` the queue is in another database of the Redis."""
 
     redis_url: str
     database_url: str
     jobs_redis_url: str | None = None
     archive_url: str | None = None
-    """Where retention puts what it takes away; nowhere without it."""
+    """Where retention archives expired data; None: it only deletes."""
 
 
 class JobWorker:
-    """Does jobs until it is told to stop."""
+    """Does jobs until `stop`."""
 
     def __init__(self, settings: JobWorkerSettings) -> None:
         self._settings = settings
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Leave the job at hand where it is after its next step, and return from `run`."""
+        """Make `run` leave the current job after its next step and return."""
         self._stop.set()
 
     def run(self) -> None:
         """Work until `stop`."""
-        others = [
-            threading.Thread(target=self._for_ever, args=(turn,), daemon=True)
-            for turn in (self._hand_out, self._index)
+        threads = [
+            threading.Thread(target=self._retry, args=(task,), daemon=True)
+            for task in (self._dispatch, self._index)
         ]
-        for thread in others:
+        for thread in threads:
             thread.start()
-        self._for_ever(self._work)
-        for thread in others:
+        self._retry(self._work)
+        for thread in threads:
             thread.join()
 
-    def _for_ever(self, turn: Callable[[], None]) -> None:
+    def _retry(self, task: Callable[[], None]) -> None:
         while not self._stop.is_set():
             try:
-                turn()
+                task()
             except PASSING as error:
-                log.warning("a server is away, waiting for it: %s", error)
+                log.warning("a server is away, trying again: %s", error)
             except Exception:
-                log.exception("starting over")
+                log.exception("job worker failed, starting over")
             self._stop.wait(RETRY_S)
 
-    def _hand_out(self) -> None:
+    def _dispatch(self) -> None:
         settings = self._settings
         with (
             connect_queue(settings.redis_url, settings.jobs_redis_url) as client,
             connect(settings.database_url, autocommit=True) as connection,
         ):
-            handing_out = JobDispatcher(connection, make_queue(client))
+            dispatcher = JobDispatcher(connection, make_queue(client))
             while not self._stop.is_set():
-                handing_out.turn()
+                dispatcher.turn()
                 self._stop.wait(TURN_S)
 
     def _index(self) -> None:

@@ -1,9 +1,9 @@
-"""What retention takes away, behind files of an archive that hold it.
+"""The steps of retention with an archive: write expired data there, then delete it.
 
-Invariant: nothing goes before a file that has it was written, read back and given its name
-(`archive.steps`). So where the archive refuses, `ArchiveUnusable` is raised and what the step was
-about stays. No transaction is open and no shard is held while files are written: the fold does not
-notice how long that takes.
+Invariant: nothing is deleted before its file was written, read back and renamed
+(`archive.journal`). If the archive fails, `ArchiveUnusable` is raised and the data of the step
+stays. No transaction is open and no shard is locked while files are written, so the fold is not
+delayed.
 """
 
 import threading
@@ -29,7 +29,7 @@ STEP_TOMBSTONES: Final = 50_000
 
 
 class ArchivingSteps(ExpirySteps):
-    """Each step is noted down, written, and taken away; `told` is given what it wrote."""
+    """Journals, writes and deletes each step; `on_written` gets its numbers of events and runs."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class ArchivingSteps(ExpirySteps):
         shards: Sequence[int],
         stop: threading.Event,
         archive: Archive,
-        told: Callable[[int, int], None] = lambda _events, _runs: None,
+        on_written: Callable[[int, int], None] = lambda _events, _runs: None,
     ) -> None:
         super().__init__(connection, shards, stop)
         self._archive = archive
-        self._filling = ArchiveExporter(connection, archive, len(shards))
-        self._told = told
+        self._exporter = ArchiveExporter(connection, archive, len(shards))
+        self._on_written = on_written
 
     def begin(self) -> None:
         self._archive.check_writable()
@@ -51,17 +51,17 @@ class ArchivingSteps(ExpirySteps):
 
     def payloads(self, shard: int, runs: Sequence[UUID]) -> None:
         step = journal.begin(self._connection, journal.PAYLOADS, shard=shard, runs=runs)
-        self._do(step, lambda: self._filling.write_payloads(step))
+        self._do(step, lambda: self._exporter.write_payloads(step))
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
-        self._bury(shard, runs)
+        self._add_tombstones(shard, runs)
         step = journal.begin(self._connection, journal.ROWS, shard=shard, runs=runs)
-        self._do(step, lambda: self._filling.write_rows(step))
+        self._do(step, lambda: self._exporter.write_rows(step))
 
     def week(self, week: date) -> None:
         step = journal.begin(self._connection, journal.WEEK, week=week)
-        parted = partition_expiry.detached_name(week)
-        self._do(step, lambda: self._filling.write_week(step, parted, self._shards))
+        table = partition_expiry.detached_name(week)
+        self._do(step, lambda: self._exporter.write_week(step, table, self._shards))
 
     def rollups(self, shard: int, now: datetime) -> int:
         old = read_old_rollups(self._connection, shard, now, STEP_ROLLUPS)
@@ -69,25 +69,25 @@ class ArchivingSteps(ExpirySteps):
             return 0
         identities = [each.identity for each in old]
         step = journal.begin(self._connection, journal.ROLLUPS, shard=shard, rollups=identities)
-        self._write(step, lambda: self._filling.write_rollups(step, old))
-        gone = self._remove_rollups(shard, identities)
+        self._write(step, lambda: self._exporter.write_rollups(step, old))
+        deleted = self._remove_rollups(shard, identities)
         journal.end(self._connection, step)
-        return gone
+        return deleted
 
     def end(self) -> None:
-        """Tell the archive which runs were deleted, so that they do not come back from it."""
+        """Archive which runs were deleted, so that a restore does not bring them back."""
         for shard in self._shards:
-            while buried := read_unarchived(self._connection, shard, STEP_TOMBSTONES):
-                self._tombstones(shard, buried)
+            while tombstones := read_unarchived(self._connection, shard, STEP_TOMBSTONES):
+                self._tombstones(shard, tombstones)
 
-    def _tombstones(self, shard: int, buried: list[Tombstone]) -> None:
-        runs = [tombstone.run for tombstone in buried]
+    def _tombstones(self, shard: int, tombstones: list[Tombstone]) -> None:
+        runs = [tombstone.run for tombstone in tombstones]
         step = journal.begin(self._connection, journal.TOMBSTONES, shard=shard, runs=runs)
-        self._do(step, lambda: self._filling.write_tombstones(step, buried))
+        self._do(step, lambda: self._exporter.write_tombstones(step, tombstones))
 
     def _do(self, step: Step, write: Callable[[], None]) -> None:
         self._write(step, write)
-        self._take(step)
+        self._delete(step)
 
     def _write(self, step: Step, write: Callable[[], None]) -> None:
         crash_point("after_step_begun")
@@ -95,7 +95,7 @@ class ArchivingSteps(ExpirySteps):
         crash_point("after_files_written")
         journal.note_written(self._connection, step)
         crash_point("after_step_written")
-        self._told(*self._filling.take_counts())
+        self._on_written(*self._exporter.take_counts())
 
     def _undo(self, step: Step) -> None:
         journal.undo(self._connection, self._archive, step)

@@ -1,6 +1,6 @@
-"""What retention takes away, in short steps that each hold one shard, and nobody waits for.
+"""The steps of retention: delete expired data in short transactions that each lock one shard.
 
-`archiving` is the same behind files of an archive.
+`archiving_steps` does the same with an archive.
 """
 
 import threading
@@ -21,13 +21,13 @@ from runfold_storage.retention.run_deletion import purge
 
 STEP_ROLLUPS: Final = 2000
 WEIGHT: Final = 5
-"""In rows: a run with the attempts at its nodes, or a rollup with what counts in its day."""
+"""Rows of a run with its attempts, or of a rollup with its day, for the throttle."""
 
 Item = TypeVar("Item")
 
 
 class ExpirySteps:
-    """For one run of retention, which is alone at work."""
+    """The steps of one retention job; no other one runs at the same time."""
 
     def __init__(
         self, connection: psycopg.Connection, shards: Sequence[int], stop: threading.Event
@@ -37,15 +37,15 @@ class ExpirySteps:
         self._pace = ShardThrottle(connection, stop)
 
     def begin(self) -> None:
-        """End what someone did not live to end: what is archived goes, the rest is forgotten."""
+        """Finish the steps of a dead process: delete what is archived, undo the rest."""
         for step in journal.read_steps(self._connection):
             if step.written:
-                self._take(step)
+                self._delete(step)
             else:
                 self._undo(step)
 
     def mark(self, shard: int, runs: Sequence[UUID], now: datetime, *, gone: bool) -> list[UUID]:
-        """Those of these runs that (still) are due take no more events from now on."""
+        """Mark those runs that are still due, so that they take no more events; return them."""
         marked: list[UUID] = []
         for portion in self._portions(runs):
             marked += run_expiry.mark(self._connection, shard, portion, now, gone=gone)
@@ -53,33 +53,33 @@ class ExpirySteps:
         return marked
 
     def payloads(self, shard: int, runs: Sequence[UUID]) -> None:
-        """Events of runs that are marked."""
+        """Delete the events of marked runs."""
         for portion in self._portions(runs):
             purge(self._connection, shard, portion)
             run_expiry.settle_marks(self._connection, shard, portion)
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
-        """Rows of runs that are due, of which tombstones are left."""
-        self._bury(shard, runs)
+        """Delete the rows of due runs, leaving tombstones."""
+        self._add_tombstones(shard, runs)
         self._remove_rows(shard, runs)
 
     def week(self, week: date) -> None:
-        """A week of the ledger that is detached."""
+        """Drop a detached week of the ledger."""
         partition_expiry.drop_week(self._connection, week)
 
     def rollups(self, shard: int, now: datetime) -> int:
-        """Some statistics that are due; returns how many, 0: there are no more."""
+        """Delete some of the due statistics; return how many, 0 if there are no more."""
         old = read_old_rollups(self._connection, shard, now, STEP_ROLLUPS)
         return self._remove_rollups(shard, [each.identity for each in old])
 
     def end(self) -> None:
-        """What is left to do when all else is done."""
+        """Do what remains at the end of the job."""
 
     def _undo(self, step: Step) -> None:
         journal.end(self._connection, step)
 
-    def _take(self, step: Step) -> None:
-        """Take away what a step has written, or the rest of it."""
+    def _delete(self, step: Step) -> None:
+        """Delete what a step has archived, or the rest of it."""
         if step.week is not None:
             with self._connection.transaction():
                 partition_expiry.drop_week(self._connection, step.week)
@@ -97,7 +97,7 @@ class ExpirySteps:
         crash_point("before_step_end")
         journal.end(self._connection, step)
 
-    def _bury(self, shard: int, runs: Sequence[UUID]) -> None:
+    def _add_tombstones(self, shard: int, runs: Sequence[UUID]) -> None:
         for portion in self._portions(runs):
             run_expiry.add_expiry_tombstones(self._connection, shard, portion)
 
@@ -112,7 +112,7 @@ class ExpirySteps:
         )
 
     def _portions(self, items: Sequence[Item]) -> Iterator[list[Item]]:
-        """What one transaction takes away: the loop's body is a step that holds the shard."""
+        """Yield the items of one transaction each; the loop's body holds the shard."""
         for portion in self._pace.portions((item, WEIGHT) for item in items):
             with self._pace.holding():
                 yield portion

@@ -1,13 +1,12 @@
-"""The job that keeps what is kept for as long as it should be, and no longer.
+"""The retention job: deletes data that its policy no longer keeps.
 
-Weeks of the ledger that are due as a whole are detached and dropped; elsewhere events go run by
-run. What is due is looked up policy by policy (`due_runs`): payloads, then rows; then statistics.
-With an archive each step puts there first what it takes away (`archiving`); without one it is gone.
-Watchers, workers and readers do not wait for any of it.
+Weeks of the ledger that are due as a whole are detached and dropped; other events are deleted run
+by run. Policies take turns (`due_runs`): payloads, then rows; then statistics. With an archive each
+step writes the data there before deleting it (`archiving_steps`). Subscribers, workers and readers
+do not wait for any of it.
 
-Dies halfway: its progress says where to go on, and what was begun is found again: marks that are
-not settled, weeks that are detached and not dropped, steps into the archive. One at a time is at
-work, whoever began it.
+After a crash its progress says where to resume. What had begun is found again: marked runs,
+detached weeks, steps of the archive journal. Only one retention job runs at a time.
 """
 
 import threading
@@ -49,24 +48,24 @@ from .expiry_steps import ExpirySteps
 KIND: Final = "retention"
 PAGE_RUNS: Final = 20_000
 TRIES: Final = 5
-"""How often a week that someone reads is tried before it is left for the next day."""
+"""How often to try a week that is being read before postponing it to the next day."""
 FORGOTTEN_AFTER: Final = timedelta(days=90)
-"""So long a run that has gone keeps out events that come late."""
+"""How long a deleted run rejects late events."""
 
 
 class Progress(Struct):
-    """How far it has come; kept in `jobs`."""
+    """The progress of the job, stored in `jobs`."""
 
     turns: list[PolicyScan] | None = None
-    """What is still to be looked at; null: nobody has looked yet."""
+    """The scans that are left; null before the first look."""
     place: ListKey | None = None
-    """The last run that was looked at in the first of these turns."""
+    """The last run that was scanned in the first of these turns."""
     weeks: list[date] = []
-    """Weeks that go as a whole."""
+    """Weeks to drop as a whole."""
     partitions: list[str] = []
-    """Those that have gone."""
+    """Partitions that were dropped."""
     postponed: list[str] = []
-    """Those that somebody was reading all the time."""
+    """Partitions that were being read at every try."""
     payloads: int = 0
     runs: int = 0
     rollups: int = 0
@@ -74,7 +73,7 @@ class Progress(Struct):
     archived_runs: int = 0
 
     def plus(self, later: "Progress") -> "Progress":
-        """What two runs of retention have taken, one after the other."""
+        """Return the sum of two retention jobs, one after the other."""
         return Progress(
             partitions=self.partitions + later.partitions,
             postponed=later.postponed,
@@ -87,9 +86,9 @@ class Progress(Struct):
 
 
 def plan(connection: psycopg.Connection, policy: Policy | None = None) -> RetentionPlan:
-    """What it would do if all policies held by now, changing nothing.
+    """Return what the job would delete if all policies were in force, changing nothing.
 
-    With a `policy`, what this one would take if it was set.
+    With a `policy`: what that one would delete if it were set.
     """
     with connection.transaction(force_rollback=True):
         if policy is not None:
@@ -111,10 +110,10 @@ def retain(
     *,
     archive_url: str | None = None,
 ) -> Progress:
-    """Do a job of this kind, from where it was left; raises `JobInterrupted` and `JobLocked`.
+    """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
 
-    With an `archive_url` nothing is taken away that is not there; `ArchiveUnusable`, and an
-    incident, where it cannot be written. The connection is in autocommit mode, of this job alone.
+    With an `archive_url` nothing is deleted that is not archived. If the archive cannot be written,
+    raise an incident and `ArchiveUnusable`. The connection is in autocommit mode, for this job.
     """
     prepare_session(connection)
     with (
@@ -122,17 +121,17 @@ def retain(
         resume_job(connection, job_id, KIND, Progress) as (job, progress),
     ):
 
-        def note() -> None:
+        def save() -> None:
             save_progress(connection, job_id, progress)
             crash_point("after_aging_step")
             if stop.is_set():
                 raise JobInterrupted
 
-        # The age is that at the time of the job, also when it goes on later.
+        # Ages count from the creation of the job, also when it is resumed later.
         now = job.created_at.astimezone(UTC)
         try:
-            away = _make(connection, stop, archive_url, progress)
-            _Retention(connection, now, progress, note, stop, away).run()
+            steps = _make_steps(connection, stop, archive_url, progress)
+            _Retention(connection, now, progress, save, stop, steps).run()
         except ArchiveUnusable:
             raise_incident(connection, "archive_failed")
             raise
@@ -145,7 +144,7 @@ def retain(
     return progress
 
 
-def _make(
+def _make_steps(
     connection: psycopg.Connection,
     stop: threading.Event,
     archive_url: str | None,
@@ -163,11 +162,11 @@ def _make(
             f"{archive_url}: an archive needs pyarrow: pip install 'runfold[parquet]'"
         ) from error
 
-    def archived(events: int, runs: int) -> None:
+    def add_archived(events: int, runs: int) -> None:
         progress.archived_events += events
         progress.archived_runs += runs
 
-    return ArchivingSteps(connection, shards, stop, open_archive(archive_url), archived)
+    return ArchivingSteps(connection, shards, stop, open_archive(archive_url), add_archived)
 
 
 class _Retention:
@@ -176,48 +175,48 @@ class _Retention:
         connection: psycopg.Connection,
         now: datetime,
         progress: Progress,
-        note: Callable[[], None],
+        save: Callable[[], None],
         stop: threading.Event,
-        away: ExpirySteps,
+        steps: ExpirySteps,
     ) -> None:
         self._connection = connection
         self._now = now
         self._progress = progress
-        self._note = note
+        self._save = save
         self._stop = stop
-        self._away = away
+        self._steps = steps
         self._shards = shards_of(connection)
 
     def run(self) -> None:
         progress = self._progress
-        self._away.begin()
+        self._steps.begin()
         for week in partition_expiry.detached_weeks(self._connection):
             self._drop(week)
         if progress.turns is None:
             progress.weeks = partition_expiry.weeks_due(self._connection, self._shards, self._now)
             progress.turns = turns(self._connection, self._now)
-            self._note()
+            self._save()
         while progress.turns:
-            # A policy that was changed meanwhile is left for the next run.
-            holds = progress.turns[0] in turns(self._connection, self._now)
-            if not holds or not self._turn(progress.turns[0]):
+            # A policy that was changed meanwhile is left for the next job.
+            is_valid = progress.turns[0] in turns(self._connection, self._now)
+            if not is_valid or not self._turn(progress.turns[0]):
                 progress.turns.pop(0)
                 progress.place = None
-            self._note()
+            self._save()
         for week in list(progress.weeks):
             self._drop(week)
             progress.weeks.remove(week)
-            self._note()
+            self._save()
         for shard in self._shards:
-            while gone := self._away.rollups(shard, self._now):
-                progress.rollups += gone
-                self._note()
+            while deleted := self._steps.rollups(shard, self._now):
+                progress.rollups += deleted
+                self._save()
         purge_left(self._connection)
-        self._away.end()
+        self._steps.end()
         run_expiry.forget_old_marks(self._connection, self._now - FORGOTTEN_AFTER)
 
     def _turn(self, turn: PolicyScan) -> bool:
-        """A page of it; False: there are no more."""
+        """Expire one page of a scan; return whether there are more."""
         page = read_due(self._connection, turn, self._now, self._progress.place, PAGE_RUNS)
         by_shard: dict[int, list[DueRun]] = defaultdict(list)
         for due in page:
@@ -227,9 +226,9 @@ class _Retention:
             if turn.what == PAYLOADS:
                 self._take_payloads(shard, keys)
             else:
-                self._away.rows(shard, keys)
+                self._steps.rows(shard, keys)
                 self._progress.runs += len(keys)
-            if self._stop.is_set():  # what was done is found done
+            if self._stop.is_set():  # the next scan skips what is done
                 raise JobInterrupted
         if len(page) < PAGE_RUNS:
             return False
@@ -237,12 +236,12 @@ class _Retention:
         return True
 
     def _take_payloads(self, shard: int, runs: list[UUID]) -> None:
-        wholly, singly = partition_expiry.split(runs, self._progress.weeks)
-        marked = self._away.mark(shard, wholly, self._now, gone=True)
+        in_weeks, others = partition_expiry.split(runs, self._progress.weeks)
+        marked = self._steps.mark(shard, in_weeks, self._now, gone=True)
         self._progress.payloads += len(marked)
-        marked = self._away.mark(shard, singly, self._now, gone=False)
+        marked = self._steps.mark(shard, others, self._now, gone=False)
         if marked:
-            self._away.payloads(shard, marked)
+            self._steps.payloads(shard, marked)
             self._progress.payloads += len(marked)
 
     def _drop(self, week: date) -> None:
@@ -251,7 +250,7 @@ class _Retention:
             tries += 1
             if partition_expiry.detach_week(self._connection, week):
                 kept = partition_expiry.reattach_rows(self._connection, self._shards, week)
-                self._away.week(week)
+                self._steps.week(week)
                 self._progress.partitions.append(partition_name(week))
                 for shard, run in kept:
                     correct_runs(self._connection, shard, [run.bytes])

@@ -1,11 +1,11 @@
-"""Restoring: what the archive has, back into a database, where nothing tells it any more.
+"""The restore job: brings the archive's data back into a database.
 
-Tombstones first, so that what was deleted stays so; then events, with the rows of their runs, and
-those of another ledger, if one can still be read; then all runs that the ledger has by now are
-folded, as in a rebuild; then rows, attempts and figures of what has no events. All of it may be
-done while workers fold, and again: what is there stays as it is.
+The order: tombstones, so that deleted runs stay deleted; events with the rows of their runs, also
+those of another ledger
+that can still be read; a fold of all runs in the ledger, as in a rebuild; rows, attempts and
+statistics of runs without events. It may run while workers fold, and again: existing data stays.
 
-Dies halfway: its progress names the last row group that is done.
+After a crash its progress names the last restored row group.
 """
 
 import threading
@@ -35,7 +35,7 @@ from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_workers.integrity.correct import correct_runs
-from runfold_workers.integrity.rebuild import mendable
+from runfold_workers.integrity.rebuild import repairable
 from runfold_workers.integrity.selection import Selection
 from runfold_workers.integrity.verify import verify_runs
 
@@ -49,21 +49,21 @@ Row = dict[str, Any]
 
 
 class Progress(Struct):
-    """How far it has come; kept in `jobs`."""
+    """The progress of the job, stored in `jobs`."""
 
     kinds: list[str] = msgspec.field(default_factory=lambda: list(ORDER))
-    """What is still to be looked at."""
+    """The kinds that are left."""
     path: str = ""
-    """The last file of the first of these that was begun."""
+    """The last file of the first kind that was begun."""
     group: int = -1
     """Its last row group that was restored."""
     after: dict[str, str | None] = {}
-    """By shard the last key that was folded, in hexadecimal; null where that was the last."""
+    """By shard the last key that was folded, in hexadecimal; null when the shard is done."""
     files: int = 0
     events: int = 0
-    """Those that were not there."""
+    """Events that were missing."""
     runs: int = 0
-    """Those that were folded anew, and those of which only the row was left."""
+    """Runs that were folded, and runs of which only the row was archived."""
     rollups: int = 0
 
 
@@ -72,37 +72,35 @@ def restore(
     job_id: UUID,
     stop: threading.Event,
     archive: Archive,
-    told: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     *,
     ledger: psycopg.Connection | None = None,
 ) -> Progress:
-    """Bring back what the archive holds, as a job.
+    """Do or resume the restore job.
 
-    Raises `JobInterrupted`, `JobLocked`, `ArchiveUnusable` and `RestoreRefused`.
-
-    The connection is in autocommit mode, and of this job alone; `ledger` leads to another database
-    whose `events` are brought along.
+    Raise `JobInterrupted`, `JobLocked`, `ArchiveUnusable` or `RestoreRefused`. The connection is in
+    autocommit mode, for this job only; `ledger` is another database whose `events` are copied too.
     """
     prepare_session(connection)
     with hold_kind(connection, job.KIND):
         check(connection, archive)
         with resume_job(connection, job_id, KIND, Progress) as (_, progress):
 
-            def note() -> None:
+            def save() -> None:
                 save_progress(connection, job_id, progress)
                 crash_point("after_group_restored")
-                told(progress)
+                on_progress(progress)
                 if stop.is_set():
                     raise JobInterrupted
 
-            _Restore(connection, archive, ledger, progress, note, stop).run()
+            _Restore(connection, archive, ledger, progress, save, stop).run()
             result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
             finish_job(connection, job_id, result)
     return progress
 
 
 def check(connection: psycopg.Connection, archive: Archive) -> None:
-    """Raises `RestoreRefused` where it makes no sense; an empty database gets its shards."""
+    """Raise `RestoreRefused` if the archive does not fit; create shards in an empty database."""
     counts = {file.name.shards for kind in KINDS for file in files_of(archive, kind)}
     if not counts:
         raise RestoreRefused(f"{archive.shown}: there is no archive, or nothing in it")
@@ -133,14 +131,14 @@ class _Restore:
         archive: Archive,
         ledger: psycopg.Connection | None,
         progress: Progress,
-        note: Callable[[], None],
+        save: Callable[[], None],
         stop: threading.Event,
     ) -> None:
         self._connection = connection
         self._archive = archive
         self._ledger = ledger
         self._progress = progress
-        self._note = note
+        self._save = save
         self._pace = ShardThrottle(connection, stop)
         self._shards = count_shards(connection)
         self._everything = Selection(shards=self._shards)
@@ -165,10 +163,10 @@ class _Restore:
                 self._read(kind, works[kind])
             progress.kinds.pop(0)
             progress.path, progress.group = "", -1
-            self._note()
+            self._save()
 
     def _read(self, kind: str, work: Callable[[int, list[Row]], None]) -> None:
-        """All files of a kind, from where it was left."""
+        """Restore the files of a kind, from the saved progress on."""
         progress = self._progress
         for file in files_of(self._archive, kind):
             if file.path < progress.path:
@@ -179,11 +177,11 @@ class _Restore:
             for group in read_groups(self._archive, kind, file, progress.group + 1):
                 work(file.name.shard, group.rows)
                 progress.group = group.number
-                self._note()
+                self._save()
 
     def _tombstones(self, shard: int, rows: list[Row]) -> None:
-        gone = [(row["key"], row["deleted_at"]) for row in rows]
-        restore_writer.restore_tombstones(self._connection, shard, gone)
+        tombstones = [(row["key"], row["deleted_at"]) for row in rows]
+        restore_writer.restore_tombstones(self._connection, shard, tombstones)
 
     def _events(self, shard: int, rows: list[Row]) -> None:
         events = (
@@ -193,8 +191,8 @@ class _Restore:
         self._put(shard, list(events))
 
     def _put(self, shard: int, events: list[RestoredEvent]) -> None:
-        gone = load_deleted(self._connection, [(shard, key) for key in {e.run for e in events}])
-        left = [event for event in events if (shard, event.run) not in gone]
+        deleted = load_deleted(self._connection, [(shard, key) for key in {e.run for e in events}])
+        left = [event for event in events if (shard, event.run) not in deleted]
         by_run: dict[bytes, list[RestoredEvent]] = defaultdict(list)
         for event in left:
             by_run[event.run].append(event)
@@ -211,7 +209,7 @@ class _Restore:
                 self._pace.rest()
 
     def _copy_ledger(self) -> None:
-        """What another database has of the ledger, behind what it knows of deleted runs."""
+        """Copy tombstones and events of another database."""
         if self._ledger is None:
             return
         for shard in range(self._shards):
@@ -222,22 +220,22 @@ class _Restore:
             while place is not None:
                 events, place = foreign_ledger.read_page(self._ledger, shard, self._shards, place)
                 self._put(shard, events)
-                self._note()
+                self._save()
 
     def _fold(self) -> None:
-        """All runs that the ledger has by now, as a rebuild does."""
+        """Fold all runs of the ledger, as a rebuild does."""
         after = self._progress.after
         for shard in range(self._shards):
             key = after.setdefault(str(shard), BEFORE_ALL.hex())
             while key is not None:
                 chunk = verify_runs(self._connection, shard, self._everything, bytes.fromhex(key))
-                for keys in self._pace.portions(mendable(chunk.wrong)):
+                for keys in self._pace.portions(repairable(chunk.wrong)):
                     with self._pace.holding():
                         self._progress.runs += correct_runs(self._connection, shard, keys).runs
                     if self._is_folded:
                         self._pace.rest()
                 key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
-                self._note()
+                self._save()
 
     def _runs(self, shard: int, rows: list[Row]) -> None:
         runs = [run_of_row(row) for row in self._left(shard, rows)]
@@ -258,10 +256,10 @@ class _Restore:
         self._progress.rollups += restore_writer.restore_rollups(self._connection, shard, rollups)
 
     def _left(self, shard: int, rows: list[Row]) -> list[Row]:
-        """Those of runs that nobody has deleted."""
+        """Return the rows of runs that were not deleted."""
         keys = {row["key"] for row in rows}
-        gone = load_deleted(self._connection, [(shard, key) for key in keys])
-        return [row for row in rows if (shard, row["key"]) not in gone]
+        deleted = load_deleted(self._connection, [(shard, key) for key in keys])
+        return [row for row in rows if (shard, row["key"]) not in deleted]
 
 
 def _figures(row: Row) -> RollupValues:

@@ -1,9 +1,9 @@
-"""Lost runs: those that gave no sign of life for too long are said to be lost, in their streams.
+"""Lost runs: writes a `lost` event for each run that has been silent for too long.
 
-What is said is an event like any other, so that the ledger has it, and whatever the run says later
-takes it back. It is inferred only where the fold has come to the end of the stream, as of a moment
-ago: what waits there may be a sign of life. Two workers that sweep at once say the same, with the
-same event id, and so does one that died halfway and looks again.
+`lost` is an event like any other, so the ledger keeps it, and any later sign of life of the run
+revokes it. It is written only for shards that are folded to the end of their streams, because a
+waiting frame may hold a sign of life. Two workers at once write the same event with the same id,
+and so does a worker that died halfway and starts again.
 """
 
 import logging
@@ -34,18 +34,18 @@ _FRAME_EVENTS: Final = 500
 
 
 class LostRunDetector:
-    """Asked once a second by the one worker that keeps house for the deployment."""
+    """Runs once a second in the worker that folds shard 0."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
         self._metrics = metrics
         self._tick_s = limits.tick_s
         self._ends: dict[int, str] = {}
-        """Where the streams ended when looked at last, of those not known to be folded so far."""
+        """Where streams ended at the last check, without those that were folded that far since."""
         self._due = 0.0
 
-    def look(self, client: redis.Redis, connection: psycopg.Connection) -> None:
-        """Take the pulse of the shards that are folded up to where they last ended, and sweep."""
+    def check(self, client: redis.Redis, connection: psycopg.Connection) -> None:
+        """Save liveness marks of the shards that are folded up to their ends; find lost runs."""
         if self._tick_s is None:
             return
         positions = load_positions(connection)
@@ -58,13 +58,13 @@ class LostRunDetector:
             for shard in folded:
                 del self._ends[shard]
             save_liveness_mark(connection, folded, self._limits)
-            self._sweep(client, connection, frozenset(folded))
+            self._write_lost(client, connection, frozenset(folded))
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + self._tick_s
             found, _ = read_streams(client, positions)
             self._ends = {shard: stream.last for shard, stream in found.items()}
 
-    def _sweep(
+    def _write_lost(
         self, client: redis.Redis, connection: psycopg.Connection, folded: frozenset[int]
     ) -> None:
         silent = [run for run in find_silent(connection, self._limits) if run.shard in folded]
@@ -72,7 +72,7 @@ class LostRunDetector:
             client.xadd(streams.stream_key(shard), frame)
         if silent:
             self._metrics.lost.inc(len(silent))
-            log.info("no sign of life for too long: lost_runs=%d", len(silent))
+            log.info("runs lost after a long silence: lost_runs=%d", len(silent))
 
 
 def _frames(silent: Sequence[SilentRun]) -> Iterator[tuple[int, dict[Any, Any]]]:
@@ -86,5 +86,5 @@ def _frames(silent: Sequence[SilentRun]) -> Iterator[tuple[int, dict[Any, Any]]]
 def _lost(run: SilentRun) -> Envelope:
     event_id = derive_event_id(msgspec.json.encode(("lost", run.run_id, run.last_event_us)))
     body = msgspec.json.encode({"silent_s": run.limit_s})
-    # A run of before times were checked may be older than any event may be dated.
+    # The run may be older than the earliest time that an event may have.
     return Envelope("lost", run.run_id, event_id, max(run.last_event_us, EARLIEST_US), body)

@@ -1,8 +1,8 @@
-"""A look at the shards once a second, beside the fold: lag, losses, and what has to be made ahead.
+"""Checks the shards once a second beside the fold: lag, lost frames, partitions ahead of time.
 
-Runs in a thread with connections of its own, so that it goes on while a batch takes long, and its
-failures are its own: it never ends the worker. It changes no checkpoint: a shard that looks wrong
-is a suspect, which the thread that folds examines when nothing of it is on its way.
+Runs in a thread with connections of its own, so that a long batch does not delay it and its
+failures never end the worker. It changes no checkpoint: a shard that looks wrong becomes a suspect,
+which the folding thread examines when no batch of it is in flight.
 """
 
 import logging
@@ -32,22 +32,22 @@ from .lost_runs import LostRunDetector
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 1.0
+CHECK_EVERY_S: Final = 1.0
 PREPARE_EVERY_S: Final = 3600.0
 FORGET_EVERY_S: Final = 30.0
 _PREPARE_AGAIN_S: Final = 60.0
 _HOUSEKEEPER: Final = 0
-"""Whoever folds this shard does what has to be done once in a deployment."""
+"""The worker that folds this shard does the work that a deployment needs only once."""
 
 
 class ShardMonitor:
-    """Looks at the shards that it is told to; use it as a context manager."""
+    """Checks the shards that it follows; use it as a context manager."""
 
     def __init__(self, redis_url: str, database_url: str, metrics: Metrics, limits: Limits) -> None:
         self._redis_url = redis_url
         self._database_url = database_url
         self._metrics = metrics
-        self._sweep = LostRunDetector(limits, metrics)
+        self._lost_runs = LostRunDetector(limits, metrics)
         self._seen: dict[int, Stream] = {}
         self._shards: frozenset[int] = frozenset()
         self._suspects: frozenset[int] = frozenset()
@@ -58,21 +58,21 @@ class ShardMonitor:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def follow(self, shards: Iterable[int]) -> None:
-        """Look at these from now on; those that are new have to be examined first."""
+        """Check exactly these shards from now on; new ones become suspects."""
         with self._lock:
             new = frozenset(shards)
             self._suspects = (self._suspects & new) | (new - self._shards)
-            self._metrics.let_go(self._shards - new)
+            self._metrics.remove_lag(self._shards - new)
             self._seen = {shard: seen for shard, seen in self._seen.items() if shard in new}
             self._shards = new
 
     @property
     def suspects(self) -> frozenset[int]:
-        """Those that have to be examined."""
+        """Return the shards that have to be examined."""
         return self._suspects
 
     def examined(self, shard: int) -> None:
-        """It is well now."""
+        """Record that this shard is no suspect any more."""
         with self._lock:
             self._suspects -= {shard}
             self._seen.pop(shard, None)
@@ -89,27 +89,27 @@ class ShardMonitor:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._metrics.let_go(self._shards)
+        self._metrics.remove_lag(self._shards)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 with (
                     streams.connect(self._redis_url) as client,
-                    # What it writes may be lost in a crash, and must not wait for the disk.
+                    # A crash may lose what it writes, so it need not wait for the disk.
                     connect(
                         self._database_url, autocommit=True, options="-c synchronous_commit=off"
                     ) as connection,
                 ):
-                    while not self._stop.wait(LOOK_EVERY_S):
-                        self._look(client, connection)
+                    while not self._stop.wait(CHECK_EVERY_S):
+                        self._check(client, connection)
             except (redis.RedisError, psycopg.Error, DatabaseUnreachable) as error:
-                log.debug("cannot look at the shards: %s", error)  # the fold says it loudly
+                log.debug("cannot check the shards: %s", error)  # the fold logs a warning
             except Exception:
-                log.exception("looking at the shards failed and goes on")
-            self._stop.wait(LOOK_EVERY_S)
+                log.exception("checking the shards failed, trying again")
+            self._stop.wait(CHECK_EVERY_S)
 
-    def _look(self, client: redis.Redis, connection: psycopg.Connection) -> None:
+    def _check(self, client: redis.Redis, connection: psycopg.Connection) -> None:
         shards = self._shards
         if not shards:
             return
@@ -127,22 +127,24 @@ class ShardMonitor:
             sound = {
                 shard: found[shard] for shard in (found.keys() & self._shards) - self._suspects
             }
-            news = {shard: seen for shard, seen in sound.items() if self._seen.get(shard) != seen}
+            changed = {
+                shard: stream for shard, stream in sound.items() if self._seen.get(shard) != stream
+            }
             self._seen |= sound
             for shard in lags.keys() & self._shards:
-                self._metrics.note_lag(shard, lags[shard])
-        if news:
-            save_stream_checkpoints(connection, news)
+                self._metrics.set_lag(shard, lags[shard])
+        if changed:
+            save_stream_checkpoints(connection, changed)
         if _HOUSEKEEPER in shards:
-            self._keep_house(client, connection)
+            self._maintain_deployment(client, connection)
 
-    def _keep_house(self, client: redis.Redis, connection: psycopg.Connection) -> None:
+    def _maintain_deployment(self, client: redis.Redis, connection: psycopg.Connection) -> None:
         dropped = streams.dropped_events(client)
         if dropped:
-            # In this order, a crash in between counts them twice, and never not at all.
+            # In this order a crash in between counts them twice instead of never.
             raise_incident(connection, "events_dropped", dropped)
             streams.add_dropped(client, -dropped)
-        self._sweep.look(client, connection)
+        self._lost_runs.check(client, connection)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_EVERY_S
             forget_changes(connection)
@@ -153,6 +155,6 @@ class ShardMonitor:
             ensure_weeks(connection, [*weeks_ahead(datetime.now(UTC).date()), None])
         except PartitionMissing as error:
             self._prepare_at = time.monotonic() + _PREPARE_AGAIN_S
-            log.error("partitions cannot be made ahead of time: %s", error)  # noqa: TRY400, no stack
+            log.error("cannot create partitions ahead of time: %s", error)  # noqa: TRY400, no stack
             self._metrics.incidents.labels("partition_missing").inc()
             raise_incident(connection, "partition_missing")

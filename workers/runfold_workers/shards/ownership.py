@@ -1,10 +1,10 @@
-"""Which shards this worker folds: its share, by leases that a thread of its own keeps.
+"""Which shards this worker folds: its share, by leases that a thread of its own renews.
 
-Invariant: `shards` are those of which the last look at the leases said that they are ours, without
-those that we have given up since or have reason to doubt. A fold or a commit that takes long does
-not lose a lease, for the thread that renews does nothing else. A worker that was paused or cut off
-finds at its next look what others have taken; whatever it wrote in between, the compare-and-set of
-the positions refused. Dying leaves leases that run out.
+Invariant: `shards` are those that this worker held at the last renewal, without those that it has
+given up or invalidated since. A long batch loses no lease, because the thread that renews does
+nothing else. A worker that was paused or cut off learns at its next renewal which shards others
+have taken; the compare-and-set of the positions refuses what it wrote in between. The leases of a
+dead worker expire.
 """
 
 import logging
@@ -20,27 +20,27 @@ from runfold_storage.postgres.connections import connect
 log = logging.getLogger(__name__)
 
 TTL_S: Final = 3.0
-"""How long a dead worker keeps its shards from others."""
+"""How long a lease outlives a dead worker."""
 RENEW_S: Final = 1.0
-"""How often a worker looks at the leases."""
-_LEAST_S: Final = 0.02
-"""Between two looks."""
+"""How often a worker renews its leases."""
+_MIN_PAUSE_S: Final = 0.02
+"""Between two renewals."""
 
 
 class ShardLeases:
-    """The leases of one worker; use it as a context manager, which gives all up in the end.
+    """The leases of one worker; use it as a context manager, which releases them at the end.
 
-    Everything but the looks themselves happens in the thread that folds.
+    All methods are called by the folding thread; only renewals happen in another one.
     """
 
     def __init__(self, database_url: str, owner: str) -> None:
         self._url = database_url
         self._owner = owner
         self._changed = threading.Condition()
-        self._look_now = threading.Event()
+        self._renew_now = threading.Event()
         self._stopped = False
         self._holding = LeaseState([], 0, None)
-        self._looked_at: float | None = None
+        self._renewed_at: float | None = None
         self._given_up: set[int] = set()
         self._invalidated: set[int] = set()
         self._failure: Exception | None = None
@@ -48,7 +48,7 @@ class ShardLeases:
 
     @property
     def shards(self) -> frozenset[int]:
-        """What to fold. Raises what has ended the thread that renews them."""
+        """Return the shards to fold. Raise the error that has ended the renewing thread."""
         with self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -56,24 +56,24 @@ class ShardLeases:
 
     @property
     def surplus(self) -> frozenset[int]:
-        """Those of `shards` that another worker waits for."""
+        """Return those of `shards` that another worker waits for."""
         with self._changed:
             return frozenset(self._holding.surplus) - self._given_up - self._invalidated
 
     def give_up(self, shards: frozenset[int]) -> None:
-        """Leave these to others; nothing of them may be on its way to the database."""
+        """Release these shards; none of their frames may be in flight."""
         with self._changed:
             self._given_up |= shards
-        self._look_now.set()
+        self._renew_now.set()
 
     def invalidate(self, shard: int) -> None:
-        """Somebody else has moved this shard: it is not ours until another look says so."""
+        """Stop folding a shard that another worker has moved, until the next renewal."""
         with self._changed:
             self._invalidated.add(shard)
-        self._look_now.set()
+        self._renew_now.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Until there is something to fold, or the time is over."""
+        """Wait until there is a shard to fold, at most `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._stopped and self._failure is None:
@@ -82,10 +82,10 @@ class ShardLeases:
                     return
 
     def __enter__(self) -> Self:
-        # Leases need not survive a crash of the server, so that its disk cannot hold them up.
+        # Leases need not survive a crash of the server, so they need not wait for its disk.
         self._connection = connect(self._url, autocommit=True, options="-c synchronous_commit=off")
         try:
-            self._look()
+            self._renew()
         except BaseException:
             self._connection.close()
             raise
@@ -100,7 +100,7 @@ class ShardLeases:
     ) -> None:
         with self._changed:
             self._stopped = True
-        self._look_now.set()
+        self._renew_now.set()
         self._thread.join()
         with self._connection:
             if not self._connection.broken:
@@ -112,23 +112,23 @@ class ShardLeases:
         try:
             while not self._stopped:
                 expiry_s = self._holding.next_expiry_s
-                self._look_now.wait(RENEW_S if expiry_s is None else min(RENEW_S, expiry_s))
-                self._look_now.clear()
+                self._renew_now.wait(RENEW_S if expiry_s is None else min(RENEW_S, expiry_s))
+                self._renew_now.clear()
                 if not self._stopped:
-                    time.sleep(_LEAST_S)
-                    self._look()
-        except Exception as error:  # of whatever kind: nobody renews the leases any more
+                    time.sleep(_MIN_PAUSE_S)
+                    self._renew()
+        except Exception as error:  # of any kind: the leases are not renewed any more
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _look(self) -> None:
+    def _renew(self) -> None:
         with self._changed:
             given_up, invalidated = set(self._given_up), set(self._invalidated)
         now = time.monotonic()
-        # Whoever could not renew in time himself judges nobody: the server may have been slow
-        # for all, and then all leases have run out.
-        was_late = self._looked_at is not None and now - self._looked_at > TTL_S - RENEW_S
+        # A worker that renewed late must not expire the leases of others: the server may have been
+        # slow for all of them.
+        was_late = self._renewed_at is not None and now - self._renewed_at > TTL_S - RENEW_S
         if given_up:
             give_up(self._connection, self._owner, given_up)
         renews = bool(self._holding.shards)
@@ -140,7 +140,7 @@ class ShardLeases:
         with self._changed:
             if holding.shards != self._holding.shards:
                 log.info("folding shards: shards=%s share=%d", holding.shards, holding.share)
-            self._looked_at = now
+            self._renewed_at = now
             self._holding = holding
             self._given_up -= given_up
             self._invalidated -= invalidated

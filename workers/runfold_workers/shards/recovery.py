@@ -1,8 +1,8 @@
-"""What to do about a stream that lost frames, or is another one than it was.
+"""Recovers the checkpoint of a stream that lost frames or was replaced.
 
-Everything that is still there is folded, and what is not is counted as exactly as Redis can tell:
+Everything that is still there is folded. Lost frames are counted as exactly as Redis allows:
 `entries-added` is exact for frames that were trimmed or deleted; after a flush or a restore, the
-last look at the stream before it tells, and there is one a second.
+count of the last check before it is used, which is at most a second old.
 """
 
 import logging
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 
 
 def recover_stream(client: redis.Redis, connection: psycopg.Connection, shard: int) -> bool:
-    """Bring a shard's checkpoint in line with its stream, if need be.
+    """Correct a shard's checkpoint if it does not match its stream.
 
-    Only when nothing of the shard is on its way. Returns whether the position may have moved, so
-    that the shard has to be taken up anew.
+    Call this only when no batch of the shard is in flight. Return whether the position may have
+    moved, so that the shard has to be loaded again.
     """
     position = load_positions(connection, [shard])[shard]
     stream = read_streams(client, [shard])[0][shard]
     seen = last_stream_checkpoint(connection, shard)
-    # Where a worker has looked before, one has left its mark before.
+    # A worker that saved a checkpoint has marked the stream too.
     is_flushed = seen is not None and not stream.is_marked
     if is_flushed or is_replaced(stream, position):
         log.warning(
@@ -63,7 +63,7 @@ def recover_stream(client: redis.Redis, connection: psycopg.Connection, shard: i
 
 
 def _count_folded(client: redis.Redis, shard: int, position: Position, stream: Stream) -> int:
-    """How many frames of a new stream were folded before anything told that it is new."""
-    if order(stream.last) < order(position.position):  # that is of the old one
+    """Return how many frames of a replaced stream were folded before it was noticed."""
+    if order(stream.last) < order(position.position):  # the position is of the old stream
         return 0
     return stream.added - count_behind(client, shard, position.position, stream.last)

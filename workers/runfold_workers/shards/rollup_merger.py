@@ -1,9 +1,9 @@
-"""Differences of small batches are merged into the rollups, twice a second, beside the fold.
+"""Merges pending deltas of small batches into the rollups, twice a second, beside the fold.
 
-In a thread with a connection of its own: PostgreSQL works on it while the next batch is read and
-folded. One shard after the other, evenly, for a batch would wait for a core that merges all. It
-takes what waits of every shard, whoever has folded it, so nothing is left behind by a worker that
-is gone; what nobody merges yet is read all the same (`runfold_storage.unmerged`).
+Runs in a thread with a connection of its own, so PostgreSQL works on it while the next batch is
+read and folded. Shards take turns at even intervals: a batch would wait for a core that merges all
+at once. Every worker merges the deltas of all shards, so those of a dead worker are not left;
+readers add pending deltas themselves (`runfold_storage.rollups.pending_deltas`).
 """
 
 import logging
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 
 MERGE_EVERY_S: Final = 0.5
 """How often each shard has its turn."""
-LOOK_EVERY_S: Final = 1.0
+CHECK_EVERY_S: Final = 1.0
 """While there is nothing to merge."""
 RETRY_S: Final = 5.0
-# What is lost in a crash waits again, and so this need not wait for the disk. To plan the statement
-# each time would take a seventh of what it takes.
+# Deltas whose merge is lost in a crash are still pending, so a COMMIT need not wait for the disk. A
+# generic plan saves a seventh of the time.
 _OPTIONS: Final = "-c synchronous_commit=off -c plan_cache_mode=force_generic_plan"
 
 
 @contextmanager
 def rollup_merger(database_url: str) -> Iterator[None]:
-    """Merge until it is left, and then once more; around the fold."""
+    """Merge while the context is open, and once more at its end."""
     stop = threading.Event()
     thread = threading.Thread(target=_run, args=(database_url, stop), name="merging", daemon=True)
     thread.start()
@@ -51,10 +51,10 @@ def _run(database_url: str, stop: threading.Event) -> None:
             with connect(database_url, autocommit=True, options=_OPTIONS) as connection:
                 _merge(connection, stop)
         except (psycopg.Error, DatabaseUnreachable) as error:
-            log.warning("statistics wait to be merged: %s", error)
+            log.warning("cannot merge statistics, trying again: %s", error)
             stop.wait(RETRY_S)
         except Exception:
-            log.exception("merging statistics failed and is tried again")
+            log.exception("merging statistics failed, trying again")
             stop.wait(RETRY_S)
 
 
@@ -64,9 +64,9 @@ def _merge(connection: psycopg.Connection, stop: threading.Event) -> None:
     while not is_last:
         is_last = stop.is_set()
         shards = waiting_shards(connection)
-        # In any order, so that one that fails does not keep others from their turn.
+        # In random order, so that a shard that fails does not block the others.
         for shard in random.sample(shards, len(shards)):
             merge_deltas(connection, shard)
             stop.wait(MERGE_EVERY_S / len(shards))
         if not shards:
-            stop.wait(LOOK_EVERY_S)
+            stop.wait(CHECK_EVERY_S)
