@@ -76,7 +76,7 @@ class History:
     ) -> None:
         self._snapshot = ReadTransactions(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._one_run = RunReader(self._snapshot, archive_url)
-        self._remembered = DayCache()
+        self._day_cache = DayCache()
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +230,7 @@ class History:
             now=datetime.now(UTC),
         )
         with self._snapshot() as connection:
-            return read_stats(connection, query, self._remembered)
+            return read_stats(connection, query, self._day_cache)
 
     def failures(
         self,

@@ -1,6 +1,6 @@
-"""Parameters of any question, checked: names, choices, numbers, times.
+"""Check query parameters: names, choices, numbers, times.
 
-Without SQLAlchemy, which commands that read nothing do not wait for.
+Does not import SQLAlchemy, so that commands that read nothing start without it.
 """
 
 from collections.abc import Iterable
@@ -14,34 +14,34 @@ from runfold.protocol.events import MAX_NAME
 from .errors import BadParameter
 
 UNKNOWN: Final = "\x1a(unknown)"
-"""Project and workflow, in the tables, of an incomplete run: no `queued` or `started` has come.
+"""Project and workflow in the tables of an incomplete run: no `queued` or `started` has arrived.
 
-Nobody can ask for it, and a runner that says it has said nothing.
+No query can ask for this name; in an event it counts as missing.
 """
 MAX_LIMIT: Final = 500
 MAX_OFFSET: Final = 10_000
 
 
 def check_name(parameter: str, value: str | None) -> str | None:
-    """A project, workflow or node: 1 to 200 characters that PostgreSQL can hold."""
+    """Check the name of a project, workflow or node: 1 to 200 characters that can be stored."""
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
         raise BadParameter(parameter, f"expected 1 to {MAX_NAME} characters")
     if value == UNKNOWN:
-        raise BadParameter(parameter, "is a name that stands for runs without a beginning")
+        raise BadParameter(parameter, "this name is reserved for runs without a beginning")
     return check_storable(parameter, value)
 
 
 def check_storable(parameter: str, value: str) -> str:
-    """A text that PostgreSQL can hold."""
+    """Check that PostgreSQL can store a text."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise BadParameter(parameter, "must not contain U+0000 or lone surrogates")
     return value
 
 
 def check_choice(parameter: str, value: str | None, allowed: Iterable[str]) -> str | None:
-    """One of a few words."""
+    """Check that the value is one of a few words."""
     choices = tuple(allowed)
     if value is None or value in choices:
         return value
@@ -49,18 +49,18 @@ def check_choice(parameter: str, value: str | None, allowed: Iterable[str]) -> s
 
 
 def check_number(parameter: str, value: int, lowest: int, highest: int) -> int:
-    """A whole number within bounds."""
+    """Check that the value is an integer within bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise BadParameter(parameter, f"expected {lowest} to {highest}, got {shown(value)}")
     return value
 
 
 def check_time(parameter: str, value: datetime | None) -> datetime | None:
-    """A time with a zone, in UTC."""
+    """Check that a time has a zone, and return it in UTC."""
     if value is None:
         return None
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise BadParameter(parameter, "expected a time with a zone, as in 2026-11-21T02:00:00Z")
+        raise BadParameter(parameter, "expected a time with a zone, such as 2026-11-21T02:00:00Z")
     try:
         return value.astimezone(UTC)
     except OverflowError:
@@ -68,7 +68,7 @@ def check_time(parameter: str, value: datetime | None) -> datetime | None:
 
 
 def check_zone(parameter: str, value: str | None) -> str:
-    """A time zone of the IANA database; UTC if none is given."""
+    """Check the name of an IANA time zone; return UTC if there is none."""
     if value is None:
         return "UTC"
     if not isinstance(value, str) or value not in _zones():
@@ -77,10 +77,10 @@ def check_zone(parameter: str, value: str | None) -> str:
 
 
 def parse_time(parameter: str, text: str | None) -> datetime | None:
-    """Read RFC 3339; a date alone is its midnight in UTC."""
+    """Parse RFC 3339; a date alone is its midnight in UTC."""
     if text is None:
         return None
-    if len(text) > 6 and text[-6] == " ":  # a `+` that nobody escaped in a query string
+    if len(text) > 6 and text[-6] == " ":  # an unescaped `+` in a query string
         text = text[:-6] + "+" + text[-5:]
     try:
         if len(text) == len("2026-11-21"):
@@ -90,12 +90,12 @@ def parse_time(parameter: str, text: str | None) -> datetime | None:
         raise
     except ValueError:
         raise BadParameter(
-            parameter, "expected RFC 3339, as in 2026-11-21T02:00:00Z, or a date alone"
+            parameter, "expected RFC 3339, such as 2026-11-21T02:00:00Z, or a date alone"
         ) from None
 
 
 def shown(value: Any) -> str:
-    """As much of what was given as a message has room for."""
+    """Return the value's repr, shortened for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
 

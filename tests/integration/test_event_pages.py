@@ -130,7 +130,7 @@ def test_one_place_to_read_from(migrated_url: str) -> None:
         assert page is not None
         cursor = page.next_cursor
         for places in ({"after": cursor, "tail": True}, {"after": cursor, "before": cursor}):
-            with pytest.raises(BadParameter, match="give one of them"):
+            with pytest.raises(BadParameter, match="give at most one of"):
                 history.events(run, **places)
         with pytest.raises(BadParameter, match="before: "):
             history.events(run, before=cursor)

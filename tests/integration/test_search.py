@@ -26,8 +26,12 @@ from runfold_storage.read_models.summaries import RunPage, Searched
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_expiry import mark
 from runfold_storage.search import indexer, lookup
-from runfold_storage.search.indexer import begin_again, make_indexes, read_state
-from runfold_storage.search.projects import forget_payloads_of, read_projects, search_payloads_of
+from runfold_storage.search.indexer import create_indexes, read_state, restart_scan
+from runfold_storage.search.projects import (
+    disable_payload_search,
+    enable_payload_search,
+    read_projects,
+)
 from runfold_workers.jobs.search_indexing import SearchIndexing
 from service_threads import run_api, run_job_worker
 from table_reader import count_rows
@@ -205,7 +209,7 @@ def test_a_damaged_index_is_made_again(
     database.execute("UPDATE search_runs SET text = 'wrong' WHERE hashtext(run::text) %% 3 = 1", [])
     database.execute("INSERT INTO search_runs (shard, run, text) VALUES (1, %s, 'x')", [_KEY])
 
-    begin_again(database)
+    restart_scan(database)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexer, "PAGE", 30)
         more, turns = True, 0
@@ -290,7 +294,7 @@ def test_payloads_of_projects_that_want_it(
     with pytest.raises(BadParameter, match="runfold search set"):
         history.runs(payload="order-1")
 
-    search_payloads_of(database, "acme")
+    enable_payload_search(database, "acme")
     page = history.runs(payload="order-1")
     assert page.runs == []
     assert searched_of(page).since is not None
@@ -325,19 +329,19 @@ def test_payloads_switched_off(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Nobody finds them any more, at once; then they are taken out; then it can be on again."""
-    search_payloads_of(database, "acme")
-    search_payloads_of(database, "others")
+    enable_payload_search(database, "acme")
+    enable_payload_search(database, "others")
     fold_events(migrated_url, [*paid("1", 1000), *paid("3", 3000, "others")])
     index_all(migrated_url)
     assert ids(history, payload="order-") == ["3", "1"]
 
-    assert forget_payloads_of(database, "acme")
-    assert not forget_payloads_of(database, "acme")
+    assert disable_payload_search(database, "acme")
+    assert not disable_payload_search(database, "acme")
     assert ids(history, payload="order-") == ["3"]
     index_all(migrated_url)
     assert count_rows(database, "search_payloads") == 1
     assert [each.project for each in read_projects(database)] == ["others"]
-    search_payloads_of(database, "acme")
+    enable_payload_search(database, "acme")
     index_all(migrated_url)
     assert ids(history, payload="order-") == ["3", "1"]
 
@@ -346,7 +350,7 @@ def test_letters_and_lengths(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Escaped letters are letters; what lies beyond the bound is not searched."""
-    search_payloads_of(database, "acme")
+    enable_payload_search(database, "acme")
     fold_events(
         migrated_url,
         [
@@ -370,7 +374,7 @@ def test_payloads_go_with_age(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """In the transaction that marks the run; and they are not put in again."""
-    search_payloads_of(database, "acme")
+    enable_payload_search(database, "acme")
     fold_events(migrated_url, paid("1", 1000))
     index_all(migrated_url)
     set_policy(database, Policy("acme", payload_days=1))
@@ -381,7 +385,7 @@ def test_payloads_go_with_age(
     assert mark(database, place[0], [place[1]], later, gone=False) == [place[1]]
 
     assert count_rows(database, "search_payloads") == 0
-    begin_again(database)
+    restart_scan(database)
     index_all(migrated_url)
     assert count_rows(database, "search_payloads") == 0
 
@@ -390,7 +394,7 @@ def test_over_rest(
     history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
     """Lists and exports take `payload`; what needs to know every match refuses it."""
-    search_payloads_of(database, "acme")
+    enable_payload_search(database, "acme")
     fold_events(migrated_url, [*paid("1", 1000), *paid("2", 2000)])
     index_all(migrated_url)
     with run_api(redis_url, migrated_url) as client:
@@ -471,8 +475,8 @@ def test_the_doctor_tells_what_the_index_is_worth(
     assert missing.remedy is not None
     assert missing.remedy.endswith("runfold search rebuild")
     assert ids(history, q="run-0007") == ["run-0007"]
-    assert make_indexes(database)
-    begin_again(database)
+    assert create_indexes(database)
+    restart_scan(database)
     index_all(migrated_url)
     assert check_search(database).level == "ok"
     assert read_state(database).has_trigrams

@@ -242,7 +242,7 @@ def test_days_of_a_zone_are_remembered(
                     question["until"] = begin + timedelta(days=12, hours=hours)
                 told = [history.stats(**question) for _ in range(2)]
                 with monkeypatch.context() as patch, History(migrated_url) as fresh:
-                    patch.setattr(StatsQuery, "has_zone_days", False)
+                    patch.setattr(StatsQuery, "has_local_days", False)
                     expected = fresh.stats(**question)
                 for each in told:
                     assert each.buckets == expected.buckets, question

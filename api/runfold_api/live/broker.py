@@ -90,7 +90,7 @@ class Broker:
     async def subscribe(self, wanted: RunFilter) -> Subscriber:
         """Return a subscriber that receives every later change; `unsubscribe` it at the end."""
         await self._start()
-        topic = self._topics.setdefault(wanted.question(), Topic(wanted))
+        topic = self._topics.setdefault(wanted.cache_key(), Topic(wanted))
         subscriber = Subscriber(topic)
         topic.subscribers.add(subscriber)
         return subscriber
@@ -100,7 +100,7 @@ class Broker:
         topic = subscriber.topic
         topic.subscribers.discard(subscriber)
         if not topic.subscribers:
-            self._topics.pop(topic.wanted.question(), None)
+            self._topics.pop(topic.wanted.cache_key(), None)
         self._stop_if_idle()
 
     async def add_listener(self, run: str, on_change: Callable[[], None]) -> None:

@@ -38,7 +38,7 @@ def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Mis
     news = read_updates(connection, after, FilterSet([wanted]))
     if news is None:
         return None
-    return Missed(news.changes.cursor, news.events_for(wanted.question()))
+    return Missed(news.changes.cursor, news.events_for(wanted.cache_key()))
 
 
 class SnapshotCache:
@@ -55,7 +55,7 @@ class SnapshotCache:
 
     async def get(self, wanted: RunFilter, limit: int) -> Snapshot:
         """Return a snapshot that is read after this call."""
-        key = (wanted.question(), limit)
+        key = (wanted.cache_key(), limit)
         task = self._next.get(key)
         if task is None:
             task = self._next[key] = asyncio.create_task(self._take(key, wanted, limit))

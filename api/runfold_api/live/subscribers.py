@@ -117,7 +117,7 @@ class Topic:
 
     def publish(self, updates: Updates) -> None:
         """Queue the events of this filter for all subscribers."""
-        events = updates.events_for(self.wanted.question(), self._non_matching)
+        events = updates.events_for(self.wanted.cache_key(), self._non_matching)
         for subscriber in self.subscribers:
             subscriber.add(events, updates.changes.cursor)
 

@@ -10,8 +10,12 @@ from runfold_stack.options.values import name
 from runfold_stack.terminal.output import Output, cell, make_table
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect
-from runfold_storage.search.indexer import IndexState, begin_again, make_indexes, read_state
-from runfold_storage.search.projects import forget_payloads_of, read_projects, search_payloads_of
+from runfold_storage.search.indexer import IndexState, create_indexes, read_state, restart_scan
+from runfold_storage.search.projects import (
+    disable_payload_search,
+    enable_payload_search,
+    read_projects,
+)
 
 from . import Context
 
@@ -50,11 +54,13 @@ def run(arguments: Namespace, context: Context) -> int:
     check_schema(url)
     with connect(url, autocommit=True) as connection:
         if arguments.what == "rebuild":
-            make_indexes(connection)
-            begin_again(connection)
+            create_indexes(connection)
+            restart_scan(connection)
         elif arguments.payloads == "on":
-            search_payloads_of(connection, arguments.project)
-        elif arguments.payloads == "off" and not forget_payloads_of(connection, arguments.project):
+            enable_payload_search(connection, arguments.project)
+        elif arguments.payloads == "off" and not disable_payload_search(
+            connection, arguments.project
+        ):
             raise CommandFailed(f"payloads of {arguments.project} are not indexed")
         return _show(connection, context.output)
 

@@ -60,7 +60,7 @@ class FilterSet:
 
     def __init__(self, filters: Sequence[RunFilter]) -> None:
         self.filters = filters
-        self.questions = [wanted.question() for wanted in filters]
+        self.questions = [wanted.cache_key() for wanted in filters]
         matches = [
             case((and_(true(), *wanted.conditions(prefix=f"f{number}_")), number), else_=null())
             for number, wanted in enumerate(filters)

@@ -61,7 +61,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         """The rest of it."""
         return msgspec.structs.replace(self, q=None, payload=None)
 
-    def question(self) -> bytes:
+    def cache_key(self) -> bytes:
         """The same bytes for the same filter, for its cursors."""
         return b"runs" + msgspec.json.encode(self)
 

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from runfold_storage.records.rows import NodeRow, RunRow
-from runfold_storage.search.index_writer import forget_runs
+from runfold_storage.search.index_writer import delete_runs_from_index
 
 Attempt = tuple[str, int]
 """(node, attempt): what the rows of one run's nodes differ in."""
@@ -47,7 +47,7 @@ def delete_rows(
     The caller notes them with `change_behind`, unless no worker remembers them.
     """
     wanted = (shard, [UUID(bytes=key) for key in keys])
-    forget_runs(connection, *wanted)
+    delete_runs_from_index(connection, *wanted)
     connection.execute("DELETE FROM nodes WHERE shard = %s AND run = ANY(%s::uuid[])", wanted)
     deleted = connection.execute(
         """

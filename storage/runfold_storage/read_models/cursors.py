@@ -1,8 +1,8 @@
-"""Cursors: where a page ended, as text that a caller hands back and need not understand.
+"""Encode the end of a page as an opaque cursor, and decode it.
 
-A cursor carries a digest of the question that it belongs to, so that it is refused for another
-one, and a checksum, so that a damaged one is refused too. It is no secret: whoever forges one
-can only skip pages of what they may read anyway.
+A cursor carries a digest of its query, so that another query refuses it, and a checksum, so that
+a damaged cursor is refused too. It is not a secret: a forged cursor can only skip pages of data
+that its caller may read anyway.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -19,25 +19,25 @@ _CHECKSUM: Final = 4
 _PERSON: Final = b"runfold.cursor"
 
 
-def encode_cursor(question: bytes, key: bytes, *, parameter: str = "cursor") -> str:
-    """The cursor that continues after `key` in the answer to `question`.
+def encode_cursor(query_key: bytes, key: bytes, *, parameter: str = "cursor") -> str:
+    """Return the cursor that continues after `key` in the answer to the query.
 
-    `parameter` is the name under which it will come back.
+    `query_key` identifies the query; `parameter` is the name under which the cursor comes back.
     """
-    content = _digest(question, _DIGEST) + key
+    content = _digest(query_key, _DIGEST) + key
     return urlsafe_b64encode(content + _checksum(content, parameter)).decode().rstrip("=")
 
 
-def decode_cursor(question: bytes, cursor: str, *, parameter: str = "cursor") -> bytes:
-    """The key that a cursor stands for; raises `BadParameter` for any but this question's own."""
+def decode_cursor(query_key: bytes, cursor: str, *, parameter: str = "cursor") -> bytes:
+    """Return the key of a cursor; raise `BadParameter` unless it belongs to this query."""
     raw = _decoded(cursor)
     content, checksum = raw[:-_CHECKSUM], raw[-_CHECKSUM:]
     if len(content) < _DIGEST or checksum != _checksum(content, parameter):
         raise BadParameter(parameter, "not a cursor: use `next_cursor` exactly as it was given")
-    if content[:_DIGEST] != _digest(question, _DIGEST):
+    if content[:_DIGEST] != _digest(query_key, _DIGEST):
         raise BadParameter(
             parameter,
-            "belongs to another query: repeat that one's filters, or leave the cursor out",
+            "belongs to another query: repeat the filters of that query, or omit the cursor",
         )
     return content[_DIGEST:]
 

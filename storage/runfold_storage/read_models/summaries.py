@@ -1,4 +1,4 @@
-"""What lists return: the words of the contract, as frozen structs that encode to its JSON."""
+"""The answers of lists, as frozen structs that encode to the JSON of the contract."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -23,7 +23,7 @@ class NodeCounts(Struct, frozen=True):
 
 
 class UsageTotals(Struct, frozen=True):
-    """Tokens, and money in US dollars."""
+    """Numbers of tokens, and cost in US dollars."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -32,7 +32,7 @@ class UsageTotals(Struct, frozen=True):
 
 
 class ErrorSummary(Struct, frozen=True):
-    """Why a run failed, its message cut to a bounded length."""
+    """Why a run failed; the message is truncated to a bounded length."""
 
     type: str | None = None
     message: str | None = None
@@ -40,9 +40,9 @@ class ErrorSummary(Struct, frozen=True):
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
-    """What a run's summary and its details have in common.
+    """The fields that a run's summary and its details share.
 
-    `incomplete`: neither `queued` nor `started` has come, so project and workflow are not known.
+    `incomplete`: neither `queued` nor `started` has arrived, so project and workflow are unknown.
     """
 
     id: str
@@ -72,7 +72,7 @@ class RunSummary(RunFacts, frozen=True, kw_only=True):
 
 
 class Total(Struct, frozen=True):
-    """How many there are in all, and how sure that is."""
+    """The number of all matches, and how precise it is."""
 
     value: int
     relation: Literal["exact", "estimate"]
@@ -81,8 +81,8 @@ class Total(Struct, frozen=True):
 class Watermark(Struct, frozen=True):
     """How far the fold has come.
 
-    `position` has the last folded frame of each shard, `folded_at` is the time of the newest
-    folded event and `age_s` how long ago that is by PostgreSQL's clock.
+    `position` has the last folded frame of each shard. `folded_at` is the time of the newest
+    folded event, and `age_s` its age by PostgreSQL's clock.
     """
 
     position: dict[str, str]
@@ -91,10 +91,10 @@ class Watermark(Struct, frozen=True):
 
 
 class Searched(Struct, frozen=True):
-    """How much of the payloads has been searched: of runs that have ended, as they were `up_to`.
+    """Which payloads the search covered: those of finished runs, as of the time `up_to`.
 
-    `behind` changes of runs have been folded since and not been looked at yet. `since`: only runs
-    that began then or later, as older ones are still being put in; null: all.
+    `behind` is the number of later changes that are not indexed yet. While older runs are still
+    being indexed, only runs that began at `since` or later are covered; null means all.
     """
 
     up_to: datetime | None
@@ -103,10 +103,10 @@ class Searched(Struct, frozen=True):
 
 
 class RunPage(Struct, frozen=True):
-    """Runs, newest first; `next_cursor` leads to older ones, `prev_cursor` to newer ones.
+    """Runs, newest first; `next_cursor` leads to older runs, `prev_cursor` to newer ones.
 
     A page may hold fewer runs than its limit, even none, and still have a `next_cursor`.
-    `searched` is there when payloads were searched.
+    `searched` is present when payloads were searched.
     """
 
     runs: list[RunSummary]
@@ -118,23 +118,23 @@ class RunPage(Struct, frozen=True):
 
 
 def run_id(row: Any) -> str:
-    """The id that the run was given; `row` is one of `runs`, or the `RunRow` of a batch."""
+    """Return the run's id; `row` is a row of `runs`, or the `RunRow` of a batch."""
     if row.external_id is not None:
         return str(row.external_id)
     if not isinstance(row.run, bytes):
         return str(row.run)
-    key = row.run.hex()  # to make a UUID of it takes five times as long
+    key = row.run.hex()  # five times as fast as by way of a UUID
     return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
 
 
 def facts_of(row: Any) -> dict[str, Any]:
-    """The fields of `RunFacts` from a row of `runs`."""
+    """Return the fields of `RunFacts` for a row of `runs`."""
     summary = summary_of(row)
     return {name: getattr(summary, name) for name in RunFacts.__struct_fields__}
 
 
 def summary_of(row: Any) -> RunSummary:
-    """A row of `runs`, or the `RunRow` of a batch, in the words of the contract."""
+    """Convert a row of `runs`, or the `RunRow` of a batch, to a summary."""
     incomplete = row.project == UNKNOWN
     return RunSummary(
         id=run_id(row),
@@ -160,7 +160,7 @@ def summary_of(row: Any) -> RunSummary:
 
 
 def counts_of(row: Any) -> NodeCounts:
-    """The node counts of a row of `runs`."""
+    """Return the node counts of a row of `runs`."""
     return NodeCounts(
         row.nodes_total,
         row.nodes_pending,
@@ -173,25 +173,25 @@ def counts_of(row: Any) -> NodeCounts:
 
 
 def error_of(row: Any) -> ErrorSummary | None:
-    """The error of a row of `runs`, if it has one."""
+    """Return the error of a row of `runs`, if it has one."""
     if row.error_type is None and row.error_message is None and row.error_node is None:
         return None
     return ErrorSummary(row.error_type, row.error_message, row.error_node)
 
 
 def usage_of(input_tokens: int, output_tokens: int, cost_nano_usd: int) -> UsageTotals:
-    """Sums as they are stored (numeric ones too) in the contract's units."""
+    """Convert stored sums (numeric ones too) to the units of the contract."""
     tokens_in, tokens_out = int(input_tokens), int(output_tokens)
     return UsageTotals(tokens_in, tokens_out, tokens_in + tokens_out, int(cost_nano_usd) / NANO)
 
 
 def to_ms(duration_us: int | None) -> float | None:
-    """Milliseconds, to the microsecond."""
+    """Convert microseconds to milliseconds, keeping the fraction."""
     return None if duration_us is None else duration_us / 1000
 
 
 class NodeFailure(Struct, frozen=True):
-    """Why a node failed, its message cut to a bounded length."""
+    """Why a node failed; the message is truncated to a bounded length."""
 
     type: str | None = None
     message: str | None = None

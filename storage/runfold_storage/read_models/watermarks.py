@@ -1,4 +1,4 @@
-"""How far the fold has come, and how many shards there are: both from `positions`."""
+"""How far the fold has come, and the number of shards: both from `positions`."""
 
 import json
 import re
@@ -27,12 +27,12 @@ _POSITIONS: Final = compile_statement(POSITIONS)
 
 
 def read_watermark(connection: Connection) -> Watermark:
-    """The position of each shard, and the age of the newest folded event of all of them."""
+    """Return the position of each shard, and the age of the newest event folded on any shard."""
     return watermark_of(_POSITIONS.run(connection, {}))
 
 
 def watermark_of(rows: Sequence[Any]) -> Watermark:
-    """From rows that have the columns of `POSITIONS`."""
+    """Return the watermark for rows that have the columns of `POSITIONS`."""
     folded = [(row.folded_at, float(row.age_s)) for row in rows if row.folded_at is not None]
     folded_at, age_s = max(folded, default=(None, None))
     return Watermark(
@@ -43,19 +43,19 @@ def watermark_of(rows: Sequence[Any]) -> Watermark:
 
 
 def count_shards(connection: Connection) -> int:
-    """The deployment's number of shards; 0 if its workers have never run."""
+    """Return the number of shards; 0 if no worker has ever run."""
     return connection.execute(select(func.count()).select_from(positions)).scalar_one()
 
 
 def read_positions(connection: Connection) -> dict[int, Position]:
-    """The checkpoint of each shard."""
+    """Return the checkpoint of each shard."""
     columns = (getattr(positions.c, name) for name in ("shard", *Position._fields))
     rows = connection.execute(select(*columns).order_by(positions.c.shard))
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
 def parse_positions(parameter: str, text: str) -> dict[int, str]:
-    """Read `5:1795226400000-3,6:…`, or the JSON object that a write was answered with."""
+    """Parse `5:1795226400000-3,6:…`, or the JSON object in the answer to a write."""
     try:
         if text.lstrip().startswith("{"):
             given = dict(json.loads(text))
@@ -65,12 +65,12 @@ def parse_positions(parameter: str, text: str) -> dict[int, str]:
     except (ValueError, TypeError, RecursionError):
         wanted = {0: ""}
     if not all(_POSITION.fullmatch(position) for position in wanted.values()):
-        raise BadParameter(parameter, "expected the position of a write, as in 5:1795226400000-3")
+        raise BadParameter(parameter, "expected the position of a write, such as 5:1795226400000-3")
     return wanted
 
 
 def missing_shards(wanted: Mapping[int, str], positions: Mapping[int, Position]) -> list[int]:
-    """The shards that are not as far as is wanted."""
+    """Return the shards that have not reached the wanted position."""
     return [
         shard
         for shard, position in wanted.items()
@@ -79,11 +79,11 @@ def missing_shards(wanted: Mapping[int, str], positions: Mapping[int, Position])
 
 
 def fold_behind(missing: list[int], waited_s: float) -> str:
-    """What to tell whoever waited in vain."""
+    """Return the message for a caller whose wait has timed out."""
     shards = ", ".join(map(str, missing))
     return (
-        f"the fold has not come so far on shard {shards} within {waited_s:g} s: "
-        "try again, and see /readyz whether a worker runs"
+        f"the fold has not reached this position on shard {shards} within {waited_s:g} s: "
+        "try again, and check /readyz that a worker is running"
     )
 
 

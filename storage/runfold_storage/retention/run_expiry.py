@@ -18,7 +18,7 @@ import psycopg
 
 from runfold_storage.projections.row_store import delete_rows
 from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
-from runfold_storage.search.index_writer import forget_payloads, hold_payloads
+from runfold_storage.search.index_writer import delete_payload_texts, lock_payload_texts
 
 from .policies import END, POLICIES, due
 
@@ -30,7 +30,7 @@ def mark(
     if not runs:
         return []
     with connection.transaction():
-        hold_payloads(connection, shard)
+        lock_payload_texts(connection, shard)
         if lock_shard(connection, shard) is None:
             return []
         rows = connection.execute(
@@ -46,7 +46,7 @@ def mark(
             {"gone": gone, "shard": shard, "runs": list(runs), "now": now},
         ).fetchall()
         marked = [run for (run,) in rows]
-        forget_payloads(connection, shard, marked)
+        delete_payload_texts(connection, shard, marked)
         if marked:
             bump_generation(connection, shard, marked)
     return marked

@@ -1,9 +1,9 @@
-"""Putting runs into the search index, and taking them out.
+"""Write runs to the search index, and delete them from it.
 
-Each of these is one or two statements over many runs, and writes only what differs from what is
-there. Nothing is locked that the fold or a deletion would wait for; so a run may be put in just
-after it was deleted. Its deletion is a change that comes later in the feed, with which it goes
-again, and until then nobody finds it, for lists look at `runs`.
+Each function runs one or two statements over many runs and writes only rows that differ. It takes
+no lock that the fold or a deletion waits for, so a run may be indexed just after it was deleted.
+The deletion is a later change in the feed and removes it again; until then lists do not show the
+run, because they read `runs`.
 """
 
 from collections import defaultdict
@@ -17,64 +17,64 @@ from msgspec import Raw
 
 from runfold_storage.filters.search_text import MAX_PAYLOAD, RUN_TEXT
 
-Place = tuple[int, UUID]
+RunKey = tuple[int, UUID]
 """Shard and key of a run."""
 
 MAX_READ: Final = 256 * 1024
-"""Bytes of a run's events that are read for its payloads."""
+"""Bytes of a run's events to read for its payloads."""
 LOCK: Final = 0x53524348
-"""'SRCH': advisory locks; the second half is a shard, or `FOLLOWER`."""
+"""'SRCH': the class of the advisory locks; the second key is a shard, or `FOLLOWER`."""
 FOLLOWER: Final = -1
 
 
-def write_runs(connection: psycopg.Connection, places: Sequence[Place]) -> int:
-    """What these runs are found by; returns how many there was something to write of."""
+def write_runs(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> int:
+    """Write the texts of these runs; return how many rows changed."""
     written = connection.execute(
         f"""
-        WITH told AS MATERIALIZED (
+        WITH texts AS MATERIALIZED (
             SELECT r.shard, r.run, {RUN_TEXT} AS text
             FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
             JOIN runs AS r ON r.shard = k.shard AND r.run = k.run
-            WHERE {_NOT_BURIED}
+            WHERE {_HAS_NO_TOMBSTONE}
         )
         INSERT INTO search_runs (shard, run, text)
         SELECT t.shard, t.run, t.text
-        FROM told AS t LEFT JOIN search_runs AS s ON s.shard = t.shard AND s.run = t.run
+        FROM texts AS t LEFT JOIN search_runs AS s ON s.shard = t.shard AND s.run = t.run
         WHERE s.text IS DISTINCT FROM t.text
         ORDER BY t.shard, t.run
         ON CONFLICT (shard, run) DO UPDATE SET text = excluded.text
         """,  # noqa: S608 - made of constants
-        _columns(places),
+        _columns(run_keys),
     )
     return written.rowcount
 
 
-def write_payloads(connection: psycopg.Connection, places: Sequence[Place]) -> int:
-    """Inputs and outputs of those that have ended, and whose project wants it.
+def write_payloads(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> int:
+    """Write the inputs and outputs of finished runs whose project has them searched.
 
-    In a transaction: retention, which takes payloads away, waits until it ends.
+    Call in a transaction: retention, which deletes payloads, waits until it ends.
     """
-    wanted = connection.execute(
+    enabled = connection.execute(
         f"""
         SELECT r.shard, r.run, r.project
         FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
         JOIN runs AS r ON r.shard = k.shard AND r.run = k.run
         JOIN search_projects AS p ON p.project = r.project AND p.enabled
-        WHERE r.finished_at IS NOT NULL AND r.payloads_expired_at IS NULL AND {_NOT_BURIED}
+        WHERE r.finished_at IS NOT NULL AND r.payloads_expired_at IS NULL AND {_HAS_NO_TOMBSTONE}
         """,  # noqa: S608 - made of constants
-        _columns(places),
+        _columns(run_keys),
     ).fetchall()
-    if not wanted:
+    if not enabled:
         return 0
-    for shard in sorted({shard for shard, _, _ in wanted}):
-        hold_payloads(connection, shard)
-    projects = {(shard, run): project for shard, run, project in wanted}
+    for shard in sorted({shard for shard, _, _ in enabled}):
+        lock_payload_texts(connection, shard)
+    projects = {(shard, run): project for shard, run, project in enabled}
     texts = _read_texts(connection, list(projects))
     if not texts:
         return 0
     written = connection.execute(
         """
-        WITH told AS MATERIALIZED (
+        WITH texts AS MATERIALIZED (
             SELECT t.shard, t.run, t.project, lower(t.text) AS text
             FROM unnest(%s::smallint[], %s::uuid[], %s::text[], %s::text[])
                 AS t (shard, run, project, text)
@@ -82,7 +82,7 @@ def write_payloads(connection: psycopg.Connection, places: Sequence[Place]) -> i
         )
         INSERT INTO search_payloads (shard, run, project, text)
         SELECT t.shard, t.run, t.project, t.text
-        FROM told AS t LEFT JOIN search_payloads AS s ON s.shard = t.shard AND s.run = t.run
+        FROM texts AS t LEFT JOIN search_payloads AS s ON s.shard = t.shard AND s.run = t.run
         WHERE (s.text, s.project) IS DISTINCT FROM (t.text, t.project)
         ORDER BY t.shard, t.run
         ON CONFLICT (shard, run) DO UPDATE
@@ -90,15 +90,15 @@ def write_payloads(connection: psycopg.Connection, places: Sequence[Place]) -> i
         """,
         (
             *_columns(list(texts)),
-            [projects[place] for place in texts],
+            [projects[run_key] for run_key in texts],
             list(texts.values()),
         ),
     )
     return written.rowcount
 
 
-def remove(connection: psycopg.Connection, places: Sequence[Place]) -> None:
-    """Those of them that are not there any more, or soon will not be."""
+def delete_missing(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> None:
+    """Delete the texts of those runs that are deleted, or are about to be."""
     for table in ("search_runs", "search_payloads"):
         connection.execute(
             f"""
@@ -106,17 +106,17 @@ def remove(connection: psycopg.Connection, places: Sequence[Place]) -> None:
             USING unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
             WHERE s.shard = k.shard AND s.run = k.run AND NOT EXISTS (
                 SELECT FROM runs AS r
-                WHERE r.shard = k.shard AND r.run = k.run AND {_NOT_BURIED}
+                WHERE r.shard = k.shard AND r.run = k.run AND {_HAS_NO_TOMBSTONE}
             )
             """,  # noqa: S608 - made of constants
-            _columns(places),
+            _columns(run_keys),
         )
 
 
-def remove_strays(
+def delete_orphans(
     connection: psycopg.Connection, shard: int, after: UUID, last: UUID | None
 ) -> None:
-    """Whatever stands between two keys and has no run; without `last`, all that comes after."""
+    """Delete texts without a run between two keys; without `last`, all after the first."""
     for table in ("search_runs", "search_payloads"):
         connection.execute(
             f"""
@@ -129,8 +129,10 @@ def remove_strays(
         )
 
 
-def forget_runs(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """Runs whose rows go in this transaction."""
+def delete_runs_from_index(
+    connection: psycopg.Connection, shard: int, runs: Sequence[UUID]
+) -> None:
+    """Delete the texts of runs whose rows this transaction deletes."""
     for table in ("search_runs", "search_payloads"):
         connection.execute(
             f"DELETE FROM {table} WHERE shard = %s AND run = ANY(%s::uuid[])",  # noqa: S608
@@ -138,25 +140,28 @@ def forget_runs(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]
         )
 
 
-def forget_payloads(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """Runs that lose their payloads in this transaction, which has begun with `hold_payloads`."""
+def delete_payload_texts(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
+    """Delete the payload texts of runs whose payloads this transaction deletes.
+
+    The transaction has called `lock_payload_texts` first.
+    """
     connection.execute(
         "DELETE FROM search_payloads WHERE shard = %s AND run = ANY(%s::uuid[])",
         (shard, list(runs)),
     )
 
 
-def hold_payloads(connection: psycopg.Connection, shard: int) -> None:
-    """Nobody puts payloads of this shard in, or takes them away by age, until the end.
+def lock_payload_texts(connection: psycopg.Connection, shard: int) -> None:
+    """Keep other transactions from indexing or expiring payloads of this shard until the end.
 
-    Payloads that were read before they aged must not be put in afterwards: no change would tell
-    of it. To be taken before the shard's checkpoint, for which the fold waits.
+    Payloads read before they expired must not be indexed afterwards, for no later change would
+    remove them. Take this lock before the shard's checkpoint, for which the fold waits.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK, shard))
 
 
-# What retention is about to take away is buried first; its row goes later.
-_NOT_BURIED: Final = """
+# Retention writes the tombstone first and deletes the row later.
+_HAS_NO_TOMBSTONE: Final = """
     NOT EXISTS (SELECT FROM tombstones AS b WHERE b.shard = r.shard AND b.run = r.run)
 """
 
@@ -169,7 +174,7 @@ _PAYLOADS: Final = """
         JOIN events AS e ON e.shard = k.shard AND e.run = k.run
         WHERE e.type IN ('queued', 'started', 'node_started', 'node_finished', 'completed',
                          'failed')
-    ) AS told
+    ) AS payloads
     WHERE bytes <= %s
     ORDER BY shard, run, at, id
 """
@@ -183,34 +188,34 @@ class _Payloads(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Payloads)
 
 
-def _read_texts(connection: psycopg.Connection, places: Sequence[Place]) -> dict[Place, str]:
-    """Those of the run itself first, then of its nodes; only so much of it as is searched."""
-    of_runs: dict[Place, list[str]] = defaultdict(list)
-    of_nodes: dict[Place, list[str]] = defaultdict(list)
+def _read_texts(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> dict[RunKey, str]:
+    """Return the searched part of each run's payloads: the run's own first, then its nodes'."""
+    of_runs: dict[RunKey, list[str]] = defaultdict(list)
+    of_nodes: dict[RunKey, list[str]] = defaultdict(list)
     for shard, run, event_type, body in connection.execute(
-        _PAYLOADS, (*_columns(places), MAX_READ)
+        _PAYLOADS, (*_columns(run_keys), MAX_READ)
     ):
         try:
             payloads = _DECODER.decode(body)
-        except msgspec.DecodeError:  # nobody else can read it either: `verify` tells of it
+        except msgspec.DecodeError:  # unreadable for every reader; `verify` reports it
             continue
         texts = of_nodes if event_type.startswith("node_") else of_runs
         for raw in (payloads.inputs, payloads.outputs):
             if bytes(raw) not in (b"", b"null", b"{}"):
                 texts[shard, run].append(_plain(bytes(raw)))
     return {
-        place: "\x1f".join(of_runs[place] + of_nodes[place])[:MAX_PAYLOAD]
-        for place in places
-        if place in of_runs or place in of_nodes
+        run_key: "\x1f".join(of_runs[run_key] + of_nodes[run_key])[:MAX_PAYLOAD]
+        for run_key in run_keys
+        if run_key in of_runs or run_key in of_nodes
     }
 
 
 def _plain(raw: bytes) -> str:
-    """JSON as it was sent, but letters as letters."""
+    """Return the JSON as it was sent, with escaped letters decoded."""
     if b"\\u" in raw:
         raw = msgspec.json.encode(msgspec.json.decode(raw))
     return raw.decode()
 
 
-def _columns(places: Sequence[Place]) -> tuple[list[int], list[UUID]]:
-    return [shard for shard, _ in places], [run for _, run in places]
+def _columns(run_keys: Sequence[RunKey]) -> tuple[list[int], list[UUID]]:
+    return [shard for shard, _ in run_keys], [run for _, run in run_keys]

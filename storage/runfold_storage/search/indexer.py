@@ -1,13 +1,13 @@
-"""Keeping the search index: it follows the feed of changes, in short steps behind the fold.
+"""Keep the search index up to date: follow the change feed in short steps behind the fold.
 
-Invariant: a run whose last change has a number up to its shard's `change_seq` in `search_progress`
-is in the index as it is. What comes later a reader finds by the feed itself (`search_lookup`). One
-session at a time follows, by an advisory lock; each step writes and moves in one transaction, so
-one that dies halfway is taken again.
+Invariant: a run whose last change is numbered up to its shard's `change_seq` in `search_progress` is
+indexed as it is. Lookups find later changes through the feed itself (`lookup`). One session at a
+time follows; it holds an advisory lock. Each step writes texts and progress in one transaction, so
+a step that dies halfway is repeated.
 
-The feed is kept for some minutes. Who has been away for longer, or begins, reads the runs
-themselves in the order of their keys, those with a later number alone, and then goes on with the
-feed from where it was when that began.
+The feed is kept for some minutes. If the follower was down for longer, or is starting for the first
+time, it scans the runs by key, indexes those with a later number, and then continues with the feed
+from the position at which the scan began.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,20 @@ from psycopg import sql
 
 from runfold_storage.checkpoints.change_log import entries_of
 
-from .index_writer import FOLLOWER, LOCK, Place, remove, remove_strays, write_payloads, write_runs
+from .index_writer import (
+    FOLLOWER,
+    LOCK,
+    RunKey,
+    delete_missing,
+    delete_orphans,
+    write_payloads,
+    write_runs,
+)
 
 PAGE: Final = 2000
-"""Runs that a step looks at."""
+"""Runs that one step examines."""
 PAYLOAD_PAGE: Final = 500
-"""Runs whose payloads a step reads."""
+"""Runs whose payloads one step reads."""
 _MAX_BYTES: Final = 17 * PAGE
 _BEFORE_ALL: Final = UUID(int=0)
 
@@ -35,29 +43,29 @@ class IndexState(Struct, frozen=True):
     """How far the index has come."""
 
     has_trigrams: bool
-    """False: there is nothing to look texts up with."""
+    """Whether the trigram indexes exist; without them lists scan for texts."""
     shards: int
     reading_shards: int
-    """Shards whose runs are read one after the other."""
+    """Shards whose runs are being scanned by key."""
     behind: int
-    """Changes of runs that it has not looked at yet."""
+    """Changes of runs that are not indexed yet."""
 
 
 class Step(NamedTuple):
-    """What a step did, and whether the next one has something to do."""
+    """How many runs a step examined, and whether there is more to do."""
 
-    looked_at: int
+    examined: int
     more: bool
 
 
 def become_follower(connection: psycopg.Connection) -> bool:
-    """Whether this session is the one that keeps the index, until it ends."""
+    """Try to make this session the one that follows; return whether it is, until it ends."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK, FOLLOWER)).fetchone()
     return row == (True,)
 
 
 def follow(connection: psycopg.Connection) -> Step:
-    """The next changes of every shard, or the next runs of those that are read through."""
+    """Index the next changes of every shard, or the next runs of shards being scanned."""
     behind = connection.execute(
         """
         SELECT p.shard, p.change_seq, coalesce(s.change_seq, 0), s.scan_target_seq, s.scan_key
@@ -66,20 +74,20 @@ def follow(connection: psycopg.Connection) -> Step:
         ORDER BY p.shard
         """
     ).fetchall()
-    looked_at, more = 0, False
+    examined, more = 0, False
     for shard, now, done, scan_target_seq, scan_key in behind:
         with connection.transaction():
             if scan_target_seq is None:
-                # Further than the fold: that was in another life of this database.
+                # Progress beyond the fold belongs to an earlier life of this database.
                 step = _follow(connection, shard, 0 if done > now else done, now)
             else:
                 step = _scan(connection, shard, done, scan_target_seq, scan_key)
-        looked_at, more = looked_at + step.looked_at, more or step.more
-    return Step(looked_at, more)
+        examined, more = examined + step.examined, more or step.more
+    return Step(examined, more)
 
 
 def backfill(connection: psycopg.Connection) -> Step:
-    """Payloads of runs that were there before it was switched on, the newest first."""
+    """Index the payloads of runs older than the project's setting, the newest first."""
     with connection.transaction():
         found = connection.execute(
             """
@@ -113,15 +121,15 @@ def backfill(connection: psycopg.Connection) -> Step:
     return Step(len(page), True)
 
 
-def take_out(connection: psycopg.Connection) -> Step:
-    """Payloads of a project that had it switched off."""
+def delete_disabled(connection: psycopg.Connection) -> Step:
+    """Delete the texts of a project whose payload search was disabled."""
     with connection.transaction():
         found = connection.execute(
             "SELECT project FROM search_projects WHERE NOT enabled ORDER BY project LIMIT 1"
         ).fetchone()
         if found is None:
             return Step(0, False)
-        gone = connection.execute(
+        deleted = connection.execute(
             """
             DELETE FROM search_payloads AS s USING (
                 SELECT shard, run FROM search_payloads WHERE project = %s LIMIT %s
@@ -130,15 +138,15 @@ def take_out(connection: psycopg.Connection) -> Step:
             """,
             (found[0], PAGE),
         ).rowcount
-        if gone < PAGE:
+        if deleted < PAGE:
             connection.execute(
                 "DELETE FROM search_projects WHERE project = %s AND NOT enabled", (found[0],)
             )
-    return Step(gone, True)
+    return Step(deleted, True)
 
 
 def flush_gin_pending(connection: psycopg.Connection) -> None:
-    """What GIN has put aside."""
+    """Move GIN's pending entries into the indexes."""
     connection.execute(
         """
         SELECT gin_clean_pending_list(c.oid) FROM pg_class AS c
@@ -148,8 +156,8 @@ def flush_gin_pending(connection: psycopg.Connection) -> None:
     )
 
 
-def make_indexes(connection: psycopg.Connection) -> bool:
-    """What the migration could not make where PostgreSQL had no pg_trgm; False: it still has not.
+def create_indexes(connection: psycopg.Connection) -> bool:
+    """Create the trigram indexes if the migration could not; return False without pg_trgm.
 
     The connection is in autocommit mode. Writers of the index wait meanwhile; the fold does not.
     """
@@ -168,8 +176,8 @@ def make_indexes(connection: psycopg.Connection) -> bool:
     return True
 
 
-def begin_again(connection: psycopg.Connection) -> None:
-    """Every run is read once more; what is there stays until it is found to be wrong."""
+def restart_scan(connection: psycopg.Connection) -> None:
+    """Scan every run once more; existing texts stay until the scan reaches and corrects them."""
     connection.execute(
         """
         UPDATE search_progress AS s
@@ -181,7 +189,7 @@ def begin_again(connection: psycopg.Connection) -> None:
 
 
 def read_state(connection: psycopg.Connection) -> IndexState:
-    """How far the index has come."""
+    """Return how far the index has come."""
     row = connection.execute(
         """
         SELECT to_regclass('search_runs_text_idx') IS NOT NULL, count(*), count(s.scan_target_seq),
@@ -208,23 +216,23 @@ def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> 
         """,
         (shard, done, _MAX_BYTES),
     ).fetchall()
-    changed: dict[Place, None] = {}
-    gone: dict[Place, None] = {}
+    changed: dict[RunKey, None] = {}
+    deleted: dict[RunKey, None] = {}
     reached, at = done, None
-    for change_seq, entries, are_gone, changed_at in rows:
+    for change_seq, entries, are_deleted, changed_at in rows:
         keys = [UUID(bytes=run) for run, _ in entries_of(entries)]
         if change_seq - len(keys) > reached:
             break
-        (gone if are_gone else changed).update(((shard, key), None) for key in keys)
+        (deleted if are_deleted else changed).update(((shard, key), None) for key in keys)
         reached, at = change_seq, changed_at
-    if reached == done:  # what comes next is forgotten
+    if reached == done:  # the feed no longer has the next change
         connection.execute(_BEGIN_SCAN, (shard, done, now, _BEFORE_ALL))
         return Step(0, True)
     _write(connection, list(changed))
-    if gone:
-        remove(connection, list(gone))
+    if deleted:
+        delete_missing(connection, list(deleted))
     connection.execute(_MOVE, (shard, reached, at))
-    return Step(len(changed) + len(gone), reached < now)
+    return Step(len(changed) + len(deleted), reached < now)
 
 
 def _scan(
@@ -239,7 +247,7 @@ def _scan(
     ).fetchall()
     _write(connection, [(shard, run) for run, is_later in page if is_later])
     last = page[-1][0] if len(page) == PAGE else None
-    remove_strays(connection, shard, scan_key, last)
+    delete_orphans(connection, shard, scan_key, last)
     if last is None:
         _move(connection, shard, scan_target_seq)
     else:
@@ -249,11 +257,11 @@ def _scan(
     return Step(len(page), True)
 
 
-def _write(connection: psycopg.Connection, places: Sequence[Place]) -> None:
-    if not places:
+def _write(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> None:
+    if not run_keys:
         return
-    write_runs(connection, places)
-    rest = iter(places)
+    write_runs(connection, run_keys)
+    rest = iter(run_keys)
     while portion := list(islice(rest, PAYLOAD_PAGE)):
         write_payloads(connection, portion)
 

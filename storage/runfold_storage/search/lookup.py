@@ -1,12 +1,12 @@
-"""Looking a text up in the search index: the few runs that all matches are among.
+"""Look a text up in the search index: find the few runs that include all matches.
 
-Nothing is missed: what the index knows is good up to a number of each shard's changes, and the
-runs that changed since are added, whatever they say. Whoever asks compares the texts themselves,
-for an index of trigrams, and one that is behind, may name runs that do not match.
+No match is missed: the index is current up to a change number of each shard, and the runs that
+changed since are added unconditionally. Callers compare the texts themselves, because a trigram
+index, and one that is behind, may name runs that do not match.
 
-An index cannot always help: a text without three letters in a row, trigrams that each are
-everywhere, more matches than can be sorted for every page, an index that is far behind or not there
-at all. Then there is no answer, and a walk through the runs, which is bounded, has to do.
+The index cannot answer for a text without three letters or digits in a row, for trigrams that are
+too common, for more matches than can be sorted for every page, or when it is far behind or missing.
+Then the lookup returns None, and callers scan the runs, which is bounded.
 """
 
 from typing import Any, Final
@@ -23,16 +23,16 @@ from runfold_storage.filters.search_text import has_trigram, pattern_of, selecti
 from runfold_storage.postgres.connections import explain
 from runfold_storage.read_models.summaries import Searched
 
-from .index_writer import Place
+from .index_writer import RunKey
 
 MAX_FOUND: Final = 2_000
-"""Runs that an index may name: it knows no order."""
+"""Runs that the index may return; it has no order."""
 MAX_BEHIND: Final = 5_000
-"""Changes that the index may be behind: their runs are looked at one by one."""
+"""Changes that the index may be behind; their runs are compared one by one."""
 LOOK_UP_MS: Final = 150
-"""How long the index may be asked."""
+"""Time limit of an index lookup."""
 
-# With plans for these very texts: trigrams differ by more than any average tells.
+# Custom plans: trigrams differ too much in frequency for a generic plan.
 _BEGIN: Final = f"""
     SAVEPOINT look_up;
     SET LOCAL statement_timeout = {LOOK_UP_MS};
@@ -42,23 +42,27 @@ _BEGIN: Final = f"""
 _END: Final = "ROLLBACK TO SAVEPOINT look_up; RELEASE SAVEPOINT look_up"
 
 
-def find_runs(connection: Connection, wanted: RunFilter) -> list[Place] | None:
-    """The runs among which all that match are, or None where the index cannot tell."""
-    places = None
-    if wanted.payload is not None and has_trigram(wanted.payload):
-        places = _ask(connection, _OF_PAYLOADS, _about(wanted, wanted.payload))
-    if places is None and wanted.q is not None and has_trigram(wanted.q):
+def find_runs(connection: Connection, run_filter: RunFilter) -> list[RunKey] | None:
+    """Return runs that include all matches; None if the index cannot answer."""
+    run_keys = None
+    if run_filter.payload is not None and has_trigram(run_filter.payload):
+        run_keys = _run_lookup(
+            connection, _OF_PAYLOADS, _lookup_parameters(run_filter, run_filter.payload)
+        )
+    if run_keys is None and run_filter.q is not None and has_trigram(run_filter.q):
         recent = _changed_since(connection)
         if recent is not None:
-            statement = _OF_RUNS if tag_of(wanted.q) is None else _OF_RUNS_AND_TAGS
-            places = _ask(connection, statement, _about(wanted, wanted.q))
-        if places is not None and recent is not None:
-            places = list({*places, *recent})
-    return places
+            statement = _OF_RUNS if tag_of(run_filter.q) is None else _OF_RUNS_AND_TAGS
+            run_keys = _run_lookup(
+                connection, statement, _lookup_parameters(run_filter, run_filter.q)
+            )
+        if run_keys is not None and recent is not None:
+            run_keys = list({*run_keys, *recent})
+    return run_keys
 
 
 def read_searched(connection: Connection, project: str | None) -> Searched:
-    """How much of the payloads has been searched; raises `BadParameter` if none ever is."""
+    """Return which payloads are covered; raise `BadParameter` if none ever are."""
     rows = connection.exec_driver_sql(
         """
         SELECT project, CASE WHEN NOT backfilled THEN coalesce(backfill_at, enabled_since) END
@@ -67,12 +71,12 @@ def read_searched(connection: Connection, project: str | None) -> Searched:
         {"project": project},
     ).all()
     if not rows:
-        whose = "no project has" if project is None else f"project {project} does not have"
+        subject = "no project has" if project is None else f"project {project} does not have"
         raise BadParameter(
             "payload",
-            f"{whose} its payloads searched: runfold search set --project … --payloads on",
+            f"{subject} its payloads searched: runfold search set --project … --payloads on",
         )
-    behind, up_to = connection.exec_driver_sql(
+    pending, up_to = connection.exec_driver_sql(
         """
         SELECT coalesce(sum(p.change_seq - coalesce(s.change_seq, 0)), 0)::bigint,
                CASE WHEN bool_and(p.change_seq = coalesce(s.change_seq, 0)) THEN now()
@@ -82,7 +86,7 @@ def read_searched(connection: Connection, project: str | None) -> Searched:
         """
     ).one()
     since = [reached for _, reached in rows if reached is not None]
-    return Searched(up_to, behind, max(since, default=None))
+    return Searched(up_to, pending, max(since, default=None))
 
 
 _OF_RUNS: Final = """
@@ -100,34 +104,36 @@ _OF_PAYLOADS: Final = """
 """
 
 
-def _about(wanted: RunFilter, searched: str) -> dict[str, Any]:
+def _lookup_parameters(run_filter: RunFilter, searched: str) -> dict[str, Any]:
     return {
         "pattern": pattern_of(selective_part(searched)),
-        "project": wanted.project,
+        "project": run_filter.project,
         "tag": Jsonb(tag_of(searched)),
         "most": MAX_FOUND + 1,
     }
 
 
-def _ask(connection: Connection, statement: str, about: dict[str, Any]) -> list[Place] | None:
-    """None if there are too many, or if it takes too long."""
+def _run_lookup(
+    connection: Connection, statement: str, parameters: dict[str, Any]
+) -> list[RunKey] | None:
+    """Return None if there are too many matches, or if the lookup takes too long."""
     driver: Any = connection.connection.driver_connection
     try:
         driver.execute(_BEGIN)
         try:
             with driver.cursor(binary=True) as cursor:
-                places: list[Place] = cursor.execute(statement, about).fetchall()
+                run_keys: list[RunKey] = cursor.execute(statement, parameters).fetchall()
         except psycopg.errors.QueryCanceled:
             return None
         finally:
             driver.execute(_END)
     except psycopg.Error as error:
         raise explain(error) or error from error
-    return places if len(places) <= MAX_FOUND else None
+    return run_keys if len(run_keys) <= MAX_FOUND else None
 
 
-def _changed_since(connection: Connection) -> list[Place] | None:
-    """The runs that the index has not looked at yet; None: too many, or there is no index."""
+def _changed_since(connection: Connection) -> list[RunKey] | None:
+    """Return the runs that changed since; None if there are too many, or no index."""
     rows = connection.exec_driver_sql(
         """
         SELECT p.change_seq, coalesce(s.change_seq, 0), s.scan_target_seq,
@@ -137,12 +143,12 @@ def _changed_since(connection: Connection) -> list[Place] | None:
         """
     ).all()
     cursor = tuple(done for _, done, _, _ in rows)
-    behind = [now - done for now, done, _, _ in rows]
+    pending = [now - done for now, done, _, _ in rows]
     is_indexed = all(indexed for _, _, _, indexed in rows)
-    # While runs are read through, the number that it is good for is the one from before that.
-    if not is_indexed or min(behind, default=0) < 0 or sum(behind) > MAX_BEHIND:
+    # During a scan, the index is current up to the number from before the scan.
+    if not is_indexed or min(pending, default=0) < 0 or sum(pending) > MAX_BEHIND:
         return None
-    if not any(behind):
+    if not any(pending):
         return []
     changes = read_changes(connection, cursor)
     if changes is None:

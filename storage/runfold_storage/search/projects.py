@@ -1,7 +1,7 @@
-"""Which projects have the payloads of their runs searched; all others pay nothing for it.
+"""Projects whose payloads are searched; all others pay nothing for it.
 
-Switched on, runs from then on are put in as they end, and those that there are, newest first.
-Switched off, nobody finds anything by them from that moment on, and they are taken out.
+After enabling, runs are indexed as they end, and existing runs newest first. After disabling,
+searches stop using the payloads at once, and the indexer deletes their texts.
 """
 
 from datetime import datetime
@@ -13,17 +13,17 @@ from runfold_storage.parameters import check_name
 
 
 class SearchedProject(Struct, frozen=True):
-    """A project whose payloads are searched; `since` is how far back that goes (null: all)."""
+    """A project whose payloads are searched, back to `since` (null: all)."""
 
     project: str
     wanted: bool
-    """False: it was switched off, and is being taken out."""
+    """False: it was disabled, and its texts are being deleted."""
     whole: bool
     since: datetime | None
 
 
 def read_projects(connection: psycopg.Connection) -> list[SearchedProject]:
-    """All of them, by name."""
+    """Return all of them, by name."""
     rows = connection.execute(
         """
         SELECT project, enabled, backfilled,
@@ -34,8 +34,8 @@ def read_projects(connection: psycopg.Connection) -> list[SearchedProject]:
     return [SearchedProject(*row) for row in rows]
 
 
-def search_payloads_of(connection: psycopg.Connection, project: str) -> None:
-    """Switch it on; raises `BadParameter`."""
+def enable_payload_search(connection: psycopg.Connection, project: str) -> None:
+    """Enable payload search for a project; raise `BadParameter` for a bad name."""
     check_name("project", project)
     connection.execute(
         """
@@ -49,8 +49,8 @@ def search_payloads_of(connection: psycopg.Connection, project: str) -> None:
     )
 
 
-def forget_payloads_of(connection: psycopg.Connection, project: str) -> bool:
-    """Switch it off; False if it was not on."""
+def disable_payload_search(connection: psycopg.Connection, project: str) -> bool:
+    """Disable payload search for a project; return False if it was not enabled."""
     found = connection.execute(
         "UPDATE search_projects SET enabled = false WHERE project = %s AND enabled", (project,)
     )

@@ -14,9 +14,9 @@ import psycopg
 from runfold_storage.search.indexer import (
     backfill,
     become_follower,
+    delete_disabled,
     flush_gin_pending,
     follow,
-    take_out,
 )
 
 TURN_S: Final = 1.0
@@ -51,11 +51,11 @@ class SearchIndexing:
         if not self._is_follower:
             return False
         followed = follow(self._connection)
-        self._pending += followed.looked_at
+        self._pending += followed.examined
         if followed.more:
             return True
-        looked_back, taken_out = backfill(self._connection), take_out(self._connection)
-        self._pending += looked_back.looked_at
+        looked_back, taken_out = backfill(self._connection), delete_disabled(self._connection)
+        self._pending += looked_back.examined
         if self._pending > MAX_PENDING or time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
             self._flush()
         return looked_back.more or taken_out.more

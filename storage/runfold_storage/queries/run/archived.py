@@ -1,4 +1,4 @@
-"""Archived runs in the words of reads: details and events, bounded as those of the database."""
+"""Read archived runs: details and events, with the same bounds as reads of the database."""
 
 import heapq
 from collections.abc import Iterator
@@ -17,8 +17,7 @@ _LATEST: Final = 2**63
 
 
 def read_archived_run(archive: Archive, run: str) -> RunDetail | None:
-    """A run that the database does not have; None if the archive does not have it, or it was
-    deleted."""
+    """Return a run that the database lacks; None if the archive lacks it too, or it was deleted."""
     found = find_run(archive, run)
     if found is None:
         return None
@@ -37,23 +36,23 @@ def read_archived_run(archive: Archive, run: str) -> RunDetail | None:
 
 
 def read_archived_payloads(archive: Archive, run: str) -> Payloads:
-    """The payloads of a run, as far as they fit; empty where the archive has none."""
+    """Return the payloads of a run, up to a size limit; empty if the archive has none."""
     events = (event for event in find_events(archive, run) if event.type != "logged")
     first = _first(events, MAX_EVENTS + 1)
-    told: list[tuple[str, str]] = []
+    bodies: list[tuple[str, str]] = []
     size = 0
     for event in first[:MAX_EVENTS]:
         size += len(event.body)
         if size > MAX_BYTES:
             break
-        told.append((event.type, event.body))
-    payloads = payloads_of(told)
-    payloads.truncated = len(told) < len(first)
+        bodies.append((event.type, event.body))
+    payloads = payloads_of(bodies)
+    payloads.truncated = len(bodies) < len(first)
     return payloads
 
 
 def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | None:
-    """A page of the events of a run; None if the archive has none of it."""
+    """Return a page of a run's events; None if the archive has none."""
     is_known = False
 
     def wanted() -> Iterator[ArchivedEvent]:
@@ -90,7 +89,7 @@ def _lies_ahead(query: EventQuery, key: Key) -> bool:
 def _first(
     events: Iterator[ArchivedEvent], n: int, *, backwards: bool = False
 ) -> list[ArchivedEvent]:
-    """The first, or the last, by (time, id); what two files say twice counts once."""
+    """Return the first, or the last, by (time, id); duplicates across files count once."""
     seen: set[int] = set()
 
     def each() -> Iterator[ArchivedEvent]:

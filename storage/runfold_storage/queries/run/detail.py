@@ -1,4 +1,4 @@
-"""Everything about one run: its summary and nodes, joined with the payloads of the ledger.
+"""The details of one run: its summary and nodes, joined with the payloads of the ledger.
 
 Status, times and counts come from the projection; payloads are stored once, in the events.
 """
@@ -25,14 +25,14 @@ from runfold_storage.read_models.summaries import (
 )
 from runfold_storage.tables import nodes, runs
 
-from .payloads import Payloads, first_given, read_payloads
+from .payloads import Payloads, first_present, read_payloads
 
 MAX_NODES: Final = 10_000
-"""Attempts at nodes that are read at most; beyond it `truncated` is true."""
+"""Maximum number of node attempts; beyond it `truncated` is true."""
 
 
 class ErrorDetail(Struct, frozen=True):
-    """Why a run or a node failed, whole."""
+    """Why a run failed, in full."""
 
     type: str | None = None
     message: str | None = None
@@ -41,7 +41,7 @@ class ErrorDetail(Struct, frozen=True):
 
 
 class NodeError(Struct, frozen=True):
-    """Why a node failed, whole."""
+    """Why a node failed, in full."""
 
     type: str | None = None
     message: str | None = None
@@ -49,14 +49,14 @@ class NodeError(Struct, frozen=True):
 
 
 class TriggerDetail(Struct, frozen=True):
-    """What set the run off."""
+    """What triggered the run."""
 
     type: str
     data: Raw | None = None
 
 
 class NodeDetail(Struct, frozen=True):
-    """One attempt at a node; payloads are JSON as it was sent."""
+    """One attempt at a node; payloads are the JSON that was sent."""
 
     node: str
     name: str
@@ -73,20 +73,20 @@ class NodeDetail(Struct, frozen=True):
     error: NodeError | None
 
 
-Kept = Literal["kept", "archived", "removed", "unavailable"]
+PayloadState = Literal["kept", "archived", "removed", "unavailable"]
 
 
 class RunDetail(RunFacts, frozen=True, kw_only=True):
-    """One run; `nodes` has its attempts at nodes by their start, `node_counts` the numbers.
+    """One run; `nodes` has its node attempts by their start, `node_counts` the counts.
 
-    `source` is `archive` for a run that the database does not have any more. `payloads` says where
-    inputs, outputs and events are: `kept` in the ledger; `archived` by retention, and read from the
-    archive; `removed` by retention at `payloads_removed_at`; or `unavailable`, for the archive
-    cannot be read at the moment.
+    `source` is `archive` for a run that is no longer in the database. `payloads` says where inputs,
+    outputs and events are: `kept` in the ledger; `archived` by retention and read from the archive;
+    `removed` by retention at `payloads_removed_at`; or `unavailable` because the archive cannot be
+    read at the moment.
     """
 
     source: Literal["database", "archive"] = "database"
-    payloads: Kept = "kept"
+    payloads: PayloadState = "kept"
     payloads_removed_at: datetime | None = None
     error: ErrorDetail | None
     reason: str | None
@@ -100,41 +100,41 @@ class RunDetail(RunFacts, frozen=True, kw_only=True):
 
 
 class RunRecord(NamedTuple):
-    """A run as the database has it."""
+    """A run as stored in the database."""
 
     row: Any
     nodes: Sequence[Any]
     payloads: Payloads
 
     @property
-    def is_aged(self) -> bool:
-        """Whether retention has taken its payloads away, or is about to."""
-        return bool(self.row.is_aged)
+    def is_expired(self) -> bool:
+        """Whether retention has deleted its payloads, or is about to."""
+        return bool(self.row.is_expired)
 
 
 def read_run(connection: Connection, shard: int, run: UUID) -> RunRecord | None:
-    """One run, or None; `connection` is in a transaction with one snapshot for all of it."""
-    place = {"shard": shard, "run": run}
-    found = _RUN.run(connection, place)
+    """Return one run, or None; `connection` is in a transaction with one snapshot."""
+    location = {"shard": shard, "run": run}
+    found = _RUN.run(connection, location)
     if not found:
         return None
-    node_rows = _NODES.run(connection, place)
+    node_rows = _NODES.run(connection, location)
     return RunRecord(found[0], node_rows, read_payloads(connection, shard, run))
 
 
-def make_detail(row: Any, nodes: Sequence[Any], told: Payloads, **more: Any) -> RunDetail:
-    """What is told of a run: `row` has the columns of `runs`, `nodes` those of its attempts."""
+def make_detail(row: Any, nodes: Sequence[Any], contents: Payloads, **more: Any) -> RunDetail:
+    """Return the details of a run from its row of `runs`, its rows of `nodes` and its payloads."""
     return RunDetail(
         **facts_of(row),
-        error=_run_error(row, told.end),
-        reason=told.end.reason if isinstance(told.end, Cancelled) else None,
-        trigger=_trigger(row, told),
-        inputs=told.inputs,
-        outputs=told.outputs,
-        metadata=told.metadata,
+        error=_run_error(row, contents.end),
+        reason=contents.end.reason if isinstance(contents.end, Cancelled) else None,
+        trigger=_trigger(row, contents),
+        inputs=contents.inputs,
+        outputs=contents.outputs,
+        metadata=contents.metadata,
         node_counts=counts_of(row),
-        nodes=[_node(node, told) for node in nodes[:MAX_NODES]],
-        truncated=told.truncated or len(nodes) > MAX_NODES,
+        nodes=[_node(node, contents) for node in nodes[:MAX_NODES]],
+        truncated=contents.truncated or len(nodes) > MAX_NODES,
         **more,
     )
 
@@ -143,9 +143,9 @@ def _at(of: Any) -> tuple[ColumnElement[bool], ...]:
     return of.shard == bindparam("shard"), of.run == bindparam("run")
 
 
-# 'infinity', which Python does not know, stands while retention is at it.
+# 'infinity', which Python cannot represent, stands there while retention is at work.
 _AGED: Final = (
-    runs.c.payloads_expired_at.is_not(None).label("is_aged"),
+    runs.c.payloads_expired_at.is_not(None).label("is_expired"),
     func.nullif(
         runs.c.payloads_expired_at,
         literal_column("'infinity'::timestamptz"),
@@ -190,8 +190,8 @@ def _node(row: Any, payloads: Payloads) -> NodeDetail:
         finished_at=row.finished_at,
         duration_ms=to_ms(row.duration_us),
         usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
-        inputs=None if start is None else first_given([start.inputs]),
-        outputs=None if end is None else first_given([end.outputs]),
+        inputs=None if start is None else first_present([start.inputs]),
+        outputs=None if end is None else first_present([end.outputs]),
         error=_node_error(row, None if end is None else end.error),
     )
 

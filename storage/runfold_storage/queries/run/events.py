@@ -1,8 +1,8 @@
-"""The ledger's own view of a run: its events, each as it was sent, in the order of the fold.
+"""Pages of a run's events from the ledger, each event as it was sent, in the order of the fold.
 
-The order is (time, event id), on every page, whether pages are read from the first on or from the
-last back. An event that arrives late but carries an earlier time takes its place among the earlier
-ones; a reader who has passed that place does not see it.
+The order is (time, event id) on every page, whether pages are read forwards or backwards. An event
+that arrives late with an earlier time is sorted among the earlier ones; a reader that has passed
+this position does not see it.
 """
 
 import struct
@@ -23,7 +23,7 @@ from runfold_storage.tables import events
 
 MAX_EVENTS: Final = 1000
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page ends early, with a cursor, when its events are larger than this (one always fits)."""
+"""A page ends early, with a cursor, when its events exceed this size (one always fits)."""
 
 Key = tuple[int, int]
 """(time in µs, event id): the order of the ledger."""
@@ -33,7 +33,7 @@ _KEY: Final = struct.Struct(">qq")
 
 
 class EventPage(Struct, frozen=True):
-    """Events as JSON objects, envelope and all."""
+    """Events as JSON objects, including the envelope."""
 
     events: list[Raw]
     next_cursor: str | None
@@ -41,7 +41,7 @@ class EventPage(Struct, frozen=True):
 
 
 class EventQuery(NamedTuple):
-    """Which events of a run are wanted; `key` is where the reading begins, exclusive."""
+    """A checked query for events of a run; reading begins after `key` (exclusive)."""
 
     run: str
     types: tuple[str, ...]
@@ -50,8 +50,8 @@ class EventQuery(NamedTuple):
     backwards: bool = False
     key: Key | None = None
 
-    def question(self) -> bytes:
-        """The same bytes for the same question, for its cursors."""
+    def cache_key(self) -> bytes:
+        """Return bytes that identify this query, for its cursors."""
         return repr(("events", self.run, self.types, self.node)).encode(errors="backslashreplace")
 
 
@@ -65,15 +65,15 @@ def make_event_query(
     tail: bool = False,
     limit: int = 200,
 ) -> EventQuery:
-    """A checked question; with a `node` only the events that name it are meant."""
+    """Return a checked query; with a `node` it selects only events that name it."""
     wanted = {types} if isinstance(types, str) else set(types or ())
     for name in sorted(wanted, key=str):
         check_choice("types", name, TYPES)
     check_name("node", node)
     check_number("limit", limit, 1, MAX_EVENTS)
-    given = [name for name, value in (("after", after), ("before", before)) if value is not None]
-    if len(given) + tail > 1:
-        raise BadParameter(given[-1], "goes with no other place to read from: give one of them")
+    names = [name for name, value in (("after", after), ("before", before)) if value is not None]
+    if len(names) + tail > 1:
+        raise BadParameter(names[-1], "give at most one of `tail`, `after` and `before`")
     query = EventQuery(run, tuple(sorted(wanted)), node, limit, tail or before is not None)
     for parameter, cursor in (("after", after), ("before", before)):
         if cursor is not None:
@@ -82,7 +82,7 @@ def make_event_query(
 
 
 def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery) -> EventPage:
-    """One page of events; those of a node are searched for, and the search is bounded too."""
+    """Return one page of events; the scan for events of a node is bounded."""
     found: list[tuple[Key, Raw]] = []
     size = 0
     reached = query.key
@@ -104,10 +104,10 @@ def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery
 
 
 def page_of(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None) -> EventPage:
-    """What was `found` in the direction of the reading; `reached`, if it goes on from there."""
+    """Return the page of the events `found`; it continues after `reached`, unless that is None."""
     if query.backwards:
         found = found[::-1]
-    # Behind a page there is something if the reading began there, at another page.
+    # The side that reading came from has another page only if reading began at a cursor.
     first, last = (found[0][0], found[-1][0]) if found and query.key is not None else (None, None)
     following, preceding = (last, reached) if query.backwards else (reached, first)
     return EventPage(
@@ -118,13 +118,13 @@ def page_of(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None
 
 
 def event_statement(shard: int, run: UUID, query: EventQuery, key: Key | None) -> Select[Any]:
-    """The page's events, as far as they fit, and in `n` how many there are up to one more."""
+    """Return the page's events that fit; `n` counts them up to one beyond the limit."""
     conditions = [events.c.shard == shard, events.c.run == run]
     if query.types:
         conditions.append(events.c.type.in_(query.types))
     if key is not None:
-        place, bound = tuple_(events.c.at, events.c.id), tuple_(to_datetime(key[0]), key[1])
-        conditions.append(place < bound if query.backwards else place > bound)
+        location, bound = tuple_(events.c.at, events.c.id), tuple_(to_datetime(key[0]), key[1])
+        conditions.append(location < bound if query.backwards else location > bound)
     page = (
         select(events.c.id, events.c.at, events.c.type, events.c.body)
         .where(*conditions)
@@ -151,22 +151,22 @@ def _order(rows: FromClause, query: EventQuery) -> tuple[ColumnElement[Any], ...
 
 
 def event_of(run: str, row: Row[Any]) -> Raw:
-    """An event of the ledger as it was sent."""
+    """Return an event of the ledger as it was sent."""
     return make_event(run, row.type, row.id, to_us(row.at), row.body)
 
 
 def make_event(run: str, kind: str, event_id: int, at_us: int, text: str) -> Raw:
-    """The same from what the ledger has of it."""
+    """Return an event as it was sent, from its stored fields."""
     body = text.encode()
-    # The ledger keeps a caller's own id in the body; here it stands in the envelope.
-    given = b'{"run":' + msgspec.json.encode(run)
-    if body.startswith(given):
-        body = b"{" + body[len(given) :].removeprefix(b",")
+    # The ledger stores a caller's own run id in the body; answers have it in the envelope.
+    own_id = b'{"run":' + msgspec.json.encode(run)
+    if body.startswith(own_id):
+        body = b"{" + body[len(own_id) :].removeprefix(b",")
     return Raw(encode_event(Envelope(kind, run, event_id, at_us, body)))
 
 
 def node_of(kind: str, body: str) -> str | None:
-    """The node that an event names."""
+    """Return the node that an event names, if any."""
     try:
         event = decode_body(kind, body.encode())
     except BrokenEvent:
@@ -175,7 +175,7 @@ def node_of(kind: str, body: str) -> str | None:
 
 
 def _decode(query: EventQuery, cursor: str, parameter: str) -> Key:
-    key = decode_cursor(query.question(), cursor, parameter=parameter)
+    key = decode_cursor(query.cache_key(), cursor, parameter=parameter)
     try:
         at_us, event_id = _KEY.unpack(key)
         to_datetime(at_us)
@@ -187,4 +187,4 @@ def _decode(query: EventQuery, cursor: str, parameter: str) -> Key:
 def _encode(query: EventQuery, key: Key | None, parameter: str) -> str | None:
     if key is None:
         return None
-    return encode_cursor(query.question(), _KEY.pack(*key), parameter=parameter)
+    return encode_cursor(query.cache_key(), _KEY.pack(*key), parameter=parameter)

@@ -1,4 +1,4 @@
-"""One run as it goes on: its summary, its nodes without payloads, and what it wrote lately."""
+"""The live state of one run: its summary, its nodes without payloads, and its latest output."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -22,14 +22,14 @@ from runfold_storage.tables import events, nodes, runs
 from .events import Key, event_of
 
 TAIL: Final = 500
-"""Events with output that a reader who knows none is given: the newest."""
+"""Newest events with output that a new reader gets."""
 MAX_LINES: Final = 1000
-"""Events with output that are read at a time."""
+"""Events with output per read."""
 MAX_NODES: Final = 10_000
 
 
 class RunProgress(NamedTuple):
-    """How far a run is; `change_seq` numbers its newest change, `log_key` its newest output."""
+    """A run's state; `change_seq` is its newest change, `log_key` the key of its newest output."""
 
     run: RunSummary
     change_seq: int
@@ -41,10 +41,9 @@ class RunProgress(NamedTuple):
 def read_progress(
     connection: Connection, shard: int, run: UUID, after: Key | None = None
 ) -> RunProgress | None:
-    """The run, and its output behind `after`; None if it is not there.
+    """Return the run, and its output after `after`; None if there is no such run.
 
-    Output that arrives late, with a time before `after`, is only found by who reads from the
-    beginning.
+    Output that arrives late, with a time before `after`, is only found by reading from the start.
     """
     row = connection.execute(
         select(*SUMMARY_COLUMNS, runs.c.change_seq)

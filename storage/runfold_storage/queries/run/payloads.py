@@ -1,8 +1,8 @@
-"""Whose payloads count: the winners of the fold's slots, told from a run's events.
+"""Select a run's payloads from its events, as the fold selects its facts.
 
 A slot belongs to the earliest event by (time, id) that claims it: `queued`, `started`, the end of
-the run, start and end of each attempt at a node. What `started` says goes before what `queued`
-says. Metadata is merged key by key, the latest value wins.
+the run, start and end of each attempt at a node. `started` takes precedence over `queued`. Metadata
+is merged key by key; the latest value wins.
 """
 
 import logging
@@ -32,14 +32,14 @@ from runfold_storage.tables import events
 
 MAX_EVENTS: Final = 25_000
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""What is read at most for one run; beyond it `truncated` is true."""
+"""Limits for one run; beyond them `truncated` is true."""
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _log = logging.getLogger(__name__)
 
 
 class Payloads:
-    """The winners of the slots, told from a run's events in the order of (time, id)."""
+    """The events that own the slots, added in the order of (time, id)."""
 
     def __init__(self) -> None:
         self.is_empty = True
@@ -52,7 +52,7 @@ class Payloads:
         self._metadata: dict[str, Raw] = {}
 
     def add(self, event: Event) -> None:
-        """Take the next event into account; the first that claims a slot keeps it."""
+        """Add the next event; the first that claims a slot owns it."""
         self.is_empty = False
         match event:
             case NodeStarted():
@@ -74,7 +74,7 @@ class Payloads:
 
     @property
     def inputs(self) -> Raw | None:
-        return first_given(
+        return first_present(
             begin.inputs for begin in (self.started, self.queued) if begin is not None
         )
 
@@ -82,13 +82,13 @@ class Payloads:
     def trigger_data(self) -> Raw | None:
         for begin in (self.started, self.queued):
             if begin is not None and begin.trigger is not None:
-                return first_given([begin.trigger.data])
+                return first_present([begin.trigger.data])
         return None
 
     @property
     def outputs(self) -> Raw | None:
         if isinstance(self.end, Completed | Failed):
-            return first_given([self.end.outputs])
+            return first_present([self.end.outputs])
         return None
 
     @property
@@ -96,29 +96,29 @@ class Payloads:
         return Raw(msgspec.json.encode(self._metadata)) if self._metadata else None
 
     def _merge(self, metadata: Raw) -> None:
-        """Only objects have keys; anything else says nothing and stays in the ledger."""
+        """Merge an object's keys; any other value is ignored and stays in the ledger."""
         if bytes(metadata).startswith(b"{"):
             self._metadata.update(_OBJECT.decode(metadata))
 
 
 def read_payloads(connection: Connection, shard: int, run: UUID) -> Payloads:
-    """The payloads of a run, as far as they fit."""
+    """Return the payloads of a run, up to the limits."""
     rows = _PAYLOADS.run(connection, {"shard": shard, "run": run})
     payloads = payloads_of((row.type, row.body) for row in rows)
     payloads.truncated = bool(rows) and rows[0].n > len(rows)
     return payloads
 
 
-def payloads_of(told: Iterable[tuple[str, str]]) -> Payloads:
-    """What these events, (type, body) in the order of (time, id), have to say."""
+def payloads_of(bodies: Iterable[tuple[str, str]]) -> Payloads:
+    """Return the payloads of events given as (type, body) in the order of (time, id)."""
     payloads = Payloads()
-    for event in _decoded(told):
+    for event in _decoded(bodies):
         payloads.add(event)
     return payloads
 
 
 def _payloads() -> Select[Any]:
-    """A run's events that carry payloads, up to a number of bytes, and how many there are."""
+    """Select a run's events that may carry payloads, up to the limits, and their number."""
     order = (events.c.at, events.c.id)
     every = (
         select(
@@ -146,14 +146,16 @@ def _payloads() -> Select[Any]:
 _PAYLOADS: Final = compile_statement(_payloads())
 
 
-def _decoded(told: Iterable[tuple[str, str]]) -> Iterable[Event]:
-    for kind, body in told:
+def _decoded(bodies: Iterable[tuple[str, str]]) -> Iterable[Event]:
+    for kind, body in bodies:
         try:
             yield decode_body(kind, body.encode())
-        except BrokenEvent as error:  # an older Runfold let it in; the ledger's view still has it
+        except (
+            BrokenEvent
+        ) as error:  # accepted by an older version; the list of events still shows it
             _log.warning("an event of the ledger cannot be read", extra={"reason": str(error)})
 
 
-def first_given(payloads: Iterable[Raw]) -> Raw | None:
-    """The first payload that was given; a null is none."""
+def first_present(payloads: Iterable[Raw]) -> Raw | None:
+    """Return the first payload that is present; null counts as missing."""
     return next((raw for raw in payloads if bytes(raw) not in (b"", b"null")), None)

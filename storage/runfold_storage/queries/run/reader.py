@@ -1,8 +1,8 @@
-"""The reads of one run: from the database, and what retention took away from the archive.
+"""Read one run from the database, and from the archive what retention has expired.
 
-The database comes first: it knows what was deleted. The archive is asked when no connection is held
-any more, for it may be far away; a run of the database is shown without its payloads where the
-archive cannot be read.
+The database comes first: it knows which runs were deleted. The archive may be remote, so it is read
+after the connection has been returned. If it cannot be read, a run of the database is returned
+without its payloads.
 """
 
 import logging
@@ -21,20 +21,20 @@ from runfold_storage.ledger.run_keys import may_be_run
 from runfold_storage.read_models.watermarks import count_shards
 from runfold_storage.tables import runs, tombstones
 
-from .detail import Kept, RunDetail, RunRecord, make_detail, read_run
+from .detail import PayloadState, RunDetail, RunRecord, make_detail, read_run
 from .events import EventPage, EventQuery, read_events
 
-if TYPE_CHECKING:  # it needs pyarrow, which need not be there
+if TYPE_CHECKING:  # needs pyarrow, which is optional
     from runfold_storage.archive.store import Archive
 
 Snapshot = Callable[[], AbstractContextManager[Connection]]
-Place = tuple[int, UUID]
+RunKey = tuple[int, UUID]
 """A run's shard and key."""
 log = logging.getLogger(__name__)
 
 
 class RunReader:
-    """May be shared by threads; the archive is opened when it is first asked."""
+    """Thread-safe; opens the archive on first use."""
 
     def __init__(self, snapshot: Snapshot, archive_url: str | None) -> None:
         self._snapshot = snapshot
@@ -44,13 +44,17 @@ class RunReader:
         self._shards = 0
 
     def details(self, run: str) -> RunDetail | None:
-        """None for a run that is not known, or was deleted."""
+        """Return a run; None if it is unknown, or was deleted."""
         with self._snapshot() as connection:
-            place = self._place(connection, run)
-            stored = None if place is None else read_run(connection, *place)
-            is_archived = stored is None and self._may_be_archived(connection, run, place)
+            location = self._locate(connection, run)
+            stored = None if location is None else read_run(connection, *location)
+            is_archived = stored is None and self._may_be_archived(connection, run, location)
         if stored is not None:
-            return self._aged(stored, run) if stored.is_aged else make_detail(*stored)
+            return (
+                self._with_archived_payloads(stored, run)
+                if stored.is_expired
+                else make_detail(*stored)
+            )
         if not is_archived:
             return None
         from .archived import read_archived_run
@@ -58,14 +62,17 @@ class RunReader:
         return read_archived_run(self._archive(), run)
 
     def events(self, query: EventQuery) -> EventPage | None:
-        """A page of the run's events; None for a run that is not known, or was deleted."""
+        """Return a page of a run's events; None if the run is unknown, or was deleted."""
         with self._snapshot() as connection:
-            place = self._place(connection, query.run)
-            page, is_aged = None, False
-            if place is not None and (row := _row(connection, place, _IS_AGED)) is not None:
-                page, is_aged = read_events(connection, *place, query), row[0]
-            is_archived = page is None and self._may_be_archived(connection, query.run, place)
-        if not is_archived and not (is_aged and self._archive_url is not None):
+            location = self._locate(connection, query.run)
+            page, is_expired = None, False
+            if (
+                location is not None
+                and (row := _row(connection, location, _IS_EXPIRED)) is not None
+            ):
+                page, is_expired = read_events(connection, *location, query), row[0]
+            is_archived = page is None and self._may_be_archived(connection, query.run, location)
+        if not is_archived and not (is_expired and self._archive_url is not None):
             return page
         from runfold_storage.archive.lookup import has_run
 
@@ -76,17 +83,17 @@ class RunReader:
             return None
         return read_archived_events(archive, query) or page or EventPage([], None, None)
 
-    def find(self, connection: Connection, run: str) -> Place | None:
-        """The shard and key of a run that the database has."""
-        place = self._place(connection, run)
-        if place is None or _row(connection, place, runs.c.run) is None:
+    def find(self, connection: Connection, run: str) -> RunKey | None:
+        """Return the shard and key of a run; None if the database does not have it."""
+        location = self._locate(connection, run)
+        if location is None or _row(connection, location, runs.c.run) is None:
             return None
-        return place
+        return location
 
-    def _aged(self, stored: RunRecord, run: str) -> RunDetail:
-        """One whose payloads have gone, or go as soon as they are archived."""
+    def _with_archived_payloads(self, stored: RunRecord, run: str) -> RunDetail:
+        """Return the details of a run whose payloads are deleted, or will be once archived."""
         payloads = stored.payloads
-        where: Kept = "removed" if payloads.is_empty else "kept"
+        where: PayloadState = "removed" if payloads.is_empty else "kept"
         if self._archive_url is not None:
             try:
                 from .archived import read_archived_payloads
@@ -103,23 +110,23 @@ class RunReader:
             stored.row, stored.nodes, payloads, payloads=where, payloads_removed_at=removed_at
         )
 
-    def _place(self, connection: Connection, run: str) -> Place | None:
-        """Where a run is, if it is; None: not a run's id, or no worker has ever run here."""
+    def _locate(self, connection: Connection, run: str) -> RunKey | None:
+        """Return where a run would be; None if it is no run's id, or no worker has ever run."""
         if not may_be_run(run):
             return None
-        if not self._shards:  # it never changes once a worker has made it known
+        if not self._shards:  # never changes once a worker has recorded it
             self._shards = count_shards(connection)
         return (shard_of(run, self._shards), run_key(run)) if self._shards else None
 
-    def _may_be_archived(self, connection: Connection, run: str, place: Place | None) -> bool:
-        """There is an archive, and nobody has deleted this run."""
-        if self._archive_url is None or place is None:
+    def _may_be_archived(self, connection: Connection, run: str, location: RunKey | None) -> bool:
+        """Return whether there is an archive, and this run was not deleted on request."""
+        if self._archive_url is None or location is None:
             return self._archive_url is not None and may_be_run(run)
         statement = select(tombstones.c.is_expiry).where(
-            tombstones.c.shard == place[0], tombstones.c.run == place[1]
+            tombstones.c.shard == location[0], tombstones.c.run == location[1]
         )
-        is_aged: Any = connection.execute(statement.limit(1)).scalar()
-        return is_aged is not False
+        is_expired: Any = connection.execute(statement.limit(1)).scalar()
+        return is_expired is not False
 
     def _archive(self) -> "Archive":
         assert self._archive_url is not None
@@ -129,21 +136,21 @@ class RunReader:
             return self._opened
 
 
-_IS_AGED: Final = runs.c.payloads_expired_at.is_not(None)
+_IS_EXPIRED: Final = runs.c.payloads_expired_at.is_not(None)
 
 
-def _row(connection: Connection, place: Place, column: ColumnElement[Any]) -> Any:
-    shard, key = place
+def _row(connection: Connection, location: RunKey, column: ColumnElement[Any]) -> Any:
+    shard, key = location
     statement = select(column).where(runs.c.shard == shard, runs.c.run == key)
     return connection.execute(statement.limit(1)).first()
 
 
 def open_archive(url: str) -> "Archive":
-    """Raises `ArchiveUnusable`, also where pyarrow is missing."""
+    """Open an archive; raise `ArchiveUnusable`, also if pyarrow is missing."""
     try:
-        from runfold_storage.archive import store as place
+        from runfold_storage.archive import store
     except ImportError as error:
         raise ArchiveUnusable(
             f"RUNFOLD_ARCHIVE: needs pyarrow: pip install 'runfold[parquet]' ({error})"
         ) from error
-    return place.open_archive(url)
+    return store.open_archive(url)

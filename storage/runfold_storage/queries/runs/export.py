@@ -1,8 +1,8 @@
-"""Lists of any length as a file: read a page at a time, written as they are read.
+"""Exports: lists of any length, read a page at a time.
 
-Pages go on from the key that the one before ended at, each with a snapshot of its own: an export of
-hours holds no transaction open, which would keep PostgreSQL from cleaning up. Runs that arrive
-meanwhile are newer than where it began, and are left out.
+Each page continues after the key of the page before and has its own snapshot: an export of hours
+must not hold a transaction open, which would block vacuuming. Runs that arrive meanwhile are newer
+than the start of the export, and are not included.
 """
 
 from collections import defaultdict
@@ -31,9 +31,9 @@ from .keyset import NEWEST_FIRST, KeysetPosition
 from .pages import list_statement
 
 PAGE: Final = 1000
-"""Runs that are read at a time."""
+"""Runs per read."""
 MAX_NODES: Final = 20_000
-"""Attempts at nodes that are read at a time; one run alone may have more."""
+"""Node attempts per read; a single run may have more."""
 
 Snapshot = Callable[[], AbstractContextManager[Connection]]
 
@@ -61,15 +61,15 @@ ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
 def read_pages(
     snapshot: Snapshot, wanted: RunFilter, *, with_nodes: bool
 ) -> Iterator[list[ExportedRun]]:
-    """The runs, newest first; if asked for, each with its attempts at nodes by their start.
+    """Yield the runs, newest first, optionally with their node attempts by start.
 
-    Raises what reading raises, between any two pages.
+    Any page may raise the errors of reading.
     """
     after = NEWEST_FIRST
     while True:
         with snapshot() as connection:
             if after == NEWEST_FIRST and wanted.payload is not None:
-                read_searched(connection, wanted.project)  # says so where nothing is
+                read_searched(connection, wanted.project)  # raises if nothing is searched
             statement = compile_statement(list_statement(wanted, after, PAGE + 1))
             rows = statement.run(connection, after.parameters())
             more = len(rows) > PAGE
@@ -86,7 +86,7 @@ def read_pages(
 
 
 def _how_many(rows: Sequence[Any]) -> int:
-    """So many runs that their nodes are not too many for memory; at least one."""
+    """Return how many of the runs have few enough nodes for memory; at least one."""
     sums = accumulate(row.nodes_total for row in rows)
     return max(1, sum(1 for so_far in sums if so_far <= MAX_NODES))
 

@@ -1,11 +1,11 @@
-"""Exported runs as CSV, NDJSON or Parquet, a piece of bytes at a time.
+"""Write exported runs as CSV, NDJSON or Parquet, a chunk of bytes at a time.
 
-CSV and Parquet are tables: a row a run or, with nodes, a row an attempt at a node, with columns of
-its run before it (a run without nodes has one row). NDJSON is one object a run, the summary of
-lists; with nodes it has them as `node_list`.
+CSV and Parquet are tables: one row per run or, with nodes, one row per node attempt, preceded by
+columns of its run (a run without nodes has one row). NDJSON has one object per run, the summary of
+lists; with nodes it contains `node_list`.
 
-A spreadsheet takes a text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return for a
-formula, so in CSV such a text gets an apostrophe before it (OWASP, CSV Injection).
+Spreadsheets interpret a text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return as a
+formula, so CSV prefixes such a text with an apostrophe (OWASP, CSV Injection).
 """
 
 import csv
@@ -38,7 +38,7 @@ RUN_COLUMNS: Final = {
     **dict.fromkeys(("error_type", "error_message", "error_node"), _TEXT),
     "incomplete": _FLAG,
 }
-"""Names and kinds; `tags` is a JSON object."""
+"""Names and types; `tags` is a JSON object."""
 NODE_COLUMNS: Final = {
     **dict.fromkeys(("run", "project", "workflow", "run_status"), _TEXT),
     **dict.fromkeys(("node", "name", "node_type"), _TEXT),
@@ -50,25 +50,25 @@ NODE_COLUMNS: Final = {
     "cost_usd": _NUMBER,
     **dict.fromkeys(("error_type", "error_message"), _TEXT),
 }
-"""Likewise; `parents` is a JSON array."""
+"""Names and types; `parents` is a JSON array."""
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def write_csv(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
-    """RFC 4180, UTF-8, with a header; times in RFC 3339."""
+    """Write RFC 4180 in UTF-8, with a header; times in RFC 3339."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(NODE_COLUMNS if with_nodes else RUN_COLUMNS)
-    yield _taken(text)
+    yield _take(text)
     for page in pages:
         writer.writerows(map(_cells, _table(page, with_nodes)))
-        yield _taken(text)
+        yield _take(text)
 
 
 def write_ndjson(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
     for page in pages:
         lines = []
         for run, nodes in page:
@@ -80,7 +80,7 @@ def write_ndjson(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
 
 
 def write_parquet(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
-    """Zstandard, a row group a page, timestamps in microseconds UTC."""
+    """Write Parquet with Zstandard, one row group per page, timestamps in microseconds UTC."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -116,11 +116,11 @@ FORMATS: Final[dict[str, tuple[str, Write]]] = {
     "ndjson": ("application/x-ndjson", write_ndjson),
     "parquet": ("application/vnd.apache.parquet", write_parquet),
 }
-"""Media type and writer, by the name of the format, which is the file's extension too."""
+"""Media type and writer by the name of the format, which is also the file extension."""
 
 
 class _Sink(io.RawIOBase):
-    """What was written since it was last taken."""
+    """Collects what was written since the last `take`."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -188,7 +188,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _taken(text: io.StringIO) -> bytes:
+def _take(text: io.StringIO) -> bytes:
     piece = text.getvalue().encode()
     text.seek(0)
     text.truncate()

@@ -66,7 +66,7 @@ def make_page(wanted: RunFilter, limit: int, offset: int, cursor: str | None) ->
         return Page(limit, offset)
     if offset:
         raise BadParameter("offset", "cannot be combined with a cursor")
-    return Page(limit, 0, _decode(decode_cursor(wanted.question(), cursor)))
+    return Page(limit, 0, _decode(decode_cursor(wanted.cache_key(), cursor)))
 
 
 def read_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
@@ -194,7 +194,7 @@ def _encode(wanted: RunFilter, direction: KeysetPosition | None) -> str | None:
         return None
     flags = _NEWER * direction.is_newer + _INCLUSIVE * direction.is_inclusive
     created_at, run = direction.key
-    return encode_cursor(wanted.question(), _KEY.pack(flags, to_us(created_at), run.bytes))
+    return encode_cursor(wanted.cache_key(), _KEY.pack(flags, to_us(created_at), run.bytes))
 
 
 def _decode(key: bytes) -> KeysetPosition:

@@ -1,4 +1,4 @@
-"""Adding rollup rows up, and what the sums say of durations and usage."""
+"""Add rollup rows up, and derive durations and usage from the sums."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
 
 
 class DurationFigures(Struct, frozen=True):
-    """Milliseconds of those that have ended and are known to have taken some time."""
+    """Milliseconds, over runs that have ended and have a duration."""
 
     avg: float | None = None
     min: float | None = None
@@ -43,7 +43,7 @@ class Aggregate:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """Of one that is complete."""
+        """Set once the aggregate is complete."""
         self._durations: DurationFigures | None = None
         self.counts: Counter[str] = Counter()
         self.duration_count = 0
@@ -54,17 +54,17 @@ class Aggregate:
         self.bins: dict[int, int] = {}
 
     def complete(self, number: int) -> None:
-        """Nothing is added any more, so percentiles are found once; its own number tells it."""
+        """Freeze the aggregate under its own number, and compute its percentiles once."""
         self._durations = self.durations()
         self.number = number
 
     @property
     def counts_something(self) -> bool:
-        """What is not merged yet may take the last one away."""
+        """Whether any count is positive; an unmerged delta may cancel the last one."""
         return any(n > 0 for n in self.counts.values())
 
     def add(self, row: Any) -> None:
-        """One row of sums: all of one status (`status`, `n`), or with a number for each."""
+        """Add a row of sums: of one status (`status`, `n`), or with a column for each status."""
         assert self.number is None
         if hasattr(row, "status"):
             self.counts[row.status] += int(row.n)
@@ -79,26 +79,26 @@ class Aggregate:
             self.amounts[i] += int(sum_)
 
     def add_figures(self, row: Any) -> None:
-        """One row of `figures_statement`: of sums, or of a histogram."""
+        """Add a row of `figures_statement`: sums, or a histogram."""
         if row.bins is None:
             self.add(row)
         else:
             self.add_bins(row.bins, row.ns)
 
     def add_bin(self, index: int, count: int) -> None:
-        """One bin of the histogram of durations."""
+        """Add one bin of the histogram of durations."""
         assert self.number is None
         self.bins[index] = self.bins.get(index, 0) + count
 
     def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
-        """Many of them."""
+        """Add many bins."""
         assert self.number is None
         bins = self.bins
         for index, count in zip(indices, counts, strict=True):
             bins[index] = bins.get(index, 0) + count
 
     def merge(self, other: "Aggregate") -> None:
-        """Add all that another tally holds."""
+        """Add everything that another aggregate holds."""
         assert self.number is None
         self.counts.update(other.counts)
         self.duration_count += other.duration_count
@@ -112,11 +112,11 @@ class Aggregate:
             self.bins = dict(other.bins)
 
     def usage(self) -> UsageTotals:
-        """In the contract's units."""
+        """Return the usage in the units of the contract."""
         return usage_of(*self.amounts)
 
     def durations(self) -> DurationFigures:
-        """In the contract's units; all null when nothing was timed."""
+        """Return the durations in the units of the contract; all null without any duration."""
         if self._durations is not None:
             return self._durations
         if self.duration_count <= 0:
@@ -135,7 +135,7 @@ class Aggregate:
     def _within(self, value_us: float | None) -> float | None:
         if value_us is None:
             return None
-        # A bin's estimate may lie beyond the values that it stands for.
+        # The estimate of a bin may lie outside the values counted in it.
         if self.shortest_us is not None:
             value_us = max(value_us, self.shortest_us)
         if self.longest_us is not None:
@@ -149,19 +149,19 @@ class Aggregate:
             self.longest_us = longest_us
 
 
-def merged(tallies: Iterable[Aggregate]) -> Aggregate:
-    """The sum of all; of one, itself."""
-    given = list(tallies)
+def merged(aggregates: Iterable[Aggregate]) -> Aggregate:
+    """Return the sum of all; a single aggregate is returned itself."""
+    given = list(aggregates)
     if len(given) == 1:
         return given[0]
     whole = Aggregate()
-    for tally in given:
-        whole.merge(tally)
+    for aggregate in given:
+        whole.merge(aggregate)
     return whole
 
 
 class StatsSummary(Struct, frozen=True, kw_only=True):
-    """What is known of a set of runs, or of attempts at nodes."""
+    """The figures of a set of runs, or of node attempts."""
 
     total: int
     completed: int
@@ -178,16 +178,16 @@ class StatsSummary(Struct, frozen=True, kw_only=True):
 
 
 class BucketFigures(StatsSummary, frozen=True, kw_only=True):
-    """Those whose first event lies in the bucket that begins at `start`."""
+    """The figures of runs whose first event lies in the bucket that begins at `start`."""
 
     start: datetime
 
 
 class GroupFigures(StatsSummary, frozen=True, kw_only=True):
-    """Those of one group; the field that the answer is grouped by names it."""
+    """The figures of one group; the field that the answer is grouped by names it."""
 
     workflow: str | UnsetType | None = UNSET
-    """Null: of runs without a beginning, and so is the project."""
+    """Null, like the project, for runs without a beginning."""
     project: str | UnsetType | None = UNSET
     node: str | UnsetType = UNSET
     status: str | UnsetType = UNSET
@@ -195,9 +195,9 @@ class GroupFigures(StatsSummary, frozen=True, kw_only=True):
     buckets: list[BucketFigures] | UnsetType = UNSET
 
 
-def figures_of(tally: Aggregate, *, is_nodes: bool = False) -> dict[str, Any]:
-    """The fields of `StatsSummary`; runs and nodes have different statuses."""
-    counts = tally.counts
+def figures_of(aggregate: Aggregate, *, is_nodes: bool = False) -> dict[str, Any]:
+    """Return the fields of `StatsSummary`; runs and nodes have different statuses."""
+    counts = aggregate.counts
     further = ("pending", "skipped") if is_nodes else ("queued", "lost")
     ended = sum(counts.get(status, 0) for status in ("completed", "failed", "cancelled", "lost"))
     return {
@@ -207,6 +207,6 @@ def figures_of(tally: Aggregate, *, is_nodes: bool = False) -> dict[str, Any]:
             for status in ("completed", "failed", "cancelled", "running", *further)
         },
         "success_rate": counts.get("completed", 0) / ended if ended else None,
-        "duration_ms": tally.durations(),
-        "usage": tally.usage(),
+        "duration_ms": aggregate.durations(),
+        "usage": aggregate.usage(),
     }

@@ -45,28 +45,28 @@ class DayCache:
             if found is None or found[0] != version:
                 return None
             self._days.move_to_end(key)
-            tally = found[1]
-            if tally.number is None:
-                tally.complete(next(self._numbers))
-            return tally
+            aggregate = found[1]
+            if aggregate.number is None:
+                aggregate.complete(next(self._numbers))
+            return aggregate
 
-    def put(self, key: Key, version: Any, tally: Aggregate) -> None:
+    def put(self, key: Key, version: Any, aggregate: Aggregate) -> None:
         """What these rows say; nothing may be added to it any more."""
         with self._lock:
-            self._days[key] = (version, tally)
+            self._days[key] = (version, aggregate)
             self._days.move_to_end(key)
             if len(self._days) > self._most:
                 self._days.popitem(last=False)
 
-    def merged(self, tallies: Iterable[Aggregate]) -> Aggregate:
+    def merged(self, aggregates: Iterable[Aggregate]) -> Aggregate:
         """The sum; that of the complete ones is remembered, as the same are added up every day."""
         complete: dict[int, Aggregate] = {}
         others: list[Aggregate] = []
-        for tally in tallies:
-            if tally.number is None:
-                others.append(tally)
+        for aggregate in aggregates:
+            if aggregate.number is None:
+                others.append(aggregate)
             else:
-                complete[tally.number] = tally
+                complete[aggregate.number] = aggregate
         return merged([self._sum(complete), *others] if complete else others)
 
     def _sum(self, complete: dict[int, Aggregate]) -> Aggregate:

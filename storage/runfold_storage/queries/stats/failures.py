@@ -1,8 +1,8 @@
-"""Failures in groups: runs, and attempts at nodes, that failed alike.
+"""Group failures: runs, and node attempts, that failed alike.
 
-Two failures are alike when type of error and node are the same, and the message but for what is in
-it of numbers, ids, paths, addresses and quoted texts: PostgreSQL makes a fingerprint of that when
-the row is written. The newest `MAX_EXAMINED` of each are grouped; with more, counts are `at_least`.
+Failures are alike if their error type, node and message are the same, apart from numbers, ids,
+paths, addresses and quoted texts in the message; PostgreSQL computes this fingerprint when the row
+is written. The newest `MAX_EXAMINED` of each kind are grouped; with more, counts are `at_least`.
 """
 
 from datetime import datetime
@@ -24,8 +24,8 @@ MAX_EXAMINED: Final = 20_000
 class FailureGroup(Struct, frozen=True, kw_only=True):
     """Failures that are alike; type, node and message are those of the newest.
 
-    `runs` and `node_attempts` are how many there are of each; a run that failed because of its node
-    has both.
+    `runs` and `node_attempts` count both kinds; a run that failed because of its node counts in
+    each.
     """
 
     fingerprint: str
@@ -40,7 +40,7 @@ class FailureGroup(Struct, frozen=True, kw_only=True):
 
 
 class Failures(Struct, frozen=True):
-    """The most frequent groups; `relation` says whether all failures were looked at."""
+    """The most frequent groups; `relation` says whether all failures were examined."""
 
     failures: list[FailureGroup]
     relation: Literal["exact", "at_least"]
@@ -76,7 +76,7 @@ def make_failure_query(
     until: datetime | None,
     limit: int,
 ) -> FailureQuery:
-    """Check a question."""
+    """Return a checked query."""
     first, end = check_time("since", since), check_time("until", until)
     if first is not None and end is not None and first >= end:
         raise BadParameter("until", "must be later than since")
@@ -90,7 +90,7 @@ def make_failure_query(
 
 
 def read_failures(connection: Connection, query: FailureQuery) -> Failures:
-    """Answer; `connection` is in a transaction with one snapshot for all of it."""
+    """Return the groups; `connection` is in a transaction with one snapshot."""
     of_runs = _groups(connection, _failed_runs(query))
     of_nodes = _groups(connection, _failed_nodes(query))
     groups = [
@@ -107,7 +107,7 @@ def read_failures(connection: Connection, query: FailureQuery) -> Failures:
 
 
 def _failed_runs(query: FailureQuery) -> Select[Any]:
-    """The newest by their first event, as the index has them."""
+    """Select the newest by their first event, in the order of the index."""
     conditions = [runs.c.indexed_status == "failed", *_conditions(query, runs.c.finished_at)]
     if query.until is not None:
         conditions.append(runs.c.created_at < query.until)
@@ -158,7 +158,7 @@ def _conditions(query: FailureQuery, ended: Any) -> list[ColumnElement[bool]]:
 
 
 def _groups(connection: Connection, failed: Select[Any]) -> dict[str, _Group]:
-    """By fingerprint, each with what its newest failure says."""
+    """Return the groups by fingerprint, each with the texts of its newest failure."""
     of = failed.subquery()
 
     def newest(column: Any) -> Any:

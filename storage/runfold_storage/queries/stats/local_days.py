@@ -1,8 +1,8 @@
-"""Days of a time zone other than UTC: added up from their hours once, and remembered.
+"""Days of a time zone other than UTC: added up from their hours once, and cached.
 
-Invariant: whoever changes an hour changes the row of its UTC day in the same transaction
-(`rollups`). So a day of a zone is what it was as long as the UTC days that it overlaps are those
-rows, which `days_statement` tells.
+Invariant: every transaction that changes an hour also changes the row of its UTC day (`rollups`).
+So a local day is unchanged as long as the rows of the UTC days that it overlaps are, which
+`days_statement` shows.
 """
 
 from collections import defaultdict
@@ -23,16 +23,16 @@ _DAY: Final = timedelta(days=1)
 
 
 class LocalDays(NamedTuple):
-    """Tallies of whole days by their beginning, and the parts before and after those."""
+    """Aggregates of whole days by their start, and the parts before and after them."""
 
-    tallies: dict[datetime, Aggregate]
+    aggregates: dict[datetime, Aggregate]
     rest: list[Part]
 
 
 def read_local_days(
-    connection: Connection, query: StatsQuery, part: Part, remembered: DayCache
+    connection: Connection, query: StatsQuery, part: Part, day_cache: DayCache
 ) -> LocalDays:
-    """A part that is to be read by the hour, as far as it is whole days of the query's zone."""
+    """Split a part into whole days of the query's zone, which are cached, and hours."""
     zone = ZoneInfo(query.tz)
     try:
         first, end = _whole(part, zone)
@@ -44,33 +44,35 @@ def read_local_days(
         days = _days_of(versions, first, end, zone)
     except OverflowError:  # at the calendar's ends
         return LocalDays({}, [part])
-    tallies: dict[datetime, Aggregate] = {}
+    aggregates: dict[datetime, Aggregate] = {}
     missing = []
     for start, stop in days:
         key: Key = (query.project, query.workflow, query.tz, start)
         version = _version(versions, start, stop)
-        tally = remembered.get(key, version)
-        if tally is None:
+        aggregate = day_cache.get(key, version)
+        if aggregate is None:
             missing.append((start, stop, key, version))
         else:
-            tallies[start] = tally
+            aggregates[start] = aggregate
     if missing:
         span = Part(Source.HOURS, missing[0][0], missing[-1][1])
         found = _read_hours(connection, query, span, zone)
         for start, _, key, version in missing:
-            tally = tallies[start] = found[start.astimezone(zone).date()]
-            remembered.put(key, version, tally)
+            aggregate = aggregates[start] = found[start.astimezone(zone).date()]
+            day_cache.put(key, version, aggregate)
     rest = []
     if part.first != first:
         rest.append(Part(part.source, part.first, first))
     if part.end != end:
         rest.append(Part(part.source, end, part.end))
-    counting = {start: tally for start, tally in tallies.items() if tally.counts_something}
+    counting = {
+        start: aggregate for start, aggregate in aggregates.items() if aggregate.counts_something
+    }
     return LocalDays(counting, rest)
 
 
 def begin_of(bucket: str | None, start: datetime, tz: str) -> datetime | None:
-    """The beginning of the bucket that a day of this zone is in."""
+    """Return the start of the bucket that contains a day of this zone."""
     if bucket is None:
         return None
     zone = ZoneInfo(tz)
@@ -79,12 +81,12 @@ def begin_of(bucket: str | None, start: datetime, tz: str) -> datetime | None:
         day -= timedelta(days=day.weekday())
     if bucket == "month":
         day = day.replace(day=1)
-    # Where there are two midnights, or none, PostgreSQL's date_trunc gives the later of these.
+    # With two midnights, or none, PostgreSQL's date_trunc returns the later of these.
     return max(begin_of_day(day, zone), begin_of_day(day, zone, fold=1))
 
 
 def _whole(part: Part, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
-    """The beginnings of the first whole day and of the first that is none any more."""
+    """Return the start of the first whole day and the end of the last one."""
     first = end = None
     if part.first is not None:
         day = part.first.astimezone(zone).date()
@@ -99,7 +101,7 @@ def _whole(part: Part, zone: ZoneInfo) -> tuple[datetime | None, datetime | None
 def _read_versions(
     connection: Connection, query: StatsQuery, first: datetime | None, end: datetime | None
 ) -> dict[datetime, Any]:
-    """What tells the rows of each UTC day that these days overlap."""
+    """Return the version of the rows of each UTC day that these days overlap."""
     part = Part(
         Source.DAYS,
         None if first is None else floor_day(first),
@@ -112,7 +114,7 @@ def _read_versions(
 def _days_of(
     utc_days: Iterable[datetime], first: datetime | None, end: datetime | None, zone: ZoneInfo
 ) -> list[tuple[datetime, datetime]]:
-    """The whole days that overlap these, from where to where; in order."""
+    """Return the whole local days that overlap these, as (start, end) in order."""
     dates = {
         at.astimezone(zone).date()
         for day in utc_days
@@ -137,9 +139,9 @@ def _version(versions: dict[datetime, Any], start: datetime, stop: datetime) -> 
 def _read_hours(
     connection: Connection, query: StatsQuery, part: Part, zone: ZoneInfo
 ) -> dict[date, Aggregate]:
-    """All days of a span, added up from their hours."""
+    """Return the days of a span, added up from their hours."""
     by_day = query._replace(bucket="day")
-    tallies: dict[date, Aggregate] = defaultdict(Aggregate)
+    aggregates: dict[date, Aggregate] = defaultdict(Aggregate)
     for row in figures_statement(by_day.form(part)).run(connection, by_day.parameters(part)):
-        tallies[row.bucket.astimezone(zone).date()].add_figures(row)
-    return tallies
+        aggregates[row.bucket.astimezone(zone).date()].add_figures(row)
+    return aggregates

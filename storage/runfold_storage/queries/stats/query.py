@@ -1,11 +1,11 @@
-"""What may be asked of statistics, and where the answer is added up from.
+"""Queries for statistics: their parameters, and the sources that an answer is added up from.
 
-A rollup row covers one hour, so a span of time is widened to whole hours: that of a run's first
-event decides. Days, weeks and months are those of a time zone; an hour belongs to the day in which
-it begins there, which matters in zones that are half an hour off.
+A rollup row covers one hour, the hour of a run's first event, so a span of time is widened to whole
+hours. Days, weeks and months are those of a time zone; an hour belongs to the day in which it
+begins there, which matters in zones with an offset of half an hour.
 
-They begin with the year 2000 and end with the present hour or day: an older Runfold let runs of the
-year 1 or 9999 in, which have no place in a chart and which not every zone's calendar can hold.
+By default a span begins with the year 2000 and ends with the present hour or day: events with wrong
+clocks (years 1 or 9999) do not belong in a chart, and not every zone's calendar can represent them.
 """
 
 from datetime import date, datetime, timedelta
@@ -34,9 +34,9 @@ from .sources import (
 BUCKETS: Final = ("minute", "hour", "day", "week", "month")
 GROUPS: Final = ("workflow", "project", "node", "status", "error_type")
 MAX_MINUTES: Final = timedelta(hours=6)
-"""How long a time may be given by the minute."""
+"""The longest span by the minute."""
 MAX_BUCKETS: Final = 400
-"""In one answer, of each group."""
+"""Maximum number of buckets in one answer, per group."""
 _FIRST_DAY: Final = date(2000, 1, 1)
 _LAST_DAY: Final = date(9999, 1, 1)
 _LENGTHS: Final = {
@@ -49,7 +49,7 @@ _LENGTHS: Final = {
 
 
 class StatsQuery(NamedTuple):
-    """A checked question."""
+    """A checked query."""
 
     project: str | None
     workflow: str | None
@@ -60,10 +60,10 @@ class StatsQuery(NamedTuple):
 
     tz: str
     has_since: bool
-    """Whether it begins where it was asked to; else with the year 2000."""
+    """Whether the caller gave `since`; else the span begins with the year 2000."""
 
     def parts(self) -> list[Part]:
-        """What to add up, with what is `unmerged`."""
+        """Return the parts to add up, beside those of `unmerged`."""
         if self.is_of_runs:
             return [Part(Source.RUNS, self.since, self.until)]
         by_day = self.bucket is None or (self.bucket != "hour" and self.tz == "UTC")
@@ -72,24 +72,24 @@ class StatsQuery(NamedTuple):
         return [Part(Source.HOURS, self.since, self.until)]
 
     def unmerged(self) -> list[Part]:
-        """What belongs to these as well, if they are rollups."""
+        """Return the parts of deltas not merged into the rollups yet."""
         if self.is_of_runs:
             return []
         return [Part(Source.UNMERGED, self.since, self.until)]
 
     @property
     def is_of_runs(self) -> bool:
-        """Whether no rollup has the answer."""
+        """Whether the answer comes from the runs, because no rollup has it."""
         return self.bucket == "minute" or self.group_by == "error_type"
 
     @property
-    def has_zone_days(self) -> bool:
-        """Whether it is cut into days of another zone than UTC, or weeks or months of them."""
+    def has_local_days(self) -> bool:
+        """Whether its buckets are days, weeks or months of a zone other than UTC."""
         is_by_days = self.bucket in ("day", "week", "month")
         return is_by_days and self.tz != "UTC" and self.group_by is None
 
     def form(self, part: Part) -> "StatsForm":
-        """What the statements for a part of it depend on."""
+        """Return what the text of the statements for a part depends on."""
         return StatsForm(
             part.source,
             self.bucket,
@@ -101,20 +101,19 @@ class StatsQuery(NamedTuple):
         )
 
     def parameters(self, part: Part) -> dict[str, Any]:
-        """The parameters of those statements."""
+        """Return the parameters of those statements."""
         return {
             "project": self.project,
             "workflow": self.workflow,
             "first": part.first,
             "end": part.end,
-            # Hours are those of UTC: in zones that are half an hour off, no rollup begins with
-            # theirs.
+            # Rollups have the hours of UTC, also for zones with an offset of half an hour.
             "zone": "UTC" if self.bucket in ("minute", "hour") else self.tz,
         }
 
 
 class StatsForm(NamedTuple):
-    """Questions whose statements differ by nothing but their parameters."""
+    """What the text of a statement depends on; everything else is a parameter."""
 
     source: Source
     bucket: str | None
@@ -125,13 +124,13 @@ class StatsForm(NamedTuple):
     has_end: bool
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """As SQL over the table of the source."""
+        """Return the conditions over the table of the source."""
         table, time = table_of(self.source).c, time_of(self.source)
         found: list[ColumnElement[bool]] = []
         if self.source is Source.DAYS:
             found += self._level(table)
         else:
-            # Written out, or a prepared plan would not know that the index of runs' hours will do.
+            # A literal, so that a prepared plan can use the partial index of runs' hours.
             is_node = self.group_by == "node"
             found.append(table.node != _NOTHING if is_node else table.node == _NOTHING)
             if self.source is Source.HOURS:
@@ -149,7 +148,7 @@ class StatsForm(NamedTuple):
         return found
 
     def _level(self, days: Any) -> list[ColumnElement[bool]]:
-        """Rows of days are there of all, of each project and of each workflow of a project."""
+        """Select the level: daily rows exist for all runs, each project and each workflow."""
         project = [days.project == bindparam("project")] if self.has_project else []
         if self.has_workflow:
             return [days.workflow == bindparam("workflow"), *project]
@@ -174,9 +173,9 @@ def make_stats_query(
     tz: str | None = None,
     now: datetime,
 ) -> StatsQuery:
-    """Check a question; `since` goes down and `until` up to the hour (by minutes: the minute).
+    """Return a checked query, `since` rounded down and `until` up to the hour (or minute).
 
-    Without `until` it ends with the present hour or, unless by hours, day.
+    Without `until` it ends with the present day, or hour when by hours.
     """
     first, end = check_time("since", since), check_time("until", until)
     if first is not None and end is not None and first >= end:
@@ -188,10 +187,10 @@ def make_stats_query(
         floor, ceiling = floor_minute, ceil_minute
         if first is None or end is None or end - first > MAX_MINUTES:
             raise BadParameter(
-                "bucket", "by minutes, `since` and `until` within six hours are needed"
+                "bucket", "by minute, `since` and `until` are required, at most six hours apart"
             )
         if group_by == "node":
-            raise BadParameter("group_by", "nodes are not counted by minutes, only by the hour")
+            raise BadParameter("group_by", "nodes are counted by hour at the finest, not by minute")
     zone_name = check_zone("tz", tz)
     lowest, present, highest = _bounds(now, bucket, zone_name)
     query = StatsQuery(
@@ -210,23 +209,23 @@ def make_stats_query(
 
 
 def check_buckets(bucket: str, first: datetime, end: datetime) -> None:
-    """Raise `BadParameter`, naming one that fits, where a span has too many buckets."""
+    """Raise `BadParameter`, naming a bucket that fits, if a span has too many of them."""
     counts = {name: ceil((end - first) / length) for name, length in _LENGTHS.items()}
     if counts[bucket] <= MAX_BUCKETS:
         return
     fitting = [name for name in BUCKETS if counts[name] <= MAX_BUCKETS]
-    remedy = f"`{fitting[0]}` fits" if fitting else "choose a shorter time"
+    remedy = f"`{fitting[0]}` fits" if fitting else "choose a shorter span"
     raise BadParameter(
         "bucket",
-        f"by {bucket} this time has {counts[bucket]} buckets, at most {MAX_BUCKETS} are allowed: "
+        f"by {bucket} this span has {counts[bucket]} buckets, at most {MAX_BUCKETS} are allowed: "
         f"{remedy}",
     )
 
 
 def _bounds(now: datetime, bucket: str | None, tz: str) -> tuple[datetime, datetime, datetime]:
-    """The earliest and the present end, and the latest one that may be asked for.
+    """Return the earliest start, the default end and the latest end.
 
-    Whole days of the zone, so that they can be read as days and no hours are left over.
+    These are whole days of the zone, so that no hours are left over.
     """
     zone = ZoneInfo("UTC" if bucket in (None, "minute", "hour") else tz)
     tomorrow = now.astimezone(zone).date() + timedelta(days=1)

@@ -1,8 +1,8 @@
-"""Counts, durations, usage and percentiles, from rollups wherever there are any.
+"""Counts, durations, usage and percentiles, from rollups where possible.
 
 Histograms add up, so a percentile over any span, bucket or group is a merge of rows, within 1% of
-the true value and never outside the smallest and largest duration. Minutes and types of errors are
-in no rollup: they come from the runs, at a cost that follows their number.
+the true value and never outside the smallest and largest duration. No rollup has minutes or error
+types: they come from the runs, at a cost proportional to their number.
 """
 
 from collections import defaultdict
@@ -30,7 +30,7 @@ from .sql import MAX_ROWS, day_rows_statement, days_statement, figures_statement
 
 
 class Stats(StatsSummary, frozen=True, kw_only=True):
-    """The figures of all, and the same per bucket and per group where that was asked for."""
+    """The figures of all, and per bucket and per group if requested."""
 
     since: datetime | None
     until: datetime
@@ -40,19 +40,19 @@ class Stats(StatsSummary, frozen=True, kw_only=True):
     watermark: Watermark
 
 
-def read_stats(connection: Connection, query: StatsQuery, remembered: DayCache) -> Stats:
-    """Answer; `connection` is in a transaction with one snapshot for all of it."""
+def read_stats(connection: Connection, query: StatsQuery, day_cache: DayCache) -> Stats:
+    """Return the statistics; `connection` is in a transaction with one snapshot."""
     state = _STATE.run(connection, {})
-    waiting = query.unmerged() if any(row.waits for row in state) else []
-    tallies = _read_tallies(connection, query, waiting, remembered)
-    _check_buckets(query, tallies)
+    unmerged = query.unmerged() if any(row.waits for row in state) else []
+    aggregates = _read_aggregates(connection, query, unmerged, day_cache)
+    _check_buckets(query, aggregates)
     is_nodes = query.group_by == "node"
-    whole = remembered.merged(chain(*tallies.values()))
+    whole = day_cache.merged(chain(*aggregates.values()))
     answer: dict[str, Any] = figures_of(whole, is_nodes=is_nodes)
     if query.bucket is not None:
-        answer["buckets"] = _buckets(tallies, None, is_nodes=is_nodes)
+        answer["buckets"] = _buckets(aggregates, None, is_nodes=is_nodes)
     if query.group_by is not None:
-        answer["groups"] = _groups(tallies, query)
+        answer["groups"] = _groups(aggregates, query)
     return Stats(
         **answer,
         since=query.since if query.has_since else None,
@@ -65,35 +65,37 @@ def read_stats(connection: Connection, query: StatsQuery, remembered: DayCache) 
 _STATE: Final = compile_statement(
     POSITIONS.add_columns(exists(select(pending_rollups.c.n)).label("waits"))
 )
-"""The positions, and whether anything waits to be merged."""
+"""The positions, and whether any deltas are not merged yet."""
 
 _Key = tuple[str | None, datetime | None]  # group and bucket
-_Tallies = dict[_Key, list[Aggregate]]
+_Aggregates = dict[_Key, list[Aggregate]]
 
 
-def _read_tallies(
+def _read_aggregates(
     connection: Connection,
     query: StatsQuery,
-    waiting: Sequence[Part],
-    remembered: DayCache,
-) -> _Tallies:
-    tallies: _Tallies = {}
+    unmerged: Sequence[Part],
+    day_cache: DayCache,
+) -> _Aggregates:
+    aggregates: _Aggregates = {}
     rows = 0
     parts = query.parts()
-    if query.has_zone_days:
+    if query.has_local_days:
         (part,) = parts
-        zone_days = read_local_days(connection, query, part, remembered)
-        for start, tally in zone_days.tallies.items():
+        local_days = read_local_days(connection, query, part, day_cache)
+        for start, aggregate in local_days.aggregates.items():
             key = (None, begin_of(query.bucket, start, query.tz))
-            tallies.setdefault(key, []).append(tally)
-        parts = zone_days.rest
-    for part in (*parts, *waiting):
+            aggregates.setdefault(key, []).append(aggregate)
+        parts = local_days.rest
+    for part in (*parts, *unmerged):
         form, parameters = query.form(part), query.parameters(part)
         if part.source is Source.DAYS and query.group_by is None:
-            days = _read_days(connection, query, part, remembered)
+            days = _read_days(connection, query, part, day_cache)
             _check_rows(query, len(days))
-            for day, tally in days.items():
-                tallies.setdefault((None, begin_of(query.bucket, day, "UTC")), []).append(tally)
+            for day, aggregate in days.items():
+                aggregates.setdefault((None, begin_of(query.bucket, day, "UTC")), []).append(
+                    aggregate
+                )
             continue
         found = figures_statement(form).run(connection, parameters)
         rows += sum(row.bins is None for row in found)
@@ -102,70 +104,70 @@ def _read_tallies(
         for row in found:
             added[row.grp, row.bucket].add_figures(row)
         for group_and_bucket, total in added.items():
-            tallies.setdefault(group_and_bucket, []).append(total)
-    return tallies
+            aggregates.setdefault(group_and_bucket, []).append(total)
+    return aggregates
 
 
-def _check_buckets(query: StatsQuery, tallies: _Tallies) -> None:
-    """Where no `since` was given, only what was found tells how many there are."""
-    starts = {start for _, start in tallies if start is not None}
+def _check_buckets(query: StatsQuery, aggregates: _Aggregates) -> None:
+    """Check the number of buckets found, for queries without `since`."""
+    starts = {start for _, start in aggregates if start is not None}
     if query.bucket is not None and len(starts) > MAX_BUCKETS:
         check_buckets(query.bucket, min(starts), query.until)
-        detail = f"gives {len(starts)} buckets, at most {MAX_BUCKETS} are allowed"
-        raise BadParameter("bucket", f"{detail}: choose larger ones or a shorter time")
+        detail = f"yields {len(starts)} buckets, at most {MAX_BUCKETS} are allowed"
+        raise BadParameter("bucket", f"{detail}: choose larger ones or a shorter span")
 
 
 def _check_rows(query: StatsQuery, rows: int) -> None:
     if rows > MAX_ROWS:
         raise BadParameter(
             "bucket" if query.bucket is not None else "group_by",
-            f"gives more than {MAX_ROWS} figures: choose larger buckets or a shorter time",
+            f"yields more than {MAX_ROWS} figures: choose larger buckets or a shorter span",
         )
 
 
 def _read_days(
-    connection: Connection, query: StatsQuery, part: Part, remembered: DayCache
+    connection: Connection, query: StatsQuery, part: Part, day_cache: DayCache
 ) -> dict[datetime, Aggregate]:
     form, parameters = query.form(part), query.parameters(part)
     found: dict[datetime, Aggregate] = {}
     new: dict[datetime, tuple[Key, Any]] = {}
     for day, *version in days_statement(form).run(connection, parameters):
         key = (query.project, query.workflow, "UTC", day)
-        tally = remembered.get(key, version)
-        if tally is None:
-            tally = Aggregate()
+        aggregate = day_cache.get(key, version)
+        if aggregate is None:
+            aggregate = Aggregate()
             new[day] = key, version
-        found[day] = tally
+        found[day] = aggregate
     if new:
         wanted = parameters | {"wanted": list(new)}
         for row in day_rows_statement(form).run(connection, wanted):
             found[row.day].add(row)
             found[row.day].add_bins(row.bins, row.bin_counts)
         for day, (key, version) in new.items():
-            remembered.put(key, version, found[day])
+            day_cache.put(key, version, found[day])
     return found
 
 
-def _buckets(tallies: _Tallies, group: str | None, *, is_nodes: bool) -> list[BucketFigures]:
-    """Those of one group, or of all; a bucket that nothing began in is left out."""
+def _buckets(aggregates: _Aggregates, group: str | None, *, is_nodes: bool) -> list[BucketFigures]:
+    """Return the buckets of one group, or of all, without empty ones."""
     by_start: dict[datetime, list[Aggregate]] = defaultdict(list)
-    for (name, start), own in tallies.items():
+    for (name, start), own in aggregates.items():
         if start is not None and group in (None, name):
             by_start[start] += own
     whole = {start: merged(by_start[start]) for start in sorted(by_start)}
     return [
-        BucketFigures(**figures_of(tally, is_nodes=is_nodes), start=start)
-        for start, tally in whole.items()
-        if tally.counts_something
+        BucketFigures(**figures_of(aggregate, is_nodes=is_nodes), start=start)
+        for start, aggregate in whole.items()
+        if aggregate.counts_something
     ]
 
 
-def _groups(tallies: _Tallies, query: StatsQuery) -> list[GroupFigures]:
-    """The largest first."""
+def _groups(aggregates: _Aggregates, query: StatsQuery) -> list[GroupFigures]:
+    """Return the groups, the largest first."""
     assert query.group_by is not None
     is_nodes = query.group_by == "node"
-    by_name: dict[str, _Tallies] = {}
-    for (name, start), its in tallies.items():
+    by_name: dict[str, _Aggregates] = {}
+    for (name, start), its in aggregates.items():
         if name is not None:
             by_name.setdefault(name, {})[name, start] = its
     groups = []

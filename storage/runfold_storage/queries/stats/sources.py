@@ -1,8 +1,8 @@
-"""Where figures are added up from: rollups by the day, rollups by the hour, or the runs themselves.
+"""The sources of figures: daily rollups, hourly rollups, or the runs themselves.
 
-All have the columns of `rollups_hourly` (but for the days, which have their statuses side by side).
-Days are used as far as they reach, hours for the rest, and to both belongs what is not merged into
-them yet; runs for what no rollup has: minutes, and types of errors.
+All have the columns of `rollups_hourly`, except that days have a column for each status. Days cover whole
+days, hours the rest, and unmerged deltas belong to both; runs supply what no rollup has: minutes
+and error types.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,49 +20,49 @@ _HOUR: Final = timedelta(hours=1)
 
 
 def floor_hour(at: datetime) -> datetime:
-    """The start of the hour."""
+    """Return the start of the hour."""
     return at.replace(minute=0, second=0, microsecond=0)
 
 
 def ceil_hour(at: datetime) -> datetime:
-    """The start of the next hour, unless this is one."""
+    """Round up to a whole hour."""
     return _next(floor_hour(at), at, _HOUR)
 
 
 def floor_minute(at: datetime) -> datetime:
-    """The start of the minute."""
+    """Return the start of the minute."""
     return at.replace(second=0, microsecond=0)
 
 
 def ceil_minute(at: datetime) -> datetime:
-    """The start of the next minute, unless this is one."""
+    """Round up to a whole minute."""
     return _next(floor_minute(at), at, timedelta(minutes=1))
 
 
 def floor_day(at: datetime) -> datetime:
-    """The start of the day in UTC."""
+    """Return the start of the UTC day."""
     return at.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def ceil_day(at: datetime) -> datetime:
-    """The start of the next day, unless this is one."""
+    """Round up to a whole UTC day."""
     return _next(floor_day(at), at, timedelta(days=1))
 
 
 def begin_of_day(day: date, zone: ZoneInfo, fold: int = 0) -> datetime:
-    """The midnight of a zone, in UTC; `fold` is that of Python, where there are two."""
+    """Return a zone's midnight in UTC; `fold` selects one of two, as in `datetime`."""
     return datetime.combine(day, time(fold=fold), zone).astimezone(UTC)
 
 
 def _next(start: datetime, at: datetime, step: timedelta) -> datetime:
     try:
         return start if start == at else start + step
-    except OverflowError:  # the last one that there is
+    except OverflowError:  # beyond the calendar
         return at
 
 
 class Source(Enum):
-    """What is added up."""
+    """A source of figures."""
 
     DAYS = "days"
     HOURS = "hours"
@@ -71,7 +71,7 @@ class Source(Enum):
 
 
 class Part(NamedTuple):
-    """A span of time from one source: `first` ≤ time < `end`."""
+    """A span of time of one source: `first` ≤ time < `end`."""
 
     source: Source
     first: datetime | None
@@ -79,7 +79,7 @@ class Part(NamedTuple):
 
 
 def parts_of(first: datetime | None, end: datetime | None) -> list[Part]:
-    """A span of whole hours as days, with the hours before and after them."""
+    """Split a span of whole hours into days and the hours before and after them."""
     first_day = None if first is None else ceil_day(first)
     end_day = None if end is None else floor_day(end)
     if first_day is not None and end_day is not None and first_day >= end_day:
@@ -93,12 +93,12 @@ def parts_of(first: datetime | None, end: datetime | None) -> list[Part]:
 
 
 def table_of(source: Source) -> Any:
-    """What to select from."""
+    """Return the table of a source."""
     return _TABLES[source]
 
 
 def time_of(source: Source) -> Any:
-    """The column that says when."""
+    """Return the time column of a source."""
     return table_of(source).c["day" if source is Source.DAYS else "hour"]
 
 

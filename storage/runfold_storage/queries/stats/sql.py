@@ -1,7 +1,7 @@
-"""Rollups added up by PostgreSQL: sums and histograms, per group and bucket.
+"""The statements that add rollups up: sums and histograms, per group and bucket.
 
-A statement is made once for all questions of a form: to make it takes SQLAlchemy longer than to
-answer most of them takes PostgreSQL. Its parameters are those of `StatsQuery.parameters`.
+A statement is compiled once for all queries of the same form, because SQLAlchemy takes longer to
+compile it than PostgreSQL to answer most of them. Parameters are those of `StatsQuery.parameters`.
 """
 
 from functools import lru_cache, reduce
@@ -36,16 +36,16 @@ from .sources import Source, table_of, time_of
 
 _MOST_KEPT: Final = 500
 MAX_ROWS: Final = 20_000
-"""Sums that one answer is made of: groups × buckets × statuses."""
+"""Maximum number of sums in one answer: groups × buckets × statuses."""
 
 
 @lru_cache(_MOST_KEPT)
 def figures_statement(form: StatsForm) -> Statement:
-    """Sums, and histograms as rows of their own: those of a group and bucket as two arrays.
+    """Return the statement for sums, and for histograms as rows of their own.
 
-    Together, for to ask twice takes longer than to answer. Rows of sums have no `bins`; they are
-    per group and bucket, and per status unless by days. No histograms come with more than
-    `MAX_ROWS` sums.
+    One statement saves a round trip. Rows of sums have no `bins`; there is one per group and
+    bucket, and per status unless by days. A histogram is two arrays, `bins` and `ns`, per group
+    and bucket. There are no histograms with more than `MAX_ROWS` sums.
     """
     sums = _sums(form).cte("sums")
     are_few = select(func.count()).select_from(sums).scalar_subquery() <= MAX_ROWS
@@ -103,7 +103,7 @@ def _histograms(form: StatsForm, condition: ColumnElement[bool]) -> Select[Any]:
 
 @lru_cache(_MOST_KEPT)
 def days_statement(form: StatsForm) -> Statement:
-    """The days, and which rows are theirs."""
+    """Return the statement for the days and the version of their rows."""
     days = rollups_daily.c
     n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
     xid: ColumnElement[int] = literal_column("hashtext(rollups_daily.xmin::text)::bigint")
@@ -118,13 +118,13 @@ def days_statement(form: StatsForm) -> Statement:
 
 @lru_cache(_MOST_KEPT)
 def day_rows_statement(form: StatsForm) -> Statement:
-    """The rows of the days `wanted`, as they are: few are added up faster here than there."""
+    """Return the statement for the rows of the days `wanted`; Python adds few rows up faster."""
     wanted = rollups_daily.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
     return compile_statement(select(rollups_daily).where(*form.conditions(), wanted))
 
 
 def sum_columns(of: Any) -> list[ColumnElement[Any]]:
-    """What `Tally.add` adds up, beside the counts."""
+    """Return the sums that `Aggregate.add` reads, beside the counts."""
     columns: list[ColumnElement[Any]] = [
         func.sum(column).label(column.name)
         for column in (
@@ -142,7 +142,7 @@ def sum_columns(of: Any) -> list[ColumnElement[Any]]:
 
 
 def unnested_bins(of: Any) -> Any:
-    """Each row's histogram as rows of `bin` and `n`."""
+    """Return each row's histogram as rows of `bin` and `n`."""
     return (
         func.unnest(of.bins, of.bin_counts)
         .table_valued("bin", "n", name="histogram")

@@ -1,4 +1,4 @@
-"""Every workflow with what is known of its runs, from the rollups."""
+"""Lists of workflows with the figures of their runs, from the rollups."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -50,44 +50,44 @@ class WorkflowPage(Struct, frozen=True):
 
 
 class WorkflowQuery(NamedTuple):
-    """A checked question."""
+    """A checked query."""
 
     project: str | None
     limit: int
     after: tuple[str, str] | None
 
-    def question(self) -> bytes:
-        """The same bytes for the same question, for its cursors."""
+    def cache_key(self) -> bytes:
+        """Return bytes that identify this query, for its cursors."""
         return b"workflows" + msgspec.json.encode(self.project)
 
 
 def make_workflow_query(*, project: str | None, limit: int, cursor: str | None) -> WorkflowQuery:
-    """Check a question."""
+    """Return a checked query."""
     check_name("project", project)
     check_number("limit", limit, 1, MAX_LIMIT)
     query = WorkflowQuery(project, limit, None)
     if cursor is None:
         return query
-    return query._replace(after=_decode_key(decode_cursor(query.question(), cursor)))
+    return query._replace(after=_decode_key(decode_cursor(query.cache_key(), cursor)))
 
 
 def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage:
-    """One page, in the order of (workflow, project)."""
+    """Return one page, in the order of (workflow, project)."""
     names = connection.execute(_names_statement(query)).all()
     page = names[: query.limit]
-    tallies = _read_tallies(connection, page)
+    aggregates = _read_aggregates(connection, page)
     more = len(names) > query.limit
     return WorkflowPage(
         workflows=[
             WorkflowSummary(
-                **figures_of(tallies[row.workflow, row.project]),
+                **figures_of(aggregates[row.workflow, row.project]),
                 workflow=row.workflow,
                 project=row.project,
                 last_run_at=row.newest or row.day,
             )
             for row in page
         ],
-        next_cursor=encode_cursor(query.question(), _key(page[-1])) if more else None,
+        next_cursor=encode_cursor(query.cache_key(), _key(page[-1])) if more else None,
         watermark=read_watermark(connection),
     )
 
@@ -100,7 +100,7 @@ _COUNTS: Final[list[ColumnElement[Any]]] = [
 
 
 def _names_statement(query: WorkflowQuery) -> Select[Any]:
-    """The names, the day of each one's newest run and, while that run is kept, its time."""
+    """Select the names, the day of each newest run and, while that run is kept, its time."""
     day = func.date_trunc("day", _UNMERGED.hour, "UTC").label("day")
     n = reduce(add, (_DAYS[status] for status in RUN_STATUSES))
     parts = union_all(
@@ -139,16 +139,16 @@ def _names_of(
     return statement
 
 
-def _read_tallies(
+def _read_aggregates(
     connection: Connection, names: Sequence[Row[Any]]
 ) -> dict[tuple[str, str], Aggregate]:
-    tallies = {(row.workflow, row.project): Aggregate() for row in names}
+    aggregates = {(row.workflow, row.project): Aggregate() for row in names}
     if not names:
-        return tallies
+        return aggregates
     for source in (rollups_daily, pending_rollups):
         of = source.c
         key = (of.workflow, of.project)
-        wanted: list[ColumnElement[bool]] = [tuple_(*key).in_(list(tallies))]
+        wanted: list[ColumnElement[bool]] = [tuple_(*key).in_(list(aggregates))]
         statuses: list[ColumnElement[Any]] = _COUNTS
         of_each: list[ColumnElement[str]] = []
         if source is pending_rollups:
@@ -156,7 +156,7 @@ def _read_tallies(
             statuses, of_each = [of.status, func.sum(of.n).label("n")], [of.status]
         sums = select(*key, *statuses, *sum_columns(of)).where(*wanted).group_by(*key, *of_each)
         for row in connection.execute(sums):
-            tallies[row.workflow, row.project].add(row)
+            aggregates[row.workflow, row.project].add(row)
         bins = unnested_bins(of)
         histograms = (
             select(*key, bins.c.bin, func.sum(bins.c.n).label("n"))
@@ -165,8 +165,8 @@ def _read_tallies(
             .group_by(*key, bins.c.bin)
         )
         for row in connection.execute(histograms):
-            tallies[row.workflow, row.project].add_bin(row.bin, int(row.n))
-    return tallies
+            aggregates[row.workflow, row.project].add_bin(row.bin, int(row.n))
+    return aggregates
 
 
 def _key(row: Row[Any]) -> bytes:

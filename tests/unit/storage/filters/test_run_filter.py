@@ -21,13 +21,13 @@ def test_several_statuses_in_any_order() -> None:
     one = make_run_filter(status=["failed", "lost", "failed"])
     other = make_run_filter(status=("lost", "failed"))
     assert one.statuses == ("failed", "lost")
-    assert one.question() == other.question()
+    assert one.cache_key() == other.cache_key()
 
 
 def test_all_statuses_are_no_filter() -> None:
     """Asking for every status is asking for all runs."""
     every = ["queued", "running", "completed", "failed", "cancelled", "lost"]
-    assert make_run_filter(status=every).question() == make_run_filter().question()
+    assert make_run_filter(status=every).cache_key() == make_run_filter().cache_key()
 
 
 def test_unknown_status() -> None:
