@@ -60,7 +60,7 @@ def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     def walk(*_: Any) -> None:
         raise AssertionError("walked")
 
-    monkeypatch.setattr("runfold_storage.queries.runs.pages.end_of_walk", walk)
+    monkeypatch.setattr("runfold_storage.queries.runs.pages.end_of_scan", walk)
 
 
 def ids(history: History, **filters: Any) -> list[str]:

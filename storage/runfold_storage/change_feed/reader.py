@@ -7,23 +7,12 @@ second while there are watchers, so statements are compiled once, and one serves
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import (
-    Connection,
-    SmallInteger,
-    and_,
-    case,
-    cast,
-    func,
-    null,
-    select,
-    true,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy import Connection, select
 
 from runfold_storage.checkpoints.change_log import entries_of
 from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS, runs_at
-from runfold_storage.postgres.statements import Statement, compile_statement, row_of
+from runfold_storage.filters.summary_columns import COLUMNS, RUNS_AT_KEYS, SUMMARY_NAMES
+from runfold_storage.postgres.statements import Statement, row_of
 from runfold_storage.tables import positions
 
 MAX_BEHIND: Final = 20_000
@@ -61,13 +50,16 @@ class FilterSet:
     def __init__(self, filters: Sequence[RunFilter]) -> None:
         self.filters = filters
         self.questions = [wanted.cache_key() for wanted in filters]
-        matches = [
-            case((and_(true(), *wanted.conditions(prefix=f"f{number}_")), number), else_=null())
-            for number, wanted in enumerate(filters)
-        ]
-        own = cast(array(matches), ARRAY(SmallInteger))
-        columns = (*SUMMARY_COLUMNS, func.array_remove(own, null()).label("own"))
-        self._rows = compile_statement(select(*columns).select_from(runs_at()))
+        matches = []
+        parameters: dict[str, Any] = {}
+        for number, run_filter in enumerate(filters):
+            prefix = f"f{number}_"
+            conditions = " AND ".join(run_filter.conditions("r", prefix=prefix)) or "true"
+            matches.append(f"CASE WHEN {conditions} THEN {number} END")
+            parameters |= run_filter.parameters(prefix=prefix)
+        own = f"array_remove(CAST(ARRAY[{', '.join(matches)}] AS smallint[]), NULL)"
+        text = f"SELECT {COLUMNS}, {own} FROM {RUNS_AT_KEYS}"  # noqa: S608 - made of constants
+        self._rows = Statement(text, parameters, row_of(*SUMMARY_NAMES, "own"))
 
     def read(self, connection: Connection, changed: Sequence[Change]) -> list[Any]:
         """Return the rows of these runs that exist.

@@ -1,1 +1,6 @@
-"""The filters of runs, in SQL and in memory."""
+"""The filters of runs: their catalogue, their validation, and their meaning in SQL and in memory.
+
+`catalogue.FILTERS` declares each filter once. `make_run_filter` checks the values that callers give
+and returns a `RunFilter`, a frozen value in stored units. `RunFilter.conditions` is its meaning;
+`row_matcher` agrees with it for rows that are not stored yet.
+"""

@@ -1,50 +1,41 @@
-"""The conditions of a filter in Python, for rows that are at hand.
+"""The conditions of a filter in Python, for rows that are in memory.
 
-They say of a row what SQL says of it once it is stored (`RunFilter.conditions`); a test asks both.
+They decide about a row as `RunFilter.conditions` does once it is stored; a test compares both.
 """
 
 from collections.abc import Callable
-from typing import Any
+from operator import eq, ge, le, lt
+from typing import Any, Final
 
 from runfold_storage.records.rows import RunRow
 
-from .run_filter import BOUNDS, EQUAL, RunFilter
+from .catalogue import Filter, Kind
+from .run_filter import RunFilter
 
 Match = Callable[[RunRow], bool]
 
+_OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {"=": eq, ">=": ge, "<=": le, "<": lt}
 
-def match_of(wanted: RunFilter) -> Match | None:
-    """Whether a row is of the filter; None where PostgreSQL alone can tell: texts, fingerprints."""
-    if wanted.has_text or wanted.fingerprint is not None:
+
+def match_of(run_filter: RunFilter) -> Match | None:
+    """Return a function that matches rows; None if only PostgreSQL can: texts, fingerprints."""
+    given = run_filter.given()
+    if run_filter.has_text or any(each.is_derived for each, _ in given):
         return None
-    checks = [
-        _equal(column, value)
-        for name, column in EQUAL.items()
-        if (value := getattr(wanted, name)) is not None
-    ]
-    checks += [
-        _bounded(column, compare, bound)
-        for name, (column, compare) in BOUNDS.items()
-        if (bound := getattr(wanted, name)) is not None
-    ]
-    if wanted.statuses:
-        checks.append(lambda row: row.status in wanted.statuses)
-    if wanted.tags:
-        checks.append(_tagged(dict(wanted.tags)))
+    checks = [_check(each, value) for each, value in given]
     return lambda row: all(check(row) for check in checks)
 
 
-def _equal(column: str, value: str) -> Match:
-    return lambda row: getattr(row, column) == value
+def _check(each: Filter, value: Any) -> Match:
+    if each.kind is Kind.STATUSES:
+        return lambda row: row.status in value
+    if each.kind is Kind.TAGS:
+        tags = dict(value)
+        return lambda row: row.tags is not None and tags.items() <= row.tags.items()
+    column, compare = each.column_name, _OPERATORS[each.operator]
 
-
-def _bounded(column: str, compare: Callable[[Any, Any], Any], bound: Any) -> Match:
     def check(row: RunRow) -> bool:
-        value = getattr(row, column)
-        return value is not None and bool(compare(value, bound))
+        own = getattr(row, column)
+        return own is not None and bool(compare(own, value))
 
     return check
-
-
-def _tagged(tags: dict[str, str]) -> Match:
-    return lambda row: row.tags is not None and tags.items() <= row.tags.items()

@@ -1,9 +1,6 @@
 """The columns of a run's summary."""
 
-from typing import Any, Final
-
-from sqlalchemy import ColumnElement, FromClause, SmallInteger, Uuid, bindparam, cast, func
-from sqlalchemy.dialects.postgresql import ARRAY
+from typing import Final
 
 from runfold_storage.tables import runs
 
@@ -13,18 +10,16 @@ SUMMARY_COLUMNS: Final = [
     if column.name not in ("last_event_at", "change_seq", "payloads_expired_at")
     and (column.computed is None or column.name == "fingerprint")
 ]
-"""What lists show, and all that they are filtered by."""
+"""What lists show, and all that filters compare."""
 
+SUMMARY_NAMES: Final = tuple(column.name for column in SUMMARY_COLUMNS)
 
-def runs_at() -> FromClause:
-    """The runs at the places in the parameters `shards` and `keys`, lists of the same length."""
+COLUMNS: Final = ", ".join(f'r."{name}"' for name in SUMMARY_NAMES)
+"""The same as SQL over the runs `r`."""
 
-    def given(name: str, kind: Any) -> ColumnElement[Any]:
-        return cast(bindparam(name, type_=ARRAY(kind)), ARRAY(kind))
-
-    places = (
-        func.unnest(given("shards", SmallInteger), given("keys", Uuid))
-        .table_valued("shard", "run", name="places")
-        .render_derived()
-    )
-    return runs.join(places, (runs.c.shard == places.c.shard) & (runs.c.run == places.c.run))
+RUNS_AT_KEYS: Final = """
+    runs AS r
+    JOIN unnest(CAST(%(shards)s AS smallint[]), CAST(%(keys)s AS uuid[])) AS keys (shard, run)
+    ON r.shard = keys.shard AND r.run = keys.run
+"""
+"""The runs at the keys in the parameters `shards` and `keys`, lists of equal length."""

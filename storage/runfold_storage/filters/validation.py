@@ -1,73 +1,65 @@
-"""Parameters that say which runs are meant, checked.
+"""Check the parameters that select runs.
 
-Every check raises `BadParameter` with the parameter's name and what is allowed, so that nothing
-that a caller can write reaches the database as an error.
+Every check raises `BadParameter` with the name of the parameter and the allowed values, so that no
+input of a caller reaches the database as an error.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, Unpack
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_choice, check_name, check_storable, check_time, shown
 from runfold_storage.tables import RUN_STATUSES
 
+from .catalogue import FILTERS, Filter, FilterParameters, Kind
 from .run_filter import RunFilter
 
 MAX_TAG: Final = 2000
 MAX_TAGS: Final = 20
 MAX_BOUND: Final = 1_000_000_000
 
+_UNITS: Final = {Kind.DURATION: 1000, Kind.COST: 10**9}
 
-def make_run_filter(
-    *,
-    project: str | None = None,
-    workflow: str | None = None,
-    status: str | Iterable[str] | None = None,
-    trigger: str | None = None,
-    user: str | None = None,
-    session: str | None = None,
-    tag: str | Iterable[str] | None = None,
-    started_after: datetime | None = None,
-    started_before: datetime | None = None,
-    min_duration_ms: float | None = None,
-    max_duration_ms: float | None = None,
-    min_cost_usd: float | None = None,
-    max_cost_usd: float | None = None,
-    error_type: str | None = None,
-    fingerprint: str | None = None,
-    parent_run: str | None = None,
-    q: str | None = None,
-    payload: str | None = None,
-) -> RunFilter:
-    """A checked filter: `started_after` and all the `min_` and `max_` are inclusive.
+
+def make_run_filter(**given: Unpack[FilterParameters]) -> RunFilter:
+    """Return a checked filter: `started_after` and all `min_` and `max_` bounds are inclusive.
 
     `started_before` is exclusive; a `tag` is `key:value` or `key=value`, and a run must have all.
-    `q` is searched for in workflow, id, tags, type and message of the error; `payload` in inputs
-    and outputs, of projects whose payloads are searched; case does not matter.
+    `q` is searched for in workflow, id, tags, error type and message; `payload` in inputs and
+    outputs, in projects that enable it; case does not matter.
     """
-    after = check_time("started_after", started_after)
-    before = check_time("started_before", started_before)
-    if after is not None and before is not None and after >= before:
-        raise BadParameter("started_before", "must be later than started_after")
-    return RunFilter(
-        project=check_name("project", project),
-        workflow=check_name("workflow", workflow),
-        statuses=_check_statuses(status),
-        trigger=check_name("trigger", trigger),
-        user=check_name("user", user),
-        session=check_name("session", session),
-        tags=_check_tags(tag),
-        started_after=after,
-        started_before=before,
-        **_check_bounds("duration_ms", min_duration_ms, max_duration_ms, "duration_us", 1000),
-        **_check_bounds("cost_usd", min_cost_usd, max_cost_usd, "cost_nano_usd", 10**9),
-        error_type=check_name("error_type", error_type),
-        fingerprint=check_name("fingerprint", fingerprint),
-        parent_run=check_name("parent_run", parent_run),
-        q=check_name("q", q),
-        payload=check_name("payload", payload),
-    )
+    values: dict[str, Any] = dict(given)
+    fields = {each.stored_as: _checked(each, values.pop(each.name, None)) for each in FILTERS}
+    if values:
+        raise TypeError(f"no filters: {', '.join(values)}")
+    for low, high in pairwise(FILTERS):
+        if low.column_name == high.column_name:
+            _check_range(low, high, fields[low.stored_as], fields[high.stored_as])
+    return RunFilter(**fields)
+
+
+def _checked(each: Filter, value: Any) -> Any:
+    match each.kind:
+        case Kind.STATUSES:
+            return _check_statuses(value)
+        case Kind.TAGS:
+            return _check_tags(value)
+        case Kind.TIME:
+            return check_time(each.name, value)
+        case Kind.DURATION | Kind.COST:
+            return _check_bound(each.name, value, _UNITS[each.kind])
+        case _:
+            return check_name(each.name, value)
+
+
+def _check_range(low: Filter, high: Filter, least: Any, most: Any) -> None:
+    if least is None or most is None:
+        return
+    if high.operator == "<" and least >= most:
+        raise BadParameter(high.name, f"must be later than {low.name}")
+    if least > most:
+        raise BadParameter(high.name, f"must not be less than {low.name}")
 
 
 def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -82,39 +74,30 @@ def _check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
 def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
     if tag is None:
         return ()
-    given = [tag] if isinstance(tag, str) else list(tag)
     wanted: dict[str, str] = {}
-    for text in given:
-        key, separator, value = _tag_of(text)
+    for text in [tag] if isinstance(tag, str) else list(tag):
+        key, separator, value = _split_tag(text)
         if not separator or not key or len(text) > MAX_TAG:
             raise BadParameter("tag", f"expected key:value or key=value, got {shown(text)}")
         check_storable("tag", text)
         if wanted.setdefault(key, value) != value:
             raise BadParameter("tag", f"no run has two values of {shown(key)}")
     if len(wanted) > MAX_TAGS:
-        raise BadParameter("tag", f"at most {MAX_TAGS} of them")
+        raise BadParameter("tag", f"expected at most {MAX_TAGS} tags, got {len(wanted)}")
     return tuple(sorted(wanted.items()))
 
 
-def _tag_of(text: Any) -> tuple[str, str, str]:
-    """A key may have a colon if an equals sign follows it, as `aws:region=eu` has."""
+def _split_tag(text: Any) -> tuple[str, str, str]:
+    """Split at `=`, else at `:`; so a key may contain a colon, as in `aws:region=eu`."""
     if not isinstance(text, str):
         return "", "", ""
     return text.partition("=" if "=" in text else ":")
 
 
-def _check_bounds(
-    name: str, least: float | None, most: float | None, stored: str, unit: int
-) -> dict[str, int | None]:
-    bounds: dict[str, int | None] = {}
-    for side, value in (("min", least), ("max", most)):
-        bounds[f"{side}_{stored}"] = None
-        if value is None:
-            continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= MAX_BOUND:
-            raise BadParameter(f"{side}_{name}", f"expected 0 to {MAX_BOUND:,}, got {shown(value)}")
-        bounds[f"{side}_{stored}"] = round(value * unit)
-    if least is not None and most is not None and least > most:
-        raise BadParameter(f"max_{name}", f"must not be less than min_{name}")
-    return bounds
+def _check_bound(name: str, value: float | None, unit: int) -> int | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= MAX_BOUND:
+        raise BadParameter(name, f"expected 0 to {MAX_BOUND:,}, got {shown(value)}")
+    return round(value * unit)

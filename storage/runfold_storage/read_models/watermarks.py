@@ -10,20 +10,22 @@ from sqlalchemy import Connection, func, select
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import BadParameter
-from runfold_storage.postgres.statements import compile_statement
+from runfold_storage.postgres.statements import Statement, row_of
 from runfold_storage.tables import positions
 
 from .summaries import Watermark
 
-POSITIONS: Final = select(
-    positions.c.shard,
-    positions.c.position,
-    positions.c.folded_at,
-    func.extract("epoch", func.clock_timestamp() - positions.c.folded_at).label("age_s"),
-).order_by(positions.c.shard)
+POSITION_NAMES: Final = ("shard", "position", "folded_at", "age_s")
+POSITION_COLUMNS: Final = """
+    p.shard, p.position, p.folded_at, extract(epoch FROM clock_timestamp() - p.folded_at)
+"""
+"""The columns of a watermark, as SQL over the positions `p`."""
 
-
-_POSITIONS: Final = compile_statement(POSITIONS)
+_POSITIONS: Final = Statement(
+    f"SELECT {POSITION_COLUMNS} FROM positions AS p ORDER BY p.shard",  # noqa: S608 - a constant
+    {},
+    row_of(*POSITION_NAMES),
+)
 
 
 def read_watermark(connection: Connection) -> Watermark:
@@ -32,7 +34,7 @@ def read_watermark(connection: Connection) -> Watermark:
 
 
 def watermark_of(rows: Sequence[Any]) -> Watermark:
-    """Return the watermark for rows that have the columns of `POSITIONS`."""
+    """Return the watermark for rows that have the columns of a watermark."""
     folded = [(row.folded_at, float(row.age_s)) for row in rows if row.folded_at is not None]
     folded_at, age_s = max(folded, default=(None, None))
     return Watermark(

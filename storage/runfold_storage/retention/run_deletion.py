@@ -57,7 +57,7 @@ class Deletion(Struct, frozen=True):
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return SQL conditions on `runs`."""
-        found = self.filter.conditions()
+        found: list[Any] = [self.filter.clause()]
         if self.ended_before is not None:
             end = func.coalesce(runs.c.finished_at, runs.c.last_event_at)
             # Implied, since the first event of a run is never later than its last.

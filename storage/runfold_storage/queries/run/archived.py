@@ -10,7 +10,7 @@ from runfold_storage.archive.lookup import ArchivedEvent, find_events, find_run
 from runfold_storage.archive.store import Archive
 
 from .detail import RunDetail, make_detail
-from .events import MAX_PAGE_BYTES, EventPage, EventQuery, Key, make_event, node_of, page_of
+from .events import MAX_PAGE_BYTES, EventKey, EventPage, EventQuery, make_event, node_of, page_of
 from .payloads import MAX_BYTES, MAX_EVENTS, Payloads, payloads_of
 
 _LATEST: Final = 2**63
@@ -69,7 +69,7 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
     first = _first(wanted(), query.limit + 1, backwards=query.backwards)
     if not is_known:
         return None
-    found: list[tuple[Key, Raw]] = []
+    found: list[tuple[EventKey, Raw]] = []
     size = 0
     for event in first[: query.limit]:
         if found and size > MAX_PAGE_BYTES:
@@ -80,7 +80,7 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
     return page_of(query, found, found[-1][0] if len(first) > len(found) else None)
 
 
-def _lies_ahead(query: EventQuery, key: Key) -> bool:
+def _lies_ahead(query: EventQuery, key: EventKey) -> bool:
     if query.key is None:
         return True
     return key < query.key if query.backwards else key > query.key

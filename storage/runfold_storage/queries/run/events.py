@@ -25,7 +25,7 @@ MAX_EVENTS: Final = 1000
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early, with a cursor, when its events exceed this size (one always fits)."""
 
-Key = tuple[int, int]
+EventKey = tuple[int, int]
 """(time in µs, event id): the order of the ledger."""
 
 _SEARCHED_PAGES: Final = 20
@@ -48,7 +48,7 @@ class EventQuery(NamedTuple):
     node: str | None
     limit: int
     backwards: bool = False
-    key: Key | None = None
+    key: EventKey | None = None
 
     def cache_key(self) -> bytes:
         """Return bytes that identify this query, for its cursors."""
@@ -83,7 +83,7 @@ def make_event_query(
 
 def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery) -> EventPage:
     """Return one page of events; the scan for events of a node is bounded."""
-    found: list[tuple[Key, Raw]] = []
+    found: list[tuple[EventKey, Raw]] = []
     size = 0
     reached = query.key
     is_more = False
@@ -103,7 +103,9 @@ def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery
     return page_of(query, found, reached if is_more else None)
 
 
-def page_of(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None) -> EventPage:
+def page_of(
+    query: EventQuery, found: list[tuple[EventKey, Raw]], reached: EventKey | None
+) -> EventPage:
     """Return the page of the events `found`; it continues after `reached`, unless that is None."""
     if query.backwards:
         found = found[::-1]
@@ -117,7 +119,7 @@ def page_of(query: EventQuery, found: list[tuple[Key, Raw]], reached: Key | None
     )
 
 
-def event_statement(shard: int, run: UUID, query: EventQuery, key: Key | None) -> Select[Any]:
+def event_statement(shard: int, run: UUID, query: EventQuery, key: EventKey | None) -> Select[Any]:
     """Return the page's events that fit; `n` counts them up to one beyond the limit."""
     conditions = [events.c.shard == shard, events.c.run == run]
     if query.types:
@@ -174,7 +176,7 @@ def node_of(kind: str, body: str) -> str | None:
     return getattr(event, "node", None)
 
 
-def _decode(query: EventQuery, cursor: str, parameter: str) -> Key:
+def _decode(query: EventQuery, cursor: str, parameter: str) -> EventKey:
     key = decode_cursor(query.cache_key(), cursor, parameter=parameter)
     try:
         at_us, event_id = _KEY.unpack(key)
@@ -184,7 +186,7 @@ def _decode(query: EventQuery, cursor: str, parameter: str) -> Key:
     return at_us, event_id
 
 
-def _encode(query: EventQuery, key: Key | None, parameter: str) -> str | None:
+def _encode(query: EventQuery, key: EventKey | None, parameter: str) -> str | None:
     if key is None:
         return None
     return encode_cursor(query.cache_key(), _KEY.pack(*key), parameter=parameter)

@@ -19,7 +19,7 @@ from runfold_storage.read_models.summaries import (
 )
 from runfold_storage.tables import events, nodes, runs
 
-from .events import Key, event_of
+from .events import EventKey, event_of
 
 TAIL: Final = 500
 """Newest events with output that a new reader gets."""
@@ -35,11 +35,11 @@ class RunProgress(NamedTuple):
     change_seq: int
     nodes: list[NodeSummary]
     output: list[Raw]
-    log_key: Key | None
+    log_key: EventKey | None
 
 
 def read_progress(
-    connection: Connection, shard: int, run: UUID, after: Key | None = None
+    connection: Connection, shard: int, run: UUID, after: EventKey | None = None
 ) -> RunProgress | None:
     """Return the run, and its output after `after`; None if there is no such run.
 
@@ -70,7 +70,7 @@ def read_progress(
 
 
 def _read_output(
-    connection: Connection, shard: int, run: UUID, after: Key | None
+    connection: Connection, shard: int, run: UUID, after: EventKey | None
 ) -> Sequence[Row[Any]]:
     statement: Select[Any] = select(events.c.id, events.c.at, events.c.type, events.c.body).where(
         events.c.shard == shard, events.c.run == run, events.c.type == "logged"

@@ -16,7 +16,6 @@ from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
 from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.read_models.summaries import (
     RunSummary,
     UsageTotals,
@@ -28,7 +27,7 @@ from runfold_storage.search.lookup import read_searched
 from runfold_storage.tables import nodes
 
 from .keyset import NEWEST_FIRST, KeysetPosition
-from .pages import list_statement
+from .sql import export_page
 
 PAGE: Final = 1000
 """Runs per read."""
@@ -59,7 +58,7 @@ ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
 
 
 def read_pages(
-    snapshot: Snapshot, wanted: RunFilter, *, with_nodes: bool
+    snapshot: Snapshot, run_filter: RunFilter, *, with_nodes: bool
 ) -> Iterator[list[ExportedRun]]:
     """Yield the runs, newest first, optionally with their node attempts by start.
 
@@ -68,10 +67,11 @@ def read_pages(
     after = NEWEST_FIRST
     while True:
         with snapshot() as connection:
-            if after == NEWEST_FIRST and wanted.payload is not None:
-                read_searched(connection, wanted.project)  # raises if nothing is searched
-            statement = compile_statement(list_statement(wanted, after, PAGE + 1))
-            rows = statement.run(connection, after.parameters())
+            if after == NEWEST_FIRST and run_filter.payload is not None:
+                read_searched(connection, run_filter.project)  # raises if nothing is searched
+            page_of = {"limit": PAGE + 1, "offset": 0}
+            parameters = run_filter.parameters() | after.parameters() | page_of
+            rows = export_page(run_filter, after).run(connection, parameters)
             more = len(rows) > PAGE
             page = rows[:PAGE]
             if with_nodes:

@@ -1,137 +1,117 @@
-"""Ways through the runs that a filter means: which index is walked, in the order of lists.
+"""Index scans: the indexes that can answer a part of a filter in the order of lists.
 
-Invariant: every run that the filter means lies on each of its ways, so any one will do. They differ
-in how much else lies there.
+Invariant: every run that matches the filter lies on each of its scans, so any of them will do. They
+differ in how many other runs they contain.
 
-A way is one stretch of an index, or several that are merged. Late starts are a stretch of their
-own: all other runs start within an hour of their first event, so a start bounds the walk.
+A scan reads one range of an index, or merges several. Late starts are a range of their own: all
+other runs start within an hour of their first event, so a bound on the start bounds the scan.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Subquery,
-    bindparam,
-    select,
-    union_all,
-)
+from runfold_storage.filters.catalogue import FILTERS
+from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES
 
-from runfold_storage.filters.run_filter import EQUAL, FilterForm
-from runfold_storage.tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES, runs
-from runfold_storage.tables.columns import TIME
-
-from .keyset import DirectionForm
-
-Conditions = list[ColumnElement[bool]]
-Stretches = list[Conditions]
+Range = tuple[str, ...]
+"""SQL conditions over the runs `r` that one range of an index answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexScan:
-    """Stretches of one index; each is the conditions that it answers.
+class IndexScan(NamedTuple):
+    """Ranges of one index; `is_covering`: they contain exactly the filter's runs."""
 
-    `is_whole`: it has the filter's runs and no others. `name` tells it from all others.
+    ranges: tuple[Range, ...]
+    is_covering: bool
+
+
+def index_scans_of(
+    run_filter: RunFilter, *, has_first: bool, has_end: bool
+) -> tuple[IndexScan, ...]:
+    """Return all scans for the filter, the preferred one first.
+
+    `has_first` and `has_end`: the parameters `first` and `end` bound the times of first events.
+    For a filter with `started_after`, the parameter `early` is that of `early_of`.
     """
-
-    name: tuple[FilterForm, bool, bool, int]
-    stretches: Stretches = field(compare=False)
-    is_whole: bool = field(compare=False)
-
-    def walk(self, columns: Sequence[Any], direction: DirectionForm) -> Subquery:
-        """As many runs of it as the parameter `most` says, in order.
-
-        With these columns and the key's.
-        """
-        wanted = [*columns, *(c for c in (runs.c.created_at, runs.c.run) if c not in columns)]
-        most = bindparam("most", type_=Integer)
-        parts = [
-            select(*wanted)
-            .where(*stretch, *direction.conditions())
-            .order_by(*direction.order(runs.c))
-            .limit(most)
-            for stretch in self.stretches
-        ]
-        if len(parts) == 1:
-            return parts[0].subquery()
-        merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
-        return select(merged).order_by(*direction.order(merged.c)).limit(most).subquery()
-
-
-@lru_cache(500)
-def index_scans_of(form: FilterForm, *, has_first: bool, has_end: bool) -> tuple[IndexScan, ...]:
-    """All ways to the runs of filters of this form, the best first.
-
-    The parameters `first` and `end` bound the times of their first events, where they are said to.
-    Of a filter with `started_after`, `early` is what `early_of` makes of it.
-    """
-    bounds: Conditions = []
+    bounds: Range = ()
     if has_first:
-        bounds.append(runs.c.created_at >= bindparam("first", type_=TIME))
+        bounds += ("r.created_at >= CAST(%(first)s AS timestamptz)",)
     if has_end:
-        bounds.append(runs.c.created_at < bindparam("end", type_=TIME))
-    if form.started_before is not None:
+        bounds += ("r.created_at < CAST(%(end)s AS timestamptz)",)
+    if run_filter.started_before is not None:
         # Implied, since the first event of a run is never later than its start.
-        bounds.append(runs.c.created_at < bindparam("started_before", type_=TIME))
+        bounds += ("r.created_at < CAST(%(started_before)s AS timestamptz)",)
     spans = [bounds]
-    if form.started_after is not None:
-        early = bindparam("early", type_=TIME)
-        late = runs.c.indexed_late_start_at >= bindparam("started_after", type_=TIME)
+    if run_filter.started_after is not None:
+        early = "CAST(%(early)s AS timestamptz)"
+        late = "r.indexed_late_start_at >= CAST(%(started_after)s AS timestamptz)"
         spans = [
-            [*bounds, runs.c.created_at >= early],
-            [*bounds, runs.c.created_at < early, late],
+            (*bounds, f"r.created_at >= {early}"),
+            (*bounds, f"r.created_at < {early}", late),
         ]
-    is_anytime = spans == [[]]
-    choices = _choices(form) or [(FilterForm(), [[]])]
+    is_unbounded = spans == [()]
+    choices = _choices(run_filter) or [(RunFilter(), ((),))]
     return tuple(
         IndexScan(
-            (form, has_first, has_end, number),
-            [[*choice, *span] for choice, span in product(stretches, spans)],
-            is_whole=is_anytime and answered == form,
+            tuple(choice + span for choice, span in product(ranges, spans)),
+            is_covering=is_unbounded and answered == run_filter,
         )
-        for number, (answered, stretches) in enumerate(choices)
+        for answered, ranges in choices
     )
 
 
-def covering_scan(form: FilterForm) -> IndexScan | None:
-    """The only way to the runs of filters of this form, if no others lie there."""
-    ways = index_scans_of(form, has_first=False, has_end=False)
-    return ways[0] if len(ways) == 1 and ways[0].is_whole else None
+def covering_scan(run_filter: RunFilter) -> IndexScan | None:
+    """Return the only scan for the filter, if it contains no other runs."""
+    scans = index_scans_of(run_filter, has_first=False, has_end=False)
+    return scans[0] if len(scans) == 1 and scans[0].is_covering else None
 
 
 def early_of(started_after: datetime) -> datetime:
-    """No run that began before, and did not start late, started since."""
+    """Return the time before which only late starts can have a start since `started_after`."""
     first_of_all = datetime.min.replace(tzinfo=started_after.tzinfo)
     return started_after - min(LATE_AFTER, started_after - first_of_all)
 
 
-def _choices(form: FilterForm) -> list[tuple[FilterForm, Stretches]]:
-    """Each part of the filter that an index answers, and its stretches there; the best first."""
-    found: list[tuple[FilterForm, Stretches]] = []
-
-    def add(stretches: Stretches, **answered: Any) -> None:
-        found.append((FilterForm(**answered), stretches))
-
-    def add_equal(*names: str) -> None:
-        for name in names:
-            if (value := getattr(form, name)) is not None:
-                add([[runs.c[EQUAL[name]] == bindparam(name)]], **{name: value})
-
-    add_equal("parent_run", "session", "fingerprint", "error_type", "user")
-    if form.statuses and set(form.statuses) <= set(UNUSUAL_STATUSES):
-        stretches = [[runs.c.indexed_status == status] for status in form.statuses]
-        add(stretches, statuses=form.statuses)
-    if (longest := form.min_duration_us or 0) >= LONG_US:
-        long = runs.c.indexed_duration_us >= bindparam("min_duration_us")
-        add([[long]], min_duration_us=longest)
-    if (highest := form.min_cost_nano_usd or 0) >= COSTLY_NANO_USD:
-        costly = runs.c.indexed_cost_nano_usd >= bindparam("min_cost_nano_usd")
-        add([[costly]], min_cost_nano_usd=highest)
-    add_equal("workflow", "project", "trigger")
+def _choices(run_filter: RunFilter) -> list[tuple[RunFilter, tuple[Range, ...]]]:
+    """Return each part of the filter that an index answers, and its ranges, in preference."""
+    found: list[tuple[RunFilter, tuple[Range, ...]]] = []
+    for name, ranges_of in _INDEXED:
+        value = getattr(run_filter, name)
+        if value is not None and value != () and (ranges := ranges_of(name, value)):
+            found.append((RunFilter(**{name: value}), ranges))
     return found
+
+
+def _equal(name: str, _: str) -> tuple[Range, ...]:
+    return ((f'r."{_COLUMNS[name]}" = CAST(%({name})s AS text)',),)
+
+
+def _unusual_statuses(_: str, statuses: tuple[str, ...]) -> tuple[Range, ...]:
+    if not set(statuses) <= set(UNUSUAL_STATUSES):
+        return ()
+    return tuple(
+        (f"r.unusual_status = CAST(%(status_{n})s AS text)",) for n in range(len(statuses))
+    )
+
+
+def _long(name: str, least: int) -> tuple[Range, ...]:
+    return ((f"r.long_duration_us >= CAST(%({name})s AS bigint)",),) if least >= LONG_US else ()
+
+
+def _costly(name: str, least: int) -> tuple[Range, ...]:
+    if least < COSTLY_NANO_USD:
+        return ()
+    return ((f"r.high_cost_nano_usd >= CAST(%({name})s AS bigint)",),)
+
+
+_COLUMNS: Final = {each.stored_as: each.column_name for each in FILTERS}
+_INDEXED: Final[tuple[tuple[str, Callable[[str, Any], tuple[Range, ...]]], ...]] = (
+    *((name, _equal) for name in ("parent_run", "session", "fingerprint", "error_type", "user")),
+    ("statuses", _unusual_statuses),
+    ("min_duration_us", _long),
+    ("min_cost_nano_usd", _costly),
+    *((name, _equal) for name in ("workflow", "project", "trigger")),
+)
+"""Fields of a filter that an index answers, in the order of preference, and their ranges."""

@@ -1,55 +1,37 @@
-"""Places in a list of runs, and which way a page goes on from there."""
+"""Keyset pagination: positions in a list of runs, and the direction in which a page continues."""
 
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, bindparam, tuple_
-
-from runfold_storage.tables import runs
-from runfold_storage.tables.columns import TIME
-
-Key = tuple[datetime, UUID]
-"""A run's place in a list: the time of its first event, and its key."""
+ListKey = tuple[datetime, UUID]
+"""A run's position in a list: the time of its first event, and its key."""
 
 
 class KeysetPosition(NamedTuple):
-    """Where a page goes on from: nothing for the first one, else towards older or newer runs."""
+    """Where a page begins: without a key at the newest run; else towards older or newer runs."""
 
-    key: Key | None = None
+    key: ListKey | None = None
     is_newer: bool = False
     is_inclusive: bool = False
 
-    def form(self) -> "DirectionForm":
-        """What the statements for it depend on."""
-        return DirectionForm(self.key is not None, self.is_newer, self.is_inclusive)
-
     def parameters(self) -> dict[str, Any]:
-        """What those statements are given."""
+        """Return the values of the parameters of `conditions`."""
         return {} if self.key is None else {"key_at": self.key[0], "key_run": self.key[1]}
 
-
-class DirectionForm(NamedTuple):
-    """What directions have in common whose statements differ in nothing but parameters."""
-
-    has_key: bool
-    is_newer: bool
-    is_inclusive: bool
-
-    def conditions(self, of: Any = runs.c) -> list[ColumnElement[bool]]:
-        """Only what lies beyond the key, or at it."""
-        if not self.has_key:
+    def conditions(self) -> list[str]:
+        """Return the SQL conditions for the runs `r` beyond the key, or at it."""
+        if self.key is None:
             return []
-        place = tuple_(of.created_at, of.run)
-        key = tuple_(bindparam("key_at", type_=TIME), bindparam("key_run", type_=Uuid))
-        if self.is_newer:
-            return [place >= key if self.is_inclusive else place > key]
-        return [place <= key if self.is_inclusive else place < key]
+        operator = (">" if self.is_newer else "<") + ("=" if self.is_inclusive else "")
+        key = "(CAST(%(key_at)s AS timestamptz), CAST(%(key_run)s AS uuid))"
+        return [f"(r.created_at, r.run) {operator} {key}"]
 
-    def order(self, of: Any) -> list[ColumnElement[Any]]:
-        """The order of the walk, for a table that has the key's columns."""
-        keys = [of.created_at, of.run]
-        return [key.asc() if self.is_newer else key.desc() for key in keys]
+    @property
+    def order(self) -> str:
+        """The order of reading, as SQL over the runs `r`."""
+        side = "ASC" if self.is_newer else "DESC"
+        return f"r.created_at {side}, r.run {side}"
 
 
 NEWEST_FIRST: Final = KeysetPosition()

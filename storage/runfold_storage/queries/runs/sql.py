@@ -1,180 +1,190 @@
-"""The queries that lists are made of, each made once for all filters of a form.
+"""The statements of lists of runs, as PostgreSQL gets them.
 
-Parameters are those of the form and of the direction; `first`, `end` and `early` of the ways (see
-`ways`); how many runs are walked at most (`most`) and are on the page (`limit`, `offset`).
+Each function joins a text of constant fragments and names of parameters; all values are parameters.
+They are those of `RunFilter.parameters` and `KeysetPosition.parameters`; `first`, `end` and `early`
+of the scans (`index_scans`); `most`, the maximum number of runs to scan; `limit` and `offset` of
+the page; `shards` and `keys` of candidates. Fragments refer to the runs at hand as `r`.
 """
+# ruff: noqa: S608 - joined from constants
 
-from collections.abc import Sequence
-from functools import lru_cache, reduce
-from operator import add
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Select,
-    Subquery,
-    and_,
-    bindparam,
-    func,
-    literal,
-    select,
-    union_all,
-)
-from sqlalchemy.dialects.postgresql import JSONB
-
-from runfold_storage.filters.run_filter import FilterForm
-from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS, runs_at
-from runfold_storage.postgres.statements import Statement, compile_statement
-from runfold_storage.read_models.watermarks import POSITIONS
-from runfold_storage.tables import RUN_STATUSES, pending_rollups, rollups_daily, runs
+from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.filters.summary_columns import COLUMNS, RUNS_AT_KEYS, SUMMARY_NAMES
+from runfold_storage.postgres.statements import Statement, row_of
+from runfold_storage.read_models.watermarks import POSITION_COLUMNS, POSITION_NAMES
+from runfold_storage.tables import RUN_STATUSES
 
 from .index_scans import IndexScan
-from .keyset import NEWEST_FIRST, DirectionForm
+from .keyset import NEWEST_FIRST, KeysetPosition
 
-_kept = lru_cache(500)
-"""Each of these functions keeps so many, some 25 kB each."""
-_NEWEST_FIRST: Final = NEWEST_FIRST.form()
+Among = Literal["tags", "keys"]
+"""Few runs named by an index: `most` of those with the tags, or those at `shards` and `keys`."""
 
-Among = Literal["tags", "places"]
-"""Few runs that an index named: those that have the tags, `most` of them, or those at `places`
-(see `runs_at`)."""
+_KEY: Final = "r.created_at, r.run"
 
 
-@_kept
-def known_runs(form: FilterForm, way: IndexScan | None) -> Statement:
-    """`known`, how many runs there are of this project, workflow and status; the positions too.
+def known_count(run_filter: RunFilter, scan: IndexScan | None) -> Statement:
+    """Select the positions, and `known`: the number of runs of a counted filter, by the rollups.
 
-    For forms that have nothing else. `length` is how many runs lie on the way, as far as it is
-    walked; its index alone is read.
+    `length` is the number of runs on the scan, up to `most`; its index alone is read.
     """
-    days = rollups_daily.c
-    conditions = [days.workflow == ("" if form.workflow is None else bindparam("workflow"))]
-    if form.project is not None or form.workflow is None:
-        conditions.append(days.project == ("" if form.project is None else bindparam("project")))
-    statuses = [days[status] for status in form.statuses or RUN_STATUSES]
-    counted = select(func.sum(reduce(add, statuses))).where(*conditions).scalar_subquery()
-    waiting = _unmerged_runs(form).scalar_subquery()
-    sum_ = func.coalesce(counted, 0) + func.coalesce(waiting, 0)
-    known = POSITIONS.add_columns(sum_.label("known"))
-    if way is None:
-        return compile_statement(known)
-    walked = way.walk([], _NEWEST_FIRST)
-    length = select(func.count()).select_from(walked).scalar_subquery()
-    return compile_statement(known.add_columns(length.label("length")))
+    has_project, has_workflow = run_filter.project is not None, run_filter.workflow is not None
+    columns = " + ".join(
+        f"d.{status}" for status in RUN_STATUSES if status in (run_filter.statuses or RUN_STATUSES)
+    )
+    # Daily rows exist for all runs, each project and each workflow of a project.
+    daily = [f"d.workflow = {'CAST(%(workflow)s AS text)' if has_workflow else _NOTHING}"]
+    if has_project or not has_workflow:
+        daily.append(f"d.project = {'CAST(%(project)s AS text)' if has_project else _NOTHING}")
+    pending = [f"r.node = {_NOTHING}", *run_filter.conditions("r")]
+    length = ""
+    names: tuple[str, ...] = (*POSITION_NAMES, "known")
+    if scan is not None:
+        length = f", (SELECT count(*) FROM {_scan(scan, _KEY)} AS r)"
+        names = (*names, "length")
+    text = f"""
+        SELECT {POSITION_COLUMNS},
+            coalesce((SELECT sum({columns}) FROM stats_days AS d WHERE {_all(daily)}), 0)
+            + coalesce((SELECT sum(r.n) FROM unmerged_stats AS r WHERE {_all(pending)}), 0) AS known
+            {length}
+        FROM positions AS p ORDER BY p.shard
+    """
+    return Statement(text, {}, row_of(*names))
 
 
-def _unmerged_runs(form: FilterForm) -> Select[Any]:
-    """How many more than the rollups know."""
-    waiting = pending_rollups.c
-    conditions = [waiting.node == ""]
-    if form.workflow is not None:
-        conditions.append(waiting.workflow == bindparam("workflow"))
-    if form.project is not None:
-        conditions.append(waiting.project == bindparam("project"))
-    if form.statuses:
-        conditions.append(waiting.status.in_(list(map(literal, form.statuses))))
-    return select(func.sum(waiting.n)).where(*conditions)
+def open_hours(run_filter: RunFilter) -> Statement:
+    """Select the first and last hour in which runs with the filter's (open) statuses began."""
+    statuses = _all(RunFilter(statuses=run_filter.statuses).conditions("r"))
+    text = f"""
+        SELECT min(hour), max(hour) FROM (
+            SELECT r.hour FROM stats AS r WHERE r.is_open AND {statuses}
+            UNION ALL
+            SELECT r.hour FROM unmerged_stats AS r WHERE r.node = {_NOTHING} AND {statuses}
+        ) AS hours
+    """
+    return Statement(text, {}, row_of("first", "last"))
 
 
-@_kept
-def whole_page(way: IndexScan, direction: DirectionForm) -> Statement:
-    """A page of a way that is whole."""
-    if len(way.stretches) == 1:
-        page = select(*SUMMARY_COLUMNS).where(*way.stretches[0], *direction.conditions())
-        return compile_statement(_bounded(page.order_by(*direction.order(runs.c))))
-    merged = way.walk(SUMMARY_COLUMNS, direction)
-    return compile_statement(_bounded(select(merged).order_by(*direction.order(merged.c))))
+def covered_page(scan: IndexScan, position: KeysetPosition) -> Statement:
+    """Select a page of a covering scan."""
+    if len(scan.ranges) == 1:
+        return _page("runs", [*scan.ranges[0], *position.conditions()], position)
+    return _page(_scan(scan, COLUMNS, position), [], position)
 
 
-@_kept
-def walked_page(form: FilterForm, way: IndexScan, direction: DirectionForm) -> Statement:
-    """Those of a filter on a stretch of a way."""
-    return compile_statement(_page(form, way.walk(SUMMARY_COLUMNS, direction), direction))
+def scanned_page(run_filter: RunFilter, scan: IndexScan, position: KeysetPosition) -> Statement:
+    """Select the matches among the next `most` runs of a scan."""
+    return _page(_scan(scan, COLUMNS, position), run_filter.conditions("r"), position)
 
 
-@_kept
-def page_among(form: FilterForm, among: Among, direction: DirectionForm) -> Statement:
-    """Those of a filter among few."""
-    return compile_statement(_page(form, _few(among), direction))
+def candidates_page(run_filter: RunFilter, among: Among, position: KeysetPosition) -> Statement:
+    """Select a page of the matches among few runs."""
+    conditions = [*run_filter.conditions("r"), *position.conditions()]
+    return _page(_candidates(among), conditions, position)
 
 
-@_kept
-def end_of_walk(way: IndexScan, direction: DirectionForm) -> Statement:
-    """The key of the last run of a stretch; nothing if the way ends there."""
-    walked = way.walk([], direction)
-    last = select(walked.c.created_at, walked.c.run).order_by(*direction.order(walked.c))
-    return compile_statement(last.offset(bindparam("most", type_=Integer) - 1).limit(1))
+def export_page(run_filter: RunFilter, position: KeysetPosition) -> Statement:
+    """Select a page of all matches, by any plan: an export reads all of them."""
+    return _page("runs", [*run_filter.conditions("r"), *position.conditions()], position)
 
 
-@_kept
-def sample_among(form: FilterForm, among: Among) -> Statement:
-    """Of few runs: how many there are (`n`), match (`matching`), and have the tags (`tagged`)."""
-    few = _few(among)
-    return compile_statement(select(*_sampled(form, few)).select_from(few))
+def end_of_scan(scan: IndexScan, position: KeysetPosition) -> Statement:
+    """Select the key of the last of the next `most` runs of a scan; no row if it ends before."""
+    text = f"""
+        SELECT {_KEY} FROM {_scan(scan, _KEY, position)} AS r
+        ORDER BY {position.order} OFFSET %(most)s - 1 LIMIT 1
+    """
+    return Statement(text, {}, row_of("created_at", "run"))
 
 
-@_kept
-def samples_of(form: FilterForm, ways: tuple[IndexScan, ...]) -> Statement:
-    """The same of the newest runs of each way, and how far they reach, as in `reaches_of`."""
-    walks = (way.walk(SUMMARY_COLUMNS, _NEWEST_FIRST) for way in ways)
-    return _of_each(_NEWEST_FIRST, [(walk, _sampled(form, walk)) for walk in walks])
+def count_candidates(run_filter: RunFilter, among: Among) -> Statement:
+    """Count few runs: all (`n`), the matches (`matching`), and those with the tags (`tagged`)."""
+    text = f"SELECT {_sample_counts(run_filter)} FROM {_candidates(among)} AS r"
+    return Statement(text, {}, _SAMPLE)
 
 
-@_kept
-def reaches_of(ways: tuple[IndexScan, ...], direction: DirectionForm) -> Statement:
-    """By `number` of each way how many runs there are (`n`); the last began at `reached`."""
-    walks = (way.walk([], direction) for way in ways)
-    return _of_each(direction, [(walk, [func.count().label("n")]) for walk in walks])
-
-
-def _of_each(
-    direction: DirectionForm, walks: Sequence[tuple[Subquery, Sequence[ColumnElement[Any]]]]
-) -> Statement:
-    """These columns, and how far it reaches, of each walk."""
-    reach = func.max if direction.is_newer else func.min
-    each = [
-        select(
-            literal(number).label("number"), *columns, reach(walk.c.created_at).label("reached")
-        ).select_from(walk)
-        for number, (walk, columns) in enumerate(walks)
+def sample_scans(run_filter: RunFilter, scans: Sequence[IndexScan]) -> Statement:
+    """Count the newest `most` runs of each scan likewise; `reached` as in `reach_of_scans`."""
+    samples = [
+        f"""
+        SELECT {_sample_counts(run_filter)}, min(r.created_at), {number}
+        FROM {_scan(scan, COLUMNS)} AS r
+        """
+        for number, scan in enumerate(scans)
     ]
-    return compile_statement(select(union_all(*each).subquery()))
+    return Statement(_union(samples), {}, _SCAN_SAMPLE)
 
 
-@_kept
-def all_of(form: FilterForm) -> Statement:
-    """All runs, by whatever plan."""
-    return compile_statement(select(runs.c.run).where(*form.conditions()))
-
-
-def _few(among: Among) -> Subquery:
-    if among == "places":
-        return select(*SUMMARY_COLUMNS).select_from(runs_at()).subquery()
-    tagged = runs.c.tags.contains(bindparam("tags", type_=JSONB))
-    # A fence: what surrounds it must not keep the planner from the index of tags.
-    most = bindparam("most", type_=Integer)
-    return select(*SUMMARY_COLUMNS).where(tagged).limit(most).offset(0).subquery()
-
-
-def _page(form: FilterForm, source: Subquery, direction: DirectionForm) -> Select[Any]:
-    columns = (source.c[column.name] for column in SUMMARY_COLUMNS)
-    conditions = [*form.conditions(source.c), *direction.conditions(source.c)]
-    return _bounded(select(*columns).where(*conditions).order_by(*direction.order(source.c)))
-
-
-def _bounded(page: Select[Any]) -> Select[Any]:
-    limit, offset = (bindparam(name, type_=Integer) for name in ("limit", "offset"))
-    return page.limit(limit).offset(offset)
-
-
-def _sampled(form: FilterForm, sample: Subquery) -> list[ColumnElement[Any]]:
-    matching: ColumnElement[bool] = and_(True, *form.conditions(sample.c))
-    columns: list[ColumnElement[Any]] = [
-        func.count().label("n"),
-        func.count().filter(matching).label("matching"),
+def reach_of_scans(scans: Sequence[IndexScan], position: KeysetPosition) -> Statement:
+    """Count the next `most` runs of each scan (`n`); the last of them began at `reached`."""
+    reached = "max" if position.is_newer else "min"
+    reaches = [
+        f"""
+        SELECT count(*), {reached}(r.created_at), {number}
+        FROM {_scan(scan, _KEY, position)} AS r
+        """
+        for number, scan in enumerate(scans)
     ]
-    if form.tags:
-        tagged = sample.c.tags.contains(bindparam("tags", type_=JSONB))
-        columns.append(func.count().filter(tagged).label("tagged"))
-    return columns
+    return Statement(_union(reaches), {}, row_of("n", "reached", "number"))
+
+
+def explain_matches(run_filter: RunFilter) -> Statement:
+    """Ask the planner for its estimate of the number of matches."""
+    matches = f"SELECT r.run FROM runs AS r WHERE {_all(run_filter.conditions('r'))}"
+    return Statement(f"EXPLAIN (FORMAT JSON) {matches}", {}, row_of("plans"))
+
+
+_NOTHING: Final = "''"
+_SAMPLE: Final = row_of("n", "matching", "tagged")
+_SCAN_SAMPLE: Final = row_of("n", "matching", "tagged", "reached", "number")
+
+
+def _scan(scan: IndexScan, columns: str, position: KeysetPosition = NEWEST_FIRST) -> str:
+    """Return a subquery for the next `most` runs of a scan, in order."""
+    parts = [
+        f"""(
+            SELECT {columns} FROM runs AS r WHERE {_all([*each, *position.conditions()])}
+            ORDER BY {position.order} LIMIT %(most)s
+        )"""
+        for each in scan.ranges
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return f"(SELECT * FROM ({_union(parts)}) AS r ORDER BY {position.order} LIMIT %(most)s)"
+
+
+def _candidates(among: Among) -> str:
+    if among == "keys":
+        return f"(SELECT {COLUMNS} FROM {RUNS_AT_KEYS})"
+    # OFFSET 0 is a fence: the conditions around it must not talk the planner out of the tag index.
+    return f"""(
+        SELECT {COLUMNS} FROM runs AS r WHERE r.tags @> CAST(%(tags)s AS jsonb)
+        LIMIT %(most)s OFFSET 0
+    )"""
+
+
+def _page(source: str, conditions: Iterable[str], position: KeysetPosition) -> Statement:
+    """Select `limit` runs of a source from `offset` on, in the order of reading."""
+    text = f"""
+        SELECT {COLUMNS} FROM {source} AS r WHERE {_all(conditions)}
+        ORDER BY {position.order} LIMIT %(limit)s OFFSET %(offset)s
+    """
+    return Statement(text, {}, row_of(*SUMMARY_NAMES))
+
+
+def _sample_counts(run_filter: RunFilter) -> str:
+    matching = _all(run_filter.conditions("r"))
+    tagged = _all(RunFilter(tags=run_filter.tags).conditions("r"))
+    return f"""
+        count(*), count(*) FILTER (WHERE {matching}), count(*) FILTER (WHERE {tagged})
+    """
+
+
+def _all(conditions: Iterable[str]) -> str:
+    return " AND ".join(conditions) or "true"
+
+
+def _union(parts: Iterable[str]) -> str:
+    return " UNION ALL ".join(parts)

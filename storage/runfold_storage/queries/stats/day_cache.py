@@ -19,7 +19,7 @@ MOST: Final = 1000
 """Days, of some 20 kB each."""
 _MOST_SUMS: Final = 50
 
-Key = tuple[str | None, str | None, str, datetime]
+DayKey = tuple[str | None, str | None, str, datetime]
 """Project, workflow, time zone, beginning of the day."""
 
 
@@ -35,10 +35,10 @@ class DayCache:
         self._most = most
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._days: OrderedDict[Key, tuple[Any, Aggregate]] = OrderedDict()
+        self._days: OrderedDict[DayKey, tuple[Any, Aggregate]] = OrderedDict()
         self._sums: OrderedDict[tuple[int, ...], Aggregate] = OrderedDict()
 
-    def get(self, key: Key, version: Any) -> Aggregate | None:
+    def get(self, key: DayKey, version: Any) -> Aggregate | None:
         """What is known of the day, if its rows are still those; nothing may be added to it."""
         with self._lock:
             found = self._days.get(key)
@@ -50,7 +50,7 @@ class DayCache:
                 aggregate.complete(next(self._numbers))
             return aggregate
 
-    def put(self, key: Key, version: Any, aggregate: Aggregate) -> None:
+    def put(self, key: DayKey, version: Any, aggregate: Aggregate) -> None:
         """What these rows say; nothing may be added to it any more."""
         with self._lock:
             self._days[key] = (version, aggregate)

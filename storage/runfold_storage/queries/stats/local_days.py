@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from .aggregate import Aggregate
-from .day_cache import DayCache, Key
+from .day_cache import DayCache, DayKey
 from .query import StatsQuery
 from .sources import Part, Source, begin_of_day, ceil_day, floor_day
 from .sql import MAX_ROWS, days_statement, figures_statement
@@ -47,7 +47,7 @@ def read_local_days(
     aggregates: dict[datetime, Aggregate] = {}
     missing = []
     for start, stop in days:
-        key: Key = (query.project, query.workflow, query.tz, start)
+        key: DayKey = (query.project, query.workflow, query.tz, start)
         version = _version(versions, start, stop)
         aggregate = day_cache.get(key, version)
         if aggregate is None:

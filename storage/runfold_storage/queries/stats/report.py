@@ -12,17 +12,16 @@ from itertools import chain
 from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import UNKNOWN
-from runfold_storage.postgres.statements import compile_statement
+from runfold_storage.postgres.statements import Statement, row_of
 from runfold_storage.read_models.summaries import Watermark
-from runfold_storage.read_models.watermarks import POSITIONS, watermark_of
-from runfold_storage.tables import pending_rollups
+from runfold_storage.read_models.watermarks import POSITION_COLUMNS, POSITION_NAMES, watermark_of
 
 from .aggregate import Aggregate, BucketFigures, GroupFigures, StatsSummary, figures_of, merged
-from .day_cache import DayCache, Key
+from .day_cache import DayCache, DayKey
 from .local_days import begin_of, read_local_days
 from .query import MAX_BUCKETS, StatsQuery, check_buckets
 from .sources import Part, Source
@@ -43,7 +42,7 @@ class Stats(StatsSummary, frozen=True, kw_only=True):
 def read_stats(connection: Connection, query: StatsQuery, day_cache: DayCache) -> Stats:
     """Return the statistics; `connection` is in a transaction with one snapshot."""
     state = _STATE.run(connection, {})
-    unmerged = query.unmerged() if any(row.waits for row in state) else []
+    unmerged = query.unmerged() if any(row.has_unmerged for row in state) else []
     aggregates = _read_aggregates(connection, query, unmerged, day_cache)
     _check_buckets(query, aggregates)
     is_nodes = query.group_by == "node"
@@ -62,8 +61,13 @@ def read_stats(connection: Connection, query: StatsQuery, day_cache: DayCache) -
     )
 
 
-_STATE: Final = compile_statement(
-    POSITIONS.add_columns(exists(select(pending_rollups.c.n)).label("waits"))
+_STATE: Final = Statement(
+    f"""
+    SELECT {POSITION_COLUMNS}, EXISTS (SELECT FROM unmerged_stats)
+    FROM positions AS p ORDER BY p.shard
+    """,  # noqa: S608 - a constant
+    {},
+    row_of(*POSITION_NAMES, "has_unmerged"),
 )
 """The positions, and whether any deltas are not merged yet."""
 
@@ -130,7 +134,7 @@ def _read_days(
 ) -> dict[datetime, Aggregate]:
     form, parameters = query.form(part), query.parameters(part)
     found: dict[datetime, Aggregate] = {}
-    new: dict[datetime, tuple[Key, Any]] = {}
+    new: dict[datetime, tuple[DayKey, Any]] = {}
     for day, *version in days_statement(form).run(connection, parameters):
         key = (query.project, query.workflow, "UTC", day)
         aggregate = day_cache.get(key, version)
