@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from runfold.protocol.codec import TYPES
 from runfold.protocol.events import MAX_NAME
-from runfold_storage.filters.validation import MAX_BOUND, MAX_TAG
+from runfold_storage.filters.catalogue import FILTERS, Kind
+from runfold_storage.filters.validation import MAX_BOUND, MAX_TAG, MAX_TAGS
 from runfold_storage.jobs import STATUSES as JOB_STATUSES
 from runfold_storage.queries.runs.export_formats import FORMATS
 from runfold_storage.queries.stats.query import BUCKETS, GROUPS
@@ -15,34 +16,28 @@ from runfold_storage.tables import RUN_STATUSES
 
 _NAME: Final = {"minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^\\u0000]*$"}
 _BOUND: Final = {"minimum": 0, "maximum": MAX_BOUND}
+_TAGS: Final = {
+    "maxItems": MAX_TAGS,
+    "items": {
+        "type": "string",
+        "maxLength": MAX_TAG,
+        "pattern": "^[^\\u0000:=]+[:=][^\\u0000]*$",
+    },
+}
+_FILTER_SHAPES: Final[dict[Kind, dict[str, Any]]] = {
+    Kind.NAME: _NAME,
+    Kind.STATUSES: {"items": {"type": "string", "enum": list(RUN_STATUSES)}},
+    Kind.TAGS: _TAGS,
+    Kind.TIME: {},
+    Kind.DURATION: _BOUND,
+    Kind.COST: _BOUND,
+    Kind.SEARCH: _NAME,
+    Kind.PAYLOAD: _NAME,
+}
 
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
-    **dict.fromkeys(
-        (
-            "project",
-            "workflow",
-            "node",
-            "trigger",
-            "user",
-            "session",
-            "error_type",
-            "fingerprint",
-            "parent_run",
-            "q",
-            "payload",
-        ),
-        _NAME,
-    ),
-    **dict.fromkeys(("min_duration_ms", "max_duration_ms", "min_cost_usd", "max_cost_usd"), _BOUND),
-    "tag": {
-        "maxItems": 20,
-        "items": {
-            "type": "string",
-            "maxLength": MAX_TAG,
-            "pattern": "^[^\\u0000:=]+[:=][^\\u0000]*$",
-        },
-    },
-    "status": {"items": {"type": "string", "enum": list(RUN_STATUSES)}},
+    **{each.name: _FILTER_SHAPES[each.kind] for each in FILTERS},
+    "node": _NAME,
     "types": {"items": {"type": "string", "enum": list(TYPES)}},
     "bucket": {"enum": list(BUCKETS)},
     "group_by": {"enum": list(GROUPS)},

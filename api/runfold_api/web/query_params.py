@@ -1,73 +1,21 @@
 """The query parameters of the routes: types, bounds, and descriptions for the OpenAPI document."""
 
+from inspect import Parameter, Signature
 from typing import Annotated, Any, Final
 
 from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
 
+from runfold_storage.filters.catalogue import FILTERS, Filter, Kind
 from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, parse_time
 
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 
 Project = Annotated[str | None, QueryParameter(description="Only this project.")]
 Workflow = Annotated[str | None, QueryParameter(description="Only this workflow.")]
-Statuses = Annotated[
-    list[str] | None,
-    QueryParameter(description="One or several statuses, repeated or separated by commas."),
-]
 Types = Annotated[
     list[str] | None,
     QueryParameter(description="Only events of these types, repeated or separated by commas."),
-]
-StartedAfter = Annotated[
-    str | None,
-    QueryParameter(description="Started at this time or later.", schema_extra=_TIME),
-]
-StartedBefore = Annotated[
-    str | None, QueryParameter(description="Started before this time.", schema_extra=_TIME)
-]
-Trigger = Annotated[
-    str | None, QueryParameter(description="Only runs that this type of trigger set off.")
-]
-User = Annotated[str | None, QueryParameter(description="Only runs of this user.")]
-Session = Annotated[str | None, QueryParameter(description="Only runs of this session.")]
-Tags = Annotated[
-    list[str] | None,
-    QueryParameter(description="Only runs with this tag, key:value or key=value; repeatable."),
-]
-MinDuration = Annotated[
-    float | None, QueryParameter(description="Took so many milliseconds or longer.", ge=0)
-]
-MaxDuration = Annotated[
-    float | None, QueryParameter(description="Took so many milliseconds or less.", ge=0)
-]
-MinCost = Annotated[
-    float | None, QueryParameter(description="Cost so many US dollars or more.", ge=0)
-]
-MaxCost = Annotated[
-    float | None, QueryParameter(description="Cost so many US dollars or less.", ge=0)
-]
-ErrorType = Annotated[
-    str | None, QueryParameter(description="Only runs that failed with this type of error.")
-]
-Fingerprint = Annotated[
-    str | None, QueryParameter(description="Only runs that failed alike: see /api/v1/failures.")
-]
-ParentRun = Annotated[str | None, QueryParameter(description="Only runs that this run began.")]
-Search = Annotated[
-    str | None,
-    QueryParameter(
-        description="Only runs with this text in their workflow, id, tags, error type or message; "
-        "case does not matter."
-    ),
-]
-Payload = Annotated[
-    str | None,
-    QueryParameter(
-        description="Only runs with this text in their inputs or outputs, of projects that have "
-        "these searched; case does not matter. The first 4096 characters of runs that have ended; "
-        "`searched` says how far. For lists and exports alone."
-    ),
 ]
 EndedSince = Annotated[
     str | None, QueryParameter(description="Ended at this time or later.", schema_extra=_TIME)
@@ -148,44 +96,43 @@ def split_words(values: list[str] | None) -> list[str] | None:
     return [word for value in values for word in value.split(",")]
 
 
-def run_filters(
-    project: Project = None,
-    workflow: Workflow = None,
-    status: Statuses = None,
-    trigger: Trigger = None,
-    user: User = None,
-    session: Session = None,
-    tag: Tags = None,
-    started_after: StartedAfter = None,
-    started_before: StartedBefore = None,
-    min_duration_ms: MinDuration = None,
-    max_duration_ms: MaxDuration = None,
-    min_cost_usd: MinCost = None,
-    max_cost_usd: MaxCost = None,
-    error_type: ErrorType = None,
-    fingerprint: Fingerprint = None,
-    parent_run: ParentRun = None,
-    q: Search = None,
-    payload: Payload = None,
-) -> dict[str, Any]:
-    """What `History.runs` and `History.export` are filtered by."""
-    return {
-        "project": project,
-        "workflow": workflow,
-        "status": split_words(status),
-        "trigger": trigger,
-        "user": user,
-        "session": session,
-        "tag": tag,
-        "started_after": parse_time("started_after", started_after),
-        "started_before": parse_time("started_before", started_before),
-        "min_duration_ms": min_duration_ms,
-        "max_duration_ms": max_duration_ms,
-        "min_cost_usd": min_cost_usd,
-        "max_cost_usd": max_cost_usd,
-        "error_type": error_type,
-        "fingerprint": fingerprint,
-        "parent_run": parent_run,
-        "q": q,
-        "payload": payload,
-    }
+def run_filters(**given: Any) -> dict[str, Any]:
+    """Return the filters of `History.runs` and `History.export`, one parameter for each."""
+    return {each.name: _parsed(each, given[each.name]) for each in FILTERS}
+
+
+def _parsed(each: Filter, value: Any) -> Any:
+    if each.kind is Kind.STATUSES:
+        return split_words(value)
+    return parse_time(each.name, value) if each.kind is Kind.TIME else value
+
+
+_TYPES: Final = {
+    Kind.STATUSES: list[str] | None,
+    Kind.TAGS: list[str] | None,
+    Kind.DURATION: float | None,
+    Kind.COST: float | None,
+}
+_HINTS: Final = {
+    Kind.STATUSES: "; several are repeated or separated by commas",
+    Kind.TAGS: "; if repeated, with all of them",
+    Kind.DURATION: ", in milliseconds",
+}
+
+
+def _annotation(each: Filter) -> Any:
+    phrase = each.help[0].upper() + each.help[1:] + _HINTS.get(each.kind, "") + "."
+    query = QueryParameter(
+        description=f"{phrase} {each.note}".rstrip(),
+        schema_extra=_TIME if each.kind is Kind.TIME else None,
+        ge=0 if each.kind in (Kind.DURATION, Kind.COST) else None,
+    )
+    return Annotated[_TYPES.get(each.kind, str | None), query]
+
+
+# Litestar reads parameters from the signature and their types from the annotations.
+run_filters.__annotations__ = {each.name: _annotation(each) for each in FILTERS}
+run_filters.__annotations__["return"] = dict[str, Any]
+run_filters.__signature__ = Signature(  # type: ignore[attr-defined]
+    [Parameter(each.name, Parameter.KEYWORD_ONLY, default=None) for each in FILTERS]
+)
