@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> Litestar:
 
     intake = Intake(settings.redact_keys, settings.max_future_s)
     broker = Broker(history, settings.redis_url)
-    streams = live.Live(broker, RunTopics(broker, history))
+    streams = live.Live(broker, RunTopics(broker, history), history)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

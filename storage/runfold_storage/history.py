@@ -1,8 +1,8 @@
 """Reads: runs, their details and events, statistics.
 
-Promises: each answer is one consistent snapshot with a watermark that says how far it goes, each
-has a bounded size and a bounded time, and nothing is ever written. A `History` may be shared by
-threads; it opens no connection before the first read, and a connection that breaks is replaced.
+Each answer is one consistent snapshot, with a watermark that says how far the fold had come. Each
+is bounded in size and time. Nothing is written. A `History` is thread-safe; it connects on the
+first read and replaces broken connections.
 
     with History("postgresql://…") as history:
         page = history.runs(project="acme", status="failed")
@@ -13,21 +13,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, Unpack
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import func, select, text
 
+from runfold_storage.change_feed.reader import (
+    Changes,
+    Cursor,
+    FilterSet,
+    read_changes,
+    read_cursor,
+)
 from runfold_storage.checkpoints.incidents import Incident, read_incidents
 from runfold_storage.checkpoints.positions import Position
+from runfold_storage.filters.catalogue import FilterParameters
+from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
 from runfold_storage.postgres.connections import ReadTransactions
 from runfold_storage.queries.run.detail import RunDetail
-from runfold_storage.queries.run.events import EventPage, make_event_query
+from runfold_storage.queries.run.events import EventKey, EventPage, make_event_query
+from runfold_storage.queries.run.live_state import RunProgress, read_progress
 from runfold_storage.queries.run.reader import RunReader
 from runfold_storage.queries.runs.export import ExportedRun, read_pages
 from runfold_storage.queries.runs.export_formats import FORMATS
-from runfold_storage.queries.runs.pages import make_page, read_runs
+from runfold_storage.queries.runs.pages import Page, make_page, read_runs
 from runfold_storage.queries.stats.day_cache import DayCache
 from runfold_storage.queries.stats.failures import Failures, make_failure_query, read_failures
 from runfold_storage.queries.stats.query import make_stats_query
@@ -52,18 +62,16 @@ from .tables import dead_letters
 
 TIMEOUT_S: Final = 15
 MAX_WAIT_S: Final = 10
-"""For the fold to come as far as a reader wants."""
+"""The longest wait of a reader for the fold."""
 POLL_S: Final = 0.01
-
-Answer = TypeVar("Answer")
 
 
 class History:
-    """The reads of one database, and of the archive of what retention took away from it.
+    """The reads of one database, and of the archive of what retention has deleted from it.
 
-    Every method raises `BadParameter` for what cannot be asked, `DatabaseUnreachable`,
-    `SchemaOutdated` when tables are missing, and `ReadTooSlow` after `timeout_s`; those of one run
-    `ArchiveUnusable`, where the archive has to be asked and does not answer.
+    Every method raises `BadParameter` for invalid parameters, `DatabaseUnreachable`,
+    `SchemaOutdated` if tables are missing, and `ReadTooSlow` after `timeout_s`; reads of one run
+    raise `ArchiveUnusable` if they need the archive and cannot read it.
     """
 
     def __init__(
@@ -75,7 +83,7 @@ class History:
         archive_url: str | None = None,
     ) -> None:
         self._snapshot = ReadTransactions(dsn, pool_size=pool_size, timeout_s=timeout_s)
-        self._one_run = RunReader(self._snapshot, archive_url)
+        self._run_reader = RunReader(self._snapshot, archive_url)
         self._day_cache = DayCache()
 
     def __enter__(self) -> Self:
@@ -90,89 +98,55 @@ class History:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; the next read would open new ones."""
+        """Close all connections; a later read opens new ones."""
         self._snapshot.close()
 
     def runs(
         self,
         *,
-        project: str | None = None,
-        workflow: str | None = None,
-        status: str | Iterable[str] | None = None,
-        trigger: str | None = None,
-        user: str | None = None,
-        session: str | None = None,
-        tag: str | Iterable[str] | None = None,
-        started_after: datetime | None = None,
-        started_before: datetime | None = None,
-        min_duration_ms: float | None = None,
-        max_duration_ms: float | None = None,
-        min_cost_usd: float | None = None,
-        max_cost_usd: float | None = None,
-        error_type: str | None = None,
-        fingerprint: str | None = None,
-        parent_run: str | None = None,
-        q: str | None = None,
-        payload: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         offset: int = 0,
+        **filters: Unpack[FilterParameters],
     ) -> RunPage:
-        """Runs, newest first by their first event; `started_after` ≤ start < `started_before`.
+        """Return runs that match all filters, newest first by their first event.
 
-        A `tag` is `key:value` or `key=value`; a run must have all that are given. `cursor` is the
-        `next_cursor` or the `prev_cursor` of a page with the same filters. `q` is a text in the
-        workflow, the id, the tags, or the error's type or message; `payload` is one in the inputs
-        or outputs, of projects that have those searched: the page's `searched` says how far.
+        A `tag` is `key:value` or `key=value`; several must all match. `started_after` and all
+        `min_` and `max_` bounds are inclusive, `started_before` is exclusive. `q` is a text in the
+        workflow, id, tags, error type or message; `payload` is one in the inputs or outputs, in
+        projects that enable it: the page's `searched` says which are covered. `cursor` is the
+        `next_cursor` or `prev_cursor` of a page with the same filters.
         """
-        wanted = make_run_filter(
-            project=project,
-            workflow=workflow,
-            status=status,
-            trigger=trigger,
-            user=user,
-            session=session,
-            tag=tag,
-            started_after=started_after,
-            started_before=started_before,
-            min_duration_ms=min_duration_ms,
-            max_duration_ms=max_duration_ms,
-            min_cost_usd=min_cost_usd,
-            max_cost_usd=max_cost_usd,
-            error_type=error_type,
-            fingerprint=fingerprint,
-            parent_run=parent_run,
-            q=q,
-            payload=payload,
-        )
-        page = make_page(wanted, limit, offset, cursor)
+        run_filter = make_run_filter(**filters)
+        page = make_page(run_filter, limit, offset, cursor)
         with self._snapshot() as connection:
-            return read_runs(connection, wanted, page)
+            return read_runs(connection, run_filter, page)
 
     def export(
         self,
         format: str,  # noqa: A002, the contract's word
         *,
         nodes: bool = False,
-        seen: Callable[[int], None] | None = None,
-        **filters: Any,
+        on_progress: Callable[[int], None] | None = None,
+        **filters: Unpack[FilterParameters],
     ) -> Iterator[bytes]:
-        """The runs of these filters, those of `runs`, as `csv`, `ndjson` or `parquet`, in pieces.
+        """Return the runs that match the filters of `runs` as `csv`, `ndjson` or `parquet`.
 
-        With `nodes`, their attempts at nodes too. `seen` is told how many runs were read each time
-        that some were. Filters are checked at once; reading may fail between any two pieces.
+        With `nodes`, include their node attempts. `on_progress` is called with the number of runs
+        of each page. Filters are checked at once; any chunk may raise the errors of reading.
         """
         check_choice("format", format, FORMATS)
-        wanted = make_run_filter(**filters)
-        pages = read_pages(self._snapshot, wanted, with_nodes=nodes)
-        return FORMATS[format][1](pages if seen is None else _told(pages, seen), nodes)
+        pages = read_pages(self._snapshot, make_run_filter(**filters), with_nodes=nodes)
+        if on_progress is not None:
+            pages = _with_progress(pages, on_progress)
+        return FORMATS[format][1](pages, nodes)
 
     def run(self, run: str) -> RunDetail | None:
-        """One run with its nodes and payloads; None for a run that is not known.
+        """Return one run with its nodes and payloads; None if the run is unknown.
 
-        Where `archive_url` is given, also one that retention has taken away (`source`).
+        With an `archive_url`, this includes archived runs (`source`).
         """
-        return self._one_run.details(run)
+        return self._run_reader.details(run)
 
     def events(
         self,
@@ -185,18 +159,18 @@ class History:
         tail: bool = False,
         limit: int = 200,
     ) -> EventPage | None:
-        """The run's events by (time, id), or only those that name a node; None if it is not known.
+        """Return the run's events by (time, id), or only those of a node; None if it is unknown.
 
-        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; with `tail` the
-        page is the last one. With a node it may hold fewer than `limit`, even none, and go on.
+        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; `tail` reads the
+        last page. With a node, a page may hold fewer than `limit`, even none, and continue.
         """
         query = make_event_query(
             run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
         )
-        return self._one_run.events(query)
+        return self._run_reader.events(query)
 
     def logs(self, run: str, **options: Any) -> EventPage | None:
-        """The run's `logged` events; the other arguments are those of `events`."""
+        """Return the run's `logged` events; the other arguments are those of `events`."""
         return self.events(run, types="logged", **options)
 
     def stats(
@@ -210,14 +184,13 @@ class History:
         group_by: str | None = None,
         tz: str | None = None,
     ) -> Stats:
-        """Figures of the runs whose first event lies in `since` ≤ time < `until`.
+        """Return the figures of the runs whose first event lies in `since` ≤ time < `until`.
 
-        Both bounds are widened to whole hours, and returned so. Without `until` they end with the
-        present hour or day, and never begin before the year 2000. `bucket`: hour, day, week or
-        month, the last three in the time zone `tz`; or minute, for up to six hours; at most
-        `MAX_BUCKETS` of them. `group_by`:
-        workflow, project, status; node, which counts attempts at nodes instead of runs; or
-        error_type, which counts failed runs alone.
+        Both bounds are widened to whole hours, and returned widened. By default the span ends with
+        the present hour or day; it never begins before the year 2000. `bucket` is hour, day, week
+        or month, the last three in the time zone `tz`, or minute for up to six hours; at most
+        `MAX_BUCKETS` of them. `group_by` is workflow, project, status, node (which counts node
+        attempts instead of runs), or error_type (which counts failed runs only).
         """
         query = make_stats_query(
             project=project,
@@ -241,9 +214,9 @@ class History:
         until: datetime | None = None,
         limit: int = 50,
     ) -> Failures:
-        """Failed runs and attempts at nodes in groups that failed alike, the most frequent first.
+        """Return failed runs and node attempts, grouped by likeness, most frequent first.
 
-        Those that ended in `since` ≤ time < `until`; `runs(fingerprint=…)` lists a group's runs.
+        They ended in `since` ≤ time < `until`; `runs(fingerprint=…)` lists the runs of a group.
         """
         query = make_failure_query(
             project=project, workflow=workflow, since=since, until=until, limit=limit
@@ -254,25 +227,55 @@ class History:
     def workflows(
         self, *, project: str | None = None, limit: int = 200, cursor: str | None = None
     ) -> WorkflowPage:
-        """Every workflow, by name, with the figures of all its runs."""
+        """Return all workflows by name, with the figures of all their runs."""
         query = make_workflow_query(project=project, limit=limit, cursor=cursor)
         with self._snapshot() as connection:
             return read_workflows(connection, query)
 
-    def read(self, question: Callable[[Connection], Answer]) -> Answer:
-        """Ask several things of one snapshot, as the feed of changes does."""
+    def feed_cursor(self) -> Cursor:
+        """Return the position of the change feed: the newest change of each shard."""
         with self._snapshot() as connection:
-            return question(connection)
+            return read_cursor(connection)
+
+    def changes(self, after: Cursor, filters: FilterSet) -> tuple[Changes, list[Any]] | None:
+        """Return the changes after a cursor, and the rows of their runs (`FilterSet.read`).
+
+        None if there are too many, or the feed no longer has them: start from a `snapshot`.
+        """
+        with self._snapshot() as connection:
+            changes = read_changes(connection, after)
+            if changes is None:
+                return None
+            return changes, filters.read(connection, changes.changed)
+
+    def snapshot(self, run_filter: RunFilter, limit: int) -> tuple[Cursor, RunPage]:
+        """Return the newest runs of a filter, and the position of the change feed."""
+        with self._snapshot() as connection:
+            return read_cursor(connection), read_runs(connection, run_filter, Page(limit))
+
+    def live_state(self, run: str, after: EventKey | None = None) -> RunProgress | None:
+        """Return the state of a run, and its output after a key; None if the run is unknown.
+
+        Without a key, the output is the newest. Archived runs are unknown.
+        """
+        with self._snapshot() as connection:
+            location = self._run_reader.find(connection, run)
+            return None if location is None else read_progress(connection, *location, after)
+
+    def locate(self, run: str) -> tuple[int, UUID] | None:
+        """Return the shard and key of a run; None if the database does not have it."""
+        with self._snapshot() as connection:
+            return self._run_reader.find(connection, run)
 
     def watermark(self) -> Watermark:
-        """How far the fold has come."""
+        """Return how far the fold has come."""
         with self._snapshot() as connection:
             return read_watermark(connection)
 
     def wait_for(self, position: Mapping[str, str] | str, *, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once the fold has come so far; raises `FoldBehind` after `timeout_s`.
+        """Return once the fold has reached a position; raise `FoldBehind` after `timeout_s`.
 
-        `position` is what a write was answered with, as a mapping or as text.
+        `position` is the one in the answer to a write, as a mapping or as text.
         """
         text = position if isinstance(position, str) else json.dumps(dict(position))
         wanted = parse_positions("position", text)
@@ -283,34 +286,30 @@ class History:
             time.sleep(POLL_S)
 
     def incidents(self) -> list[Incident]:
-        """What must not happen and did, the latest first."""
+        """Return the incidents (what must not happen and did), the latest first."""
         with self._snapshot() as connection:
             return read_incidents(connection.exec_driver_sql)
 
     def positions(self) -> dict[int, Position]:
-        """The checkpoint of each shard."""
+        """Return the checkpoint of each shard."""
         with self._snapshot() as connection:
             return read_positions(connection)
 
     def count_dead_letters(self) -> int:
-        """Events and frames that could not be understood."""
+        """Return the number of events and frames that could not be decoded."""
         with self._snapshot() as connection:
             return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
 
     def revision(self) -> str | None:
-        """The revision of the database's schema."""
+        """Return the revision of the database's schema."""
         with self._snapshot() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
             return found.scalar_one_or_none()
 
-    def find(self, connection: Connection, run: str) -> tuple[int, UUID] | None:
-        """The shard and key of a run that the database has."""
-        return self._one_run.find(connection, run)
 
-
-def _told(
-    pages: Iterable[list[ExportedRun]], seen: Callable[[int], None]
+def _with_progress(
+    pages: Iterable[list[ExportedRun]], on_progress: Callable[[int], None]
 ) -> Iterator[list[ExportedRun]]:
     for page in pages:
         yield page
-        seen(len(page))
+        on_progress(len(page))

@@ -33,7 +33,7 @@ from runfold_storage import History
 url, form, file, workflow = sys.argv[1:]
 with History(url, pool_size=1) as history, open(file, "wb") as out:
     runs = []
-    for piece in history.export(form, seen=runs.append, workflow=workflow or None):
+    for piece in history.export(form, on_progress=runs.append, workflow=workflow or None):
         out.write(piece)
 peak = next(
     line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line

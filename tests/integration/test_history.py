@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from sqlalchemy import Connection
 
 from conditions import wait_until
 from folded_events import START, events_of, fold_events, make_event, make_run_events
@@ -529,17 +528,18 @@ def test_a_connection_cut_in_the_middle(
     """A read that loses its server says so, and nothing else does; the next one works."""
     fold_events(migrated_url, make_run_events("a", 0))
 
-    def cut(connection: Connection) -> None:
-        read_watermark(connection)
-        database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'runfold-history'"
-        )
-        read_watermark(connection)
+    def cut(history: History) -> None:
+        with history._snapshot() as connection:
+            read_watermark(connection)
+            database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'runfold-history'"
+            )
+            read_watermark(connection)
 
     with History(migrated_url) as history:
         with pytest.raises(DatabaseUnreachable, match="terminating connection"):
-            history.read(cut)
+            cut(history)
         assert caplog.messages == []
         assert ids(history.runs()) == ["a"]
 

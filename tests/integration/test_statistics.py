@@ -341,11 +341,9 @@ def test_what_would_be_too_much_is_refused_before_it_is_read(
             database.execute(
                 "DELETE FROM rollups_hourly WHERE substr(workflow, 2)::int > %s", (workflows,)
             )
-            rows = history.read(
-                lambda connection: figures_statement(query.form(part)).run(
-                    connection, query.parameters(part)
-                )
-            )
+            with history._snapshot() as connection:
+                statement = figures_statement(query.form(part))
+                rows = statement.run(connection, query.parameters(part))
             assert sum(row.bins is not None for row in rows) == n_histograms
             if not n_histograms:
                 with pytest.raises(BadParameter, match="choose larger buckets"):

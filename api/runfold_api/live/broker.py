@@ -16,14 +16,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
-from sqlalchemy import Connection
 
 from runfold.protocol.streams import changes_channel
 from runfold_storage.change_feed.notifications import decode_notification
-from runfold_storage.change_feed.reader import Cursor, FilterSet, read_cursor
+from runfold_storage.change_feed.reader import Cursor, FilterSet
 from runfold_storage.errors import StorageError
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.history import History
@@ -32,6 +31,8 @@ from .subscribers import Subscriber, Topic, wait_and_clear
 from .updates import Updates, read_updates, updates_of
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 POLL_S: Final = 1.0
 GAP_S: Final = 0.005
@@ -124,13 +125,13 @@ class Broker:
                 subscriber.wake()
         self._notify_listeners(self._listeners)
 
-    async def read(self, question: Callable[[Connection], Any]) -> Any:
-        """Query the database in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(None, self._history.read, question)
+    async def read(self, read: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Call a function that reads the database, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(None, read, *arguments)
 
     async def _start(self) -> None:
         if not self._tasks:
-            cursor = await self.read(read_cursor)
+            cursor = await self.read(self._history.feed_cursor)
             if not self._tasks:  # another stream may have started it meanwhile
                 self.cursor = cursor
                 self._tasks = [
@@ -206,15 +207,14 @@ class Broker:
     async def _read_changes(self) -> None:
         """Read and publish the changes since the cursor."""
         if self.cursor is None:
-            self._reset(await self.read(read_cursor))
+            self._reset(await self.read(self._history.feed_cursor))
             return
         filters = [topic.wanted for topic in self._topics.values()]
         if filters != self._interests.filters:
             self._interests = FilterSet(filters)
-        after, interests = self.cursor, self._interests
-        news = await self.read(lambda connection: read_updates(connection, after, interests))
+        news = await self.read(read_updates, self._history, self.cursor, self._interests)
         if news is None:
-            self._reset(await self.read(read_cursor))
+            self._reset(await self.read(self._history.feed_cursor))
         else:
             self._publish(news)
 

@@ -4,11 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from sqlalchemy import Connection
-
-from runfold_storage.change_feed.reader import Cursor, FilterSet, read_cursor
+from runfold_storage.change_feed.reader import Cursor, FilterSet
 from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.queries.runs.pages import Page, read_runs
+from runfold_storage.history import History
 from runfold_storage.read_models.summaries import RunPage
 
 from .updates import StreamEvent, read_updates
@@ -28,14 +26,14 @@ class Missed(NamedTuple):
     events: list[StreamEvent]
 
 
-def read_snapshot(connection: Connection, wanted: RunFilter, limit: int) -> Snapshot:
+def read_snapshot(history: History, wanted: RunFilter, limit: int) -> Snapshot:
     """Return the newest runs of a filter."""
-    return Snapshot(read_cursor(connection), read_runs(connection, wanted, Page(limit)))
+    return Snapshot(*history.snapshot(wanted, limit))
 
 
-def read_missed(connection: Connection, wanted: RunFilter, after: Cursor) -> Missed | None:
+def read_missed(history: History, wanted: RunFilter, after: Cursor) -> Missed | None:
     """Return the changes after a cursor; None if only a snapshot can catch up."""
-    news = read_updates(connection, after, FilterSet([wanted]))
+    news = read_updates(history, after, FilterSet([wanted]))
     if news is None:
         return None
     return Missed(news.changes.cursor, news.events_for(wanted.cache_key()))

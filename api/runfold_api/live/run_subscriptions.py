@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from runfold_storage.errors import StorageError
 from runfold_storage.history import History
-from runfold_storage.queries.run.live_state import MAX_LINES, TAIL, RunProgress, read_progress
+from runfold_storage.queries.run.live_state import MAX_LINES, TAIL, RunProgress
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
 from .broker import Broker
@@ -160,7 +160,8 @@ class RunTopic:
             await asyncio.sleep(max(GAP_S, 3 * (clock() - began)))
 
     async def _read(self) -> None:
-        progress = await self._broker.read(self._progress)
+        after = self._log_key or (0, 0)
+        progress = await self._broker.read(self._history.live_state, self.id, after)
         if progress is None:
             for subscriber in self.subscribers:
                 subscriber.is_deleted = True
@@ -184,10 +185,6 @@ class RunTopic:
         for subscriber in self.subscribers:
             subscriber.is_deleted = False
             subscriber.add(run, nodes, progress.output)
-
-    def _progress(self, connection: Any) -> RunProgress | None:
-        place = self._history.find(connection, self.id)
-        return None if place is None else read_progress(connection, *place, self._log_key or (0, 0))
 
 
 class RunTopics:
@@ -218,12 +215,7 @@ class RunTopics:
     async def _find(self, run: str) -> RunTopic | None:
         if run in self._topics:
             return self._topics[run][0]
-
-        def first(connection: Any) -> RunProgress | None:
-            place = self._history.find(connection, run)
-            return None if place is None else read_progress(connection, *place)
-
-        progress = await self._broker.read(first)
+        progress = await self._broker.read(self._history.live_state, run)
         if progress is None:
             return None
         if run not in self._topics:

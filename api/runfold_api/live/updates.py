@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection
 
 from runfold_storage.change_feed.notifications import Notification
-from runfold_storage.change_feed.reader import Change, Changes, Cursor, FilterSet, Key, read_changes
+from runfold_storage.change_feed.reader import Change, Changes, Cursor, FilterSet, Key
 from runfold_storage.filters.row_matcher import Match
+from runfold_storage.history import History
 from runfold_storage.read_models.summaries import run_id, summary_of
 
 
@@ -94,14 +94,15 @@ class Updates(NamedTuple):
         return self.encoded[key]
 
 
-def read_updates(connection: Connection, after: Cursor, interests: FilterSet) -> Updates | None:
-    """Return the updates after a cursor; None if they are unknown (see `read_changes`)."""
-    changes = read_changes(connection, after)
-    if changes is None:
+def read_updates(history: History, after: Cursor, interests: FilterSet) -> Updates | None:
+    """Return what came after a cursor; None if only a snapshot can tell (`History.changes`)."""
+    found = history.changes(after, interests)
+    if found is None:
         return None
+    changes, changed_rows = found
     rows: dict[Key, Any] = {}
     own: list[set[Key]] = [set() for _ in interests.filters]
-    for row in interests.read(connection, changes.changed):
+    for row in changed_rows:
         key = (row.shard, row.run.bytes)
         rows[key] = row
         for place in row.own:

@@ -22,7 +22,7 @@ from runfold_api.live.subscribers import Subscriber
 from runfold_api.web import query_params
 from runfold_api.web.problems import RunUnknown, described
 from runfold_api.web.run_paths import decode_run
-from runfold_storage.change_feed.reader import decode_feed_cursor, encode_feed_cursor, read_cursor
+from runfold_storage.change_feed.reader import decode_feed_cursor, encode_feed_cursor
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
@@ -51,13 +51,12 @@ def encode_keep_alive(event_id: str) -> bytes:
 class Live:
     """The streams of one process."""
 
-    def __init__(self, broker: Broker, runs: RunTopics) -> None:
+    def __init__(self, broker: Broker, runs: RunTopics, history: History) -> None:
         self.broker = broker
+        self._history = history
         self.runs = runs
         self._snapshots = SnapshotCache(
-            lambda wanted, limit: broker.read(
-                lambda connection: read_snapshot(connection, wanted, limit)
-            )
+            lambda wanted, limit: broker.read(read_snapshot, history, wanted, limit)
         )
 
     async def list_events(
@@ -88,9 +87,7 @@ class Live:
         missed = None
         if after is not None:
             subscriber.start_queueing()
-            missed = await self.broker.read(
-                lambda connection: read_missed(connection, wanted, after)
-            )
+            missed = await self.broker.read(read_missed, self._history, wanted, after)
         if missed is None:
             subscriber.request_snapshot()
             return
@@ -128,6 +125,7 @@ class Live:
 async def watch_runs(
     request: Request[Any, Any, Any],
     live: NamedDependency[Live],
+    history: NamedDependency[History],
     filters: NamedDependency[dict[str, Any]],
     limit: query_params.Limit = 50,
 ) -> Stream:
@@ -138,7 +136,7 @@ async def watch_runs(
             "payload", "only lists and exports take it: payloads are indexed after the fold"
         )
     make_page(wanted, limit, 0, None)
-    await live.broker.read(read_cursor)  # report errors as problems before the stream starts
+    await live.broker.read(history.feed_cursor)  # errors become problems before the stream starts
     return Stream(live.list_events(wanted, limit, _last_id(request)), **_STREAM)
 
 
@@ -151,7 +149,7 @@ async def watch_run(
 ) -> Stream:
     """Stream a run: a `snapshot`, then `changed`, `nodes`, `logged` and `deleted`."""
     run = decode_run(run)
-    if await live.broker.read(lambda connection: history.find(connection, run)) is None:
+    if await live.broker.read(history.locate, run) is None:
         raise RunUnknown(run)
     return Stream(live.run_events(run, _last_id(request)), **_STREAM)
 

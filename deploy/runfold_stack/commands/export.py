@@ -55,7 +55,7 @@ def run(arguments: Namespace, context: Context) -> int:
                 show(done, "exporting")
 
             chunks = history.export(
-                export_format, nodes=arguments.nodes, seen=on_progress, **filters
+                export_format, nodes=arguments.nodes, on_progress=on_progress, **filters
             )
             for chunk in chunks:
                 file.write(chunk)
