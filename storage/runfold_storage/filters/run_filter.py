@@ -61,7 +61,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
 
     def given(self) -> list[tuple[Filter, Any]]:
         """Return the filters that have a value, each with it."""
-        values = ((each, getattr(self, each.stored_as)) for each in FILTERS)
+        values = [(each, getattr(self, field)) for field, each in _BY_FIELD.items()]
         return [(each, value) for each, value in values if value is not None and value != ()]
 
     def conditions(self, of: str = "runs", *, prefix: str = "") -> list[str]:
@@ -105,6 +105,7 @@ def tag_of(q: str) -> dict[str, str] | None:
     return {key: value} if separator and key else None
 
 
+_BY_FIELD: Final = {each.stored_as: each for each in FILTERS}
 _TYPES: Final = {
     Kind.NAME: "text",
     Kind.TIME: "timestamptz",

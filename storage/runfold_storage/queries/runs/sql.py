@@ -137,6 +137,7 @@ def explain_matches(run_filter: RunFilter) -> Statement:
 
 
 _NOTHING: Final = "''"
+_SUMMARY: Final = row_of(*SUMMARY_NAMES)
 _SAMPLE: Final = row_of("n", "matching", "tagged")
 _SCAN_SAMPLE: Final = row_of("n", "matching", "tagged", "reached", "number")
 
@@ -171,7 +172,7 @@ def _page(source: str, conditions: Iterable[str], position: KeysetPosition) -> S
         SELECT {COLUMNS} FROM {source} AS r WHERE {_all(conditions)}
         ORDER BY {position.order} LIMIT %(limit)s OFFSET %(offset)s
     """
-    return Statement(text, {}, row_of(*SUMMARY_NAMES))
+    return Statement(text, {}, _SUMMARY)
 
 
 def _sample_counts(run_filter: RunFilter) -> str:

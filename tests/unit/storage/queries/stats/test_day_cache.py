@@ -1,5 +1,6 @@
-"""Days that are remembered: only while their rows are the same, and only so many."""
+"""Cached days are valid only while their rows are the same, and bounded in bytes."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,9 +36,9 @@ def test_another_version_is_another_day() -> None:
     assert days.get(key, (2,)) is newer
 
 
-def test_what_was_not_asked_for_is_forgotten() -> None:
-    """The least recent goes first."""
-    days = DayCache(most=2)
+def test_the_least_recently_used_day_is_evicted() -> None:
+    """A day that was read lately stays."""
+    days = DayCache(max_bytes=5000)  # two days
     first, second, third = ((None, None, "UTC", DAY + timedelta(days=n)) for n in range(3))
     tallies = [tally(n) for n in range(3)]
     days.put(first, 1, tallies[0])
@@ -47,6 +48,26 @@ def test_what_was_not_asked_for_is_forgotten() -> None:
     assert days.get(second, 1) is None
     assert days.get(first, 1) is tallies[0]
     assert days.get(third, 1) is tallies[2]
+
+
+def test_days_are_bounded_by_their_memory() -> None:
+    """Many days with wide histograms and long names take about as much as the cache may hold."""
+    tracemalloc.start()
+    try:
+        days = DayCache(max_bytes=2_000_000, max_sum_bytes=300_000)
+        for n in range(300):
+            for workflow in ("w" * 200, None):
+                key = (f"project-{n}", workflow, "Europe/Berlin", DAY - timedelta(days=n))
+                made = Aggregate()
+                made.add_bins(range(800), (1000 + n + offset for offset in range(800)))
+                days.put(key, (n, n + 1000, n + 2000), made)
+                found = days.get(key, (n, n + 1000, n + 2000))
+                assert found is made
+                days.merged([made, found])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1.2 * 2_300_000
 
 
 def test_a_sum_has_all_that_it_is_of() -> None:
