@@ -11,7 +11,7 @@ from runfold_storage.history import History
 
 
 def back(history: History, run: str, **filters: Any) -> list[list[int]]:
-    """The ids of a run's events on each page, from the last page to the first."""
+    """Return the ids of a run's events on each page, from the last page to the first."""
     found = []
     page = history.events(run, tail=True, **filters)
     while page is not None:
@@ -49,7 +49,7 @@ def test_events_as_they_were_sent(migrated_url: str) -> None:
 
 
 def test_event_pages(migrated_url: str) -> None:
-    """Cursors walk through a run's events once; types narrow them."""
+    """Cursors lead through a run's events once; types narrow them."""
     run = make_run_id()
     lines = [make_event("logged", run, n // 3, text=str(n), id=n) for n in range(50)]
     fold_events(migrated_url, [*lines, make_event("completed", run, 99, id=99)])
@@ -72,7 +72,7 @@ def test_event_pages(migrated_url: str) -> None:
 
 
 def test_large_events_make_short_pages(migrated_url: str) -> None:
-    """A page of large events ends early, and the next one goes on."""
+    """A page of large events ends early, and the next one continues."""
     run = make_run_id()
     text = "x" * 900_000
     fold_events(migrated_url, [make_event("logged", run, n, text=text, id=n) for n in range(12)])
@@ -101,7 +101,7 @@ def test_pages_from_the_end(migrated_url: str) -> None:
 
 
 def test_from_any_page_in_both_directions(migrated_url: str) -> None:
-    """What is before a page and what is behind it, without a gap and without a repeat."""
+    """The pages before and after a page follow without gaps or repetitions."""
     run = make_run_id()
     fold_events(migrated_url, [make_event("logged", run, n, text=str(n), id=n) for n in range(9)])
     with History(migrated_url) as history:
@@ -122,7 +122,7 @@ def test_from_any_page_in_both_directions(migrated_url: str) -> None:
 
 
 def test_one_place_to_read_from(migrated_url: str) -> None:
-    """Which of two is meant cannot be known, and a cursor serves its own direction."""
+    """Two starting points are an error, and a cursor serves only its own direction."""
     run = make_run_id()
     fold_events(migrated_url, [make_event("logged", run, n, text=str(n), id=n) for n in range(9)])
     with History(migrated_url) as history:
@@ -137,7 +137,7 @@ def test_one_place_to_read_from(migrated_url: str) -> None:
 
 
 def test_large_events_make_short_pages_from_the_end(migrated_url: str) -> None:
-    """Backwards too a page ends early, and the next one goes on."""
+    """Backwards, too, a page ends early, and the next one continues."""
     run = make_run_id()
     text = "x" * 900_000
     fold_events(migrated_url, [make_event("logged", run, n, text=text, id=n) for n in range(12)])

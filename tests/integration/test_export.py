@@ -24,7 +24,7 @@ EVIL = '=HYPERLINK("http://x","y")'
 
 @pytest.fixture
 def told_url(migrated_url: str) -> str:
-    """Ten runs with two nodes each, one without any, and one with names of all kinds."""
+    """Fold ten runs with two nodes each, one without nodes, and one with unusual names."""
     events: list[dict[str, Any]] = []
     for number in range(10):
         run = f"run-{number}"
@@ -49,7 +49,7 @@ def rows(data: bytes) -> list[dict[str, str]]:
 
 
 def test_every_format_has_every_run_once(told_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of lists, over many pages, with the same figures."""
+    """Runs come in the order of lists, over many pages, with the same figures."""
     monkeypatch.setattr(exports, "PAGE", 3)
     with History(told_url, pool_size=1) as history:
         listed = history.runs(limit=100).runs
@@ -69,7 +69,7 @@ def test_every_format_has_every_run_once(told_url: str, monkeypatch: pytest.Monk
 def test_nodes_come_with_their_runs(
     told_url: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row an attempt in tables, one for a run without any; a list in NDJSON."""
+    """Tables have one row per attempt, or one for a run without nodes; NDJSON has a list."""
     monkeypatch.setattr(exports, "MAX_NODES", most)
     found = rows(export(told_url, "csv", nodes=True))
     assert list(found[0]) == list(NODE_COLUMNS)
@@ -84,7 +84,7 @@ def test_nodes_come_with_their_runs(
 
 
 def test_csv_is_safe_to_open_in_a_spreadsheet(told_url: str) -> None:
-    """What a spreadsheet would take for a formula is a text; everything else is as it was."""
+    """Texts that a spreadsheet would evaluate as formulas are quoted; others are unchanged."""
     found = {row["id"]: row for row in rows(export(told_url, "csv"))}
     assert found["strange"]["workflow"] == f"'{EVIL}"
     assert found["strange"]["user"] == 'a "quoted", ünusual one'
@@ -96,7 +96,7 @@ def test_csv_is_safe_to_open_in_a_spreadsheet(told_url: str) -> None:
 
 
 def test_filters_and_nothing_to_export(told_url: str) -> None:
-    """The filters of lists; an empty export has its header, or its schema."""
+    """Exports accept the filters of lists; an empty one has its header or schema."""
     assert [row["id"] for row in rows(export(told_url, "csv", status="failed"))] == ["bare"]
     assert rows(export(told_url, "csv", workflow="none")) == []
     assert export(told_url, "csv", workflow="none").startswith(b"id,project,")
@@ -107,7 +107,7 @@ def test_filters_and_nothing_to_export(told_url: str) -> None:
 
 
 def test_over_http(told_url: str, redis_url: str) -> None:
-    """A file with a name, or a problem that names the parameter."""
+    """The answer is a file with a name, or a problem that names the parameter."""
     with run_api(redis_url, told_url) as api:
         answer = api.get("/api/v1/export?format=csv&project=p")
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -123,7 +123,7 @@ def test_over_http(told_url: str, redis_url: str) -> None:
 
 
 def runfold_export(url: str, *words: str) -> tuple[subprocess.CompletedProcess[bytes], int]:
-    """The command's end, and the most memory that it had, in KiB."""
+    """Return how the command ended, and its peak memory in KiB."""
     program = (
         "import resource, sys\n"
         "from runfold_stack.cli import main\n"
@@ -141,7 +141,7 @@ def runfold_export(url: str, *words: str) -> tuple[subprocess.CompletedProcess[b
 
 
 def test_the_command_writes_a_file_when_it_is_complete(told_url: str, tmp_path: Path) -> None:
-    """The format follows from the name; nothing is left of one that fails."""
+    """The format follows from the name; a failed export leaves no file."""
     target = tmp_path / "runs.csv"
     done, _ = runfold_export(told_url, "--status", "failed", "-o", str(target))
     assert done.returncode == 0, done.stderr
@@ -155,7 +155,7 @@ def test_the_command_writes_a_file_when_it_is_complete(told_url: str, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
 
 
-def test_the_command_lets_go_of_what_it_has_written(
+def test_the_command_needs_memory_for_pages_only(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path
 ) -> None:
     """Its memory is that of the pages, as that of `History.export` is for 200,000 runs."""

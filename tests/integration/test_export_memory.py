@@ -1,4 +1,4 @@
-"""Exports need the same memory however many runs they write."""
+"""The memory of an export does not depend on the number of its runs."""
 
 import itertools
 import subprocess
@@ -21,9 +21,9 @@ from runfold_workers.fold.frame_decoder import StreamEntry
 RUNS = 200_000
 FEW = 3_000
 A_TIME = 20_000
-"""Runs that are folded at a time."""
+"""Runs to fold per batch."""
 MAX_GROWTH_KB = 32 * 1024
-"""Far less than the runs: as NDJSON they are some 100 MB, and as objects several times that."""
+"""Far less than the runs take: some 100 MB as NDJSON, and several times that as objects."""
 
 EXPORT = """
 import sys
@@ -43,7 +43,7 @@ print(sum(runs), peak.split()[1])
 
 
 def envelopes(first: int, runs: int) -> Iterator[Envelope]:
-    """Runs a millisecond apart, with their first event; a few have a workflow of their own."""
+    """Yield runs a millisecond apart, with their first event; a few have their own workflow."""
     begin_us = 1_790_000_000_000_000
     for number in range(first, first + runs):
         at_us = begin_us + number * 1000
@@ -54,7 +54,7 @@ def envelopes(first: int, runs: int) -> Iterator[Envelope]:
 
 @pytest.fixture
 def many_url(deployment: None, database: psycopg.Connection, migrated_url: str) -> str:
-    """All of them, by the worker's own path."""
+    """Fold all of them as the worker does."""
     frames = itertools.count(1)
     compressor = zstandard.ZstdCompressor(level=1)
     committer = Committer(database)
@@ -74,7 +74,7 @@ def many_url(deployment: None, database: psycopg.Connection, migrated_url: str) 
 
 
 def export(url: str, form: str, file: Path, workflow: str) -> tuple[int, int]:
-    """How many runs a process of its own has written, and its peak resident set in KB."""
+    """Export in a child process; return its number of runs and peak resident set in KB."""
     words = [sys.executable, "-c", EXPORT, url, form, str(file), workflow]
     done = subprocess.run(words, capture_output=True, check=True, timeout=300)
     runs, peak_kb = done.stdout.split()
@@ -83,7 +83,7 @@ def export(url: str, form: str, file: Path, workflow: str) -> tuple[int, int]:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_memory_does_not_follow_the_number_of_runs(many_url: str, tmp_path: Path) -> None:
-    """200,000 runs take what 3,000 take, in every format."""
+    """200,000 runs need as much memory as 3,000, in every format."""
     for form in ("csv", "ndjson", "parquet"):
         few, its_peak_kb = export(many_url, form, tmp_path / "few", "few")
         many, peak_kb = export(many_url, form, tmp_path / "many", "")

@@ -1,4 +1,4 @@
-"""Failures in groups, by what they have in common."""
+"""Failures grouped by fingerprint."""
 
 from datetime import timedelta
 from typing import Any
@@ -34,12 +34,12 @@ def fingerprint(database: psycopg.Connection, *arguments: str | None) -> str:
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
 def test_alike(database: psycopg.Connection, one: str, other: str) -> None:
-    """Messages that differ only in what changes from run to run."""
+    """Messages that differ only in variable parts have the same fingerprint."""
     assert fingerprint(database, "E", "n", one) == fingerprint(database, "E", "n", other)
 
 
 def test_not_alike(database: psycopg.Connection) -> None:
-    """Another type, another node, other words; nothing at all is a kind of its own."""
+    """Other types, nodes or words have other fingerprints; so has a failure without an error."""
     kinds = [
         ("E", "n", "no answer"),
         ("F", "n", "no answer"),
@@ -53,7 +53,7 @@ def test_not_alike(database: psycopg.Connection) -> None:
 
 
 def failed(run: str, second: float, message: str, **names: Any) -> list[dict[str, Any]]:
-    """A run whose node failed, and it with it."""
+    """Return the events of a run that failed because of its node."""
     error = {"type": "Timeout", "message": message}
     return [
         make_event("started", run, second, **names),
@@ -64,7 +64,7 @@ def failed(run: str, second: float, message: str, **names: Any) -> list[dict[str
 
 
 def test_groups(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many, first, last, an example; runs and their nodes in the same group."""
+    """A group has counts, first and last time and an example; runs share it with their nodes."""
     events = [make_event("started", "mended", 0), make_event("completed", "mended", 99)]
     for attempt in (1, 2, 3, 4):
         error = {"type": "OSError", "message": f"try {attempt}"}

@@ -1,4 +1,4 @@
-"""Reads against a real PostgreSQL, of events that the worker's own path has folded."""
+"""Reads from a real PostgreSQL, of events that were folded as the worker does."""
 
 import itertools
 import json
@@ -22,12 +22,12 @@ INJECTIONS = ["' OR 1=1 --", '"; DROP TABLE runs; --', "%s", "%(x)s", ":x", "\\"
 
 
 def ids(page: Any) -> list[str]:
-    """The runs of a page."""
+    """Return the ids of the runs of a page."""
     return [run.id for run in page.runs]
 
 
 def details(history: History, run: str) -> RunDetail:
-    """A run that is there."""
+    """Return the details of a run that exists."""
     found = history.run(run)
     assert found is not None
     return found
@@ -111,7 +111,7 @@ def test_summary(migrated_url: str) -> None:
 
 
 def test_pages_miss_and_repeat_nothing(migrated_url: str) -> None:
-    """Cursors walk through all runs once, also those that began at the same time."""
+    """Cursors lead through all runs once, including those that began at the same time."""
     runs = [f"run-{n:03}" for n in range(70)]
     fold_events(
         migrated_url,
@@ -144,7 +144,7 @@ def test_new_runs_do_not_shift_pages(migrated_url: str) -> None:
 
 
 def test_filters_agree_with_a_plain_search(migrated_url: str) -> None:
-    """Every combination of filters gives the runs that a scan in Python gives, and their number."""
+    """Every combination of filters returns the runs that Python finds, and their total."""
     chance = random.Random(5)
     events = []
     for n in range(120):
@@ -193,7 +193,7 @@ def test_filters_agree_with_a_plain_search(migrated_url: str) -> None:
 
 
 def test_rare_status_pages(migrated_url: str) -> None:
-    """Pages of a status that few runs have are whole, wherever those runs are."""
+    """Pages of a rare status are full, wherever its runs are."""
     events = []
     for n in range(60):
         end = "failed" if n in (0, 1, 30, 59) else "completed"
@@ -208,7 +208,7 @@ def test_rare_status_pages(migrated_url: str) -> None:
 
 
 def test_cursor_of_other_filters(migrated_url: str) -> None:
-    """A cursor is refused when the filters have changed, and together with an offset."""
+    """A cursor with other filters is an error, and so is one with an offset."""
     fold_events(migrated_url, itertools.chain(*(make_run_events(f"run-{n}", n) for n in range(3))))
     with History(migrated_url) as history:
         cursor = history.runs(limit=1).next_cursor
@@ -299,7 +299,7 @@ def test_details(migrated_url: str) -> None:
 
 
 def test_first_end_wins_in_details(migrated_url: str) -> None:
-    """Outputs and reason are those of the end that the status tells, whatever came later."""
+    """Outputs and reason belong to the end that decided the status, whatever came later."""
     fold_events(
         migrated_url,
         [
@@ -356,7 +356,7 @@ def test_details_do_not_depend_on_the_order_of_arrival(migrated_url: str) -> Non
 
 
 def test_unknown_runs(migrated_url: str) -> None:
-    """An id that no run has is None, whatever it looks like."""
+    """The details of an unknown id are None, whatever it looks like."""
     fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url) as history:
         for run in ["", "b", "x" * 201, "\0", "\ud800", make_run_id(), *INJECTIONS]:
@@ -434,7 +434,7 @@ def test_stats_of_nodes(migrated_url: str) -> None:
 
 
 def test_stats_follow_corrections(migrated_url: str) -> None:
-    """A run that moves on leaves nothing behind in the figures of its old status."""
+    """A run that changes its status no longer counts for the old one."""
     fold_events(migrated_url, [make_event("queued", "a", 0, workflow="w")])
     fold_events(migrated_url, [make_event("started", "a", 1), make_event("completed", "a", 2)])
     with History(migrated_url) as history:
@@ -497,14 +497,14 @@ def test_injections_are_just_names(migrated_url: str, text: str) -> None:
 
 
 def test_database_away() -> None:
-    """A database that does not answer is one clear error."""
+    """A database that does not answer raises one clear error."""
     history = History("postgresql://nobody@127.0.0.1:1/none")
     with history, pytest.raises(DatabaseUnreachable, match="did not answer"):
         history.runs()
 
 
 def test_schema_missing(database_url: str) -> None:
-    """A database without the schema says what to run."""
+    """The error for a database without the schema names the command to run."""
     with History(database_url) as history, pytest.raises(SchemaOutdated, match="runfold migrate"):
         history.runs()
 
@@ -525,7 +525,7 @@ def test_connections_that_broke_are_replaced(
 def test_a_connection_cut_in_the_middle(
     database: psycopg.Connection, migrated_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A read that loses its server says so, and nothing else does; the next one works."""
+    """A read that loses its server raises an error and logs nothing; the next one works."""
     fold_events(migrated_url, make_run_events("a", 0))
 
     def cut(history: History) -> None:
@@ -545,7 +545,7 @@ def test_a_connection_cut_in_the_middle(
 
 
 def test_slow_reads_are_cut(migrated_url: str) -> None:
-    """A read that takes too long ends with advice, and its connection stays usable."""
+    """A read that takes too long raises an error with a remedy; its connection stays usable."""
     fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url, timeout_s=0.3) as history:
         with psycopg.connect(migrated_url) as other:

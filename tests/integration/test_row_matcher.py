@@ -1,4 +1,4 @@
-"""What Python says of a row that is at hand is what SQL says of the row that is stored."""
+"""The row matcher agrees with SQL about every row and filter."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
@@ -53,21 +53,21 @@ VALUES: dict[str, list[Any]] = {
 ONLY_SQL = {"fingerprint", "q", "payload"}
 
 
-def test_every_field_of_a_filter_is_asked_for() -> None:
-    """One that is new has to be told here, or left to SQL."""
+def test_every_field_of_a_filter_is_tested() -> None:
+    """A new filter has values here, or only SQL can evaluate it."""
     assert set(RunFilter.__struct_fields__) == VALUES.keys() | ONLY_SQL
     assert {each.stored_as for each in FILTERS} == VALUES.keys() | ONLY_SQL
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_SQL))
-def test_what_only_sql_can_tell(name: str) -> None:
-    """Also beside what both can."""
+def test_filters_that_only_sql_can_evaluate(name: str) -> None:
+    """There is no matcher, also in combination with other filters."""
     given: dict[str, Any] = {name: "x", "project": "p"}
     assert match_of(RunFilter(**given)) is None
 
 
-def test_both_say_the_same(database: psycopg.Connection) -> None:
-    """Of every row, for each value alone and for any two together."""
+def test_matcher_agrees_with_sql(database: psycopg.Connection) -> None:
+    """About every row, for each value alone and for any two together."""
     batch_writer.write_images(
         database, Batch(advances=[], new_runs=[(row, n) for n, row in enumerate(ROWS, 1)])
     )
@@ -88,8 +88,8 @@ def test_both_say_the_same(database: psycopg.Connection) -> None:
     assert found > len(pairs) / 2  # not that nothing is ever found
 
 
-def test_a_row_says_its_times_as_the_tables_do() -> None:
-    """To the microsecond."""
+def test_times_of_a_row_equal_those_of_the_tables() -> None:
+    """They agree to the microsecond."""
     row: RunRow = ROWS[2]._replace(queued_us=None, finished_us=NOON_US)
     assert (row.queued_at, row.started_at) == (None, NOON + timedelta(microseconds=1))
     assert row.finished_at == NOON

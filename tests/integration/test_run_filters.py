@@ -27,7 +27,7 @@ def started(run: RunSummary) -> datetime:
 
 
 HOUR_MS = 3_600_000
-"""In microseconds more than 32 bits hold, as $5 in nano-dollars."""
+"""Beyond 32 bits in microseconds, like $5 in nano-dollars."""
 
 CHOICES: dict[str, list[tuple[Any, Matches]]] = {
     "project": [("p", lambda run: run.project == "p"), ("none", lambda run: False)],
@@ -79,7 +79,7 @@ CHOICES: dict[str, list[tuple[Any, Matches]]] = {
 
 
 def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
-    """A run with some of everything; some start hours after they were queued."""
+    """Yield the events of a random run; some start hours after they were queued."""
     run, second = f"run-{number:03}", chance.randrange(4 * 3600)
     yield make_event(
         "queued",
@@ -106,9 +106,9 @@ def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
         yield make_event(end, run, begin + chance.choice([1, 30, 60, 100, 5000]), **fields)
 
 
-@pytest.fixture(params=["as they are", "tiny", "looked up"])
+@pytest.fixture(params=["default", "tiny", "indexed"])
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Also with bounds so small that every way of looking is taken with few runs."""
+    """Lower the bounds as well, so that few runs exercise every branch of the planner."""
     if request.param == "tiny":
         monkeypatch.setattr(pages, "FIRST_EXAMINED", 5)
         monkeypatch.setattr(pages, "MAX_EXAMINED", 40)
@@ -118,14 +118,14 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(planner, "MAX_TAGGED", 30)
         monkeypatch.setattr(planner, "PROBED", 4)
         monkeypatch.setattr(planner, "SAMPLED_FOR_TEXT", 3)
-    if request.param == "looked up":
+    if request.param == "indexed":
         monkeypatch.setattr(planner, "SAMPLED_FOR_TEXT", 3)
         monkeypatch.setattr(planner, "_COMMON_TEXT", 1)
     return str(request.param)
 
 
 def everything(history: History) -> list[RunSummary]:
-    """All runs, newest first."""
+    """Return all runs, newest first."""
     found, cursor = [], None
     while True:
         page = history.runs(limit=500, cursor=cursor)
@@ -136,13 +136,13 @@ def everything(history: History) -> list[RunSummary]:
 
 
 def is_impossible(chosen: dict[str, tuple[Any, Matches]], of: str) -> bool:
-    """A least that is more than the most is refused."""
+    """Return whether a minimum exceeds its maximum, which is an error."""
     least, most = chosen.get(f"min_{of}"), chosen.get(f"max_{of}")
     return least is not None and most is not None and least[0] > most[0]
 
 
 def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) -> None:
-    """Walking all pages of any combination gives the runs that match, each once, in order."""
+    """The pages of any combination contain the matching runs, each once, in order."""
     chance = random.Random(7)
     fold_events(migrated_url, [one for n in range(100) for one in made_up(chance, n)])
     index_all(migrated_url)
@@ -204,7 +204,7 @@ def test_back_again(migrated_url: str, bounds: str) -> None:
 
 
 def test_newer_runs_by_the_first_page_again(migrated_url: str) -> None:
-    """Going back from a second page shows what has arrived since, too."""
+    """Going back from a second page includes runs that have arrived since."""
     fold_events(migrated_url, [make_event("started", f"run-{n}", n) for n in range(4)])
     with History(migrated_url) as history:
         second = history.runs(limit=2, cursor=history.runs(limit=2).next_cursor)
@@ -233,15 +233,15 @@ def test_newer_runs_by_the_first_page_again(migrated_url: str) -> None:
         ({"trigger": "\0"}, "trigger"),
     ],
 )
-def test_filters_that_cannot_be(filters: dict[str, Any], parameter: str) -> None:
-    """Each is refused by its name before there is any connection."""
+def test_invalid_filters(filters: dict[str, Any], parameter: str) -> None:
+    """The error names the parameter, and no connection is made."""
     with History("postgresql:///nowhere") as history, pytest.raises(BadParameter) as caught:
         history.runs(**filters)
     assert caught.value.parameter == parameter
 
 
 def test_broken_and_foreign_cursors(migrated_url: str) -> None:
-    """Any change to a cursor, or a cursor of something else, is refused; never another error."""
+    """A changed or foreign cursor raises `BadParameter`, never another error."""
     chance = random.Random(9)
     fold_events(migrated_url, [one for n in range(9) for one in made_up(chance, n)])
     fold_events(migrated_url, [make_event("started", "two", 0), make_event("completed", "two", 1)])

@@ -1,4 +1,4 @@
-"""Texts searched for: found wherever they stand, whatever the index knows of them by now."""
+"""Search: texts are found in every field, however far behind the index is."""
 
 import json
 import os
@@ -37,12 +37,12 @@ from service_threads import run_api, run_job_worker
 from table_reader import count_rows
 
 MANY = 400
-"""More runs than are looked at before the index is asked."""
+"""More runs than are sampled before the index is used."""
 
 
 @pytest.fixture
 def history(migrated_url: str) -> Iterator[History]:
-    """Many runs of workflow `common`, folded and indexed, and the reads of them."""
+    """Fold and index many runs of workflow `common`, and read them."""
     fold_events(
         migrated_url,
         [one for n in range(MANY) for one in make_run_events(f"run-{n:04}", n, workflow="common")],
@@ -54,13 +54,13 @@ def history(migrated_url: str) -> Iterator[History]:
 
 @pytest.fixture
 def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A walk would find nothing: what is found was looked up."""
+    """Make scans fail, so that results come from the index."""
     monkeypatch.setattr(planner, "_COMMON_TEXT", 1)
 
-    def walk(*_: Any) -> None:
-        raise AssertionError("walked")
+    def scan(*_: Any) -> None:
+        raise AssertionError("scanned")
 
-    monkeypatch.setattr("runfold_storage.queries.runs.pages.end_of_scan", walk)
+    monkeypatch.setattr("runfold_storage.queries.runs.pages.end_of_scan", scan)
 
 
 def ids(history: History, **filters: Any) -> list[str]:
@@ -74,8 +74,8 @@ def searched_of(page: RunPage) -> Searched:
     return page.searched
 
 
-def test_what_stands_anywhere_is_looked_up(history: History, migrated_url: str) -> None:
-    """Id, workflow, tags as they are written, type and message of the error; with a total."""
+def test_all_fields_are_indexed(history: History, migrated_url: str) -> None:
+    """Id, workflow, tags in both notations, error type and message; with a total."""
     uuid = make_run_id()
     fold_events(
         migrated_url,
@@ -110,8 +110,8 @@ def test_what_stands_anywhere_is_looked_up(history: History, migrated_url: str) 
 
 
 @pytest.mark.usefixtures("index_only")
-def test_what_changed_since_is_found_as_it_is(history: History, migrated_url: str) -> None:
-    """Old runs, too, of which the index still says what they said before."""
+def test_changes_since_the_last_step_are_found(history: History, migrated_url: str) -> None:
+    """This includes old runs whose indexed text is outdated."""
     fold_events(
         migrated_url,
         [
@@ -134,8 +134,8 @@ def test_what_changed_since_is_found_as_it_is(history: History, migrated_url: st
 
 
 @pytest.mark.usefixtures("index_only")
-def test_pages_of_what_was_looked_up(history: History) -> None:
-    """Cursors lead there and back, with other filters beside it."""
+def test_pages_of_indexed_results(history: History) -> None:
+    """Cursors lead forwards and back, also combined with other filters."""
     expected = [f"run-{n:04}" for n in range(39, 29, -1)]
     wanted: dict[str, Any] = {"q": "run-003", "workflow": "common"}
     page = history.runs(**wanted, limit=4)
@@ -152,10 +152,10 @@ def test_pages_of_what_was_looked_up(history: History) -> None:
     assert ids(history, q="run-003", workflow="other") == []
 
 
-def test_what_an_index_cannot_tell_is_walked_to(
+def test_scans_find_what_the_index_cannot_answer(
     history: History, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two letters, too many matches, an index too far behind or too slow: found all the same."""
+    """Two letters, too many matches, an index too far behind or too slow: all are found."""
     fold_events(migrated_url, make_run_events("the one", -5, workflow="zq"))
     assert ids(history, q="zq") == ["the one"]
     assert len(ids(history, q="common")) == MANY
@@ -174,7 +174,7 @@ def test_what_an_index_cannot_tell_is_walked_to(
 def test_without_trigrams(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """A PostgreSQL that has no pg_trgm: texts are found by walking, and somebody may ask why."""
+    """Without pg_trgm, scans find the texts, and the state says that there are no trigrams."""
     database.execute("DROP EXTENSION pg_trgm CASCADE")
     fold_events(migrated_url, make_run_events("another", -5))
     index_all(migrated_url)
@@ -182,10 +182,10 @@ def test_without_trigrams(
     assert not read_state(database).has_trigrams
 
 
-def test_a_feed_that_was_forgotten(
+def test_a_gap_in_the_feed(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """Runs are read one after the other, and what has no run goes."""
+    """All runs are scanned, and texts without a run are deleted."""
     fold_events(migrated_url, make_run_events("unseen", -5, workflow="rarity"))
     database.execute("DELETE FROM changes")
     state = read_state(database)
@@ -200,10 +200,10 @@ def test_a_feed_that_was_forgotten(
     assert ids(history, q="rarity") == ["unseen"]
 
 
-def test_a_damaged_index_is_made_again(
+def test_a_damaged_index_is_rebuilt(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """Rows that are missing, wrong, or of nobody: page after page, also by several followers."""
+    """A scan corrects missing, wrong and orphaned rows, also with several followers."""
     before = database.execute("SELECT * FROM search_runs ORDER BY shard, run").fetchall()
     database.execute("DELETE FROM search_runs WHERE hashtext(run::text) %% 3 = 0", [])
     database.execute("UPDATE search_runs SET text = 'wrong' WHERE hashtext(run::text) %% 3 = 1", [])
@@ -223,7 +223,7 @@ def test_a_damaged_index_is_made_again(
 
 
 def test_another_life_of_the_database(history: History, database: psycopg.Connection) -> None:
-    """An index that is said to be further than the fold ever was is not believed."""
+    """Progress beyond the fold is discarded."""
     database.execute("UPDATE search_progress SET change_seq = change_seq + 1000000")
     assert ids(history, q="run-0007") == ["run-0007"]
     indexer.follow(database)
@@ -233,8 +233,8 @@ def test_another_life_of_the_database(history: History, database: psycopg.Connec
     assert ids(history, q="run-0007") == ["run-0007"]
 
 
-def test_one_follows_at_a_time(history: History, migrated_url: str) -> None:
-    """The second does nothing until the first one's session has ended."""
+def test_one_follower_at_a_time(history: History, migrated_url: str) -> None:
+    """A second follower waits until the session of the first has ended."""
     fold_events(migrated_url, make_run_events("newer", -5))
     with connect(migrated_url, autocommit=True) as second:
         with connect(migrated_url, autocommit=True) as first:
@@ -245,10 +245,10 @@ def test_one_follows_at_a_time(history: History, migrated_url: str) -> None:
         wait_until(lambda: not indexing.turn() and read_state(second).behind == 0)
 
 
-def test_what_is_deleted_leaves_the_index_with_it(
+def test_deleted_runs_leave_the_index(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """At once, and it does not come back."""
+    """Their texts are deleted at once, and do not come back."""
     Admin(migrated_url).delete_runs(q="run-003")
     assert count_rows(database, "search_runs") == MANY - 10
     index_all(migrated_url)
@@ -256,10 +256,10 @@ def test_what_is_deleted_leaves_the_index_with_it(
     assert ids(history, q="run-003") == []
 
 
-def test_a_worker_for_jobs_keeps_it(
+def test_a_job_worker_follows(
     history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
-    """Some moments behind the fold, without anybody asking."""
+    """It indexes runs shortly after they are folded."""
     with run_job_worker(redis_url, migrated_url):
         fold_events(migrated_url, make_run_events("newest", 900))
         wait_until(lambda: count_rows(database, "search_runs") == MANY + 1)
@@ -269,7 +269,7 @@ _KEY = "00000000-0000-7000-8000-000000000001"
 
 
 def paid(run: str, second: float, project: str = "acme", **inputs: Any) -> list[dict[str, Any]]:
-    """A run with inputs and outputs of its own and of a node."""
+    """Return the events of a run with inputs and outputs of its own and of a node."""
     return [
         make_event(
             "started",
@@ -286,10 +286,10 @@ def paid(run: str, second: float, project: str = "acme", **inputs: Any) -> list[
     ]
 
 
-def test_payloads_of_projects_that_want_it(
+def test_payloads_of_enabled_projects(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """Runs that there are, and those to come; of runs and of nodes; and of nobody else."""
+    """Existing and later payloads of runs and nodes are found, and none of other projects."""
     fold_events(migrated_url, [*paid("1", 1000), *paid("2", 2000), *paid("3", 3000, "others")])
     with pytest.raises(BadParameter, match="runfold search set"):
         history.runs(payload="order-1")
@@ -325,10 +325,10 @@ def test_payloads_of_projects_that_want_it(
     assert ids(history, payload="order-5") == ["5"]
 
 
-def test_payloads_switched_off(
+def test_disabling_payload_search(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """Nobody finds them any more, at once; then they are taken out; then it can be on again."""
+    """Payloads are not found any more; their texts are deleted; it can be enabled again."""
     enable_payload_search(database, "acme")
     enable_payload_search(database, "others")
     fold_events(migrated_url, [*paid("1", 1000), *paid("3", 3000, "others")])
@@ -349,7 +349,7 @@ def test_payloads_switched_off(
 def test_letters_and_lengths(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """Escaped letters are letters; what lies beyond the bound is not searched."""
+    """Escaped letters match; text beyond the limit is not searched."""
     enable_payload_search(database, "acme")
     fold_events(
         migrated_url,
@@ -370,10 +370,10 @@ def test_letters_and_lengths(
     assert ids(history, payload="xxxxxxxxxxxx") == ["2"]
 
 
-def test_payloads_go_with_age(
+def test_expired_payloads_leave_the_index(
     history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """In the transaction that marks the run; and they are not put in again."""
+    """The transaction that marks the run deletes them, and they are not indexed again."""
     enable_payload_search(database, "acme")
     fold_events(migrated_url, paid("1", 1000))
     index_all(migrated_url)
@@ -393,7 +393,7 @@ def test_payloads_go_with_age(
 def test_over_rest(
     history: History, database: psycopg.Connection, migrated_url: str, redis_url: str
 ) -> None:
-    """Lists and exports take `payload`; what needs to know every match refuses it."""
+    """Lists and exports accept `payload`; deletions and live streams refuse it."""
     enable_payload_search(database, "acme")
     fold_events(migrated_url, [*paid("1", 1000), *paid("2", 2000)])
     index_all(migrated_url)
@@ -418,7 +418,7 @@ def test_over_rest(
 def test_from_the_terminal(
     history: History, database: psycopg.Connection, migrated_url: str, state_home: None
 ) -> None:
-    """Switched on, shown, searched and switched off; what goes wrong says what to do."""
+    """Payload search is enabled, shown, used and disabled; errors name the remedy."""
 
     def runfold(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -451,13 +451,13 @@ def test_from_the_terminal(
     assert shown["index"]["reading_shards"] == shown["index"]["shards"]
 
 
-def test_the_doctor_tells_what_the_index_is_worth(
+def test_the_doctor_checks_the_index(
     history: History,
     database: psycopg.Connection,
     migrated_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Too far behind, or not there at all, with the remedy; which helps."""
+    """It reports an index that is far behind or missing, with a remedy that works."""
     assert check_search(database).level == "ok"
     monkeypatch.setattr(postgres_checks, "MAX_BEHIND", 0)
     fold_events(migrated_url, paid("1", 1000))

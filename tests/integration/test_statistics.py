@@ -1,4 +1,4 @@
-"""Statistics of any span, bucket, zone and group, against figures worked out in Python."""
+"""Statistics of any span, bucket, zone and group, against figures computed in Python."""
 
 import itertools
 import math
@@ -100,7 +100,7 @@ def check(figures: Any, runs: Iterable[RunSummary]) -> None:
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
-def test_every_question_agrees_with_the_runs(migrated_url: str, is_merged: bool) -> None:
+def test_every_query_agrees_with_the_runs(migrated_url: str, is_merged: bool) -> None:
     """Any mixture of filters, span, bucket, zone and group."""
     made_up(migrated_url, is_merged=is_merged)
     chance = random.Random(4)
@@ -157,7 +157,7 @@ def test_every_question_agrees_with_the_runs(migrated_url: str, is_merged: bool)
 
 
 def test_days_are_the_sum_of_their_hours(migrated_url: str) -> None:
-    """Kept up to date by differences, they are what adding them up again gives."""
+    """Daily rows, updated by deltas, equal the sum of the hourly rows."""
     made_up(migrated_url)
     with connect(migrated_url, autocommit=True) as connection:
         kept = connection.execute(DAYS).fetchall()
@@ -174,7 +174,7 @@ def test_days_are_the_sum_of_their_hours(migrated_url: str) -> None:
 def test_a_corrected_duration_leaves_no_trace_in_its_day(
     migrated_url: str, is_merged: bool
 ) -> None:
-    """The longest run of a day turns out to have been a short one."""
+    """A correction shortens the longest run of a day."""
     runs = make_run_events("a", 0, duration_s=50) + make_run_events("b", 0, duration_s=3)
     fold_events(migrated_url, runs, is_merged=is_merged)
     fold_events(migrated_url, [make_event("cancelled", "a", 2)], is_merged=is_merged)
@@ -184,8 +184,8 @@ def test_a_corrected_duration_leaves_no_trace_in_its_day(
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
-def test_days_that_were_remembered_and_have_changed(migrated_url: str, is_merged: bool) -> None:
-    """Who asks again is told of what came since, in each kind of bucket; and nothing twice."""
+def test_cached_days_that_have_changed(migrated_url: str, is_merged: bool) -> None:
+    """A repeated query includes later runs, in each kind of bucket, and none twice."""
     made_up(migrated_url)
     with History(migrated_url) as history:
         questions: list[dict[str, Any]] = [
@@ -216,10 +216,10 @@ def test_days_that_were_remembered_and_have_changed(migrated_url: str, is_merged
         ("Africa/Cairo", datetime(2026, 4, 17, 3, tzinfo=UTC)),  # none on April 24
     ],
 )
-def test_days_of_a_zone_are_remembered(
+def test_local_days_are_cached(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch, tz: str, begin: datetime
 ) -> None:
-    """Whatever is asked, and when: as if all of it had been added up from its hours."""
+    """Every query has the answer that adding up the hours would give."""
     chance = random.Random(5)
     offset = int((begin - START).total_seconds())
 
@@ -251,8 +251,8 @@ def test_days_of_a_zone_are_remembered(
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
-def test_views_say_the_same(migrated_url: str, is_merged: bool) -> None:
-    """What an analyst reads in SQL is what the module returns."""
+def test_views_agree_with_the_module(migrated_url: str, is_merged: bool) -> None:
+    """The SQL views return what the module returns."""
     made_up(migrated_url, is_merged=is_merged)
     columns = """
         total, failed, success_rate, duration_avg_ms, duration_min_ms, duration_max_ms,
@@ -305,22 +305,22 @@ def test_views_say_the_same(migrated_url: str, is_merged: bool) -> None:
         ),
     ],
 )
-def test_questions_that_cannot_be(question: dict[str, Any], parameter: str) -> None:
-    """Each is refused by its name before there is any connection."""
+def test_invalid_queries(question: dict[str, Any], parameter: str) -> None:
+    """The error names the parameter, and no connection is made."""
     with History("postgresql:///nowhere") as history, pytest.raises(BadParameter) as caught:
         history.stats(**question)
     assert caught.value.parameter == parameter
 
 
-def test_every_zone_that_is_offered_is_known_to_postgresql(postgres_server: Any) -> None:
-    """So that no zone that passes the check fails in the database."""
+def test_postgresql_knows_every_accepted_zone(postgres_server: Any) -> None:
+    """No zone that passes validation fails in the database."""
     with psycopg.connect(postgres_server.url) as connection:
         names = connection.execute("SELECT name FROM pg_timezone_names").fetchall()
     known = {name for (name,) in names}
     assert available_timezones() - {"localtime", "Factory"} <= known
 
 
-def test_what_would_be_too_much_is_refused_before_it_is_read(
+def test_too_large_answers_are_refused_before_reading_them(
     migrated_url: str, database: psycopg.Connection
 ) -> None:
     """No histograms come with more sums than an answer may have."""

@@ -197,8 +197,8 @@ class NodeFailure(Struct, frozen=True):
     message: str | None = None
 
 
-class NodeSummary(Struct, frozen=True):
-    """One attempt at a node, without payloads."""
+class NodeFacts(Struct, frozen=True):
+    """The fields that all descriptions of a node attempt share."""
 
     node: str
     name: str
@@ -210,4 +210,25 @@ class NodeSummary(Struct, frozen=True):
     finished_at: datetime | None
     duration_ms: float | None
     usage: UsageTotals
+
+
+class NodeSummary(NodeFacts, frozen=True):
+    """One attempt at a node, without payloads."""
+
     error: NodeFailure | None
+
+
+def node_facts_of(row: Any) -> dict[str, Any]:
+    """Return the fields of `NodeFacts` for a row of `nodes`."""
+    return {
+        "node": row.node,
+        "name": row.name,
+        "node_type": row.node_type,
+        "attempt": row.attempt,
+        "status": row.status,
+        "parents": row.parents or [],
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "duration_ms": to_ms(row.duration_us),
+        "usage": usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+    }

@@ -16,12 +16,11 @@ from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS
 from runfold_storage.postgres.statements import compile_statement
 from runfold_storage.read_models.summaries import (
     NodeCounts,
+    NodeFacts,
     RunFacts,
-    UsageTotals,
     counts_of,
     facts_of,
-    to_ms,
-    usage_of,
+    node_facts_of,
 )
 from runfold_storage.tables import nodes, runs
 
@@ -55,19 +54,9 @@ class TriggerDetail(Struct, frozen=True):
     data: Raw | None = None
 
 
-class NodeDetail(Struct, frozen=True):
+class NodeDetail(NodeFacts, frozen=True):
     """One attempt at a node; payloads are the JSON that was sent."""
 
-    node: str
-    name: str
-    node_type: str | None
-    attempt: int
-    status: str
-    parents: list[str]
-    started_at: datetime | None
-    finished_at: datetime | None
-    duration_ms: float | None
-    usage: UsageTotals
     inputs: Raw | None
     outputs: Raw | None
     error: NodeError | None
@@ -180,16 +169,7 @@ def _node(row: Any, payloads: Payloads) -> NodeDetail:
     start = payloads.node_starts.get((row.node, row.attempt))
     end = payloads.node_ends.get((row.node, row.attempt))
     return NodeDetail(
-        node=row.node,
-        name=row.name,
-        node_type=row.node_type,
-        attempt=row.attempt,
-        status=row.status,
-        parents=row.parents or [],
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        duration_ms=to_ms(row.duration_us),
-        usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+        **node_facts_of(row),
         inputs=None if start is None else first_present([start.inputs]),
         outputs=None if end is None else first_present([end.outputs]),
         error=_node_error(row, None if end is None else end.error),

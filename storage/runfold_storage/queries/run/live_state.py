@@ -13,9 +13,8 @@ from runfold_storage.read_models.summaries import (
     NodeFailure,
     NodeSummary,
     RunSummary,
+    node_facts_of,
     summary_of,
-    to_ms,
-    usage_of,
 )
 from runfold_storage.tables import events, nodes, runs
 
@@ -86,15 +85,6 @@ def _read_output(
 def _node(row: Row[Any]) -> NodeSummary:
     failed = row.error_type is not None or row.error_message is not None
     return NodeSummary(
-        node=row.node,
-        name=row.name,
-        node_type=row.node_type,
-        attempt=row.attempt,
-        status=row.status,
-        parents=row.parents or [],
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        duration_ms=to_ms(row.duration_us),
-        usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+        **node_facts_of(row),
         error=NodeFailure(row.error_type, row.error_message) if failed else None,
     )

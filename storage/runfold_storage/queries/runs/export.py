@@ -8,20 +8,17 @@ than the start of the export, and are not included.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
 from itertools import accumulate
 from typing import Any, Final
 
-from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.read_models.summaries import (
+    NodeFacts,
     RunSummary,
-    UsageTotals,
+    node_facts_of,
     summary_of,
-    to_ms,
-    usage_of,
 )
 from runfold_storage.search.lookup import read_searched
 from runfold_storage.tables import nodes
@@ -37,19 +34,9 @@ MAX_NODES: Final = 20_000
 Snapshot = Callable[[], AbstractContextManager[Connection]]
 
 
-class ExportedNode(Struct, frozen=True):
+class ExportedNode(NodeFacts, frozen=True):
     """One attempt at a node, without payloads."""
 
-    node: str
-    name: str
-    node_type: str | None
-    attempt: int
-    status: str
-    parents: list[str]
-    started_at: datetime | None
-    finished_at: datetime | None
-    duration_ms: float | None
-    usage: UsageTotals
     error_type: str | None
     error_message: str | None
 
@@ -102,16 +89,7 @@ def _read_nodes(connection: Connection, rows: Sequence[Any]) -> dict[Any, list[E
     for row in connection.execute(statement):
         found[row.run].append(
             ExportedNode(
-                node=row.node,
-                name=row.name,
-                node_type=row.node_type,
-                attempt=row.attempt,
-                status=row.status,
-                parents=row.parents or [],
-                started_at=row.started_at,
-                finished_at=row.finished_at,
-                duration_ms=to_ms(row.duration_us),
-                usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
+                **node_facts_of(row),
                 error_type=row.error_type,
                 error_message=row.error_message,
             )

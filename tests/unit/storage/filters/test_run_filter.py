@@ -1,4 +1,4 @@
-"""What reads may be asked for, and how a refusal says what is allowed."""
+"""The parameters of reads: which values are valid, and how an error names those that are."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,7 +15,7 @@ from runfold_storage.queries.stats.sources import ceil_hour, floor_hour
 
 
 def test_several_statuses_in_any_order() -> None:
-    """The same statuses are the same question, however they are given."""
+    """The order and repetition of statuses make no difference."""
     one = make_run_filter(status=["failed", "lost", "failed"])
     other = make_run_filter(status=("lost", "failed"))
     assert one.statuses == ("failed", "lost")
@@ -29,14 +29,14 @@ def test_all_statuses_are_no_filter() -> None:
 
 
 def test_unknown_status() -> None:
-    """A status that does not exist is refused with those that do."""
+    """The error for an unknown status lists the known ones."""
     with pytest.raises(BadParameter, match=r"status: expected one of queued, .* got 'broken'"):
         make_run_filter(status="broken")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\0b", "\ud800"])
-def test_names_that_cannot_be(name: str) -> None:
-    """No run can have such a name, and PostgreSQL is never asked."""
+def test_invalid_names(name: str) -> None:
+    """No run can have such a name, and PostgreSQL is not queried."""
     with pytest.raises(BadParameter) as caught:
         check_name("project", name)
     assert caught.value.parameter == "project"
@@ -44,7 +44,7 @@ def test_names_that_cannot_be(name: str) -> None:
 
 @pytest.mark.parametrize("number", [0, 501, True, 1.5, "7", None])
 def test_numbers_out_of_bounds(number: object) -> None:
-    """Bounds are part of the refusal."""
+    """The error states the bounds."""
     with pytest.raises(BadParameter, match="limit: expected 1 to 500"):
         check_number("limit", number, 1, 500)  # type: ignore[arg-type]  # what callers do
 
@@ -60,21 +60,21 @@ def test_numbers_out_of_bounds(number: object) -> None:
     ],
 )
 def test_times(text: str, expected: datetime) -> None:
-    """RFC 3339, a date alone, and the plus sign that a query string turned into a space."""
+    """RFC 3339, a date alone, and a plus sign that a query string has turned into a space."""
     assert parse_time("since", text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "yesterday", "2026-11-21T02:00:00", "2026-13-01", "1700000000", "x" * 5000]
 )
-def test_texts_that_are_no_times(text: str) -> None:
-    """Anything else is refused with an example; a time without a zone could mean two things."""
+def test_invalid_times(text: str) -> None:
+    """The error has an example; a time without a zone is ambiguous."""
     with pytest.raises(BadParameter, match="2026-11-21T02:00:00Z"):
         parse_time("since", text)
 
 
 def test_times_beyond_the_calendar() -> None:
-    """An offset that leads out of the calendar is refused."""
+    """A time whose UTC value is beyond the calendar is an error."""
     edge = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
     with pytest.raises(BadParameter, match="years 1 to 9999"):
         make_run_filter(started_after=edge)
@@ -83,7 +83,7 @@ def test_times_beyond_the_calendar() -> None:
 
 
 def test_range_backwards() -> None:
-    """A range that holds nothing is a mistake of the caller."""
+    """An empty range is an error of the caller."""
     at = datetime(2026, 11, 21, tzinfo=UTC)
     with pytest.raises(BadParameter, match="started_before: must be later"):
         make_run_filter(started_after=at, started_before=at)
@@ -127,7 +127,7 @@ def test_the_catalogue_has_every_filter() -> None:
 
 
 def test_unknown_filters_are_a_mistake_of_the_program() -> None:
-    """A filter that is silently ignored would select too many runs."""
+    """A filter that were silently ignored would select too many runs."""
     with pytest.raises(TypeError, match="colour"):
         make_run_filter(colour="red")  # type: ignore[typeddict-item]
 

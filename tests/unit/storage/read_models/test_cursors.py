@@ -1,4 +1,4 @@
-"""Cursors go on where they ended, and only in the answer that they belong to."""
+"""Cursors continue where their page ended, and only for their own query."""
 
 import pytest
 from hypothesis import given
@@ -10,20 +10,20 @@ from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
 
 @given(st.binary(max_size=64), st.binary(max_size=64))
 def test_key_comes_back(question: bytes, key: bytes) -> None:
-    """What a cursor was made of is what it stands for."""
+    """Decoding a cursor returns the key that was encoded."""
     assert decode_cursor(question, encode_cursor(question, key)) == key
 
 
 @given(st.text(max_size=1100))
 def test_any_text_is_refused(text: str) -> None:
-    """Text that is no cursor names the parameter and never raises anything else."""
+    """Any other text raises an error that names the parameter, and nothing else."""
     with pytest.raises(BadParameter) as caught:
         decode_cursor(b"runs", text)
     assert caught.value.parameter == "cursor"
 
 
-def test_cursor_of_another_question() -> None:
-    """A cursor of other filters is refused with advice, not answered wrongly."""
+def test_cursor_of_another_query() -> None:
+    """A cursor of other filters raises an error with a remedy."""
     cursor = encode_cursor(b"failed runs", b"key")
     with pytest.raises(BadParameter, match="belongs to another query"):
         decode_cursor(b"all runs", cursor)
@@ -39,7 +39,7 @@ def test_damaged_cursor() -> None:
 
 
 def test_cursor_of_another_parameter() -> None:
-    """A cursor handed back under another name is refused under that name."""
+    """The error for a cursor under another parameter names that parameter."""
     cursor = encode_cursor(b"events", b"key", parameter="after")
     with pytest.raises(BadParameter) as caught:
         decode_cursor(b"events", cursor, parameter="cursor")

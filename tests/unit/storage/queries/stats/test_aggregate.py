@@ -1,4 +1,4 @@
-"""Adding rollups up: sums, extremes and percentiles."""
+"""Aggregates of rollups: sums, minimum and maximum, percentiles."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from runfold_storage.records.histogram import bin_of
 
 
 def row(status: str, durations_us: list[int]) -> Any:
-    """A row of sums."""
+    """Return a row of sums."""
     return SimpleNamespace(
         status=status,
         n=len(durations_us),
@@ -27,7 +27,7 @@ def row(status: str, durations_us: list[int]) -> Any:
 
 
 def tally(status: str, durations_us: list[int]) -> Aggregate:
-    """A tally of one row with its histogram."""
+    """Return the aggregate of one row with its histogram."""
     made = Aggregate()
     made.add(row(status, durations_us))
     for duration_us in durations_us:
@@ -56,7 +56,7 @@ def test_percentiles_stay_between_the_extremes() -> None:
 
 
 def test_zero_is_a_duration() -> None:
-    """A run that took no time at all is the shortest, not an unknown."""
+    """A run that took no time is the shortest; its duration is not unknown."""
     whole = tally("completed", [0])
     whole.merge(tally("completed", [5000]))
     assert whole.durations().min == 0
@@ -64,5 +64,5 @@ def test_zero_is_a_duration() -> None:
 
 
 def test_nothing_timed() -> None:
-    """Without a duration there are no figures."""
+    """Without any duration, all figures of durations are null."""
     assert Aggregate().durations() == DurationFigures()

@@ -12,7 +12,7 @@ DAY = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def tally(*durations_ms: int) -> Aggregate:
-    """Runs that took so long, in milliseconds below 10: each has a bin of its own."""
+    """Return the aggregate of runs with these durations (below 10 ms), each in a bin of its own."""
     made = Aggregate()
     for duration_ms in durations_ms:
         made.counts["completed"] += 1
@@ -22,8 +22,8 @@ def tally(*durations_ms: int) -> Aggregate:
     return made
 
 
-def test_another_version_is_another_day() -> None:
-    """What was remembered of rows that have changed since is not given."""
+def test_a_changed_version_is_a_miss() -> None:
+    """Figures of rows that have changed since are not returned."""
     days = DayCache()
     key = ("acme", None, "UTC", DAY)
     assert days.get(key, (1,)) is None
@@ -70,8 +70,8 @@ def test_days_are_bounded_by_their_memory() -> None:
     assert held < 1.2 * 2_300_000
 
 
-def test_a_sum_has_all_that_it_is_of() -> None:
-    """Remembered or not, with days that are not complete and without; none of them is changed."""
+def test_sums_are_complete() -> None:
+    """Sums include all days, cached or not, complete or not; the days are not changed."""
     days = DayCache()
     yesterday, today = tally(1, 2), tally(3)
     older = [tally(n) for n in range(4, 8)]
@@ -97,8 +97,8 @@ def test_a_sum_has_all_that_it_is_of() -> None:
     assert yesterday.bins == tally(1, 2).bins
 
 
-def test_a_day_that_is_written_to_does_not_spoil_the_sum_of_the_others() -> None:
-    """What changes from question to question is in no sum that is remembered."""
+def test_a_changing_day_does_not_invalidate_the_sum_of_the_others() -> None:
+    """A day that changes between queries is in no cached sum."""
     days = DayCache()
     older = [tally(n) for n in range(3)]
     for n, each in enumerate(older):
@@ -114,8 +114,8 @@ def test_a_day_that_is_written_to_does_not_spoil_the_sum_of_the_others() -> None
     assert days.merged(older) is first
 
 
-def test_nothing_is_added_to_what_is_complete() -> None:
-    """Threads share it."""
+def test_complete_aggregates_are_frozen() -> None:
+    """Threads share them, so adding to one is an error."""
     made = tally(1)
     made.complete(1)
     with pytest.raises(AssertionError):
