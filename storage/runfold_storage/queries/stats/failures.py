@@ -48,7 +48,7 @@ class Failures(Struct, frozen=True):
 
 
 class FailureQuery(NamedTuple):
-    """A checked question."""
+    """A checked query."""
 
     project: str | None
     workflow: str | None
