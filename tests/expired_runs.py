@@ -14,7 +14,7 @@ from runfold_storage.archive.lookup import ArchivedEvent, find_events
 from runfold_storage.archive.store import open_archive
 from runfold_storage.jobs import add_job
 from runfold_storage.postgres import connections
-from runfold_storage.retention.policies import hold_now
+from runfold_storage.retention.policies import apply_all_now
 from runfold_workers.retention.job import KIND, Progress, retain
 
 DAY_US = 86_400_000_000
@@ -65,7 +65,7 @@ def run_retention(url: str, archive: object = None) -> Progress:
     """Do all that is due by all policies; into an archive, if one is given."""
     archive_url = None if archive is None else str(archive)
     with connections.connect(url, autocommit=True) as connection:
-        hold_now(connection)
+        apply_all_now(connection)
         return retain(
             connection, add_job(connection, KIND, {}), NEVER_STOP, archive_url=archive_url
         )

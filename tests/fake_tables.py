@@ -69,7 +69,7 @@ class FakeTables:
         for node in batch.nodes:
             self.nodes[node.shard, node.run, node.node, node.attempt] = node
         for key, difference in batch.stats.items():
-            if difference.changes:
+            if difference.is_nonzero:
                 self._add(key, difference)
         for letter in batch.dead_letters:
             place = (letter.shard, letter.frame, letter.ordinal)

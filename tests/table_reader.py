@@ -10,7 +10,7 @@ from psycopg import sql
 from oracle import SIGNS, Projection, Stat
 from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import NodeRow, RunRow
-from runfold_storage.rollups.pending_deltas import merge_deltas, waiting_shards
+from runfold_storage.rollups.pending_deltas import merge_deltas, shards_with_pending_deltas
 
 _TIMES = ("created_us", "queued_us", "started_us", "finished_us", "last_event_us", "hour_us")
 
@@ -113,7 +113,7 @@ def count_rows(connection: psycopg.Connection, table: str) -> int:
 
 def merge_all_deltas(connection: psycopg.Connection) -> None:
     """Leave nothing to be merged into the rollups, as a worker does within a second."""
-    for shard in waiting_shards(connection):
+    for shard in shards_with_pending_deltas(connection):
         merge_deltas(connection, shard)
 
 

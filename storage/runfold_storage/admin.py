@@ -104,14 +104,14 @@ class Admin:
             prepare_session(connection)
             return Deleted(run_deletion.delete_runs(connection, deletion))
 
-    def delete_as_told(
-        self, deletion: Deletion, told: Callable[[int], None], **options: Any
+    def delete_now(
+        self, deletion: Deletion, on_progress: Callable[[int], None], **options: Any
     ) -> int:
-        """Delete all runs that match, without a job; `told` gets the number of each page."""
+        """Delete all runs that match, without a job; `on_progress` gets the number of each page."""
         with self._connection() as connection:
             prepare_session(connection)
             return run_deletion.delete_runs(
-                connection, deletion, told=lambda n, _: told(n), **options
+                connection, deletion, on_progress=lambda n, _: on_progress(n), **options
             )
 
     def count(self, deletion: Deletion, most: int = 2**31 - 1) -> int:

@@ -20,9 +20,7 @@ class PositionMoved(StorageError):
     """
 
     def __init__(self, shard: int, position: str) -> None:
-        super().__init__(
-            f"the checkpoint of shard {shard}, believed to be at {position}, has moved"
-        )
+        super().__init__(f"the checkpoint of shard {shard}, expected at {position}, has moved")
         self.shard = shard
         self.position = position
 

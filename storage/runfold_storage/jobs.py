@@ -122,14 +122,14 @@ def find_unfinished(
 
 
 @contextmanager
-def hold_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
+def lock_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
     """Lock a job; raise `JobLocked` if another process works on it."""
     with _hold(connection, str(job_id), f"job {job_id} is being worked on by another process"):
         yield
 
 
 @contextmanager
-def hold_kind(connection: psycopg.Connection, kind: str) -> Iterator[None]:
+def lock_kind(connection: psycopg.Connection, kind: str) -> Iterator[None]:
     """Lock all jobs of a kind; raise `JobLocked` if another process works on one."""
     with _hold(connection, kind, f"another process is at work on {kind}: `runfold jobs` shows it"):
         yield
@@ -170,7 +170,7 @@ def resume_job(
 
     Raises `JobLocked` if another process works on it.
     """
-    with hold_job(connection, job_id):
+    with lock_job(connection, job_id):
         job = read_job(connection, job_id)
         if job is None or job.kind != kind:
             raise LookupError(f"there is no job {job_id} of the kind {kind}")
@@ -179,14 +179,14 @@ def resume_job(
         yield job, reached
 
 
-def leave_job(connection: psycopg.Connection, job_id: UUID) -> None:
+def requeue_job(connection: psycopg.Connection, job_id: UUID) -> None:
     """Return the job to the queue; the next worker resumes from its saved progress."""
     connection.execute(
         "UPDATE jobs SET status = 'queued' WHERE id = %s AND status = 'running'", (job_id,)
     )
 
 
-def jobs_waiting(connection: psycopg.Connection, limit: int = 1000) -> list[UUID]:
+def unclaimed_jobs(connection: psycopg.Connection, limit: int = 1000) -> list[UUID]:
     """Return unfinished background jobs that no process works on, the oldest first."""
     rows = connection.execute(
         """

@@ -139,7 +139,7 @@ def test_what_is_gone_says_so(
             rows = database.execute("SELECT run FROM runs WHERE shard = %s", (shard,)).fetchall()
             now = everyone.runs[0].started_at
             assert now is not None
-            run_expiry.mark(database, shard, [run for (run,) in rows], now, gone=False)
+            run_expiry.mark_expired(database, shard, [run for (run,) in rows], now, gone=False)
         assert history.runs().runs == everyone.runs  # marked, and at it
         run_retention(migrated_url)
         detail = history.run(run)

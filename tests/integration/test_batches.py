@@ -139,7 +139,7 @@ WHAT = {
 def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
     """What is in the tables after this batch; nothing of it stays."""
     with database.transaction(force_rollback=True):
-        batch_writer.write_batch(database, batch_encoding.prepare(batch))
+        batch_writer.write_batch(database, batch_encoding.encode_batch(batch))
         found = {
             table: database.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
             for table, columns in WHAT.items()
@@ -170,9 +170,9 @@ def test_all_ways_in_leave_the_same(
         new_nodes=list(NODES),
         stats=STATS,
     )
-    assert batch_encoding.is_at_once(batch_encoding.prepare(batch))
+    assert batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
     at_once = write(database, batch)
-    monkeypatch.setattr(batch_encoding, "AT_ONCE", 0)
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 0)
     by_steps = write(database, batch)
     monkeypatch.setattr(batch_encoding, "SMALL", 0)
     copied = write(database, batch)
@@ -188,10 +188,10 @@ def test_large_events_go_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few they are."""
     batch = Batch(advances=[A_STEP], events=EVENTS)
     size = sum(len(body) for *_, body in EVENTS)
-    monkeypatch.setattr(batch_encoding, "AT_ONCE_BYTES", size)
-    assert batch_encoding.is_at_once(batch_encoding.prepare(batch))
-    monkeypatch.setattr(batch_encoding, "AT_ONCE_BYTES", size - 1)
-    assert not batch_encoding.is_at_once(batch_encoding.prepare(batch))
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_BYTES", size)
+    assert batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_BYTES", size - 1)
+    assert not batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
 
 
 A_STEP = PositionUpdate(2, "0-0", 0, "7-0", 1, 0, None)
@@ -208,12 +208,14 @@ def test_a_position_that_has_moved_keeps_all_out(
     at_once: int,
 ) -> None:
     """Also the shards of the same batch whose positions are where they should be."""
-    monkeypatch.setattr(batch_encoding, "AT_ONCE", at_once)
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", at_once)
     first = PositionUpdate(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US)
     runs = [(run, number) for number, run in enumerate(RUNS, 1)]
-    batch = batch_encoding.prepare(Batch(advances=[first, moved], events=EVENTS, new_runs=runs))
-    assert batch_encoding.is_at_once(batch) == bool(at_once)
-    alone = batch_encoding.prepare(Batch(advances=[moved], events=EVENTS))
+    batch = batch_encoding.encode_batch(
+        Batch(advances=[first, moved], events=EVENTS, new_runs=runs)
+    )
+    assert batch_encoding.is_single_statement(batch) == bool(at_once)
+    alone = batch_encoding.encode_batch(Batch(advances=[moved], events=EVENTS))
     for refused in (batch, alone):
         with pytest.raises(PositionMoved) as raised, database.transaction():
             batch_writer.write_batch(database, refused)
@@ -228,24 +230,24 @@ def test_what_is_there_already_is_told_from_what_is_given_out(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """An event makes the worker load its memory, a number of the feed makes it look for others."""
-    monkeypatch.setattr(batch_encoding, "AT_ONCE", at_once)
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", at_once)
     step = PositionUpdate(1, "0-0", 0, "5-1", 16, 1, DAY_US)
     run = (RUNS[0], 1)
     again = Batch(advances=[step._replace(expected="5-1")], events=EVENTS)
     numbered = Batch(advances=again.advances, changed_runs=[run])
     batch_writer.write_batch(
-        database, batch_encoding.prepare(Batch(advances=[step], events=EVENTS, new_runs=[run]))
+        database, batch_encoding.encode_batch(Batch(advances=[step], events=EVENTS, new_runs=[run]))
     )
     for batch, error in ((again, DuplicateInLedger), (numbered, PositionMoved)):
         with pytest.raises(error), database.transaction():
-            batch_writer.write_batch(database, batch_encoding.prepare(batch))
+            batch_writer.write_batch(database, batch_encoding.encode_batch(batch))
 
 
 def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:
     """Some fields that say it for all of their type."""
     row = next(run for run in RUNS if run.external_id == "my own")
     with database.transaction(force_rollback=True):
-        batch_writer.write_images(database, Batch(advances=[], changed_runs=[(row, 77)]))
+        batch_writer.write_projections(database, Batch(advances=[], changed_runs=[(row, 77)]))
         found = database.execute(
             """
             SELECT external_id, "user", tags, attempt, change_seq, duration_us, nodes_total,
@@ -269,7 +271,7 @@ def test_differences_are_added(database: psycopg.Connection) -> None:
     counts_alone = RollupDelta(n=5)
     with database.transaction(force_rollback=True):
         for difference in (first, second, counts_alone):
-            batch_writer.write_images(database, Batch(advances=[], stats={key: difference}))
+            batch_writer.write_projections(database, Batch(advances=[], stats={key: difference}))
         found = database.execute(
             """
             SELECT n, duration_count, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
@@ -291,4 +293,4 @@ def test_a_number_that_is_too_large_names_its_table(database: psycopg.Connection
         (Batch(advances=[], changed_nodes=[a_node(1, cost_nano_usd=2**63)]), "nodes"),
     ):
         with pytest.raises(psycopg.DataError, match=f"{table}: a number is too large"):
-            batch_writer.write_images(database, batch)
+            batch_writer.write_projections(database, batch)

@@ -127,7 +127,7 @@ def test_a_large_deletion_does_not_stop_the_fold(
         beside.allowed = 20
         beside.start()
         prepare_session(connection)
-        assert delete_runs(connection, make_deletion(project="old"), told=on_page) == 400
+        assert delete_runs(connection, make_deletion(project="old"), on_progress=on_page) == 400
         beside.finish()
         wait_until(lambda: is_folded(client, database), what="everything to be folded")
         assert given_up == []

@@ -190,7 +190,7 @@ def test_a_deletion_that_was_stopped_goes_on(
 
     while True:
         try:
-            delete_runs(database, everything, up_to=up_to, after=after, told=told, stop=stop)
+            delete_runs(database, everything, up_to=up_to, after=after, on_progress=told, stop=stop)
         except JobInterrupted:
             stops += 1
         else:

@@ -50,7 +50,7 @@ Connect = Callable[..., psycopg.Connection]
 @pytest.fixture(autouse=True, params=[0, 400], ids=["step by step", "at once"])
 def _way_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test holds for both ways in which small batches are written."""
-    monkeypatch.setattr(batch_encoding, "AT_ONCE", request.param)
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", request.param)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from oracle import project
 from runfold.protocol.streams import connect, stream_key
 from runfold_storage import jobs
 from runfold_storage.admin import Admin
-from runfold_storage.jobs import Job, add_job, hold_job, jobs_waiting, read_job
+from runfold_storage.jobs import Job, add_job, lock_job, read_job, unclaimed_jobs
 from runfold_storage.postgres import connections
 from runfold_storage.retention import run_deletion
 from runfold_workers.integrity.selection import Selection
@@ -124,12 +124,12 @@ def test_work_that_someone_is_at_is_not_handed_out(
     """Until its connection is gone, for then nobody is."""
     job_id = add_job(database, "rebuild", EVERYTHING, background=True)
     attended = add_job(database, "rebuild", EVERYTHING)
-    assert jobs_waiting(database) == [job_id]
-    with connections.connect(migrated_url, autocommit=True) as other, hold_job(other, job_id):
+    assert unclaimed_jobs(database) == [job_id]
+    with connections.connect(migrated_url, autocommit=True) as other, lock_job(other, job_id):
         jobs.start_job(other, job_id)
-        assert jobs_waiting(database) == []
-    assert jobs_waiting(database) == [job_id]
-    assert attended not in jobs_waiting(database)
+        assert unclaimed_jobs(database) == []
+    assert unclaimed_jobs(database) == [job_id]
+    assert attended not in unclaimed_jobs(database)
 
 
 def test_what_is_interrupted_goes_on(

@@ -192,7 +192,7 @@ def test_old_changes_are_forgotten(api: httpx.Client, database: psycopg.Connecti
         (change_log.KEPT_MINUTES + 1,),
     )
     post_events(api, make_event("started", "young", 0, workflow="w"))
-    change_log.forget_changes(database)
+    change_log.delete_old_changes(database)
     assert database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
 
 

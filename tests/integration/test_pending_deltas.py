@@ -17,7 +17,11 @@ from runfold_storage.postgres import connections
 from runfold_storage.projections import batch_encoding
 from runfold_storage.retention.run_deletion import delete_run
 from runfold_storage.rollups.daily_check import find_wrong_days
-from runfold_storage.rollups.pending_deltas import merge_deltas, merge_shards, waiting_shards
+from runfold_storage.rollups.pending_deltas import (
+    merge_deltas,
+    merge_shards,
+    shards_with_pending_deltas,
+)
 from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
@@ -87,7 +91,7 @@ def test_a_large_batch_after_small_ones(
         make_event("completed", "c", 90_003),
     ]
     fold_events(migrated_url, ended, is_merged=False)
-    assert waiting_shards(database)
+    assert shards_with_pending_deltas(database)
     with History(migrated_url) as history:
         told = answers(history)
         assert history.runs(status="running").total.value == 0
@@ -101,7 +105,7 @@ def test_a_workflow_that_gets_its_name(migrated_url: str, database: psycopg.Conn
     """The one that it was counted in is there no longer, before that is merged or after."""
     fold_events(migrated_url, [make_event("annotated", "late", 0, tags={"a": "b"})])
     fold_events(migrated_url, [make_event("started", "late", 1, workflow="named")], is_merged=False)
-    assert waiting_shards(database)
+    assert shards_with_pending_deltas(database)
     with History(migrated_url) as history:
         told = history.workflows().workflows
         assert [one.workflow for one in told] == ["named"]
@@ -128,16 +132,16 @@ def test_an_old_snapshot_is_told_what_was_then(
 def test_who_holds_a_shard_finds_it_merged(migrated_url: str, database: psycopg.Connection) -> None:
     """And keeps others from merging it until the end of the transaction; nobody waits."""
     fold_events(migrated_url, RUNS, is_merged=False)
-    waiting = waiting_shards(database)
+    waiting = shards_with_pending_deltas(database)
     assert waiting
     with connections.connect(migrated_url, autocommit=True) as other:
         for shard in waiting:
             with database.transaction(force_rollback=True):
                 assert lock_shard(database, shard) is not None
-                assert shard not in waiting_shards(database)
+                assert shard not in shards_with_pending_deltas(database)
                 merge_deltas(other, shard)
-            assert shard in waiting_shards(database)
-    assert waiting_shards(database) == waiting
+            assert shard in shards_with_pending_deltas(database)
+    assert shards_with_pending_deltas(database) == waiting
 
 
 @pytest.mark.usefixtures("deployment")

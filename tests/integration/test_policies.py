@@ -17,7 +17,7 @@ from rebuild_checks import NEVER_STOP, find_mismatches
 from runfold_storage import History
 from runfold_storage.jobs import add_job, list_jobs, read_job
 from runfold_storage.postgres import connections
-from runfold_storage.retention.policies import Policy, forget_policy, read_policies, set_policy
+from runfold_storage.retention.policies import Policy, delete_policy, read_policies, set_policy
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.retention.job import KIND, plan, retain
 from service_threads import run_job_worker
@@ -102,7 +102,7 @@ def test_when_a_policy_holds(database: psycopg.Connection) -> None:
     assert holds_from(database, "acme") > now
 
     assert holds_from(database) == since
-    assert forget_policy(database, "acme")  # so that the others' holds, which takes more
+    assert delete_policy(database, "acme")  # so that the others' holds, which takes more
     assert holds_from(database) > now
 
 

@@ -29,7 +29,7 @@ from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.admin import Admin
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import JobLocked
-from runfold_storage.jobs import JobInterrupted, add_job, hold_job, read_job
+from runfold_storage.jobs import JobInterrupted, add_job, lock_job, read_job
 from runfold_storage.postgres import connections
 from runfold_workers.integrity import verify
 from runfold_workers.integrity.rebuild import rebuild
@@ -304,7 +304,7 @@ def test_two_do_not_work_on_one_job(
 ) -> None:
     """The second is told; when the first one's connection is gone, it may."""
     job = add_job(database, "rebuild", ALL_RUNS.as_arguments())
-    with hold_job(database, job), pytest.raises(JobLocked):
+    with lock_job(database, job), pytest.raises(JobLocked):
         rebuild(other, job, NEVER_STOP)
     assert rebuild(other, job, NEVER_STOP).looked_at == len(EXPECTED.runs)
 

@@ -22,7 +22,7 @@ from rebuild_checks import find_mismatches, rebuild_all
 from runfold.protocol.ids import run_key
 from runfold_storage.errors import BadParameter
 from runfold_storage.ledger.partitions import existing_partitions, partition_name, week_of
-from runfold_storage.retention.policies import Policy, forget_policy, read_policies, set_policy
+from runfold_storage.retention.policies import Policy, delete_policy, read_policies, set_policy
 from runfold_storage.retention.run_deletion import delete_run
 from runfold_workers.retention.job import plan
 from table_reader import read_projection
@@ -127,6 +127,6 @@ def test_policies(database: psycopg.Connection) -> None:
     for policy in policies:
         set_policy(database, policy)
     assert stored(database) == policies
-    assert forget_policy(database, "acme")
-    assert not forget_policy(database, "acme")
+    assert delete_policy(database, "acme")
+    assert not delete_policy(database, "acme")
     assert stored(database) == policies[:1]

@@ -30,7 +30,7 @@ from runfold_storage.jobs import list_jobs
 from runfold_storage.ledger.partitions import week_of
 from runfold_storage.postgres import connections
 from runfold_storage.retention import partition_expiry, run_expiry
-from runfold_storage.retention.policies import Policy, hold_now, set_policy
+from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.jobs.dispatcher import JobDispatcher
@@ -109,7 +109,7 @@ def test_retention_is_noted_down_once_a_day(
         set_policy(database, Policy(None, payload_days=30))
         JobDispatcher(database, queue).turn()
         assert list_jobs(database) == []  # no policy holds yet
-        hold_now(database)
+        apply_all_now(database)
         for _ in range(3):
             JobDispatcher(database, queue).turn()
         [job] = list_jobs(database)
@@ -125,10 +125,10 @@ def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_ur
     """Whose numbers for watchers go on: none is given out twice, and no event is refused."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=65))
-    hold_now(database)
+    apply_all_now(database)
     old = run_key(OLD_RUNS[0][0]["run"])
     shard = shard_of(OLD_RUNS[0][0]["run"], SHARDS)
-    run_expiry.mark(database, shard, [old], datetime.now(UTC), gone=False)
+    run_expiry.mark_expired(database, shard, [old], datetime.now(UTC), gone=False)
     run_expiry.add_expiry_tombstones(database, shard, [old])
     many = [make_run(0.01) for _ in range(99)]
     news = [run for run in many if shard_of(run[0]["run"], SHARDS) == shard]
@@ -138,7 +138,7 @@ def test_rows_go_unnoticed_by_a_worker(database: psycopg.Connection, migrated_ur
         for number, run in enumerate(news[:4], 20_000):
             [(_, fields)] = make_frames(run)
             committer.commit([StreamEntry(shard, f"{number}-0", fields)])
-            run_expiry.remove_rows(database, shard, [old])
+            run_expiry.delete_expired_rows(database, shard, [old])
     assert read_dead_letters(database) == []
     assert {key for _, key in read_projection(database).runs} >= run_keys_of(news[:4])
 

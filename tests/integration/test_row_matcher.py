@@ -68,7 +68,7 @@ def test_filters_that_only_sql_can_evaluate(name: str) -> None:
 
 def test_matcher_agrees_with_sql(database: psycopg.Connection) -> None:
     """About every row, for each value alone and for any two together."""
-    batch_writer.write_images(
+    batch_writer.write_projections(
         database, Batch(advances=[], new_runs=[(row, n) for n, row in enumerate(ROWS, 1)])
     )
     single = [{name: value} for name, values in VALUES.items() for value in values]

@@ -24,7 +24,7 @@ from runfold_storage.postgres.connections import connect
 from runfold_storage.queries.runs import planner
 from runfold_storage.read_models.summaries import RunPage, Searched
 from runfold_storage.retention.policies import Policy, set_policy
-from runfold_storage.retention.run_expiry import mark
+from runfold_storage.retention.run_expiry import mark_expired
 from runfold_storage.search import indexer, lookup
 from runfold_storage.search.indexer import create_indexes, read_state, restart_scan
 from runfold_storage.search.projects import (
@@ -382,7 +382,7 @@ def test_expired_payloads_leave_the_index(
     assert place is not None
     later = datetime(2030, 1, 1, tzinfo=UTC)
 
-    assert mark(database, place[0], [place[1]], later, gone=False) == [place[1]]
+    assert mark_expired(database, place[0], [place[1]], later, gone=False) == [place[1]]
 
     assert count_rows(database, "search_payloads") == 0
     restart_scan(database)

@@ -17,7 +17,7 @@ from runfold_storage.change_feed.notifications import NotificationMessage, decod
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.history import History
 from runfold_storage.read_models.summaries import summary_of
-from runfold_storage.rollups.pending_deltas import waiting_shards
+from runfold_storage.rollups.pending_deltas import shards_with_pending_deltas
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.fold.frame_decoder import StreamEntry
@@ -129,18 +129,20 @@ def test_figures_are_merged_into_the_rollups(
     committer.own([0])
     left = to_fields([to_envelope(started("left behind"))], packed=False)
     committer.commit([StreamEntry(0, add_frame(client, 0, left), left)])
-    assert waiting_shards(database) == [0]
+    assert shards_with_pending_deltas(database) == [0]
     counted = "SELECT coalesce(sum(n), 0)::int FROM rollups_hourly"
 
     def is_merged() -> bool:
-        return database.execute(counted).fetchone() == (2,) and not waiting_shards(database)
+        return database.execute(counted).fetchone() == (2,) and not shards_with_pending_deltas(
+            database
+        )
 
     with run_fold_worker(redis_url, migrated_url, SHARDS):
         send(client, started("first"))
         wait_until(is_merged, what="the figures to be merged")
         send(client, started("second"))
         wait_until(lambda: is_folded(client, database), what="the frame")
-    assert waiting_shards(database) == []
+    assert shards_with_pending_deltas(database) == []
     assert database.execute(counted).fetchone() == (3,)
 
 

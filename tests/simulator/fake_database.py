@@ -14,9 +14,9 @@ import psycopg
 from fake_tables import FakeTables
 from oracle import add_up
 from runfold.protocol.ids import is_own_id
-from runfold_storage.checkpoints.change_log import BEHIND
+from runfold_storage.checkpoints.change_log import EXTERNAL
 from runfold_storage.checkpoints.leases import LeaseState
-from runfold_storage.checkpoints.positions import Position, changed_behind
+from runfold_storage.checkpoints.positions import Position, external_changes
 from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger.events import StoredEvent
 from runfold_storage.records.rows import Batch
@@ -62,7 +62,7 @@ class FakeDatabase:
             generation=was.generation + 1, change_seq=was.change_seq + len(runs)
         )
         if runs:
-            entries = b"".join(BEHIND + run for run in runs)
+            entries = b"".join(EXTERNAL + run for run in runs)
             self.changes.setdefault(shard, []).append((was.change_seq + len(runs), entries))
 
 
@@ -84,19 +84,19 @@ class FakeConnection:
         self._call()
         return {shard: self._world.database.tables.positions[shard] for shard in sorted(shards)}
 
-    def hold_positions(self, shards: Iterable[int]) -> dict[int, Position]:
+    def lock_positions(self, shards: Iterable[int]) -> dict[int, Position]:
         """Until the transaction ends nobody else acts: others would wait."""
         self._call()
         self._process.holds_lock = True
         return {shard: self._world.database.tables.positions[shard] for shard in sorted(shards)}
 
-    def load_changed_behind(
+    def load_external_changes(
         self, known: Mapping[int, Position], found: Mapping[int, Position]
     ) -> dict[int, set[bytes] | None]:
         self._call()
         changes = self._world.database.changes
         return {
-            shard: changed_behind(
+            shard: external_changes(
                 [row for row in changes.get(shard, ()) if row[0] > known[shard].change_seq],
                 known[shard],
                 position,

@@ -73,7 +73,7 @@ def run(arguments: Namespace, context: Context) -> int:
             show(deleted, "deleting")
 
         def work(stop: threading.Event) -> int:
-            return admin.delete_as_told(deletion, on_progress, stop=stop)
+            return admin.delete_now(deletion, on_progress, stop=stop)
 
         run_stoppable(work, lambda: f"interrupted after {deleted:,} runs, which stay deleted")
     output.result({"deleted": deleted}, f"deleted {deleted:,} runs")

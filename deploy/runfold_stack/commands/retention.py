@@ -15,7 +15,7 @@ from runfold_stack.terminal.formats import moment
 from runfold_stack.terminal.output import Output, cell, make_table
 from runfold_stack.terminal.progress import progress_bar
 from runfold_storage.archive.journal import read_deleted
-from runfold_storage.jobs import add_job, find_unfinished, hold_kind
+from runfold_storage.jobs import add_job, find_unfinished, lock_kind
 from runfold_storage.migrate import check_schema
 from runfold_storage.postgres.connections import connect, read_clock
 from runfold_storage.queries.run.reader import open_archive
@@ -23,8 +23,8 @@ from runfold_storage.retention.due_runs import RetentionPlan
 from runfold_storage.retention.policies import (
     MAX_DAYS,
     Policy,
-    forget_policy,
-    hold_now,
+    apply_all_now,
+    delete_policy,
     read_policies,
     set_policy,
 )
@@ -135,7 +135,7 @@ def _chosen(connection: psycopg.Connection, arguments: Namespace) -> Policy | No
 
 def _set(connection: psycopg.Connection, output: Output, arguments: Namespace) -> int:
     if arguments.unset:
-        if not forget_policy(connection, arguments.project):
+        if not delete_policy(connection, arguments.project):
             raise CommandFailed("there is no such policy: `runfold retention show` lists them")
         return _show(connection, output)
     policy = _chosen(connection, arguments)
@@ -207,7 +207,7 @@ def _show_plan(connection: psycopg.Connection, output: Output, policy: Policy | 
 
 
 def _run(connection: psycopg.Connection, output: Output, archive_url: str | None) -> int:
-    hold_now(connection)
+    apply_all_now(connection)
     job = find_unfinished(connection, KIND, {})
 
     def work(stop: threading.Event) -> Progress:
@@ -258,7 +258,7 @@ def _purge(connection: psycopg.Connection, output: Output, archive_url: str | No
     # Imported after `open_archive`, which explains how to install pyarrow if it is missing.
     from runfold_storage.archive.purge import deleted_keys, purge
 
-    with hold_kind(connection, KIND), progress_bar("purging", 0, "files") as show:
+    with lock_kind(connection, KIND), progress_bar("purging", 0, "files") as show:
         deleted = deleted_keys(archive) | read_deleted(connection)
         files, events = purge(archive, deleted, lambda count: show(count, "purging"))
     text = f"removed {events:,} events of deleted runs from {files:,} files"

@@ -8,7 +8,7 @@ import psycopg
 
 from runfold_storage.checkpoints.incidents import MEANINGS, REMEDIES, acknowledge, read_incidents
 from runfold_storage.errors import SchemaOutdated
-from runfold_storage.jobs import jobs_waiting
+from runfold_storage.jobs import unclaimed_jobs
 from runfold_storage.ledger.partitions import existing_partitions, partition_name, weeks_ahead
 from runfold_storage.migrate import check_schema, head
 from runfold_storage.search.indexer import read_state
@@ -100,7 +100,7 @@ def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
 
 def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
     """Check that a worker runs background jobs, and whether jobs have failed recently."""
-    waiting = set(jobs_waiting(connection))
+    waiting = set(unclaimed_jobs(connection))
     row = connection.execute(
         """
         SELECT count(*) FILTER (WHERE status IN ('queued', 'running')),

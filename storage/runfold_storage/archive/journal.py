@@ -50,7 +50,7 @@ def read_deleted(connection: psycopg.Connection) -> set[bytes]:
     return {run.bytes for (run,) in rows}
 
 
-def note_archived(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
+def mark_archived(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Record that the archive has these tombstones."""
     connection.execute(
         "UPDATE tombstones SET archived = true WHERE shard = %s AND run = ANY(%s::uuid[])",
@@ -100,7 +100,7 @@ def begin(
     return step
 
 
-def note_written(connection: psycopg.Connection, step: Step) -> None:
+def mark_written(connection: psycopg.Connection, step: Step) -> None:
     """Record that all files of a step are complete, so that their data may be deleted."""
     connection.execute(
         "UPDATE archive_journal SET is_written = true WHERE token = %s", (step.token,)

@@ -29,7 +29,9 @@ def deleted_keys(archive: Archive) -> set[bytes]:
     return gone
 
 
-def purge(archive: Archive, gone: set[bytes], told: Callable[[int], None]) -> tuple[int, int]:
+def purge(
+    archive: Archive, gone: set[bytes], on_progress: Callable[[int], None]
+) -> tuple[int, int]:
     """Remove these runs; return the number of changed files and of removed events."""
     wanted = pa.array(sorted(gone), pa.binary(16))
     files = events = 0
@@ -38,7 +40,7 @@ def purge(archive: Archive, gone: set[bytes], told: Callable[[int], None]) -> tu
             removed = _take_out(archive, kind, file, wanted)
             files += removed > 0
             events += removed if kind == EVENTS else 0
-            told(files)
+            on_progress(files)
     return files, events
 
 

@@ -12,16 +12,16 @@ import psycopg
 from runfold.protocol.codec import to_datetime
 from runfold_storage.ledger.foreign_ledger import RestoredEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
-from runfold_storage.projections.batch_writer import write_images
+from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import NOTHING_STORED, read_rows
 from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
-from runfold_storage.rollups.deltas import RollupDeltas, add_node, add_whole, scope_of
+from runfold_storage.rollups.deltas import RollupDeltas, add_node, add_run_with_nodes, scope_of
 from runfold_storage.rollups.recompute import replace_rollups
 from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 
 
-def has_aged(connection: psycopg.Connection) -> bool:
+def has_expired_runs(connection: psycopg.Connection) -> bool:
     """Return whether retention deleted rows here, whose statistics still count."""
     row = connection.execute(
         """
@@ -116,9 +116,9 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
             return 0
         stats: RollupDeltas = {}
         for row in new:
-            add_whole(stats, row, (), 1)
+            add_run_with_nodes(stats, row, (), 1)
         numbered = [(row, number) for number, row in enumerate(new, position.change_seq + 1)]
-        write_images(connection, Batch(advances=[], changed_runs=numbered, stats=stats))
+        write_projections(connection, Batch(advances=[], changed_runs=numbered, stats=stats))
         restored = [UUID(bytes=row.run) for row in new]
         connection.execute(
             """
@@ -167,7 +167,7 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
             changed = [stored[key].row for key in sorted({row.run for row in new})]
             numbered = [(row, n) for n, row in enumerate(changed, position.change_seq + 1) if row]
             batch = Batch(advances=[], changed_runs=numbered, changed_nodes=new, stats=stats)
-            write_images(connection, batch)
+            write_projections(connection, batch)
             bump_generation(connection, shard, [UUID(bytes=row.run) for row, _ in numbered])
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from runfold_storage.checkpoints.change_log import entries_of
+from runfold_storage.checkpoints.change_log import decode_entries
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.summary_columns import COLUMNS, RUNS_AT_KEYS, SUMMARY_NAMES
 from runfold_storage.postgres.statements import Statement, row_of
@@ -130,7 +130,7 @@ _LONGEST_NUMBER: Final = 19
 
 def _entries(row: Any) -> list[Change]:
     shard, change_seq, gone = row.shard, row.change_seq, row.deleted_ids
-    entries = entries_of(row.runs)
+    entries = decode_entries(row.runs)
     first = change_seq - len(entries) + 1
     return [
         Change(shard, first + place, run, None if gone is None else gone[place], is_new)

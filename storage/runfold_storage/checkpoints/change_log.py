@@ -24,7 +24,7 @@ ENTRY_BYTES: Final = 17
 CHANGED: Final = b"\0"
 NEW: Final = b"\1"
 """The run is new."""
-BEHIND: Final = b"\2"
+EXTERNAL: Final = b"\2"
 """Another process than the fold changed the run (`rollups.shard_lock.bump_generation`)."""
 
 
@@ -52,10 +52,10 @@ def change_rows(
 
 def write_changes(connection: psycopg.Connection, rows: Sequence[ChangeRow]) -> None:
     """Write rows of the log, in the transaction that writes the runs."""
-    connection.execute(NOTE, [Binary(each) for each in notes_of(rows)])
+    connection.execute(INSERT_CHANGES, [Binary(each) for each in change_parameters(rows)])
 
 
-def notes_of(rows: Sequence[ChangeRow]) -> list[bytes]:
+def change_parameters(rows: Sequence[ChangeRow]) -> list[bytes]:
     """Return the parameters of `INSERT_CHANGES`, in binary format."""
     return [
         int2_array([row.shard for row in rows]),
@@ -64,20 +64,20 @@ def notes_of(rows: Sequence[ChangeRow]) -> list[bytes]:
     ]
 
 
-NOTE: Final = """
+INSERT_CHANGES: Final = """
     INSERT INTO changes (shard, change_seq, runs)
     SELECT * FROM unnest(%b::smallint[], %b::bigint[], %b::bytea[])
 """
 
 
-def forget_changes(connection: psycopg.Connection) -> None:
+def delete_old_changes(connection: psycopg.Connection) -> None:
     """Delete rows older than `KEPT_MINUTES`."""
     connection.execute(
         "DELETE FROM changes WHERE changed_at < now() - make_interval(mins => %s)", (KEPT_MINUTES,)
     )
 
 
-def entries_of(runs: bytes) -> list[tuple[bytes, bool]]:
+def decode_entries(runs: bytes) -> list[tuple[bytes, bool]]:
     """Return (run key, is it new) for each entry in a row of `changes`, ordered by number."""
     return [
         (runs[at + 1 : at + ENTRY_BYTES], runs[at : at + 1] == NEW)

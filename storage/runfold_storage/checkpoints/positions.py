@@ -16,9 +16,9 @@ from runfold_storage.postgres.binary_format import int2_array, int8_array, text_
 from runfold_storage.postgres.bulk_write import Binary
 from runfold_storage.records.rows import PositionUpdate
 
-from .change_log import BEHIND, entries_of
+from .change_log import EXTERNAL, decode_entries
 
-MAX_CHANGED_BEHIND: Final = 20_000
+MAX_EXTERNAL_CHANGES: Final = 20_000
 """The most changes that a worker reads; beyond, it drops its cache of the whole shard."""
 
 
@@ -100,14 +100,14 @@ def advance_positions(connection: psycopg.Connection, advances: Sequence[Positio
 
     Locks are taken in the order of the shards, so that two workers cannot deadlock.
     """
-    moved = connection.execute(ADVANCE, [Binary(each) for each in steps_of(advances)])
+    moved = connection.execute(ADVANCE, [Binary(each) for each in advance_parameters(advances)])
     reached = {shard for (shard,) in moved}
     for step in advances:
         if step.shard not in reached:
             raise PositionMoved(step.shard, step.expected)
 
 
-def steps_of(advances: Sequence[PositionUpdate]) -> list[bytes]:
+def advance_parameters(advances: Sequence[PositionUpdate]) -> list[bytes]:
     """Return the parameters of `ADVANCE`, in binary format."""
     return [
         int2_array([step.shard for step in advances]),
@@ -120,7 +120,7 @@ def steps_of(advances: Sequence[PositionUpdate]) -> list[bytes]:
     ]
 
 
-def count_waiting_frames(connection: psycopg.Connection) -> int:
+def count_pending_frames(connection: psycopg.Connection) -> int:
     """Count the frames that the streams had up to a second ago and that are not folded yet."""
     row = connection.execute(
         """
@@ -132,7 +132,7 @@ def count_waiting_frames(connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
-def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
+def lock_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
     """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
     rows = connection.execute(
         """
@@ -144,7 +144,7 @@ def hold_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dic
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
-def load_changed_behind(
+def load_external_changes(
     connection: psycopg.Connection, known: Mapping[int, Position], found: Mapping[int, Position]
 ) -> dict[int, set[bytes] | None]:
     """Return the keys of runs that other processes changed between two checkpoints, by shard.
@@ -166,27 +166,27 @@ def load_changed_behind(
             list(found),
             [known[shard].change_seq for shard in found],
             [position.change_seq for position in found.values()],
-            MAX_CHANGED_BEHIND,
+            MAX_EXTERNAL_CHANGES,
         ),
     ):
         rows_of[shard].append((change_seq, runs))
     return {
-        shard: changed_behind(rows, known[shard], found[shard]) for shard, rows in rows_of.items()
+        shard: external_changes(rows, known[shard], found[shard]) for shard, rows in rows_of.items()
     }
 
 
-def changed_behind(
+def external_changes(
     rows: Iterable[tuple[int, bytes]], known: Position, found: Position
 ) -> set[bytes] | None:
     """Do the same for one shard, from its rows of `changes` (`change_seq`, `runs`) in order."""
     generation, change_seq = known.generation, known.change_seq
     changed: set[bytes] = set()
     for number, runs in rows:
-        entries = entries_of(runs)
+        entries = decode_entries(runs)
         if number - len(entries) != change_seq:
             return None
         change_seq = number
-        generation += runs.startswith(BEHIND)
+        generation += runs.startswith(EXTERNAL)
         changed.update(run for run, _ in entries)
     if (generation, change_seq) != (found.generation, found.change_seq):
         return None
@@ -195,12 +195,12 @@ def changed_behind(
 
 ADVANCE: Final = """
     WITH steps AS MATERIALIZED (
-        SELECT p.shard, s.believed, s.generation, s.position, s.consumed, s.change_seq,
+        SELECT p.shard, s.expected, s.generation, s.position, s.consumed, s.change_seq,
             to_timestamp(s.folded_us / 1e6) AS folded_at
         FROM unnest(
             %b::smallint[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::bigint[],
             %b::bigint[]
-        ) AS s (shard, believed, generation, position, consumed, change_seq, folded_us)
+        ) AS s (shard, expected, generation, position, consumed, change_seq, folded_us)
         JOIN positions AS p ON p.shard = s.shard
         ORDER BY p.shard
         FOR UPDATE OF p
@@ -212,6 +212,6 @@ ADVANCE: Final = """
         folded_at = CASE WHEN coalesce(p.folded_at, s.folded_at) IS NOT NULL
             THEN least(greatest(p.folded_at, s.folded_at), now()) END
     FROM steps AS s
-    WHERE p.shard = s.shard AND p.position = s.believed AND p.generation = s.generation
+    WHERE p.shard = s.shard AND p.position = s.expected AND p.generation = s.generation
     RETURNING p.shard
 """

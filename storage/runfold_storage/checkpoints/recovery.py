@@ -40,18 +40,18 @@ def last_stream_checkpoint(connection: psycopg.Connection, shard: int) -> int | 
 
 
 def skip_lost_frames(
-    connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
+    connection: psycopg.Connection, shard: int, expected: Position, stream: Stream
 ) -> bool:
     """Account for frames that left the stream unread; False if another worker was faster.
 
     Where no frame is left, the position moves to the stream's end, so that readers that wait for
     that position do not wait for ever.
     """
-    reached = believed.position if stream.length else stream.last
+    reached = expected.position if stream.length else stream.last
     with connection.transaction():
-        if not _move(connection, shard, believed, reached, stream.removed):
+        if not _move(connection, shard, expected, reached, stream.removed):
             return False
-        lost = stream.removed - believed.consumed
+        lost = stream.removed - expected.consumed
         raise_incident(connection, "frames_lost", lost, shard=shard)
         return True
 
@@ -59,7 +59,7 @@ def skip_lost_frames(
 def reset_position(
     connection: psycopg.Connection,
     shard: int,
-    believed: Position,
+    expected: Position,
     stream: Stream,
     folded: int = 0,
 ) -> bool:
@@ -72,30 +72,30 @@ def reset_position(
     """
     beginning = "0-0" if stream.length else stream.last  # readers may wait for it
     with connection.transaction():
-        if not _move(connection, shard, believed, beginning, stream.removed):
+        if not _move(connection, shard, expected, beginning, stream.removed):
             return False
-        _count_replaced(connection, shard, believed.consumed - folded)
+        _count_replaced(connection, shard, expected.consumed - folded)
         return True
 
 
 def accept_stream(
-    connection: psycopg.Connection, shard: int, believed: Position, stream: Stream
+    connection: psycopg.Connection, shard: int, expected: Position, stream: Stream
 ) -> None:
     """Count the incident of a stream that was restored from a copy newer than the position."""
     with connection.transaction():
-        if _move(connection, shard, believed, believed.position, believed.consumed):
+        if _move(connection, shard, expected, expected.position, expected.consumed):
             _count_replaced(connection, shard, stream.added)
 
 
 def _move(
-    connection: psycopg.Connection, shard: int, believed: Position, position: str, consumed: int
+    connection: psycopg.Connection, shard: int, expected: Position, position: str, consumed: int
 ) -> bool:
     moved = connection.execute(
         """
         UPDATE positions SET position = %s, consumed = %s
         WHERE shard = %s AND position = %s AND consumed = %s
         """,
-        (position, consumed, shard, believed.position, believed.consumed),
+        (position, consumed, shard, expected.position, expected.consumed),
     )
     return moved.rowcount == 1
 

@@ -100,7 +100,7 @@ def mark_stream(client: redis.Redis, shard: int) -> None:
     client.set(mark_key(shard), 1, nx=True)
 
 
-def count_behind(client: redis.Redis, shard: int, position: str, last: str) -> int:
+def count_frames_after(client: redis.Redis, shard: int, position: str, last: str) -> int:
     """Count the frames of a stream after `position` and up to `last` by reading them."""
     number = 0
     key = stream_key(shard)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
-from .positions import count_waiting_frames
+from .positions import count_pending_frames
 
 HOLD_S: Final = 0.02
 """How long a step should lock its shard."""
@@ -78,7 +78,7 @@ class ShardThrottle:
         """Pause after a step."""
         now = time.monotonic()
         if now - self._looked_at > _LOOK_EVERY_S:
-            self._is_behind = count_waiting_frames(self._connection) > 0
+            self._is_behind = count_pending_frames(self._connection) > 0
             self._looked_at = now
         factor = BEHIND_FACTOR if self._is_behind else 1
         self._stop.wait(min(self._worked_s * factor, LONGEST_REST_S))

@@ -74,7 +74,7 @@ def load_deleted(
     return _load_refs(connection, _DELETED, keys)
 
 
-def load_aged(
+def load_expired(
     connection: psycopg.Connection, keys: Sequence[tuple[int, bytes]]
 ) -> set[tuple[int, bytes]]:
     """Return the runs whose events retention deleted: they cannot be folded again, and accept no

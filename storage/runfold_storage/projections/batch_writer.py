@@ -1,7 +1,7 @@
-"""Writing a batch of the fold: all of it in one transaction, or none.
+"""Write a batch of the fold in one transaction.
 
-The positions move first, by compare-and-set: their row locks keep a second writer of the same
-shard waiting until it finds that the position has moved.
+The positions move first, by compare-and-set. Their row locks block a second writer of the same
+shard until it finds that the position has moved.
 """
 
 from collections.abc import Sequence
@@ -17,50 +17,50 @@ from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.postgres.bulk_write import copy_encoded
 from runfold_storage.records.encoding import EVENT_FIELDS, NODE_FIELDS, RUN_FIELDS
 from runfold_storage.records.rows import Batch, DeadLetter
-from runfold_storage.rollups.min_max import find_extremes
+from runfold_storage.rollups.min_max import recheck_min_max
 from runfold_storage.rollups.pending_deltas import append_deltas, merge_shards
-from runfold_storage.rollups.store import STATS
+from runfold_storage.rollups.store import ROLLUPS
 
-from .batch_encoding import NODES, RUNS, Prepared, is_at_once, prepare
-from .single_statement import prepare_at_once, write_at_once
+from .batch_encoding import NODES, RUNS, EncodedBatch, encode_batch, is_single_statement
+from .single_statement import prepare_single_statement, write_single_statement
 
 DATA_ERRORS: Final = (
     psycopg.DataError,
     psycopg.IntegrityError,
     psycopg.errors.ProgramLimitExceeded,
 )
-"""What PostgreSQL raises when a batch's data are to blame, and repeating it would not help."""
+"""Errors that a batch's data cause, so that repeating the batch would not help."""
 
 
-def write_batch(connection: psycopg.Connection, batch: Prepared) -> None:
-    """Write a batch in the transaction that is open; the caller commits. After `prepare_writing`.
+def write_batch(connection: psycopg.Connection, batch: EncodedBatch) -> None:
+    """Write a batch in the open transaction; the caller commits. Requires `prepare_writing`.
 
-    One that goes at once needs none, and is committed then. Raises `PositionMoved` when another
-    worker was there first, `DuplicateInLedger` when what the batch takes for new is there already,
-    and `DATA_ERRORS`; roll back after any.
+    A single-statement batch needs no transaction and commits itself. Raises `PositionMoved` if
+    another worker was faster, `DuplicateInLedger` if the ledger has an event that the batch
+    assumes to be new, and `DATA_ERRORS`; the caller rolls back after any of them.
     """
     try:
-        if is_at_once(batch):
-            write_at_once(connection, batch)
+        if is_single_statement(batch):
+            write_single_statement(connection, batch)
         else:
             _write_by_steps(connection, batch)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.table_name != "changes":
             raise DuplicateInLedger(str(error)) from error
-        # Numbers of changes that are given out: no event is to blame, the worker has to look again.
+        # The numbers of changes are taken: no event is at fault, the worker has to reload.
         step = batch.advances[0]
         raise PositionMoved(step.shard, step.expected) from error
 
 
-def write_images(connection: psycopg.Connection, batch: Batch) -> None:
-    """Only the rows and the statistics of a batch, whose shard is held (`hold_shard`).
+def write_projections(connection: psycopg.Connection, batch: Batch) -> None:
+    """Write only the rows and rollups of a batch, whose shard is locked (`lock_shard`).
 
-    The caller notes the runs with `change_behind`, which gives out their numbers.
+    The caller logs the changes with `bump_generation`, which assigns their numbers.
     """
-    _write_changes(connection, replace(prepare(batch), stats_wait=False, told=[]))
+    _write_changes(connection, replace(encode_batch(batch), defers_rollups=False, changes=[]))
 
 
-def _write_by_steps(connection: psycopg.Connection, batch: Prepared) -> None:
+def _write_by_steps(connection: psycopg.Connection, batch: EncodedBatch) -> None:
     advance_positions(connection, batch.advances)
     crash_point("after_positions_move")
     for table, fields, chunks in (
@@ -71,52 +71,52 @@ def _write_by_steps(connection: psycopg.Connection, batch: Prepared) -> None:
         if any(chunks):
             copy_encoded(connection, table, fields, chunks)
     crash_point("after_events_copied")
-    if batch.stats.n and not batch.stats_wait:
+    if batch.stats.n and not batch.defers_rollups:
         merge_shards(connection, batch.stats_shards)
     _write_changes(connection, batch)
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 
 
-def _write_changes(connection: psycopg.Connection, batch: Prepared) -> None:
+def _write_changes(connection: psycopg.Connection, batch: EncodedBatch) -> None:
     with connection.pipeline():
         for upsert, rows in ((RUNS, batch.changed_runs), (NODES, batch.changed_nodes)):
             if rows.n:
                 upsert.insert(connection, rows)
-        if batch.stats_wait:
+        if batch.defers_rollups:
             append_deltas(connection, batch.stats)
         elif batch.stats.n:
-            STATS.insert(connection, batch.stats)
-        if batch.told:
-            write_changes(connection, batch.told)
-    if batch.taken_back:
+            ROLLUPS.insert(connection, batch.stats)
+        if batch.changes:
+            write_changes(connection, batch.changes)
+    if batch.min_max_rechecks:
         with connection.pipeline():
-            find_extremes(connection, batch.taken_back)
+            recheck_min_max(connection, batch.min_max_rechecks)
 
 
 def prepare_session(connection: psycopg.Connection) -> None:
-    """Make what `write_images` needs to have on a connection."""
+    """Prepare a connection for `write_projections`."""
     set_session_timeouts(connection)
-    for upsert in (RUNS, NODES, STATS):
+    for upsert in (RUNS, NODES, ROLLUPS):
         upsert.prepare(connection)
 
 
 def prepare_writing(connection: psycopg.Connection) -> None:
-    """Make what `write_batch` needs to have on a connection."""
+    """Prepare a connection for `write_batch`."""
     prepare_session(connection)
-    prepare_at_once(connection)
+    prepare_single_statement(connection)
 
 
 def set_session_timeouts(connection: psycopg.Connection) -> None:
-    """Have the server end this session within a quarter of a minute when nobody answers.
+    """Make the server end this session within 15 s if the client does not respond.
 
-    A worker that is frozen, or whose machine is gone, must not hold its row locks for ever.
+    A worker that is frozen, or whose host is gone, must not keep its row locks.
     """
-    for setting, value in _IMPATIENCE.items():
+    for setting, value in _TIMEOUTS.items():
         connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
 
 
-_IMPATIENCE: Final = {
+_TIMEOUTS: Final = {
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "3",

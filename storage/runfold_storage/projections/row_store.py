@@ -1,4 +1,4 @@
-"""Rows as they are in the tables, in the form in which the fold makes them."""
+"""Read and delete stored rows as `RunRow` and `NodeRow`, the types of the fold."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -11,11 +11,11 @@ from runfold_storage.records.rows import NodeRow, RunRow
 from runfold_storage.search.index_writer import delete_runs_from_index
 
 Attempt = tuple[str, int]
-"""(node, attempt): what the rows of one run's nodes differ in."""
+"""(node, attempt): the key of a node's row within its run."""
 
 
 class RunRows(NamedTuple):
-    """What the tables have of one run."""
+    """The stored rows of one run."""
 
     row: RunRow | None
     nodes: dict[Attempt, NodeRow]
@@ -27,7 +27,7 @@ NOTHING_STORED: Final = RunRows(None, {})
 def read_rows(
     connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 ) -> dict[bytes, RunRows]:
-    """The rows of these runs of a shard; runs of which there are none are left out."""
+    """Return the rows of these runs of a shard, without runs that have none."""
     found: dict[bytes, RunRows] = {}
     wanted = (shard, [UUID(bytes=key) for key in keys])
     for shard_, run, *rest in connection.execute(_RUNS, wanted):
@@ -42,9 +42,9 @@ def read_rows(
 def delete_rows(
     connection: psycopg.Connection, shard: int, keys: Sequence[bytes]
 ) -> list[tuple[UUID, str]]:
-    """Take the rows of these runs away, (key, id) each; the shard is held.
+    """Delete the rows of these runs and return (key, id) of each; the shard is locked.
 
-    The caller notes them with `change_behind`, unless no worker remembers them.
+    The caller logs them with `bump_generation`, unless no worker can have them cached.
     """
     wanted = (shard, [UUID(bytes=key) for key in keys])
     delete_runs_from_index(connection, *wanted)
@@ -60,7 +60,7 @@ def delete_rows(
 
 
 def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) -> None:
-    """Take these rows of `nodes` away; their shards are held."""
+    """Delete these rows of `nodes`; their shards are locked."""
     connection.execute(
         """
         DELETE FROM nodes AS n
@@ -79,7 +79,7 @@ def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) ->
 
 
 def _select(table: str, fields: Sequence[str]) -> sql.Composed:
-    """Fields that end in `_us` are durations if there is such a column, and times if not."""
+    """Return the query of these fields; `…_us` is a time, except for `duration_us`."""
     columns = [
         sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(
             sql.Identifier(name.removesuffix("_us") + "_at")

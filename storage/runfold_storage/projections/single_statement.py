@@ -1,12 +1,11 @@
-"""A small batch as one statement, which is its own transaction.
+"""Write a small batch as one statement, which is its own transaction.
 
-Step by step a batch takes eight round trips, and each wakes a process at either end, which takes as
-long as to write the rows of ten events. So everything goes as parameters of one statement that is
-prepared once, past the driver's own handling of statements and values.
+Separate statements take eight round trips, and each wakes a process at either end, which takes as
+long as writing the rows of ten events. So all rows are parameters of one statement that is prepared
+once, bypassing the driver's own handling of statements and values.
 
-The positions move first. Where another worker has moved one, the statement fails before anything
-else is written, for only a statement that fails is taken back. Its other parts do not depend on
-each other.
+The positions move first. If another worker has moved one, the statement raises an error, which
+undoes everything. Its other parts do not depend on each other.
 """
 
 from collections.abc import Sequence
@@ -18,22 +17,21 @@ import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from runfold_storage.checkpoints.change_log import NOTE, notes_of
-from runfold_storage.checkpoints.positions import ADVANCE, steps_of
+from runfold_storage.checkpoints.change_log import INSERT_CHANGES, change_parameters
+from runfold_storage.checkpoints.positions import ADVANCE, advance_parameters
 from runfold_storage.errors import PositionMoved
 from runfold_storage.postgres.bulk_write import Append
 from runfold_storage.records.encoding import EVENT_FIELDS
-from runfold_storage.rollups.pending_deltas import APPEND
-from runfold_storage.rollups.store import STATS
+from runfold_storage.rollups.pending_deltas import INSERT_DELTAS
+from runfold_storage.rollups.store import ROLLUPS
 
-from .batch_encoding import NODES, RUNS, Prepared
+from .batch_encoding import NODES, RUNS, EncodedBatch
 
 EVENTS: Final = Append("events", EVENT_FIELDS, enums={"type": "event_type"})
 
 _NAME: Final = b"runfold_batch"
 _MOVED: Final = "RF001"
-"""The SQLSTATE of a position that is not where its worker believed it to be; its shard is the
-detail."""
+"""The SQLSTATE if a position is not where its worker expects it; the detail is the shard."""
 
 _CHECK: Final = """
     CREATE OR REPLACE FUNCTION pg_temp.all_moved(wanted smallint[], moved smallint[])
@@ -47,38 +45,38 @@ _CHECK: Final = """
 """
 
 
-def prepare_at_once(connection: psycopg.Connection) -> None:
-    """Make what it needs to have on a connection, beside what `batches.prepare_session` makes."""
+def prepare_single_statement(connection: psycopg.Connection) -> None:
+    """Prepare a connection, in addition to `batch_writer.prepare_session`."""
     EVENTS.prepare(connection)
     connection.execute(_CHECK)
-    connection.execute("SET plan_cache_mode = force_generic_plan")  # its arrays are of any length
+    connection.execute("SET plan_cache_mode = force_generic_plan")  # the arrays have any length
     _prepare(connection)
 
 
-def write_at_once(connection: psycopg.Connection, batch: Prepared) -> None:
-    """Raises `PositionMoved`, and else what PostgreSQL says (see `batches.write_batch`)."""
+def write_single_statement(connection: psycopg.Connection, batch: EncodedBatch) -> None:
+    """Write and commit a batch; raise `PositionMoved`, and errors as `batch_writer.write_batch`."""
     assert batch.event_records is not None
     given = [
-        *steps_of(batch.advances),
+        *advance_parameters(batch.advances),
         EVENTS.array(connection, batch.event_records).data,
         RUNS.array(connection, batch.changed_runs).data,
         NODES.array(connection, batch.changed_nodes).data,
-        STATS.array(connection, batch.stats).data,
-        *notes_of(batch.told),
+        ROLLUPS.array(connection, batch.stats).data,
+        *change_parameters(batch.changes),
     ]
     try:
         _run(connection, given)
     except psycopg.DatabaseError as error:
         if error.sqlstate != _MOVED:
             raise
-        believed = {str(step.shard): step for step in batch.advances}
-        step = believed[error.diag.message_detail or ""]
+        expected = {str(step.shard): step for step in batch.advances}
+        step = expected[error.diag.message_detail or ""]
         raise PositionMoved(step.shard, step.expected) from error
 
 
 def _run(connection: psycopg.Connection, given: Sequence[bytes]) -> None:
     server, formats = connection.pgconn, [Format.BINARY] * len(given)
-    if server.transaction_status != TransactionStatus.IDLE:  # an error in it would be its end
+    if server.transaction_status != TransactionStatus.IDLE:  # an error would abort the transaction
         _check(server, server.exec_params(_statement(), given, param_formats=formats))
         return
     try:
@@ -104,14 +102,14 @@ def _check(server: PGconn, result: PGresult) -> None:
 
 @cache
 def _statement() -> bytes:
-    """All of it, its parameters in the order of `write_at_once`."""
+    """Return the statement; its parameters are in the order of `write_single_statement`."""
     parts = {
         "moved": ADVANCE.encode(),
         "events_in": EVENTS.statement,
         "runs_in": RUNS.statement,
         "nodes_in": NODES.statement,
-        "differences_in": APPEND.encode(),
-        "changes_in": NOTE.encode(),
+        "differences_in": INSERT_DELTAS.encode(),
+        "changes_in": INSERT_CHANGES.encode(),
     }
     whole = b"WITH " + b", ".join(b"%b AS (%b)" % (name.encode(), parts[name]) for name in parts)
     whole += b" SELECT pg_temp.all_moved($1, ARRAY(SELECT shard FROM moved))"

@@ -1,4 +1,4 @@
-"""A rollup: its key, its values, and the difference that a change makes."""
+"""A rollup: its key, its values, and the delta of a change."""
 
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ from .histogram import bin_of
 
 @dataclass(slots=True)
 class RollupValues:
-    """What a rollup row holds beside its key; `bins` counts durations by bin of the histogram."""
+    """The values of a rollup row; `bins` counts durations by bin of the histogram."""
 
     n: int = 0
     duration_count: int = 0
@@ -23,7 +23,7 @@ class RollupValues:
     bins: dict[int, int] = field(default_factory=dict)
 
     def add_duration(self, duration_us: int, count: int) -> None:
-        """So many more of this length."""
+        """Add `count` durations of this length."""
         shortest, longest = self.duration_min_us, self.duration_max_us
         self.duration_count += count
         self.duration_min_us = duration_us if shortest is None else min(shortest, duration_us)
@@ -31,6 +31,15 @@ class RollupValues:
         self.duration_sum_us += duration_us * count
         index = bin_of(duration_us)
         self.bins[index] = self.bins.get(index, 0) + count
+
+    def merge(self, delta: "RollupDelta") -> None:
+        """Add a delta that removes no durations."""
+        self.n += delta.n
+        self.input_tokens += delta.input_tokens
+        self.output_tokens += delta.output_tokens
+        self.cost_nano_usd += delta.cost_nano_usd
+        for duration_us, count in delta.durations.items():
+            self.add_duration(duration_us, count)
 
 
 NO_VALUES: Final = RollupValues()
@@ -48,11 +57,11 @@ class RollupKey(NamedTuple):
 
 
 class RollupDelta(Struct, gc=False):
-    """What to add to one rollup row: new minus old.
+    """What to add to one rollup row: new values minus old ones.
 
-    `durations` counts, for each duration in microseconds, how often it came minus how often it
-    was taken back; sums and histogram follow from it. A minimum cannot be subtracted from, so
-    where one was taken back (`has_removals`) the row's extremes have to be looked up again.
+    `durations` has, for each duration in microseconds, how often it was added minus how often it
+    was removed; sums and histogram follow from it. A minimum cannot be subtracted from, so after a
+    removal (`has_removals`) the row's minimum and maximum have to be looked up.
     """
 
     n: int = 0
@@ -66,7 +75,7 @@ class RollupDelta(Struct, gc=False):
         return any(count < 0 for count in self.durations.values())
 
     @property
-    def changes(self) -> bool:
+    def is_nonzero(self) -> bool:
         return bool(self.n or self.input_tokens or self.output_tokens or self.cost_nano_usd) or any(
             self.durations.values()
         )

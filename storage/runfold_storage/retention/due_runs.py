@@ -42,7 +42,7 @@ class DueRun(NamedTuple):
         return self.created_at, self.run
 
 
-def turns(connection: psycopg.Connection, now: datetime) -> list[PolicyScan]:
+def policy_scans(connection: psycopg.Connection, now: datetime) -> list[PolicyScan]:
     """Return the scans of all policies in force: payloads first, as a run's events are deleted
     before its row."""
     rows = connection.execute(
@@ -101,7 +101,7 @@ def count_due(
 ) -> RetentionPlan:
     """Count what is due, by reading all of it; with a `policy`, by this one alone."""
     counts = {PAYLOADS: 0, RUNS: 0}
-    for turn in turns(connection, now):
+    for turn in policy_scans(connection, now):
         if policy is not None and turn.project != policy.project:
             continue
         parameters = _parameters(connection, turn, now)

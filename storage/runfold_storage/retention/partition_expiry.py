@@ -185,7 +185,7 @@ def _is_in_use(connection: psycopg.Connection) -> bool:
     return row == (True,)
 
 
-def split(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:
+def split_by_week(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:
     """Split runs into those of these weeks and the others."""
     spans = [(first_key(week), first_key(week + _WEEK)) for week in weeks]
     within: list[UUID] = []

@@ -6,7 +6,7 @@ events. When the row expires, the statistics stay. So nothing outlives what is d
 
 A policy that deletes more than its predecessor applies from the next day on (UTC), an hour later at
 the earliest, so that a mistake can be corrected; until then its project loses nothing. A more
-generous policy applies at once, and so do all policies after `hold_now`.
+generous policy applies at once, and so do all policies after `apply_all_now`.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from msgspec import Struct
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_name, check_number
 
-OTHERS: Final = ""
+DEFAULT: Final = ""
 """The key of the default policy, for projects without a policy of their own."""
 MAX_DAYS: Final = 36_500
 
@@ -89,7 +89,7 @@ def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
                 holds_from = excluded.holds_from
             """,  # noqa: S608 - made of constants
             (
-                policy.project or OTHERS,
+                policy.project or DEFAULT,
                 policy.payload_days,
                 policy.run_days,
                 policy.stats_days,
@@ -98,7 +98,7 @@ def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
         )
 
 
-def forget_policy(connection: psycopg.Connection, project: str | None) -> bool:
+def delete_policy(connection: psycopg.Connection, project: str | None) -> bool:
     """Delete a project's policy, so that the default applies; False if it had none.
 
     If the default deletes more, it is postponed for all projects, as if it had been set now.
@@ -108,18 +108,18 @@ def forget_policy(connection: psycopg.Connection, project: str | None) -> bool:
         own, others = policies.get(project), policies.get(None)
         if own is None:
             return False
-        connection.execute("DELETE FROM retention WHERE project = %s", (project or OTHERS,))
+        connection.execute("DELETE FROM retention WHERE project = %s", (project or DEFAULT,))
         if project is not None and others is not None and others.is_stricter(own):
             connection.execute(
                 f"""
                 UPDATE retention SET holds_from = greatest(holds_from, {_NEXT}) WHERE project = %s
                 """,  # noqa: S608 - made of constants
-                (OTHERS,),
+                (DEFAULT,),
             )
         return True
 
 
-def hold_now(connection: psycopg.Connection) -> None:
+def apply_all_now(connection: psycopg.Connection) -> None:
     """Apply all policies from now on."""
     connection.execute("UPDATE retention SET holds_from = now() WHERE holds_from > now()")
 

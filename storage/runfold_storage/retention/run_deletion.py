@@ -29,10 +29,10 @@ from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import may_be_run
 from runfold_storage.postgres.statements import compile_statement, execute, query
-from runfold_storage.projections.batch_writer import write_images
+from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
-from runfold_storage.rollups.deltas import RollupDeltas, add_whole
+from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
 from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 from runfold_storage.rollups.store import drop_empty
 from runfold_storage.tables import runs
@@ -118,13 +118,13 @@ def delete_runs(
     *,
     up_to: ListKey | None = None,
     after: ListKey | None = None,
-    told: Callable[[int, ListKey | None], None] = lambda _, __: None,
+    on_progress: Callable[[int, ListKey | None], None] = lambda _, __: None,
     stop: threading.Event | None = None,
 ) -> int:
     """Delete the runs that match, from `up_to` (by default the newest) to the oldest.
 
-    `told` gets, after each page, the number of deleted runs and the `after` of the next page. Once
-    `stop` is set, raises `JobInterrupted` after the current step and a last call of `told`.
+    After each page `on_progress` gets the number of deleted runs and the `after` of the next page.
+    Once `stop` is set, raises `JobInterrupted` after the current step and a last `on_progress`.
     Requires `batch_writer.prepare_session`.
     """
     stop = stop or threading.Event()
@@ -143,12 +143,12 @@ def delete_runs(
                     purge(connection, shard, gone)
                 pace.rest()
                 if stop.is_set():
-                    told(n, after)
+                    on_progress(n, after)
                     raise JobInterrupted
         deleted += n
         if page:
             after = (page[-1].created_at, page[-1].run)
-            told(n, after)
+            on_progress(n, after)
         if len(page) < PAGE_RUNS:
             break
     purge_left(connection)
@@ -248,7 +248,7 @@ def _delete_with_tombstones(
         gone = [run.bytes for run in meant]
         stats: RollupDeltas = {}
         for key in gone:
-            add_whole(stats, stored[key].row, stored[key].nodes.values(), -1)
+            add_run_with_nodes(stats, stored[key].row, stored[key].nodes.values(), -1)
         connection.execute(
             """
             INSERT INTO tombstones (shard, run, events_left)
@@ -258,7 +258,7 @@ def _delete_with_tombstones(
             (shard, list(meant)),
         )
         deleted = delete_rows(connection, shard, gone)
-        write_images(connection, Batch(advances=[], stats=stats))
+        write_projections(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
         bump_generation(connection, shard, *zip(*deleted, strict=True))
         crash_point("before_deletion_commit")

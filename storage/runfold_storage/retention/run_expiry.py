@@ -23,7 +23,7 @@ from runfold_storage.search.index_writer import delete_payload_texts, lock_paylo
 from .policies import END, POLICIES, due
 
 
-def mark(
+def mark_expired(
     connection: psycopg.Connection, shard: int, runs: Sequence[UUID], now: datetime, *, gone: bool
 ) -> list[UUID]:
     """Mark the runs that are still due; `gone`: their partition is dropped as a whole."""
@@ -52,7 +52,7 @@ def mark(
     return marked
 
 
-def settle_marks(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
+def complete_expiry(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Record that the events of these runs are deleted."""
     with connection.transaction():
         if lock_shard(connection, shard) is not None:
@@ -90,7 +90,7 @@ def add_expiry_tombstones(connection: psycopg.Connection, shard: int, runs: Sequ
         bump_generation(connection, shard, *zip(*named, strict=True))
 
 
-def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
+def delete_expired_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Delete rows but not their statistics; save the hours that cannot be recomputed any more."""
     with connection.transaction():
         if lock_shard(connection, shard) is None:
@@ -109,7 +109,7 @@ def remove_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]
         delete_rows(connection, shard, [run.bytes for run in runs])
 
 
-def forget_old_marks(connection: psycopg.Connection, before: datetime) -> int:
+def delete_old_tombstones(connection: psycopg.Connection, before: datetime) -> int:
     """Delete tombstones of runs that expired before; no runner has events of them any more."""
     deleted = connection.execute(
         "DELETE FROM tombstones WHERE is_expiry AND deleted_at < %s", (before,)

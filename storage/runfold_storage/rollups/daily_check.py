@@ -1,7 +1,7 @@
-"""Days that are not the sum of their hours, found and added up again.
+"""Find days that are not the sum of their hours, and rebuild them.
 
-Both are changed in one transaction by whoever changes hours (`rollups`), so a difference means that
-somebody else has.
+Days and hours change in one transaction (`store`), so a mismatch means that something else than
+this code changed them.
 """
 
 from datetime import datetime
@@ -17,20 +17,20 @@ Day = tuple[int, int]
 
 
 def day_of(hour_us: int) -> int:
-    """The start of the day that an hour counts in."""
+    """Return the start of the UTC day of an hour, in µs."""
     return hour_us - hour_us % DAY_US
 
 
 def find_wrong_days(
     connection: psycopg.Connection, since: datetime | None = None, until: datetime | None = None
 ) -> list[Day]:
-    """Those of which some hour lies in `since` ≤ hour < `until`; in order."""
+    """Return wrong days that have an hour with `since` ≤ hour < `until`, in order."""
     rows = connection.execute(_WRONG, {"since": since, "until": until})
     return rows.fetchall()
 
 
 def correct_day(connection: psycopg.Connection, day: Day) -> None:
-    """Add it up again, in a transaction of its own."""
+    """Rebuild a day, in a transaction of its own."""
     shard, start_us = day
     with connection.transaction():
         if lock_shard(connection, shard) is not None:

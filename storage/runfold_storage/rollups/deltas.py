@@ -1,7 +1,7 @@
-"""Statistics as differences: when a row changes, its rollups get new minus old.
+"""Deltas: when a row changes, its rollup gets the new values minus the old ones.
 
-A run counts in the hour of its first event, and its nodes count in the hour of their run, so that
-one row of the rollups always speaks of the same runs. Nodes count under their name.
+A run counts in the hour of its first event, and its nodes count in the hour of their run, so that a
+row of the rollups always covers the same runs. Nodes count under their name.
 """
 
 from collections.abc import Iterable
@@ -17,23 +17,23 @@ RollupDeltas = dict[RollupKey, RollupDelta]
 
 
 Scope = tuple[str, str, int]
-"""What the rollups of a run and of its nodes have in common: workflow, project, hour."""
+"""(workflow, project, hour in µs): what the rollups of a run and of its nodes share."""
 
 
 def scope_of(run: RunRow) -> Scope:
-    """Where a run counts."""
+    """Return the scope in which a run counts."""
     return run.workflow, run.project, run.created_us - run.created_us % HOUR_US
 
 
 def add_run(differences: RollupDeltas, scope: Scope, run: RunRow, sign: int) -> None:
-    """Count a run once more (`sign` 1) or take it out again (-1)."""
+    """Add a run (`sign` 1) or remove it (-1)."""
     workflow, project, hour_us = scope
     _add(differences, (workflow, project, "", hour_us, run.status, run.shard), run, sign)
 
 
 def change_run(differences: RollupDeltas, scope: Scope, old: RunRow, new: RunRow) -> None:
-    """Count a run as it is now and no longer as it was, in the scope that it keeps."""
-    if _figures(old) != _figures(new):  # most changes are of what is not counted
+    """Replace the old values of a run by the new ones, in an unchanged scope."""
+    if _figures(old) != _figures(new):  # most changes are of columns that do not count
         add_run(differences, scope, old, -1)
         add_run(differences, scope, new, 1)
 
@@ -44,7 +44,7 @@ _figures: Final = attrgetter(
 
 
 def add_node(differences: RollupDeltas, scope: Scope, node: NodeRow, sign: int) -> None:
-    """The same for an attempt at a node."""
+    """Add an attempt at a node (`sign` 1) or remove it (-1)."""
     workflow, project, hour_us = scope
     _add(differences, (workflow, project, node.name, hour_us, node.status, node.shard), node, sign)
 
@@ -67,10 +67,10 @@ def _add(
         durations[row.duration_us] = durations.get(row.duration_us, 0) + sign
 
 
-def add_whole(
+def add_run_with_nodes(
     differences: RollupDeltas, run: RunRow | None, nodes: Iterable[NodeRow], sign: int
 ) -> None:
-    """A run and all attempts at its nodes; without a run they count nowhere."""
+    """Add or remove a run and all attempts at its nodes; without a run, nodes do not count."""
     if run is not None:
         scope = scope_of(run)
         add_run(differences, scope, run, sign)

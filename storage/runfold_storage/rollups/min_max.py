@@ -1,6 +1,6 @@
-"""The least and the most of a rollup, when what is taken back may have been one of them.
+"""Look up the minimum and maximum of a rollup when a removed duration may have been one of them.
 
-A sum can be taken back by adding what is negative; an extreme has to be looked up.
+A sum is corrected by adding a negative delta; a minimum or maximum has to be looked up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from runfold_storage.records.rollup import RollupDelta, RollupKey
 
 from .store import DAY_US
 
-# The rows of one workflow, project, hour and shard are looked up in one go, along the index of the
+# The rows of one workflow, project, hour and shard are read together, along the index of the
 # workflow: LATERAL with OFFSET 0, since the planner does not know how few these are.
 _EXTREMES: Final = """
     WITH gone AS MATERIALIZED (
@@ -27,7 +27,7 @@ _EXTREMES: Final = """
             ON s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
             AND s.hour = k.hour AND s.status = k.status AND s.shard = k.shard
         WHERE (s.duration_min_us >= k.least OR s.duration_max_us <= k.most)
-          -- Of hours that have aged the rows do not tell any more.
+          -- The rows of expired hours are incomplete.
           AND NOT EXISTS (
               SELECT FROM expired_hours AS a WHERE a.project = s.project AND a.hour = s.hour
           )
@@ -114,15 +114,15 @@ _EXTREMES_OF_DAYS: Final = (
 
 
 class MinMaxRecheck(NamedTuple):
-    """Durations that a rollup counts no more, from the least to the most."""
+    """A rollup from which durations in this range were removed."""
 
     key: RollupKey
     least_us: int
     most_us: int
 
 
-def taken_back(stats: Mapping[RollupKey, RollupDelta]) -> list[MinMaxRecheck]:
-    """What these differences take back, in the order of their keys."""
+def removed_durations(stats: Mapping[RollupKey, RollupDelta]) -> list[MinMaxRecheck]:
+    """Return the durations that these deltas remove, ordered by key."""
     found = []
     for key, difference in stats.items():
         if difference.durations:
@@ -132,10 +132,10 @@ def taken_back(stats: Mapping[RollupKey, RollupDelta]) -> list[MinMaxRecheck]:
     return sorted(found)
 
 
-def find_extremes(connection: psycopg.Connection, gone: Sequence[MinMaxRecheck]) -> None:
-    """Look minima and maxima up among the rows, where they may be what was taken back.
+def recheck_min_max(connection: psycopg.Connection, gone: Sequence[MinMaxRecheck]) -> None:
+    """Look up minima and maxima among the rows, where a removed duration may have been one.
 
-    Rare, so it may cost a scan of the runs of an hour.
+    This is rare, so it may scan the runs of an hour.
     """
     keys = [each.key for each in gone]
     connection.execute(

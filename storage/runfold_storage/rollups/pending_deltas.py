@@ -1,15 +1,14 @@
-"""Differences that wait to be merged into the rollups.
+"""Deltas that are not merged into the rollups yet.
 
-A row of a rollup costs a small batch as much as a row of a run does, and the next batch changes the
-same ones again. So small batches append their differences as they are, a row for each shard, and
-what came in half a second is merged at once, beside the fold. Nobody is told less: whoever
-reads rollups adds `pending_rollups`, in the same snapshot.
+For a small batch, a row of a rollup costs as much as a row of a run, and the next batch changes the
+same rollups again. So small batches append their deltas, one row per shard, and a worker merges
+half a second's worth at once. Readers add the view `pending_rollups` in the same snapshot, so they
+miss nothing.
 
-`rollup_delta_cursors` says up to where a shard's differences are merged, so that no reader looks at
-rows that are gone: an old snapshot may keep those for long. Who merges holds its row, which no
-batch that appends waits for. Invariant: rollups are what they were at some moment, never less than
-nothing. So whoever adds to them directly (large batches, durations that are taken back, whoever
-holds a shard) merges first what waits of the same shards.
+`rollup_delta_cursors` says up to which delta a shard is merged, so that no reader scans deleted
+rows, which an old snapshot may keep for long. Merging locks the shard's cursor, which no appending
+batch waits for. Invariant: a rollup is always what it was at some moment, never negative. So every
+writer that changes rollups directly first merges what is pending of its shards.
 """
 
 from collections.abc import Sequence
@@ -19,34 +18,34 @@ import psycopg
 
 from runfold_storage.postgres.bulk_write import Rows
 
-from .store import STATS
+from .store import ROLLUPS
 
 
 def append_deltas(connection: psycopg.Connection, differences: Rows) -> None:
-    """In the transaction of their batch, which takes nothing back (`extremes`)."""
-    connection.execute(APPEND, (STATS.array(connection, differences),))
+    """Append the deltas of a batch, which remove no durations, in its transaction."""
+    connection.execute(INSERT_DELTAS, (ROLLUPS.array(connection, differences),))
 
 
-def waiting_shards(connection: psycopg.Connection) -> list[int]:
-    """Those of which something waits."""
+def shards_with_pending_deltas(connection: psycopg.Connection) -> list[int]:
+    """Return the shards that have pending deltas."""
     return [shard for (shard,) in connection.execute(_WAITING)]
 
 
 def merge_deltas(connection: psycopg.Connection, shard: int) -> None:
-    """Merge what waits of a shard, unless someone is at it: a transaction of its own."""
-    connection.execute(STATS.merging, ([shard],))
+    """Merge the pending deltas of a shard in a transaction of its own, unless it is locked."""
+    connection.execute(ROLLUPS.merging, ([shard],))
 
 
 def merge_shards(connection: psycopg.Connection, shards: Sequence[int]) -> None:
-    """Merge what waits of these, in the transaction that is open, and keep others from them."""
+    """Merge the pending deltas of these shards in the open transaction, and lock their cursors."""
     connection.execute(_HOLD, (shards,))
-    # A statement of its own, so that it sees what the last one who held a shard has done.
+    # A separate statement, so that it sees what the previous holder of the lock committed.
     waiting = connection.execute(_WAITING_OF, (shards,)).fetchall()
     if waiting:
-        connection.execute(STATS.merging, ([shard for (shard,) in waiting],))
+        connection.execute(ROLLUPS.merging, ([shard for (shard,) in waiting],))
 
 
-APPEND: Final = """
+INSERT_DELTAS: Final = """
     INSERT INTO rollup_deltas (shard, deltas)
     SELECT d.shard, array_agg(d) FROM unnest(%b::rollup_delta[]) AS d GROUP BY d.shard
 """

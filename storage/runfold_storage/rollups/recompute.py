@@ -1,7 +1,7 @@
 """Rollups recomputed from the rows, to be compared with `rollups_hourly` and to replace it.
 
-Whoever replaces rollups holds their shard (`positions.hold_shard`), for then nobody else writes
-rows or differences of it.
+Replacing rollups requires the lock of their shard (`lock_shard`), so that no other process writes
+rows or deltas of it.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ Rollups = dict[RollupKey, RollupValues]
 
 
 class Span(NamedTuple):
-    """Whole hours `first_us` ≤ hour < `end_us`, of one shard or all, one workflow or all, …"""
+    """Hours with `first_us` ≤ hour < `end_us`, of one or all shards, workflows and projects."""
 
     first_us: int
     end_us: int
@@ -33,7 +33,7 @@ class Span(NamedTuple):
 
 
 def hours_with_runs(connection: psycopg.Connection) -> list[tuple[int, int]]:
-    """Every hour that counts something, or should, and how many runs began in it; in order."""
+    """Return (hour in µs, number of runs that began in it) of each hour with runs or rollups."""
     rows = connection.execute(
         """
         SELECT hour, sum(runs)::bigint
@@ -50,14 +50,16 @@ def hours_with_runs(connection: psycopg.Connection) -> list[tuple[int, int]]:
     return rows.fetchall()
 
 
-def add_up(connection: psycopg.Connection, span: Span, without: Sequence[bytes] = ()) -> Rollups:
-    """What the rows sum up to, leaving out some runs; in a transaction."""
+def recompute_rollups(
+    connection: psycopg.Connection, span: Span, without: Sequence[bytes] = ()
+) -> Rollups:
+    """Recompute rollups from the rows, without some runs; requires a transaction."""
     rollups: Rollups = {}
     parameters = {
         **_parameters(span),
         "without": [UUID(bytes=key) for key in without],
     }
-    with connection.cursor(name="add_up") as cursor:  # as many rows as there are durations
+    with connection.cursor(name="add_up") as cursor:  # one row per distinct duration
         cursor.itersize = 5000
         cursor.execute(_ADD_UP, parameters)
         for workflow, project, node, hour_us, status, shard, duration_us, n, *sums in cursor:
@@ -74,20 +76,16 @@ def add_up(connection: psycopg.Connection, span: Span, without: Sequence[bytes] 
     return rollups
 
 
-def add_differences(rollups: Rollups, differences: RollupDeltas) -> None:
-    """Count rows that were left out; nothing is taken back."""
+def add_deltas(rollups: Rollups, differences: RollupDeltas) -> None:
+    """Add deltas, which remove nothing, to rollups."""
     for key, difference in differences.items():
-        figures = rollups.setdefault(key, RollupValues())
-        figures.n += difference.n
-        figures.input_tokens += difference.input_tokens
-        figures.output_tokens += difference.output_tokens
-        figures.cost_nano_usd += difference.cost_nano_usd
-        for duration_us, count in difference.durations.items():
-            figures.add_duration(duration_us, count)
+        rollups.setdefault(key, RollupValues()).merge(difference)
 
 
-def leave_out_aged(connection: psycopg.Connection, span: Span, differences: RollupDeltas) -> None:
-    """Take out what counts in hours that cannot be added up any more."""
+def exclude_expired_hours(
+    connection: psycopg.Connection, span: Span, differences: RollupDeltas
+) -> None:
+    """Remove deltas of hours that cannot be recomputed."""
     rows = connection.execute(
         """
         SELECT project, (extract(epoch FROM hour) * 1000000)::bigint FROM expired_hours
@@ -101,7 +99,7 @@ def leave_out_aged(connection: psycopg.Connection, span: Span, differences: Roll
 
 
 def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
-    """What `rollups_hourly` says with what is not merged yet; what counts nothing is left out."""
+    """Return the stored rollups, including pending deltas, without empty ones."""
     rollups: Rollups = {}
     for (
         *key,
@@ -132,7 +130,7 @@ def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
 def replace_rollups(
     connection: psycopg.Connection, rollups: Mapping[RollupKey, RollupValues | None]
 ) -> None:
-    """Put these in the place of what is there; None takes a row away."""
+    """Replace stored rollups; None deletes a row."""
     keys = list(rollups)
     connection.execute(
         """
@@ -177,7 +175,7 @@ def _as_row(key: RollupKey, figures: RollupValues) -> tuple[object, ...]:
 
 
 def spans_of(keys: Iterable[RollupKey]) -> list[Span]:
-    """What has to be added up to know these rollups, and no more."""
+    """Return the smallest spans that cover these rollups."""
     return sorted(
         {
             Span(key.hour_us, key.hour_us + HOUR_US, key.shard, key.workflow, key.project)
@@ -199,7 +197,7 @@ def _parameters(span: Span) -> dict[str, object]:
 def _time(us: int) -> datetime:
     try:
         return to_datetime(us)
-    except (OverflowError, ValueError):  # behind the last hour of the calendar
+    except (OverflowError, ValueError):  # after the last hour of the calendar
         return datetime.max.replace(tzinfo=to_datetime(0).tzinfo)
 
 
@@ -211,7 +209,7 @@ _OF_SPAN: Final = """
         SELECT FROM expired_hours AS a WHERE a.project = {0}.project AND a.hour = {1}
     )
 """
-"""Hours of which retention has taken rows away are left out: they cannot be added up again."""
+"""Expired hours are excluded: they cannot be recomputed."""
 _OF_RUNS: Final = (
     "r.created_at >= %(first)s AND r.created_at < %(end)s AND r.shard >= 0"
     " AND r.run <> ALL(%(without)s::uuid[]) AND "

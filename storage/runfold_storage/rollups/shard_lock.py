@@ -5,7 +5,7 @@ from uuid import UUID
 
 import psycopg
 
-from runfold_storage.checkpoints.change_log import BEHIND
+from runfold_storage.checkpoints.change_log import EXTERNAL
 from runfold_storage.checkpoints.positions import Position
 
 from .pending_deltas import merge_shards
@@ -56,7 +56,7 @@ def bump_generation(
         {
             "n": len(runs),
             "shard": shard,
-            "runs": b"".join(BEHIND + run.bytes for run in runs),
+            "runs": b"".join(EXTERNAL + run.bytes for run in runs),
             "gone": None if gone is None else list(gone),
         },
     )

@@ -1,7 +1,7 @@
-"""The rollups: differences are added to what is there, by the hour and by the day.
+"""Add deltas to the stored rollups, by hour and by day.
 
-The days of runs follow from their hours, in the same statement's transaction: whoever changes hours
-in another way calls `rebuild_days` for their shard.
+The same statement updates hours and days. Code that changes hours in another way calls
+`rebuild_days` for their shard.
 """
 
 from collections.abc import Collection, Iterable
@@ -86,9 +86,9 @@ _DAYS: Final = """
 """
 
 
-# What is not merged yet of some shards: taken from where it is, and added up by key. Whoever had
-# a shard a moment ago may have done so behind the snapshot of this statement: then its row is that
-# of after the lock, and what is deleted already is not deleted again.
+# The pending deltas of some shards, deleted and summed by key. The previous holder of a cursor may
+# have committed after the snapshot of this statement: then FOR UPDATE returns the cursor's new row,
+# and deltas that it has merged are not merged again.
 _MERGED: Final = """
     held AS MATERIALIZED (
         SELECT shard, id FROM rollup_delta_cursors WHERE shard = ANY(%b::smallint[])
@@ -128,7 +128,7 @@ _MERGED: Final = """
 
 
 class _Rollups(Upsert):
-    """Differences, added to the hours and to their days: those of a batch, or those that waited."""
+    """Adds deltas to hours and days: those of a batch, or pending ones."""
 
     def _insert_from(self, source: sql.Composable) -> sql.Composed:
         return sql.SQL("WITH {}").format(self._adding(source))
@@ -141,12 +141,12 @@ class _Rollups(Upsert):
 
     @cached_property
     def merging(self) -> bytes:
-        """The statement that merges what waits of these shards, but for those that others hold."""
+        """The statement that merges pending deltas of these shards, except locked ones."""
         adding = self._adding(sql.Identifier("merged"))
         return as_text(sql.SQL("WITH {}, {}").format(sql.SQL(_MERGED), adding))
 
 
-STATS: Final = _Rollups(
+ROLLUPS: Final = _Rollups(
     "rollups_hourly",
     STATS_FIELDS,
     STATS_FIELDS[:6],
@@ -175,7 +175,7 @@ STATS: Final = _Rollups(
 
 
 def drop_empty(connection: psycopg.Connection, keys: Collection[RollupKey]) -> None:
-    """Take away those of these rollups that count nothing any more; their shards are held."""
+    """Delete those of these rollups that are empty; their shards are locked."""
     connection.execute(
         """
         DELETE FROM rollups_hourly AS s
@@ -209,7 +209,7 @@ def drop_empty(connection: psycopg.Connection, keys: Collection[RollupKey]) -> N
 
 
 def rebuild_days(connection: psycopg.Connection, shard: int, hours_us: Iterable[int]) -> None:
-    """Add the days of these hours up again, for whoever holds the shard and changed the hours."""
+    """Rebuild the days of these hours, which the holder of the shard's lock changed."""
     days = sorted({hour_us - hour_us % DAY_US for hour_us in hours_us})
     if not days:
         return

@@ -19,7 +19,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from runfold_storage.checkpoints.change_log import entries_of
+from runfold_storage.checkpoints.change_log import decode_entries
 
 from .index_writer import (
     FOLLOWER,
@@ -220,7 +220,7 @@ def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> 
     deleted: dict[RunKey, None] = {}
     reached, at = done, None
     for change_seq, entries, are_deleted, changed_at in rows:
-        keys = [UUID(bytes=run) for run, _ in entries_of(entries)]
+        keys = [UUID(bytes=run) for run, _ in decode_entries(entries)]
         if change_seq - len(keys) > reached:
             break
         (deleted if are_deleted else changed).update(((shard, key), None) for key in keys)

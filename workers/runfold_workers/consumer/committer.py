@@ -26,16 +26,20 @@ from runfold.serialization.intake import Intake
 from runfold_storage.checkpoints.positions import (
     Position,
     count_shards,
-    hold_positions,
-    load_changed_behind,
+    load_external_changes,
     load_positions,
+    lock_positions,
     newest_runs,
 )
 from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import DuplicateInLedger, PositionMoved
-from runfold_storage.ledger.events import load_aged, load_deleted, load_for_fold
+from runfold_storage.ledger.events import load_deleted, load_expired, load_for_fold
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
-from runfold_storage.projections.batch_encoding import Prepared, is_at_once, prepare
+from runfold_storage.projections.batch_encoding import (
+    EncodedBatch,
+    encode_batch,
+    is_single_statement,
+)
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.records.rows import Batch, PositionUpdate
 from runfold_workers.fold.batch_builder import MAX_CACHE_BYTES, BatchBuilder
@@ -151,11 +155,11 @@ class Committer:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
 
-    def write(self, batch: Prepared, weeks: set[date | None]) -> None:
+    def write(self, batch: EncodedBatch, weeks: set[date | None]) -> None:
         """Commit a batch; may be called from another thread than the one that folds."""
         self._ensure_weeks(self._connection, weeks)
         began = time.perf_counter()
-        if is_at_once(batch):
+        if is_single_statement(batch):
             crash_point("before_positions_move")
             write_batch(self._connection, batch)
             self._phases["write"].observe(time.perf_counter() - began)
@@ -240,7 +244,7 @@ class Committer:
     ) -> Batch:
         try:
             batch = self.fold(entries, refused, latest_us)
-            self.write(prepare(batch), weeks_of(batch))
+            self.write(encode_batch(batch), weeks_of(batch))
         except BaseException:
             self.rewind()
             raise
@@ -252,9 +256,9 @@ class Committer:
         shards = {entry.shard for entry in entries} & self.positions.keys()
         try:
             with self._connection.transaction():
-                self._take_over(hold_positions(self._connection, shards))
+                self._take_over(lock_positions(self._connection, shards))
                 batch = self.fold(entries)
-                prepared, weeks = prepare(batch), weeks_of(batch)
+                prepared, weeks = encode_batch(batch), weeks_of(batch)
                 # On the other connection: here a new partition would stay invisible until COMMIT.
                 self._ensure_weeks(self._reading, weeks)
                 self.write(prepared, weeks)
@@ -275,7 +279,7 @@ class Committer:
         if not moved:
             return
         self._locked_batches_left = LOCKED_BATCHES
-        changed = load_changed_behind(self._reading, self.positions, moved)
+        changed = load_external_changes(self._reading, self.positions, moved)
         for shard, runs in changed.items():
             if runs is None:
                 self._builder.forget(shard)
@@ -297,7 +301,7 @@ class Committer:
     def _is_refused(self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int) -> bool:
         try:
             with self._connection.transaction(force_rollback=True):
-                write_batch(self._connection, prepare(self.fold(entries, refused, latest_us)))
+                write_batch(self._connection, encode_batch(self.fold(entries, refused, latest_us)))
         except DATA_ERRORS:
             return True
         finally:
@@ -337,7 +341,7 @@ class Committer:
         return Loaded(
             (event for portion in portions for event in load_for_fold(self._reading, portion)),
             load_deleted(self._reading, refs),
-            load_aged(self._reading, refs),
+            load_expired(self._reading, refs),
         )
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from runfold.crash_points import crash_point
 from runfold_storage.errors import PositionMoved
-from runfold_storage.projections.batch_encoding import prepare
+from runfold_storage.projections.batch_encoding import encode_batch
 from runfold_storage.records.rows import Batch
 from runfold_workers.fold.frame_decoder import StreamEntry
 
@@ -85,7 +85,7 @@ class Pipeline:
         """Return the batch and how to write it; None if it holds data that cannot be stored."""
         try:
             batch = self._committer.fold(entries)
-            prepared, weeks = prepare(batch), weeks_of(batch)
+            prepared, weeks = encode_batch(batch), weeks_of(batch)
         except REFUSED:
             return None
         batch.events.clear()  # they are in `prepared`

@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 
 from runfold.crash_points import crash_point
-from runfold_storage.projections.batch_writer import write_images
+from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import (
     NOTHING_STORED,
     delete_attempts,
@@ -25,7 +25,7 @@ from runfold_storage.projections.row_store import (
 )
 from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
-from runfold_storage.rollups.deltas import RollupDeltas, add_whole
+from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
 from runfold_storage.rollups.recompute import Span, replace_rollups, spans_of
 from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 
@@ -69,8 +69,8 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             should = refolded[key].rows
             corrected += 1
             differences += found
-            add_whole(stats, was.row, was.nodes.values(), -1)
-            add_whole(stats, should.row, should.nodes.values(), 1)
+            add_run_with_nodes(stats, was.row, was.nodes.values(), -1)
+            add_run_with_nodes(stats, should.row, should.nodes.values(), 1)
             if should.row is None:
                 surplus.append(key)
                 continue
@@ -85,7 +85,7 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
         if not corrected:
             return NOTHING_CORRECTED
         delete_attempts(connection, surplus_attempts)
-        write_images(
+        write_projections(
             connection,
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )

@@ -8,7 +8,12 @@ import psycopg
 
 from runfold.errors import BrokenEvent
 from runfold.protocol.ids import is_own_id
-from runfold_storage.ledger.events import load_aged, load_deleted, load_external_ids, load_for_fold
+from runfold_storage.ledger.events import (
+    load_deleted,
+    load_expired,
+    load_external_ids,
+    load_for_fold,
+)
 from runfold_storage.projections.row_store import NOTHING_STORED, RunRows
 from runfold_storage.records.rows import RunRow
 from runfold_workers.fold.projection import node_row, run_row
@@ -32,7 +37,7 @@ def refold(
     """Return the rows that follow from the ledger for each key; deleted runs have none."""
     refs = [(shard, key) for key in keys]
     names = load_external_ids(connection, shard, [key for key in keys if is_own_id(key)])
-    deleted, aged = load_deleted(connection, refs), load_aged(connection, refs)
+    deleted, aged = load_deleted(connection, refs), load_expired(connection, refs)
     states = {}
     for key in keys:
         external_id = names.get(key)

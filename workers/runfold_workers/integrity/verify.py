@@ -19,15 +19,15 @@ from runfold_storage.projections.row_store import NOTHING_STORED, RunRows, read_
 from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.daily_check import Day, find_wrong_days
-from runfold_storage.rollups.deltas import HOUR_US, RollupDeltas, add_whole, scope_of
+from runfold_storage.rollups.deltas import HOUR_US, RollupDeltas, add_run_with_nodes, scope_of
 from runfold_storage.rollups.recompute import (
     Rollups,
     Span,
-    add_differences,
-    add_up,
+    add_deltas,
+    exclude_expired_hours,
     hours_with_runs,
-    leave_out_aged,
     read_rollups,
+    recompute_rollups,
     spans_of,
 )
 
@@ -135,7 +135,7 @@ def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[S
             for key in selection.key_on(shard) or ():
                 stored = read_rows(connection, shard, [key]).get(key, NOTHING_STORED)
                 for rows in (stored, refold(connection, shard, [key])[key].rows):
-                    add_whole(counted, rows.row, rows.nodes.values(), 1)
+                    add_run_with_nodes(counted, rows.row, rows.nodes.values(), 1)
     return spans_of(counted)
 
 
@@ -157,7 +157,7 @@ def sums_of(
         for run in wrong
         if run.is_repairable and any(span.first_us <= hour < span.end_us for hour in run.hours)
     ]
-    expected = add_up(connection, span, [run.key for run in concerned])
+    expected = recompute_rollups(connection, span, [run.key for run in concerned])
     by_shard: dict[int, list[bytes]] = defaultdict(list)
     for run in concerned:
         by_shard[run.shard].append(run.key)
@@ -165,9 +165,9 @@ def sums_of(
         differences: RollupDeltas = {}
         for refolded in refold(connection, shard, keys).values():
             if _is_within(span, refolded.rows):
-                add_whole(differences, refolded.rows.row, refolded.rows.nodes.values(), 1)
-        leave_out_aged(connection, span, differences)
-        add_differences(expected, differences)
+                add_run_with_nodes(differences, refolded.rows.row, refolded.rows.nodes.values(), 1)
+        exclude_expired_hours(connection, span, differences)
+        add_deltas(expected, differences)
     return read_rollups(connection, span), expected
 
 

@@ -43,7 +43,7 @@ def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) 
             arguments.deletion,
             up_to=arguments.up_to,
             after=progress.after,
-            told=save,
+            on_progress=save,
             stop=stop,
         )
         finish_job(connection, job_id, {"deleted": progress.deleted})

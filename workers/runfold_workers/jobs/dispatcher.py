@@ -18,7 +18,7 @@ import psycopg
 from rq import Queue
 
 from runfold_storage.checkpoints.incidents import raise_incident
-from runfold_storage.jobs import UNFINISHED, add_job, jobs_waiting, newest_job, try_become_leader
+from runfold_storage.jobs import UNFINISHED, add_job, newest_job, try_become_leader, unclaimed_jobs
 from runfold_storage.postgres.connections import read_clock
 from runfold_storage.retention.policies import shortest_days
 from runfold_workers.retention.job import KIND
@@ -46,7 +46,7 @@ class JobDispatcher:
             return
         self._schedule()
         now = time.monotonic()
-        waiting = jobs_waiting(self._connection)
+        waiting = unclaimed_jobs(self._connection)
         self._queued_at = {job: at for job, at in self._queued_at.items() if job in set(waiting)}
         for job_id in waiting:
             if now - self._queued_at.get(job_id, -PATIENCE_S) >= PATIENCE_S:

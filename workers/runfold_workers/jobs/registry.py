@@ -15,7 +15,7 @@ import psycopg
 
 from runfold_storage.admin import DELETE
 from runfold_storage.errors import DatabaseUnreachable, JobLocked
-from runfold_storage.jobs import UNFINISHED, JobInterrupted, fail_job, leave_job, read_job
+from runfold_storage.jobs import UNFINISHED, JobInterrupted, fail_job, read_job, requeue_job
 from runfold_storage.postgres.connections import connect
 from runfold_workers.integrity import rebuild
 from runfold_workers.retention import job as retaining
@@ -68,7 +68,7 @@ def _do(
     except JobLocked:
         log.info("another worker has the job", extra={"job": str(job_id)})
     except JobInterrupted:
-        leave_job(connection, job_id)
+        requeue_job(connection, job_id)
         log.info("job left for the next worker", extra={"job": str(job_id)})
     except PASSING:
         raise

@@ -93,7 +93,7 @@ class ArchivingSteps(ExpirySteps):
         crash_point("after_step_begun")
         write()
         crash_point("after_files_written")
-        journal.note_written(self._connection, step)
+        journal.mark_written(self._connection, step)
         crash_point("after_step_written")
         self._on_written(*self._exporter.take_counts())
 

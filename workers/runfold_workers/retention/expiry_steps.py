@@ -13,7 +13,7 @@ import psycopg
 
 from runfold.crash_points import crash_point
 from runfold_storage.archive import journal
-from runfold_storage.archive.journal import Step, note_archived
+from runfold_storage.archive.journal import Step, mark_archived
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.rollup_expiry import read_old_rollups, remove_rollups
@@ -48,7 +48,7 @@ class ExpirySteps:
         """Mark those runs that are still due, so that they take no more events; return them."""
         marked: list[UUID] = []
         for portion in self._portions(runs):
-            marked += run_expiry.mark(self._connection, shard, portion, now, gone=gone)
+            marked += run_expiry.mark_expired(self._connection, shard, portion, now, gone=gone)
             crash_point("after_marking")
         return marked
 
@@ -56,7 +56,7 @@ class ExpirySteps:
         """Delete the events of marked runs."""
         for portion in self._portions(runs):
             purge(self._connection, shard, portion)
-            run_expiry.settle_marks(self._connection, shard, portion)
+            run_expiry.complete_expiry(self._connection, shard, portion)
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
         """Delete the rows of due runs, leaving tombstones."""
@@ -93,7 +93,7 @@ class ExpirySteps:
         elif step.kind == journal.ROLLUPS:
             self._remove_rollups(step.shard, step.rollups)
         elif step.kind == journal.TOMBSTONES:
-            note_archived(self._connection, step.shard, step.runs)
+            mark_archived(self._connection, step.shard, step.runs)
         crash_point("before_step_end")
         journal.end(self._connection, step)
 
@@ -103,7 +103,7 @@ class ExpirySteps:
 
     def _remove_rows(self, shard: int, runs: Sequence[UUID]) -> None:
         for portion in self._portions(runs):
-            run_expiry.remove_rows(self._connection, shard, portion)
+            run_expiry.delete_expired_rows(self._connection, shard, portion)
 
     def _remove_rollups(self, shard: int, identities: Sequence[Sequence[Any]]) -> int:
         return sum(

@@ -23,7 +23,7 @@ from msgspec import Struct
 from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.errors import ArchiveUnusable
-from runfold_storage.jobs import JobInterrupted, finish_job, hold_kind, resume_job, save_progress
+from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
 from runfold_storage.ledger.partitions import partition_name
 from runfold_storage.postgres.connections import read_clock
 from runfold_storage.projections.batch_writer import prepare_session
@@ -35,10 +35,10 @@ from runfold_storage.retention.due_runs import (
     PolicyScan,
     RetentionPlan,
     count_due,
+    policy_scans,
     read_due,
-    turns,
 )
-from runfold_storage.retention.policies import Policy, hold_now, set_policy
+from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_storage.retention.run_deletion import purge_left
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.verify import shards_of
@@ -93,7 +93,7 @@ def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Retent
     with connection.transaction(force_rollback=True):
         if policy is not None:
             set_policy(connection, policy)
-        hold_now(connection)
+        apply_all_now(connection)
         now = read_clock(connection)
         weeks = (
             partition_expiry.weeks_due(connection, shards_of(connection), now)
@@ -117,7 +117,7 @@ def retain(
     """
     prepare_session(connection)
     with (
-        hold_kind(connection, KIND),
+        lock_kind(connection, KIND),
         resume_job(connection, job_id, KIND, Progress) as (job, progress),
     ):
 
@@ -194,11 +194,11 @@ class _Retention:
             self._drop(week)
         if progress.turns is None:
             progress.weeks = partition_expiry.weeks_due(self._connection, self._shards, self._now)
-            progress.turns = turns(self._connection, self._now)
+            progress.turns = policy_scans(self._connection, self._now)
             self._save()
         while progress.turns:
             # A policy that was changed meanwhile is left for the next job.
-            is_valid = progress.turns[0] in turns(self._connection, self._now)
+            is_valid = progress.turns[0] in policy_scans(self._connection, self._now)
             if not is_valid or not self._turn(progress.turns[0]):
                 progress.turns.pop(0)
                 progress.place = None
@@ -213,7 +213,7 @@ class _Retention:
                 self._save()
         purge_left(self._connection)
         self._steps.end()
-        run_expiry.forget_old_marks(self._connection, self._now - FORGOTTEN_AFTER)
+        run_expiry.delete_old_tombstones(self._connection, self._now - FORGOTTEN_AFTER)
 
     def _turn(self, turn: PolicyScan) -> bool:
         """Expire one page of a scan; return whether there are more."""
@@ -236,7 +236,7 @@ class _Retention:
         return True
 
     def _take_payloads(self, shard: int, runs: list[UUID]) -> None:
-        in_weeks, others = partition_expiry.split(runs, self._progress.weeks)
+        in_weeks, others = partition_expiry.split_by_week(runs, self._progress.weeks)
         marked = self._steps.mark(shard, in_weeks, self._now, gone=True)
         self._progress.payloads += len(marked)
         marked = self._steps.mark(shard, others, self._now, gone=False)

@@ -26,7 +26,7 @@ from runfold_storage.archive.store import Archive, files_of, read_groups
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.errors import RestoreRefused
-from runfold_storage.jobs import JobInterrupted, finish_job, hold_kind, resume_job, save_progress
+from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
 from runfold_storage.ledger import foreign_ledger
 from runfold_storage.ledger.events import load_deleted
 from runfold_storage.ledger.foreign_ledger import RestoredEvent
@@ -82,7 +82,7 @@ def restore(
     autocommit mode, for this job only; `ledger` is another database whose `events` are copied too.
     """
     prepare_session(connection)
-    with hold_kind(connection, job.KIND):
+    with lock_kind(connection, job.KIND):
         check(connection, archive)
         with resume_job(connection, job_id, KIND, Progress) as (_, progress):
 
@@ -115,7 +115,7 @@ def check(connection: psycopg.Connection, archive: Archive) -> None:
             f"{archive.shown}: is of a deployment with {_listed(counts)} shards, and this database"
             f" has {shards}: restore into an empty one"
         )
-    if restore_writer.has_aged(connection):
+    if restore_writer.has_expired_runs(connection):
         raise RestoreRefused(
             "retention has taken runs away from this database, and their figures still count here:"
             " restored, they would count twice. `runfold show` opens archived runs as they are;"

@@ -17,7 +17,7 @@ import psycopg
 import redis
 
 from runfold.protocol import streams
-from runfold_storage.checkpoints.change_log import forget_changes
+from runfold_storage.checkpoints.change_log import delete_old_changes
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.liveness_limits import Limits
 from runfold_storage.checkpoints.positions import load_positions
@@ -147,7 +147,7 @@ class ShardMonitor:
         self._lost_runs.check(client, connection)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_EVERY_S
-            forget_changes(connection)
+            delete_old_changes(connection)
         if time.monotonic() < self._prepare_at:
             return
         self._prepare_at = time.monotonic() + PREPARE_EVERY_S

@@ -20,7 +20,7 @@ from runfold_storage.checkpoints.recovery import (
 )
 from runfold_storage.checkpoints.streams import (
     Stream,
-    count_behind,
+    count_frames_after,
     is_replaced,
     mark_stream,
     order,
@@ -66,4 +66,4 @@ def _count_folded(client: redis.Redis, shard: int, position: Position, stream: S
     """Return how many frames of a replaced stream were folded before it was noticed."""
     if order(stream.last) < order(position.position):  # the position is of the old stream
         return 0
-    return stream.added - count_behind(client, shard, position.position, stream.last)
+    return stream.added - count_frames_after(client, shard, position.position, stream.last)

@@ -18,7 +18,7 @@ import psycopg
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 from runfold_storage.projections.batch_writer import set_session_timeouts
-from runfold_storage.rollups.pending_deltas import merge_deltas, waiting_shards
+from runfold_storage.rollups.pending_deltas import merge_deltas, shards_with_pending_deltas
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _merge(connection: psycopg.Connection, stop: threading.Event) -> None:
     is_last = False
     while not is_last:
         is_last = stop.is_set()
-        shards = waiting_shards(connection)
+        shards = shards_with_pending_deltas(connection)
         # In random order, so that a shard that fails does not block the others.
         for shard in random.sample(shards, len(shards)):
             merge_deltas(connection, shard)

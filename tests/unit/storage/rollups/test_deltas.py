@@ -36,7 +36,7 @@ def test_new_minus_old_of_the_same_row_changes_nothing() -> None:
     """So that what changes no figure writes no row."""
     [difference] = counted((RUN, -1), (RUN, 1)).values()
 
-    assert not difference.changes
+    assert not difference.is_nonzero
     assert not difference.has_removals
 
 
@@ -45,7 +45,7 @@ def test_a_duration_that_is_corrected_takes_the_old_one_back() -> None:
     [difference] = counted((RUN, -1), (RUN._replace(duration_us=9), 1)).values()
 
     assert difference.durations == {3: -1, 9: 1}
-    assert difference.changes
+    assert difference.is_nonzero
     assert difference.has_removals
 
 
