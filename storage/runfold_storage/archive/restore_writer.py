@@ -147,14 +147,14 @@ def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[Nod
         if position is None:
             return
         keys = sorted({row.run for row in rows})
-        aged = connection.execute(
+        expired = connection.execute(
             """
             SELECT run FROM runs
             WHERE shard = %s AND run = ANY(%s::uuid[]) AND payloads_expired_at IS NOT NULL
             """,
             (shard, [UUID(bytes=key) for key in keys]),
         )
-        wanted = {run.bytes for (run,) in aged}
+        wanted = {run.bytes for (run,) in expired}
         stored = read_rows(connection, shard, sorted(wanted))
         new: list[NodeRow] = []
         stats: RollupDeltas = {}

@@ -47,8 +47,8 @@ def save_liveness_mark(
         "most_gap_us": round(most_gap_s * 1e6),
         "kept_us": round((max(seconds) + 2 * most_gap_s) * 1e6),
     }
-    connection.execute(_TAKE_PULSE, parameters)
-    connection.execute(_FORGET_PULSES, parameters)
+    connection.execute(_SAVE_MARKS, parameters)
+    connection.execute(_DELETE_OLD_MARKS, parameters)
 
 
 def find_silent(connection: psycopg.Connection, limits: Limits) -> list[SilentRun]:
@@ -87,7 +87,7 @@ def _limit_columns(limits: Limits) -> dict[str, list[object]]:
 
 
 # Between two marks that are far apart no worker listened. A clock that goes back adds nothing.
-_TAKE_PULSE: Final = """
+_SAVE_MARKS: Final = """
     INSERT INTO liveness_marks AS was (listened_us, change_seq, marked_at, shard)
     SELECT coalesce(last.listened_us, 0)
                + CASE WHEN gap.us BETWEEN 0 AND %(most_gap_us)s THEN gap.us ELSE 0 END,
@@ -105,7 +105,7 @@ _TAKE_PULSE: Final = """
     SET change_seq = excluded.change_seq, marked_at = excluded.marked_at
 """
 
-_FORGET_PULSES: Final = """
+_DELETE_OLD_MARKS: Final = """
     DELETE FROM liveness_marks AS p
     USING (SELECT shard, max(listened_us) AS listened_us FROM liveness_marks GROUP BY shard) AS last
     WHERE p.shard = last.shard AND p.shard = ANY(%(shards)s::smallint[])

@@ -93,8 +93,8 @@ def exclude_expired_hours(
         """,
         _parameters(span),
     )
-    aged = set(rows.fetchall())
-    for key in [key for key in differences if (key.project, key.hour_us) in aged]:
+    expired = set(rows.fetchall())
+    for key in [key for key in differences if (key.project, key.hour_us) in expired]:
         del differences[key]
 
 

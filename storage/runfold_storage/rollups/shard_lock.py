@@ -1,4 +1,4 @@
-"""The lock on a shard's checkpoint, and the generation that tells its worker of a change."""
+"""The lock on a shard, and the generation that invalidates the cache of its worker."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -14,9 +14,9 @@ from .pending_deltas import merge_shards
 def lock_shard(connection: psycopg.Connection, shard: int) -> Position | None:
     """Lock a shard's checkpoint until the transaction ends; None if there is no such shard.
 
-    Whoever writes rows of a shard, or corrects its statistics, holds this row, so that what is read
-    after it stays so, and no batch of the shard is committed in between. All that waits of its
-    statistics is merged.
+    Every process that writes rows of a shard, or corrects its rollups, takes this lock. So rows
+    that are read after it do not change, and no batch of the shard is committed meanwhile. Pending
+    deltas of the shard are merged.
     """
     row = connection.execute(
         """
@@ -37,10 +37,11 @@ def bump_generation(
     runs: Sequence[UUID] = (),
     gone: Sequence[str] | None = None,
 ) -> None:
-    """Raise the generation of a shard that is held, for these runs were changed behind the fold.
+    """Raise the generation of a locked shard after changing these runs outside the fold.
 
-    Its worker forgets them, and watchers are told; each run takes the next number of the feed.
-    `gone`: the ids of runs that were deleted. Without `runs` the worker forgets the whole shard.
+    The worker drops them from its cache, and watchers are notified; each run takes the next number
+    of the change log. `gone` has the ids of deleted runs. Without `runs`, the worker drops its
+    cache of the whole shard.
     """
     connection.execute(
         """
