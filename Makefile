@@ -25,8 +25,8 @@ up: $(READY) ## Start the whole stack and keep it running
 test: $(READY) ## Run all tests side by side, on real servers of their own; JOBS=N processes
 	$(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal
 
-unit: $(READY) ## Run the unit tests alone
-	$(BIN)/pytest tests/unit
+unit: $(READY) ## Run the unit tests that are not slow, with fewer random examples
+	$(BIN)/pytest tests/unit --numprocesses 2 --hypothesis-profile quick -m "not slow"
 
 lint: $(READY) ## Check style
 	$(BIN)/ruff check $(SOURCES)

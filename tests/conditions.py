@@ -15,7 +15,7 @@ from runfold_workers.consumer.worker import Worker, WorkerSettings
 
 
 def wait_until(
-    condition: Callable[[], object], *, what: str = "the condition", timeout_s: float = 60
+    condition: Callable[[], object], *, what: str = "the condition", timeout_s: float = 180
 ) -> None:
     """Return when the condition holds; fail, naming it, when it never does."""
     deadline = time.monotonic() + timeout_s

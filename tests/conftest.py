@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from frame_delivery import SHARDS
@@ -32,6 +33,16 @@ MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
 
 _database_numbers = itertools.count(1)
+
+# No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile(
+    "thorough",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=20)
+settings.load_profile("thorough")  # `--hypothesis-profile` is read later, and wins
 
 
 def pytest_report_header() -> list[str]:

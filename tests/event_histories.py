@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import zstandard
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from oracle import Event, to_envelope
@@ -37,6 +38,11 @@ TIMES_US = tuple(
     NOON_US + offset_us
     for offset_us in (0, 0, 1, 1_000, 1_500_000, 1_800_000_000, 3_600_000_000, -1, -7_200_000_000)
 )
+
+
+def examples(factor: float = 1) -> int:
+    """Return how many examples to draw: a multiple of what the profile of this test run says."""
+    return round(settings().max_examples * factor)
 
 
 def _some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:

@@ -23,6 +23,8 @@ from runfold_storage.migrate import head, migrate
 from runfold_storage.postgres.connections import connect
 from service_threads import run_api, run_worker
 
+pytestmark = pytest.mark.slow
+
 
 class Client:
     """What a system's own client would come down to."""

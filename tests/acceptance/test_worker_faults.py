@@ -4,6 +4,8 @@ import random
 import time
 from collections.abc import Callable
 
+import pytest
+
 from acceptance.worker_processes import StartWorker
 from conditions import wait_until
 from frame_delivery import (
@@ -24,6 +26,8 @@ from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.migrate import migrate
 from runfold_storage.postgres import connections
+
+pytestmark = pytest.mark.slow
 
 
 def test_workers_that_are_killed(

@@ -18,6 +18,8 @@ from runfold.protocol.streams import shard_of
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
 
+pytestmark = pytest.mark.slow
+
 RUNS = 200_000
 FEW = 3_000
 A_TIME = 20_000

@@ -20,6 +20,8 @@ from runfold.protocol.frames import decode_frame
 from runfold.settings import Backpressure
 from runfold_stack.servers.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 MakeRedis = Callable[..., RedisServer]
 
 SHARDS = 8

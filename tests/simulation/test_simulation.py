@@ -15,6 +15,8 @@ import pytest
 from simulator.__main__ import find_failure
 from simulator.world import World, simulate
 
+pytestmark = pytest.mark.slow
+
 CHUNKS, SEEDS = 10, 100
 FIRSTS = range(0, CHUNKS * SEEDS, SEEDS)
 

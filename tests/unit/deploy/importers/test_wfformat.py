@@ -362,6 +362,7 @@ def test_long_ids_become_short_ones_that_differ(tmp_path: Path) -> None:
     assert max(map(len, (first.node, second.node))) <= 200
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_cut_visibly(tmp_path: Path) -> None:
     """Every event stays within the contract's size, and says what it left out."""
     files = [f"folder/of/some/length/file-{number:06}" for number in range(20_000)]

@@ -106,6 +106,7 @@ def test_flushing_in_vain_leaves_nothing_behind(fake_server: fakeredis.FakeServe
     emitter.close(5)
 
 
+@pytest.mark.slow
 def test_flush_does_not_wait_for_what_comes_later(fake_server: fakeredis.FakeServer) -> None:
     """A runner that emits without pause cannot prevent `flush` from returning."""
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))

@@ -240,6 +240,7 @@ def test_huge_lists_are_cut_with_their_length() -> None:
     assert tree[-1] == "…[cut, 1000000000 items]"
 
 
+@pytest.mark.slow
 def test_huge_dicts_are_cut_with_their_length() -> None:
     """A cut mapping says how many keys it had."""
     tree = read(dict.fromkeys(range(600_000), 0))
@@ -254,6 +255,7 @@ def test_many_long_texts_are_kept_short_but_all_there() -> None:
     assert tree["9999"] == "x" * 64 + "…[cut, 1000 characters]"
 
 
+@pytest.mark.slow
 def test_shared_references_do_not_explode() -> None:
     """A small object that stands for 2**40 items is read only as far as there is room."""
     value: list[Any] = []

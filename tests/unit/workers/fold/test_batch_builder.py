@@ -15,6 +15,7 @@ from event_histories import (
     Step,
     cut_into_steps,
     draw_history,
+    examples,
     generate_runs,
     to_entry,
 )
@@ -38,7 +39,7 @@ def fold(steps: Sequence[Step], paper: FakeTables, max_cache_bytes: int = 1_000_
         folder.written(batch)
 
 
-@settings(max_examples=300, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(3), suppress_health_check=list(HealthCheck))
 @given(draw_history())
 def test_however_events_arrive_the_rows_are_those_of_the_definition(history: History) -> None:
     """Order, cuts, duplicates, forgetting and restarts change nothing."""
@@ -55,7 +56,7 @@ def test_however_events_arrive_the_rows_are_those_of_the_definition(history: His
         assert told.runs[ref].last_event_us <= row.last_event_us <= expected.runs[ref].last_event_us
 
 
-@settings(max_examples=200, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(2), suppress_health_check=list(HealthCheck))
 @given(draw_history(signs=("lost",)))
 def test_lost_is_taken_back_by_whatever_happened_later(history: History) -> None:
     """Whenever that arrives, and however often a worker is restarted in between."""
@@ -66,7 +67,7 @@ def test_lost_is_taken_back_by_whatever_happened_later(history: History) -> None
     assert_tables_equal(paper, project(history.events, SHARDS))
 
 
-@settings(max_examples=100, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(), suppress_health_check=list(HealthCheck))
 @given(draw_history(signs=("heartbeat", "lost")))
 def test_a_worker_that_lives_on_and_remembers_all_knows_every_sign_of_life(
     history: History,
@@ -79,7 +80,7 @@ def test_a_worker_that_lives_on_and_remembers_all_knows_every_sign_of_life(
     assert_tables_equal(paper, project(history.events, SHARDS))
 
 
-@settings(max_examples=50, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(0.5), suppress_health_check=list(HealthCheck))
 @given(draw_history())
 def test_a_repeated_history_changes_nothing(history: History) -> None:
     """Delivered twice by a second worker, no row changes and the feed stands still."""

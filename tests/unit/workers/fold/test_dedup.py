@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from event_histories import examples
 from runfold.protocol.ids import make_event_id
 from runfold_workers.fold.dedup import EventIdSet
 
@@ -10,7 +11,7 @@ COUNTED = st.builds(make_event_id, st.sampled_from([0, 1, 2**31 - 1]), st.intege
 IDS = COUNTED | st.integers(0, 2**63 - 1)
 
 
-@settings(max_examples=200, deadline=None, print_blob=True)
+@settings(max_examples=examples(2))
 @given(st.lists(IDS, max_size=60))
 def test_an_id_is_new_once(ids: list[int]) -> None:
     """Like a set, in any order, for any emitter and for ids that nobody counted."""
