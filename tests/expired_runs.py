@@ -21,7 +21,9 @@ DAY_US = 86_400_000_000
 NOW_US = int(datetime.now(UTC).timestamp() * 1e6)
 
 
-def make_run(days_ago: float, project_: str = "acme", external_id: str | None = None) -> list[Event]:
+def make_run(
+    days_ago: float, project_: str = "acme", external_id: str | None = None
+) -> list[Event]:
     """One that ended so many days ago, with a node."""
     at_us = NOW_US - int(days_ago * DAY_US)
     run = external_id or make_run_id(at_us)

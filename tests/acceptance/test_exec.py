@@ -226,7 +226,9 @@ def test_redis_away_changes_nothing_but_a_line_at_the_end(tmp_path: Path) -> Non
     assert answer.stdout == b"out\n"
     own, warning = answer.stderr.splitlines()
     assert own == b"err"
-    assert warning.startswith(b"runfold: this run is spooled to disk, and the next recording program sends it: ")
+    assert warning.startswith(
+        b"runfold: this run is spooled to disk, and the next recording program sends it: "
+    )
 
 
 class Terminal:

@@ -9,13 +9,13 @@ import pytest
 import zstandard
 
 from acceptance.worker_processes import StartWorker
-from deliveries import SHARDS, look_into
+from conditions import is_folded, wait_until
+from frame_delivery import SHARDS, connect_to
 from runfold.protocol.codec import Envelope
 from runfold.protocol.frames import encode_packed_frame
 from runfold.protocol.ids import make_event_id, make_run_id
 from runfold.protocol.streams import agree_on_shards, connect, shard_of, stream_key
-from tables import count
-from waiting import is_folded, wait_until
+from table_reader import count_rows
 
 MAX_BYTES = 400 * 1024 * 1024
 """What workers/README.md promises at the default settings."""
@@ -34,7 +34,7 @@ def test_large_runs_and_many_workflows_stay_within_the_bound(
     start_worker: StartWorker, redis_url: str, migrated_url: str
 ) -> None:
     """A backlog of runs with 40,000 tags, 50,000 workflows, 100,000 nodes and 200,000 log lines."""
-    with connect(redis_url) as client, look_into(migrated_url) as database:
+    with connect(redis_url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         backlog = chain(tagged_runs(), runs_of_many_workflows(), run_of_many_nodes(), long_output())
         for shard, frame in frames_of(backlog):
@@ -45,8 +45,8 @@ def test_large_runs_and_many_workflows_stay_within_the_bound(
 
         peak = peak_bytes(worker.pid)
         assert worker.terminate() == 0
-        assert count(database, "runs") == TAGGED_RUNS + WORKFLOWS + 2
-        assert count(database, "nodes") == NODES
+        assert count_rows(database, "runs") == TAGGED_RUNS + WORKFLOWS + 2
+        assert count_rows(database, "nodes") == NODES
     assert peak < MAX_BYTES, f"{peak / 2**20:.0f} MiB"
 
 
@@ -80,8 +80,11 @@ def run_of_many_nodes() -> Iterator[Envelope]:
 
 
 def long_output() -> Iterator[Envelope]:
-    lines = (("logged", {"text": f"line {number} " * 5}) for number in range(LOG_LINES))
-    return run_of(chain([("started", {"workflow": "long output"})], lines))
+    lines: Iterator[tuple[str, dict[str, object]]] = (
+        ("logged", {"text": f"line {number} " * 5}) for number in range(LOG_LINES)
+    )
+    begin: tuple[str, dict[str, object]] = ("started", {"workflow": "long output"})
+    return run_of(chain([begin], lines))
 
 
 def run_of(steps: Iterable[tuple[str, dict[str, object]]]) -> Iterator[Envelope]:

@@ -9,23 +9,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from playwright.sync_api import expect, sync_playwright
-from posting import event, post
-from services import serving_and_working
+from playwright.sync_api import ViewportSize, expect, sync_playwright
 
 from chromium import CHROMIUM, launch
+from posted_events import make_event_ago, post_events
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
 from runfold_storage.migrate import migrate
+from service_threads import run_api_and_worker
 
 PICTURE: Final = Path(__file__).parents[2] / "api" / "screenshot.png"
-SIZE: Final = {"width": 1200, "height": 720}
+SIZE: Final[ViewportSize] = {"width": 1200, "height": 720}
 MAX_BYTES: Final = 120_000
 RUN: Final = "orders/2026-11-30"
 ERROR: Final = {"type": "TimeoutError", "message": "no response from the mail server after 30 s"}
 
 # Name, parents, start and end in seconds after the run's start, cost in US dollars.
-NODES: Final = (
+NODES: Final[tuple[tuple[str, list[str], float, float, float], ...]] = (
     ("fetch orders", [], 0.2, 6.1, 0),
     ("fetch prices", [], 0.2, 3.4, 0),
     ("fetch customers", [], 0.3, 4.9, 0),
@@ -42,7 +42,7 @@ def example_run() -> Iterator[dict[str, Any]]:
     """The events of a run with parallel nodes, of which the last one fails."""
     names = [name for name, *_ in NODES] + ["send mail", "archive"]
     fields = {"workflow": "daily-orders", "project": "acme", "user": "ann"}
-    yield event(
+    yield make_event_ago(
         "started",
         RUN,
         70,
@@ -55,12 +55,14 @@ def example_run() -> Iterator[dict[str, Any]]:
     for name, parents, start_s, end_s, cost_usd in NODES:
         usage = {"input_tokens": 5200, "output_tokens": 900, "cost_usd": cost_usd}
         extra = {"usage": usage} if cost_usd else {}
-        yield event("node_started", RUN, 70 - start_s, node=name, parents=parents)
-        yield event("node_finished", RUN, 70 - end_s, node=name, outputs={"rows": 4812}, **extra)
-    yield event("node_started", RUN, 36, node="send mail", parents=["upload"])
-    yield event("node_finished", RUN, 6, node="send mail", status="failed", error=ERROR)
-    yield event("node_finished", RUN, 5.9, node="archive", status="skipped")
-    yield event("failed", RUN, 5.8, error={**ERROR, "node": "send mail"})
+        yield make_event_ago("node_started", RUN, 70 - start_s, node=name, parents=parents)
+        yield make_event_ago(
+            "node_finished", RUN, 70 - end_s, node=name, outputs={"rows": 4812}, **extra
+        )
+    yield make_event_ago("node_started", RUN, 36, node="send mail", parents=["upload"])
+    yield make_event_ago("node_finished", RUN, 6, node="send mail", status="failed", error=ERROR)
+    yield make_event_ago("node_finished", RUN, 5.9, node="archive", status="skipped")
+    yield make_event_ago("failed", RUN, 5.8, error={**ERROR, "node": "send mail"})
 
 
 def take(url: str) -> None:
@@ -86,8 +88,8 @@ def main() -> int:
     ):
         database_url = postgres_server.create_database("screenshot")
         migrate(database_url)
-        with serving_and_working(redis_server.url, database_url) as api:
-            post(api, *example_run())
+        with run_api_and_worker(redis_server.url, database_url) as api:
+            post_events(api, *example_run())
             take(str(api.base_url))
     size = PICTURE.stat().st_size
     if size > MAX_BYTES:

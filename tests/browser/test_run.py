@@ -79,10 +79,12 @@ def test_a_run_is_followed(page: Page, api: httpx.Client) -> None:
 
 def test_a_node_that_was_skipped_is_not_called_planned(page: Page, api: httpx.Client) -> None:
     """A node without a start shows its status; only a pending one is planned."""
-    post(
+    post_events(
         api,
-        event("started", "r", 5, workflow="w", nodes=[{"node": "left out"}, {"node": "to come"}]),
-        event("node_finished", "r", 4, node="left out", status="skipped"),
+        make_event_ago(
+            "started", "r", 5, workflow="w", nodes=[{"node": "left out"}, {"node": "to come"}]
+        ),
+        make_event_ago("node_finished", "r", 4, node="left out", status="skipped"),
     )
     page.goto("/runs/r")
     lines = page.locator(".timeline .line")

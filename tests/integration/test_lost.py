@@ -214,7 +214,7 @@ def test_what_waits_in_the_stream_may_be_a_sign_of_life(
     send(client, said("heartbeat", minute=5))
     sweep = LostRunDetector(A_SECOND, Metrics())
     for _ in range(5):
-        sweep.look(client, database)
+        sweep.check(client, database)
         sweep._due = 0
 
     assert database.execute("SELECT count(*) FROM liveness_marks").fetchone() == (0,)
@@ -231,7 +231,7 @@ def test_two_that_sweep_at_once_say_the_same(
     sweeps = [LostRunDetector(A_SECOND, Metrics()) for _ in range(2)]
     for _ in range(2):
         for sweep in sweeps:
-            sweep.look(client, database)
+            sweep.check(client, database)
     assert client.xlen(stream_key(0)) == 2
 
     with run_fold_worker(redis_url, migrated_url, SHARDS):

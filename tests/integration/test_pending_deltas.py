@@ -69,9 +69,7 @@ def test_what_waits_is_told(migrated_url: str, database: psycopg.Connection) -> 
         assert told != before
         assert find_mismatches(database) == []
         merge_all_deltas(database)
-        assert (
-            count_rows(database, "pending_rollups") == count_rows(database, "rollup_deltas") == 0
-        )
+        assert count_rows(database, "pending_rollups") == count_rows(database, "rollup_deltas") == 0
         assert answers(history) == told
     with History(migrated_url) as other:
         assert answers(other) == told

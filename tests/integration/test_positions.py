@@ -26,7 +26,7 @@ def test_a_frozen_worker_does_not_hold_its_locks_for_ever(
     database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server ends its session while it does nothing in the middle of a batch."""
-    monkeypatch.setitem(batch_writer._IMPATIENCE, "idle_in_transaction_session_timeout", "300ms")
+    monkeypatch.setitem(batch_writer._TIMEOUTS, "idle_in_transaction_session_timeout", "300ms")
     with connect(migrated_url) as frozen:
         batch_writer.prepare_session(frozen)
         frozen.execute("UPDATE positions SET consumed = 1")

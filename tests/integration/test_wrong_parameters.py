@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from services import serving
+
+from service_threads import run_api
 
 Operation = tuple[str, str, list[dict[str, Any]]]
 
@@ -18,7 +19,7 @@ def api(redis_server: Any, migrated_template: str, postgres_server: Any) -> Iter
     """A server over an empty database."""
     name = "wrong_parameters"
     url = postgres_server.create_database(name, template=migrated_template)
-    with serving(redis_server.url, url) as client:
+    with run_api(redis_server.url, url) as client:
         yield client
     postgres_server.drop_database(name)
 
@@ -65,7 +66,7 @@ def wrong_values(schema: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def ask(api: httpx.Client, method: str, path: str, query: list[tuple[str, str]]) -> httpx.Response:
     """Return the answer; its body only where the route refuses, because a stream has no end."""
     path = path.replace("{", "").replace("}", "")
-    with api.stream(method, path, params=query) as response:
+    with api.stream(method, path, params=tuple(query)) as response:
         if response.status_code != 200:
             response.read()
     return response

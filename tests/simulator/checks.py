@@ -59,7 +59,11 @@ def check(world: CheckContext) -> None:
         project((e for e in alive if e["type"] != "heartbeat"), world.shards) if signs else expected
     )
     for run, row in tables.runs.items():
-        assert projected.runs[run].last_event_us <= row.last_event_us <= expected.runs[run].last_event_us
+        assert (
+            projected.runs[run].last_event_us
+            <= row.last_event_us
+            <= expected.runs[run].last_event_us
+        )
     check_rebuilt(tables, expected, world.shards)
 
 

@@ -87,7 +87,11 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
         (committer, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
         (committer, "write_batch", lambda connection, batch: connection.write_batch(batch)),
         (committer, "prepare", snapshot),
-        (committer, "is_single_statement", lambda batch: len(batch.events) < world.direct_write_limit),
+        (
+            committer,
+            "is_single_statement",
+            lambda batch: len(batch.events) < world.direct_write_limit,
+        ),
         (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
         (pipeline, "prepare", snapshot),
         (pipeline, "ThreadPoolExecutor", lambda *_, **__: FakeExecutor(world.current_process)),

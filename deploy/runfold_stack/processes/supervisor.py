@@ -43,9 +43,9 @@ class _RestartPause(Backoff):
     def ended(self) -> float:
         """Note the end of the process; return the seconds until it may be started again."""
         if time.monotonic() - self._started > STEADY_S:
-            self.worked()
-        self.failed()
-        return round(self.left_s(), 3)
+            self.reset()
+        self.record_failure()
+        return round(self.remaining_s(), 3)
 
 
 class Child:
@@ -76,7 +76,7 @@ class Child:
             if status is None:
                 return
             self._ended(status)
-        if not self._pause.left_s():
+        if not self._pause.remaining_s():
             self._pause.started()
             self._process = subprocess.Popen(
                 self._command,
@@ -89,7 +89,7 @@ class Child:
 
     def due_in_s(self) -> float | None:
         """Return the seconds until the process may be started; None while it runs."""
-        return None if self._process is not None else self._pause.left_s()
+        return None if self._process is not None else self._pause.remaining_s()
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM: the process completes the work at hand."""
@@ -147,7 +147,7 @@ class Server:
             _log.error(
                 "server ended, restarting it", extra={"server": self.name, "pause_s": pause_s}
             )
-        if not self._pause.left_s():
+        if not self._pause.remaining_s():
             self._starting = threading.Thread(target=self._start, daemon=True)
             self._starting.start()
 
@@ -155,7 +155,7 @@ class Server:
         """Return the seconds until the server may be started; None while it runs or starts."""
         if self._is_up or self._starting is not None:
             return None
-        return self._pause.left_s()
+        return self._pause.remaining_s()
 
     def await_start(self) -> None:
         """Wait for a start in progress, so that the server can be stopped."""

@@ -61,7 +61,7 @@ def follow(
                     last_id = signal.id
                 if not (isinstance(signal, Received) and not signal.event):
                     yield signal
-                pause.worked()
+                pause.reset()
             yield Disconnected("the API has ended the connection")
         except _NotFound:
             if not waits:
@@ -70,8 +70,8 @@ def follow(
             continue
         except (OSError, HTTPException, _Unavailable) as error:
             yield Disconnected(str(error) or type(error).__name__)
-        pause.failed()
-        sleep(pause.left_s())
+        pause.record_failure()
+        sleep(pause.remaining_s())
 
 
 class _Unavailable(Exception):

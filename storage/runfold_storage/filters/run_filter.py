@@ -143,7 +143,7 @@ def _search_condition(of: str, pattern: str, tag: str | None) -> str:
     """
     texts = (
         f"{of}.workflow",
-        f"{of}.given_id",
+        f"{of}.external_id",
         f"{of}.run::text",
         f"{of}.tags::text",
         f"{of}.error_type",
@@ -160,6 +160,6 @@ def _payload_condition(of: str, pattern: str) -> str:
     return f"""EXISTS (
         SELECT FROM search_payloads AS texts
         JOIN search_projects AS projects ON projects.project = texts.project
-        WHERE texts.shard = {of}.shard AND texts.run = {of}.run AND projects.wanted
+        WHERE texts.shard = {of}.shard AND texts.run = {of}.run AND projects.enabled
           AND texts.text LIKE lower({pattern})
     )"""

@@ -4,9 +4,9 @@
 inputs and outputs of finished runs, for projects that enable it (`search_projects`). Both have
 trigram indexes.
 
-Invariant: runs whose last change is numbered up to the shard's `feed_seq` in `search_progress` are
-indexed as they are; a lookup adds the runs that have changed since. So a search never misses a run,
-however far the index is behind; it may only fall back to a bounded scan.
+Invariant: runs whose last change is numbered up to the shard's `change_seq` in `search_progress`
+are indexed as they are; a lookup adds the runs that have changed since. So a search never misses a
+run, however far the index is behind; it may only fall back to a bounded scan.
 
 Each step writes texts and moves `search_progress` in one transaction. A process that dies halfway
 leaves the step to the next follower, which repeats it.

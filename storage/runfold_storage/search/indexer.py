@@ -1,7 +1,7 @@
 """Keep the search index up to date: follow the change feed in short steps behind the fold.
 
-Invariant: a run whose last change is numbered up to its shard's `change_seq` in `search_progress` is
-indexed as it is. Lookups find later changes through the feed itself (`lookup`). One session at a
+Invariant: a run whose last change is numbered up to its shard's `change_seq` in `search_progress`
+is indexed as it is. Lookups find later changes through the feed itself (`lookup`). One session at a
 time follows; it holds an advisory lock. Each step writes texts and progress in one transaction, so
 a step that dies halfway is repeated.
 
@@ -108,7 +108,7 @@ def backfill(connection: psycopg.Connection) -> Step:
             (project, at, run or _BEFORE_ALL, PAYLOAD_PAGE),
         ).fetchall()
         write_payloads(connection, [(shard, key) for shard, key, _ in page])
-        whole = len(page) < PAYLOAD_PAGE
+        backfilled = len(page) < PAYLOAD_PAGE
         reached = (page[-1][2], page[-1][1]) if page else (None, None)
         connection.execute(
             """
@@ -116,7 +116,7 @@ def backfill(connection: psycopg.Connection) -> Step:
                 backfill_run = coalesce(%s, backfill_run)
             WHERE project = %s AND enabled
             """,
-            (whole, *reached, project),
+            (backfilled, *reached, project),
         )
     return Step(len(page), True)
 

@@ -1,6 +1,7 @@
 """Describes where the tables differ from a refold, for people and as JSON.
 
-`last_event_at` may be later than in the refold, because the ledger keeps no heartbeats; never earlier.
+`last_event_at` may be later than in the refold, because the ledger keeps no heartbeats; it is
+never earlier.
 """
 
 from collections.abc import Iterable, Iterator

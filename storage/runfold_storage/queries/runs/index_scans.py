@@ -92,18 +92,18 @@ def _unusual_statuses(_: str, statuses: tuple[str, ...]) -> tuple[Range, ...]:
     if not set(statuses) <= set(UNUSUAL_STATUSES):
         return ()
     return tuple(
-        (f"r.unusual_status = CAST(%(status_{n})s AS text)",) for n in range(len(statuses))
+        (f"r.indexed_status = CAST(%(status_{n})s AS text)",) for n in range(len(statuses))
     )
 
 
 def _long(name: str, least: int) -> tuple[Range, ...]:
-    return ((f"r.long_duration_us >= CAST(%({name})s AS bigint)",),) if least >= LONG_US else ()
+    return ((f"r.indexed_duration_us >= CAST(%({name})s AS bigint)",),) if least >= LONG_US else ()
 
 
 def _costly(name: str, least: int) -> tuple[Range, ...]:
     if least < COSTLY_NANO_USD:
         return ()
-    return ((f"r.high_cost_nano_usd >= CAST(%({name})s AS bigint)",),)
+    return ((f"r.indexed_cost_nano_usd >= CAST(%({name})s AS bigint)",),)
 
 
 _COLUMNS: Final = {each.stored_as: each.column_name for each in FILTERS}

@@ -46,8 +46,9 @@ def known_count(run_filter: RunFilter, scan: IndexScan | None) -> Statement:
         names = (*names, "length")
     text = f"""
         SELECT {POSITION_COLUMNS},
-            coalesce((SELECT sum({columns}) FROM stats_days AS d WHERE {_all(daily)}), 0)
-            + coalesce((SELECT sum(r.n) FROM unmerged_stats AS r WHERE {_all(pending)}), 0) AS known
+            coalesce((SELECT sum({columns}) FROM rollups_daily AS d WHERE {_all(daily)}), 0)
+            + coalesce((SELECT sum(r.n) FROM pending_rollups AS r WHERE {_all(pending)}), 0)
+                AS known
             {length}
         FROM positions AS p ORDER BY p.shard
     """
@@ -59,9 +60,9 @@ def open_hours(run_filter: RunFilter) -> Statement:
     statuses = _all(RunFilter(statuses=run_filter.statuses).conditions("r"))
     text = f"""
         SELECT min(hour), max(hour) FROM (
-            SELECT r.hour FROM stats AS r WHERE r.is_open AND {statuses}
+            SELECT r.hour FROM rollups_hourly AS r WHERE r.is_open AND {statuses}
             UNION ALL
-            SELECT r.hour FROM unmerged_stats AS r WHERE r.node = {_NOTHING} AND {statuses}
+            SELECT r.hour FROM pending_rollups AS r WHERE r.node = {_NOTHING} AND {statuses}
         ) AS hours
     """
     return Statement(text, {}, row_of("first", "last"))

@@ -63,7 +63,7 @@ def read_stats(connection: Connection, query: StatsQuery, day_cache: DayCache) -
 
 _STATE: Final = Statement(
     f"""
-    SELECT {POSITION_COLUMNS}, EXISTS (SELECT FROM unmerged_stats)
+    SELECT {POSITION_COLUMNS}, EXISTS (SELECT FROM pending_rollups)
     FROM positions AS p ORDER BY p.shard
     """,  # noqa: S608 - a constant
     {},

@@ -1,8 +1,8 @@
 """The sources of figures: daily rollups, hourly rollups, or the runs themselves.
 
-All have the columns of `rollups_hourly`, except that days have a column for each status. Days cover whole
-days, hours the rest, and unmerged deltas belong to both; runs supply what no rollup has: minutes
-and error types.
+All have the columns of `rollups_hourly`, except that days have a column for each status. Days
+cover whole days, hours the rest, and unmerged deltas belong to both; runs supply what no rollup
+has: minutes and error types.
 """
 
 from datetime import UTC, date, datetime, time, timedelta

@@ -129,7 +129,7 @@ def test_the_catalogue_has_every_filter() -> None:
 def test_unknown_filters_are_a_mistake_of_the_program() -> None:
     """A filter that were silently ignored would select too many runs."""
     with pytest.raises(TypeError, match="colour"):
-        make_run_filter(colour="red")  # type: ignore[typeddict-item]
+        make_run_filter(colour="red")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("prefix", ["", "f1_"])
