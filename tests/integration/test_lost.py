@@ -53,7 +53,7 @@ def statuses(connection: psycopg.Connection) -> dict[str, str]:
 
 
 def listen(connection: psycopg.Connection, seconds: int, limits: Limits) -> None:
-    """As if somebody had listened for so long, with a pulse a minute."""
+    """Save marks as if workers had listened for so long, one mark a minute."""
     for _ in range(seconds // 60):
         connection.execute("UPDATE liveness_marks SET at = at - interval '60 s'")
         save_liveness_mark(connection, [0], limits)
@@ -209,7 +209,7 @@ def test_liveness_marks_that_are_too_old_are_deleted(
 def test_what_waits_in_the_stream_may_be_a_sign_of_life(
     client: redis.Redis, database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
-    """No pulse is taken of a shard with a backlog, however long it lasts."""
+    """No mark is saved for a shard with a backlog, however long it lasts."""
     fold(redis_url, migrated_url, said("started"))
     send(client, said("heartbeat", minute=5))
     sweep = LostRunDetector(A_SECOND, Metrics())
