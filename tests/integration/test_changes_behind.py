@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("deployment")
 def given_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Shards that a worker forgets altogether, or asks the leases about."""
     found: list[int] = []
-    for owner, name in ((ShardLeases, "doubt"), (Committer, "disown")):
+    for owner, name in ((ShardLeases, "invalidate"), (Committer, "disown")):
         real = getattr(owner, name)
 
         def note(self: object, shard: int, real: object = real) -> None:
