@@ -1,4 +1,4 @@
-"""What runners say: runs with all kinds of ids; events that collide, contradict, come late."""
+"""Generated events: runs with all kinds of ids; events that collide, contradict, come late."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _BORN_MS = {  # when a UUIDv7 says that its run was named, where that is not sim
 
 
 class EventGenerator:
-    """One process's words: its clock, and how it numbers the events of each run."""
+    """Makes the events of one process: with its clock, and numbered for each run."""
 
     def __init__(self, rng: random.Random, now_us: int) -> None:
         self._rng = rng

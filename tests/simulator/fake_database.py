@@ -1,4 +1,4 @@
-"""PostgreSQL as the worker uses it: tables on paper, transactions, leases, failing connections.
+"""PostgreSQL as the worker uses it: tables in memory, transactions, leases, failing connections.
 
 Two writers of one shard take turns in reality, since the first holds the row lock; here a
 transaction is not overtaken between its first statement and its end.
@@ -36,7 +36,7 @@ class DatabaseContext(ProcessContext, Protocol):
 
 
 class FakeDatabase:
-    """The tables, and who has which lease. `sharing`: how leases are given out."""
+    """The tables and the leases. `sharing`: how leases are given out."""
 
     def __init__(self, shards: int, sharing: str) -> None:
         self.tables = FakeTables(shards)
@@ -85,7 +85,7 @@ class FakeConnection:
         return {shard: self._world.database.tables.positions[shard] for shard in sorted(shards)}
 
     def lock_positions(self, shards: Iterable[int]) -> dict[int, Position]:
-        """Until the transaction ends nobody else acts: others would wait."""
+        """Until the transaction ends no other process acts: it would wait for the row locks."""
         self._call()
         self._process.holds_lock = True
         return {shard: self._world.database.tables.positions[shard] for shard in sorted(shards)}

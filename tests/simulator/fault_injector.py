@@ -1,4 +1,4 @@
-"""Chance, from a seed: how likely each misfortune is in this history, and when it strikes."""
+"""Random decisions from a seed: how likely each fault is in a history, and when it occurs."""
 
 import random
 from dataclasses import dataclass, fields
@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class FaultRates:
-    """How likely a misfortune is each time that it could strike.
+    """The probability of each fault, at each moment at which it can occur.
 
-    A history has some kinds in plenty and others not at all, so that each meets the others.
+    A history has many faults of some kinds and none of others, so that all combinations are met.
     """
 
     crash: float
@@ -30,7 +30,7 @@ class FaultRates:
     commit_fails: float
     """COMMIT does not arrive, or its answer does not."""
     overtaking: float
-    """Somebody else acts while this one waits."""
+    """Another process acts while this one waits."""
     redelivery: float
     """A frame comes again, in whole or in other pieces."""
     clock_jump: float
@@ -38,11 +38,11 @@ class FaultRates:
     poison: float
     """An event that the database refuses."""
     unreadable_frame: float
-    """A frame that nobody can read."""
+    """A frame that cannot be decoded."""
     deletion: float
     """A run is deleted."""
     feed_loss: float
-    """A generation is raised without a word, or what was said of others is forgotten."""
+    """A generation rises without an entry in the change feed, or the feed loses its entries."""
     stop: float
     """A worker is asked to stop."""
 
@@ -69,7 +69,7 @@ _RATES = {
 
 
 class FaultInjector:
-    """All chance of one history. `calm`: nothing bad happens any more."""
+    """All random decisions of one history. `calm`: no fault occurs any more."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -80,14 +80,14 @@ class FaultInjector:
         )
         self._rates: dict[str, float] = vars(self.rates)
 
-    def occurs(self, misfortune: str) -> bool:
-        """Whether it happens now."""
-        probability = self._rates[misfortune]
+    def occurs(self, fault: str) -> bool:
+        """Return whether this fault occurs now."""
+        probability = self._rates[fault]
         if not probability or self.calm or self.rng.random() >= probability:
             return False
-        self.occurred.add(misfortune)
+        self.occurred.add(fault)
         return True
 
     def occurs_with(self, probability: float) -> bool:
-        """Something bad, so never when all is calm."""
+        """Return whether a fault of this probability occurs now; never when `calm`."""
         return not self.calm and probability > 0 and self.rng.random() < probability

@@ -1,4 +1,4 @@
-"""The doors of workers and recorders to the outside: each leads into the simulation instead.
+"""Replacements for all that workers and recorders call outside of themselves.
 
 A name that is patched here and gone there fails loudly, so that this list stays true.
 """
@@ -31,7 +31,7 @@ class RecorderPatchContext(RecorderContext, Protocol):
 
 @contextmanager
 def patch_recorders(world: RecorderPatchContext, clock: Callable[[], float]) -> Iterator[None]:
-    """Until the end, recorders know no thread, no clock, no disk and no chance but these."""
+    """Give recorders the threads, clock, disk and random numbers of the simulation."""
     time = SimpleNamespace(
         monotonic=clock, sleep=world.sleep, time_ns=lambda: int(clock() * 1e6) * 1000
     )
@@ -64,7 +64,7 @@ class WorkerPatchContext(DatabaseContext, Protocol):
 
 @contextmanager
 def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iterator[None]:
-    """Until the end, workers know no server, no thread and no clock but these."""
+    """Give workers the servers, threads and clock of the simulation."""
     threads = SimpleNamespace(
         Condition=_ImmediateTimeout,
         Event=threading.Event,
@@ -118,20 +118,20 @@ def _trim_only(client: Any, connection: FakeConnection, shard: int) -> bool:
 
 
 class _UnstartedThread:
-    """What it would do is done when chance has it."""
+    """Its work is done by the simulation instead, at random moments."""
 
     def __init__(self, **_: object) -> None:
-        """Nothing is begun."""
+        """Start nothing."""
 
     def start(self) -> None:
-        """Nor here."""
+        """Start nothing."""
 
     def join(self) -> None:
-        """And so there is nothing to wait for."""
+        """Return: there is nothing to wait for."""
 
 
 class _ImmediateTimeout(threading.Condition):
-    """Nobody comes while the only thread waits."""
+    """No other thread exists that could notify this one, so a wait returns at once."""
 
     def wait(self, timeout: float | None = None) -> bool:
         return False

@@ -7,7 +7,7 @@ from .fault_injector import FaultInjector
 
 
 class CrashedError(BaseException):
-    """The process is dead. Nothing catches this but who starts processes."""
+    """The process is dead. Only the code that starts processes catches this."""
 
 
 class ProcessContext(Protocol):
@@ -16,23 +16,23 @@ class ProcessContext(Protocol):
     faults: FaultInjector
 
     def run_other_actor(self) -> None:
-        """Let somebody else act."""
+        """Let another actor take a step."""
 
 
 class Process:
-    """Alive until chance has it otherwise; after that, nothing that it asks for happens."""
+    """Alive until a fault kills it; after that none of its calls has an effect."""
 
     def __init__(self, world: ProcessContext) -> None:
         self.world = world
         self.alive = True
         self.background_work: Callable[[], None] | None = None
         self.holds_lock = False
-        """Rows for which others would have to wait."""
+        """Whether it holds row locks, for which other processes would wait."""
 
     def switch(self, *, alone: bool = False) -> None:
-        """Called wherever the process leaves itself: to die, or to be overtaken.
+        """Crash, or let others act first; every call that leaves the process comes through here.
 
-        `alone`: others who came now would have to wait, so nobody comes.
+        `alone`: other processes would have to wait now, so none acts.
         """
         self.crash_if_due()
         if alone or self.holds_lock:
@@ -46,7 +46,7 @@ class Process:
         self.crash_if_due()
 
     def crash_if_due(self) -> None:
-        """Raise `CrashedError`, now or once more."""
+        """Raise `CrashedError` if the process dies now or is dead already."""
         if self.alive and self.world.faults.occurs("crash"):
             self.alive = False
         if not self.alive:
@@ -54,16 +54,16 @@ class Process:
 
 
 class FakeExecutor:
-    """In place of the pipeline's thread: what is submitted runs when chance has it.
+    """Replaces the pipeline's thread: submitted work runs at a random moment.
 
-    So whatever the other thread does meanwhile comes before, after or in the midst of it.
+    The other thread's calls therefore come before, after or during that work.
     """
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     def submit(self, work: Callable[[], None]) -> "FakeFuture":
-        """Runs sooner or later."""
+        """Return the future of work that runs later."""
         return FakeFuture(work, self._process)
 
     def shutdown(self) -> None:

@@ -1,7 +1,7 @@
 """The SDK as a producer: a real recorder with its buffer, lanes and spool, but without its thread.
 
-What that thread does happens when chance has it: between two calls of the runner, or inside of a
-flush. Whatever `flush` says is safe counts as acknowledged from then on.
+The work of that thread happens at random moments: between two calls of the runner, or during a
+flush. What `flush` reports as safe counts as acknowledged from then on.
 """
 
 from pathlib import Path
@@ -146,7 +146,7 @@ class RecorderProducer:
 
 
 def make_thread_refusal() -> SimpleNamespace:
-    """In place of `native` in the emitter: it is too late for a thread, so nobody has one."""
+    """Replace `native_threads`: no thread can start, as at the end of the interpreter."""
 
     def refuse(*_: object) -> NoReturn:
         raise RuntimeError("the interpreter shuts down: no thread can start")

@@ -1,4 +1,4 @@
-"""Producers: the SDK's recorder, or somebody's own script; what is acknowledged must arrive."""
+"""Producers: the SDK's recorder, or a hand-written script; what is acknowledged must arrive."""
 
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from .recorders import EventRef, RecorderContext, RecorderProducer
 
 
 class ScriptProducer:
-    """Somebody's own script: frames of any size and kind, in any order, repeated until answered."""
+    """A hand-written script: frames of any size and kind, in any order, repeated until answered."""
 
     def __init__(self, client: FakeRedisClient, world: "ProducerContext") -> None:
         self._client = client
@@ -59,7 +59,7 @@ class ProducerContext(RecorderContext, Protocol):
 
 
 class Runner:
-    """A producer: says something new now and then, and sends; dies with what was not safe."""
+    """A producer: emits events and sends them; when it dies, unsafe events are lost."""
 
     def __init__(self, world: ProducerContext) -> None:
         self._world = world
@@ -154,7 +154,7 @@ class Runner:
         if isinstance(self._producer, RecorderProducer):
             event = normalize_event(event)
         ref = (run, event["id"])
-        assert ref not in world.emitted, "the story gives an id out twice"
+        assert ref not in world.emitted, "the generator gave an id out twice"
         world.emitted[ref] = event
         if poison:
             world.poisoned.add(ref)

@@ -1,7 +1,7 @@
-"""A history: who acts when, what goes wrong, and how it comes to its end.
+"""A history: the order in which actors act, the faults that occur, and the end.
 
-First a time of trouble, in which chance picks who acts next and what happens to them; then calm,
-in which everybody can finish; the checks are made now and then, and at the end.
+First faults occur and a random actor acts next; then the faults stop, and every actor can finish.
+The checks run at random moments, and at the end.
 """
 
 import tempfile
@@ -34,19 +34,19 @@ MAX_ROUNDS = 300
 """Turns of each worker until everything must be folded once all is calm."""
 _MOST_SLEEPS = 5000
 _MAX_DEPTH = 3
-"""How many can be in the midst of something at once."""
+"""How many actors can be in the middle of a step at once."""
 _CHECKS = 0.015
 
 
 class Actor(Protocol):
-    """Somebody who acts."""
+    """A worker or a producer."""
 
     def step(self) -> None:
         """Do the next thing."""
 
 
 class World:
-    """Everything there is in one history."""
+    """The state of one history."""
 
     def __init__(self, seed: int) -> None:
         self.faults = FaultInjector(seed)
@@ -78,7 +78,7 @@ class World:
         return shard_of(run, self.shards), run_key_bytes(run)
 
     def play(self) -> None:
-        """The whole history."""
+        """Run the whole history."""
         with (
             tempfile.TemporaryDirectory(prefix="runfold-") as folder,
             patch_recorders(self, self._seconds),
@@ -106,7 +106,7 @@ class World:
             check_drops(self, recorders)
 
     def _become_calm(self) -> None:
-        """Whatever producers have is sent in the end, also what dead ones had on disk."""
+        """Stop the faults, and let producers send all that is left, on disks too."""
         self.faults.calm = True
         self.redis.is_away, self.redis.full = False, set()
         for _ in range(MAX_ROUNDS):
@@ -114,7 +114,7 @@ class World:
                 break
             for runner in self._runners:
                 self._run_actor(runner)
-        assert not any(runner.waiting for runner in self._runners), "producers come to no end"
+        assert not any(runner.waiting for runner in self._runners), "producers do not finish"
         for runner in self._runners:
             runner.end()
         adopter = self._runners[0]
@@ -124,11 +124,11 @@ class World:
             self._run_actor(adopter, adopter.adopt_segments)
             if not list(self.spool.glob(f"*{SUFFIX}")):
                 break
-        assert not list(self.spool.glob(f"*{SUFFIX}")), "nobody sends what is left in the spool"
+        assert not list(self.spool.glob(f"*{SUFFIX}")), "segments are left in the spool"
         adopter.end()
 
     def run_other_actor(self) -> None:
-        """Somebody who is not in the midst of something does the next thing."""
+        """Let an actor that is not in the middle of a step take its next one."""
         if len(self._busy) >= _MAX_DEPTH:
             return
         self._inject_faults()
@@ -139,7 +139,7 @@ class World:
     def sleep(self, seconds: float) -> None:
         """A producer waits."""
         self._sleeps += 1
-        assert self._sleeps < _MOST_SLEEPS, "somebody waits for ever"
+        assert self._sleeps < _MOST_SLEEPS, "a producer waits for ever"
         self._advance_time(seconds)
         runner = self._busy[-1]
         assert isinstance(runner, Runner)
@@ -148,7 +148,7 @@ class World:
 
     @property
     def current_process(self) -> Process:
-        """The process that does something now."""
+        """The process that is running now."""
         actor = self._busy[-1]
         assert isinstance(actor, Runner | SimulatedWorker)
         return actor.process
@@ -181,7 +181,7 @@ class World:
         )
 
     def _inject_faults(self) -> None:
-        """What nobody does, but happens."""
+        """Inject the faults that no actor causes."""
         faults, rng = self.faults, self.faults.rng
         shard = rng.randrange(self.shards)
         if faults.occurs("clock_jump"):
@@ -216,11 +216,11 @@ class World:
 
 
 class FailedHistoryError(AssertionError):
-    """Something does not hold; the message says how to see it again."""
+    """A check failed; the message says how to repeat the history."""
 
 
 def simulate(seed: int) -> World:
-    """Play the history of this seed; raises `FailedHistoryError` when something does not hold."""
+    """Run the history of a seed; raise `FailedHistoryError` when a check fails."""
     world = World(seed)
     try:
         world.play()
