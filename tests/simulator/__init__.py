@@ -1,7 +1,7 @@
 """Producers, transport, workers and storage in one process, deterministic from a seed.
 
-What is real: the worker's loop, pipeline, committer, fold, memory and leases' use of them, the
-frames, and the producers' lanes. What is simulated: Redis, PostgreSQL, time and random numbers. Every call
-that would leave a process is a place where it can die, fail, lose its answer, or be overtaken by
-others. `world` says how a history goes, `checks` what must hold of it.
+Real: the worker's loop, pipeline, committer, fold and run cache, and their use of leases; the
+frames; the recorders. Simulated: Redis, PostgreSQL, time and random numbers. Every call that would
+leave a process can crash it, fail, lose its reply, or let other processes act first. `world` runs a
+history, `checks` says what must hold of it.
 """
