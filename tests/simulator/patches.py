@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
+from runfold import throttled_log
 from runfold.delivery import buffer, dispatcher, emitter, process_hooks, stream_sender
 from runfold.spool import drop_counter, segment, spool
 from runfold_storage.checkpoints.streams import trim
@@ -38,7 +39,7 @@ def patch_recorders(world: RecorderPatchContext, clock: Callable[[], float]) -> 
     crash_point = make_crash_point(world)
     patches: list[tuple[Any, str, Any]] = [
         *((module, "time", time) for module in (buffer, dispatcher, emitter, stream_sender)),
-        *((module, "time", time) for module in (segment, spool)),
+        *((module, "time", time) for module in (segment, throttled_log)),
         *((module, "os", world.disk) for module in (drop_counter, segment, spool)),
         *((module, "crash_point", crash_point) for module in (dispatcher, segment, stream_sender)),
         (stream_sender, "random", world.faults.rng),
@@ -86,14 +87,14 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
         (committer, "load_expired", lambda connection, refs: set()),
         (committer, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
         (committer, "write_batch", lambda connection, batch: connection.write_batch(batch)),
-        (committer, "prepare", snapshot),
+        (committer, "encode_batch", snapshot),
         (
             committer,
             "is_single_statement",
             lambda batch: len(batch.events) < world.direct_write_limit,
         ),
         (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
-        (pipeline, "prepare", snapshot),
+        (pipeline, "encode_batch", snapshot),
         (pipeline, "ThreadPoolExecutor", lambda *_, **__: FakeExecutor(world.current_process)),
         (ownership, "connect", lambda *_, **__: FakeConnection(world, world.current_process)),
         (ownership, "renew_leases", lambda connection, owner, **_: connection.renew_leases(owner)),

@@ -15,6 +15,7 @@ from oracle import Event, to_envelope
 from runfold.delivery.dispatcher import ADOPT_INTERVAL_S
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of, stream_key
+from runfold.spool import drop_counter
 from runfold.spool.segment import SUFFIX
 from runfold_workers.fold.run_cache import RunRef
 
@@ -122,10 +123,14 @@ class World:
         for _ in range(MAX_ROUNDS):
             self.now_us += int(ADOPT_INTERVAL_S * 1e6)
             self._run_actor(adopter, adopter.adopt_segments)
-            if not list(self.spool.glob(f"*{SUFFIX}")):
+            if not self._files_left():
                 break
-        assert not list(self.spool.glob(f"*{SUFFIX}")), "segments are left in the spool"
+        assert not self._files_left(), "segments or counters are left in the spool"
         adopter.end()
+
+    def _files_left(self) -> list[Path]:
+        """Return the segments and the counters of dropped events that wait for a process."""
+        return [*self.spool.glob(f"*{SUFFIX}"), *self.spool.glob(f"*{drop_counter.SUFFIX}")]
 
     def run_other_actor(self) -> None:
         """Let an actor that is not in the middle of a step take its next one."""
