@@ -55,7 +55,7 @@ def statuses(connection: psycopg.Connection) -> dict[str, str]:
 def listen(connection: psycopg.Connection, seconds: int, limits: Limits) -> None:
     """Save marks as if workers had listened for so long, one mark a minute."""
     for _ in range(seconds // 60):
-        connection.execute("UPDATE liveness_marks SET at = at - interval '60 s'")
+        connection.execute("UPDATE liveness_marks SET marked_at = marked_at - interval '60 s'")
         save_liveness_mark(connection, [0], limits)
 
 
@@ -168,7 +168,7 @@ def test_a_run_whose_events_retention_took_is_left_alone(
     """The fold takes nothing of it any more, so it would be said to be lost for ever."""
     fold(redis_url, migrated_url, said("started", "kept"), said("started", "aged"))
     save_liveness_mark(database, [0], A_SECOND)
-    database.execute("UPDATE liveness_marks SET at = at - interval '2 s'")
+    database.execute("UPDATE liveness_marks SET marked_at = marked_at - interval '2 s'")
     database.execute("UPDATE runs SET payloads_expired_at = now() WHERE external_id = 'aged'")
     save_liveness_mark(database, [0], A_SECOND)
 
@@ -183,7 +183,7 @@ def test_a_time_in_which_nobody_listened_does_not_count(
     limits = Limits()
     save_liveness_mark(database, [0], limits)
     listen(database, 3000, limits)
-    database.execute("UPDATE liveness_marks SET at = at - interval '5 hours'")
+    database.execute("UPDATE liveness_marks SET marked_at = marked_at - interval '5 hours'")
     save_liveness_mark(database, [0], limits)
 
     listen(database, 540, limits)
@@ -227,7 +227,7 @@ def test_two_that_sweep_at_once_say_the_same(
     fold(redis_url, migrated_url, said("started"))
     agree_on_shards(client, SHARDS)
     save_liveness_mark(database, [0], A_SECOND)
-    database.execute("UPDATE liveness_marks SET at = at - interval '2 s'")
+    database.execute("UPDATE liveness_marks SET marked_at = marked_at - interval '2 s'")
     sweeps = [LostRunDetector(A_SECOND, Metrics()) for _ in range(2)]
     for _ in range(2):
         for sweep in sweeps:
