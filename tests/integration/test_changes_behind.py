@@ -237,7 +237,7 @@ def test_refused_batches_are_freed_without_cyclic_collection(
     database: psycopg.Connection, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which a worker has switched off: what a refusal held would stay for minutes."""
-    monkeypatch.setattr(committing, "HELD_BATCHES", 0)  # so that each of them is refused
+    monkeypatch.setattr(committing, "LOCKED_BATCHES", 0)  # so that each of them is refused
     committer = Committer(connection)
     committer.own(range(SHARDS))
     numbers = count(1)
