@@ -434,13 +434,12 @@ def test_from_the_terminal(
         runfold("search", "set", "--project", "acme", "--payloads", "on", "--json").stdout
     )["projects"][0]["wanted"]
     index_all(migrated_url)
-    assert "all that is folded is in it" in runfold("search", "show").stdout
+    assert "index: up to date" in runfold("search", "show").stdout
     found = json.loads(runfold("runs", "--payload", "order-1", "--json").stdout)
     assert [run["id"] for run in found["runs"]] == ["1"]
 
     assert (
-        "being taken out"
-        in runfold("search", "set", "--project", "acme", "--payloads", "off").stdout
+        "being removed" in runfold("search", "set", "--project", "acme", "--payloads", "off").stdout
     )
     refused = runfold("runs", "--payload", "order-1")
     assert refused.returncode == 2
@@ -464,7 +463,7 @@ def test_the_doctor_checks_the_index(
     late = check_search(database)
     assert (late.level, late.remedy) == (
         "warn",
-        "`runfold worker --role jobs` keeps it: is one at work?",
+        "check that a `runfold worker --role jobs` runs",
     )
     index_all(migrated_url)
     assert check_search(database).level == "ok"
