@@ -116,13 +116,19 @@ def test_posted_executions_are_refused(api: httpx.Client, client: redis.Redis, m
 @pytest.mark.parametrize(
     ("execution", "place"),
     [
-        ({"duration_ms": 1e14}, "duration_ms: the start"),
-        ({"started_at": "2026-01-01T00:00:00Z", "duration_ms": 1e14}, "duration_ms: the end"),
-        ({"finished_at": "2026-01-01T00:00:00Z", "duration_ms": 1e12}, "duration_ms: the start"),
-        ({"nodes": [{"node": "a", "duration_ms": 1e14}]}, "nodes[0].duration_ms: the end"),
+        ({"duration_ms": 1e14}, "duration_ms: the computed start"),
+        (
+            {"started_at": "2026-01-01T00:00:00Z", "duration_ms": 1e14},
+            "duration_ms: the computed end",
+        ),
+        (
+            {"finished_at": "2026-01-01T00:00:00Z", "duration_ms": 1e12},
+            "duration_ms: the computed start",
+        ),
+        ({"nodes": [{"node": "a", "duration_ms": 1e14}]}, "nodes[0].duration_ms: the computed end"),
         (
             {"nodes": [{"node": "a", "finished_at": "2026-01-01T00:00:00Z", "duration_ms": 1e14}]},
-            "nodes[0].duration_ms: the start",
+            "nodes[0].duration_ms: the computed start",
         ),
     ],
 )
