@@ -123,8 +123,8 @@ def delete_runs(
 ) -> int:
     """Delete the runs that match, from `up_to` (by default the newest) to the oldest.
 
-    After each page `on_progress` gets the number of deleted runs and the `after` of the next page.
-    Once `stop` is set, raises `JobInterrupted` after the current step and a last `on_progress`.
+    After each step `on_progress` gets the number of runs that it deleted, and the `after` with
+    which the rest can be deleted. Raises `JobInterrupted` after the step in which `stop` is set.
     Requires `batch_writer.prepare_session`.
     """
     stop = stop or threading.Event()
@@ -133,22 +133,20 @@ def delete_runs(
     deleted = 0
     while first is not None:
         page = _read_page(connection, deletion, first, after)
-        n = 0
         for shard, its_runs in _by_shard(page):
             for keys in pace.portions(its_runs):
                 with pace.holding():
                     gone = _delete_with_tombstones(connection, shard, keys, deletion.conditions())
-                n += len(gone)
                 with pace.working():
                     purge(connection, shard, gone)
+                deleted += len(gone)
+                on_progress(len(gone), after)
                 pace.rest()
                 if stop.is_set():
-                    on_progress(n, after)
                     raise JobInterrupted
-        deleted += n
         if page:
             after = (page[-1].created_at, page[-1].run)
-            on_progress(n, after)
+            on_progress(0, after)
         if len(page) < PAGE_RUNS:
             break
     purge_left(connection)
