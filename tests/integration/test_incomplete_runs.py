@@ -126,7 +126,7 @@ def test_a_run_without_a_beginning_shows_on_every_way_out(
     assert "(incomplete)" in listed
     assert "(unknown)" in listed
     shown = runfold("show", "lost beginning", env=env).stdout.decode()
-    assert "its beginning has not come" in shown
+    assert "note      incomplete: neither" in shown
 
 
 def test_watchers_see_a_run_become_complete(redis_url: str, migrated_url: str) -> None:

@@ -54,7 +54,7 @@ def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
     if run.project != "default":
         yield "project", Text(shown_name(run.project))
     if run.incomplete:
-        yield "incomplete", Text("neither `queued` nor `started` has arrived")
+        yield "note", Text("incomplete: neither `queued` nor `started` has arrived")
     status = Text(run.status, STYLES.get(run.status, ""))
     if run.exit_code is not None:
         status += Text(f"  (exit code {run.exit_code})")
