@@ -77,6 +77,8 @@ def is_reason_not_in_schema(response: Any) -> bool:
     return problem.get("parameter") in NOT_IN_SCHEMA or "events" in problem
 
 
+# The service runs in threads of this process, and the pauses of its clients are random.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fixed number of reproducible requests to every route."""
     monkeypatch.setattr("runfold_api.web.read_your_writes.MAX_WAIT_S", 0.02)

@@ -37,7 +37,7 @@ from .reducers import REDUCERS, apply_liveness_event
 from .run_cache import CacheStats, Load, RunCache
 from .run_state import Attempt, RunState
 
-MAX_CACHE_BYTES: Final = 128 * 1024 * 1024
+MAX_CACHE_BYTES: Final = 80 * 1024 * 1024
 """States of runs: some 20,000 runs of four nodes."""
 
 
