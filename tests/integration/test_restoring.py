@@ -192,7 +192,7 @@ def test_nonsense_is_refused(lost: Database, new: Database, tmp_path: Path) -> N
     with pytest.raises(RestoreRefused, match="would count twice"):
         run_restore(lost.url, tmp_path)
     lost.connection.execute("UPDATE events SET shard = (shard + 1) % 4")
-    with pytest.raises(RestoreRefused, match="does not belong to a deployment with 4"):
+    with pytest.raises(RestoreRefused, match="does not belong to a deployment with 4 shards"):
         run_restore(new.url, tmp_path, ledger=lost.connection)
     new.connection.execute("DELETE FROM positions")
     ensure_shards(new.connection, SHARDS + 1)

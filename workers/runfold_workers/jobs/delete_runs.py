@@ -1,7 +1,7 @@
-"""The job that deletes many runs, page by page.
+"""The job that deletes many runs, step by step.
 
-After a crash its progress says where to resume. Deleted runs stay deleted; `deleted` may miss a
-page whose progress was not saved.
+After a crash its progress says where to resume. Deleted runs stay deleted; `deleted` may miss the
+step whose progress was not saved.
 """
 
 import threading
