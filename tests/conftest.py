@@ -18,7 +18,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from frame_delivery import SHARDS
+from frame_delivery import SHARDS, stop_senders
 from runfold.protocol.streams import connect
 from runfold_stack.errors import ProgramNotFoundError
 from runfold_stack.servers.binaries import find_postgres, find_redis
@@ -68,6 +68,13 @@ def signal_dispositions() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def senders_end_with_their_test() -> Iterator[None]:
+    """A test that fails leaves no thread that goes on sending to the servers of the next."""
+    yield
+    stop_senders()
 
 
 @pytest.fixture(scope="session", autouse=True)

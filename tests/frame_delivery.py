@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 
 import psycopg
@@ -25,6 +26,15 @@ EVENTS = 6000
 Frame = tuple[int, dict[bytes, bytes]]
 
 
+_senders: weakref.WeakSet["Sender"] = weakref.WeakSet()
+
+
+def stop_senders() -> None:
+    """Stop those that a test left at work when it failed: they would feed the tests after it."""
+    for sender in list(_senders):
+        sender.stop()
+
+
 class Sender(threading.Thread):
     """Sends frames in their order; after an error it sends the latest ones again, and goes on.
 
@@ -37,10 +47,12 @@ class Sender(threading.Thread):
         self, redis_url: str, frames: Sequence[Frame], *, pause_s: float, endless: bool = False
     ) -> None:
         super().__init__()
+        _senders.add(self)
         self._url = redis_url
         self._frames = frames
         self._pause_s = pause_s
         self._may_finish = threading.Event()
+        self._stopped = False
         if not endless:
             self._may_finish.set()
         self.total = self.allowed = len(frames)
@@ -57,12 +69,19 @@ class Sender(threading.Thread):
         self.join(60)
         assert not self.is_alive(), "the sender does not come to an end"
 
+    def stop(self) -> None:
+        """Send nothing more, also if there is more to send."""
+        self._stopped = True
+        if self.ident is not None:
+            self.join(60)
+
     def run(self) -> None:
         client = connect(self._url)
         number = 0
-        while number < len(self._frames):
-            while number >= self.allowed:
+        while number < len(self._frames) and not self._stopped:
+            if number >= self.allowed:
                 time.sleep(0.01)
+                continue
             if number == len(self._frames) - 1 and not self._may_finish.is_set():
                 number = max(number - 50, 0)
             shard, fields = self._frames[number]
