@@ -9,12 +9,12 @@ from typing import Any, Final
 import psycopg
 from rich.console import Console
 
-from benchmarks import deleting, emitting, folding, growth, latency, live, machine, reading, report
+from benchmarks import deletion, emit, fold, growth, latency, live, machine, reads, report
 from benchmarks.figures import Figures
-from benchmarks.filling import fill
-from benchmarks.profiling import Profile
+from benchmarks.profiler import Profile
 from benchmarks.servers import Servers, open_servers
 from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
+from benchmarks.stream_filler import fill
 from runfold_workers.jobs.search_indexing import SearchIndexing
 
 _AT_A_TIME: Final = 50_000
@@ -63,14 +63,14 @@ def main() -> None:
     with open_servers(options.folder) as servers:
         context["servers"] = servers.versions()
         measures: dict[str, Callable[[], None]] = {
-            "emit": lambda: emitting.measure(servers, sizes, figures),
-            "flood": lambda: emitting.measure_flood(servers, sizes, figures),
-            "fold": lambda: folding.measure(servers, sizes, figures, profile),
-            "json": lambda: folding.measure_json(servers, sizes, figures),
-            "sustained": lambda: folding.measure_sustained(servers, sizes, figures),
+            "emit": lambda: emit.measure(servers, sizes, figures),
+            "flood": lambda: emit.measure_flood(servers, sizes, figures),
+            "fold": lambda: fold.measure(servers, sizes, figures, profile),
+            "json": lambda: fold.measure_json(servers, sizes, figures),
+            "sustained": lambda: fold.measure_sustained(servers, sizes, figures),
             "latency": lambda: latency.measure(servers, sizes, figures),
             "live": lambda: live.measure(servers, sizes, figures),
-            "deletion": lambda: deleting.measure(servers, sizes, figures),
+            "deletion": lambda: deletion.measure(servers, sizes, figures),
             "growth": lambda: growth.measure(servers, sizes, figures),
             "read": lambda: _measure_reads(servers, sizes, figures),
         }
@@ -117,13 +117,13 @@ def _read_month(servers: Servers, sizes: Sizes, runs: int) -> dict[str, dict[str
         for first in range(0, runs, _AT_A_TIME):
             more = min(_AT_A_TIME, runs - first)
             fill(servers.redis_url, more, month=(first, runs, end_us))
-            folding.fold_waiting(servers, url)
+            fold.fold_waiting(servers, url)
         with psycopg.connect(url, autocommit=True) as connection:
             indexing = SearchIndexing(connection)
             while indexing.turn():
                 pass
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later
-        return reading.measure(servers.redis_url, url, sizes.read_rounds)
+        return reads.measure(servers.redis_url, url, sizes.read_rounds)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ Each burst is folded by a worker that has just started, so both ends pay the sam
 import statistics
 
 from benchmarks.figures import Figures
-from benchmarks.filling import fill
-from benchmarks.folding import check_folded, fold_waiting
+from benchmarks.fold import check_folded, fold_waiting
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
+from benchmarks.stream_filler import fill
 
 
 def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:

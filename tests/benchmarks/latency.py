@@ -18,10 +18,10 @@ import psycopg
 
 from benchmarks.children import Child
 from benchmarks.figures import Figures
-from benchmarks.metering import Meter, per_event
+from benchmarks.fold_worker import StreamId, await_positions, load_positions, parse_id, start_worker
+from benchmarks.meter import Meter, per_event
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.working import StreamId, await_positions, load_positions, parse_id, start_worker
 from runfold.protocol.ids import run_key
 
 RATES: Final = (5_000, 50_000)
@@ -45,7 +45,7 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
 def _measure_rate(servers: Servers, url: str, rate: int, sizes: Sizes, figures: Figures) -> None:
     seconds = WARM_UP_S + sizes.latency_s
     pace = {"redis_url": servers.redis_url, "events_per_s": rate, "seconds": seconds}
-    with start_worker(servers, url) as worker, Child("pacing", **pace) as sender:
+    with start_worker(servers, url) as worker, Child("paced_sender", **pace) as sender:
         sender.await_ready()
         servers.wear_in(url)
         servers.settle(url)

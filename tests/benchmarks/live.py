@@ -13,10 +13,10 @@ import psycopg
 
 from benchmarks.children import Child
 from benchmarks.figures import Figures
-from benchmarks.metering import Meter, now_bytes, per_event
+from benchmarks.fold_worker import await_folded, await_positions, last_ids, start_worker
+from benchmarks.meter import Meter, now_bytes, per_event
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.working import await_folded, await_positions, last_ids, start_worker
 from benchmarks.workload import WORKFLOWS
 
 RATE: Final = 5_000
@@ -65,8 +65,8 @@ def _measure(
     api = {"redis_url": servers.redis_url, "database_url": url}
     with (
         start_worker(servers, url) as worker,
-        Child("pacing", **pace) as sender,
-        Child("serving", **api) as serving,
+        Child("paced_sender", **pace) as sender,
+        Child("api_process", **api) as serving,
     ):
         sender.await_ready()
         servers.wear_in(url)
@@ -76,7 +76,7 @@ def _measure(
         serving.go()
         api_url = serving.answer()["url"]
         before = now_bytes(serving.pid)
-        with Child("watching", url=api_url, queries=list(queries)) as watching:
+        with Child("stream_clients", url=api_url, queries=list(queries)) as watching:
             watching.go()
             watching.answer()
             if len(queries) > 1:

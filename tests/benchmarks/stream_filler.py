@@ -39,7 +39,9 @@ def fill(
     `month` makes them runs of `benchmarks.month`: the first one's number, how many the month has,
     and when it ends, in microseconds.
     """
-    with Child("filling", redis_url=redis_url, runs=runs, packed=packed, month=month) as child:
+    with Child(
+        "stream_filler", redis_url=redis_url, runs=runs, packed=packed, month=month
+    ) as child:
         return Filled(*child.answer())
 
 

@@ -8,15 +8,15 @@ hold every run, complete: a fold that forgets is not fast but wrong.
 import psycopg
 import redis
 
-from benchmarks.copying import RawCopy
 from benchmarks.figures import Figures
-from benchmarks.filling import Filled, fill
-from benchmarks.metering import AVAILABLE, per_event
+from benchmarks.fold_worker import Folded, fold_all, start_worker
+from benchmarks.meter import AVAILABLE, per_event
 from benchmarks.orm import measure_orm
-from benchmarks.profiling import Profile
+from benchmarks.profiler import Profile
+from benchmarks.raw_copy import RawCopy
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.working import Folded, fold_all, start_worker
+from benchmarks.stream_filler import Filled, fill
 from benchmarks.workload import NODES_PER_RUN
 from runfold.protocol import streams
 

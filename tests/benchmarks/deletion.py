@@ -14,12 +14,12 @@ import psycopg
 
 from benchmarks.children import Child
 from benchmarks.figures import Figures
-from benchmarks.filling import fill
+from benchmarks.fold_worker import await_folded, last_ids, start_worker
 from benchmarks.latency import WARM_UP_S, Probe, percentile, waits_of
-from benchmarks.metering import Meter, now_bytes, peak_bytes
+from benchmarks.meter import Meter, now_bytes, peak_bytes
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.working import await_folded, last_ids, start_worker
+from benchmarks.stream_filler import fill
 from benchmarks.workload import PROJECT
 from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job
@@ -37,7 +37,7 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
     with (
         servers.database() as url,
         start_worker(servers, url) as worker,
-        Child("job_working", redis_url=servers.redis_url, database_url=url) as jobs,
+        Child("job_worker", redis_url=servers.redis_url, database_url=url) as jobs,
     ):
         fill(servers.redis_url, sizes.deleted_runs)
         worker.go()
@@ -129,7 +129,7 @@ class _Sending:
                 failed.append(error)
             sender.release()
 
-        with Child("pacing", **self._pace) as sender:
+        with Child("paced_sender", **self._pace) as sender:
             sender.go()
             self.began_ns = time.monotonic_ns()
             self._probe = Probe(self._url, sender)

@@ -14,7 +14,7 @@ import psycopg
 import redis
 
 from benchmarks.children import Child, arguments, await_end, await_go
-from benchmarks.metering import Meter, peak_bytes
+from benchmarks.meter import Meter, peak_bytes
 from benchmarks.servers import Servers
 from runfold.protocol import streams
 from runfold_workers.consumer.worker import Worker, WorkerSettings
@@ -37,7 +37,7 @@ class Folded(NamedTuple):
 
 def start_worker(servers: Servers, database_url: str) -> Child:
     """A worker that is ready to go."""
-    return Child("working", redis_url=servers.redis_url, database_url=database_url)
+    return Child("fold_worker", redis_url=servers.redis_url, database_url=database_url)
 
 
 def fold_all(servers: Servers, database_url: str, worker: Child) -> Folded:

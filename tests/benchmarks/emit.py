@@ -7,12 +7,12 @@ import psycopg
 
 from benchmarks.children import Child
 from benchmarks.figures import Figures
-from benchmarks.filling import fill
-from benchmarks.folding import check_folded
-from benchmarks.producing import FLOOD_NODES
+from benchmarks.fold import check_folded
+from benchmarks.fold_worker import await_folded, await_positions, last_ids, start_worker
+from benchmarks.runner import FLOOD_NODES
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
-from benchmarks.working import await_folded, await_positions, last_ids, start_worker
+from benchmarks.stream_filler import fill
 from benchmarks.workload import EVENTS_PER_RUN
 
 
@@ -51,7 +51,7 @@ def measure_flood(servers: Servers, sizes: Sizes, figures: Figures) -> None:
 
 
 def _run(servers: Servers, manner: str, runs: int) -> dict[str, float]:
-    with Child("producing", redis_url=servers.redis_url, manner=manner, runs=runs) as child:
+    with Child("runner", redis_url=servers.redis_url, manner=manner, runs=runs) as child:
         child.go()
         measured: dict[str, float] = child.answer()
         return measured

@@ -41,7 +41,7 @@ def measure(redis_url: str, database_url: str, rounds: int) -> dict[str, dict[st
     figures = {}
     with (
         History(database_url) as history,
-        Child("serving", redis_url=redis_url, database_url=database_url) as serving,
+        Child("api_process", redis_url=redis_url, database_url=database_url) as serving,
     ):
         serving.go()
         client = HTTPConnection(urlsplit(serving.answer()["url"]).netloc)
