@@ -69,7 +69,7 @@ class Metrics:
             "result",
         )
         self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
-        self._restarts = self._counter("restarts", "Starts over from the committed positions")
+        self.restarts = self._counter("restarts", "Starts over from the committed positions")
         self.refolded = self._counter(
             "batches_refolded", "Batches folded again because runs were changed behind the fold"
         )
@@ -124,10 +124,6 @@ class Metrics:
         """Count where a batch found its runs."""
         for counter, number in zip(self._recalls, (hits, new, misses), strict=True):
             counter.inc(number)
-
-    def started_over(self) -> None:
-        """Count a restart from the committed positions."""
-        self._restarts.inc()
 
     def set_lag(self, shard: int, lag: Lag) -> None:
         """Set the lag of a shard."""

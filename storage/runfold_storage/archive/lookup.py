@@ -9,6 +9,7 @@ after the database was lost.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -100,15 +101,9 @@ def _rows(
         and shard_of(run, file.name.shards) == file.name.shard
     ]
     read = None if columns is None else ["key", *columns]
-    if len(files) < 2:
-        tables = (table for file in files for table in _groups(archive, file, key, key, read))
-    else:
-        with ThreadPoolExecutor(THREADS) as threads:
-            lists = list(
-                threads.map(lambda file: list(_groups(archive, file, key, key, read)), files)
-            )
-        tables = (table for each in lists for table in each)
-    for table in tables:
+    with ThreadPoolExecutor(THREADS) as threads:
+        tables = list(threads.map(lambda file: list(_groups(archive, file, key, key, read)), files))
+    for table in chain.from_iterable(tables):
         yield from as_numbers(table).to_pylist()
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 import pyarrow as pa
 
+from runfold_storage.records.rollup import ROLLUP_VALUES
 from runfold_storage.records.rows import NodeRow, RunRow
 
 from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
@@ -66,14 +67,8 @@ SCHEMAS: Final[dict[str, Any]] = {
             *((name, _TEXT) for name in ("workflow", "project", "node")),
             ("hour", _TIME),
             ("status", _TEXT),
-            *(
-                (name, _WHOLE)
-                for name in ("n", "duration_count", "duration_min_us", "duration_max_us")
-            ),
-            *(
-                (name, pa.decimal128(38))
-                for name in ("duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd")
-            ),
+            *((name, _WHOLE) for name in ROLLUP_VALUES[:4]),
+            *((name, pa.decimal128(38)) for name in ROLLUP_VALUES[4:-2]),
             ("bins", pa.list_(pa.int16())),
             ("bin_counts", pa.list_(_WHOLE)),
         ]

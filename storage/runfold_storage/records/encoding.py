@@ -20,7 +20,7 @@ from runfold_storage.postgres.binary_format import (
 )
 
 from .histogram import bin_of
-from .rollup import RollupDelta, RollupKey
+from .rollup import ROLLUP_KEY, ROLLUP_VALUES, RollupDelta, RollupKey
 from .rows import LedgerRow, NodeRow, RunRow
 
 EVENT_FIELDS: Final = ("type", "shard", "run", "id", "at", "body")
@@ -37,11 +37,6 @@ RUN_FIELDS: Final = (
     *("queued_at", "started_at", "finished_at", "duration_us", "exit_code"),
     *("project", "workflow", "status", "trigger_type", "user", "session"),
     *("external_id", "parent_run", "tags", "error_type", "error_message", "error_node"),
-)
-STATS_FIELDS: Final = (
-    *("workflow", "project", "node", "hour", "status", "shard", "n", "duration_count"),
-    *("duration_min_us", "duration_max_us", "duration_sum_us"),
-    *("input_tokens", "output_tokens", "cost_nano_usd", "bins", "bin_counts"),
 )
 """The order in which fields are encoded; COPY names its columns in this order."""
 
@@ -176,7 +171,7 @@ def encode_stats(stats: Mapping[RollupKey, RollupDelta]) -> bytes:
         encoded = [_key(*key) + _figures(difference) for key, difference in stats.items()]
     except struct.error as error:
         raise psycopg.DataError(f"stats: {_TOO_LARGE}") from error
-    return RECORDS.rows(encoded, len(STATS_FIELDS))
+    return RECORDS.rows(encoded, len(ROLLUP_KEY + ROLLUP_VALUES))
 
 
 @lru_cache(_MOST_KEYS)

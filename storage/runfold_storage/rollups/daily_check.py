@@ -9,8 +9,11 @@ from typing import Final
 
 import psycopg
 
+from runfold_storage.records.rollup import ROLLUP_VALUES
+from runfold_storage.tables import RUN_STATUSES
+
 from .shard_lock import lock_shard
-from .store import DAY_US, rebuild_days
+from .store import DAY_US, rebuild_days, sums_by_day
 
 Day = tuple[int, int]
 """(shard, its start in µs)."""
@@ -32,49 +35,26 @@ def find_wrong_days(
 def correct_day(connection: psycopg.Connection, day: Day) -> None:
     """Rebuild a day, in a transaction of its own."""
     shard, start_us = day
-    with connection.transaction():
-        if lock_shard(connection, shard) is not None:
-            rebuild_days(connection, shard, [start_us])
+    with lock_shard(connection, shard) as held:
+        held.merge_deltas()
+        rebuild_days(connection, shard, [start_us])
 
 
-_COUNTS: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
-_SUMS: Final = (
-    "duration_count",
-    "duration_sum_us",
-    "input_tokens",
-    "output_tokens",
-    "cost_nano_usd",
+_COLUMNS: Final = ", ".join(
+    ("workflow", "project", "day", "shard", *RUN_STATUSES, *ROLLUP_VALUES[1:-2])
 )
-_COLUMNS: Final = ", ".join((*_COUNTS, *_SUMS, "duration_min_us", "duration_max_us"))
-_COUNTS_SOMETHING: Final = f"{' + '.join(_COUNTS)} <> 0 OR duration_count <> 0"
+_COUNTS_SOMETHING: Final = f"({' + '.join(RUN_STATUSES)} <> 0 OR duration_count <> 0)"
 _WITHIN: Final = """
     ({0} >= date_trunc('day', %(since)s::timestamptz, 'UTC') OR %(since)s::timestamptz IS NULL)
     AND ({0} < date_trunc('day', %(until)s::timestamptz, 'UTC') + interval '1 day'
          OR %(until)s::timestamptz IS NULL)
 """
+_TIMED: Final = "FILTER (WHERE duration_count > 0)"
 _WRONG: Final = f"""
-    WITH of_runs AS (
-        SELECT *, date_trunc('day', hour, 'UTC') AS day FROM rollups_hourly
-        WHERE node = '' AND {_WITHIN.format("hour")}
-    ), sums AS (
-        SELECT coalesce(workflow, '') AS workflow, coalesce(project, '') AS project, day, shard,
-               {
-    ", ".join(
-        f"coalesce(sum(n) FILTER (WHERE status = '{status}'), 0) AS {status}" for status in _COUNTS
-    )
-},
-               {", ".join(f"sum({name}) AS {name}" for name in _SUMS)},
-               min(duration_min_us) FILTER (WHERE duration_count > 0) AS duration_min_us,
-               max(duration_max_us) FILTER (WHERE duration_count > 0) AS duration_max_us
-        FROM of_runs
-        GROUP BY GROUPING SETS (
-            (workflow, project, day, shard), (project, day, shard), (day, shard)
-        )
-    ), expected AS (
-        SELECT workflow, project, day, shard, {_COLUMNS} FROM sums WHERE {_COUNTS_SOMETHING}
+    WITH {sums_by_day("rollups_hourly", f"AND {_WITHIN.format('hour')}", _TIMED)}, expected AS (
+        SELECT {_COLUMNS} FROM sums WHERE {_COUNTS_SOMETHING}
     ), found AS (
-        SELECT workflow, project, day, shard, {_COLUMNS} FROM rollups_daily
-        WHERE ({_COUNTS_SOMETHING}) AND {_WITHIN.format("day")}
+        SELECT {_COLUMNS} FROM rollups_daily WHERE {_COUNTS_SOMETHING} AND {_WITHIN.format("day")}
     )
     SELECT DISTINCT shard, (extract(epoch FROM day) * 1000000)::bigint AS start
     FROM (

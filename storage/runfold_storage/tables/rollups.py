@@ -76,7 +76,7 @@ rollups_daily = sa.Table(
 )
 
 # Deltas of small batches, a row for each shard, until they are merged (see
-# `rollups.pending_deltas`). Up to 8 kB are stored inline, neither compressed nor moved out of the
+# `rollups.store`). Up to 8 kB are stored inline, neither compressed nor moved out of the
 # row.
 rollup_deltas = sa.Table(
     "rollup_deltas",

@@ -4,11 +4,10 @@ Invariant: a batch and its positions are one transaction. A crash leaves all of 
 the positions say which. After every failure the cache drops the runs that the batch touched.
 
 A refused batch is folded again while its shards are locked, so that no other process can change
-them meanwhile; before that the cache drops the runs that were changed behind the fold. The next
-batches are folded under the lock too, because a process that changes many runs would have each of
-them refused. When PostgreSQL refuses the data, the batch is split down to one frame, and
-`refused_event` finds the event. Every other failure is raised to the caller, which waits and
-retries.
+them meanwhile. The next batches are folded under the lock too, because a process that changes many
+runs would have each of them refused. When PostgreSQL refuses the data, the batch is split down to
+one frame, and `refused_event` finds the event. Every other failure is raised to the caller, which
+waits and retries.
 """
 
 import logging
@@ -41,10 +40,11 @@ from runfold_storage.projections.batch_encoding import (
     is_single_statement,
 )
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
-from runfold_storage.records.rows import Batch, PositionUpdate
+from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
 from runfold_workers.fold.batch_builder import MAX_CACHE_BYTES, BatchBuilder
 from runfold_workers.fold.frame_decoder import (
     NOTHING_REFUSED,
+    DecodedEvents,
     StreamEntry,
     decode_frames,
 )
@@ -90,12 +90,8 @@ class Committer:
         self._reading = reading or connection
         prepare_writing(connection)
         shards = count_shards(connection)
-        self._builder = BatchBuilder(
-            self._load,
-            shards=shards,
-            max_cache_bytes=max_cache_bytes,
-            redactor=self._intake.redactor,
-        )
+        self._builder = BatchBuilder(self._load, shards=shards, max_cache_bytes=max_cache_bytes)
+        self._cache = self._builder.cache
         self._weeks: set[date | None] = set()
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
@@ -120,7 +116,7 @@ class Committer:
 
     def disown(self, shard: int) -> None:
         """Drop a shard and its cached runs."""
-        self._builder.forget(shard)
+        self._cache.forget(shard)
         self.positions.pop(shard, None)
         self.ahead.pop(shard, None)
         self._newest_unread.discard(shard)
@@ -139,18 +135,16 @@ class Committer:
         if self._newest_unread:
             # After the positions were read: later keys than these are new to the tables too.
             for shard, newest in newest_runs(self._reading, self._newest_unread).items():
-                self._builder.know(shard, newest)
+                self._cache.know(shard, newest)
             self._newest_unread.clear()
         began = time.perf_counter()
-        if latest_us is None:
-            latest_us = self._intake.latest_us()
-        batch = self._builder.fold(
-            self._unfolded(entries), self.ahead, refused, latest_us=latest_us
-        )
-        decoding_s = self._builder.decoding_s
-        self._phases["decode"].observe(decoding_s)
-        self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
-        self._metrics.recalled(*self._builder.take_recalls())
+        entries = self._unfolded(entries)
+        decoded = self._decode(entries, refused, latest_us or self._intake.latest_us())
+        decoded_at = time.perf_counter()
+        self._phases["decode"].observe(decoded_at - began)
+        batch = self._builder.fold(entries, decoded, self.ahead)
+        self._phases["fold"].observe(time.perf_counter() - decoded_at)
+        self._metrics.recalled(*self._cache.take_recalls())
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
@@ -216,7 +210,7 @@ class Committer:
         if is_moved:
             self._metrics.refolded.inc()
         else:  # the cache may lack events of the ledger, or a partition may be missing
-            self._builder.forget()
+            self._cache.forget()
             self._newest_unread = set(self.positions)
             self._weeks.clear()
         try:
@@ -282,21 +276,27 @@ class Committer:
         changed = load_external_changes(self._reading, self.positions, moved)
         for shard, runs in changed.items():
             if runs is None:
-                self._builder.forget(shard)
+                self._cache.forget(shard)
                 self._newest_unread.add(shard)
             else:
-                self._builder.forget_runs(shard, runs)
+                self._cache.forget_runs(shard, runs)
         self.positions |= moved
         self.ahead |= moved
 
     def _commit_without_refused(self, entries: Sequence[StreamEntry]) -> Batch:
         latest_us = self._intake.latest_us()
-        decoded, _ = decode_frames(entries, redactor=self._intake.redactor, latest_us=latest_us)
+        decoded, _ = self._decode(entries, NOTHING_REFUSED, latest_us)
         return commit_without_refused(
             [location for events in decoded for location in events.locations],
             lambda refused: self._commit(entries, refused, latest_us),
             lambda refused: self._is_refused(entries, refused, latest_us),
         )
+
+    def _decode(
+        self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int
+    ) -> tuple[list[DecodedEvents], list[DeadLetter]]:
+        redactor = self._intake.redactor
+        return decode_frames(entries, refused, redactor=redactor, latest_us=latest_us)
 
     def _is_refused(self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int) -> bool:
         try:
@@ -320,19 +320,11 @@ class Committer:
 
         A shard can be lost, and be taken again at a later position, while its frames are read.
         """
-        positions = {shard: order(step.position) for shard, step in self.ahead.items()}
-        firsts: dict[int, str] = {}
-        for entry in entries:
-            firsts.setdefault(entry.shard, entry.id)
-        if all(
-            shard in positions and order(first) > positions[shard]
-            for shard, first in firsts.items()
-        ):
-            return entries
+        ahead = {shard: order(step.position) for shard, step in self.ahead.items()}
         return [
             entry
             for entry in entries
-            if entry.shard in positions and order(entry.id) > positions[entry.shard]
+            if entry.shard in ahead and order(entry.id) > ahead[entry.shard]
         ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:

@@ -12,6 +12,7 @@ from typing import Final
 
 IDLE_INTERVAL_S: Final = 60.0
 BUSY_INTERVAL_S: Final = 600.0
+"""A collection takes a tenth of a second."""
 
 
 class Collector:
@@ -20,23 +21,11 @@ class Collector:
     def __init__(self) -> None:
         self._full_at = time.monotonic()
 
-    def after_batch(self) -> None:
-        """Collect if ten minutes have passed; this takes a tenth of a second."""
-        if time.monotonic() - self._full_at > BUSY_INTERVAL_S:
-            self._collect()
-
-    def when_idle(self) -> None:
-        """Collect if a minute has passed; no frames wait meanwhile."""
-        if time.monotonic() - self._full_at > IDLE_INTERVAL_S:
-            self._collect()
-
-    def after_failure(self) -> None:
-        """Collect: tracebacks of the failed attempt hold its cache in cycles."""
-        self._collect()
-
-    def _collect(self) -> None:
-        gc.collect()
-        self._full_at = time.monotonic()
+    def collect(self, interval_s: float = 0.0) -> None:
+        """Collect if the last collection was longer ago than this."""
+        if time.monotonic() - self._full_at >= interval_s:
+            gc.collect()
+            self._full_at = time.monotonic()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from runfold_workers.shards.ownership import RENEW_S, ShardLeases
 from runfold_workers.shards.recovery import recover_stream
 
 from .committer import Committer
-from .gc_control import Collector
+from .gc_control import BUSY_INTERVAL_S, IDLE_INTERVAL_S, Collector
 from .pipeline import Pipeline
 from .stream_reader import BLOCK_MS, BUSY_BLOCK_MS, StreamReader
 
@@ -119,9 +119,9 @@ class Loop:
             self._next_at = time.monotonic() + GAP_S
             crash_point("after_read")
             self._pipeline.submit(entries)
-            collector.after_batch()
+            collector.collect(BUSY_INTERVAL_S)
         elif is_idle:
-            collector.when_idle()
+            collector.collect(IDLE_INTERVAL_S)
 
     def _release_moved(self, moved: PositionMoved) -> None:
         """Drop a shard whose position another worker has moved, until the leases are read again."""

@@ -1,9 +1,4 @@
-"""The worker: its connections, and what happens when a server is away.
-
-Only the commit counts. A worker that dies before it leaves nothing; one that dies after it leaves
-frames that the next owner trims, and subscribers that find the changes by polling. When Redis or
-PostgreSQL is away, the worker retries without limit and starts over from the committed positions.
-"""
+"""The worker: its connections, and what happens when a server is away."""
 
 import logging
 import os
@@ -102,8 +97,8 @@ class Worker:
                     str(error),
                     delay_s,
                 )
-                self.metrics.started_over()
-                self._collector.after_failure()
+                self.metrics.restarts.inc()
+                self._collector.collect()  # tracebacks of the failure hold the cache in cycles
                 if isinstance(error, PartitionMissing):
                     self._report_missing_partition()
                 self._stop.wait(delay_s)

@@ -15,11 +15,6 @@ class EventIdSet(Struct, gc=False):
     beyond: set[int] | None = None
     others: dict[int, int] | None = None
 
-    @property
-    def singles(self) -> int:
-        """Return how many ids are held one by one; for tests."""
-        return len(self.beyond or ())
-
     def add(self, event_id: int) -> bool:
         """Add an id; return whether it is new."""
         emitter = event_id >> 32

@@ -9,7 +9,6 @@ after the last saved progress are compared once more, which changes nothing.
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
@@ -23,22 +22,12 @@ from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import RollupKey
 from runfold_storage.rollups.daily_check import correct_day
-from runfold_storage.rollups.recompute import Span
+from runfold_storage.rollups.recompute import Span, spans_of
 
-from .correct import correct_rollups, correct_runs, correct_span
-from .diff import Mismatch
+from .correct import correct_runs, correct_span
 from .selection import Selection, estimate_runs
-from .verify import (
-    RunMismatch,
-    make_spans,
-    shards_of,
-    spans_of_run,
-    verify_days,
-    verify_rollups,
-    verify_runs,
-)
+from .verify import RunMismatch, make_spans, shards_of, verify_days, verify_rollups, verify_runs
 
 KIND: Final = "rebuild"
 
@@ -109,7 +98,7 @@ class _Rebuild:
         if self._progress.phase == "runs":
             self._runs()
             if self._selection.run is not None:
-                self._touch(spans_of_run(self._connection, self._selection))
+                self._touch(make_spans(self._connection, self._selection))
             self._progress.phase = "statistics"
             self._save()
         self._statistics()
@@ -131,10 +120,8 @@ class _Rebuild:
 
     def _correct(self, shard: int, wrong: Sequence[RunMismatch]) -> None:
         self._progress.unreadable += sum(not run.is_repairable for run in wrong)
-        for keys in self._pace.portions(repairable(wrong)):
-            with self._pace.holding():
-                corrected = correct_runs(self._connection, shard, keys)
-            self._pace.rest()
+        for keys in self._pace.steps(repairable(wrong)):
+            corrected = correct_runs(self._connection, shard, keys)
             self._progress.runs += corrected.runs
             if not self._selection.is_everything:
                 self._touch(corrected.spans)
@@ -146,8 +133,7 @@ class _Rebuild:
     def _statistics(self) -> None:
         while self._progress.touched:
             span = self._progress.touched[-1]
-            assert span.shard is not None
-            self._progress.rollups += len(correct_span(self._connection, span.shard, span))
+            self._progress.rollups += len(correct_span(self._connection, span))
             self._progress.touched.pop()
             self._save()
         if self._selection.run is not None:  # `touched` had all its statistics
@@ -158,24 +144,14 @@ class _Rebuild:
                 if span.end_us <= done:
                     continue
                 span = span._replace(first_us=done)  # noqa: PLW2901
-            found = verify_rollups(self._connection, span)
-            self._progress.rollups += len(self._replace(found))
+            wrong = spans_of(key for key, _ in verify_rollups(self._connection, span))
+            self._progress.rollups += sum(len(correct_span(self._connection, s)) for s in wrong)
             self._progress.hour_us = span.end_us
             self._save()
         for day in verify_days(self._connection, self._selection):
             correct_day(self._connection, day)
             self._progress.rollups += 1
             self._save()
-
-    def _replace(self, found: Sequence[tuple[RollupKey, Mismatch]]) -> list[RollupKey]:
-        by_shard: dict[int, list[RollupKey]] = defaultdict(list)
-        for key, _ in found:
-            by_shard[key.shard].append(key)
-        return [
-            key
-            for shard, keys in by_shard.items()
-            for key in correct_rollups(self._connection, shard, keys)
-        ]
 
 
 def repairable(wrong: Sequence[RunMismatch]) -> list[tuple[bytes, int]]:

@@ -23,15 +23,7 @@ from .correct import correct_runs, correct_span
 from .diff import Mismatch, wrong_day
 from .rebuild import repairable
 from .selection import Selection
-from .verify import (
-    RunMismatch,
-    make_spans,
-    shards_of,
-    spans_of_run,
-    verify_days,
-    verify_rollups,
-    verify_runs,
-)
+from .verify import RunMismatch, make_spans, shards_of, verify_days, verify_rollups, verify_runs
 
 
 @dataclass(slots=True)
@@ -78,7 +70,7 @@ def examine(
             findings.looked_at += chunk.looked_at
             findings.runs += chunk.wrong
             report(chunk.differences)
-    spans = _spans(connection, selection)
+    spans = make_spans(connection, selection)
     for done, span in enumerate(spans):
         findings.hours_left = len(spans) - done
         wrong = verify_rollups(connection, span, findings.runs)
@@ -104,10 +96,8 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
         by_shard[run.shard].append(run)
     spans: set[Span] = set(spans_of(findings.rollups))
     for shard, runs in by_shard.items():
-        for keys in pace.portions(repairable(runs)):
-            with pace.holding():
-                done = correct_runs(connection, shard, keys)
-            pace.rest()
+        for keys in pace.steps(repairable(runs)):
+            done = correct_runs(connection, shard, keys)
             corrected += len(done.differences)
             # Deltas went with the rows; rollups that did not match the old rows are wrong now.
             spans.update(done.spans)
@@ -115,18 +105,10 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
                 raise JobInterrupted
     listed = set(findings.rollups)
     for span in sorted(spans):
-        assert span.shard is not None
-        replaced = correct_span(connection, span.shard, span)
-        corrected += sum(key in listed for key in replaced)
+        corrected += sum(key in listed for key in correct_span(connection, span))
         if stop.is_set():
             raise JobInterrupted
     for day in findings.days:
         correct_day(connection, day)
         corrected += 1
     return corrected
-
-
-def _spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
-    if selection.run is not None:
-        return spans_of_run(connection, selection)
-    return make_spans(connection, selection)

@@ -112,7 +112,9 @@ def compare_keys(
 
 
 def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
-    """Return consecutive hours in groups of a bounded number of runs."""
+    """Return consecutive hours in groups of a bounded number of runs, or those of a single run."""
+    if selection.run is not None:
+        return _spans_of_run(connection, selection)
     spans: list[Span] = []
     runs = 0
     for hour_us, n in hours_with_runs(connection):
@@ -127,7 +129,7 @@ def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Spa
     return spans
 
 
-def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
+def _spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
     """Return the statistics in which the single selected run counts or should count."""
     counted: RollupDeltas = {}
     with snapshot(connection):

@@ -33,7 +33,7 @@ from runfold_storage.ledger.foreign_ledger import RestoredEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import RollupKey, RollupValues
+from runfold_storage.records.rollup import ROLLUP_KEY, ROLLUP_VALUES, RollupKey, RollupValues
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.rebuild import repairable
 from runfold_workers.integrity.selection import Selection
@@ -139,10 +139,10 @@ class _Restore:
         self._ledger = ledger
         self._progress = progress
         self._save = save
-        self._pace = ShardThrottle(connection, stop)
+        is_folded = restore_writer.is_folded(connection)
+        self._pace = ShardThrottle(connection, stop, has_pauses=is_folded)
         self._shards = count_shards(connection)
         self._everything = Selection(shards=self._shards)
-        self._is_folded = restore_writer.is_folded(connection)
 
     def run(self) -> None:
         progress = self._progress
@@ -198,15 +198,13 @@ class _Restore:
             by_run[event.run].append(event)
         ensure_weeks(self._connection, {week_of(UUID(bytes=key)) for key in by_run})
         weighed = ((key, len(events)) for key, events in by_run.items())
-        for keys in self._pace.portions(weighed):
+        for keys in self._pace.steps(weighed):
             events = [event for key in keys for event in by_run[key]]
             # In one transaction: a worker takes the row of a run for what the ledger says of it.
-            with self._pace.holding(), self._connection.transaction():
+            with self._connection.transaction():
                 restored = restore_writer.restore_events(self._connection, shard, events)
                 self._progress.events += restored
                 self._progress.runs += correct_runs(self._connection, shard, keys).runs
-            if self._is_folded:
-                self._pace.rest()
 
     def _copy_ledger(self) -> None:
         """Copy tombstones and events of another database."""
@@ -229,11 +227,8 @@ class _Restore:
             key = after.setdefault(str(shard), BEFORE_ALL.hex())
             while key is not None:
                 chunk = verify_runs(self._connection, shard, self._everything, bytes.fromhex(key))
-                for keys in self._pace.portions(repairable(chunk.wrong)):
-                    with self._pace.holding():
-                        self._progress.runs += correct_runs(self._connection, shard, keys).runs
-                    if self._is_folded:
-                        self._pace.rest()
+                for keys in self._pace.steps(repairable(chunk.wrong)):
+                    self._progress.runs += correct_runs(self._connection, shard, keys).runs
                 key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
                 self._save()
 
@@ -248,11 +243,9 @@ class _Restore:
     def _rollups(self, shard: int, rows: list[Row]) -> None:
         rollups: dict[RollupKey, RollupValues] = {}
         for row in rows:
-            key = RollupKey(
-                row["workflow"], row["project"], row["node"], row["hour"], row["status"], shard
-            )
+            key = RollupKey(*(row[name] for name in ROLLUP_KEY))
             if key not in rollups or rollups[key].n < row["n"]:
-                rollups[key] = _figures(row)
+                rollups[key] = RollupValues.from_row(row[name] for name in ROLLUP_VALUES)
         self._progress.rollups += restore_writer.restore_rollups(self._connection, shard, rollups)
 
     def _left(self, shard: int, rows: list[Row]) -> list[Row]:
@@ -260,20 +253,6 @@ class _Restore:
         keys = {row["key"] for row in rows}
         deleted = load_deleted(self._connection, [(shard, key) for key in keys])
         return [row for row in rows if (shard, row["key"]) not in deleted]
-
-
-def _figures(row: Row) -> RollupValues:
-    return RollupValues(
-        n=row["n"],
-        duration_count=row["duration_count"],
-        duration_min_us=row["duration_min_us"],
-        duration_max_us=row["duration_max_us"],
-        duration_sum_us=int(row["duration_sum_us"]),
-        input_tokens=int(row["input_tokens"]),
-        output_tokens=int(row["output_tokens"]),
-        cost_nano_usd=int(row["cost_nano_usd"]),
-        bins=dict(zip(row["bins"], row["bin_counts"], strict=True)),
-    )
 
 
 def _listed(counts: set[int]) -> str:

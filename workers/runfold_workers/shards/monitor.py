@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Final, Self
 
 import psycopg
@@ -81,12 +80,7 @@ class ShardMonitor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._metrics.remove_lag(self._shards)

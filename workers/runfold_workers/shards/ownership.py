@@ -10,7 +10,6 @@ dead worker expire.
 import logging
 import threading
 import time
-from types import TracebackType
 from typing import Final, Self
 
 from runfold.crash_points import crash_point
@@ -92,12 +91,7 @@ class ShardLeases:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._stopped = True
         self._renew_now.set()

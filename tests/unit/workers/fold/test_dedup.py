@@ -28,7 +28,7 @@ def test_ids_that_count_take_no_room() -> None:
     for counter in [*range(1, 10_000, 2), *range(0, 10_000, 2)]:
         seen.add(make_event_id(5, counter))
 
-    assert seen.singles == 0
+    assert not seen.beyond
     assert seen.expected == make_event_id(5, 10_000)
 
 
