@@ -23,7 +23,7 @@ from .file_writer import Files, Row
 from .journal import Step, Tombstone
 from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
 from .lookup import archived_keys
-from .schema import name_of, row_of_node, row_of_run
+from .schema import name_of, to_row
 from .store import Archive
 
 PAGE_EVENTS: Final = 5000
@@ -101,9 +101,9 @@ class ArchiveExporter:
             row, of_nodes = stored[key]
             run_id = name_of(key, None if row is None else row.external_id)
             if row is not None:
-                runs.add([row_of_run(run_id, row)])
+                runs.add([to_row(run_id, row)])
                 self._runs += 1
-            nodes.add([row_of_node(run_id, of_nodes[each]) for each in sorted(of_nodes)])
+            nodes.add([to_row(run_id, of_nodes[each]) for each in sorted(of_nodes)])
 
     @contextmanager
     def _row_files(self, step: Step) -> Iterator[tuple[Files, Files]]:

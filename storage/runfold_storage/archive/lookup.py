@@ -21,7 +21,7 @@ from runfold.protocol.streams import shard_of
 from runfold_storage.records.rows import NodeRow, RunRow
 
 from .layout import EVENTS, NODES, RUNS, TOMBSTONES, ArchivedFile, folder_of
-from .schema import as_numbers, node_of_row, run_of_row
+from .schema import as_numbers, to_node, to_run
 from .store import Archive
 
 THREADS: Final = 8
@@ -49,10 +49,10 @@ def find_run(archive: Archive, run: str) -> ArchivedRun | None:
     if not found or is_deleted(archive, run):
         return None
     # A run that was restored and expired again has several rows: the newest is the most complete.
-    row = max((run_of_row(row) for row in found), key=lambda row: row.last_event_us)
+    row = max((to_run(row) for row in found), key=lambda row: row.last_event_us)
     nodes = {}
     for raw in _rows(archive, NODES, run):
-        node = node_of_row(raw)
+        node = to_node(raw)
         nodes[node.node, node.attempt] = node
     return ArchivedRun(row, list(nodes.values()))
 

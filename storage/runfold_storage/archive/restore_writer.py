@@ -11,6 +11,7 @@ import psycopg
 from runfold.protocol.codec import to_datetime
 from runfold_storage.ledger.foreign_ledger import RestoredEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
+from runfold_storage.postgres.connections import scalar
 from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import NOTHING_STORED, read_rows
 from runfold_storage.records.rollup import RollupKey, RollupValues
@@ -23,24 +24,19 @@ from runfold_storage.rollups.store import SAME_KEY, key_columns, unnested_keys
 
 def has_expired_runs(connection: psycopg.Connection) -> bool:
     """Return whether retention deleted rows here, whose statistics still count."""
-    row = connection.execute(
-        """
+    statement = """
         SELECT EXISTS (SELECT FROM tombstones WHERE is_expiry)
             OR EXISTS (
                 SELECT FROM jobs WHERE kind = 'retention'
                   AND coalesce(result, progress) ->> 'runs' <> '0'
             )
-        """
-    ).fetchone()
-    return row == (True,)
+    """
+    return bool(scalar(connection, statement))
 
 
 def is_folded(connection: psycopg.Connection) -> bool:
     """Return whether a worker is folding this database."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM leases WHERE expires_at > now())"
-    ).fetchone()
-    return row == (True,)
+    return bool(scalar(connection, "SELECT EXISTS (SELECT FROM leases WHERE expires_at > now())"))
 
 
 def restore_tombstones(

@@ -4,7 +4,7 @@
 money is in nano-dollars, `body` and `tags` are JSON.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,13 +49,8 @@ def _fields(names: Iterable[str]) -> list[tuple[str, Any]]:
 SCHEMAS: Final[dict[str, Any]] = {
     EVENTS: pa.schema(
         [
-            ("key", _KEY),
-            ("run", _TEXT),
-            ("shard", _WHOLE),
-            ("id", _WHOLE),
-            ("at", _TIME),
-            ("type", _TEXT),
-            ("body", _TEXT),
+            *(("key", _KEY), ("run", _TEXT), ("shard", _WHOLE), ("id", _WHOLE)),
+            *(("at", _TIME), ("type", _TEXT), ("body", _TEXT)),
         ]
     ),
     RUNS: pa.schema(_fields(RunRow._fields)),
@@ -89,44 +84,32 @@ def table_of(kind: str, rows: Sequence[tuple[Any, ...]]) -> Any:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def row_of_run(run_id: str, row: RunRow) -> tuple[Any, ...]:
-    """Return the values of a run in the order of the columns."""
+def to_row(run_id: str, row: RunRow | NodeRow) -> tuple[Any, ...]:
+    """Return the values of a run or node in the order of the columns."""
     values = (
-        None if value is None else _encode(value).decode() if name == "tags" else value
-        for name, value in zip(RunRow._fields, row, strict=True)
+        _encode(value).decode() if name == "tags" and value is not None else value
+        for name, value in zip(row._fields, row, strict=True)
         if name != "run"
     )
     return (row.run, run_id, *values)
 
 
-def row_of_node(run_id: str, row: NodeRow) -> tuple[Any, ...]:
-    """Return the values of a node in the order of the columns."""
-    values = (v for name, v in zip(NodeRow._fields, row, strict=True) if name != "run")
-    return (row.run, run_id, *values)
+def to_run(row: dict[str, Any]) -> RunRow:
+    """Return the run of a row of a file, whose times are numbers (`as_numbers`)."""
+    run = RunRow._make(_values(RunRow._fields, row))
+    return run if run.tags is None else run._replace(tags=msgspec.json.decode(row["tags"]))
 
 
-def run_of_row(row: dict[str, Any]) -> RunRow:
-    """Return the run of a row of a file."""
-    tags = row["tags"]
-    return RunRow(
-        **{name: _us(row, name) for name in RunRow._fields if name not in ("run", "tags")},
-        run=row["key"],
-        tags=None if tags is None else msgspec.json.decode(tags),
-    )
+def to_node(row: dict[str, Any]) -> NodeRow:
+    """Return the node of a row of a file, whose times are numbers (`as_numbers`)."""
+    return NodeRow._make(_values(NodeRow._fields, row))
 
 
-def node_of_row(row: dict[str, Any]) -> NodeRow:
-    """Return the node of a row of a file."""
-    return NodeRow(
-        **{name: _us(row, name) for name in NodeRow._fields if name != "run"}, run=row["key"]
-    )
-
-
-def _us(row: dict[str, Any], name: str) -> Any:
-    """Return a field of a row, whose times are numbers (`as_numbers`)."""
-    if name in _WHOLE_COLUMNS or not name.endswith("_us"):
-        return row[name]
-    return row[name.removesuffix("_us") + "_at"]
+def _values(fields: Iterable[str], row: dict[str, Any]) -> Iterator[Any]:
+    for name in fields:
+        is_time = name.endswith("_us") and name not in _WHOLE_COLUMNS
+        column = name.removesuffix("_us") + "_at" if is_time else name
+        yield row["key" if name == "run" else column]
 
 
 def as_numbers(table: Any) -> Any:

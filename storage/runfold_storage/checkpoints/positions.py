@@ -14,6 +14,7 @@ from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger.partitions import OWN_IDS
 from runfold_storage.postgres.binary_format import int2_array, int8_array, text_array
 from runfold_storage.postgres.bulk_write import Binary
+from runfold_storage.postgres.connections import scalar
 from runfold_storage.records.rows import PositionUpdate
 
 from .change_log import EXTERNAL, decode_entries
@@ -54,9 +55,7 @@ def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
 
 def count_shards(connection: psycopg.Connection) -> int:
     """Return the number of shards of the deployment."""
-    row = connection.execute("SELECT count(*) FROM positions").fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(scalar(connection, "SELECT count(*) FROM positions"))
 
 
 def load_positions(
@@ -122,14 +121,11 @@ def advance_parameters(advances: Sequence[PositionUpdate]) -> list[bytes]:
 
 def count_pending_frames(connection: psycopg.Connection) -> int:
     """Count the frames that the streams had up to a second ago and that are not folded yet."""
-    row = connection.execute(
-        """
+    statement = """
         SELECT coalesce(sum(greatest(s.entries_added - p.consumed, 0)), 0)
         FROM positions AS p JOIN stream_checkpoints AS s ON s.shard = p.shard
-        """
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    """
+    return int(scalar(connection, statement))
 
 
 def lock_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:

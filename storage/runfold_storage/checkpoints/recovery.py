@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import psycopg
 
+from runfold_storage.postgres.connections import scalar
+
 from .incidents import raise_incident
 from .positions import Position
 from .streams import Stream
@@ -33,10 +35,9 @@ def save_stream_checkpoints(connection: psycopg.Connection, streams: Mapping[int
 def last_stream_checkpoint(connection: psycopg.Connection, shard: int) -> int | None:
     """Return how many frames the stream had received when it was last read; None if it was never
     read, or not since it was replaced."""
-    row = connection.execute(
-        "SELECT entries_added FROM stream_checkpoints WHERE shard = %s", (shard,)
-    ).fetchone()
-    return None if row is None else int(row[0])
+    statement = "SELECT entries_added FROM stream_checkpoints WHERE shard = %s"
+    added: int | None = scalar(connection, statement, (shard,))
+    return added
 
 
 def skip_lost_frames(

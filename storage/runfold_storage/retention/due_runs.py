@@ -13,6 +13,7 @@ import psycopg
 from msgspec import Struct
 
 from runfold_storage.ledger.partitions import existing_partitions, first_key, week_of_partition
+from runfold_storage.postgres.connections import scalar
 
 from .policies import END, POLICIES, Policy, due, read_policies
 
@@ -27,19 +28,12 @@ class PolicyScan(Struct, frozen=True):
     days: int
 
 
-ListKey = tuple[datetime, UUID]
-
-
 class DueRun(NamedTuple):
     """A run that is due."""
 
     shard: int
     run: UUID
     created_at: datetime
-
-    @property
-    def place(self) -> ListKey:
-        return self.created_at, self.run
 
 
 def policy_scans(connection: psycopg.Connection, now: datetime) -> list[PolicyScan]:
@@ -62,7 +56,7 @@ def read_due(
     connection: psycopg.Connection,
     turn: PolicyScan,
     now: datetime,
-    after: ListKey | None,
+    after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[DueRun]:
     """Return the next due runs, by first event; fewer than `limit` if these are the last."""
@@ -105,9 +99,7 @@ def count_due(
         if policy is not None and turn.project != policy.project:
             continue
         parameters = _parameters(connection, turn, now)
-        row = connection.execute(f"SELECT count(*) {_due(turn)}", parameters).fetchone()
-        assert row is not None
-        counts[turn.what] += row[0]
+        counts[turn.what] += scalar(connection, f"SELECT count(*) {_due(turn)}", parameters)
     rollups = connection.execute(
         f"""
         SELECT count(*), count(DISTINCT s.hour) FROM rollups_hourly AS s {POLICIES.format("s")}

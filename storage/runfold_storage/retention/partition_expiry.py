@@ -24,6 +24,7 @@ from runfold_storage.ledger.partitions import (
     partition_name,
     week_of_partition,
 )
+from runfold_storage.postgres.connections import scalar
 
 from .policies import END, POLICIES, due, shortest_days
 
@@ -51,22 +52,16 @@ def weeks_due(connection: psycopg.Connection, shards: Sequence[int], now: dateti
 def _has_others(
     connection: psycopg.Connection, shards: Sequence[int], week: date, now: datetime
 ) -> bool:
-    row = connection.execute(
-        f"""
+    statement = f"""
         SELECT EXISTS (
             SELECT FROM runs AS r {POLICIES.format("r")}
             WHERE r.shard = ANY(%(shards)s::smallint[]) AND r.run >= %(first)s AND r.run < %(end)s
               AND r.payloads_expired_at IS NULL AND NOT {due("payload_days", END)}
         )
-        """,  # noqa: S608 - made of constants
-        {
-            "shards": list(shards),
-            "first": first_key(week),
-            "end": first_key(week + _WEEK),
-            "now": now,
-        },
-    ).fetchone()
-    return row == (True,)
+    """  # noqa: S608 - made of constants
+    first, end = first_key(week), first_key(week + _WEEK)
+    wanted = {"shards": list(shards), "first": first, "end": end, "now": now}
+    return bool(scalar(connection, statement, wanted))
 
 
 def detached_name(week: date) -> str:
@@ -80,10 +75,9 @@ def detach_week(connection: psycopg.Connection, week: date) -> bool:
     The connection is in autocommit mode, as detaching takes two transactions of its own.
     """
     try:
-        _detach(connection, partition_name(week), detached_name(week))
+        return _detach(connection, partition_name(week), detached_name(week))
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return False
-    return True
 
 
 def drop_week(connection: psycopg.Connection, week: date) -> None:
@@ -136,8 +130,8 @@ def reattach_rows(
     return rows
 
 
-def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
-    """Detach a partition and rename its table."""
+def _detach(connection: psycopg.Connection, name: str, parted: str) -> bool:
+    """Detach a partition and rename its table; False if a transaction uses the ledger."""
     table, new = sql.Identifier(name), sql.Identifier(parted)
     state = connection.execute(
         """
@@ -151,9 +145,9 @@ def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
     assert state is not None
     is_parted, is_pending = state
     if is_parted:
-        return
+        return True
     if is_pending is False and _is_in_use(connection):
-        raise psycopg.errors.LockNotAvailable("a transaction has been using the ledger for long")
+        return False
     connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
     try:
         if is_pending is not None:
@@ -168,21 +162,20 @@ def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
     finally:
         connection.execute("SET lock_timeout = 0")
         connection.execute("SET statement_timeout = 0")
+    return True
 
 
 def _is_in_use(connection: psycopg.Connection) -> bool:
     """Return whether a transaction older than a second has used the ledger."""
-    row = connection.execute(
-        """
+    statement = """
         SELECT EXISTS (
             SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
             WHERE l.relation = 'events'::regclass AND l.granted AND a.pid <> pg_backend_pid()
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND a.xact_start < clock_timestamp() - interval '1 second'
         )
-        """
-    ).fetchone()
-    return row == (True,)
+    """
+    return bool(scalar(connection, statement))
 
 
 def split_by_week(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:

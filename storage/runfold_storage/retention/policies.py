@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_name, check_number
+from runfold_storage.postgres.connections import scalar
 
 DEFAULT: Final = ""
 """The key of the default policy, for projects without a policy of their own."""
@@ -126,10 +127,9 @@ def apply_all_now(connection: psycopg.Connection) -> None:
 
 def shortest_days(connection: psycopg.Connection, now: datetime) -> int | None:
     """Return the age in days below which every policy in force keeps payloads; None: any age."""
-    row = connection.execute(
-        "SELECT min(payload_days) FROM retention WHERE holds_from <= %s", (now,)
-    ).fetchone()
-    return None if row is None else row[0]
+    statement = "SELECT min(payload_days) FROM retention WHERE holds_from <= %s"
+    days: int | None = scalar(connection, statement, (now,))
+    return days
 
 
 def _lock_policies(connection: psycopg.Connection) -> list[StoredPolicy]:

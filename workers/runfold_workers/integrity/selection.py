@@ -11,6 +11,7 @@ from runfold.protocol.codec import to_us
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of
 from runfold_storage.parameters import check_name, check_time
+from runfold_storage.postgres.connections import scalar
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.deltas import HOUR_US
 from runfold_storage.rollups.recompute import Span
@@ -67,10 +68,6 @@ class Selection(Struct, frozen=True, omit_defaults=True):
             return None
         return (run_key_bytes(self.run),) if shard_of(self.run, self.shards) == shard else ()
 
-    def may_select(self, row: RunRow | None) -> bool:
-        """Return whether a run may be selected; without a row only its refold can tell."""
-        return row is None or self.selects(row)
-
     def selects(self, row: RunRow | None) -> bool:
         """Return whether a run is selected; one without a row only if all runs are."""
         if self.run is not None:
@@ -99,22 +96,18 @@ def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
     """Return how many runs are selected according to the statistics; 0 if unknown."""
     if selection.run is not None:
         return 1
-    row = connection.execute(
-        """
+    since, until = selection.since_us, selection.until_us
+    statement = """
         SELECT coalesce(sum(n), 0) FROM rollups_hourly
         WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
           AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
           AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
           AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
-        """,
-        {
-            "project": selection.project,
-            "workflow": selection.workflow,
-            "since": None
-            if selection.since_us is None
-            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
-            "until": None if selection.until_us is None else selection.until_us / 1e6,
-        },
-    ).fetchone()
-    assert row is not None
-    return max(0, int(row[0]))
+    """
+    wanted = {
+        "project": selection.project,
+        "workflow": selection.workflow,
+        "since": None if since is None else (since - since % HOUR_US) / 1e6,
+        "until": None if until is None else until / 1e6,
+    }
+    return max(0, int(scalar(connection, statement, wanted)))

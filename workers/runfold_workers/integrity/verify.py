@@ -94,8 +94,12 @@ def compare_keys(
 ) -> tuple[list[RunMismatch], list[Mismatch], int]:
     """Return the wrong ones of these runs, their mismatches, and how many runs were compared."""
     stored = read_rows(connection, shard, keys)
-    # By the stored row, so that the ledger of other runs need not be read.
-    wanted = [key for key in keys if selection.may_select(stored.get(key, NOTHING_STORED).row)]
+    # Without a row only its refold can tell; the ledger of other runs need not be read.
+    wanted = [
+        key
+        for key in keys
+        if key not in stored or stored[key].row is None or selection.selects(stored[key].row)
+    ]
     refolded = refold(connection, shard, wanted)
     wrong, differences = [], []
     for key in wanted:

@@ -31,7 +31,6 @@ from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.due_runs import (
     PAYLOADS,
     DueRun,
-    ListKey,
     PolicyScan,
     RetentionPlan,
     count_due,
@@ -58,7 +57,7 @@ class Progress(Struct):
 
     turns: list[PolicyScan] | None = None
     """The scans that are left; null before the first look."""
-    place: ListKey | None = None
+    place: tuple[datetime, UUID] | None = None
     """The last run that was scanned in the first of these turns."""
     weeks: list[date] = []
     """Weeks to drop as a whole."""
@@ -232,7 +231,7 @@ class _Retention:
                 raise JobInterrupted
         if len(page) < PAGE_RUNS:
             return False
-        self._progress.place = page[-1].place
+        self._progress.place = (page[-1].created_at, page[-1].run)
         return True
 
     def _take_payloads(self, shard: int, runs: list[UUID]) -> None:

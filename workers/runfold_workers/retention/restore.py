@@ -11,6 +11,7 @@ After a crash its progress names the last restored row group.
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from msgspec import Struct
 from runfold.crash_points import crash_point
 from runfold_storage.archive import restore_writer
 from runfold_storage.archive.layout import EVENTS, KINDS, NODES, RUNS, STATS, TOMBSTONES
-from runfold_storage.archive.schema import node_of_row, run_of_row
+from runfold_storage.archive.schema import to_node, to_run
 from runfold_storage.archive.store import Archive, files_of, read_groups
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
 from runfold_storage.checkpoints.throttle import ShardThrottle
@@ -146,21 +147,17 @@ class _Restore:
 
     def run(self) -> None:
         progress = self._progress
-        works = {
-            TOMBSTONES: self._tombstones,
-            EVENTS: self._events,
-            RUNS: self._runs,
-            NODES: self._nodes,
-            STATS: self._rollups,
+        works: dict[str, Callable[[], None]] = {
+            TOMBSTONES: partial(self._read, TOMBSTONES, self._tombstones),
+            LEDGER: self._copy_ledger,
+            EVENTS: partial(self._read, EVENTS, self._events),
+            FOLD: self._fold,
+            RUNS: partial(self._read, RUNS, self._runs),
+            NODES: partial(self._read, NODES, self._nodes),
+            STATS: partial(self._read, STATS, self._rollups),
         }
         while progress.kinds:
-            kind = progress.kinds[0]
-            if kind == FOLD:
-                self._fold()
-            elif kind == LEDGER:
-                self._copy_ledger()
-            else:
-                self._read(kind, works[kind])
+            works[progress.kinds[0]]()
             progress.kinds.pop(0)
             progress.path, progress.group = "", -1
             self._save()
@@ -174,9 +171,9 @@ class _Restore:
             if file.path > progress.path:
                 progress.path, progress.group = file.path, -1
                 progress.files += 1
-            for group in read_groups(self._archive, kind, file, progress.group + 1):
-                work(file.name.shard, group.rows)
-                progress.group = group.number
+            for number, rows in read_groups(self._archive, kind, file, progress.group + 1):
+                work(file.name.shard, rows)
+                progress.group = number
                 self._save()
 
     def _tombstones(self, shard: int, rows: list[Row]) -> None:
@@ -233,11 +230,11 @@ class _Restore:
                 self._save()
 
     def _runs(self, shard: int, rows: list[Row]) -> None:
-        runs = [run_of_row(row) for row in self._left(shard, rows)]
+        runs = [to_run(row) for row in self._left(shard, rows)]
         self._progress.runs += restore_writer.restore_runs(self._connection, shard, runs)
 
     def _nodes(self, shard: int, rows: list[Row]) -> None:
-        nodes = [node_of_row(row) for row in self._left(shard, rows)]
+        nodes = [to_node(row) for row in self._left(shard, rows)]
         restore_writer.restore_nodes(self._connection, shard, nodes)
 
     def _rollups(self, shard: int, rows: list[Row]) -> None:
