@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from runfold_storage.records.rollup import ROLLUP_VALUES
-from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.records.rows import NodeRow, RunRow, column_of
 
 from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
 
@@ -37,8 +37,8 @@ def _fields(names: Iterable[str]) -> list[tuple[str, Any]]:
             continue
         if name in _WHOLE_COLUMNS:
             found.append((name, _WHOLE))
-        elif name.endswith("_us"):
-            found.append((name.removesuffix("_us") + "_at", _TIME))
+        elif column_of(name) != name:
+            found.append((column_of(name), _TIME))
         elif name == "parents":
             found.append((name, pa.list_(_TEXT)))
         else:
@@ -106,10 +106,7 @@ def to_node(row: dict[str, Any]) -> NodeRow:
 
 
 def _values(fields: Iterable[str], row: dict[str, Any]) -> Iterator[Any]:
-    for name in fields:
-        is_time = name.endswith("_us") and name not in _WHOLE_COLUMNS
-        column = name.removesuffix("_us") + "_at" if is_time else name
-        yield row["key" if name == "run" else column]
+    return (row["key" if name == "run" else column_of(name)] for name in fields)
 
 
 def as_numbers(table: Any) -> Any:

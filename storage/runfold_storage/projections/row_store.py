@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.records.rows import NodeRow, RunRow, column_of
 from runfold_storage.search.index_writer import delete_runs_from_index
 
 Attempt = tuple[str, int]
@@ -79,13 +79,13 @@ def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) ->
 
 
 def _select(table: str, fields: Sequence[str]) -> sql.Composed:
-    """Return the query of these fields; `…_us` is a time, except for `duration_us`."""
+    """Return the query of these fields."""
     columns = [
-        sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(
-            sql.Identifier(name.removesuffix("_us") + "_at")
+        sql.Identifier(name)
+        if column_of(name) == name
+        else sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(
+            sql.Identifier(column_of(name))
         )
-        if name.endswith("_us") and name != "duration_us"
-        else sql.Identifier(name)
         for name in fields
     ]
     return sql.SQL("SELECT {} FROM {} WHERE shard = %s AND run = ANY(%s::uuid[])").format(

@@ -36,12 +36,13 @@ class RollupValues:
     @classmethod
     def from_row(cls, row: Iterable[Any]) -> Self:
         """Return the values of a row of `ROLLUP_VALUES`, in which bins may repeat."""
-        n, timed, least, most, *sums, bins, counts = row
+        n, timed, least, most, total, tokens_in, tokens_out, cost, bins, counts = row
         histogram: dict[int, int] = {}
         for index, count in zip(bins, counts, strict=True):
             histogram[index] = histogram.get(index, 0) + count
         present = {index: count for index, count in histogram.items() if count}
-        return cls(int(n), int(timed), least, most, *map(int, sums), present)
+        sums = int(total), int(tokens_in), int(tokens_out), int(cost)
+        return cls(int(n), int(timed), least, most, *sums, present)
 
     def as_row(self) -> tuple[Any, ...]:
         """Return the values in the order of `ROLLUP_VALUES`."""

@@ -104,6 +104,13 @@ def _time(us: int | None) -> datetime | None:
     return None if us is None else to_datetime(us)
 
 
+def column_of(field: str) -> str:
+    """Return the column of a field of `RunRow` or `NodeRow`: a time ends with `_at`."""
+    if field.endswith("_us") and field != "duration_us":
+        return field.removesuffix("_us") + "_at"
+    return field
+
+
 class DeadLetter(NamedTuple):
     """An event that could not be decoded: `frame` is its stream entry's id, `ordinal` the index."""
 

@@ -287,8 +287,10 @@ BINS = """
 """
 
 # Values that few runs have: a partial index for each, in the order of lists.
-RARE = ("user", "session", "trigger_type", "parent_run", "error_type", "fingerprint")
-RARE += ("indexed_status",)
+RARE = (
+    *("user", "session", "trigger_type", "parent_run", "error_type", "fingerprint"),
+    "indexed_status",
+)
 EXTREME = ("indexed_late_start_at", "indexed_duration_us", "indexed_cost_nano_usd")
 
 LEDGER_VIEW = """
