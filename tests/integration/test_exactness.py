@@ -447,7 +447,7 @@ def test_a_run_deleted_behind_the_workers_back_is_not_revived(
     shard, key = shard_of("a run", SHARDS), run_key("a run")
     with database.transaction():
         database.execute("INSERT INTO tombstones (shard, run) VALUES (%s, %s)", [shard, key])
-        for table in ("events", "runs", "rollup_deltas"):
+        for table in ("events", "runs", "rollup_deltas", "rollups_hourly", "rollups_daily"):
             database.execute(f"DELETE FROM {table}")
         database.execute("UPDATE positions SET generation = generation + 1")
 

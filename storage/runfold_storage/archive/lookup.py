@@ -2,9 +2,7 @@
 
 This reads the listing of one folder and, as a rule, one row group of one file. Keys of ids that
 callers chose are hashes, so each file of their shard may have one: these are read in parallel.
-
-Duplicates in several files count once. Tombstones in the archive show which runs were deleted, also
-after the database was lost.
+Tombstones in the archive show which runs were deleted, also after the database was lost.
 """
 
 from collections.abc import Iterator, Sequence

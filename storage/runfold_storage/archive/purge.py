@@ -1,8 +1,7 @@
 """Purge deleted runs from the files of the archive; nothing else changes files.
 
-A file that has such runs is written anew without them, read back, and replaces the old one; a file
-without other runs is removed. If a process dies halfway, the old file remains beside the new one,
-and the next purge processes it again.
+If a process dies halfway, the old file remains beside the new one, and the next purge processes it
+again.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """The archive's storage: a folder, or any file system of pyarrow or fsspec.
 
-A file gets its name when it is complete and was read back; until then it is in `_writing/`. Only
-`purge` changes named files, so readers need no locks.
+A file gets its name when it is complete and was read back; until then it is in `_writing/`.
 """
 
 import os

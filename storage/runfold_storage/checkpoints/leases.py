@@ -1,10 +1,8 @@
 """Leases: which worker folds which shard.
 
-A worker is registered, and holds its leases, until they expire by the database's clock, so clocks
-need not agree. The shares of all live workers differ by at most one shard and add up to all shards.
-Leases only avoid duplicate work; the compare-and-set of the positions keeps the fold exact. Every
-statement is a transaction of its own and locks rows in the order of the shards, so that workers
-neither deadlock nor block each other for long.
+Leases expire by the database's clock, so clocks need not agree. The shares of all live workers
+differ by at most one shard and add up to all shards. Every statement is a transaction of its own
+and locks rows in the order of the shards, so that workers neither deadlock nor block each other.
 """
 
 from collections.abc import Iterable

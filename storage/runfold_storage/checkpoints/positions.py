@@ -1,8 +1,4 @@
-"""Positions of the shards, and the compare-and-set that makes the fold exact.
-
-A batch moves its shards' positions in the transaction that writes their effects, and only from
-where its worker expects them. So effects are applied once, even if two workers fold a shard.
-"""
+"""Positions of the shards, and the compare-and-set that makes the fold exact."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple

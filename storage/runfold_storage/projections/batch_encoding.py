@@ -1,7 +1,4 @@
-"""Encode a batch for the database, and choose how it is written.
-
-Encoding needs no connection, so one batch is encoded while another is written.
-"""
+"""Encode a batch for the database, and choose how it is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
 """Select the runs that are due, one policy at a time, along the index of its project.
 
-A run is never older than its first event, so runs whose first event is younger than the policy's
-limit are skipped by the index. Runs whose keys belong to weeks that the ledger no longer has lost
-their payloads before; the index has the key, too.
+A run is never older than its first event, so the index skips runs whose first event is younger than
+the policy's limit, and those whose keys belong to weeks that the ledger no longer has.
 """
 
 from datetime import datetime, timedelta

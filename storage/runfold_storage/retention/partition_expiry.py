@@ -2,11 +2,7 @@
 
 A week is detached CONCURRENTLY, which waits for other transactions but blocks none. Detaching
 cannot be given up once it has begun, so it begins only when no transaction has used the ledger for
-long. Then the week is a table `events_…_detached`, which does not change any more; it is archived,
-where there is an archive, and dropped.
-
-If a process dies halfway, `detached_weeks` finds weeks that are detached, or being detached, and
-not dropped yet.
+long. Then the week is a table `events_…_detached`, which does not change any more.
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,11 +2,8 @@
 
 Invariant: rows, statistics and tombstone change in one transaction that locks the run's shard and
 raises its generation, so no batch that had the run cached can be committed after it. The events,
-which no reader sees behind a tombstone, are deleted afterwards in short transactions; until the
-last of them is deleted, the tombstone has `events_left`.
-
-If a process dies halfway, committed deletions stay, and the next deletion, of any runs, deletes the
-events that were left (`purge_left`).
+which no reader sees behind a tombstone, are deleted afterwards in short transactions; until then
+the tombstone has `events_left`, by which the next deletion, of any runs, finds them (`purge_left`).
 """
 
 import threading

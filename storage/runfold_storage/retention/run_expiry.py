@@ -2,12 +2,8 @@
 
 Invariants. A run is marked (`payloads_expired_at`) before its first event is deleted, and a marked
 run accepts no more events, so no worker folds it from a part of its events. The mark raises the
-shard's generation, which drops the run from every worker's cache: whether a late event is accepted
-does not depend on what a worker has cached. A run gets a tombstone before its row is deleted, with
-the same effect.
-
-Every step that writes locks its shard, as every writer of rows does. `due_runs` selects the runs;
-`partition_expiry` drops weeks of the ledger as a whole.
+shard's generation, so whether a late event is accepted does not depend on what a worker has cached.
+A run gets a tombstone before its row is deleted, with the same effect.
 """
 
 from collections.abc import Sequence

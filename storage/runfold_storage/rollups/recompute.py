@@ -1,8 +1,4 @@
-"""Rollups recomputed from the rows, to be compared with `rollups_hourly` and to replace it.
-
-Replacing rollups requires the lock of their shard (`lock_shard`), so that no other process writes
-rows or deltas of it.
-"""
+"""Rollups recomputed from the rows, to be compared with `rollups_hourly` and to replace it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -116,7 +112,7 @@ def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
 def replace_rollups(
     connection: psycopg.Connection, rollups: Mapping[RollupKey, RollupValues | None]
 ) -> None:
-    """Replace stored rollups; None deletes a row."""
+    """Replace rollups of locked shards without pending deltas; None deletes a row."""
     connection.execute(
         f"DELETE FROM rollups_hourly AS s USING {unnested_keys()} WHERE {SAME_KEY}",  # noqa: S608
         key_columns(rollups),

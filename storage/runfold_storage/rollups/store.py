@@ -1,17 +1,12 @@
-"""Add deltas to the stored rollups, by hour and by day: at once, or pending.
+"""Add deltas to the stored rollups, by hour and by day in one statement: at once, or pending.
 
 For a small batch, a row of a rollup costs as much as a row of a run, and the next batch changes the
 same rollups again. So small batches append their deltas, one row per shard, and a worker merges
-half a second's worth at once. Readers add the view `pending_rollups` in the same snapshot, so they
-miss nothing.
+half a second's worth at once. Readers add the view `pending_rollups` in the same snapshot.
 
 `rollup_delta_cursors` says up to which delta a shard is merged, so that no reader scans deleted
 rows, which an old snapshot may keep for long. Merging locks the shard's cursor, which no appending
-batch waits for. Invariant: a rollup is always what it was at some moment, never negative. So every
-writer that changes rollups directly first merges what is pending of its shards (`merge_shards`).
-
-The same statement updates hours and days. Code that changes hours in another way calls
-`rebuild_days` for their shard.
+batch waits for.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -1,12 +1,12 @@
 """The states of recent runs, cached so that a steady batch reads nothing from the ledger.
 
 Invariant: a cached state is the fold of all events of its run up to the last folded batch, together
-with the rows that the tables have after that batch. It is a cache of the ledger: it may be dropped
-at any time, and must be dropped when a batch was not committed.
+with the rows that the tables have after that batch. It may be dropped at any time, and must be
+dropped when a batch was not committed. What is not committed is never evicted.
 
-A run that is not cached is usually known to be new without a query. UUIDv7 keys are ordered by
-time: a key that is later than every key of the tables when the shard was taken, and than every key
-evicted since, has not been folded before.
+A run that is not cached is usually known to be new without a query: UUIDv7 keys are ordered by
+time, so a key that is later than every key of the tables when the shard was taken, and than every
+key evicted since, has not been folded before.
 
 Runs are ordered by the last batch that touched them: those of uncommitted batches are at the end.
 """
@@ -54,11 +54,7 @@ Load = Callable[[Sequence[RunRef]], Loaded]
 
 
 class RunCache:
-    """Runs of at most `max_bytes`, as `state_size` estimates them.
-
-    What batches after the last `written` one have touched is kept beyond that, because the tables
-    do not have it yet. So a run that is larger than the cache is not read again for each batch.
-    """
+    """Runs of at most `max_bytes`, as `state_size` estimates them, and uncommitted ones."""
 
     def __init__(self, load: Load, max_bytes: int) -> None:
         self._load = load

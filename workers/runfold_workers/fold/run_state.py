@@ -1,12 +1,9 @@
 """The state of a run: what its events make of it, in whatever order they come.
 
-Invariant: the state after a set of events is the same for every order in which they are applied, so
-it equals `fold(events sorted by (at, id))`. Each fact is a slot that is won by a rule on (at, id)
-alone: `queued`, `started`, the end of a run, the start and the end of an attempt at a node belong
-to the earliest event that claims them; a tag to the latest. Usage is a sum over the winners. A run
-without an end is lost unless a sign of life is later than its `lost` event.
-
-Each event must be applied once; `EventIdSet` ensures that.
+Invariant: the state equals `fold(events sorted by (at, id))`. `queued`, `started`, the end of a
+run, the start and the end of an attempt at a node belong to the earliest event that claims them; a
+tag to the latest. Usage is a sum over the winners. A run without an end is lost unless a sign of
+life is later than its `lost` event. Each event is applied once; `EventIdSet` ensures that.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,8 @@
 """Corrects rows and statistics, each time in one short transaction that locks one shard.
 
-Invariant: the process that holds a shard's checkpoint is the only writer of its rows, so a refold
-under the lock is what the tables must say at COMMIT. The correction raises the generation: the
-worker's next batch is refused, and the worker drops these runs from its cache. Runs that are right
-already are not touched.
-
-The statistics of a corrected run change by deltas, old row to new row, as in a batch. Statistics
-that were wrong themselves are replaced by sums over the rows.
+A refold under the lock is what the tables must say at COMMIT. The statistics of a corrected run
+change by deltas, old row to new row, as in a batch; statistics that were wrong themselves are
+replaced by sums over the rows.
 """
 
 from collections.abc import Sequence

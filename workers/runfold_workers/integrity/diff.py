@@ -1,8 +1,4 @@
-"""Describes where the tables differ from a refold, for people and as JSON.
-
-`last_event_at` may be later than in the refold, because the ledger keeps no heartbeats; it is
-never earlier.
-"""
+"""Describes where the tables differ from a refold, for people and as JSON."""
 
 from collections.abc import Iterator
 from typing import Any, Literal

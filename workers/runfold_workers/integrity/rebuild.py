@@ -2,10 +2,7 @@
 
 Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock
 (`verify`); only what is wrong is compared again under the lock of its shard and corrected
-(`correct`), in short steps (`ShardThrottle`).
-
-After a crash, what was committed is right, and the job's progress says where to resume. Chunks
-after the last saved progress are compared once more, which changes nothing.
+(`correct`). Chunks after the last saved progress are compared once more, which changes nothing.
 """
 
 import threading

@@ -1,8 +1,4 @@
-"""Finds everything that is wrong without writing, and corrects exactly that.
-
-`examine` reports each mismatch when it is found. `repair` compares again under the lock of the
-shard and leaves alone what is right by then.
-"""
+"""Finds everything that is wrong without writing, and corrects exactly that."""
 
 import threading
 from collections import defaultdict
@@ -84,7 +80,7 @@ def examine(
 
 
 def repair(connection: psycopg.Connection, findings: Findings, stop: threading.Event) -> int:
-    """Correct what was found; return how many differences there still were.
+    """Compare what was found again, under lock; return how many differences were corrected.
 
     The connection is in autocommit mode, for this call only.
     """

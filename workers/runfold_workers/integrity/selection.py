@@ -63,7 +63,7 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         return self == Selection(shards=self.shards)
 
     def key_on(self, shard: int) -> tuple[bytes, ...] | None:
-        """Return the key of the single run if it is on this shard; None if any number may match."""
+        """Return the key of the single run if it is on this shard; None if any run may match."""
         if self.run is None:
             return None
         return (run_key_bytes(self.run),) if shard_of(self.run, self.shards) == shard else ()

@@ -1,8 +1,4 @@
-"""Background jobs: which kinds exist, and how a worker does one.
-
-A worker does a job on a connection of its own and holds the job's lock, so no job is done by two
-workers at once; a finished job is skipped.
-"""
+"""Background jobs: which kinds exist, and how a worker does one."""
 
 import logging
 import threading

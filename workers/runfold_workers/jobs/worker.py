@@ -2,8 +2,7 @@
 
 Three threads: one brings jobs from the table into the queue (if no other process does), one does
 queued jobs, one keeps the search index (if no other process does). When Redis or PostgreSQL is
-away, they retry without limit. The job of a killed worker is queued again at once, because its lock
-ends with its connection.
+away, they retry without limit.
 """
 
 import logging

@@ -1,9 +1,6 @@
 """The steps of retention with an archive: write expired data there, then delete it.
 
-Invariant: nothing is deleted before its file was written, read back and renamed
-(`archive.journal`). If the archive fails, `ArchiveUnusable` is raised and the data of the step
-stays. No transaction is open and no shard is locked while files are written, so the fold is not
-delayed.
+No transaction is open and no shard is locked while files are written.
 """
 
 import threading

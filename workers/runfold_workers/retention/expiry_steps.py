@@ -1,7 +1,4 @@
-"""The steps of retention: delete expired data in short transactions that each lock one shard.
-
-`archiving_steps` does the same with an archive.
-"""
+"""The steps of retention: delete expired data in short transactions that each lock one shard."""
 
 import threading
 from collections.abc import Iterator, Sequence

@@ -1,12 +1,6 @@
 """The retention job: deletes data that its policy no longer keeps.
 
-Weeks of the ledger that are due as a whole are detached and dropped; other events are deleted run
-by run. Policies take turns (`due_runs`): payloads, then rows; then statistics. With an archive each
-step writes the data there before deleting it (`archiving_steps`). Subscribers, workers and readers
-do not wait for any of it.
-
-After a crash its progress says where to resume. What had begun is found again: marked runs,
-detached weeks, steps of the archive journal. Only one retention job runs at a time.
+Only one retention job runs at a time; workers and readers do not wait for it.
 """
 
 import threading

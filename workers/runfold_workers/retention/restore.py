@@ -1,11 +1,8 @@
 """The restore job: brings the archive's data back into a database.
 
 The order: tombstones, so that deleted runs stay deleted; events with the rows of their runs, also
-those of another ledger that can still be read; a fold of all runs in the ledger, as in a rebuild;
-rows, attempts and statistics of runs without events. It may run while workers fold, and again:
-existing data stays.
-
-After a crash its progress names the last restored row group.
+those of another ledger that can still be read; a fold of all runs in the ledger; rows, attempts and
+statistics of runs without events. It may run while workers fold, and again: existing data stays.
 """
 
 import threading

@@ -1,8 +1,6 @@
 """Checks the shards once a second beside the fold: lag, lost frames, partitions ahead of time.
 
-Runs in a thread with connections of its own, so that a long batch does not delay it and its
-failures never end the worker. It changes no checkpoint: a shard that looks wrong becomes a suspect,
-which the folding thread examines when no batch of it is in flight.
+Its failures never end the worker.
 """
 
 import logging

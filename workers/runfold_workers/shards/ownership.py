@@ -1,10 +1,8 @@
 """Which shards this worker folds: its share, by leases that a thread of its own renews.
 
 Invariant: `shards` are those that this worker held at the last renewal, without those that it has
-given up or invalidated since. A long batch loses no lease, because the thread that renews does
-nothing else. A worker that was paused or cut off learns at its next renewal which shards others
-have taken; the compare-and-set of the positions refuses what it wrote in between. The leases of a
-dead worker expire.
+given up or invalidated since. A worker that was paused or cut off learns at its next renewal which
+shards others have taken.
 """
 
 import logging

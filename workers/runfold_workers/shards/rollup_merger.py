@@ -1,9 +1,7 @@
 """Merges pending deltas of small batches into the rollups, twice a second, beside the fold.
 
-Runs in a thread with a connection of its own, so PostgreSQL works on it while the next batch is
-read and folded. Shards take turns at even intervals: a batch would wait for a core that merges all
-at once. Every worker merges the deltas of all shards, so those of a dead worker are not left;
-readers add pending deltas themselves (`runfold_storage.rollups.store`).
+Shards take turns at even intervals: a batch would wait for a core that merges all at once. Every
+worker merges the deltas of all shards, so those of a dead worker are not left.
 """
 
 import logging

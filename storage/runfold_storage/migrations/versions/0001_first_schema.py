@@ -313,18 +313,15 @@ CROSS JOIN LATERAL (
 ) AS d
 """
 
-FIGURES = """
+_HISTOGRAM = "runfold_concatenated(bins), runfold_concatenated(bin_counts)"
+FIGURES = f"""
     sum(duration_sum_us) / nullif(sum(duration_count), 0) / 1000 AS duration_avg_ms,
     min(duration_min_us) FILTER (WHERE duration_count > 0) / 1000.0 AS duration_min_ms,
     max(duration_max_us) FILTER (WHERE duration_count > 0) / 1000.0 AS duration_max_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.5)
-        AS duration_p50_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.9)
-        AS duration_p90_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.95)
-        AS duration_p95_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.99)
-        AS duration_p99_ms,
+    runfold_percentile({_HISTOGRAM}, 0.5) AS duration_p50_ms,
+    runfold_percentile({_HISTOGRAM}, 0.9) AS duration_p90_ms,
+    runfold_percentile({_HISTOGRAM}, 0.95) AS duration_p95_ms,
+    runfold_percentile({_HISTOGRAM}, 0.99) AS duration_p99_ms,
     sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
     sum(cost_nano_usd) / 1e9 AS cost_usd
 """
