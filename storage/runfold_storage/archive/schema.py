@@ -10,9 +10,11 @@ from uuid import UUID
 
 import msgspec
 import pyarrow as pa
+import sqlalchemy as sa
 
 from runfold_storage.records.rollup import ROLLUP_VALUES
 from runfold_storage.records.rows import NodeRow, RunRow, column_of
+from runfold_storage.tables import nodes, runs
 
 from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
 
@@ -20,29 +22,20 @@ _KEY: Final = pa.binary(16)
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _WHOLE: Final = pa.int64()
 _TEXT: Final = pa.string()
-_WHOLE_COLUMNS: Final = frozenset(
-    name
-    for name in (*RunRow._fields, *NodeRow._fields)
-    if name.startswith("nodes_")
-    or name.endswith("_tokens")
-    or name in ("attempt", "shard", "duration_us", "cost_nano_usd", "exit_code")
-)
 
 
-def _fields(names: Iterable[str]) -> list[tuple[str, Any]]:
+def _fields(table: sa.Table, names: Iterable[str]) -> list[tuple[str, Any]]:
     """Return the columns of these fields of `RunRow` or `NodeRow`, after the key and the id."""
     found: list[tuple[str, Any]] = [("key", _KEY), ("run", _TEXT)]
-    for name in names:
-        if name == "run":
-            continue
-        if name in _WHOLE_COLUMNS:
-            found.append((name, _WHOLE))
-        elif column_of(name) != name:
-            found.append((column_of(name), _TIME))
-        elif name == "parents":
-            found.append((name, pa.list_(_TEXT)))
-        else:
-            found.append((name, _TEXT))
+    for column in (table.c[column_of(name)] for name in names if name != "run"):
+        kind = _TEXT
+        if isinstance(column.type, sa.Integer):
+            kind = _WHOLE
+        elif isinstance(column.type, sa.DateTime):
+            kind = _TIME
+        elif isinstance(column.type, sa.ARRAY):
+            kind = pa.list_(_TEXT)
+        found.append((column.name, kind))
     return found
 
 
@@ -53,8 +46,8 @@ SCHEMAS: Final[dict[str, Any]] = {
             *(("at", _TIME), ("type", _TEXT), ("body", _TEXT)),
         ]
     ),
-    RUNS: pa.schema(_fields(RunRow._fields)),
-    NODES: pa.schema(_fields(NodeRow._fields)),
+    RUNS: pa.schema(_fields(runs, RunRow._fields)),
+    NODES: pa.schema(_fields(nodes, NodeRow._fields)),
     STATS: pa.schema(
         [
             ("key", _KEY),

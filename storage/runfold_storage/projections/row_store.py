@@ -61,21 +61,11 @@ def delete_rows(
 
 def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) -> None:
     """Delete these rows of `nodes`; their shards are locked."""
-    connection.execute(
-        """
-        DELETE FROM nodes AS n
-        USING unnest(%s::smallint[], %s::uuid[], %s::text[], %s::smallint[])
-            AS gone (shard, run, node, attempt)
-        WHERE n.shard = gone.shard AND n.run = gone.run AND n.node = gone.node
-          AND n.attempt = gone.attempt
-        """,
-        (
-            [node.shard for node in nodes],
-            [UUID(bytes=node.run) for node in nodes],
-            [node.node for node in nodes],
-            [node.attempt for node in nodes],
-        ),
-    )
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "DELETE FROM nodes WHERE shard = %s AND run = %s AND node = %s AND attempt = %s",
+            [(node.shard, UUID(bytes=node.run), node.node, node.attempt) for node in nodes],
+        )
 
 
 def _select(table: str, fields: Sequence[str]) -> sql.Composed:

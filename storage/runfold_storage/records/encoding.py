@@ -189,18 +189,6 @@ def _figures(difference: RollupDelta) -> bytes:
         amounts = numeric(tokens_in) + numeric(tokens_out) + numeric(cost)
     if not durations:
         return _COUNT(RECORDS.int8, difference.n) + _NO_DURATIONS + amounts + _NO_BINS
-    if len(durations) == 1:
-        ((duration_us, count),) = durations.items()
-        if count == 1:
-            int8 = RECORDS.int8
-            return b"".join(
-                (
-                    _ONE(int8, difference.n, int8, 1, int8, duration_us, int8, duration_us),
-                    numeric(duration_us),
-                    amounts,
-                    _one_bin(bin_of(duration_us)),
-                )
-            )
     came = [duration_us for duration_us, count in durations.items() if count > 0]
     bins: dict[int, int] = {}
     for duration_us, count in durations.items():
@@ -220,15 +208,8 @@ def _figures(difference: RollupDelta) -> bytes:
     )
 
 
-@lru_cache(_MOST_KEYS)
-def _one_bin(index: int) -> bytes:
-    """Encode a histogram of one duration."""
-    return RECORDS.int2_array((index,)) + RECORDS.int8_array((1,))
-
-
 _SHARD: Final = struct.Struct(f">{RECORDS.prefix}h")
 _COUNT: Final = struct.Struct(f">{RECORDS.prefix}q").pack
-_ONE: Final = struct.Struct(">" + f"{RECORDS.prefix}q" * 4).pack
 _ZERO: Final = RECORDS.numeric(0)
 _NO_AMOUNTS: Final = 3 * _ZERO
 _NO_DURATIONS: Final = RECORDS.int8_or_null(0) + 2 * RECORDS.no_int8 + _ZERO

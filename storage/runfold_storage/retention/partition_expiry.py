@@ -5,7 +5,7 @@ cannot be given up once it has begun, so it begins only when no transaction has 
 long. Then the week is a table `events_…_detached`, which does not change any more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -70,10 +70,40 @@ def detach_week(connection: psycopg.Connection, week: date) -> bool:
 
     The connection is in autocommit mode, as detaching takes two transactions of its own.
     """
+    name, parted = partition_name(week), detached_name(week)
+    table, new = sql.Identifier(name), sql.Identifier(parted)
+    state = connection.execute(
+        """
+        SELECT to_regclass(%s) IS NOT NULL, (
+            SELECT i.inhdetachpending FROM pg_inherits AS i
+            WHERE i.inhparent = 'events'::regclass AND i.inhrelid = to_regclass(%s)
+        )
+        """,
+        (parted, name),
+    ).fetchone()
+    assert state is not None
+    is_parted, is_pending = state
+    if is_parted:
+        return True
+    if is_pending is False and _is_in_use(connection):
+        return False
+    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
     try:
-        return _detach(connection, partition_name(week), detached_name(week))
+        if is_pending is not None:
+            # CONCURRENTLY waits for transactions on other weeks without blocking them.
+            connection.execute(
+                sql.SQL("ALTER TABLE events DETACH PARTITION {} {}").format(
+                    table, sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
+                )
+            )
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_MS}ms",))
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table, new))
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return False
+    finally:
+        connection.execute("SET lock_timeout = 0")
+        connection.execute("SET statement_timeout = 0")
+    return True
 
 
 def drop_week(connection: psycopg.Connection, week: date) -> None:
@@ -126,41 +156,6 @@ def reattach_rows(
     return rows
 
 
-def _detach(connection: psycopg.Connection, name: str, parted: str) -> bool:
-    """Detach a partition and rename its table; False if a transaction uses the ledger."""
-    table, new = sql.Identifier(name), sql.Identifier(parted)
-    state = connection.execute(
-        """
-        SELECT to_regclass(%s) IS NOT NULL, (
-            SELECT i.inhdetachpending FROM pg_inherits AS i
-            WHERE i.inhparent = 'events'::regclass AND i.inhrelid = to_regclass(%s)
-        )
-        """,
-        (parted, name),
-    ).fetchone()
-    assert state is not None
-    is_parted, is_pending = state
-    if is_parted:
-        return True
-    if is_pending is False and _is_in_use(connection):
-        return False
-    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
-    try:
-        if is_pending is not None:
-            # CONCURRENTLY waits for transactions on other weeks without blocking them.
-            connection.execute(
-                sql.SQL("ALTER TABLE events DETACH PARTITION {} {}").format(
-                    table, sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
-                )
-            )
-        connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_MS}ms",))
-        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table, new))
-    finally:
-        connection.execute("SET lock_timeout = 0")
-        connection.execute("SET statement_timeout = 0")
-    return True
-
-
 def _is_in_use(connection: psycopg.Connection) -> bool:
     """Return whether a transaction older than a second has used the ledger."""
     statement = """
@@ -172,14 +167,3 @@ def _is_in_use(connection: psycopg.Connection) -> bool:
         )
     """
     return bool(scalar(connection, statement))
-
-
-def split_by_week(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:
-    """Split runs into those of these weeks and the others."""
-    spans = [(first_key(week), first_key(week + _WEEK)) for week in weeks]
-    within: list[UUID] = []
-    others: list[UUID] = []
-    for run in runs:
-        is_within = any(first <= run < end for first, end in spans)
-        (within if is_within else others).append(run)
-    return within, others

@@ -9,7 +9,6 @@ the earliest, so that a mistake can be corrected; until then its project loses n
 generous policy applies at once, and so do all policies after `apply_all_now`.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, LiteralString
 
@@ -79,7 +78,8 @@ def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
     """Set the policy of a project, or the default; raise `BadParameter`."""
     policy.check()
     with connection.transaction():
-        before = _rule_of(_lock_policies(connection), policy.project)
+        known = {each.project: each for each in _lock_policies(connection)}
+        before = known.get(policy.project) or known.get(None)
         is_stricter = before is None or policy.is_stricter(before)
         connection.execute(
             f"""
@@ -136,12 +136,6 @@ def _lock_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
     """Lock the policies until the transaction ends, as each is compared with its predecessor."""
     connection.execute("LOCK TABLE retention IN SHARE ROW EXCLUSIVE MODE")
     return read_policies(connection)
-
-
-def _rule_of(policies: Iterable[StoredPolicy], project: str | None) -> StoredPolicy | None:
-    """Return a project's own policy, or else the default."""
-    by_project = {each.project: each for each in policies}
-    return by_project.get(project) or by_project.get(None)
 
 
 _NEXT: Final[LiteralString] = """

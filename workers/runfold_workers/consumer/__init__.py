@@ -1,8 +1,7 @@
 """From frames to commits: read, fold, write, publish.
 
-`worker` holds the connections, `loop` takes the steps, `stream_reader` reads frames, `pipeline`
-folds the next batch while `committer` writes the last one, `publisher` notifies subscribers and
-trims the stream.
+`worker` holds the connections, notifies subscribers and trims the streams, `loop` takes the steps,
+`stream_reader` reads frames, `pipeline` folds the next batch while `committer` writes the last one.
 
 Invariants: a batch and the positions of its shards are one transaction, and positions move by
 compare-and-set, so two workers on one shard cannot both commit. Duplicates are dropped in memory;

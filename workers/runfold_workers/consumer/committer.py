@@ -6,12 +6,13 @@ the positions say which. After every failure the cache drops the runs that the b
 A refused batch is folded again while its shards are locked, so that no other process can change
 them meanwhile. The next batches are folded under the lock too, because a process that changes many
 runs would have each of them refused. When PostgreSQL refuses the data, the batch is split down to
-one frame, and `refused_event` finds the event. Every other failure is raised to the caller, which
-waits and retries.
+one frame, in which the event is searched. Every other failure is raised to the caller, which waits
+and retries.
 """
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import date
 from operator import itemgetter
@@ -45,18 +46,20 @@ from runfold_workers.fold.batch_builder import MAX_CACHE_BYTES, BatchBuilder
 from runfold_workers.fold.frame_decoder import (
     NOTHING_REFUSED,
     DecodedEvents,
+    EventLocation,
     StreamEntry,
     decode_frames,
 )
 from runfold_workers.fold.run_cache import Loaded, RunRef
 from runfold_workers.metrics import Metrics
 
-from .refused_event import Refused, commit_without_refused
-
 log = logging.getLogger(__name__)
 
 REFUSED = (PositionMoved, DuplicateInLedger, *DATA_ERRORS)
 """Errors of `write` after which `recommit` of the same frames may succeed."""
+
+Refused = Mapping[EventLocation, str]
+"""Events to leave out as dead letters, each with the reason."""
 
 LOAD_RUNS: Final = 500
 """So many runs are read from the ledger by one query."""
@@ -284,13 +287,28 @@ class Committer:
         self.ahead |= moved
 
     def _commit_without_refused(self, entries: Sequence[StreamEntry]) -> Batch:
+        """Commit one frame without the events that PostgreSQL refuses, as dead letters.
+
+        PostgreSQL refuses a batch as a whole and names no event. Each culprit is found by
+        bisection: a trial writes the events up to a point in a transaction that is rolled back.
+        """
         latest_us = self._intake.latest_us()
         decoded, _ = self._decode(entries, NOTHING_REFUSED, latest_us)
-        return commit_without_refused(
-            [location for events in decoded for location in events.locations],
-            lambda refused: self._commit(entries, refused, latest_us),
-            lambda refused: self._is_refused(entries, refused, latest_us),
-        )
+        left = [location for events in decoded for location in events.locations]
+        refused: dict[EventLocation, str] = {}
+
+        def is_refused_up_to(last: int) -> bool:
+            without = refused | dict.fromkeys(left[last + 1 :], "not tried yet")
+            return self._is_refused(entries, without, latest_us)
+
+        while True:
+            try:
+                return self._commit(entries, refused, latest_us)
+            except DATA_ERRORS as error:
+                if not left:
+                    raise
+                place = bisect_left(range(len(left) - 1), True, key=is_refused_up_to)
+                refused[left.pop(place)] = f"refused by PostgreSQL: {error}".strip()
 
     def _decode(
         self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int

@@ -15,13 +15,16 @@ from typing import Final
 import psycopg
 import redis
 
+from runfold.crash_points import crash_point
 from runfold.errors import ShardsDiffer
 from runfold.protocol import streams
 from runfold.protocol.time_limits import MAX_FUTURE_S
 from runfold.serialization.intake import Intake
+from runfold_storage.change_feed.notifications import encode_notification
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.liveness_limits import DEFAULT_LIMITS, Limits
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
+from runfold_storage.checkpoints.streams import trim
 from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.postgres.connections import connect
 from runfold_storage.records.rows import Batch
@@ -34,7 +37,6 @@ from .committer import Committer
 from .gc_control import Collector, manual_gc
 from .loop import Loop
 from .pipeline import Pipeline
-from .publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +152,34 @@ def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted:
             " in it, and start a worker first"
         )
     return agreed
+
+
+class Publisher:
+    """Notifies subscribers of a committed batch and trims its frames.
+
+    Both may be lost when a worker dies here: subscribers poll a little later, and the next owner of
+    the shard trims its stream. Notifications have rows only while the channel has subscribers.
+    """
+
+    def __init__(self, client: redis.Redis, channel: str) -> None:
+        self._client = client
+        self._channel = channel
+        self._has_subscribers = False
+
+    def publish_and_trim(self, batch: Batch) -> None:
+        """Publish a committed batch and trim its frames.
+
+        The first notification that a new subscriber gets has no rows; it reads them itself.
+        """
+        with self._client.pipeline(transaction=False) as pipeline:
+            message = encode_notification(batch, with_runs=self._has_subscribers)
+            pipeline.publish(self._channel, message)
+            crash_point("after_publish", pipeline.execute)
+            for step in batch.advances:
+                trim(pipeline, step.shard, step.position)
+            subscribers, *_ = pipeline.execute()
+            crash_point("after_trim")
+        self._has_subscribers = subscribers > 0
 
 
 def _committed(publisher: Publisher, metrics: Metrics, batch: Batch) -> None:

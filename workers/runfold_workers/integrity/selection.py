@@ -14,7 +14,6 @@ from runfold_storage.parameters import check_name, check_time
 from runfold_storage.postgres.connections import scalar
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.deltas import HOUR_US
-from runfold_storage.rollups.recompute import Span
 
 
 class Selection(Struct, frozen=True, omit_defaults=True):
@@ -86,10 +85,6 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         return (self.since_us is None or hour_us + HOUR_US > self.since_us) and (
             self.until_us is None or hour_us < self.until_us
         )
-
-    def narrow(self, span: Span) -> Span:
-        """Return the part of a span in which selected runs may count."""
-        return span._replace(workflow=self.workflow, project=self.project)
 
 
 def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:

@@ -118,7 +118,8 @@ def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Spa
             spans[-1] = spans[-1]._replace(end_us=hour_us + HOUR_US)
             runs += n
         else:
-            spans.append(selection.narrow(Span(hour_us, hour_us + HOUR_US)))
+            scope = (None, selection.workflow, selection.project)
+            spans.append(Span(hour_us, hour_us + HOUR_US, *scope))
             runs = n
     return spans
 
