@@ -31,7 +31,7 @@ from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger import partitions
 from runfold_storage.postgres.connections import connect
 from runfold_storage.projections import batch_encoding
-from runfold_storage.rollups.daily_check import find_wrong_days
+from runfold_storage.rollups.recompute import find_wrong_days
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
 from runfold_workers.fold.frame_decoder import StreamEntry

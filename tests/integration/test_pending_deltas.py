@@ -16,7 +16,7 @@ from runfold_storage.history import History
 from runfold_storage.postgres import connections
 from runfold_storage.projections import batch_encoding
 from runfold_storage.retention.run_deletion import delete_run
-from runfold_storage.rollups.daily_check import find_wrong_days
+from runfold_storage.rollups.recompute import find_wrong_days
 from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_storage.rollups.store import (
     merge_deltas,

@@ -26,8 +26,8 @@ from .lookup import archived_keys
 from .schema import name_of, to_row
 from .store import Archive
 
-PAGE_EVENTS: Final = 5000
-PAGE_BYTES: Final = 16 * 1024 * 1024
+_LIMITS: Final = {"limit": 5000, "bytes": 16 * 1024 * 1024}
+"""The most events in a page, and the size of their bodies."""
 PAGE_RUNS: Final = 500
 _NO_KEY: Final = bytes(16)
 
@@ -115,18 +115,12 @@ class ArchiveExporter:
 
     def _pages(self, table: str, shard: int, runs: Sequence[UUID] | None) -> Iterator[list[Row]]:
         statement = sql.SQL(_PAGE).format(sql.Identifier(table))
+        wanted = None if runs is None else list(runs)
         after = (UUID(int=0), -1)
         while True:
             found = self._connection.execute(
                 statement,
-                {
-                    "shard": shard,
-                    "run": after[0],
-                    "id": after[1],
-                    "runs": None if runs is None else list(runs),
-                    "limit": PAGE_EVENTS,
-                    "bytes": PAGE_BYTES,
-                },
+                {"shard": shard, "run": after[0], "id": after[1], "runs": wanted, **_LIMITS},
             ).fetchall()
             if not found:
                 return

@@ -69,16 +69,16 @@ def restore_events(
             """
             INSERT INTO events (type, shard, run, id, at, body)
             SELECT e.type::event_type, %s, e.run, e.id, e.at, e.body
-            FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::timestamptz[], %s::text[])
-                AS e (type, run, id, at, body)
+            FROM unnest(%s::uuid[], %s::bigint[], %s::timestamptz[], %s::text[], %s::text[])
+                AS e (run, id, at, type, body)
             ON CONFLICT (shard, run, id) DO NOTHING
             """,
             (
                 shard,
-                [event.type for event in events],
                 [UUID(bytes=event.run) for event in events],
                 [event.id for event in events],
                 [to_datetime(event.at_us) for event in events],
+                [event.type for event in events],
                 [event.body for event in events],
             ),
         ).rowcount
@@ -99,7 +99,11 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
     with lock_shard(connection, shard) as held:
         keys = [row.run for row in rows]
         known = {key for key, stored in read_rows(connection, shard, keys).items() if stored.row}
-        known |= _in_ledger(connection, shard, keys)
+        in_ledger = connection.execute(
+            "SELECT DISTINCT run FROM events WHERE shard = %s AND run = ANY(%s::uuid[])",
+            (shard, [UUID(bytes=key) for key in keys]),
+        )
+        known |= {run.bytes for (run,) in in_ledger}
         new = [row for row in rows if row.run not in known]
         if not new:
             return 0
@@ -118,15 +122,6 @@ def restore_runs(connection: psycopg.Connection, shard: int, rows: Sequence[RunR
         )
         held.bump_generation(restored)
     return len(new)
-
-
-def _in_ledger(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> set[bytes]:
-    """Return which of these runs have events in the ledger."""
-    rows = connection.execute(
-        "SELECT DISTINCT run FROM events WHERE shard = %s AND run = ANY(%s::uuid[])",
-        (shard, [UUID(bytes=key) for key in keys]),
-    )
-    return {run.bytes for (run,) in rows}
 
 
 def restore_nodes(connection: psycopg.Connection, shard: int, rows: Sequence[NodeRow]) -> None:

@@ -58,15 +58,8 @@ def find_silent(connection: psycopg.Connection, limits: Limits) -> list[SilentRu
         for project, seconds in ((_EVERY_PROJECT, limit.default_s), *limit.by_project.items())
     ]
     statuses, projects, limits_us = map(list, zip(*rows, strict=True))
-    found = connection.execute(
-        _SILENT,
-        {
-            "statuses": statuses,
-            "projects": projects,
-            "limits_us": limits_us,
-            "most": _MAX_SILENT,
-        },
-    )
+    parameters = {"statuses": statuses, "projects": projects, "limits_us": limits_us}
+    found = connection.execute(_SILENT, {**parameters, "most": _MAX_SILENT})
     return [
         SilentRun(shard, external_id or str(run), last_event_us, limit_us / 1e6)
         for shard, run, external_id, last_event_us, limit_us in found

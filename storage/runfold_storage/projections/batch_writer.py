@@ -10,10 +10,10 @@ from typing import Final
 import psycopg
 
 from runfold.crash_points import crash_point
-from runfold_storage.checkpoints.change_log import ChangeRow, write_changes
+from runfold_storage.checkpoints.change_log import INSERT_CHANGES, ChangeRow, change_parameters
 from runfold_storage.checkpoints.positions import advance_positions
 from runfold_storage.errors import DuplicateInLedger, PositionMoved
-from runfold_storage.postgres.bulk_write import copy_encoded
+from runfold_storage.postgres.bulk_write import Binary, copy_encoded
 from runfold_storage.records.encoding import EVENT_FIELDS, NODE_FIELDS, RUN_FIELDS
 from runfold_storage.records.rows import Batch, DeadLetter
 from runfold_storage.rollups.min_max import recheck_min_max
@@ -88,7 +88,8 @@ def _write_rows(
             if rows.n:
                 upsert.insert(connection, rows)
         if changes:
-            write_changes(connection, changes)
+            values = [Binary(value) for value in change_parameters(changes)]
+            connection.execute(INSERT_CHANGES, values)
         if batch.min_max_rechecks:
             recheck_min_max(connection, batch.min_max_rechecks)
 

@@ -91,36 +91,27 @@ def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
     """Encode nodes; raise `psycopg.DataError` for a number that its column cannot hold."""
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h{p}q{p}q{p}q").pack
-    pack_times = struct.Struct(f">{p}q{p}q{p}q").pack
-    int2, int8, uuid, time, epoch = form.int2, form.int8, form.uuid, form.time, EPOCH_2000_US
-    texts, no_error = form.texts, 2 * form.no_text
+    int2, int8, uuid = form.int2, form.int8, form.uuid
+    texts, time_or_null = form.texts, form.time_or_null
     encoded = []
     try:
         for (
             shard, run, node, attempt, name, status, node_type, parents, started_us, finished_us,
             duration_us, tokens_in, tokens_out, cost, error_type, message,
         ) in rows:  # fmt: skip
-            if started_us is None or finished_us is None or duration_us is None:
-                times = form.time_or_null(started_us) + form.time_or_null(finished_us)
-                times += form.int8_or_null(duration_us)
-            else:
-                times = pack_times(
-                    *(time, started_us - epoch, time, finished_us - epoch, int8, duration_us)
-                )
-            encoded.append(
+            fields = (
                 pack(
                     *(int2, shard, uuid, run, int2, attempt),
                     *(int8, tokens_in, int8, tokens_out, int8, cost),
-                )
-                + times
-                + texts(node, name, status, node_type)
-                + (form.no_texts if parents is None else form.text_array(parents))
-                + (
-                    no_error
-                    if error_type is None and message is None
-                    else texts(error_type, message)
-                )
+                ),
+                time_or_null(started_us),
+                time_or_null(finished_us),
+                form.int8_or_null(duration_us),
+                texts(node, name, status, node_type),
+                form.no_texts if parents is None else form.text_array(parents),
+                texts(error_type, message),
             )
+            encoded.append(b"".join(fields))
     except struct.error as error:
         raise psycopg.DataError(f"nodes: {_TOO_LARGE}") from error
     return form.rows(encoded, len(NODE_FIELDS))

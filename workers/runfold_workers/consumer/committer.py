@@ -180,14 +180,10 @@ class Committer:
         self._builder.written(batch)
         if batch.dead_letters:
             letter = batch.dead_letters[0]
+            first = {"shard": letter.shard, "frame": letter.frame, "reason": letter.reason[:200]}
             log.warning(
                 "stored unreadable events in dead_letters",
-                extra={
-                    "number": len(batch.dead_letters),
-                    "shard": letter.shard,
-                    "frame": letter.frame,
-                    "reason": letter.reason[:200],
-                },
+                extra={"number": len(batch.dead_letters), **first},
             )
 
     def rewind(self) -> None:

@@ -1,5 +1,6 @@
 """The worker: its connections, and what happens when a server is away."""
 
+import gc
 import logging
 import os
 import secrets
@@ -34,8 +35,7 @@ from runfold_workers.shards.ownership import ShardLeases
 from runfold_workers.shards.rollup_merger import rollup_merger
 
 from .committer import Committer
-from .gc_control import Collector, manual_gc
-from .loop import Loop
+from .loop import Collector, Loop
 from .pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -77,13 +77,15 @@ class Worker:
 
     def run(self) -> None:
         """Fold until `stop`; return when the last batch is committed."""
-        interval_s = sys.getswitchinterval()
+        interval_s, was_enabled = sys.getswitchinterval(), gc.isenabled()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.disable()  # see `Collector`
         try:
-            with manual_gc():
-                self._run()
+            self._run()
         finally:
             sys.setswitchinterval(interval_s)
+            if was_enabled:
+                gc.enable()
 
     def _run(self) -> None:
         delay_s = 0.1

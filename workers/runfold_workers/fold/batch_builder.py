@@ -4,6 +4,7 @@ Pure except for the cache: the same frames on the same cache make the same batch
 cache assumes that the batch is committed; if it is not, the caller must `rewind`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -221,16 +222,13 @@ class _Changes:
 
 
 def _advances(
-    entries: Iterable[StreamEntry],
+    entries: Sequence[StreamEntry],
     arrivals: Iterable[DecodedEvents],
     positions: Mapping[int, Position],
     change_seqs: Mapping[int, int],
 ) -> list[PositionUpdate]:
-    last: dict[int, str] = {}
-    consumed: dict[int, int] = {}
-    for entry in entries:
-        last[entry.shard] = entry.id
-        consumed[entry.shard] = consumed.get(entry.shard, 0) + 1
+    last = {entry.shard: entry.id for entry in entries}
+    consumed = Counter(entry.shard for entry in entries)
     newest: dict[int, int] = {}
     for arrival in arrivals:
         times, shard = arrival.columns.times, arrival.shard

@@ -23,8 +23,7 @@ from runfold_storage.ledger.events import StoredEvent
 from .event_facts import NoFacts, read_fact
 from .projection import node_row, run_row
 from .reducers import apply
-from .run_state import RunState
-from .state_size import state_bytes
+from .run_state import RunState, state_bytes
 
 RunRef = tuple[int, bytes]
 """(shard, run key)."""
@@ -42,19 +41,11 @@ class Loaded(NamedTuple):
     expired: Set[RunRef] = frozenset()
 
 
-class CacheStats(NamedTuple):
-    """How many runs were cached, new, or read from the ledger."""
-
-    hits: int = 0
-    new: int = 0
-    misses: int = 0
-
-
 Load = Callable[[Sequence[RunRef]], Loaded]
 
 
 class RunCache:
-    """Runs of at most `max_bytes`, as `state_size` estimates them, and uncommitted ones."""
+    """Runs of at most `max_bytes`, as `state_bytes` estimates them, and uncommitted ones."""
 
     def __init__(self, load: Load, max_bytes: int) -> None:
         self._load = load
@@ -123,11 +114,11 @@ class RunCache:
             recalled.append(state)
         return recalled
 
-    def take_recalls(self) -> CacheStats:
-        """Return where runs were found since the last call."""
+    def take_recalls(self) -> tuple[int, int, int]:
+        """Return how many runs were cached, new, or read from the ledger since the last call."""
         asked, missing, loaded = self._asked, self._missing, self._loaded
         self._asked = self._missing = self._loaded = 0
-        return CacheStats(asked - missing, missing - loaded, loaded)
+        return asked - missing, missing - loaded, loaded
 
     def uncached_runs(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
         """Return the indexes of those runs that are not cached."""

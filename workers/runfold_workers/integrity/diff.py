@@ -10,8 +10,7 @@ from runfold.protocol.codec import to_rfc3339
 from runfold_storage.projections.row_store import RunRows
 from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_storage.records.rows import RunRow, column_of
-from runfold_storage.rollups.daily_check import Day
-from runfold_storage.rollups.recompute import Rollups
+from runfold_storage.rollups.recompute import Day, Rollups
 
 from .refold import RefoldResult
 

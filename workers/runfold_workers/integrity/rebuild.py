@@ -20,8 +20,7 @@ from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.rollups.daily_check import correct_day
-from runfold_storage.rollups.recompute import Span, spans_of
+from runfold_storage.rollups.recompute import Span, correct_day, spans_of
 
 from .correct import correct_runs, correct_span
 from .selection import Selection, estimate_runs

@@ -12,8 +12,7 @@ from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.records.rollup import RollupKey
-from runfold_storage.rollups.daily_check import Day, correct_day, day_of
-from runfold_storage.rollups.recompute import Span, spans_of
+from runfold_storage.rollups.recompute import Day, Span, correct_day, day_of, spans_of
 
 from .correct import correct_runs, correct_span
 from .diff import Mismatch, wrong_day

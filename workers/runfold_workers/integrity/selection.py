@@ -34,21 +34,20 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         cls,
         shards: int,
         *,
-        project: str | None = None,
-        workflow: str | None = None,
-        run: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        **names: str | None,
     ) -> Self:
-        """Return a checked selection; raise `BadParameter`."""
+        """Return a checked selection; `names` are those of project, workflow and run.
+
+        Raise `BadParameter`.
+        """
         since, until = check_time("since", since), check_time("until", until)
         return cls(
-            project=check_name("project", project),
-            workflow=check_name("workflow", workflow),
-            run=check_name("run", run),
             since_us=None if since is None else to_us(since),
             until_us=None if until is None else to_us(until),
             shards=shards,
+            **{name: check_name(name, value) for name, value in names.items()},
         )
 
     def as_arguments(self) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from runfold.protocol.codec import to_datetime
 from runfold_storage.ledger.run_keys import BEFORE_ALL, next_keys
 from runfold_storage.projections.row_store import NOTHING_STORED, RunRows, read_rows
 from runfold_storage.records.rollup import RollupKey
-from runfold_storage.rollups.daily_check import Day, find_wrong_days
 from runfold_storage.rollups.deltas import HOUR_US, RollupDeltas, add_run_with_nodes, scope_of
 from runfold_storage.rollups.recompute import (
+    Day,
     Rollups,
     Span,
     add_deltas,
     exclude_expired_hours,
+    find_wrong_days,
     hours_with_runs,
     read_rollups,
     recompute_rollups,

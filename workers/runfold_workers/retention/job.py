@@ -68,14 +68,11 @@ class Progress(Struct):
 
     def plus(self, later: "Progress") -> "Progress":
         """Return the sum of two retention jobs, one after the other."""
+        sums = ("payloads", "runs", "rollups", "archived_events", "archived_runs")
         return Progress(
             partitions=self.partitions + later.partitions,
             postponed=later.postponed,
-            payloads=self.payloads + later.payloads,
-            runs=self.runs + later.runs,
-            rollups=self.rollups + later.rollups,
-            archived_events=self.archived_events + later.archived_events,
-            archived_runs=self.archived_runs + later.archived_runs,
+            **{name: getattr(self, name) + getattr(later, name) for name in sums},
         )
 
 
