@@ -93,9 +93,7 @@ class _File:
         self._kind = kind
         self._writing = archive.writing()
         self._path, sink = self._writing.__enter__()
-        self._writer = pq.ParquetWriter(
-            sink, SCHEMAS[kind], compression="zstd", use_dictionary=DICTIONARIES[kind]
-        )
+        self._writer = open_writer(kind, sink)
         self._rows = 0
         self._first = self._last = b""
 
@@ -133,17 +131,23 @@ class _File:
 
     def _check(self) -> None:
         """Check that the file can be read: the number of rows, the first and the last key."""
-        with self._archive.reading(self._path) as source:
-            keys = pq.ParquetFile(source).read(columns=["key"]).column("key")
-            found = (len(keys), keys[0].as_py(), keys[-1].as_py())
+        keys = read_keys(self._archive, self._path)
+        found = (len(keys), keys[0].as_py(), keys[-1].as_py())
         if found != (self._rows, self._first, self._last):
             raise ArchiveUnusable(
                 f"{self._archive.shown}: {self._rows} rows were written, {found[0]} can be read"
             )
 
 
-# Dictionaries help where values repeat; event ids and bodies do not.
-DICTIONARIES: Final = {
-    kind: [name for name in schema.names if name not in ("id", "at", "body")]
-    for kind, schema in SCHEMAS.items()
-}
+def open_writer(kind: str, sink: Any) -> Any:
+    """Return a Parquet writer for files of this kind."""
+    schema = SCHEMAS[kind]
+    # Dictionaries help where values repeat; event ids and bodies do not.
+    repeating = [name for name in schema.names if name not in ("id", "at", "body")]
+    return pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating)
+
+
+def read_keys(archive: Archive, path: str) -> Any:
+    """Return the keys of all rows of a file."""
+    with archive.reading(path) as source:
+        return pq.ParquetFile(source).read(columns=["key"]).column("key")

@@ -108,12 +108,6 @@ def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) 
             save_progress(connection, job_id, progress)
             crash_point("after_page_deleted")
 
-        delete_runs(
-            connection,
-            arguments.deletion,
-            up_to=arguments.up_to,
-            after=progress.after,
-            on_progress=save,
-            stop=stop,
-        )
+        deletion, up_to, after = arguments.deletion, arguments.up_to, progress.after
+        delete_runs(connection, deletion, up_to=up_to, after=after, on_progress=save, stop=stop)
         finish_job(connection, job_id, {"deleted": progress.deleted})

@@ -86,19 +86,17 @@ def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Retent
             set_policy(connection, policy)
         apply_all_now(connection)
         now = read_clock(connection)
-        weeks = (
-            partition_expiry.weeks_due(connection, shards_of(connection), now)
-            if policy is None
-            else []
-        )
-        return count_due(connection, now, [partition_name(week) for week in weeks], policy)
+        partitions = []
+        if policy is None:
+            weeks = partition_expiry.weeks_due(connection, shards_of(connection), now)
+            partitions = [partition_name(week) for week in weeks]
+        return count_due(connection, now, partitions, policy)
 
 
 def retain(
     connection: psycopg.Connection,
     job_id: UUID,
     stop: threading.Event,
-    *,
     archive_url: str | None = None,
 ) -> Progress:
     """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
@@ -121,8 +119,9 @@ def retain(
         # Ages count from the creation of the job, also when it is resumed later.
         now = job.created_at.astimezone(UTC)
         try:
-            steps = _make_steps(connection, stop, archive_url, progress)
-            _Retention(connection, now, progress, save, stop, steps, shards_of(connection)).run()
+            shards = shards_of(connection)
+            steps = _make_steps(connection, shards, stop, archive_url, progress)
+            _Retention(connection, now, progress, save, stop, steps, shards).run()
         except ArchiveUnusable:
             raise_incident(connection, "archive_failed")
             raise
@@ -137,11 +136,11 @@ def retain(
 
 def _make_steps(
     connection: psycopg.Connection,
+    shards: list[int],
     stop: threading.Event,
     archive_url: str | None,
     progress: Progress,
 ) -> ExpirySteps:
-    shards = shards_of(connection)
     if archive_url is None:
         return ExpirySteps(connection, shards, stop)
     try:
