@@ -77,23 +77,15 @@ class Step(Struct, frozen=True):
     is_written: bool = False
 
 
-def begin(
-    connection: psycopg.Connection,
-    kind: str,
-    *,
-    shard: int | None = None,
-    week: date | None = None,
-    runs: Sequence[UUID] = (),
-    rollups: Sequence[Any] = (),
-) -> Step:
-    """Record a step before its first file is written."""
-    step = Step(uuid4(), kind, shard, week, list(runs), list(rollups))
+def begin(connection: psycopg.Connection, kind: str, **what: Any) -> Step:
+    """Record a step before its first file is written; `what` are fields of `Step`."""
+    step = Step(uuid4(), kind, **what)
     connection.execute(
         """
         INSERT INTO archive_journal (token, kind, shard, week, runs, rollups)
         VALUES (%s, %s, %s, %s, %s, %s)
         """,
-        (step.token, kind, shard, week, step.runs, Jsonb(step.rollups)),
+        (step.token, kind, step.shard, step.week, step.runs, Jsonb(step.rollups)),
     )
     return step
 

@@ -59,12 +59,7 @@ def load_positions(
 ) -> dict[int, Position]:
     """Return the checkpoints of these shards, by default of all."""
     rows = connection.execute(
-        """
-        SELECT shard, position, generation, consumed, change_seq
-        FROM positions
-        WHERE shard = ANY(%(shards)s::int[]) OR %(shards)s::int[] IS NULL
-        ORDER BY shard
-        """,
+        f"{_SELECT} WHERE shard = ANY(%(shards)s::int[]) OR %(shards)s::int[] IS NULL ORDER BY shard",
         {"shards": None if shards is None else list(shards)},
     )
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
@@ -126,13 +121,8 @@ def count_pending_frames(connection: psycopg.Connection) -> int:
 
 def lock_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
     """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
-    rows = connection.execute(
-        """
-        SELECT shard, position, generation, consumed, change_seq FROM positions
-        WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE
-        """,
-        (list(shards),),
-    )
+    locked = f"{_SELECT} WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE"
+    rows = connection.execute(locked, (list(shards),))
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
@@ -184,6 +174,8 @@ def external_changes(
         return None
     return changed
 
+
+_SELECT: Final = "SELECT shard, position, generation, consumed, change_seq FROM positions"
 
 ADVANCE: Final = """
     WITH steps AS MATERIALIZED (

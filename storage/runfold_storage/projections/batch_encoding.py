@@ -11,7 +11,6 @@ from runfold_storage.postgres.bulk_write import Rows, Upsert
 from runfold_storage.records.encoding import (
     NODE_FIELDS,
     RUN_FIELDS,
-    encode_event_records,
     encode_events,
     encode_nodes,
     encode_runs,
@@ -43,7 +42,7 @@ class EncodedBatch:
     advances: Sequence[PositionUpdate]
     event_records: Rows | None
     """None for a large batch."""
-    events: Sequence[bytes]
+    events: bytes
     new_runs: bytes
     new_nodes: bytes
     changed_runs: Rows
@@ -73,8 +72,8 @@ def encode_batch(batch: Batch) -> EncodedBatch:
     is_large = not is_single
     return EncodedBatch(
         advances=batch.advances,
-        event_records=Rows(len(events), encode_event_records(events)) if is_single else None,
-        events=list(encode_events(events)) if is_large and events else [],
+        event_records=Rows(len(events), encode_events(events, RECORDS)) if is_single else None,
+        events=encode_events(events, COPIED) if is_large and events else b"",
         new_runs=encode_runs(batch.new_runs, COPIED) if is_large and batch.new_runs else b"",
         new_nodes=encode_nodes(batch.new_nodes, COPIED) if is_large and batch.new_nodes else b"",
         changed_runs=Rows(len(changed_runs), encode_runs(changed_runs, RECORDS)),

@@ -47,12 +47,12 @@ class ArchivingSteps(ExpirySteps):
         super().begin()
 
     def payloads(self, shard: int, runs: Sequence[UUID]) -> None:
-        step = journal.begin(self._connection, journal.PAYLOADS, shard=shard, runs=runs)
+        step = journal.begin(self._connection, journal.PAYLOADS, shard=shard, runs=list(runs))
         self._do(step, lambda: self._exporter.write_payloads(step))
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
         self._add_tombstones(shard, runs)
-        step = journal.begin(self._connection, journal.ROWS, shard=shard, runs=runs)
+        step = journal.begin(self._connection, journal.ROWS, shard=shard, runs=list(runs))
         self._do(step, lambda: self._exporter.write_rows(step))
 
     def week(self, week: date) -> None:
