@@ -58,10 +58,9 @@ def load_positions(
     connection: psycopg.Connection, shards: Iterable[int] | None = None
 ) -> dict[int, Position]:
     """Return the checkpoints of these shards, by default of all."""
-    rows = connection.execute(
-        f"{_SELECT} WHERE shard = ANY(%(shards)s::int[]) OR %(shards)s::int[] IS NULL ORDER BY shard",
-        {"shards": None if shards is None else list(shards)},
-    )
+    wanted = None if shards is None else list(shards)
+    condition = "%(shards)s::int[] IS NULL OR shard = ANY(%(shards)s::int[])"
+    rows = connection.execute(f"{_SELECT} WHERE {condition} ORDER BY shard", {"shards": wanted})
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
