@@ -29,7 +29,7 @@ from runfold.protocol.streams import agree_on_shards, connect, shard_of, stream_
 from runfold_storage.checkpoints.incidents import read_incidents
 from table_reader import read_dead_letters
 
-EVENTS = 1500
+EVENTS = 4000
 FOLDERS = [Path(__file__).parents[2] / root for root in ("storage", "workers")]
 JOBS = {"integrity", "jobs", "retention"}
 
