@@ -32,17 +32,13 @@ def renew_leases(
 
     Another worker's lease is free once it expired more than `grace_s` ago.
     """
-    connection.execute(_STAY_KNOWN, {"owner": owner, "ttl_s": ttl_s})
-    held = connection.execute(_RENEW, {"owner": owner, "ttl_s": ttl_s}).fetchall()
-    row = connection.execute(_SHARE, {"owner": owner}).fetchone()
+    worker = {"owner": owner, "ttl_s": ttl_s}
+    connection.execute(_STAY_KNOWN, worker)
+    held = connection.execute(_RENEW, worker).fetchall()
+    row = connection.execute(_SHARE, worker).fetchone()
     share, next_expiry_s = row or (0, None)  # None: its registration expired
     if share > len(held):
-        wanted = {
-            "owner": owner,
-            "ttl_s": ttl_s,
-            "grace_s": grace_s,
-            "room": share - len(held),
-        }
+        wanted = {**worker, "grace_s": grace_s, "room": share - len(held)}
         held += connection.execute(_TAKE, wanted).fetchall()
     return LeaseState(sorted(shard for (shard,) in held), share, next_expiry_s)
 

@@ -22,6 +22,7 @@ from runfold_storage.postgres.connections import scalar
 DEFAULT: Final = ""
 """The key of the default policy, for projects without a policy of their own."""
 MAX_DAYS: Final = 36_500
+_KINDS: Final = ("payload_days", "run_days", "stats_days")
 
 
 class Policy(Struct, frozen=True):
@@ -34,18 +35,17 @@ class Policy(Struct, frozen=True):
 
     def is_stricter(self, than: "Policy") -> bool:
         """Return whether this policy deletes anything earlier than the other one."""
-        kinds = ("payload_days", "run_days", "stats_days")
         return any(
             getattr(self, kind) is not None
             and (getattr(than, kind) is None or getattr(self, kind) < getattr(than, kind))
-            for kind in kinds
+            for kind in _KINDS
         )
 
     def check(self) -> "Policy":
         """Return the policy itself if it is valid; raise `BadParameter`."""
         check_name("project", self.project)
         previous, kept = "payload_days", self.payload_days
-        for name in ("payload_days", "run_days", "stats_days"):
+        for name in _KINDS:
             days = getattr(self, name)
             if days is not None:
                 check_number(name, days, 1, MAX_DAYS)
