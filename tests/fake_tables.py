@@ -2,18 +2,36 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from event_histories import SHARDS
 from oracle import HOUR_US, SIGNS, Projection, Stat
 from runfold.protocol.codec import TYPES
+from runfold.serialization.redaction import Redactor
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.ledger.events import StoredEvent
 from runfold_storage.records.histogram import bin_of
 from runfold_storage.records.rollup import RollupDelta, RollupKey
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
+from runfold_workers.fold.batch_builder import BatchBuilder
+from runfold_workers.fold.frame_decoder import (
+    NOTHING_REFUSED,
+    EventLocation,
+    StreamEntry,
+    decode_frames,
+)
 from runfold_workers.fold.run_cache import Loaded, RunRef
+
+
+def fold_frames(
+    builder: BatchBuilder,
+    entries: Sequence[StreamEntry],
+    positions: Mapping[int, Position],
+    refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
+) -> Batch:
+    """Decode and fold these frames."""
+    return builder.fold(entries, decode_frames(entries, refused, redactor=Redactor()), positions)
 
 
 class FakeTables:
@@ -81,7 +99,7 @@ class FakeTables:
         for duration_us, count in difference.durations.items():
             bins[bin_of(duration_us)] = bins.get(bin_of(duration_us), 0) + count
         came = [length for length, count in difference.durations.items() if count > 0]
-        if difference.has_removals:
+        if any(count < 0 for count in difference.durations.values()):
             extremes = self._durations(key)
         else:
             extremes = [stat.duration_min_us, stat.duration_max_us, *came]

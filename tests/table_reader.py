@@ -10,7 +10,7 @@ from psycopg import sql
 from oracle import SIGNS, Projection, Stat
 from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import NodeRow, RunRow
-from runfold_storage.rollups.pending_deltas import merge_deltas, shards_with_pending_deltas
+from runfold_storage.rollups.store import merge_deltas, shards_with_pending_deltas
 
 _TIMES = ("created_us", "queued_us", "started_us", "finished_us", "last_event_us", "hour_us")
 

@@ -7,7 +7,7 @@ from posted_events import make_ended_run, post_events
 from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job, save_progress, start_job
 from runfold_storage.postgres.connections import connect
-from runfold_workers.jobs.delete_runs import Progress
+from runfold_workers.jobs.registry import DeletionProgress
 from service_threads import run_api, run_job_worker
 
 ROWS = "table.jobs tbody tr"
@@ -37,7 +37,7 @@ def test_a_job_is_followed(
     expect(row.locator(".json")).to_contain_text("acme")
     with connect(migrated_url, autocommit=True) as database:
         start_job(database, job.id)
-        save_progress(database, job.id, Progress(deleted=1))
+        save_progress(database, job.id, DeletionProgress(deleted=1))
     expect(row).to_contain_text("1 of 4 runs")
     bar = row.get_by_role("progressbar")
     assert bar.evaluate("each => each.value") == 0.25

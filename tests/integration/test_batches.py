@@ -1,4 +1,4 @@
-"""Batches by COPY, as records and as one statement: all ways in leave the same in the tables."""
+"""Batches by COPY and as one statement leave the same in the tables."""
 
 from typing import Any
 
@@ -159,10 +159,10 @@ def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
         return found
 
 
-def test_all_ways_in_leave_the_same(
+def test_both_write_paths_leave_the_same(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few events go as one statement, more step by step, and many by COPY."""
+    """Few events go as one statement, more by COPY."""
     batch = Batch(
         advances=[PositionUpdate(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US), A_STEP],
         events=EVENTS,
@@ -173,18 +173,15 @@ def test_all_ways_in_leave_the_same(
     assert batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
     at_once = write(database, batch)
     monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 0)
-    by_steps = write(database, batch)
-    monkeypatch.setattr(batch_encoding, "SMALL", 0)
     copied = write(database, batch)
     assert [len(copied[table]) for table in ("events", "runs", "nodes", "changes", "stats")] == [
         *(len(EVENTS), len(RUNS), len(NODES), 1, len(STATS))
     ]
     assert copied["positions"][1][:4] == (1, "5-1", 16, len(RUNS))
-    assert copied == by_steps
     assert copied == at_once
 
 
-def test_large_events_go_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_events_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few they are."""
     batch = Batch(advances=[A_STEP], events=EVENTS)
     size = sum(len(body) for *_, body in EVENTS)

@@ -21,7 +21,7 @@ from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.retention import run_deletion
 from runfold_storage.retention.run_deletion import delete_run, delete_runs
-from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
+from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_workers.consumer import committer as committing
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
@@ -86,9 +86,8 @@ def entry(number: int, *events: Event) -> StreamEntry:
 def change(database: psycopg.Connection, run: str) -> None:
     """As a correction does that writes what is there already."""
     shard = shard_of(run, SHARDS)
-    with database.transaction():
-        lock_shard(database, shard)
-        bump_generation(database, shard, [run_key(run)])
+    with lock_shard(database, shard) as held:
+        held.bump_generation([run_key(run)])
 
 
 def test_a_large_deletion_does_not_stop_the_fold(

@@ -31,7 +31,7 @@ from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger import partitions
 from runfold_storage.postgres.connections import connect
 from runfold_storage.projections import batch_encoding
-from runfold_storage.rollups.daily_check import find_wrong_days
+from runfold_storage.rollups.recompute import find_wrong_days
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
 from runfold_workers.fold.frame_decoder import StreamEntry
@@ -447,7 +447,7 @@ def test_a_run_deleted_behind_the_workers_back_is_not_revived(
     shard, key = shard_of("a run", SHARDS), run_key("a run")
     with database.transaction():
         database.execute("INSERT INTO tombstones (shard, run) VALUES (%s, %s)", [shard, key])
-        for table in ("events", "runs", "rollup_deltas"):
+        for table in ("events", "runs", "rollup_deltas", "rollups_hourly", "rollups_daily"):
             database.execute(f"DELETE FROM {table}")
         database.execute("UPDATE positions SET generation = generation + 1")
 

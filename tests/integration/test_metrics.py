@@ -148,7 +148,7 @@ def test_a_worker_tells_the_spool_of_its_machine(
 ) -> None:
     """Events and bytes on disk, and the cap."""
     worker = Worker(WorkerSettings("redis://127.0.0.1:1/0", ""))
-    worker.metrics.collect(SpoolCollector(tmp_path / "spool", 2**30))
+    worker.metrics.registry.register(SpoolCollector(tmp_path / "spool", 2**30))
     assert value(scrape(worker), "runfold_spool_events") == 0
     with Recorder(
         "redis://127.0.0.1:1/0", spool_dir=str(tmp_path / "spool"), heartbeat_s=0
@@ -245,7 +245,7 @@ def test_every_metric_and_incident_is_documented(
 ) -> None:
     """In the README of the folder that serves it; incidents in that of storage."""
     worker = Worker(WorkerSettings(redis_url, migrated_url))
-    worker.metrics.collect(SpoolCollector(Path("/nonexistent"), 2**30))
+    worker.metrics.registry.register(SpoolCollector(Path("/nonexistent"), 2**30))
     raise_incident(database, "frames_lost")
     with run_api(redis_url, migrated_url) as api:
         api.get("/healthz")

@@ -16,13 +16,13 @@ from runfold_storage.history import History
 from runfold_storage.postgres import connections
 from runfold_storage.projections import batch_encoding
 from runfold_storage.retention.run_deletion import delete_run
-from runfold_storage.rollups.daily_check import find_wrong_days
-from runfold_storage.rollups.pending_deltas import (
+from runfold_storage.rollups.recompute import find_wrong_days
+from runfold_storage.rollups.shard_lock import lock_shard
+from runfold_storage.rollups.store import (
     merge_deltas,
     merge_shards,
     shards_with_pending_deltas,
 )
-from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
 from table_reader import count_rows, merge_all_deltas, read_dead_letters, read_projection
@@ -83,7 +83,7 @@ def test_a_large_batch_after_small_ones(
     fold_events(
         migrated_url, [*RUNS, make_event("node_started", "c", 90_001, node="n")], is_merged=False
     )
-    monkeypatch.setattr(batch_encoding, "SMALL", 1)
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 1)
     ended = [
         make_event("node_finished", "c", 90_002, node="n"),
         make_event("completed", "c", 90_003),
@@ -127,15 +127,17 @@ def test_an_old_snapshot_is_told_what_was_then(
         assert database.execute(total).fetchone() == (4,)
 
 
-def test_who_holds_a_shard_finds_it_merged(migrated_url: str, database: psycopg.Connection) -> None:
-    """And keeps others from merging it until the end of the transaction; nobody waits."""
+def test_merging_under_the_lock_keeps_other_mergers_out(
+    migrated_url: str, database: psycopg.Connection
+) -> None:
+    """They skip the shard until the transaction ends, and do not wait."""
     fold_events(migrated_url, RUNS, is_merged=False)
     waiting = shards_with_pending_deltas(database)
     assert waiting
     with connections.connect(migrated_url, autocommit=True) as other:
         for shard in waiting:
-            with database.transaction(force_rollback=True):
-                assert lock_shard(database, shard) is not None
+            with database.transaction(force_rollback=True), lock_shard(database, shard) as held:
+                held.merge_deltas()
                 assert shard not in shards_with_pending_deltas(database)
                 merge_deltas(other, shard)
             assert shard in shards_with_pending_deltas(database)
@@ -183,7 +185,7 @@ def test_merging_beside_the_fold_and_corrections(
 
     Every difference counts once, and nobody waits in a circle.
     """
-    monkeypatch.setattr(batch_encoding, "SMALL", 30)
+    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 30)
     chance = random.Random(7)
     events = interleave_runs(random.Random(6), 2000)
     frames = [

@@ -17,7 +17,7 @@ from runfold_storage.change_feed.notifications import NotificationMessage, decod
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.history import History
 from runfold_storage.read_models.summaries import summary_of
-from runfold_storage.rollups.pending_deltas import shards_with_pending_deltas
+from runfold_storage.rollups.store import shards_with_pending_deltas
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.worker import Worker, WorkerSettings
 from runfold_workers.fold.frame_decoder import StreamEntry

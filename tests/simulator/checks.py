@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 
-from fake_tables import FakeTables, assert_tables_equal
+from fake_tables import FakeTables, assert_tables_equal, fold_frames
 from oracle import Event, Projection, project
 from runfold.errors import BrokenFrame
 from runfold.protocol.codec import Envelope
@@ -81,7 +81,9 @@ def check_rebuilt(tables: FakeTables, expected: Projection, shards: int) -> None
     ]
     rebuilt = FakeTables(shards)
     rebuilt.tombstones = set()
-    rebuilt.apply(BatchBuilder(rebuilt.load, shards=shards).fold(entries, rebuilt.positions))
+    rebuilt.apply(
+        fold_frames(BatchBuilder(rebuilt.load, shards=shards), entries, rebuilt.positions)
+    )
     assert_tables_equal(with_ledger_of(rebuilt, tables), expected, seen=False)
 
 

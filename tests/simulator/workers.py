@@ -10,8 +10,7 @@ from runfold_storage.checkpoints.liveness_limits import Limits
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.loop import Loop
 from runfold_workers.consumer.pipeline import Pipeline
-from runfold_workers.consumer.publisher import Publisher
-from runfold_workers.consumer.worker import PASSING, Worker, WorkerSettings, _committed
+from runfold_workers.consumer.worker import PASSING, Publisher, Worker, WorkerSettings, _committed
 from runfold_workers.shards.monitor import ShardMonitor
 from runfold_workers.shards.ownership import ShardLeases
 

@@ -5,7 +5,6 @@ fixed words, so the number of series is bounded. Every worker has a registry of 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from http.server import HTTPServer
 from pathlib import Path
 from typing import Final
@@ -69,7 +68,7 @@ class Metrics:
             "result",
         )
         self._recalls = [recalls.labels(result) for result in ("hit", "new", "miss")]
-        self._restarts = self._counter("restarts", "Starts over from the committed positions")
+        self.restarts = self._counter("restarts", "Starts over from the committed positions")
         self.refolded = self._counter(
             "batches_refolded", "Batches folded again because runs were changed behind the fold"
         )
@@ -98,22 +97,14 @@ class Metrics:
             )
         }
         self._per_frame: dict[int, float] = {}
-        self._of_shard = cache(
-            lambda shard: (self._events.labels(shard), self._frames.labels(shard))
-        )
-
-    def collect(self, collector: Collector) -> None:
-        """Serve these series too, which are collected on each request."""
-        self.registry.register(collector)
 
     def folded(self, batch: Batch) -> None:
         """Count a committed batch."""
         self._batch_events.observe(sum(batch.new_events.values()))
         for step in batch.advances:
             events = batch.new_events.get(step.shard, 0)
-            events_of, frames_of = self._of_shard(step.shard)
-            events_of.inc(events)
-            frames_of.inc(step.consumed)
+            self._events.labels(step.shard).inc(events)
+            self._frames.labels(step.shard).inc(step.consumed)
             self._per_frame[step.shard] = max(1.0, events / step.consumed)
         for letter in batch.dead_letters:
             self._dead_letters.labels(letter.shard).inc()
@@ -124,10 +115,6 @@ class Metrics:
         """Count where a batch found its runs."""
         for counter, number in zip(self._recalls, (hits, new, misses), strict=True):
             counter.inc(number)
-
-    def started_over(self) -> None:
-        """Count a restart from the committed positions."""
-        self._restarts.inc()
 
     def set_lag(self, shard: int, lag: Lag) -> None:
         """Set the lag of a shard."""

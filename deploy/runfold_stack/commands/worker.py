@@ -145,7 +145,7 @@ def _stop(child: Child, requests: StopRequests) -> None:
 
 def _serve_metrics(metrics: Metrics, settings: Settings, port: int, exits: ExitStack) -> None:
     if settings.spool_dir is not None:
-        metrics.collect(SpoolCollector(settings.spool_dir, settings.spool_bytes))
+        metrics.registry.register(SpoolCollector(settings.spool_dir, settings.spool_bytes))
     try:
         url, stop = serve_metrics(metrics, settings.metrics_host, port)
     except (OSError, OverflowError) as error:

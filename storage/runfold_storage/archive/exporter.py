@@ -5,11 +5,13 @@ cached. So pages from separate short statements are consistent, no transaction i
 are written, and memory holds one page.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psycopg
+from msgspec import structs
 from psycopg import sql
 
 from runfold.protocol.ids import is_own_id
@@ -21,13 +23,15 @@ from .file_writer import Files, Row
 from .journal import Step, Tombstone
 from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
 from .lookup import archived_keys
-from .schema import name_of, row_of_node, row_of_run
+from .schema import name_of, to_row
 from .store import Archive
 
-PAGE_EVENTS: Final = 5000
-PAGE_BYTES: Final = 16 * 1024 * 1024
+_LIMITS: Final = {"limit": 5000, "bytes": 16 * 1024 * 1024}
+"""The most events in a page, and the size of their bodies."""
 PAGE_RUNS: Final = 500
 _NO_KEY: Final = bytes(16)
+
+Item = TypeVar("Item")
 
 
 class ArchiveExporter:
@@ -47,77 +51,76 @@ class ArchiveExporter:
 
     def write_payloads(self, step: Step) -> None:
         """Write the events of these runs, and their rows, so that the files are complete."""
-        assert step.shard is not None
         runs = sorted(step.runs)
-        self._write_events(step, step.shard, "events", runs)
-        self._write_rows(step, step.shard, _portions(runs))
+        with self._files(EVENTS, step) as files:
+            for portion in _portions(runs):
+                for page in self._pages("events", _shard_of(step), portion):
+                    files.add(page)
+            self._events += files.rows
+        self._write_rows(step, [run.bytes for run in runs])
 
     def write_rows(self, step: Step) -> None:
         """Write the rows of those runs that the archive does not have."""
-        assert step.shard is not None
         keys = [run.bytes for run in step.runs]
-        known = archived_keys(self._archive, step.shard, self._shards, keys)
-        runs = sorted(run for run in step.runs if run.bytes not in known)
-        self._write_rows(step, step.shard, _portions(runs))
+        known = archived_keys(self._archive, _shard_of(step), self._shards, keys)
+        self._write_rows(step, sorted(key for key in keys if key not in known))
 
     def write_week(self, step: Step, table: str, shards: Sequence[int]) -> None:
         """Write all events of a detached table except deleted runs, and the rows of their runs."""
         for shard in shards:
-            self._write_events(step, shard, table, None)
-            self._write_rows(step, shard, self._runs_in(table, shard))
+            of_shard = structs.replace(step, shard=shard)
+            last = _NO_KEY
+            with self._files(EVENTS, of_shard) as files, self._row_files(of_shard) as row_files:
+                for page in self._pages(table, shard, None):
+                    files.add(page)
+                    keys = {key for key, *_ in page} - {last}
+                    last = page[-1][0]
+                    self._add_rows(shard, sorted(keys), *row_files)
+                self._events += files.rows
 
     def write_rollups(self, step: Step, rollups: Sequence[OldRollup]) -> None:
         """Write rollups."""
-        shard = step.shard
-        assert shard is not None
-        with self._files(STATS, shard, step.token) as files:
+        shard = _shard_of(step)
+        with self._files(STATS, step) as files:
             files.add([(_NO_KEY, shard, *rollup[:5], *rollup.figures) for rollup in rollups])
 
     def write_tombstones(self, step: Step, tombstones: Sequence[Tombstone]) -> None:
         """Write the tombstones of runs deleted on request, ordered by key."""
-        shard = step.shard
-        assert shard is not None
-        with self._files(TOMBSTONES, shard, step.token) as files:
+        shard = _shard_of(step)
+        with self._files(TOMBSTONES, step) as files:
             files.add([(run.bytes, shard, deleted_us) for run, deleted_us in tombstones])
 
-    def _write_events(
-        self, step: Step, shard: int, table: str, runs: Sequence[UUID] | None
-    ) -> None:
-        with self._files(EVENTS, shard, step.token) as files:
-            for portion in [None] if runs is None else _portions(runs):
-                for page in self._pages(table, shard, portion):
-                    files.add(page)
-            self._events += files.rows
+    def _write_rows(self, step: Step, keys: Sequence[bytes]) -> None:
+        with self._row_files(step) as row_files:
+            for portion in _portions(keys):
+                self._add_rows(_shard_of(step), portion, *row_files)
 
-    def _write_rows(self, step: Step, shard: int, portions: Iterable[Sequence[UUID]]) -> None:
-        with (
-            self._files(RUNS, shard, step.token) as run_files,
-            self._files(NODES, shard, step.token) as node_files,
-        ):
-            for portion in portions:
-                stored = read_rows(self._connection, shard, [run.bytes for run in portion])
-                for key in sorted(stored):
-                    row, nodes = stored[key]
-                    run_id = name_of(key, None if row is None else row.external_id)
-                    if row is not None:
-                        run_files.add([row_of_run(run_id, row)])
-                    node_files.add([row_of_node(run_id, nodes[each]) for each in sorted(nodes)])
-            self._runs += run_files.rows
+    def _add_rows(self, shard: int, keys: Sequence[bytes], runs: Files, nodes: Files) -> None:
+        stored = read_rows(self._connection, shard, keys)
+        for key in sorted(stored):
+            row, of_nodes = stored[key]
+            run_id = name_of(key, None if row is None else row.external_id)
+            if row is not None:
+                runs.add([to_row(run_id, row)])
+                self._runs += 1
+            nodes.add([to_row(run_id, of_nodes[each]) for each in sorted(of_nodes)])
+
+    @contextmanager
+    def _row_files(self, step: Step) -> Iterator[tuple[Files, Files]]:
+        with self._files(RUNS, step) as runs, self._files(NODES, step) as nodes:
+            yield runs, nodes
+
+    def _files(self, kind: str, step: Step) -> Files:
+        return Files(self._archive, kind, _shard_of(step), self._shards, step.token)
 
     def _pages(self, table: str, shard: int, runs: Sequence[UUID] | None) -> Iterator[list[Row]]:
         statement = sql.SQL(_PAGE).format(sql.Identifier(table))
+        wanted = None if runs is None else list(runs)
         after = (UUID(int=0), -1)
         while True:
             found = self._connection.execute(
                 statement,
-                {
-                    "shard": shard,
-                    "run": after[0],
-                    "id": after[1],
-                    "runs": None if runs is None else list(runs),
-                    "limit": PAGE_EVENTS,
-                    "bytes": PAGE_BYTES,
-                },
+                {"shard": shard, "run": after[0], "id": after[1], "runs": wanted, **_LIMITS},
             ).fetchall()
             if not found:
                 return
@@ -129,36 +132,15 @@ class ArchiveExporter:
             ]
             after = found[-1][:2]
 
-    def _runs_in(self, table: str, shard: int) -> Iterator[list[UUID]]:
-        """Yield the runs of a table in pages, skipping from key to key."""
-        statement = sql.SQL(_NEXT_RUNS).format(sql.Identifier(table))
-        after = UUID(int=0)
-        while True:
-            found = self._connection.execute(
-                statement, {"shard": shard, "after": after, "limit": PAGE_RUNS}
-            ).fetchall()
-            if not found:
-                return
-            runs = [run for (run,) in found]
-            yield runs
-            after = runs[-1]
 
-    def _files(self, kind: str, shard: int, token: UUID) -> Files:
-        size_of = _size_of_event if kind == EVENTS else _size_of_row
-        return Files(self._archive, kind, shard, self._shards, token, size_of)
+def _shard_of(step: Step) -> int:
+    assert step.shard is not None
+    return step.shard
 
 
-def _size_of_event(row: Row) -> int:
-    return len(row[-1]) + 64
-
-
-def _size_of_row(_: Row) -> int:
-    return 200
-
-
-def _portions(runs: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    for first in range(0, len(runs), PAGE_RUNS):
-        yield runs[first : first + PAGE_RUNS]
+def _portions(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for first in range(0, len(items), PAGE_RUNS):
+        yield items[first : first + PAGE_RUNS]
 
 
 _PAGE: Final[Any] = """
@@ -177,17 +159,4 @@ _PAGE: Final[Any] = """
     )
     SELECT run, id, (extract(epoch FROM at) * 1000000)::bigint, type::text, body
     FROM sized WHERE before < %(bytes)s ORDER BY run, id
-"""
-_NEXT_RUNS: Final[Any] = """
-    WITH RECURSIVE found AS (
-        (SELECT e.run FROM {0} AS e
-         WHERE e.shard = %(shard)s AND e.run > %(after)s ORDER BY e.run LIMIT 1)
-        UNION ALL
-        SELECT following.run
-        FROM found AS f CROSS JOIN LATERAL (
-            SELECT e.run FROM {0} AS e
-            WHERE e.shard = %(shard)s AND e.run > f.run ORDER BY e.run LIMIT 1
-        ) AS following
-    )
-    SELECT run FROM found LIMIT %(limit)s
 """

@@ -4,9 +4,8 @@ Memory holds one row group. A run is never split, so one file has all rows that 
 and no two files of a step have the same name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from runfold_storage.errors import ArchiveUnusable
 
-from .layout import Name, folder_of
+from .layout import EVENTS, Name, folder_of
 from .schema import SCHEMAS, table_of
 from .store import Archive
 
@@ -34,20 +33,11 @@ class Files:
     As a context manager it names each file once it is complete; an error leaves no partial file.
     """
 
-    def __init__(
-        self,
-        archive: Archive,
-        kind: str,
-        shard: int,
-        shards: int,
-        token: UUID,
-        size_of: Callable[[Row], int],
-    ) -> None:
+    def __init__(self, archive: Archive, kind: str, shard: int, shards: int, token: UUID) -> None:
         self._archive = archive
         self._kind = kind
         self._place = (shard, shards)
         self._token = token
-        self._size_of = size_of
         self._group: list[Row] = []
         self._group_bytes = self._file_bytes = 0
         self._file: _File | None = None
@@ -58,13 +48,8 @@ class Files:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
             self._end_file()
         elif self._file is not None:
             self._file.abandon()
@@ -80,7 +65,7 @@ class Files:
                     self._folder = folder
                 self._last = key
             self._group.append(row)
-            size = self._size_of(row)
+            size = 64 + len(row[-1]) if self._kind == EVENTS else 200
             self._group_bytes += size
             self._file_bytes += size
             if len(self._group) >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
@@ -108,9 +93,7 @@ class _File:
         self._kind = kind
         self._writing = archive.writing()
         self._path, sink = self._writing.__enter__()
-        self._writer = pq.ParquetWriter(
-            sink, SCHEMAS[kind], compression="zstd", use_dictionary=DICTIONARIES[kind]
-        )
+        self._writer = open_writer(kind, sink)
         self._rows = 0
         self._first = self._last = b""
 
@@ -148,17 +131,23 @@ class _File:
 
     def _check(self) -> None:
         """Check that the file can be read: the number of rows, the first and the last key."""
-        with self._archive.reading(self._path) as source:
-            keys = pq.ParquetFile(source).read(columns=["key"]).column("key")
-            found = (len(keys), keys[0].as_py(), keys[-1].as_py())
+        keys = read_keys(self._archive, self._path)
+        found = (len(keys), keys[0].as_py(), keys[-1].as_py())
         if found != (self._rows, self._first, self._last):
             raise ArchiveUnusable(
                 f"{self._archive.shown}: {self._rows} rows were written, {found[0]} can be read"
             )
 
 
-# Dictionaries help where values repeat; event ids and bodies do not.
-DICTIONARIES: Final = {
-    kind: [name for name in schema.names if name not in ("id", "at", "body")]
-    for kind, schema in SCHEMAS.items()
-}
+def open_writer(kind: str, sink: Any) -> Any:
+    """Return a Parquet writer for files of this kind."""
+    schema = SCHEMAS[kind]
+    # Dictionaries help where values repeat; event ids and bodies do not.
+    repeating = [name for name in schema.names if name not in ("id", "at", "body")]
+    return pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating)
+
+
+def read_keys(archive: Archive, path: str) -> Any:
+    """Return the keys of all rows of a file."""
+    with archive.reading(path) as source:
+        return pq.ParquetFile(source).read(columns=["key"]).column("key")

@@ -62,7 +62,7 @@ PAYLOADS, ROWS, WEEK, ROLLUPS = "payloads", "rows", "week", "rollups"
 TOMBSTONES = "tombstones"
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class Step(Struct, frozen=True):
     """A step about `runs` of a shard, a `week` of the ledger, `rollups`, or tombstones of a shard.
 
     The data is deleted afterwards, except tombstones, which are marked as archived.
@@ -74,28 +74,18 @@ class Step(Struct, frozen=True, kw_only=True):
     week: date | None = None
     runs: list[UUID] = []
     rollups: list[Any] = []
-    written: bool = False
+    is_written: bool = False
 
 
-def begin(
-    connection: psycopg.Connection,
-    kind: str,
-    *,
-    shard: int | None = None,
-    week: date | None = None,
-    runs: Sequence[UUID] = (),
-    rollups: Sequence[Any] = (),
-) -> Step:
-    """Record a step before its first file is written."""
-    step = Step(
-        token=uuid4(), kind=kind, shard=shard, week=week, runs=list(runs), rollups=list(rollups)
-    )
+def begin(connection: psycopg.Connection, kind: str, **what: Any) -> Step:
+    """Record a step before its first file is written; `what` are fields of `Step`."""
+    step = Step(uuid4(), kind, **what)
     connection.execute(
         """
         INSERT INTO archive_journal (token, kind, shard, week, runs, rollups)
         VALUES (%s, %s, %s, %s, %s, %s)
         """,
-        (step.token, kind, shard, week, step.runs, Jsonb(step.rollups)),
+        (step.token, kind, step.shard, step.week, step.runs, Jsonb(step.rollups)),
     )
     return step
 
@@ -120,18 +110,7 @@ def read_steps(connection: psycopg.Connection) -> list[Step]:
         FROM archive_journal ORDER BY began_at, token
         """
     )
-    return [
-        Step(
-            token=token,
-            kind=kind,
-            shard=shard,
-            week=week,
-            runs=runs,
-            rollups=rollups,
-            written=written,
-        )
-        for token, kind, shard, week, runs, rollups, written in rows
-    ]
+    return [Step(*row) for row in rows]
 
 
 def undo(connection: psycopg.Connection, archive: "Archive | None", step: Step) -> None:

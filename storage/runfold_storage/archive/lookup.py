@@ -2,13 +2,12 @@
 
 This reads the listing of one folder and, as a rule, one row group of one file. Keys of ids that
 callers chose are hashes, so each file of their shard may have one: these are read in parallel.
-
-Duplicates in several files count once. Tombstones in the archive show which runs were deleted, also
-after the database was lost.
+Tombstones in the archive show which runs were deleted, also after the database was lost.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from runfold.protocol.streams import shard_of
 from runfold_storage.records.rows import NodeRow, RunRow
 
 from .layout import EVENTS, NODES, RUNS, TOMBSTONES, ArchivedFile, folder_of
-from .schema import as_numbers, node_of_row, run_of_row
+from .schema import as_numbers, to_node, to_run
 from .store import Archive
 
 THREADS: Final = 8
@@ -48,10 +47,10 @@ def find_run(archive: Archive, run: str) -> ArchivedRun | None:
     if not found or is_deleted(archive, run):
         return None
     # A run that was restored and expired again has several rows: the newest is the most complete.
-    row = max((run_of_row(row) for row in found), key=lambda row: row.last_event_us)
+    row = max((to_run(row) for row in found), key=lambda row: row.last_event_us)
     nodes = {}
     for raw in _rows(archive, NODES, run):
-        node = node_of_row(raw)
+        node = to_node(raw)
         nodes[node.node, node.attempt] = node
     return ArchivedRun(row, list(nodes.values()))
 
@@ -100,15 +99,9 @@ def _rows(
         and shard_of(run, file.name.shards) == file.name.shard
     ]
     read = None if columns is None else ["key", *columns]
-    if len(files) < 2:
-        tables = (table for file in files for table in _groups(archive, file, key, key, read))
-    else:
-        with ThreadPoolExecutor(THREADS) as threads:
-            lists = list(
-                threads.map(lambda file: list(_groups(archive, file, key, key, read)), files)
-            )
-        tables = (table for each in lists for table in each)
-    for table in tables:
+    with ThreadPoolExecutor(THREADS) as threads:
+        tables = list(threads.map(lambda file: list(_groups(archive, file, key, key, read)), files))
+    for table in chain.from_iterable(tables):
         yield from as_numbers(table).to_pylist()
 
 

@@ -1,8 +1,7 @@
 """Purge deleted runs from the files of the archive; nothing else changes files.
 
-A file that has such runs is written anew without them, read back, and replaces the old one; a file
-without other runs is removed. If a process dies halfway, the old file remains beside the new one,
-and the next purge processes it again.
+If a process dies halfway, the old file remains beside the new one, and the next purge processes it
+again.
 """
 
 from collections.abc import Callable
@@ -14,9 +13,8 @@ import pyarrow.parquet as pq
 
 from runfold_storage.errors import ArchiveUnusable
 
-from .file_writer import DICTIONARIES
+from .file_writer import open_writer, read_keys
 from .layout import EVENTS, NODES, RUNS, TOMBSTONES, ArchivedFile
-from .schema import SCHEMAS
 from .store import Archive, files_of
 
 
@@ -24,8 +22,7 @@ def deleted_keys(archive: Archive) -> set[bytes]:
     """Return the keys of all tombstones in the archive."""
     gone: set[bytes] = set()
     for file in files_of(archive, TOMBSTONES):
-        with archive.reading(file.path) as source:
-            gone.update(pq.ParquetFile(source).read(columns=["key"]).column("key").to_pylist())
+        gone.update(read_keys(archive, file.path).to_pylist())
     return gone
 
 
@@ -45,41 +42,31 @@ def purge(
 
 
 def _take_out(archive: Archive, kind: str, file: ArchivedFile, gone: Any) -> int:
-    with archive.reading(file.path) as source:
-        parquet = pq.ParquetFile(source)
-        keys = parquet.read(columns=["key"]).column("key")
-        is_left = pc.invert(pc.is_in(keys, value_set=gone))
-        left = keys.filter(is_left)
-        removed = len(keys) - len(left)
-        if removed and len(left):
-            with archive.writing() as (path, sink):
-                _copy(kind, parquet, gone, sink)
-    if not removed:
-        return 0
-    if len(left):
-        _check(archive, path, left)
+    keys = read_keys(archive, file.path)
+    left = _without(keys, keys, gone)
+    removed = len(keys) - len(left)
+    if removed and len(left):
+        with archive.reading(file.path) as source, archive.writing() as (path, sink):
+            _copy(kind, pq.ParquetFile(source), gone, sink)
+        if read_keys(archive, path).to_pylist() != left.to_pylist():
+            archive.remove(path)
+            raise ArchiveUnusable(f"{archive.shown}: a file written there has other contents")
         name = file.name._replace(first=left[0].as_py(), last=left[-1].as_py())
-        folder = file.path.rpartition("/")[0]
-        if archive.publish(path, folder, name) == file.path:
+        if archive.publish(path, file.path.rpartition("/")[0], name) == file.path:
             return removed
-    archive.remove(file.path)
+    if removed:
+        archive.remove(file.path)
     return removed
 
 
 def _copy(kind: str, parquet: Any, gone: Any, sink: Any) -> None:
-    with pq.ParquetWriter(
-        sink, SCHEMAS[kind], compression="zstd", use_dictionary=DICTIONARIES[kind]
-    ) as writer:
+    with open_writer(kind, sink) as writer:
         for number in range(parquet.num_row_groups):
             table = parquet.read_row_group(number)
-            table = table.filter(pc.invert(pc.is_in(table.column("key"), value_set=gone)))
+            table = _without(table, table.column("key"), gone)
             if table.num_rows:
                 writer.write_table(table, row_group_size=table.num_rows)
 
 
-def _check(archive: Archive, path: str, left: Any) -> None:
-    with archive.reading(path) as source:
-        found = pq.ParquetFile(source).read(columns=["key"]).column("key")
-    if found.to_pylist() != left.to_pylist():
-        archive.remove(path)
-        raise ArchiveUnusable(f"{archive.shown}: a file that was written there has other contents")
+def _without(rows: Any, keys: Any, gone: Any) -> Any:
+    return rows.filter(pc.invert(pc.is_in(keys, value_set=gone)))

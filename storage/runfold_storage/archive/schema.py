@@ -4,14 +4,17 @@
 money is in nano-dollars, `body` and `tags` are JSON.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 import pyarrow as pa
+import sqlalchemy as sa
 
-from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.records.rollup import ROLLUP_VALUES
+from runfold_storage.records.rows import NodeRow, RunRow, column_of
+from runfold_storage.tables import nodes, runs
 
 from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
 
@@ -19,46 +22,32 @@ _KEY: Final = pa.binary(16)
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _WHOLE: Final = pa.int64()
 _TEXT: Final = pa.string()
-_WHOLE_COLUMNS: Final = frozenset(
-    name
-    for name in (*RunRow._fields, *NodeRow._fields)
-    if name.startswith("nodes_")
-    or name.endswith("_tokens")
-    or name in ("attempt", "shard", "duration_us", "cost_nano_usd", "exit_code")
-)
 
 
-def _fields(names: Iterable[str]) -> list[tuple[str, Any]]:
+def _fields(table: sa.Table, names: Iterable[str]) -> list[tuple[str, Any]]:
     """Return the columns of these fields of `RunRow` or `NodeRow`, after the key and the id."""
     found: list[tuple[str, Any]] = [("key", _KEY), ("run", _TEXT)]
-    for name in names:
-        if name == "run":
-            continue
-        if name in _WHOLE_COLUMNS:
-            found.append((name, _WHOLE))
-        elif name.endswith("_us"):
-            found.append((name.removesuffix("_us") + "_at", _TIME))
-        elif name == "parents":
-            found.append((name, pa.list_(_TEXT)))
-        else:
-            found.append((name, _TEXT))
+    for column in (table.c[column_of(name)] for name in names if name != "run"):
+        kind = _TEXT
+        if isinstance(column.type, sa.Integer):
+            kind = _WHOLE
+        elif isinstance(column.type, sa.DateTime):
+            kind = _TIME
+        elif isinstance(column.type, sa.ARRAY):
+            kind = pa.list_(_TEXT)
+        found.append((column.name, kind))
     return found
 
 
 SCHEMAS: Final[dict[str, Any]] = {
     EVENTS: pa.schema(
         [
-            ("key", _KEY),
-            ("run", _TEXT),
-            ("shard", _WHOLE),
-            ("id", _WHOLE),
-            ("at", _TIME),
-            ("type", _TEXT),
-            ("body", _TEXT),
+            *(("key", _KEY), ("run", _TEXT), ("shard", _WHOLE), ("id", _WHOLE)),
+            *(("at", _TIME), ("type", _TEXT), ("body", _TEXT)),
         ]
     ),
-    RUNS: pa.schema(_fields(RunRow._fields)),
-    NODES: pa.schema(_fields(NodeRow._fields)),
+    RUNS: pa.schema(_fields(runs, RunRow._fields)),
+    NODES: pa.schema(_fields(nodes, NodeRow._fields)),
     STATS: pa.schema(
         [
             ("key", _KEY),
@@ -66,14 +55,8 @@ SCHEMAS: Final[dict[str, Any]] = {
             *((name, _TEXT) for name in ("workflow", "project", "node")),
             ("hour", _TIME),
             ("status", _TEXT),
-            *(
-                (name, _WHOLE)
-                for name in ("n", "duration_count", "duration_min_us", "duration_max_us")
-            ),
-            *(
-                (name, pa.decimal128(38))
-                for name in ("duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd")
-            ),
+            *((name, _WHOLE) for name in ROLLUP_VALUES[:4]),
+            *((name, pa.decimal128(38)) for name in ROLLUP_VALUES[4:-2]),
             ("bins", pa.list_(pa.int16())),
             ("bin_counts", pa.list_(_WHOLE)),
         ]
@@ -94,44 +77,29 @@ def table_of(kind: str, rows: Sequence[tuple[Any, ...]]) -> Any:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def row_of_run(run_id: str, row: RunRow) -> tuple[Any, ...]:
-    """Return the values of a run in the order of the columns."""
+def to_row(run_id: str, row: RunRow | NodeRow) -> tuple[Any, ...]:
+    """Return the values of a run or node in the order of the columns."""
     values = (
-        None if value is None else _encode(value).decode() if name == "tags" else value
-        for name, value in zip(RunRow._fields, row, strict=True)
+        _encode(value).decode() if name == "tags" and value is not None else value
+        for name, value in zip(row._fields, row, strict=True)
         if name != "run"
     )
     return (row.run, run_id, *values)
 
 
-def row_of_node(run_id: str, row: NodeRow) -> tuple[Any, ...]:
-    """Return the values of a node in the order of the columns."""
-    values = (v for name, v in zip(NodeRow._fields, row, strict=True) if name != "run")
-    return (row.run, run_id, *values)
+def to_run(row: dict[str, Any]) -> RunRow:
+    """Return the run of a row of a file, whose times are numbers (`as_numbers`)."""
+    run = RunRow._make(_values(RunRow._fields, row))
+    return run if run.tags is None else run._replace(tags=msgspec.json.decode(row["tags"]))
 
 
-def run_of_row(row: dict[str, Any]) -> RunRow:
-    """Return the run of a row of a file."""
-    tags = row["tags"]
-    return RunRow(
-        **{name: _us(row, name) for name in RunRow._fields if name not in ("run", "tags")},
-        run=row["key"],
-        tags=None if tags is None else msgspec.json.decode(tags),
-    )
+def to_node(row: dict[str, Any]) -> NodeRow:
+    """Return the node of a row of a file, whose times are numbers (`as_numbers`)."""
+    return NodeRow._make(_values(NodeRow._fields, row))
 
 
-def node_of_row(row: dict[str, Any]) -> NodeRow:
-    """Return the node of a row of a file."""
-    return NodeRow(
-        **{name: _us(row, name) for name in NodeRow._fields if name != "run"}, run=row["key"]
-    )
-
-
-def _us(row: dict[str, Any], name: str) -> Any:
-    """Return a field of a row, whose times are numbers (`as_numbers`)."""
-    if name in _WHOLE_COLUMNS or not name.endswith("_us"):
-        return row[name]
-    return row[name.removesuffix("_us") + "_at"]
+def _values(fields: Iterable[str], row: dict[str, Any]) -> Iterator[Any]:
+    return (row["key" if name == "run" else column_of(name)] for name in fields)
 
 
 def as_numbers(table: Any) -> Any:

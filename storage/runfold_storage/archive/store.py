@@ -1,7 +1,6 @@
 """The archive's storage: a folder, or any file system of pyarrow or fsspec.
 
-A file gets its name when it is complete and was read back; until then it is in `_writing/`. Only
-`purge` changes named files, so readers need no locks.
+A file gets its name when it is complete and was read back; until then it is in `_writing/`.
 """
 
 import os
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -177,21 +176,16 @@ def _one_line(error: Exception) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
-class Group(NamedTuple):
-    """A row group of a file, with times as microseconds; `number` counts from 0."""
-
-    number: int
-    rows: list[dict[str, Any]]
-
-
 def files_of(archive: Archive, kind: str) -> list[ArchivedFile]:
     """Return all files of a kind, ordered by path."""
     found = [file for folder in archive.folders(kind) for file in archive.files(folder)]
     return sorted(found, key=lambda file: file.path)
 
 
-def read_groups(archive: Archive, kind: str, file: ArchivedFile, first: int) -> Iterator[Group]:
-    """Yield the row groups of a file, from `first` on; `ArchiveUnusable` names a broken file."""
+def read_groups(
+    archive: Archive, kind: str, file: ArchivedFile, first: int
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield (number, rows) of the row groups of a file, from `first` on, with times as numbers."""
     with archive.reading(file.path) as source:
         parquet = pq.ParquetFile(source)
         missing = set(SCHEMAS[kind].names) - set(parquet.schema_arrow.names)
@@ -207,4 +201,4 @@ def read_groups(archive: Archive, kind: str, file: ArchivedFile, first: int) -> 
                     f"{archive.shown}/{file.path}: row group {number} has runs under the keys of"
                     " others: the file is damaged"
                 )
-            yield Group(number, rows)
+            yield number, rows

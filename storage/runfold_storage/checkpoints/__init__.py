@@ -4,8 +4,6 @@ A shard's checkpoint (`positions`) names the last stream entry whose effects are
 moves it by compare-and-set in the transaction that writes these effects, so effects are applied
 once, however many workers try. Leases only avoid duplicate work.
 
-If a worker dies halfway, its transaction is rolled back and its lease runs out; the next worker
-reads the stream again from the committed position. If a stream itself is lost (flushed, restored,
-trimmed by hand), `streams` detects it, and `recovery` corrects the position and counts an incident
-in the same transaction.
+If a stream itself is lost (flushed, restored, trimmed by hand), `streams` detects it, and
+`recovery` corrects the position and counts an incident in the same transaction.
 """

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 import psycopg
 
 from runfold_storage.postgres.binary_format import bytea_array, int2_array, int8_array
-from runfold_storage.postgres.bulk_write import Binary
 from runfold_storage.records.rows import RunRow
 
 KEPT_MINUTES: Final = 10
@@ -48,11 +47,6 @@ def change_rows(
         own = list(group)
         found.append(ChangeRow(shard, own[-1][1], b"".join(entry for _, _, entry in own)))
     return found
-
-
-def write_changes(connection: psycopg.Connection, rows: Sequence[ChangeRow]) -> None:
-    """Write rows of the log, in the transaction that writes the runs."""
-    connection.execute(INSERT_CHANGES, [Binary(each) for each in change_parameters(rows)])
 
 
 def change_parameters(rows: Sequence[ChangeRow]) -> list[bytes]:

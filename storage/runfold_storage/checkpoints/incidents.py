@@ -78,12 +78,8 @@ def raise_incident(
         """,
         (kind, shard, number),
     )
-    log.error(
-        "incident: %d %s",
-        number,
-        MEANINGS[kind],
-        extra={"kind": kind, **({} if shard == NO_SHARD else {"shard": shard})},
-    )
+    extra = {"kind": kind} if shard == NO_SHARD else {"kind": kind, "shard": shard}
+    log.error("incident: %d %s", number, MEANINGS[kind], extra=extra)
 
 
 def read_incidents(execute: Callable[[str], Iterable[Any]]) -> list[Incident]:

@@ -1,10 +1,8 @@
 """Leases: which worker folds which shard.
 
-A worker is registered, and holds its leases, until they expire by the database's clock, so clocks
-need not agree. The shares of all live workers differ by at most one shard and add up to all shards.
-Leases only avoid duplicate work; the compare-and-set of the positions keeps the fold exact. Every
-statement is a transaction of its own and locks rows in the order of the shards, so that workers
-neither deadlock nor block each other for long.
+Leases expire by the database's clock, so clocks need not agree. The shares of all live workers
+differ by at most one shard and add up to all shards. Every statement is a transaction of its own
+and locks rows in the order of the shards, so that workers neither deadlock nor block each other.
 """
 
 from collections.abc import Iterable
@@ -34,17 +32,13 @@ def renew_leases(
 
     Another worker's lease is free once it expired more than `grace_s` ago.
     """
-    connection.execute(_STAY_KNOWN, {"owner": owner, "ttl_s": ttl_s})
-    held = connection.execute(_RENEW, {"owner": owner, "ttl_s": ttl_s}).fetchall()
-    row = connection.execute(_SHARE, {"owner": owner}).fetchone()
+    worker = {"owner": owner, "ttl_s": ttl_s}
+    connection.execute(_STAY_KNOWN, worker)
+    held = connection.execute(_RENEW, worker).fetchall()
+    row = connection.execute(_SHARE, worker).fetchone()
     share, next_expiry_s = row or (0, None)  # None: its registration expired
     if share > len(held):
-        wanted = {
-            "owner": owner,
-            "ttl_s": ttl_s,
-            "grace_s": grace_s,
-            "room": share - len(held),
-        }
+        wanted = {**worker, "grace_s": grace_s, "room": share - len(held)}
         held += connection.execute(_TAKE, wanted).fetchall()
     return LeaseState(sorted(shard for (shard,) in held), share, next_expiry_s)
 

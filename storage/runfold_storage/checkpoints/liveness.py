@@ -10,9 +10,8 @@ backlog, or while a server is away. So an outage makes no run lost. Runners' clo
 nor do events that are sent long after their time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
-from uuid import UUID
 
 import psycopg
 
@@ -53,37 +52,18 @@ def save_liveness_mark(
 
 def find_silent(connection: psycopg.Connection, limits: Limits) -> list[SilentRun]:
     """Return the open runs that were silent for longer than their limit."""
-    parameters = _limit_columns(limits)
-    bounds = connection.execute(_BOUNDS, parameters).fetchall()
-    if all(change_seq is None for *_, change_seq in bounds):
-        return []
-    columns: Sequence[list[object]] = [list(column) for column in zip(*bounds, strict=True)]
-    found = connection.execute(
-        _SILENT,
-        parameters
-        | {
-            "shards": columns[0],
-            "of_status": columns[1],
-            "of_project": columns[2],
-            "of_limit_us": columns[3],
-            "change_seqs": columns[4],
-            "most": _MAX_SILENT,
-        },
-    )
-    return [
-        SilentRun(shard, external_id or str(UUID(bytes=run.bytes)), last_event_us, limit_us / 1e6)
-        for shard, run, external_id, last_event_us, limit_us in found
-    ]
-
-
-def _limit_columns(limits: Limits) -> dict[str, list[object]]:
     rows = [
         (status, project, round(seconds * 1e6))
         for status, limit in (("running", limits.running), ("queued", limits.queued))
         for project, seconds in ((_EVERY_PROJECT, limit.default_s), *limit.by_project.items())
     ]
-    statuses, projects, limits_us = (list[object](column) for column in zip(*rows, strict=True))
-    return {"statuses": statuses, "projects": projects, "limits_us": limits_us}
+    statuses, projects, limits_us = map(list, zip(*rows, strict=True))
+    parameters = {"statuses": statuses, "projects": projects, "limits_us": limits_us}
+    found = connection.execute(_SILENT, {**parameters, "most": _MAX_SILENT})
+    return [
+        SilentRun(shard, external_id or str(run), last_event_us, limit_us / 1e6)
+        for shard, run, external_id, last_event_us, limit_us in found
+    ]
 
 
 # Between two marks that are far apart no worker listened. A clock that goes back adds nothing.
@@ -112,29 +92,24 @@ _DELETE_OLD_MARKS: Final = """
       AND p.listened_us < last.listened_us - %(kept_us)s
 """
 
-# For each shard and limit, the number that changes had reached that long ago; NULL: not known yet,
-# or no limit.
-_BOUNDS: Final = """
-    SELECT now_.shard, l.status, l.project, l.limit_us,
-           CASE WHEN l.limit_us > 0 THEN (
-               SELECT p.change_seq FROM liveness_marks AS p
-               WHERE p.shard = now_.shard AND p.listened_us <= now_.listened_us - l.limit_us
-               ORDER BY p.listened_us DESC LIMIT 1
-           ) END
-    FROM (SELECT shard, max(listened_us) AS listened_us FROM liveness_marks GROUP BY shard) AS now_
-    CROSS JOIN unnest(%(statuses)s::text[], %(projects)s::text[], %(limits_us)s::bigint[])
-        AS l (status, project, limit_us)
-"""
-
-# No index names `status`, which changes; the rollups show in which hours open runs began. Runs that
-# are younger than any limit are skipped, and with them the hours that have the most. Runs whose
-# payloads have expired are skipped, as the fold accepts no events of them.
+# `bounds`: for each shard and limit, the number that changes had reached that long ago; NULL if it
+# is not known yet, or there is no limit. No index names `status`, which changes; the rollups show
+# in which hours open runs began. Runs that are younger than any limit are skipped, and with them
+# the hours that have the most. Runs whose payloads have expired are skipped, as the fold accepts no
+# events of them.
 _SILENT: Final = """
     WITH bounds AS MATERIALIZED (
-        SELECT * FROM unnest(
-            %(shards)s::smallint[], %(of_status)s::text[], %(of_project)s::text[],
-            %(of_limit_us)s::bigint[], %(change_seqs)s::bigint[]
-        ) AS b (shard, status, project, limit_us, change_seq)
+        SELECT now_.shard, l.status, l.project, l.limit_us,
+               CASE WHEN l.limit_us > 0 THEN (
+                   SELECT p.change_seq FROM liveness_marks AS p
+                   WHERE p.shard = now_.shard AND p.listened_us <= now_.listened_us - l.limit_us
+                   ORDER BY p.listened_us DESC LIMIT 1
+               ) END AS change_seq
+        FROM (
+            SELECT shard, max(listened_us) AS listened_us FROM liveness_marks GROUP BY shard
+        ) AS now_
+        CROSS JOIN unnest(%(statuses)s::text[], %(projects)s::text[], %(limits_us)s::bigint[])
+            AS l (status, project, limit_us)
     ), youngest AS (
         SELECT status, now() - min(limit_us) * interval '1 microsecond' AS created_at
         FROM bounds WHERE change_seq IS NOT NULL GROUP BY status

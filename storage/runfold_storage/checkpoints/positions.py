@@ -1,8 +1,4 @@
-"""Positions of the shards, and the compare-and-set that makes the fold exact.
-
-A batch moves its shards' positions in the transaction that writes their effects, and only from
-where its worker expects them. So effects are applied once, even if two workers fold a shard.
-"""
+"""Positions of the shards, and the compare-and-set that makes the fold exact."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -14,6 +10,7 @@ from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger.partitions import OWN_IDS
 from runfold_storage.postgres.binary_format import int2_array, int8_array, text_array
 from runfold_storage.postgres.bulk_write import Binary
+from runfold_storage.postgres.connections import scalar
 from runfold_storage.records.rows import PositionUpdate
 
 from .change_log import EXTERNAL, decode_entries
@@ -54,24 +51,16 @@ def ensure_shards(connection: psycopg.Connection, shards: int) -> None:
 
 def count_shards(connection: psycopg.Connection) -> int:
     """Return the number of shards of the deployment."""
-    row = connection.execute("SELECT count(*) FROM positions").fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(scalar(connection, "SELECT count(*) FROM positions"))
 
 
 def load_positions(
     connection: psycopg.Connection, shards: Iterable[int] | None = None
 ) -> dict[int, Position]:
     """Return the checkpoints of these shards, by default of all."""
-    rows = connection.execute(
-        """
-        SELECT shard, position, generation, consumed, change_seq
-        FROM positions
-        WHERE shard = ANY(%(shards)s::int[]) OR %(shards)s::int[] IS NULL
-        ORDER BY shard
-        """,
-        {"shards": None if shards is None else list(shards)},
-    )
+    wanted = None if shards is None else list(shards)
+    condition = "%(shards)s::int[] IS NULL OR shard = ANY(%(shards)s::int[])"
+    rows = connection.execute(f"{_SELECT} WHERE {condition} ORDER BY shard", {"shards": wanted})
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
@@ -122,25 +111,17 @@ def advance_parameters(advances: Sequence[PositionUpdate]) -> list[bytes]:
 
 def count_pending_frames(connection: psycopg.Connection) -> int:
     """Count the frames that the streams had up to a second ago and that are not folded yet."""
-    row = connection.execute(
-        """
+    statement = """
         SELECT coalesce(sum(greatest(s.entries_added - p.consumed, 0)), 0)
         FROM positions AS p JOIN stream_checkpoints AS s ON s.shard = p.shard
-        """
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    """
+    return int(scalar(connection, statement))
 
 
 def lock_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:
     """Lock the checkpoints of these shards until the transaction ends, in the order of batches."""
-    rows = connection.execute(
-        """
-        SELECT shard, position, generation, consumed, change_seq FROM positions
-        WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE
-        """,
-        (list(shards),),
-    )
+    locked = f"{_SELECT} WHERE shard = ANY(%s::int[]) ORDER BY shard FOR UPDATE"
+    rows = connection.execute(locked, (list(shards),))
     return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
@@ -192,6 +173,8 @@ def external_changes(
         return None
     return changed
 
+
+_SELECT: Final = "SELECT shard, position, generation, consumed, change_seq FROM positions"
 
 ADVANCE: Final = """
     WITH steps AS MATERIALIZED (

@@ -1,15 +1,15 @@
 """Correct checkpoints of streams that lost frames, or that were replaced.
 
 These functions move a checkpoint only from where the caller expects it, as batches do, and count
-the incident in the same transaction. So it is counted once, even if several workers detect it. The
-caller must not have read frames of the shard that are not committed; they would count as lost.
-
-After a flush or a restore, `stream_checkpoints` is the only record of what the stream had held.
+the incident in the same transaction, so it is counted once. The caller must not have read frames of
+the shard that are not committed; they would count as lost.
 """
 
 from collections.abc import Mapping
 
 import psycopg
+
+from runfold_storage.postgres.connections import scalar
 
 from .incidents import raise_incident
 from .positions import Position
@@ -33,37 +33,30 @@ def save_stream_checkpoints(connection: psycopg.Connection, streams: Mapping[int
 def last_stream_checkpoint(connection: psycopg.Connection, shard: int) -> int | None:
     """Return how many frames the stream had received when it was last read; None if it was never
     read, or not since it was replaced."""
-    row = connection.execute(
-        "SELECT entries_added FROM stream_checkpoints WHERE shard = %s", (shard,)
-    ).fetchone()
-    return None if row is None else int(row[0])
+    statement = "SELECT entries_added FROM stream_checkpoints WHERE shard = %s"
+    added: int | None = scalar(connection, statement, (shard,))
+    return added
 
 
 def skip_lost_frames(
     connection: psycopg.Connection, shard: int, expected: Position, stream: Stream
-) -> bool:
-    """Account for frames that left the stream unread; False if another worker was faster.
+) -> None:
+    """Account for frames that left the stream unread, unless another worker was faster.
 
     Where no frame is left, the position moves to the stream's end, so that readers that wait for
     that position do not wait for ever.
     """
     reached = expected.position if stream.length else stream.last
     with connection.transaction():
-        if not _move(connection, shard, expected, reached, stream.removed):
-            return False
-        lost = stream.removed - expected.consumed
-        raise_incident(connection, "frames_lost", lost, shard=shard)
-        return True
+        if _move(connection, shard, expected, reached, stream.removed):
+            lost = stream.removed - expected.consumed
+            raise_incident(connection, "frames_lost", lost, shard=shard)
 
 
 def reset_position(
-    connection: psycopg.Connection,
-    shard: int,
-    expected: Position,
-    stream: Stream,
-    folded: int = 0,
-) -> bool:
-    """Fold the whole stream from its beginning; False if another worker moved the position.
+    connection: psycopg.Connection, shard: int, expected: Position, stream: Stream, folded: int
+) -> None:
+    """Fold the whole stream from its beginning, unless another worker moved the position.
 
     `folded` of its frames are among those that were consumed.
 
@@ -72,10 +65,8 @@ def reset_position(
     """
     beginning = "0-0" if stream.length else stream.last  # readers may wait for it
     with connection.transaction():
-        if not _move(connection, shard, expected, beginning, stream.removed):
-            return False
-        _count_replaced(connection, shard, expected.consumed - folded)
-        return True
+        if _move(connection, shard, expected, beginning, stream.removed):
+            _count_replaced(connection, shard, expected.consumed - folded)
 
 
 def accept_stream(

@@ -43,10 +43,13 @@ def portions(weighed: Iterable[tuple[Item, int]], most: Callable[[], int]) -> It
 
 
 class ShardThrottle:
-    """Throttles one piece of work; pauses end early once `stop` is set."""
+    """Throttles one piece of work; pauses, if it has any, end early once `stop` is set."""
 
-    def __init__(self, connection: psycopg.Connection, stop: threading.Event) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, stop: threading.Event, *, has_pauses: bool = True
+    ) -> None:
         self._connection = connection
+        self._has_pauses = has_pauses
         self._stop = stop
         self._size = LEAST
         self._worked_s = 0.0
@@ -56,6 +59,13 @@ class ShardThrottle:
     def portions(self, weighed: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
         """Group items for steps; each comes with its number of rows or events."""
         return portions(weighed, lambda: self._size)
+
+    def steps(self, weighed: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
+        """Yield the items of a step each; the loop's body locks a shard, a pause follows."""
+        for portion in self.portions(weighed):
+            with self.holding():
+                yield portion
+            self.rest()
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -76,6 +86,8 @@ class ShardThrottle:
 
     def rest(self) -> None:
         """Pause after a step."""
+        if not self._has_pauses:
+            return
         now = time.monotonic()
         if now - self._looked_at > _LOOK_EVERY_S:
             self._is_behind = count_pending_frames(self._connection) > 0

@@ -20,12 +20,11 @@ from .binary_format import array_of
 
 
 def copy_encoded(
-    connection: psycopg.Connection, table: str, fields: tuple[str, ...], chunks: Iterable[bytes]
+    connection: psycopg.Connection, table: str, fields: tuple[str, ...], rows: bytes
 ) -> None:
     """Append encoded rows (`records.encoding`) whose fields are in this order."""
     with connection.cursor() as cursor, cursor.copy(_statement(table, fields)) as copy:
-        for chunk in chunks:
-            copy.write(chunk)
+        copy.write(rows)
 
 
 @lru_cache

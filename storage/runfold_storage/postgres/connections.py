@@ -54,10 +54,14 @@ def connect(url: str, **options: Any) -> psycopg.Connection:
 
 def read_clock(connection: psycopg.Connection) -> datetime:
     """Return the time of the current transaction by the server's clock."""
-    row = connection.execute("SELECT now()").fetchone()
-    assert row is not None
-    now: datetime = row[0]
+    now: datetime = scalar(connection, "SELECT now()")
     return now
+
+
+def scalar(connection: psycopg.Connection, statement: Any, parameters: Any = None) -> Any:
+    """Return the first column of the first row; None without rows."""
+    row = connection.execute(statement, parameters).fetchone()
+    return None if row is None else row[0]
 
 
 def make_engine(

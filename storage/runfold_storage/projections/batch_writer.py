@@ -5,21 +5,19 @@ shard until it finds that the position has moved.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import psycopg
 
 from runfold.crash_points import crash_point
-from runfold_storage.checkpoints.change_log import write_changes
+from runfold_storage.checkpoints.change_log import INSERT_CHANGES, ChangeRow, change_parameters
 from runfold_storage.checkpoints.positions import advance_positions
 from runfold_storage.errors import DuplicateInLedger, PositionMoved
-from runfold_storage.postgres.bulk_write import copy_encoded
+from runfold_storage.postgres.bulk_write import Binary, copy_encoded
 from runfold_storage.records.encoding import EVENT_FIELDS, NODE_FIELDS, RUN_FIELDS
 from runfold_storage.records.rows import Batch, DeadLetter
 from runfold_storage.rollups.min_max import recheck_min_max
-from runfold_storage.rollups.pending_deltas import append_deltas, merge_shards
-from runfold_storage.rollups.store import ROLLUPS
+from runfold_storage.rollups.store import ROLLUPS, merge_shards
 
 from .batch_encoding import NODES, RUNS, EncodedBatch, encode_batch, is_single_statement
 from .single_statement import prepare_single_statement, write_single_statement
@@ -53,44 +51,46 @@ def write_batch(connection: psycopg.Connection, batch: EncodedBatch) -> None:
 
 
 def write_projections(connection: psycopg.Connection, batch: Batch) -> None:
-    """Write only the rows and rollups of a batch, whose shard is locked (`lock_shard`).
+    """Write only the changed rows and the rollups of a batch, whose shard is locked (`lock_shard`).
 
     The caller logs the changes with `bump_generation`, which assigns their numbers.
     """
-    _write_changes(connection, replace(encode_batch(batch), defers_rollups=False, changes=[]))
+    _write_rows(connection, encode_batch(batch), changes=[])
 
 
 def _write_by_steps(connection: psycopg.Connection, batch: EncodedBatch) -> None:
     advance_positions(connection, batch.advances)
     crash_point("after_positions_move")
-    for table, fields, chunks in (
+    for table, fields, rows in (
         ("events", EVENT_FIELDS, batch.events),
-        ("runs", RUN_FIELDS, [batch.new_runs]),
-        ("nodes", NODE_FIELDS, [batch.new_nodes]),
+        ("runs", RUN_FIELDS, batch.new_runs),
+        ("nodes", NODE_FIELDS, batch.new_nodes),
     ):
-        if any(chunks):
-            copy_encoded(connection, table, fields, chunks)
+        if rows:
+            copy_encoded(connection, table, fields, rows)
     crash_point("after_events_copied")
-    if batch.stats.n and not batch.defers_rollups:
-        merge_shards(connection, batch.stats_shards)
-    _write_changes(connection, batch)
+    _write_rows(connection, batch, batch.changes)
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 
 
-def _write_changes(connection: psycopg.Connection, batch: EncodedBatch) -> None:
+def _write_rows(
+    connection: psycopg.Connection, batch: EncodedBatch, changes: Sequence[ChangeRow]
+) -> None:
+    if batch.stats.n:
+        merge_shards(connection, batch.stats_shards)
     with connection.pipeline():
-        for upsert, rows in ((RUNS, batch.changed_runs), (NODES, batch.changed_nodes)):
+        for upsert, rows in (
+            (RUNS, batch.changed_runs),
+            (NODES, batch.changed_nodes),
+            (ROLLUPS, batch.stats),
+        ):
             if rows.n:
                 upsert.insert(connection, rows)
-        if batch.defers_rollups:
-            append_deltas(connection, batch.stats)
-        elif batch.stats.n:
-            ROLLUPS.insert(connection, batch.stats)
-        if batch.changes:
-            write_changes(connection, batch.changes)
-    if batch.min_max_rechecks:
-        with connection.pipeline():
+        if changes:
+            values = [Binary(value) for value in change_parameters(changes)]
+            connection.execute(INSERT_CHANGES, values)
+        if batch.min_max_rechecks:
             recheck_min_max(connection, batch.min_max_rechecks)
 
 

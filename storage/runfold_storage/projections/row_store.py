@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from runfold_storage.records.rows import NodeRow, RunRow
+from runfold_storage.records.rows import NodeRow, RunRow, column_of
 from runfold_storage.search.index_writer import delete_runs_from_index
 
 Attempt = tuple[str, int]
@@ -61,31 +61,21 @@ def delete_rows(
 
 def delete_attempts(connection: psycopg.Connection, nodes: Sequence[NodeRow]) -> None:
     """Delete these rows of `nodes`; their shards are locked."""
-    connection.execute(
-        """
-        DELETE FROM nodes AS n
-        USING unnest(%s::smallint[], %s::uuid[], %s::text[], %s::smallint[])
-            AS gone (shard, run, node, attempt)
-        WHERE n.shard = gone.shard AND n.run = gone.run AND n.node = gone.node
-          AND n.attempt = gone.attempt
-        """,
-        (
-            [node.shard for node in nodes],
-            [UUID(bytes=node.run) for node in nodes],
-            [node.node for node in nodes],
-            [node.attempt for node in nodes],
-        ),
-    )
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "DELETE FROM nodes WHERE shard = %s AND run = %s AND node = %s AND attempt = %s",
+            [(node.shard, UUID(bytes=node.run), node.node, node.attempt) for node in nodes],
+        )
 
 
 def _select(table: str, fields: Sequence[str]) -> sql.Composed:
-    """Return the query of these fields; `…_us` is a time, except for `duration_us`."""
+    """Return the query of these fields."""
     columns = [
-        sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(
-            sql.Identifier(name.removesuffix("_us") + "_at")
+        sql.Identifier(name)
+        if column_of(name) == name
+        else sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(
+            sql.Identifier(column_of(name))
         )
-        if name.endswith("_us") and name != "duration_us"
-        else sql.Identifier(name)
         for name in fields
     ]
     return sql.SQL("SELECT {} FROM {} WHERE shard = %s AND run = ANY(%s::uuid[])").format(

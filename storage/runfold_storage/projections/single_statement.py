@@ -22,8 +22,7 @@ from runfold_storage.checkpoints.positions import ADVANCE, advance_parameters
 from runfold_storage.errors import PositionMoved
 from runfold_storage.postgres.bulk_write import Append
 from runfold_storage.records.encoding import EVENT_FIELDS
-from runfold_storage.rollups.pending_deltas import INSERT_DELTAS
-from runfold_storage.rollups.store import ROLLUPS
+from runfold_storage.rollups.store import INSERT_DELTAS, ROLLUPS
 
 from .batch_encoding import NODES, RUNS, EncodedBatch
 

@@ -4,7 +4,7 @@ There are two formats: rows for COPY, and elements of an array of records.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -12,15 +12,13 @@ import psycopg
 
 from runfold.protocol.codec import TYPES
 from runfold_storage.postgres.binary_format import (
-    COPY_END,
-    COPY_HEAD,
     EPOCH_2000_US,
     RECORDS,
     WireFormat,
 )
 
 from .histogram import bin_of
-from .rollup import RollupDelta, RollupKey
+from .rollup import ROLLUP_KEY, ROLLUP_VALUES, RollupDelta, RollupKey
 from .rows import LedgerRow, NodeRow, RunRow
 
 EVENT_FIELDS: Final = ("type", "shard", "run", "id", "at", "body")
@@ -38,94 +36,55 @@ RUN_FIELDS: Final = (
     *("project", "workflow", "status", "trigger_type", "user", "session"),
     *("external_id", "parent_run", "tags", "error_type", "error_message", "error_node"),
 )
-STATS_FIELDS: Final = (
-    *("workflow", "project", "node", "hour", "status", "shard", "n", "duration_count"),
-    *("duration_min_us", "duration_max_us", "duration_sum_us"),
-    *("input_tokens", "output_tokens", "cost_nano_usd", "bins", "bin_counts"),
-)
 """The order in which fields are encoded; COPY names its columns in this order."""
 
 _TOO_LARGE: Final = "a number is too large for its column"
-_CHUNK_BYTES: Final = 256 * 1024
 _MOST_KEYS: Final = 10_000
 
-_EVENT: Final = struct.Struct(">i16siqiqi")
-_EVENT_RECORD: Final = struct.Struct(f">{RECORDS.prefix}16s{RECORDS.prefix}q{RECORDS.prefix}q")
 
-
-def encode_events(events: Iterable[LedgerRow]) -> Iterator[bytes]:
-    """Encode events for COPY, in chunks."""
+def encode_events(events: Iterable[LedgerRow], form: WireFormat) -> bytes:
+    """Encode events; the type is a text."""
+    p = form.prefix
+    pack, sized_text = struct.Struct(f">{p}16s{p}q{p}q").pack, form.sized_text
+    pack_shard = struct.Struct(f">{p}h").pack
+    uuid, int8, time = form.uuid, form.int8, form.time
     heads: dict[tuple[int, int], bytes] = {}
-    pack = _EVENT.pack
-    parts = [COPY_HEAD]
-    size = 0
-    for run, event_id, at_us, kind, shard, body in events:
-        head = heads.get((kind, shard))
-        if head is None:
-            name = TYPES[kind].encode()
-            head = struct.pack(f">hi{len(name)}sih", len(EVENT_FIELDS), len(name), name, 2, shard)
-            heads[kind, shard] = head
-        fields = pack(16, run, 8, event_id, 8, at_us - EPOCH_2000_US, len(body))
-        parts += (head, fields, body)
-        size += len(body)
-        if size > _CHUNK_BYTES:
-            yield b"".join(parts)
-            parts.clear()
-            size = 0
-    parts.append(COPY_END)
-    yield b"".join(parts)
-
-
-def encode_event_records(events: Iterable[LedgerRow]) -> bytes:
-    """Encode events as the elements of an array of records; the type is a text."""
-    heads: dict[tuple[int, int], bytes] = {}
-    pack, sized_text = _EVENT_RECORD.pack, RECORDS.sized_text
-    uuid, int8, time = RECORDS.uuid, RECORDS.int8, RECORDS.time
     encoded = []
     for run, event_id, at_us, kind, shard, body in events:
         head = heads.get((kind, shard))
         if head is None:
-            head = RECORDS.texts(TYPES[kind]) + _SHARD.pack(RECORDS.int2, shard)
+            head = form.texts(TYPES[kind]) + pack_shard(form.int2, shard)
             heads[kind, shard] = head
         fields = pack(uuid, run, int8, event_id, time, at_us - EPOCH_2000_US)
-        encoded.append(head + fields + sized_text(body))
-    return RECORDS.rows(encoded, len(EVENT_FIELDS))
+        encoded.append(b"".join((head, fields, sized_text(body))))
+    return form.rows(encoded, len(EVENT_FIELDS))
 
 
 def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
     """Encode nodes; raise `psycopg.DataError` for a number that its column cannot hold."""
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h{p}q{p}q{p}q").pack
-    pack_times = struct.Struct(f">{p}q{p}q{p}q").pack
-    int2, int8, uuid, time, epoch = form.int2, form.int8, form.uuid, form.time, EPOCH_2000_US
-    texts, no_error = form.texts, 2 * form.no_text
+    int2, int8, uuid = form.int2, form.int8, form.uuid
+    texts, time_or_null = form.texts, form.time_or_null
     encoded = []
     try:
         for (
             shard, run, node, attempt, name, status, node_type, parents, started_us, finished_us,
             duration_us, tokens_in, tokens_out, cost, error_type, message,
         ) in rows:  # fmt: skip
-            if started_us is None or finished_us is None or duration_us is None:
-                times = form.time_or_null(started_us) + form.time_or_null(finished_us)
-                times += form.int8_or_null(duration_us)
-            else:
-                times = pack_times(
-                    *(time, started_us - epoch, time, finished_us - epoch, int8, duration_us)
-                )
-            encoded.append(
+            fields = (
                 pack(
                     *(int2, shard, uuid, run, int2, attempt),
                     *(int8, tokens_in, int8, tokens_out, int8, cost),
-                )
-                + times
-                + texts(node, name, status, node_type)
-                + (form.no_texts if parents is None else form.text_array(parents))
-                + (
-                    no_error
-                    if error_type is None and message is None
-                    else texts(error_type, message)
-                )
+                ),
+                time_or_null(started_us),
+                time_or_null(finished_us),
+                form.int8_or_null(duration_us),
+                texts(node, name, status, node_type),
+                form.no_texts if parents is None else form.text_array(parents),
+                texts(error_type, message),
             )
+            encoded.append(b"".join(fields))
     except struct.error as error:
         raise psycopg.DataError(f"nodes: {_TOO_LARGE}") from error
     return form.rows(encoded, len(NODE_FIELDS))
@@ -176,7 +135,7 @@ def encode_stats(stats: Mapping[RollupKey, RollupDelta]) -> bytes:
         encoded = [_key(*key) + _figures(difference) for key, difference in stats.items()]
     except struct.error as error:
         raise psycopg.DataError(f"stats: {_TOO_LARGE}") from error
-    return RECORDS.rows(encoded, len(STATS_FIELDS))
+    return RECORDS.rows(encoded, len(ROLLUP_KEY + ROLLUP_VALUES))
 
 
 @lru_cache(_MOST_KEYS)
@@ -187,25 +146,7 @@ def _key(workflow: str, project: str, node: str, hour_us: int, status: str, shar
 
 
 def _figures(difference: RollupDelta) -> bytes:
-    tokens_in, tokens_out = difference.input_tokens, difference.output_tokens
-    cost, durations, numeric = difference.cost_nano_usd, difference.durations, RECORDS.numeric
-    amounts = _NO_AMOUNTS
-    if tokens_in or tokens_out or cost:
-        amounts = numeric(tokens_in) + numeric(tokens_out) + numeric(cost)
-    if not durations:
-        return _COUNT(RECORDS.int8, difference.n) + _NO_DURATIONS + amounts + _NO_BINS
-    if len(durations) == 1:
-        ((duration_us, count),) = durations.items()
-        if count == 1:
-            int8 = RECORDS.int8
-            return b"".join(
-                (
-                    _ONE(int8, difference.n, int8, 1, int8, duration_us, int8, duration_us),
-                    numeric(duration_us),
-                    amounts,
-                    _one_bin(bin_of(duration_us)),
-                )
-            )
+    durations, numeric, int8 = difference.durations, RECORDS.numeric, RECORDS.int8_or_null
     came = [duration_us for duration_us, count in durations.items() if count > 0]
     bins: dict[int, int] = {}
     for duration_us, count in durations.items():
@@ -213,29 +154,18 @@ def _figures(difference: RollupDelta) -> bytes:
         bins[index] = bins.get(index, 0) + count
     return b"".join(
         (
-            _COUNT(RECORDS.int8, difference.n),
-            RECORDS.int8_or_null(sum(durations.values())),
-            RECORDS.int8_or_null(min(came, default=None)),
-            RECORDS.int8_or_null(max(came, default=None)),
+            int8(difference.n),
+            int8(sum(durations.values())),
+            int8(min(came, default=None)),
+            int8(max(came, default=None)),
             numeric(sum(length * count for length, count in durations.items())),
-            amounts,
+            numeric(difference.input_tokens),
+            numeric(difference.output_tokens),
+            numeric(difference.cost_nano_usd),
             RECORDS.int2_array(bins.keys()),
             RECORDS.int8_array(bins.values()),
         )
     )
 
 
-@lru_cache(_MOST_KEYS)
-def _one_bin(index: int) -> bytes:
-    """Encode a histogram of one duration."""
-    return RECORDS.int2_array((index,)) + RECORDS.int8_array((1,))
-
-
 _SHARD: Final = struct.Struct(f">{RECORDS.prefix}h")
-_COUNT: Final = struct.Struct(f">{RECORDS.prefix}q").pack
-_ONE: Final = struct.Struct(">" + f"{RECORDS.prefix}q" * 4).pack
-_ZERO: Final = RECORDS.numeric(0)
-_NO_AMOUNTS: Final = 3 * _ZERO
-_NO_DURATIONS: Final = RECORDS.int8_or_null(0) + 2 * RECORDS.no_int8 + _ZERO
-_NO_BINS: Final = RECORDS.int2_array(()) + RECORDS.int8_array(())
-"""Most deltas have only counts."""

@@ -1,11 +1,22 @@
 """A rollup: its key, its values, and the delta of a change."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from msgspec import Struct
 
 from .histogram import bin_of
+
+ROLLUP_KEY: Final = ("workflow", "project", "node", "hour", "status", "shard")
+ROLLUP_SUMS: Final = (
+    *("duration_count", "duration_sum_us", "input_tokens", "output_tokens", "cost_nano_usd"),
+)
+ROLLUP_VALUES: Final = (
+    *("n", "duration_count", "duration_min_us", "duration_max_us", "duration_sum_us"),
+    *("input_tokens", "output_tokens", "cost_nano_usd", "bins", "bin_counts"),
+)
+"""The columns of `rollups_hourly` in the order of the archive, of encoding and of `as_row`."""
 
 
 @dataclass(slots=True)
@@ -21,6 +32,22 @@ class RollupValues:
     output_tokens: int = 0
     cost_nano_usd: int = 0
     bins: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_row(cls, row: Iterable[Any]) -> Self:
+        """Return the values of a row of `ROLLUP_VALUES`, in which bins may repeat."""
+        n, timed, least, most, total, tokens_in, tokens_out, cost, bins, counts = row
+        histogram: dict[int, int] = {}
+        for index, count in zip(bins, counts, strict=True):
+            histogram[index] = histogram.get(index, 0) + count
+        present = {index: count for index, count in histogram.items() if count}
+        sums = int(total), int(tokens_in), int(tokens_out), int(cost)
+        return cls(int(n), int(timed), least, most, *sums, present)
+
+    def as_row(self) -> tuple[Any, ...]:
+        """Return the values in the order of `ROLLUP_VALUES`."""
+        numbers = (getattr(self, name) for name in ROLLUP_VALUES[:-2])
+        return (*numbers, list(self.bins), list(self.bins.values()))
 
     def add_duration(self, duration_us: int, count: int) -> None:
         """Add `count` durations of this length."""
@@ -61,7 +88,7 @@ class RollupDelta(Struct, gc=False):
 
     `durations` has, for each duration in microseconds, how often it was added minus how often it
     was removed; sums and histogram follow from it. A minimum cannot be subtracted from, so after a
-    removal (`has_removals`) the row's minimum and maximum have to be looked up.
+    removal the row's minimum and maximum have to be looked up.
     """
 
     n: int = 0
@@ -71,11 +98,8 @@ class RollupDelta(Struct, gc=False):
     durations: dict[int, int] = {}
 
     @property
-    def has_removals(self) -> bool:
-        return any(count < 0 for count in self.durations.values())
-
-    @property
     def is_nonzero(self) -> bool:
+        """Return whether adding it changes a row."""
         return bool(self.n or self.input_tokens or self.output_tokens or self.cost_nano_usd) or any(
             self.durations.values()
         )

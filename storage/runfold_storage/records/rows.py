@@ -18,7 +18,7 @@ LedgerRow = tuple[bytes, int, int, int, int, bytes]
 
 
 class RunRow(NamedTuple):
-    """The row of a run after a batch; the batch assigns its `change_seq`."""
+    """The row of a run after a batch, which assigns its `change_seq`; `…_at` as in the tables."""
 
     shard: int
     run: bytes
@@ -55,17 +55,14 @@ class RunRow(NamedTuple):
 
     @property
     def queued_at(self) -> datetime | None:
-        """Return the time as the tables have it."""
         return _time(self.queued_us)
 
     @property
     def started_at(self) -> datetime | None:
-        """Return the time as the tables have it."""
         return _time(self.started_us)
 
     @property
     def finished_at(self) -> datetime | None:
-        """Return the time as the tables have it."""
         return _time(self.finished_us)
 
 
@@ -91,17 +88,22 @@ class NodeRow(NamedTuple):
 
     @property
     def started_at(self) -> datetime | None:
-        """Return the time as the tables have it."""
         return _time(self.started_us)
 
     @property
     def finished_at(self) -> datetime | None:
-        """Return the time as the tables have it."""
         return _time(self.finished_us)
 
 
 def _time(us: int | None) -> datetime | None:
     return None if us is None else to_datetime(us)
+
+
+def column_of(field: str) -> str:
+    """Return the column of a field of `RunRow` or `NodeRow`: a time ends with `_at`."""
+    if field.endswith("_us") and field != "duration_us":
+        return field.removesuffix("_us") + "_at"
+    return field
 
 
 class DeadLetter(NamedTuple):

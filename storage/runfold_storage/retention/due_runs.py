@@ -1,8 +1,7 @@
 """Select the runs that are due, one policy at a time, along the index of its project.
 
-A run is never older than its first event, so runs whose first event is younger than the policy's
-limit are skipped by the index. Runs whose keys belong to weeks that the ledger no longer has lost
-their payloads before; the index has the key, too.
+A run is never older than its first event, so the index skips runs whose first event is younger than
+the policy's limit, and those whose keys belong to weeks that the ledger no longer has.
 """
 
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ import psycopg
 from msgspec import Struct
 
 from runfold_storage.ledger.partitions import existing_partitions, first_key, week_of_partition
+from runfold_storage.postgres.connections import scalar
 
 from .policies import END, POLICIES, Policy, due, read_policies
 
@@ -27,19 +27,12 @@ class PolicyScan(Struct, frozen=True):
     days: int
 
 
-ListKey = tuple[datetime, UUID]
-
-
 class DueRun(NamedTuple):
     """A run that is due."""
 
     shard: int
     run: UUID
     created_at: datetime
-
-    @property
-    def place(self) -> ListKey:
-        return self.created_at, self.run
 
 
 def policy_scans(connection: psycopg.Connection, now: datetime) -> list[PolicyScan]:
@@ -62,7 +55,7 @@ def read_due(
     connection: psycopg.Connection,
     turn: PolicyScan,
     now: datetime,
-    after: ListKey | None,
+    after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[DueRun]:
     """Return the next due runs, by first event; fewer than `limit` if these are the last."""
@@ -105,9 +98,7 @@ def count_due(
         if policy is not None and turn.project != policy.project:
             continue
         parameters = _parameters(connection, turn, now)
-        row = connection.execute(f"SELECT count(*) {_due(turn)}", parameters).fetchone()
-        assert row is not None
-        counts[turn.what] += row[0]
+        counts[turn.what] += scalar(connection, f"SELECT count(*) {_due(turn)}", parameters)
     rollups = connection.execute(
         f"""
         SELECT count(*), count(DISTINCT s.hour) FROM rollups_hourly AS s {POLICIES.format("s")}

@@ -2,14 +2,10 @@
 
 A week is detached CONCURRENTLY, which waits for other transactions but blocks none. Detaching
 cannot be given up once it has begun, so it begins only when no transaction has used the ledger for
-long. Then the week is a table `events_…_detached`, which does not change any more; it is archived,
-where there is an archive, and dropped.
-
-If a process dies halfway, `detached_weeks` finds weeks that are detached, or being detached, and
-not dropped yet.
+long. Then the week is a table `events_…_detached`, which does not change any more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -24,6 +20,7 @@ from runfold_storage.ledger.partitions import (
     partition_name,
     week_of_partition,
 )
+from runfold_storage.postgres.connections import scalar
 
 from .policies import END, POLICIES, due, shortest_days
 
@@ -51,22 +48,16 @@ def weeks_due(connection: psycopg.Connection, shards: Sequence[int], now: dateti
 def _has_others(
     connection: psycopg.Connection, shards: Sequence[int], week: date, now: datetime
 ) -> bool:
-    row = connection.execute(
-        f"""
+    statement = f"""
         SELECT EXISTS (
             SELECT FROM runs AS r {POLICIES.format("r")}
             WHERE r.shard = ANY(%(shards)s::smallint[]) AND r.run >= %(first)s AND r.run < %(end)s
               AND r.payloads_expired_at IS NULL AND NOT {due("payload_days", END)}
         )
-        """,  # noqa: S608 - made of constants
-        {
-            "shards": list(shards),
-            "first": first_key(week),
-            "end": first_key(week + _WEEK),
-            "now": now,
-        },
-    ).fetchone()
-    return row == (True,)
+    """  # noqa: S608 - made of constants
+    first, end = first_key(week), first_key(week + _WEEK)
+    wanted = {"shards": list(shards), "first": first, "end": end, "now": now}
+    return bool(scalar(connection, statement, wanted))
 
 
 def detached_name(week: date) -> str:
@@ -79,10 +70,39 @@ def detach_week(connection: psycopg.Connection, week: date) -> bool:
 
     The connection is in autocommit mode, as detaching takes two transactions of its own.
     """
+    name, parted = partition_name(week), detached_name(week)
+    table, new = sql.Identifier(name), sql.Identifier(parted)
+    state = connection.execute(
+        """
+        SELECT to_regclass(%s) IS NOT NULL, (
+            SELECT i.inhdetachpending FROM pg_inherits AS i
+            WHERE i.inhparent = 'events'::regclass AND i.inhrelid = to_regclass(%s)
+        )
+        """,
+        (parted, name),
+    ).fetchone()
+    assert state is not None
+    is_parted, is_pending = state
+    if is_parted:
+        return True
+    if is_pending is False and _is_in_use(connection):
+        return False
+    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
     try:
-        _detach(connection, partition_name(week), detached_name(week))
+        if is_pending is not None:
+            # CONCURRENTLY waits for transactions on other weeks without blocking them.
+            connection.execute(
+                sql.SQL("ALTER TABLE events DETACH PARTITION {} {}").format(
+                    table, sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
+                )
+            )
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_MS}ms",))
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table, new))
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return False
+    finally:
+        connection.execute("SET lock_timeout = 0")
+        connection.execute("SET statement_timeout = 0")
     return True
 
 
@@ -136,61 +156,14 @@ def reattach_rows(
     return rows
 
 
-def _detach(connection: psycopg.Connection, name: str, parted: str) -> None:
-    """Detach a partition and rename its table."""
-    table, new = sql.Identifier(name), sql.Identifier(parted)
-    state = connection.execute(
-        """
-        SELECT to_regclass(%s) IS NOT NULL, (
-            SELECT i.inhdetachpending FROM pg_inherits AS i
-            WHERE i.inhparent = 'events'::regclass AND i.inhrelid = to_regclass(%s)
-        )
-        """,
-        (parted, name),
-    ).fetchone()
-    assert state is not None
-    is_parted, is_pending = state
-    if is_parted:
-        return
-    if is_pending is False and _is_in_use(connection):
-        raise psycopg.errors.LockNotAvailable("a transaction has been using the ledger for long")
-    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{DETACH_MS}ms",))
-    try:
-        if is_pending is not None:
-            # CONCURRENTLY waits for transactions on other weeks without blocking them.
-            connection.execute(
-                sql.SQL("ALTER TABLE events DETACH PARTITION {} {}").format(
-                    table, sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
-                )
-            )
-        connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_MS}ms",))
-        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table, new))
-    finally:
-        connection.execute("SET lock_timeout = 0")
-        connection.execute("SET statement_timeout = 0")
-
-
 def _is_in_use(connection: psycopg.Connection) -> bool:
     """Return whether a transaction older than a second has used the ledger."""
-    row = connection.execute(
-        """
+    statement = """
         SELECT EXISTS (
             SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
             WHERE l.relation = 'events'::regclass AND l.granted AND a.pid <> pg_backend_pid()
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND a.xact_start < clock_timestamp() - interval '1 second'
         )
-        """
-    ).fetchone()
-    return row == (True,)
-
-
-def split_by_week(runs: Iterable[UUID], weeks: Iterable[date]) -> tuple[list[UUID], list[UUID]]:
-    """Split runs into those of these weeks and the others."""
-    spans = [(first_key(week), first_key(week + _WEEK)) for week in weeks]
-    within: list[UUID] = []
-    others: list[UUID] = []
-    for run in runs:
-        is_within = any(first <= run < end for first, end in spans)
-        (within if is_within else others).append(run)
-    return within, others
+    """
+    return bool(scalar(connection, statement))

@@ -9,7 +9,6 @@ the earliest, so that a mistake can be corrected; until then its project loses n
 generous policy applies at once, and so do all policies after `apply_all_now`.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, LiteralString
 
@@ -18,10 +17,12 @@ from msgspec import Struct
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_name, check_number
+from runfold_storage.postgres.connections import scalar
 
 DEFAULT: Final = ""
 """The key of the default policy, for projects without a policy of their own."""
 MAX_DAYS: Final = 36_500
+_KINDS: Final = ("payload_days", "run_days", "stats_days")
 
 
 class Policy(Struct, frozen=True):
@@ -34,18 +35,17 @@ class Policy(Struct, frozen=True):
 
     def is_stricter(self, than: "Policy") -> bool:
         """Return whether this policy deletes anything earlier than the other one."""
-        kinds = ("payload_days", "run_days", "stats_days")
         return any(
             getattr(self, kind) is not None
             and (getattr(than, kind) is None or getattr(self, kind) < getattr(than, kind))
-            for kind in kinds
+            for kind in _KINDS
         )
 
     def check(self) -> "Policy":
         """Return the policy itself if it is valid; raise `BadParameter`."""
         check_name("project", self.project)
         previous, kept = "payload_days", self.payload_days
-        for name in ("payload_days", "run_days", "stats_days"):
+        for name in _KINDS:
             days = getattr(self, name)
             if days is not None:
                 check_number(name, days, 1, MAX_DAYS)
@@ -78,7 +78,8 @@ def set_policy(connection: psycopg.Connection, policy: Policy) -> None:
     """Set the policy of a project, or the default; raise `BadParameter`."""
     policy.check()
     with connection.transaction():
-        before = _rule_of(_lock_policies(connection), policy.project)
+        known = {each.project: each for each in _lock_policies(connection)}
+        before = known.get(policy.project) or known.get(None)
         is_stricter = before is None or policy.is_stricter(before)
         connection.execute(
             f"""
@@ -126,22 +127,15 @@ def apply_all_now(connection: psycopg.Connection) -> None:
 
 def shortest_days(connection: psycopg.Connection, now: datetime) -> int | None:
     """Return the age in days below which every policy in force keeps payloads; None: any age."""
-    row = connection.execute(
-        "SELECT min(payload_days) FROM retention WHERE holds_from <= %s", (now,)
-    ).fetchone()
-    return None if row is None else row[0]
+    statement = "SELECT min(payload_days) FROM retention WHERE holds_from <= %s"
+    days: int | None = scalar(connection, statement, (now,))
+    return days
 
 
 def _lock_policies(connection: psycopg.Connection) -> list[StoredPolicy]:
     """Lock the policies until the transaction ends, as each is compared with its predecessor."""
     connection.execute("LOCK TABLE retention IN SHARE ROW EXCLUSIVE MODE")
     return read_policies(connection)
-
-
-def _rule_of(policies: Iterable[StoredPolicy], project: str | None) -> StoredPolicy | None:
-    """Return a project's own policy, or else the default."""
-    by_project = {each.project: each for each in policies}
-    return by_project.get(project) or by_project.get(None)
 
 
 _NEXT: Final[LiteralString] = """

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
+from runfold_storage.records.rollup import ROLLUP_VALUES
 from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_storage.rollups.store import rebuild_days
 
@@ -46,9 +47,8 @@ def remove_rollups(
     connection: psycopg.Connection, shard: int, identities: Sequence[Sequence[Any]]
 ) -> int:
     """Delete these rollups unless they have changed; return how many were deleted."""
-    with connection.transaction():
-        if lock_shard(connection, shard) is None:
-            return 0
+    with lock_shard(connection, shard) as held:
+        held.merge_deltas()
         deleted = connection.execute(
             """
             DELETE FROM rollups_hourly AS s
@@ -73,8 +73,7 @@ def remove_rollups(
 
 _OLD: Final = f"""
     SELECT s.workflow, s.project, s.node, (extract(epoch FROM s.hour) * 1000000)::bigint, s.status,
-           s.xmin::text, s.n, s.duration_count, s.duration_min_us, s.duration_max_us,
-           s.duration_sum_us, s.input_tokens, s.output_tokens, s.cost_nano_usd, s.bins, s.bin_counts
+           s.xmin::text, {", ".join(f"s.{name}" for name in ROLLUP_VALUES)}
     FROM rollups_hourly AS s {POLICIES.format("s")}
     WHERE s.shard = %(shard)s AND {due("stats_days", "s.hour")} AND NOT EXISTS (
         SELECT FROM runs AS r WHERE r.project = s.project

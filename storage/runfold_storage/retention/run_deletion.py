@@ -2,11 +2,8 @@
 
 Invariant: rows, statistics and tombstone change in one transaction that locks the run's shard and
 raises its generation, so no batch that had the run cached can be committed after it. The events,
-which no reader sees behind a tombstone, are deleted afterwards in short transactions; until the
-last of them is deleted, the tombstone has `events_left`.
-
-If a process dies halfway, committed deletions stay, and the next deletion, of any runs, deletes the
-events that were left (`purge_left`).
+which no reader sees behind a tombstone, are deleted afterwards in short transactions; until then
+the tombstone has `events_left`, by which the next deletion, of any runs, finds them (`purge_left`).
 """
 
 import threading
@@ -33,7 +30,7 @@ from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
 from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
-from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
+from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_storage.rollups.store import drop_empty
 from runfold_storage.tables import runs
 
@@ -93,14 +90,12 @@ def delete_run(connection: psycopg.Connection, run: str) -> bool:
 
 
 def add_archived_tombstone(connection: psycopg.Connection, run: str) -> bool:
-    """Add a tombstone for a run that only the archive has; False if its shard does not exist."""
+    """Add a tombstone for a run that only the archive has; False if there are no shards."""
     shards = count_shards(connection)
     if not shards:
         return False
-    with connection.transaction():
-        shard = shard_of(run, shards)
-        if lock_shard(connection, shard) is None:
-            return False
+    shard = shard_of(run, shards)
+    with lock_shard(connection, shard) as held:
         connection.execute(
             """
             INSERT INTO tombstones (shard, run) VALUES (%s, %s)
@@ -108,7 +103,7 @@ def add_archived_tombstone(connection: psycopg.Connection, run: str) -> bool:
             """,
             (shard, run_key(run)),
         )
-        bump_generation(connection, shard, [run_key(run)], [run])
+        held.bump_generation([run_key(run)], [run])
     return True
 
 
@@ -234,9 +229,7 @@ def _delete_with_tombstones(
     # Read before locking, so that the fold waits only while changed runs are read again.
     seen = {row.run: row.change_seq for row in query(connection, statement, keys=list(keys))}
     stored = read_rows(connection, shard, [run.bytes for run in seen])
-    with connection.transaction():
-        if lock_shard(connection, shard) is None:
-            return []
+    with lock_shard(connection, shard) as held:
         meant = {row.run: row.change_seq for row in query(connection, statement, keys=list(keys))}
         if not meant:
             return []
@@ -258,7 +251,7 @@ def _delete_with_tombstones(
         deleted = delete_rows(connection, shard, gone)
         write_projections(connection, Batch(advances=[], stats=stats))
         drop_empty(connection, stats)
-        bump_generation(connection, shard, *zip(*deleted, strict=True))
+        held.bump_generation(*zip(*deleted, strict=True))
         crash_point("before_deletion_commit")
     crash_point("after_deletion_commit")
     return list(meant)

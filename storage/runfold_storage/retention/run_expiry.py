@@ -2,12 +2,8 @@
 
 Invariants. A run is marked (`payloads_expired_at`) before its first event is deleted, and a marked
 run accepts no more events, so no worker folds it from a part of its events. The mark raises the
-shard's generation, which drops the run from every worker's cache: whether a late event is accepted
-does not depend on what a worker has cached. A run gets a tombstone before its row is deleted, with
-the same effect.
-
-Every step that writes locks its shard, as every writer of rows does. `due_runs` selects the runs;
-`partition_expiry` drops weeks of the ledger as a whole.
+shard's generation, so whether a late event is accepted does not depend on what a worker has cached.
+A run gets a tombstone before its row is deleted, with the same effect.
 """
 
 from collections.abc import Sequence
@@ -17,7 +13,7 @@ from uuid import UUID
 import psycopg
 
 from runfold_storage.projections.row_store import delete_rows
-from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
+from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_storage.search.index_writer import delete_payload_texts, lock_payload_texts
 
 from .policies import END, POLICIES, due
@@ -31,45 +27,41 @@ def mark_expired(
         return []
     with connection.transaction():
         lock_payload_texts(connection, shard)
-        if lock_shard(connection, shard) is None:
-            return []
-        rows = connection.execute(
-            f"""
-            UPDATE runs AS r
-            SET payloads_expired_at = CASE WHEN %(gone)s THEN now() ELSE 'infinity' END
-            FROM runs AS r_ {POLICIES.format("r_")}
-            WHERE r_.shard = r.shard AND r_.run = r.run
-              AND r.shard = %(shard)s AND r.run = ANY(%(runs)s::uuid[])
-              AND {due("payload_days", END)}
-            RETURNING r.run
-            """,  # noqa: S608 - made of constants
-            {"gone": gone, "shard": shard, "runs": list(runs), "now": now},
-        ).fetchall()
-        marked = [run for (run,) in rows]
-        delete_payload_texts(connection, shard, marked)
-        if marked:
-            bump_generation(connection, shard, marked)
+        with lock_shard(connection, shard) as held:
+            rows = connection.execute(
+                f"""
+                UPDATE runs AS r
+                SET payloads_expired_at = CASE WHEN %(gone)s THEN now() ELSE 'infinity' END
+                FROM runs AS r_ {POLICIES.format("r_")}
+                WHERE r_.shard = r.shard AND r_.run = r.run
+                  AND r.shard = %(shard)s AND r.run = ANY(%(runs)s::uuid[])
+                  AND {due("payload_days", END)}
+                RETURNING r.run
+                """,  # noqa: S608 - made of constants
+                {"gone": gone, "shard": shard, "runs": list(runs), "now": now},
+            ).fetchall()
+            marked = [run for (run,) in rows]
+            delete_payload_texts(connection, shard, marked)
+            if marked:
+                held.bump_generation(marked)
     return marked
 
 
 def complete_expiry(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Record that the events of these runs are deleted."""
-    with connection.transaction():
-        if lock_shard(connection, shard) is not None:
-            connection.execute(
-                """
-                UPDATE runs SET payloads_expired_at = now()
-                WHERE shard = %s AND run = ANY(%s::uuid[]) AND payloads_expired_at = 'infinity'
-                """,
-                (shard, list(runs)),
-            )
+    with lock_shard(connection, shard):
+        connection.execute(
+            """
+            UPDATE runs SET payloads_expired_at = now()
+            WHERE shard = %s AND run = ANY(%s::uuid[]) AND payloads_expired_at = 'infinity'
+            """,
+            (shard, list(runs)),
+        )
 
 
 def add_expiry_tombstones(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Add tombstones for runs whose rows will be deleted; workers drop these from their caches."""
-    with connection.transaction():
-        if lock_shard(connection, shard) is None:
-            return
+    with lock_shard(connection, shard) as held:
         connection.execute(
             """
             INSERT INTO tombstones (shard, run, is_expiry)
@@ -87,14 +79,12 @@ def add_expiry_tombstones(connection: psycopg.Connection, shard: int, runs: Sequ
             """,
             (list(runs), shard),
         ).fetchall()
-        bump_generation(connection, shard, *zip(*named, strict=True))
+        held.bump_generation(*zip(*named, strict=True))
 
 
 def delete_expired_rows(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
     """Delete rows but not their statistics; save the hours that cannot be recomputed any more."""
-    with connection.transaction():
-        if lock_shard(connection, shard) is None:
-            return
+    with lock_shard(connection, shard):
         connection.execute(
             """
             INSERT INTO expired_hours (project, hour)

@@ -8,24 +8,16 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from runfold.protocol.codec import to_datetime
 from runfold_storage.records.rollup import RollupDelta, RollupKey
 
-from .store import DAY_US
+from .store import SAME_KEY, key_columns, unnested_keys
 
 # The rows of one workflow, project, hour and shard are read together, along the index of the
 # workflow: LATERAL with OFFSET 0, since the planner does not know how few these are.
-_EXTREMES: Final = """
+_EXTREMES: Final = f"""
     WITH gone AS MATERIALIZED (
         SELECT s.workflow, s.project, s.node, s.hour, s.status, s.shard
-        FROM unnest(
-            %(workflows)s::text[], %(projects)s::text[], %(nodes)s::text[],
-            %(hours)s::timestamptz[], %(statuses)s::text[], %(shards)s::smallint[],
-            %(least)s::bigint[], %(most)s::bigint[]
-        ) AS k (workflow, project, node, hour, status, shard, least, most)
-        JOIN rollups_hourly AS s
-            ON s.workflow = k.workflow AND s.project = k.project AND s.node = k.node
-            AND s.hour = k.hour AND s.status = k.status AND s.shard = k.shard
+        FROM {unnested_keys(least="bigint", most="bigint")} JOIN rollups_hourly AS s ON {SAME_KEY}
         WHERE (s.duration_min_us >= k.least OR s.duration_max_us <= k.most)
           -- The rows of expired hours are incomplete.
           AND NOT EXISTS (
@@ -60,57 +52,43 @@ _EXTREMES: Final = """
         GROUP BY workflow, project, hour, shard, node, status
     )
     UPDATE rollups_hourly AS s SET duration_min_us = f.least, duration_max_us = f.most
-    FROM gone AS g LEFT JOIN found AS f USING (workflow, project, hour, shard, node, status)
-    WHERE s.workflow = g.workflow AND s.project = g.project AND s.node = g.node
-      AND s.hour = g.hour AND s.status = g.status AND s.shard = g.shard
-"""
+    FROM gone AS k LEFT JOIN found AS f USING (workflow, project, hour, shard, node, status)
+    WHERE {SAME_KEY}
+"""  # noqa: S608 - made of constants
+
+
+def _extremes_of_days(workflow: str, project: str, source: str, parts: str) -> str:
+    """Return the statement for rows of `rollups_daily`, from rollups that are `parts` of a row."""
+    return f"""
+        UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
+            SELECT min(s.duration_min_us), max(s.duration_max_us) FROM {source} AS s
+            WHERE {parts} AND s.shard = d.shard AND s.duration_count > 0
+        )
+        FROM (
+            SELECT DISTINCT {workflow} AS workflow, {project} AS project,
+                   date_trunc('day', k.hour, 'UTC') AS day, k.shard
+            FROM {unnested_keys()}
+        ) AS k
+        WHERE d.workflow = k.workflow AND d.project = k.project AND d.day = k.day
+          AND d.shard = k.shard
+    """  # noqa: S608 - made of constants
+
 
 _EXTREMES_OF_DAYS: Final = (
-    """
-    UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
-        SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM rollups_hourly AS s
-        WHERE s.workflow = d.workflow AND s.project = d.project AND s.node = ''
-          AND s.shard = d.shard AND s.duration_count > 0
-          AND s.hour >= d.day AND s.hour < d.day + interval '1 day'
-    )
-    FROM (
-        SELECT DISTINCT workflow, project, day, shard
-        FROM unnest(
-            %(workflows)s::text[], %(projects)s::text[], %(days)s::timestamptz[],
-            %(shards)s::smallint[]
-        ) AS k (workflow, project, day, shard)
-    ) AS k
-    WHERE d.workflow = k.workflow AND d.project = k.project AND d.day = k.day AND d.shard = k.shard
-    """,
-    """
-    UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
-        SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM rollups_daily AS s
-        WHERE s.workflow <> '' AND s.project = d.project AND s.shard = d.shard AND s.day = d.day
-          AND s.duration_count > 0
-    )
-    FROM (
-        SELECT DISTINCT project, day, shard
-        FROM unnest(%(projects)s::text[], %(days)s::timestamptz[], %(shards)s::smallint[])
-            AS k (project, day, shard)
-    ) AS k
-    WHERE d.workflow = '' AND d.project = k.project AND d.day = k.day AND d.shard = k.shard
-    """,
-    """
-    UPDATE rollups_daily AS d SET (duration_min_us, duration_max_us) = (
-        SELECT min(s.duration_min_us), max(s.duration_max_us)
-        FROM rollups_daily AS s
-        WHERE s.workflow = '' AND s.project <> '' AND s.shard = d.shard AND s.day = d.day
-          AND s.duration_count > 0
-    )
-    FROM (
-        SELECT DISTINCT day, shard
-        FROM unnest(%(days)s::timestamptz[], %(shards)s::smallint[]) AS k (day, shard)
-    ) AS k
-    WHERE d.workflow = '' AND d.project = '' AND d.day = k.day AND d.shard = k.shard
-    """,
+    _extremes_of_days(
+        *("k.workflow", "k.project", "rollups_hourly"),
+        "s.workflow = d.workflow AND s.project = d.project AND s.node = ''"
+        " AND s.hour >= d.day AND s.hour < d.day + interval '1 day'",
+    ),
+    _extremes_of_days(
+        *("''", "k.project", "rollups_daily"),
+        "s.workflow <> '' AND s.project = d.project AND s.day = d.day",
+    ),
+    _extremes_of_days(
+        *("''", "''", "rollups_daily"), "s.workflow = '' AND s.project <> '' AND s.day = d.day"
+    ),
 )
+"""Workflows, then projects, then everything."""
 
 
 class MinMaxRecheck(NamedTuple):
@@ -138,26 +116,9 @@ def recheck_min_max(connection: psycopg.Connection, gone: Sequence[MinMaxRecheck
     This is rare, so it may scan the runs of an hour.
     """
     keys = [each.key for each in gone]
-    connection.execute(
-        _EXTREMES,
-        {
-            "workflows": [key.workflow for key in keys],
-            "projects": [key.project for key in keys],
-            "nodes": [key.node for key in keys],
-            "hours": [to_datetime(key.hour_us) for key in keys],
-            "statuses": [key.status for key in keys],
-            "shards": [key.shard for key in keys],
-            "least": [each.least_us for each in gone],
-            "most": [each.most_us for each in gone],
-        },
-    )
+    bounds = [each.least_us for each in gone], [each.most_us for each in gone]
+    connection.execute(_EXTREMES, [*key_columns(keys), *bounds])
     of_runs = [key for key in keys if not key.node]
     if of_runs:
-        days = {
-            "workflows": [key.workflow for key in of_runs],
-            "projects": [key.project for key in of_runs],
-            "days": [to_datetime(key.hour_us - key.hour_us % DAY_US) for key in of_runs],
-            "shards": [key.shard for key in of_runs],
-        }
         for statement in _EXTREMES_OF_DAYS:
-            connection.execute(statement, days)
+            connection.execute(statement, key_columns(of_runs))

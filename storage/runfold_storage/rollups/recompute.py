@@ -1,10 +1,9 @@
-"""Rollups recomputed from the rows, to be compared with `rollups_hourly` and to replace it.
+"""Hours recomputed from the rows, and days from hours, to compare and to replace them.
 
-Replacing rollups requires the lock of their shard (`lock_shard`), so that no other process writes
-rows or deltas of it.
+Days and hours change in one transaction (`store`), so a day that is not the sum of its hours was
+changed by something else than this code.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -13,11 +12,19 @@ from uuid import UUID
 import psycopg
 
 from runfold.protocol.codec import to_datetime
-from runfold_storage.records.encoding import STATS_FIELDS
-from runfold_storage.records.rollup import NO_VALUES, RollupKey, RollupValues
+from runfold_storage.records.rollup import (
+    NO_VALUES,
+    ROLLUP_KEY,
+    ROLLUP_SUMS,
+    ROLLUP_VALUES,
+    RollupKey,
+    RollupValues,
+)
+from runfold_storage.tables import RUN_STATUSES
 
 from .deltas import HOUR_US, RollupDeltas
-from .store import rebuild_days
+from .shard_lock import lock_shard
+from .store import DAY_US, SAME_KEY, key_columns, rebuild_days, sums_by_day, unnested_keys
 
 Rollups = dict[RollupKey, RollupValues]
 
@@ -101,77 +108,36 @@ def exclude_expired_hours(
 def read_rollups(connection: psycopg.Connection, span: Span) -> Rollups:
     """Return the stored rollups, including pending deltas, without empty ones."""
     rollups: Rollups = {}
-    for (
-        *key,
-        bins,
-        counts,
-        n,
-        timed,
-        least,
-        most,
-        total,
-        tokens_in,
-        tokens_out,
-        cost,
-    ) in connection.execute(_READ, _parameters(span)):
-        histogram: Counter[int] = Counter()
-        for index, count in zip(bins, counts, strict=True):
-            histogram[index] += count
-        figures = RollupValues(
-            int(n), int(timed), least, most,
-            int(total), int(tokens_in), int(tokens_out), int(cost),
-            {index: count for index, count in histogram.items() if count},
-        )  # fmt: skip
+    for row in connection.execute(_READ, _parameters(span)):
+        figures = RollupValues.from_row(row[len(ROLLUP_KEY) :])
         if figures != NO_VALUES:
-            rollups[RollupKey(*key)] = figures
+            rollups[RollupKey(*row[: len(ROLLUP_KEY)])] = figures
     return rollups
 
 
 def replace_rollups(
     connection: psycopg.Connection, rollups: Mapping[RollupKey, RollupValues | None]
 ) -> None:
-    """Replace stored rollups; None deletes a row."""
-    keys = list(rollups)
+    """Replace rollups of locked shards without pending deltas; None deletes a row."""
     connection.execute(
-        """
-        DELETE FROM rollups_hourly AS s
-        USING unnest(
-            %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::smallint[]
-        ) AS gone (workflow, project, node, hour, status, shard)
-        WHERE s.workflow = gone.workflow AND s.project = gone.project AND s.node = gone.node
-          AND s.hour = gone.hour AND s.status = gone.status AND s.shard = gone.shard
-        """,
-        [
-            [key.workflow for key in keys],
-            [key.project for key in keys],
-            [key.node for key in keys],
-            [to_datetime(key.hour_us) for key in keys],
-            [key.status for key in keys],
-            [key.shard for key in keys],
-        ],
+        f"DELETE FROM rollups_hourly AS s USING {unnested_keys()} WHERE {SAME_KEY}",  # noqa: S608
+        key_columns(rollups),
     )
+    columns = (*ROLLUP_KEY, *ROLLUP_VALUES)
     with connection.cursor() as cursor:
         cursor.executemany(
-            """
-            INSERT INTO rollups_hourly (
-                workflow, project, node, hour, status, shard, n, duration_count, duration_min_us,
-                duration_max_us, duration_sum_us, input_tokens, output_tokens, cost_nano_usd,
-                bins, bin_counts
-            ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-            """,
-            [_as_row(key, figures) for key, figures in rollups.items() if figures is not None],
+            f"""
+            INSERT INTO rollups_hourly ({", ".join(columns)})
+            VALUES ({", ".join(["%s"] * len(columns))})
+            """,  # noqa: S608 - made of constants
+            [
+                (*key._replace(hour_us=to_datetime(key.hour_us)), *figures.as_row())  # type: ignore[arg-type]
+                for key, figures in rollups.items()
+                if figures is not None
+            ],
         )
-    for shard in {key.shard for key in keys}:
-        rebuild_days(connection, shard, (key.hour_us for key in keys if key.shard == shard))
-
-
-def _as_row(key: RollupKey, figures: RollupValues) -> tuple[object, ...]:
-    return (
-        key.workflow, key.project, key.node, to_datetime(key.hour_us), key.status, key.shard,
-        figures.n, figures.duration_count, figures.duration_min_us, figures.duration_max_us,
-        figures.duration_sum_us, figures.input_tokens, figures.output_tokens,
-        figures.cost_nano_usd, list(figures.bins), list(figures.bins.values()),
-    )  # fmt: skip
+    for shard in {key.shard for key in rollups}:
+        rebuild_days(connection, shard, (key.hour_us for key in rollups if key.shard == shard))
 
 
 def spans_of(keys: Iterable[RollupKey]) -> list[Span]:
@@ -232,15 +198,64 @@ _ADD_UP: Final = f"""
 
 _READ: Final = f"""
     SELECT workflow, project, node, (extract(epoch FROM hour) * 1000000)::bigint, status, shard,
-           runfold_concatenated(bins), runfold_concatenated(bin_counts), sum(n),
-           sum(duration_count), min(duration_min_us), max(duration_max_us), sum(duration_sum_us),
-           sum(input_tokens), sum(output_tokens), sum(cost_nano_usd)
+           sum(n), sum(duration_count), min(duration_min_us), max(duration_max_us),
+           {", ".join(f"sum({name})" for name in ROLLUP_SUMS[1:])},
+           runfold_concatenated(bins), runfold_concatenated(bin_counts)
     FROM (
         SELECT * FROM pending_rollups
         UNION ALL
-        SELECT {", ".join(STATS_FIELDS)} FROM rollups_hourly
+        SELECT {", ".join((*ROLLUP_KEY, *ROLLUP_VALUES))} FROM rollups_hourly
     ) AS s
     WHERE s.hour >= %(first)s AND s.hour < %(end)s AND s.shard >= 0
       AND {_OF_SPAN.format("s", "s.hour")}
     GROUP BY workflow, project, node, hour, status, shard
+"""  # noqa: S608 - made of constants
+
+
+Day = tuple[int, int]
+"""(shard, its start in µs)."""
+
+
+def day_of(hour_us: int) -> int:
+    """Return the start of the UTC day of an hour, in µs."""
+    return hour_us - hour_us % DAY_US
+
+
+def find_wrong_days(
+    connection: psycopg.Connection, since: datetime | None = None, until: datetime | None = None
+) -> list[Day]:
+    """Return wrong days that have an hour with `since` ≤ hour < `until`, in order."""
+    rows = connection.execute(_WRONG, {"since": since, "until": until})
+    return rows.fetchall()
+
+
+def correct_day(connection: psycopg.Connection, day: Day) -> None:
+    """Rebuild a day, in a transaction of its own."""
+    shard, start_us = day
+    with lock_shard(connection, shard) as held:
+        held.merge_deltas()
+        rebuild_days(connection, shard, [start_us])
+
+
+_COLUMNS: Final = ", ".join(
+    ("workflow", "project", "day", "shard", *RUN_STATUSES, *ROLLUP_VALUES[1:-2])
+)
+_COUNTS_SOMETHING: Final = f"({' + '.join(RUN_STATUSES)} <> 0 OR duration_count <> 0)"
+_WITHIN: Final = """
+    ({0} >= date_trunc('day', %(since)s::timestamptz, 'UTC') OR %(since)s::timestamptz IS NULL)
+    AND ({0} < date_trunc('day', %(until)s::timestamptz, 'UTC') + interval '1 day'
+         OR %(until)s::timestamptz IS NULL)
+"""
+_TIMED: Final = "FILTER (WHERE duration_count > 0)"
+_WRONG: Final = f"""
+    WITH {sums_by_day("rollups_hourly", f"AND {_WITHIN.format('hour')}", _TIMED)}, expected AS (
+        SELECT {_COLUMNS} FROM sums WHERE {_COUNTS_SOMETHING}
+    ), found AS (
+        SELECT {_COLUMNS} FROM rollups_daily WHERE {_COUNTS_SOMETHING} AND {_WITHIN.format("day")}
+    )
+    SELECT DISTINCT shard, (extract(epoch FROM day) * 1000000)::bigint AS start
+    FROM (
+        (TABLE expected EXCEPT TABLE found) UNION ALL (TABLE found EXCEPT TABLE expected)
+    ) AS wrong
+    ORDER BY 1, 2
 """  # noqa: S608 - made of constants

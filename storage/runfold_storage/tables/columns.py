@@ -1,4 +1,5 @@
-"""Helpers for declaring columns and constraints."""
+"""Helpers for declaring columns and constraints. Declared columns are grouped by type; migrations
+order them so that rows need no padding."""
 
 from typing import Any, Final
 
@@ -15,12 +16,18 @@ metadata: Final = MetaData(
 
 TIME: Final = DateTime(timezone=True)
 ROOM_FOR_HOT_UPDATES: Final = {"fillfactor": 80}
+MUCH_ROOM: Final = {"fillfactor": 50}
 
 
-def filled(name: str, kind: Any, default: str | None = None) -> Column[Any]:
-    """Return a column that is never null."""
+def filled(kind: Any, *names: str, default: str | None = None) -> list[Column[Any]]:
+    """Return columns that are never null."""
     server_default = None if default is None else text(default)
-    return Column(name, kind, nullable=False, server_default=server_default)
+    return [Column(name, kind, nullable=False, server_default=server_default) for name in names]
+
+
+def nullable(kind: Any, *names: str) -> list[Column[Any]]:
+    """Return columns that may be null."""
+    return [Column(name, kind) for name in names]
 
 
 def derived(name: str, kind: Any, expression: str) -> Column[Any]:

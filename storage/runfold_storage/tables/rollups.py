@@ -2,47 +2,25 @@
 
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Identity,
-    Index,
-    Numeric,
-    PrimaryKeyConstraint,
-    SmallInteger,
-    Table,
-    Text,
-    column,
-    table,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
-from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata
+from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata, nullable
 from .runs import RUN_STATUSES
 
 
-def _figures() -> tuple[Column[Any], ...]:
-    return (
-        filled("duration_count", BigInteger, "0"),
-        Column("duration_min_us", BigInteger),
-        Column("duration_max_us", BigInteger),
-        filled("duration_sum_us", Numeric, "0"),
-        filled("input_tokens", Numeric, "0"),
-        filled("output_tokens", Numeric, "0"),
-        filled("cost_nano_usd", Numeric, "0"),
-    )
-
-
-def _histogram() -> tuple[Column[Any], ...]:
-    """Return the histogram of durations (see `records.histogram`)."""
-    return (
-        filled("bins", ARRAY(SmallInteger), "'{}'"),
-        filled("bin_counts", ARRAY(BigInteger), "'{}'"),
-    )
+def _values() -> list[sa.Column[Any]]:
+    """Return the columns of durations and usage; `bins` are those of `records.histogram`."""
+    return [
+        *filled(sa.BigInteger, "duration_count", default="0"),
+        *nullable(sa.BigInteger, "duration_min_us", "duration_max_us"),
+        *filled(sa.Numeric, "duration_sum_us", "input_tokens", "output_tokens", default="0"),
+        *filled(sa.Numeric, "cost_nano_usd", default="0"),
+        *filled(ARRAY(sa.SmallInteger), "bins", default="'{}'"),
+        *filled(ARRAY(sa.BigInteger), "bin_counts", default="'{}'"),
+    ]
 
 
 class Difference(UserDefinedType[Any]):
@@ -58,75 +36,69 @@ ischema_names["rollup_delta"] = Difference  # so that reflection knows it
 
 # Each row is a sum of deltas. `n` counts runs, or attempts at a node; `node` is '' for the runs
 # themselves; `hour` is that of the run's first event.
-rollups_hourly = Table(
+rollups_hourly = sa.Table(
     "rollups_hourly",
     metadata,
-    filled("hour", TIME),
-    filled("n", BigInteger, "0"),
-    *_figures(),
-    filled("shard", SmallInteger),
-    filled("project", Text),
-    filled("workflow", Text),
-    filled("node", Text),
-    filled("status", Text),
-    *_histogram(),
+    *filled(TIME, "hour"),
+    *filled(sa.BigInteger, "n", default="0"),
+    *_values(),
+    *filled(sa.SmallInteger, "shard"),
+    *filled(sa.Text, "project", "workflow", "node", "status"),
     derived(
         "is_open",
-        Boolean,
+        sa.Boolean,
         "CASE WHEN ((n > 0) AND (node = ''::text) AND "
         "(status = ANY (ARRAY['queued'::text, 'running'::text]))) "
         "THEN true ELSE NULL::boolean END",
     ),
-    PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
+    sa.PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 # The hours in which open runs began.
-Index(
+sa.Index(
     None, rollups_hourly.c.status, rollups_hourly.c.hour, postgresql_where=rollups_hourly.c.is_open
 )
-
 # Whole hours, for time ranges that do not begin or end with a day.
-Index(None, rollups_hourly.c.hour, postgresql_where=text("node = ''"))
+sa.Index(None, rollups_hourly.c.hour, postgresql_where=sa.text("node = ''"))
 
 # Runs by UTC day, with a column for each status. `workflow` is '' for a whole project; `project`,
 # too, is '' for all of them.
-rollups_daily = Table(
+rollups_daily = sa.Table(
     "rollups_daily",
     metadata,
-    filled("day", TIME),
-    *(filled(status, BigInteger, "0") for status in RUN_STATUSES),
-    *_figures(),
-    filled("shard", SmallInteger),
-    filled("project", Text),
-    filled("workflow", Text),
-    *_histogram(),
-    PrimaryKeyConstraint("workflow", "project", "day", "shard"),
+    *filled(TIME, "day"),
+    *filled(sa.BigInteger, *RUN_STATUSES, default="0"),
+    *_values(),
+    *filled(sa.SmallInteger, "shard"),
+    *filled(sa.Text, "project", "workflow"),
+    sa.PrimaryKeyConstraint("workflow", "project", "day", "shard"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 
 # Deltas of small batches, a row for each shard, until they are merged (see
-# `rollups.pending_deltas`). Up to 8 kB are stored inline, neither compressed nor moved out of the
+# `rollups.store`). Up to 8 kB are stored inline, neither compressed nor moved out of the
 # row.
-rollup_deltas = Table(
+rollup_deltas = sa.Table(
     "rollup_deltas",
     metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
-    filled("shard", SmallInteger),
-    filled("deltas", ARRAY(Difference)),
-    PrimaryKeyConstraint("shard", "id"),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    *filled(sa.SmallInteger, "shard"),
+    *filled(ARRAY(Difference), "deltas"),
+    sa.PrimaryKeyConstraint("shard", "id"),
     postgresql_with={"toast_tuple_target": 8160},
 )
 
 # Up to which `id` the deltas of a shard are merged.
-rollup_delta_cursors = Table(
+rollup_delta_cursors = sa.Table(
     "rollup_delta_cursors",
     metadata,
-    filled("id", BigInteger, "0"),
-    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    *filled(sa.BigInteger, "id", default="0"),
+    *filled(sa.SmallInteger, "shard"),
+    sa.PrimaryKeyConstraint("shard"),
 )
 
 # The view of all deltas that are not merged yet, with the columns of `rollups_hourly`.
-pending_rollups = table(
+pending_rollups = sa.table(
     "pending_rollups",
-    *(column(each.name, each.type) for each in rollups_hourly.columns if each.computed is None),
+    *(sa.column(each.name, each.type) for each in rollups_hourly.columns if each.computed is None),
 )

@@ -7,21 +7,10 @@ updates; `fillfactor` leaves room for those.
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Index,
-    Integer,
-    PrimaryKeyConstraint,
-    SmallInteger,
-    Table,
-    Text,
-    Uuid,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata, one_of
+from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata, nullable, one_of
 
 RUN_STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
 UNUSUAL_STATUSES: Final = ("failed", "cancelled", "lost")
@@ -35,11 +24,11 @@ COSTLY_NANO_USD: Final = 100_000_000
 """Runs of at least this cost are indexed by it."""
 
 
-def fingerprint(node: str) -> Column[Any]:
+def fingerprint(node: str) -> sa.Column[Any]:
     """Return the column of the hash that failures of one kind share (`runfold_fingerprint`)."""
     return derived(
         "fingerprint",
-        Text,
+        sa.Text,
         "CASE WHEN (status = 'failed'::text) "
         f"THEN runfold_fingerprint(error_type, {node}, error_message) ELSE NULL::text END",
     )
@@ -47,46 +36,26 @@ def fingerprint(node: str) -> Column[Any]:
 
 # One row per run. `external_id` is set where the caller chose the id. `payloads_expired_at` is set
 # once retention has deleted the run's events ('infinity' while it is deleting them).
-runs = Table(
+runs = sa.Table(
     "runs",
     metadata,
-    filled("run", Uuid),
-    filled("created_at", TIME),
-    Column("queued_at", TIME),
-    Column("started_at", TIME),
-    Column("finished_at", TIME),
-    filled("last_event_at", TIME),
-    Column("duration_us", BigInteger),
-    filled("input_tokens", BigInteger, "0"),
-    filled("output_tokens", BigInteger, "0"),
-    filled("cost_nano_usd", BigInteger, "0"),
-    filled("change_seq", BigInteger),
-    filled("nodes_total", Integer, "0"),
-    filled("nodes_pending", Integer, "0"),
-    filled("nodes_running", Integer, "0"),
-    filled("nodes_completed", Integer, "0"),
-    filled("nodes_failed", Integer, "0"),
-    filled("nodes_skipped", Integer, "0"),
-    filled("nodes_cancelled", Integer, "0"),
-    Column("exit_code", Integer),
-    filled("shard", SmallInteger),
-    filled("attempt", SmallInteger, "1"),
-    filled("status", Text),
-    filled("project", Text),
-    filled("workflow", Text),
-    Column("external_id", Text),
-    Column("parent_run", Text),
-    Column("trigger_type", Text),
-    Column("user", Text),
-    Column("session", Text),
-    Column("tags", JSONB),
-    Column("error_type", Text),
-    Column("error_message", Text),
-    Column("error_node", Text),
-    Column("payloads_expired_at", TIME),
+    *filled(sa.Uuid, "run"),
+    *filled(TIME, "created_at", "last_event_at"),
+    *nullable(TIME, "queued_at", "started_at", "finished_at", "payloads_expired_at"),
+    *nullable(sa.BigInteger, "duration_us"),
+    *filled(sa.BigInteger, "input_tokens", "output_tokens", "cost_nano_usd", default="0"),
+    *filled(sa.BigInteger, "change_seq"),
+    *filled(sa.Integer, "nodes_total", *(f"nodes_{each}" for each in NODE_STATUSES), default="0"),
+    *nullable(sa.Integer, "exit_code"),
+    *filled(sa.SmallInteger, "shard"),
+    *filled(sa.SmallInteger, "attempt", default="1"),
+    *filled(sa.Text, "status", "project", "workflow"),
+    *nullable(sa.Text, "external_id", "parent_run", "trigger_type", "user", "session"),
+    *nullable(JSONB, "tags"),
+    *nullable(sa.Text, "error_type", "error_message", "error_node"),
     derived(
         "indexed_status",
-        Text,
+        sa.Text,
         "CASE WHEN (status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'lost'::text])) "
         "THEN status ELSE NULL::text END",
     ),
@@ -99,21 +68,21 @@ runs = Table(
     ),
     derived(
         "indexed_duration_us",
-        BigInteger,
+        sa.BigInteger,
         "CASE WHEN (duration_us >= 60000000) THEN duration_us ELSE NULL::bigint END",
     ),
     derived(
         "indexed_cost_nano_usd",
-        BigInteger,
+        sa.BigInteger,
         "CASE WHEN (cost_nano_usd >= 100000000) THEN cost_nano_usd ELSE NULL::bigint END",
     ),
-    PrimaryKeyConstraint("shard", "run"),
-    CheckConstraint(one_of(RUN_STATUSES), name="status"),
+    sa.PrimaryKeyConstraint("shard", "run"),
+    sa.CheckConstraint(one_of(RUN_STATUSES), name="status"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
-Index(None, runs.c.created_at, runs.c.run)
-Index(None, runs.c.project, runs.c.created_at, runs.c.run)
-Index(None, runs.c.workflow, runs.c.created_at, runs.c.run)
+sa.Index(None, runs.c.created_at, runs.c.run)
+sa.Index(None, runs.c.project, runs.c.created_at, runs.c.run)
+sa.Index(None, runs.c.workflow, runs.c.created_at, runs.c.run)
 # Values that few runs have get partial indexes, each in the order of lists.
 for _column in (
     runs.c.user,
@@ -124,14 +93,14 @@ for _column in (
     runs.c.fingerprint,
     runs.c.indexed_status,
 ):
-    Index(None, _column, runs.c.created_at, runs.c.run, postgresql_where=_column.is_not(None))
+    sa.Index(None, _column, runs.c.created_at, runs.c.run, postgresql_where=_column.is_not(None))
 for _column in (
     runs.c.indexed_late_start_at,
     runs.c.indexed_duration_us,
     runs.c.indexed_cost_nano_usd,
 ):
-    Index(None, runs.c.created_at, runs.c.run, _column, postgresql_where=_column.is_not(None))
-Index(
+    sa.Index(None, runs.c.created_at, runs.c.run, _column, postgresql_where=_column.is_not(None))
+sa.Index(
     None,
     runs.c.tags,
     postgresql_using="gin",
@@ -140,28 +109,21 @@ Index(
 )
 
 # One row per attempt at a node.
-nodes = Table(
+nodes = sa.Table(
     "nodes",
     metadata,
-    filled("run", Uuid),
-    Column("started_at", TIME),
-    Column("finished_at", TIME),
-    Column("duration_us", BigInteger),
-    filled("input_tokens", BigInteger, "0"),
-    filled("output_tokens", BigInteger, "0"),
-    filled("cost_nano_usd", BigInteger, "0"),
-    filled("shard", SmallInteger),
-    filled("attempt", SmallInteger),
-    filled("node", Text),
-    filled("name", Text),
-    filled("status", Text),
-    Column("node_type", Text),
-    Column("parents", ARRAY(Text)),
-    Column("error_type", Text),
-    Column("error_message", Text),
+    *filled(sa.Uuid, "run"),
+    *nullable(TIME, "started_at", "finished_at"),
+    *nullable(sa.BigInteger, "duration_us"),
+    *filled(sa.BigInteger, "input_tokens", "output_tokens", "cost_nano_usd", default="0"),
+    *filled(sa.SmallInteger, "shard", "attempt"),
+    *filled(sa.Text, "node", "name", "status"),
+    *nullable(sa.Text, "node_type"),
+    *nullable(ARRAY(sa.Text), "parents"),
+    *nullable(sa.Text, "error_type", "error_message"),
     fingerprint("node"),
-    PrimaryKeyConstraint("shard", "run", "node", "attempt"),
-    CheckConstraint(one_of(NODE_STATUSES), name="status"),
+    sa.PrimaryKeyConstraint("shard", "run", "node", "attempt"),
+    sa.CheckConstraint(one_of(NODE_STATUSES), name="status"),
     postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
-Index(None, nodes.c.finished_at, postgresql_where=nodes.c.fingerprint.is_not(None))
+sa.Index(None, nodes.c.finished_at, postgresql_where=nodes.c.fingerprint.is_not(None))

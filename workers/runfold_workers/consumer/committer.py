@@ -4,15 +4,15 @@ Invariant: a batch and its positions are one transaction. A crash leaves all of 
 the positions say which. After every failure the cache drops the runs that the batch touched.
 
 A refused batch is folded again while its shards are locked, so that no other process can change
-them meanwhile; before that the cache drops the runs that were changed behind the fold. The next
-batches are folded under the lock too, because a process that changes many runs would have each of
-them refused. When PostgreSQL refuses the data, the batch is split down to one frame, and
-`refused_event` finds the event. Every other failure is raised to the caller, which waits and
-retries.
+them meanwhile. The next batches are folded under the lock too, because a process that changes many
+runs would have each of them refused. When PostgreSQL refuses the data, the batch is split down to
+one frame, in which the event is searched. Every other failure is raised to the caller, which waits
+and retries.
 """
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import date
 from operator import itemgetter
@@ -41,22 +41,25 @@ from runfold_storage.projections.batch_encoding import (
     is_single_statement,
 )
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
-from runfold_storage.records.rows import Batch, PositionUpdate
+from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
 from runfold_workers.fold.batch_builder import MAX_CACHE_BYTES, BatchBuilder
 from runfold_workers.fold.frame_decoder import (
     NOTHING_REFUSED,
+    DecodedEvents,
+    EventLocation,
     StreamEntry,
     decode_frames,
 )
 from runfold_workers.fold.run_cache import Loaded, RunRef
 from runfold_workers.metrics import Metrics
 
-from .refused_event import Refused, commit_without_refused
-
 log = logging.getLogger(__name__)
 
 REFUSED = (PositionMoved, DuplicateInLedger, *DATA_ERRORS)
 """Errors of `write` after which `recommit` of the same frames may succeed."""
+
+Refused = Mapping[EventLocation, str]
+"""Events to leave out as dead letters, each with the reason."""
 
 LOAD_RUNS: Final = 500
 """So many runs are read from the ledger by one query."""
@@ -90,12 +93,8 @@ class Committer:
         self._reading = reading or connection
         prepare_writing(connection)
         shards = count_shards(connection)
-        self._builder = BatchBuilder(
-            self._load,
-            shards=shards,
-            max_cache_bytes=max_cache_bytes,
-            redactor=self._intake.redactor,
-        )
+        self._builder = BatchBuilder(self._load, shards=shards, max_cache_bytes=max_cache_bytes)
+        self._cache = self._builder.cache
         self._weeks: set[date | None] = set()
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
@@ -120,7 +119,7 @@ class Committer:
 
     def disown(self, shard: int) -> None:
         """Drop a shard and its cached runs."""
-        self._builder.forget(shard)
+        self._cache.forget(shard)
         self.positions.pop(shard, None)
         self.ahead.pop(shard, None)
         self._newest_unread.discard(shard)
@@ -139,18 +138,16 @@ class Committer:
         if self._newest_unread:
             # After the positions were read: later keys than these are new to the tables too.
             for shard, newest in newest_runs(self._reading, self._newest_unread).items():
-                self._builder.know(shard, newest)
+                self._cache.know(shard, newest)
             self._newest_unread.clear()
         began = time.perf_counter()
-        if latest_us is None:
-            latest_us = self._intake.latest_us()
-        batch = self._builder.fold(
-            self._unfolded(entries), self.ahead, refused, latest_us=latest_us
-        )
-        decoding_s = self._builder.decoding_s
-        self._phases["decode"].observe(decoding_s)
-        self._phases["fold"].observe(time.perf_counter() - began - decoding_s)
-        self._metrics.recalled(*self._builder.take_recalls())
+        entries = self._unfolded(entries)
+        decoded = self._decode(entries, refused, latest_us or self._intake.latest_us())
+        decoded_at = time.perf_counter()
+        self._phases["decode"].observe(decoded_at - began)
+        batch = self._builder.fold(entries, decoded, self.ahead)
+        self._phases["fold"].observe(time.perf_counter() - decoded_at)
+        self._metrics.recalled(*self._cache.take_recalls())
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
@@ -183,14 +180,10 @@ class Committer:
         self._builder.written(batch)
         if batch.dead_letters:
             letter = batch.dead_letters[0]
+            first = {"shard": letter.shard, "frame": letter.frame, "reason": letter.reason[:200]}
             log.warning(
                 "stored unreadable events in dead_letters",
-                extra={
-                    "number": len(batch.dead_letters),
-                    "shard": letter.shard,
-                    "frame": letter.frame,
-                    "reason": letter.reason[:200],
-                },
+                extra={"number": len(batch.dead_letters), **first},
             )
 
     def rewind(self) -> None:
@@ -216,7 +209,7 @@ class Committer:
         if is_moved:
             self._metrics.refolded.inc()
         else:  # the cache may lack events of the ledger, or a partition may be missing
-            self._builder.forget()
+            self._cache.forget()
             self._newest_unread = set(self.positions)
             self._weeks.clear()
         try:
@@ -282,21 +275,42 @@ class Committer:
         changed = load_external_changes(self._reading, self.positions, moved)
         for shard, runs in changed.items():
             if runs is None:
-                self._builder.forget(shard)
+                self._cache.forget(shard)
                 self._newest_unread.add(shard)
             else:
-                self._builder.forget_runs(shard, runs)
+                self._cache.forget_runs(shard, runs)
         self.positions |= moved
         self.ahead |= moved
 
     def _commit_without_refused(self, entries: Sequence[StreamEntry]) -> Batch:
+        """Commit one frame without the events that PostgreSQL refuses, as dead letters.
+
+        PostgreSQL refuses a batch as a whole and names no event. Each culprit is found by
+        bisection: a trial writes the events up to a point in a transaction that is rolled back.
+        """
         latest_us = self._intake.latest_us()
-        decoded, _ = decode_frames(entries, redactor=self._intake.redactor, latest_us=latest_us)
-        return commit_without_refused(
-            [location for events in decoded for location in events.locations],
-            lambda refused: self._commit(entries, refused, latest_us),
-            lambda refused: self._is_refused(entries, refused, latest_us),
-        )
+        decoded, _ = self._decode(entries, NOTHING_REFUSED, latest_us)
+        left = [location for events in decoded for location in events.locations]
+        refused: dict[EventLocation, str] = {}
+
+        def is_refused_up_to(last: int) -> bool:
+            without = refused | dict.fromkeys(left[last + 1 :], "not tried yet")
+            return self._is_refused(entries, without, latest_us)
+
+        while True:
+            try:
+                return self._commit(entries, refused, latest_us)
+            except DATA_ERRORS as error:
+                if not left:
+                    raise
+                place = bisect_left(range(len(left) - 1), True, key=is_refused_up_to)
+                refused[left.pop(place)] = f"refused by PostgreSQL: {error}".strip()
+
+    def _decode(
+        self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int
+    ) -> tuple[list[DecodedEvents], list[DeadLetter]]:
+        redactor = self._intake.redactor
+        return decode_frames(entries, refused, redactor=redactor, latest_us=latest_us)
 
     def _is_refused(self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int) -> bool:
         try:
@@ -320,19 +334,11 @@ class Committer:
 
         A shard can be lost, and be taken again at a later position, while its frames are read.
         """
-        positions = {shard: order(step.position) for shard, step in self.ahead.items()}
-        firsts: dict[int, str] = {}
-        for entry in entries:
-            firsts.setdefault(entry.shard, entry.id)
-        if all(
-            shard in positions and order(first) > positions[shard]
-            for shard, first in firsts.items()
-        ):
-            return entries
+        ahead = {shard: order(step.position) for shard, step in self.ahead.items()}
         return [
             entry
             for entry in entries
-            if entry.shard in positions and order(entry.id) > positions[entry.shard]
+            if entry.shard in ahead and order(entry.id) > ahead[entry.shard]
         ]
 
     def _load(self, refs: Sequence[RunRef]) -> Loaded:

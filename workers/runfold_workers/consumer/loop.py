@@ -4,9 +4,11 @@ Runs in one thread, which alone submits batches: a shard is given up, or its che
 only after everything that was submitted is committed.
 """
 
+import gc
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -23,7 +25,6 @@ from runfold_workers.shards.ownership import RENEW_S, ShardLeases
 from runfold_workers.shards.recovery import recover_stream
 
 from .committer import Committer
-from .gc_control import Collector
 from .pipeline import Pipeline
 from .stream_reader import BLOCK_MS, BUSY_BLOCK_MS, StreamReader
 
@@ -34,28 +35,43 @@ GAP_S: Final = 0.01
 events, whatever its size, so smaller batches would be later at high rates, not sooner."""
 
 
+IDLE_INTERVAL_S: Final = 60.0
+BUSY_INTERVAL_S: Final = 600.0
+"""Between two collections, each of which takes a tenth of a second."""
+
+
+class Collector:
+    """Collects cyclic garbage at times that do not delay the fold.
+
+    Automatic collection would walk all cached runs repeatedly and find nothing, because states hold
+    no cycles. So it is off while a worker runs, and the worker collects when it is idle.
+    """
+
+    def __init__(self) -> None:
+        self._full_at = time.monotonic()
+
+    def collect(self, interval_s: float = 0.0) -> None:
+        """Collect if the last collection was longer ago than this."""
+        if time.monotonic() - self._full_at >= interval_s:
+            gc.collect()
+            self._full_at = time.monotonic()
+
+
+@dataclass
 class Loop:
     """Folds the shards of `ownership` until `stop` is set or a server is away."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        connection: psycopg.Connection,
-        committer: Committer,
-        pipeline: Pipeline,
-        ownership: ShardLeases,
-        watch: ShardMonitor,
-        metrics: Metrics,
-    ) -> None:
-        self._client = client
-        self._connection = connection
-        self._reader = StreamReader(client, metrics)
-        self._committer = committer
-        self._pipeline = pipeline
-        self._ownership = ownership
-        self._watch = watch
-        self._metrics = metrics
-        self._next_at = 0.0
+    client: redis.Redis
+    connection: psycopg.Connection
+    committer: Committer
+    pipeline: Pipeline
+    ownership: ShardLeases
+    monitor: ShardMonitor
+    metrics: Metrics
+    next_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.reader = StreamReader(self.client, self.metrics)
 
     def run(self, stop: threading.Event, collector: Collector) -> None:
         """Run until `stop` is set and everything that was read is committed."""
@@ -68,7 +84,7 @@ class Loop:
         """Take one turn; a simulator calls this directly."""
         try:
             if stopping:
-                self._pipeline.drain()
+                self.pipeline.drain()
             else:
                 self._follow()
                 self._examine()
@@ -78,59 +94,59 @@ class Loop:
 
     def _follow(self) -> None:
         """Take new shards; give up surplus shards once none of their frames is in flight."""
-        surplus = self._ownership.surplus
-        shards = self._ownership.shards - surplus
-        owned = self._committer.positions.keys()
+        surplus = self.ownership.surplus
+        shards = self.ownership.shards - surplus
+        owned = self.committer.positions.keys()
         if owned - shards:
-            self._pipeline.drain()
+            self.pipeline.drain()
         if owned != shards:
-            self._committer.own(sorted(shards))
-            self._watch.follow(shards)
+            self.committer.own(sorted(shards))
+            self.monitor.follow(shards)
         if surplus:
-            self._ownership.give_up(surplus)
+            self.ownership.give_up(surplus)
 
     def _examine(self) -> None:
         """Recover the checkpoints of shards that look wrong, and check those that are new here."""
-        suspects = self._watch.suspects & self._committer.positions.keys()
+        suspects = self.monitor.suspects & self.committer.positions.keys()
         if not suspects:
             return
-        self._pipeline.drain()
+        self.pipeline.drain()
         for shard in sorted(suspects):
-            if recover_stream(self._client, self._connection, shard):
+            if recover_stream(self.client, self.connection, shard):
                 crash_point("after_mend")
-                self._committer.disown(shard)  # the next turn takes it at its new position
-                streams.agree_on_shards(self._client, count_shards(self._connection))
-            self._watch.examined(shard)
+                self.committer.disown(shard)  # the next turn takes it at its new position
+                streams.agree_on_shards(self.client, count_shards(self.connection))
+            self.monitor.examined(shard)
 
     def _fold_next(self, collector: Collector) -> None:
-        if not self._committer.ahead:
-            self._ownership.wait(RENEW_S)
+        if not self.committer.ahead:
+            self.ownership.wait(RENEW_S)
             return
-        if (left_s := self._next_at - time.monotonic()) > 0:
+        if (left_s := self.next_at - time.monotonic()) > 0:
             time.sleep(left_s)
-        is_idle = not self._pipeline.busy
+        is_idle = not self.pipeline.busy
         if is_idle:
-            self._pipeline.drain()  # the result of the last batch must not wait for new frames
-        entries = self._reader.read(
-            {shard: ahead.position for shard, ahead in self._committer.ahead.items()},
+            self.pipeline.drain()  # the result of the last batch must not wait for new frames
+        entries = self.reader.read(
+            {shard: ahead.position for shard, ahead in self.committer.ahead.items()},
             block_ms=BLOCK_MS if is_idle else BUSY_BLOCK_MS,
         )
         if entries:
-            self._next_at = time.monotonic() + GAP_S
+            self.next_at = time.monotonic() + GAP_S
             crash_point("after_read")
-            self._pipeline.submit(entries)
-            collector.after_batch()
+            self.pipeline.submit(entries)
+            collector.collect(BUSY_INTERVAL_S)
         elif is_idle:
-            collector.when_idle()
+            collector.collect(IDLE_INTERVAL_S)
 
     def _release_moved(self, moved: PositionMoved) -> None:
         """Drop a shard whose position another worker has moved, until the leases are read again."""
-        self._committer.disown(moved.shard)
-        found = load_positions(self._connection, [moved.shard])[moved.shard]
+        self.committer.disown(moved.shard)
+        found = load_positions(self.connection, [moved.shard])[moved.shard]
         if found.position == moved.position:  # only the generation: the next turn takes it again
             log.info("reloading a shard: shard=%d", moved.shard)
             return
-        self._ownership.invalidate(moved.shard)
+        self.ownership.invalidate(moved.shard)
         log.warning("another worker has moved the position: shard=%d", moved.shard)
-        self._metrics.incidents.labels("position_moved").inc()
-        raise_incident(self._connection, "position_moved", shard=moved.shard)
+        self.metrics.incidents.labels("position_moved").inc()
+        raise_incident(self.connection, "position_moved", shard=moved.shard)

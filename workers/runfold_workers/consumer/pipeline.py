@@ -7,8 +7,7 @@ If it is not, both are folded again from the committed positions.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from runfold.crash_points import crash_point
 from runfold_storage.errors import PositionMoved
@@ -17,11 +16,6 @@ from runfold_storage.records.rows import Batch
 from runfold_workers.fold.frame_decoder import StreamEntry
 
 from .committer import REFUSED, Committer, weeks_of
-
-
-class _Folded(NamedTuple):
-    batch: Batch
-    write: Callable[[], None]
 
 
 class Pipeline:
@@ -34,7 +28,14 @@ class Pipeline:
         self._committer = committer
         self._on_commit = on_commit
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._on_its_way: tuple[Sequence[StreamEntry], Batch, Future[None]] | None = None
+        self._in_flight: tuple[Sequence[StreamEntry], Batch, Future[None]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._abandon()
+        self._writer.shutdown()
 
     def submit(self, entries: Sequence[StreamEntry]) -> None:
         """Fold these frames, wait for the batch in flight, and start to write them.
@@ -44,44 +45,53 @@ class Pipeline:
         refused.
         """
         if self._committer.is_contended:
-            self._settle()
+            self.drain()
             self._report(self._committer.commit(entries))
             return
         try:
             folded = self._fold(entries)
             crash_point("after_fold")
-            if self._settle():
+            if self.drain():
                 folded = self._fold(entries)
         except BaseException:
             self._abandon()
             raise
         if folded is None:
-            self._recommit(entries, is_moved=False)
-            return
-        self._on_its_way = (entries, folded.batch, self._writer.submit(folded.write))
+            self._report(self._committer.recommit(entries, is_moved=False))
+        else:
+            batch, write = folded
+            self._in_flight = (entries, batch, self._writer.submit(write))
 
     @property
     def busy(self) -> bool:
         """Return whether a batch is being written."""
-        return self._on_its_way is not None and not self._on_its_way[2].done()
+        return self._in_flight is not None and not self._in_flight[2].done()
 
-    def drain(self) -> None:
-        """Wait until everything that was submitted is committed."""
-        self._settle()
+    def drain(self) -> bool:
+        """Wait for the batch in flight; return whether what was folded ahead is invalid."""
+        if self._in_flight is None:
+            return False
+        entries, batch, writing = self._in_flight
+        self._in_flight = None
+        # Not `result()`: the traceback would refer to this frame, the frame to the future, and the
+        # future to the error. Only cyclic collection, which is off, would free that.
+        error = writing.exception()
+        del writing
+        if error is None:
+            self._committer.written(batch)
+            return False
+        if isinstance(error, REFUSED):
+            is_moved = isinstance(error, PositionMoved)
+            del error
+            self._report(self._committer.recommit(entries, is_moved=is_moved))
+            return True
+        self._committer.rewind()
+        try:
+            raise error
+        finally:
+            del error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._abandon()
-        self._writer.shutdown()
-
-    def _fold(self, entries: Sequence[StreamEntry]) -> _Folded | None:
+    def _fold(self, entries: Sequence[StreamEntry]) -> tuple[Batch, Callable[[], None]] | None:
         """Return the batch and how to write it; None if it holds data that cannot be stored."""
         try:
             batch = self._committer.fold(entries)
@@ -94,42 +104,15 @@ class Pipeline:
             self._committer.write(prepared, weeks)
             self._on_commit(batch)
 
-        return _Folded(batch, write)
-
-    def _recommit(self, entries: Sequence[StreamEntry], *, is_moved: bool) -> None:
-        self._report(self._committer.recommit(entries, is_moved=is_moved))
+        return batch, write
 
     def _report(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             self._on_commit(batch)
 
-    def _settle(self) -> bool:
-        """Wait for the batch in flight; return whether what was folded ahead is invalid."""
-        if self._on_its_way is None:
-            return False
-        entries, batch, writing = self._on_its_way
-        self._on_its_way = None
-        # Not `result()`: the traceback would refer to this frame, the frame to the future, and the
-        # future to the error. Only cyclic collection, which is off, would free that.
-        error = writing.exception()
-        del writing
-        if error is None:
-            self._committer.written(batch)
-            return False
-        if isinstance(error, REFUSED):
-            is_moved = isinstance(error, PositionMoved)
-            del error
-            self._recommit(entries, is_moved=is_moved)
-            return True
-        self._committer.rewind()
-        try:
-            raise error
-        finally:
-            del error
-
     def _abandon(self) -> None:
         """Wait for the batch in flight, whatever its result; drop what was folded ahead."""
-        if self._on_its_way is not None:
-            self._on_its_way[2].exception()
-            self._on_its_way = None
+        if self._in_flight is not None:
+            self._in_flight[2].exception()
+            self._in_flight = None
         self._committer.rewind()

@@ -6,6 +6,7 @@ adapts, so that a batch holds about `TARGET_BYTES` whether a frame has one event
 
 import time
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import redis
@@ -33,7 +34,7 @@ class StreamReader:
         self._client = client
         self._phases = (metrics or Metrics()).phases
         # Without redis-py's own callback, which makes a dictionary of every entry.
-        client.set_response_callback("XREAD", _unchanged)
+        client.set_response_callback("XREAD", lambda answer, **_: answer)
         self._frame_bytes = TARGET_BYTES / 8  # until the first frames are measured
         self._has_all = True
         """Whether Redis had no more frames, so that the next read waits for new ones."""
@@ -67,20 +68,12 @@ class StreamReader:
             if self._has_all or room < self._frame_bytes * len(shards) / 2:
                 break  # no shard has more, or more would exceed the target by far
             after |= {stream_key(entry.shard).encode(): entry.id for entry in read}
-        entries.sort(key=_shard_of)  # stable: in order within each
+        entries.sort(key=attrgetter("shard"))  # stable: in order within each
         if waited_s:
             self._phases["wait"].observe(waited_s)
         if entries:
             self._phases["read"].observe(time.perf_counter() - began - waited_s)
         return entries
-
-
-def _shard_of(entry: StreamEntry) -> int:
-    return entry.shard
-
-
-def _unchanged(answer: Any, **_options: Any) -> Any:
-    return answer
 
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, Any]]:

@@ -1,10 +1,6 @@
-"""The worker: its connections, and what happens when a server is away.
+"""The worker: its connections, and what happens when a server is away."""
 
-Only the commit counts. A worker that dies before it leaves nothing; one that dies after it leaves
-frames that the next owner trims, and subscribers that find the changes by polling. When Redis or
-PostgreSQL is away, the worker retries without limit and starts over from the committed positions.
-"""
-
+import gc
 import logging
 import os
 import secrets
@@ -20,13 +16,16 @@ from typing import Final
 import psycopg
 import redis
 
+from runfold.crash_points import crash_point
 from runfold.errors import ShardsDiffer
 from runfold.protocol import streams
 from runfold.protocol.time_limits import MAX_FUTURE_S
 from runfold.serialization.intake import Intake
+from runfold_storage.change_feed.notifications import encode_notification
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.liveness_limits import DEFAULT_LIMITS, Limits
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
+from runfold_storage.checkpoints.streams import trim
 from runfold_storage.errors import DatabaseUnreachable, PartitionMissing
 from runfold_storage.postgres.connections import connect
 from runfold_storage.records.rows import Batch
@@ -36,10 +35,8 @@ from runfold_workers.shards.ownership import ShardLeases
 from runfold_workers.shards.rollup_merger import rollup_merger
 
 from .committer import Committer
-from .gc_control import Collector, manual_gc
-from .loop import Loop
+from .loop import Collector, Loop
 from .pipeline import Pipeline
-from .publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +77,15 @@ class Worker:
 
     def run(self) -> None:
         """Fold until `stop`; return when the last batch is committed."""
-        interval_s = sys.getswitchinterval()
+        interval_s, was_enabled = sys.getswitchinterval(), gc.isenabled()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.disable()  # see `Collector`
         try:
-            with manual_gc():
-                self._run()
+            self._run()
         finally:
             sys.setswitchinterval(interval_s)
+            if was_enabled:
+                gc.enable()
 
     def _run(self) -> None:
         delay_s = 0.1
@@ -102,8 +101,8 @@ class Worker:
                     str(error),
                     delay_s,
                 )
-                self.metrics.started_over()
-                self._collector.after_failure()
+                self.metrics.restarts.inc()
+                self._collector.collect()  # tracebacks of the failure hold the cache in cycles
                 if isinstance(error, PartitionMissing):
                     self._report_missing_partition()
                 self._stop.wait(delay_s)
@@ -155,6 +154,34 @@ def agree_on_shards(client: redis.Redis, connection: psycopg.Connection, wanted:
             " in it, and start a worker first"
         )
     return agreed
+
+
+class Publisher:
+    """Notifies subscribers of a committed batch and trims its frames.
+
+    Both may be lost when a worker dies here: subscribers poll a little later, and the next owner of
+    the shard trims its stream. Notifications have rows only while the channel has subscribers.
+    """
+
+    def __init__(self, client: redis.Redis, channel: str) -> None:
+        self._client = client
+        self._channel = channel
+        self._has_subscribers = False
+
+    def publish_and_trim(self, batch: Batch) -> None:
+        """Publish a committed batch and trim its frames.
+
+        The first notification that a new subscriber gets has no rows; it reads them itself.
+        """
+        with self._client.pipeline(transaction=False) as pipeline:
+            message = encode_notification(batch, with_runs=self._has_subscribers)
+            pipeline.publish(self._channel, message)
+            crash_point("after_publish", pipeline.execute)
+            for step in batch.advances:
+                trim(pipeline, step.shard, step.position)
+            subscribers, *_ = pipeline.execute()
+            crash_point("after_trim")
+        self._has_subscribers = subscribers > 0
 
 
 def _committed(publisher: Publisher, metrics: Metrics, batch: Batch) -> None:

@@ -4,12 +4,10 @@ Pure except for the cache: the same frames on the same cache make the same batch
 cache assumes that the batch is committed; if it is not, the caller must `rewind`.
 """
 
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from runfold.protocol.codec import MAX_US
-from runfold.serialization.redaction import Redactor
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.ledger.events import with_run_id
 from runfold_storage.records.rows import (
@@ -23,18 +21,10 @@ from runfold_storage.records.rows import (
 from runfold_storage.rollups.deltas import RollupDeltas, add_node, add_run, change_run, scope_of
 
 from .event_facts import HEARTBEAT, SIGNS
-from .frame_decoder import (
-    NOTHING_REFUSED,
-    DecodedEvents,
-    EventLocation,
-    StreamEntry,
-    decode_frames,
-    exclude,
-    misrouted_events,
-)
+from .frame_decoder import DecodedEvents, StreamEntry, exclude, misrouted_events
 from .projection import node_row, run_row
 from .reducers import REDUCERS, apply_liveness_event
-from .run_cache import CacheStats, Load, RunCache
+from .run_cache import Load, RunCache
 from .run_state import Attempt, RunState
 
 MAX_CACHE_BYTES: Final = 80 * 1024 * 1024
@@ -42,7 +32,7 @@ MAX_CACHE_BYTES: Final = 80 * 1024 * 1024
 
 
 class BatchBuilder:
-    """Folds frames into batches, with recent runs in a cache."""
+    """Folds frames into batches, with recent runs in a `cache`."""
 
     def __init__(
         self,
@@ -50,48 +40,31 @@ class BatchBuilder:
         *,
         shards: int | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
-        clock: Callable[[], float] = time.perf_counter,
-        redactor: Redactor | None = None,
     ) -> None:
         self._shards = shards
-        self._redactor = redactor or Redactor()
-        self._clock = clock
-        self.decoding_s = 0.0
-        """How long the frames of the last batch took to be decoded."""
-        self._cache = RunCache(load, max_cache_bytes)
+        self.cache = RunCache(load, max_cache_bytes)
         self._folded = 0
         self._written = 0
-
-    def know(self, shard: int, newest: bytes) -> None:
-        """Take runs of this shard with keys later than `newest` as new."""
-        self._cache.know(shard, newest)
 
     def fold(
         self,
         entries: Sequence[StreamEntry],
+        decoded: tuple[list[DecodedEvents], list[DeadLetter]],
         positions: Mapping[int, Position],
-        refused: Mapping[EventLocation, str] = NOTHING_REFUSED,
-        *,
-        latest_us: int = MAX_US,
     ) -> Batch:
         """Return what these frames change; they follow their shards' positions without a gap.
 
-        Events in `refused`, each with its reason, become dead letters; so do events later than
-        `latest_us`.
+        `decoded` are their events and dead letters (`decode_frames`).
         """
-        self._cache.shrink(self._written)
+        self.cache.shrink(self._written)
         self._folded += 1
-        began = self._clock()
-        arrivals, dead_letters = decode_frames(
-            entries, refused, redactor=self._redactor, latest_us=latest_us
-        )
-        self.decoding_s = self._clock() - began
+        arrivals, dead_letters = decoded
         touched: list[RunState] = []
         ledger: list[LedgerRow] = []
         new_events: dict[int, int] = {}
         ignored: dict[tuple[int, str], int] = {}
         routed = [self._admit(arrival, dead_letters) for arrival in arrivals]
-        self._cache.look_up()
+        self.cache.look_up()
         for arrival in routed:
             runs = self._recall(arrival, touched)
             before = len(ledger)
@@ -102,7 +75,7 @@ class BatchBuilder:
         changes = _Changes({shard: step.change_seq for shard, step in positions.items()})
         for run in touched:
             changes.settle(run)
-        self._cache.weigh(touched)
+        self.cache.weigh(touched)
         return Batch(
             number=self._folded,
             advances=_advances(entries, arrivals, positions, changes.change_seqs),
@@ -117,25 +90,13 @@ class BatchBuilder:
             ignored=ignored,
         )
 
-    def take_recalls(self) -> CacheStats:
-        """Return where the runs of the batches since the last call were found."""
-        return self._cache.take_recalls()
-
     def written(self, batch: Batch) -> None:
         """Record that this batch, and so all batches before it, are committed."""
         self._written = batch.number
 
     def rewind(self) -> None:
         """Drop the runs that batches after the last written one have touched."""
-        self._cache.rewind(self._written)
-
-    def forget_runs(self, shard: int, keys: Collection[bytes]) -> None:
-        """Drop these runs of a shard; the next fold reads them from the ledger."""
-        self._cache.forget_runs(shard, keys)
-
-    def forget(self, shard: int | None = None) -> None:
-        """Drop all runs of a shard, or everything; the next fold reads the ledger."""
-        self._cache.forget(shard)
+        self.cache.rewind(self._written)
 
     def _admit(self, arrival: DecodedEvents, dead_letters: list[DeadLetter]) -> DecodedEvents:
         """Add the runs to the cache; leave out events of runs that belong to another shard.
@@ -143,15 +104,15 @@ class BatchBuilder:
         The shard of a cached run has been checked before.
         """
         if self._shards is not None:
-            uncached = self._cache.uncached_runs(arrival.shard, arrival.columns.runs)
+            uncached = self.cache.uncached_runs(arrival.shard, arrival.columns.runs)
             arrival, letters = exclude(arrival, misrouted_events(arrival, uncached, self._shards))
             dead_letters += letters
-        self._cache.admit(arrival.shard, arrival.columns.runs)
+        self.cache.admit(arrival.shard, arrival.columns.runs)
         return arrival
 
     def _recall(self, arrival: DecodedEvents, touched: list[RunState]) -> list[RunState | None]:
         used = arrival.columns.runs
-        runs = self._cache.recall(arrival.shard, used)
+        runs = self.cache.recall(arrival.shard, used)
         batch = self._folded
         for run in runs:
             if run is not None and run.batch != batch:
@@ -175,7 +136,7 @@ class BatchBuilder:
         ):
             run = runs[number]
             if run is None:
-                is_expired = (shard, arrival.columns.runs[number]) in self._cache.expired
+                is_expired = (shard, arrival.columns.runs[number]) in self.cache.expired
                 reason = "expired" if is_expired else "deleted"
                 ignored[reason] = ignored.get(reason, 0) + 1
                 continue
@@ -261,16 +222,13 @@ class _Changes:
 
 
 def _advances(
-    entries: Iterable[StreamEntry],
+    entries: Sequence[StreamEntry],
     arrivals: Iterable[DecodedEvents],
     positions: Mapping[int, Position],
     change_seqs: Mapping[int, int],
 ) -> list[PositionUpdate]:
-    last: dict[int, str] = {}
-    consumed: dict[int, int] = {}
-    for entry in entries:
-        last[entry.shard] = entry.id
-        consumed[entry.shard] = consumed.get(entry.shard, 0) + 1
+    last = {entry.shard: entry.id for entry in entries}
+    consumed = Counter(entry.shard for entry in entries)
     newest: dict[int, int] = {}
     for arrival in arrivals:
         times, shard = arrival.columns.times, arrival.shard

@@ -7,7 +7,7 @@ never again for events in the ledger.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -84,13 +84,10 @@ def decode_frames(
     Dead letters are unreadable events, those in `refused` (with the reason), those later than
     `latest_us` and those from before the year 2000.
     """
-    arrivals: list[DecodedEvents] = []
-    dead_letters: list[DeadLetter] = []
+    decoder = _Decoder(redactor)
     for (shard, is_packed), group in groupby(entries, _kind_of_frame):
-        if is_packed:
-            _read_packed(shard, list(group), arrivals, dead_letters)
-        else:
-            _read_json(shard, list(group), arrivals, dead_letters, redactor)
+        (decoder.read_packed if is_packed else decoder.read_json)(shard, list(group))
+    arrivals, dead_letters = decoder.arrivals, decoder.dead_letters
     for number, arrival in enumerate(arrivals):
         times = arrival.columns.times
         if min(times) < EARLIEST_US or max(times) > latest_us:
@@ -152,33 +149,95 @@ def _kind_of_frame(entry: StreamEntry) -> tuple[int, bool]:
     return entry.shard, PACKED_FIELD in entry.fields
 
 
-def _read_packed(
-    shard: int,
-    entries: Sequence[StreamEntry],
-    arrivals: list[DecodedEvents],
-    dead_letters: list[DeadLetter],
-) -> None:
-    """Decode packed frames of one shard; small ones, as at low rates, are joined."""
-    frames: list[tuple[StreamEntry, Columns]] = []
-    for entry in entries:
-        try:
-            frames.append((entry, unpack(entry.fields[PACKED_FIELD])))
-        except BrokenFrame as error:
-            dead_letters.append(_whole(entry, error))
-    n = sum(len(columns.bodies) for _, columns in frames)
-    if len(frames) > 1 and n < len(frames) * _SMALL_FRAME:
-        columns = _join([columns for _, columns in frames])
+class _Decoder:
+    """Collects events and dead letters."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.arrivals: list[DecodedEvents] = []
+        self.dead_letters: list[DeadLetter] = []
+        self._redactor = redactor
+
+    def read_packed(self, shard: int, entries: Sequence[StreamEntry]) -> None:
+        """Decode packed frames of one shard; small ones, as at low rates, are joined."""
+        frames: list[tuple[StreamEntry, Columns]] = []
+        for entry in entries:
+            try:
+                frames.append((entry, unpack(entry.fields[PACKED_FIELD])))
+            except BrokenFrame as error:
+                self.dead_letters.append(_whole(entry, error))
+        n = sum(len(columns.bodies) for _, columns in frames)
+        if len(frames) > 1 and n < len(frames) * _SMALL_FRAME:
+            counts = [len(columns.bodies) for _, columns in frames]
+            ids = [entry.id for entry, _ in frames]
+            if self._add(shard, _join([columns for _, columns in frames]), ids, counts):
+                return
+        for entry, columns in frames:
+            if not self._add(shard, columns, [entry.id], [len(columns.bodies)]):
+                envelopes = [
+                    Envelope(
+                        TYPES[kind], columns.runs[run], event_id, at_us, replace_unstorable(body)
+                    )
+                    for run, kind, event_id, at_us, body in zip(*columns[1:], strict=True)
+                ]
+                self._read_one_by_one(entry, envelopes)
+
+    def read_json(self, shard: int, entries: Sequence[StreamEntry]) -> None:
+        """Decode JSON frames of one shard: all at once, or one by one if any is broken."""
+        redactor = self._redactor
+        if all(EVENTS_FIELD in entry.fields for entry in entries):
+            frames_as_sent = [entry.fields[EVENTS_FIELD] for entry in entries]
+            unpacked = unpack_json(frames_as_sent, partial(mask_body, redactor=redactor))
+            if unpacked is not None:
+                columns, counts = unpacked
+                if self._add(shard, columns, [entry.id for entry in entries], counts):
+                    return
+        for entry in entries:
+            try:
+                items = decode_frame(entry.fields).items
+            except BrokenFrame as error:
+                letter = _whole(entry, error)
+                masked_raw = mask_broken(letter.raw, redactor)
+                self.dead_letters.append(letter._replace(raw=masked_raw))
+            else:
+                self._read_one_by_one(entry, [_masked(item, redactor) for item in items])
+
+    def _add(self, shard: int, columns: Columns, ids: Sequence[str], counts: Sequence[int]) -> bool:
+        """Add the events of frames with these ids; False if a body has to be read by itself."""
         try:
             facts = read_facts(columns.types, columns.bodies)
         except BrokenEvent:
-            pass
-        else:
-            ids = [entry.id for entry, columns in frames for _ in columns.bodies]
-            ordinals = [each for _, columns in frames for each in range(len(columns.bodies))]
-            arrivals.append(DecodedEvents(shard, columns, facts, ids, ordinals))
-            return
-    for entry, columns in frames:
-        _read_frame(entry, columns, arrivals, dead_letters)
+            return False
+        frames = list(chain.from_iterable(map(repeat, ids, counts)))
+        ordinals = list(chain.from_iterable(map(range, counts)))
+        self.arrivals.append(DecodedEvents(shard, columns, facts, frames, ordinals))
+        return True
+
+    def _read_one_by_one(self, entry: StreamEntry, items: Sequence[Envelope | BrokenEvent]) -> None:
+        """Decode events with every check, so that good events survive beside broken ones."""
+        runs: dict[str, int] = {}
+        rows = []
+        facts = []
+        ordinals = []
+        for ordinal, item in enumerate(items):
+            try:
+                if isinstance(item, BrokenEvent):
+                    raise item
+                check_body(item.body)
+                check_numbers(item.body)
+                kind = TYPE_NUMBERS[item.type]
+                facts.append(read_fact(kind, item.body))
+            except BrokenEvent as error:
+                raw = error.raw if isinstance(item, BrokenEvent) else encode_event(item)
+                letter = DeadLetter(entry.shard, entry.id, ordinal, str(error), raw)
+                self.dead_letters.append(letter)
+                continue
+            number = runs.setdefault(item.run, len(runs))
+            rows.append((number, kind, item.id, item.at_us, item.body))
+            ordinals.append(ordinal)
+        if rows:
+            columns = Columns(list(runs), *zip(*rows, strict=True))
+            frames = [entry.id] * len(rows)
+            self.arrivals.append(DecodedEvents(entry.shard, columns, facts, frames, ordinals))
 
 
 def _join(frames: Sequence[Columns]) -> Columns:
@@ -193,61 +252,6 @@ def _join(frames: Sequence[Columns]) -> Columns:
     return Columns(list(runs), tuple(numbers), *rest)
 
 
-def _read_frame(
-    entry: StreamEntry,
-    columns: Columns,
-    arrivals: list[DecodedEvents],
-    dead_letters: list[DeadLetter],
-) -> None:
-    """Decode one packed frame: its bodies at once, or one by one if any is broken."""
-    n = len(columns.bodies)
-    try:
-        facts = read_facts(columns.types, columns.bodies)
-    except BrokenEvent:
-        envelopes = [
-            Envelope(TYPES[kind], columns.runs[number], event_id, at_us, replace_unstorable(body))
-            for number, kind, event_id, at_us, body in zip(*columns[1:], strict=True)
-        ]
-        _read_one_by_one(entry, envelopes, arrivals, dead_letters)
-    else:
-        arrivals.append(DecodedEvents(entry.shard, columns, facts, [entry.id] * n, range(n)))
-
-
-def _read_json(
-    shard: int,
-    entries: Sequence[StreamEntry],
-    arrivals: list[DecodedEvents],
-    dead_letters: list[DeadLetter],
-    redactor: Redactor,
-) -> None:
-    """Decode JSON frames of one shard: all at once, or one by one if any is broken."""
-    if all(EVENTS_FIELD in entry.fields for entry in entries):
-        frames_as_sent = [entry.fields[EVENTS_FIELD] for entry in entries]
-        unpacked = unpack_json(frames_as_sent, partial(mask_body, redactor=redactor))
-        if unpacked is not None:
-            columns, counts = unpacked
-            try:
-                facts = read_facts(columns.types, columns.bodies)
-            except BrokenEvent:
-                pass
-            else:
-                frames = [
-                    entry.id for entry, n in zip(entries, counts, strict=True) for _ in range(n)
-                ]
-                ordinals = [ordinal for n in counts for ordinal in range(n)]
-                arrivals.append(DecodedEvents(shard, columns, facts, frames, ordinals))
-                return
-    for entry in entries:
-        try:
-            items = decode_frame(entry.fields).items
-        except BrokenFrame as error:
-            letter = _whole(entry, error)
-            dead_letters.append(letter._replace(raw=mask_broken(letter.raw, redactor)))
-        else:
-            masked = [_masked(item, redactor) for item in items]
-            _read_one_by_one(entry, masked, arrivals, dead_letters)
-
-
 def _masked(
     item: tuple[Envelope, object] | BrokenEvent, redactor: Redactor
 ) -> Envelope | BrokenEvent:
@@ -260,36 +264,3 @@ def _masked(
 
 def _whole(entry: StreamEntry, error: BrokenFrame) -> DeadLetter:
     return DeadLetter(entry.shard, entry.id, 0, str(error), b"".join(entry.fields.values()))
-
-
-def _read_one_by_one(
-    entry: StreamEntry,
-    items: Sequence[Envelope | BrokenEvent],
-    arrivals: list[DecodedEvents],
-    dead_letters: list[DeadLetter],
-) -> None:
-    """Decode events with every check, so that good events survive beside broken ones."""
-    runs: dict[str, int] = {}
-    rows = []
-    facts = []
-    ordinals = []
-    for ordinal, item in enumerate(items):
-        try:
-            if isinstance(item, BrokenEvent):
-                raise item
-            check_body(item.body)
-            check_numbers(item.body)
-            kind = TYPE_NUMBERS[item.type]
-            facts.append(read_fact(kind, item.body))
-        except BrokenEvent as error:
-            raw = error.raw if isinstance(item, BrokenEvent) else encode_event(item)
-            dead_letters.append(DeadLetter(entry.shard, entry.id, ordinal, str(error), raw))
-            continue
-        number = runs.setdefault(item.run, len(runs))
-        rows.append((number, kind, item.id, item.at_us, item.body))
-        ordinals.append(ordinal)
-    if rows:
-        columns = Columns(list(runs), *zip(*rows, strict=True))
-        arrivals.append(
-            DecodedEvents(entry.shard, columns, facts, [entry.id] * len(rows), ordinals)
-        )

@@ -26,8 +26,17 @@ from .event_facts import (
     NoFacts,
     RunStartFacts,
 )
-from .run_state import NO_AMOUNTS, RunState, Stamp, amounts_of
-from .state_size import error_bytes, node_bytes, plan_bytes, start_bytes, tag_bytes
+from .run_state import (
+    NO_AMOUNTS,
+    RunState,
+    Stamp,
+    amounts_of,
+    error_bytes,
+    node_bytes,
+    plan_bytes,
+    start_bytes,
+    tag_bytes,
+)
 
 MAX_MESSAGE: Final = 2000
 """Characters of an error's message that summaries keep; the ledger has it whole."""

@@ -1,12 +1,12 @@
 """The states of recent runs, cached so that a steady batch reads nothing from the ledger.
 
 Invariant: a cached state is the fold of all events of its run up to the last folded batch, together
-with the rows that the tables have after that batch. It is a cache of the ledger: it may be dropped
-at any time, and must be dropped when a batch was not committed.
+with the rows that the tables have after that batch. It may be dropped at any time, and must be
+dropped when a batch was not committed. What is not committed is never evicted.
 
-A run that is not cached is usually known to be new without a query. UUIDv7 keys are ordered by
-time: a key that is later than every key of the tables when the shard was taken, and than every key
-evicted since, has not been folded before.
+A run that is not cached is usually known to be new without a query: UUIDv7 keys are ordered by
+time, so a key that is later than every key of the tables when the shard was taken, and than every
+key evicted since, has not been folded before.
 
 Runs are ordered by the last batch that touched them: those of uncommitted batches are at the end.
 """
@@ -23,8 +23,7 @@ from runfold_storage.ledger.events import StoredEvent
 from .event_facts import NoFacts, read_fact
 from .projection import node_row, run_row
 from .reducers import apply
-from .run_state import RunState
-from .state_size import state_bytes
+from .run_state import RunState, state_bytes
 
 RunRef = tuple[int, bytes]
 """(shard, run key)."""
@@ -42,23 +41,11 @@ class Loaded(NamedTuple):
     expired: Set[RunRef] = frozenset()
 
 
-class CacheStats(NamedTuple):
-    """How many runs were cached, new, or read from the ledger."""
-
-    hits: int = 0
-    new: int = 0
-    misses: int = 0
-
-
 Load = Callable[[Sequence[RunRef]], Loaded]
 
 
 class RunCache:
-    """Runs of at most `max_bytes`, as `state_size` estimates them.
-
-    What batches after the last `written` one have touched is kept beyond that, because the tables
-    do not have it yet. So a run that is larger than the cache is not read again for each batch.
-    """
+    """Runs of at most `max_bytes`, as `state_bytes` estimates them, and uncommitted ones."""
 
     def __init__(self, load: Load, max_bytes: int) -> None:
         self._load = load
@@ -127,11 +114,11 @@ class RunCache:
             recalled.append(state)
         return recalled
 
-    def take_recalls(self) -> CacheStats:
-        """Return where runs were found since the last call."""
+    def take_recalls(self) -> tuple[int, int, int]:
+        """Return how many runs were cached, new, or read from the ledger since the last call."""
         asked, missing, loaded = self._asked, self._missing, self._loaded
         self._asked = self._missing = self._loaded = 0
-        return CacheStats(asked - missing, missing - loaded, loaded)
+        return asked - missing, missing - loaded, loaded
 
     def uncached_runs(self, shard: int, runs: Sequence[str]) -> Iterator[int]:
         """Return the indexes of those runs that are not cached."""

@@ -1,15 +1,13 @@
 """The state of a run: what its events make of it, in whatever order they come.
 
-Invariant: the state after a set of events is the same for every order in which they are applied, so
-it equals `fold(events sorted by (at, id))`. Each fact is a slot that is won by a rule on (at, id)
-alone: `queued`, `started`, the end of a run, the start and the end of an attempt at a node belong
-to the earliest event that claims them; a tag to the latest. Usage is a sum over the winners. A run
-without an end is lost unless a sign of life is later than its `lost` event.
-
-Each event must be applied once; `EventIdSet` ensures that.
+Invariant: the state equals `fold(events sorted by (at, id))`. `queued`, `started`, the end of a
+run, the start and the end of an attempt at a node belong to the earliest event that claims them; a
+tag to the latest. Usage is a sum over the winners. A run without an end is lost unless a sign of
+life is later than its `lost` event. Each event is applied once; `EventIdSet` ensures that.
 """
 
 from collections.abc import Iterator
+from sys import getsizeof
 from typing import Final
 
 from msgspec import Struct, field
@@ -17,7 +15,6 @@ from msgspec import Struct, field
 from runfold.protocol.events import PlannedNode, Usage
 from runfold_storage.records.rows import NodeRow, RunRow
 
-from .dedup import EventIdSet
 from .event_facts import (
     CancelledFacts,
     CompletedFacts,
@@ -58,6 +55,57 @@ Stamp = tuple[int, int]
 NEVER: Final = 2**63
 """Later than any event."""
 NO_STAMP: Final = (NEVER, 0)
+
+
+class EventIdSet(Struct, gc=False):
+    """A set of event ids, small because emitters number their events without gaps.
+
+    `expected` is the next id of the first emitter; the caller may raise it by one when that id
+    comes and nothing is `beyond`. `others` has the next id of every other emitter. Ids that came
+    early are held one by one in `beyond`.
+    """
+
+    expected: int = -1
+    beyond: set[int] | None = None
+    others: dict[int, int] | None = None
+
+    def add(self, event_id: int) -> bool:
+        """Add an id; return whether it is new."""
+        emitter = event_id >> 32
+        if self.expected < 0:
+            self.expected = emitter << 32
+        first = self.expected >> 32 == emitter
+        if first:
+            expected = self.expected
+        else:
+            if self.others is None:
+                self.others = {}
+            expected = self.others.get(emitter, emitter << 32)
+        if event_id > expected:
+            return self._hold(event_id)
+        if event_id < expected:
+            return False
+        expected += 1
+        beyond = self.beyond
+        if beyond:
+            while expected in beyond:
+                beyond.remove(expected)
+                expected += 1
+            if not beyond:
+                self.beyond = None
+        if first:
+            self.expected = expected
+        elif self.others is not None:
+            self.others[emitter] = expected
+        return True
+
+    def _hold(self, event_id: int) -> bool:
+        if self.beyond is None:
+            self.beyond = set()
+        elif event_id in self.beyond:
+            return False
+        self.beyond.add(event_id)
+        return True
 
 
 class Attempt(Struct, gc=False):
@@ -119,7 +167,7 @@ class RunState(Struct, gc=False):
     plans: dict[str, tuple[Stamp, PlannedNode]] | None = None
     n_attempts: int = 0
     extra_bytes: int = 0
-    """What names, tags, plans, parents and messages take in memory (`state_size`)."""
+    """What names, tags, plans, parents and messages take in memory (`state_bytes`)."""
     changed: list[Attempt] = field(default_factory=list)
     row: RunRow | None = None
     batch: int = 0
@@ -176,3 +224,67 @@ class RunState(Struct, gc=False):
                 counts[status] = counts.get(status, 0) + 1
                 attempt.counted_as = status
         return changed
+
+
+RUN_BYTES: Final = 1900
+"""A run without nodes: its state, its row and its entry in the cache."""
+ATTEMPT_BYTES: Final = 1150
+"""An attempt at a node: its facts, its row and its entry in the run."""
+TAG_BYTES: Final = 150
+"""A tag beside its name and value: it is in the state and in the row."""
+PLAN_BYTES: Final = 350
+"""A planned node beside its names."""
+EVENT_ID_BYTES: Final = 100
+"""An event id that is held one by one, or an emitter."""
+_ITEM_BYTES: Final = 8
+
+
+def state_bytes(run: RunState) -> int:
+    """Return how many bytes this run takes in memory: an estimate that is cheap to keep.
+
+    A run and an attempt have a fixed part, measured with typical names. The variable part (names,
+    tags, plans, parents, messages) is `extra_bytes`: the reducers add what they store and subtract
+    what it replaces, so that no state is ever walked to be measured.
+    """
+    size = RUN_BYTES + run.n_attempts * ATTEMPT_BYTES + run.extra_bytes
+    seen = run.seen
+    if seen.beyond is not None or seen.others is not None:
+        size += (len(seen.beyond or ()) + len(seen.others or ())) * EVENT_ID_BYTES
+    return size
+
+
+def start_bytes(fact: RunStartFacts | None) -> int:
+    """Return the bytes of the names in `queued` or `started`; 0 without one."""
+    if fact is None:
+        return 0
+    names = (fact.workflow, fact.project, fact.user, fact.session, fact.parent_run)
+    trigger = 0 if fact.trigger is None else getsizeof(fact.trigger.type)
+    return trigger + sum(getsizeof(name) for name in names if name is not None)
+
+
+def node_bytes(fact: NodeStartedFacts | None) -> int:
+    """Return the bytes of the names of other nodes in `node_started`; 0 without any."""
+    if fact is None or not fact.parents:
+        return 0
+    return _names_bytes(fact.parents)
+
+
+def plan_bytes(plan: PlannedNode) -> int:
+    """Return the bytes of a planned node."""
+    return PLAN_BYTES + getsizeof(plan.node) + _names_bytes(plan.parents)
+
+
+def tag_bytes(name: str, value: str | None) -> int:
+    """Return the bytes of a tag."""
+    return TAG_BYTES + getsizeof(name) + getsizeof(value)
+
+
+def error_bytes(error: ErrorFacts | None) -> int:
+    """Return the bytes of a stored error; 0 without one."""
+    if error is None:
+        return 0
+    return getsizeof(error.type) + getsizeof(error.message) + getsizeof(error.node)
+
+
+def _names_bytes(names: list[str]) -> int:
+    return sum(map(getsizeof, names)) + _ITEM_BYTES * len(names)

@@ -4,12 +4,8 @@
 locks (one snapshot per chunk), `correct` fixes rows and statistics under the lock of their shard.
 `rebuild` does this for a `selection` of runs as a job, `repair` for what `verify` found.
 
-Invariants: every writer of a shard's rows holds its row of `positions` until COMMIT. A correction
-raises the shard's `generation` and lists the runs in the change feed; the worker's next batch is
-refused, and the worker drops these runs from its cache and folds the batch again under the lock.
 Statistics are compared with sums over the rows, in which a wrong run counts as it is refolded, so
 that one wrong row is not also a wrong statistic. `last_event_at` may be later than the ledger says,
-because the ledger keeps no heartbeats.
-
-After a crash what was committed is right; a rebuild resumes from its saved progress.
+because the ledger keeps no heartbeats. After a crash what was committed is right; a rebuild resumes
+from its saved progress.
 """

@@ -1,15 +1,11 @@
 """Corrects rows and statistics, each time in one short transaction that locks one shard.
 
-Invariant: the process that holds a shard's checkpoint is the only writer of its rows, so a refold
-under the lock is what the tables must say at COMMIT. The correction raises the generation: the
-worker's next batch is refused, and the worker drops these runs from its cache. Runs that are right
-already are not touched.
-
-The statistics of a corrected run change by deltas, old row to new row, as in a batch. Statistics
-that were wrong themselves are replaced by sums over the rows.
+A refold under the lock is what the tables must say at COMMIT. The statistics of a corrected run
+change by deltas, old row to new row, as in a batch; statistics that were wrong themselves are
+replaced by sums over the rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,7 +23,7 @@ from runfold_storage.records.rollup import RollupKey
 from runfold_storage.records.rows import Batch, NodeRow, RunRow
 from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
 from runfold_storage.rollups.recompute import Span, replace_rollups, spans_of
-from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
+from runfold_storage.rollups.shard_lock import lock_shard
 
 from .diff import Mismatch, compare_rollups, compare_run
 from .refold import refold
@@ -47,10 +43,7 @@ NOTHING_CORRECTED = Correction(0, [], [])
 
 def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> Correction:
     """Refold these runs and write what differs; needs `batch_writer.prepare_session` before."""
-    with connection.transaction():
-        position = lock_shard(connection, shard)
-        if position is None:
-            return NOTHING_CORRECTED
+    with lock_shard(connection, shard) as held:
         # After the lock: no other process changes the rows, and all commits are visible.
         stored = read_rows(connection, shard, keys)
         refolded = refold(connection, shard, keys)
@@ -60,7 +53,7 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
         nodes: list[NodeRow] = []
         surplus: list[bytes] = []
         surplus_attempts: list[NodeRow] = []
-        corrected, change_seq = 0, position.change_seq
+        corrected, change_seq = 0, held.change_seq
         for key in keys:
             was = stored.get(key, NOTHING_STORED)
             found = compare_run(shard, key, refolded[key], was)
@@ -90,30 +83,20 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
         )
         if runs:
-            bump_generation(connection, shard, [UUID(bytes=row.run) for row, _ in runs])
+            held.bump_generation([UUID(bytes=row.run) for row, _ in runs])
         if surplus:
             names = dict(delete_rows(connection, shard, surplus))
             deleted = [UUID(bytes=key) for key in surplus]
-            bump_generation(
-                connection, shard, deleted, [names.get(run, str(run)) for run in deleted]
-            )
+            held.bump_generation(deleted, [names.get(run, str(run)) for run in deleted])
         crash_point("before_correction_commit")
     return Correction(corrected, differences, spans_of(stats))
 
 
-def correct_rollups(
-    connection: psycopg.Connection, shard: int, keys: Iterable[RollupKey]
-) -> list[RollupKey]:
-    """Replace wrong rollups in the hours of these keys by sums over the rows."""
-    return [key for span in spans_of(keys) for key in correct_span(connection, shard, span)]
-
-
-def correct_span(connection: psycopg.Connection, shard: int, span: Span) -> list[RollupKey]:
-    """Replace wrong rollups of a span of this shard by sums over the rows."""
-    assert span.shard == shard
-    with connection.transaction():
-        if lock_shard(connection, shard) is None:
-            return []
+def correct_span(connection: psycopg.Connection, span: Span) -> list[RollupKey]:
+    """Replace wrong rollups of a span of one shard by sums over the rows."""
+    assert span.shard is not None
+    with lock_shard(connection, span.shard) as held:
+        held.merge_deltas()
         found, expected = sums_of(connection, span)
         wrong = [key for key, _ in compare_rollups(found, expected)]
         if wrong:

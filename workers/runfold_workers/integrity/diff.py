@@ -1,10 +1,6 @@
-"""Describes where the tables differ from a refold, for people and as JSON.
+"""Describes where the tables differ from a refold, for people and as JSON."""
 
-`last_event_at` may be later than in the refold, because the ledger keeps no heartbeats; it is
-never earlier.
-"""
-
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,13 +9,13 @@ from msgspec import Struct
 from runfold.protocol.codec import to_rfc3339
 from runfold_storage.projections.row_store import RunRows
 from runfold_storage.records.rollup import RollupKey, RollupValues
-from runfold_storage.records.rows import NodeRow, RunRow
-from runfold_storage.rollups.daily_check import Day
-from runfold_storage.rollups.recompute import Rollups
+from runfold_storage.records.rows import RunRow, column_of
+from runfold_storage.rollups.recompute import Day, Rollups
 
 from .refold import RefoldResult
 
 What = Literal["missing", "surplus", "differs", "unreadable"]
+Table = Literal["events", "runs", "nodes", "rollups_hourly", "rollups_daily"]
 
 
 class Field(Struct, frozen=True):
@@ -37,7 +33,7 @@ class Mismatch(Struct, frozen=True):
     `unreadable`: an event of the run in the ledger cannot be read, so the row cannot be checked.
     """
 
-    table: Literal["events", "runs", "nodes", "rollups_hourly", "rollups_daily"]
+    table: Table
     what: What
     shard: int
     of: dict[str, Any]
@@ -49,20 +45,19 @@ def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows)
     """Return all mismatches of a run's rows; [] if they are right."""
     if refolded.is_aged:
         return []
-    of = {"run": name_of(key, refolded.rows.row or stored.row)}
+    expected = refolded.rows.row
+    of = {"run": name_of(key, expected or stored.row)}
     if refolded.unreadable is not None:
         return [Mismatch("events", "unreadable", shard, of, reason=refolded.unreadable)]
-    expected, found = refolded.rows, stored
-    differences: list[Mismatch] = []
-    wanted = expected.row
-    if wanted is not None and found.row is not None:
-        wanted = wanted._replace(last_event_us=max(wanted.last_event_us, found.row.last_event_us))
-    differences += _compare("runs", shard, of, found.row, wanted)
-    for attempt in sorted(expected.nodes.keys() | found.nodes.keys()):
+    if expected is not None and stored.row is not None:
+        latest_us = max(expected.last_event_us, stored.row.last_event_us)
+        expected = expected._replace(last_event_us=latest_us)
+    found = _compare("runs", shard, of, stored.row, expected)
+    nodes = refolded.rows.nodes
+    for attempt in sorted(nodes.keys() | stored.nodes.keys()):
         of_node = of | {"node": attempt[0], "attempt": attempt[1]}
-        was, should = found.nodes.get(attempt), expected.nodes.get(attempt)
-        differences += _compare("nodes", shard, of_node, was, should)
-    return differences
+        found += _compare("nodes", shard, of_node, stored.nodes.get(attempt), nodes.get(attempt))
+    return found
 
 
 def wrong_day(day: Day) -> Mismatch:
@@ -74,9 +69,6 @@ def wrong_day(day: Day) -> Mismatch:
 def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupKey, Mismatch]]:
     """Yield all mismatches of statistics, with their keys."""
     for key in sorted(found.keys() | expected.keys()):
-        was, should = found.get(key), expected.get(key)
-        if was == should:
-            continue
         of = {
             "workflow": key.workflow,
             "project": key.project,
@@ -84,14 +76,9 @@ def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupK
             "hour": to_rfc3339(key.hour_us),
             "status": key.status,
         }
-        if was is None or should is None:
-            what: What = "missing" if was is None else "surplus"
-            yield key, Mismatch("rollups_hourly", what, key.shard, of)
-        else:
-            yield (
-                key,
-                Mismatch("rollups_hourly", "differs", key.shard, of, list(_figures(was, should))),
-            )
+        was, should = found.get(key), expected.get(key)
+        for mismatch in _compare("rollups_hourly", key.shard, of, was, should):
+            yield key, mismatch
 
 
 def name_of(key: bytes, row: RunRow | None) -> str:
@@ -100,46 +87,29 @@ def name_of(key: bytes, row: RunRow | None) -> str:
 
 
 def _compare(
-    table: Literal["runs", "nodes"],
-    shard: int,
-    of: dict[str, Any],
-    found: RunRow | NodeRow | None,
-    expected: RunRow | NodeRow | None,
-) -> Iterator[Mismatch]:
+    table: Table, shard: int, of: dict[str, Any], found: Any, expected: Any
+) -> list[Mismatch]:
+    """Compare two rows; None: there is no such row."""
     if found == expected:
-        return
+        return []
     if found is None or expected is None:
-        yield Mismatch(table, "missing" if found is None else "surplus", shard, of)
-        return
-    fields = [
-        Field(_column(name), _shown(name, was), _shown(name, should))
-        for name, was, should in zip(found._fields, found, expected, strict=True)
-        if was != should
-    ]
-    yield Mismatch(table, "differs", shard, of, fields)
-
-
-def _figures(found: RollupValues, expected: RollupValues) -> Iterable[Field]:
-    for name in RollupValues.__slots__:
+        return [Mismatch(table, "missing" if found is None else "surplus", shard, of)]
+    is_rollup = isinstance(found, RollupValues)
+    fields = []
+    for name in RollupValues.__slots__ if is_rollup else found._fields:
         was, should = getattr(found, name), getattr(expected, name)
         if was != should:
-            yield Field(name, was, should)
+            column = name if is_rollup else column_of(name)
+            fields.append(
+                Field(column, *(_shown(v, is_time=column != name) for v in (was, should)))
+            )
+    return [Mismatch(table, "differs", shard, of, fields)]
 
 
-def _column(name: str) -> str:
-    if name.endswith("_us") and name != "duration_us":
-        return name.removesuffix("_us") + "_at"
-    return name
-
-
-def _shown(name: str, value: Any) -> Any:
-    if isinstance(value, int) and _column(name) != name:
-        return _time(value)
-    return value
-
-
-def _time(us: int) -> str:
+def _shown(value: Any, is_time: bool) -> Any:
+    if value is None or not is_time:
+        return value
     try:
-        return to_rfc3339(us)
+        return to_rfc3339(value)
     except OverflowError:
-        return f"{us} µs after 1970"
+        return f"{value} µs after 1970"

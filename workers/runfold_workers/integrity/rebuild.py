@@ -2,15 +2,12 @@
 
 Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock
 (`verify`); only what is wrong is compared again under the lock of its shard and corrected
-(`correct`), in short steps (`ShardThrottle`).
-
-After a crash, what was committed is right, and the job's progress says where to resume. Chunks
-after the last saved progress are compared once more, which changes nothing.
+(`correct`). Chunks after the last saved progress are compared once more, which changes nothing.
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -23,22 +20,11 @@ from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import RollupKey
-from runfold_storage.rollups.daily_check import correct_day
-from runfold_storage.rollups.recompute import Span
+from runfold_storage.rollups.recompute import Span, correct_day, spans_of
 
-from .correct import correct_rollups, correct_runs, correct_span
-from .diff import Mismatch
+from .correct import correct_runs, correct_span
 from .selection import Selection, estimate_runs
-from .verify import (
-    RunMismatch,
-    make_spans,
-    shards_of,
-    spans_of_run,
-    verify_days,
-    verify_rollups,
-    verify_runs,
-)
+from .verify import RunMismatch, make_spans, shards_of, verify_days, verify_rollups, verify_runs
 
 KIND: Final = "rebuild"
 
@@ -84,98 +70,78 @@ def rebuild(
         selection = msgspec.convert(job.arguments, Selection)
         if progress.of is None:
             progress.of = estimate_runs(connection, selection)
-        _Rebuild(connection, selection, progress, save, stop).run()
+        _Rebuild(connection, selection, progress, save, ShardThrottle(connection, stop)).run()
         result = {"runs": progress.runs, "rollups": progress.rollups, "of": progress.looked_at}
         finish_job(connection, job_id, result | {"unreadable": progress.unreadable})
     return progress
 
 
+@dataclass(slots=True)
 class _Rebuild:
-    def __init__(
-        self,
-        connection: psycopg.Connection,
-        selection: Selection,
-        progress: Progress,
-        save: Callable[[], None],
-        stop: threading.Event,
-    ) -> None:
-        self._connection = connection
-        self._selection = selection
-        self._progress = progress
-        self._save = save
-        self._pace = ShardThrottle(connection, stop)
+    connection: psycopg.Connection
+    selection: Selection
+    progress: Progress
+    save: Callable[[], None]
+    pace: ShardThrottle
 
     def run(self) -> None:
-        if self._progress.phase == "runs":
+        if self.progress.phase == "runs":
             self._runs()
-            if self._selection.run is not None:
-                self._touch(spans_of_run(self._connection, self._selection))
-            self._progress.phase = "statistics"
-            self._save()
+            if self.selection.run is not None:
+                self._touch(make_spans(self.connection, self.selection))
+            self.progress.phase = "statistics"
+            self.save()
         self._statistics()
 
     def _runs(self) -> None:
         """Compare and correct runs; the shards take turns."""
-        after = self._progress.after
-        for shard in shards_of(self._connection):
+        after = self.progress.after
+        for shard in shards_of(self.connection):
             after.setdefault(str(shard), BEFORE_ALL.hex())
         while pending := [int(shard) for shard, key in after.items() if key is not None]:
             for shard in pending:
                 key = after[str(shard)]
                 assert key is not None
-                chunk = verify_runs(self._connection, shard, self._selection, bytes.fromhex(key))
+                chunk = verify_runs(self.connection, shard, self.selection, bytes.fromhex(key))
                 self._correct(shard, chunk.wrong)
                 after[str(shard)] = None if chunk.last is None else chunk.last.hex()
-                self._progress.looked_at += chunk.looked_at
-                self._save()
+                self.progress.looked_at += chunk.looked_at
+                self.save()
 
     def _correct(self, shard: int, wrong: Sequence[RunMismatch]) -> None:
-        self._progress.unreadable += sum(not run.is_repairable for run in wrong)
-        for keys in self._pace.portions(repairable(wrong)):
-            with self._pace.holding():
-                corrected = correct_runs(self._connection, shard, keys)
-            self._pace.rest()
-            self._progress.runs += corrected.runs
-            if not self._selection.is_everything:
+        self.progress.unreadable += sum(not run.is_repairable for run in wrong)
+        for keys in self.pace.steps(repairable(wrong)):
+            corrected = correct_runs(self.connection, shard, keys)
+            self.progress.runs += corrected.runs
+            if not self.selection.is_everything:
                 self._touch(corrected.spans)
 
     def _touch(self, spans: Iterable[Span]) -> None:
-        known = set(self._progress.touched)
-        self._progress.touched += [span for span in spans if span not in known]
+        known = set(self.progress.touched)
+        self.progress.touched += [span for span in spans if span not in known]
 
     def _statistics(self) -> None:
-        while self._progress.touched:
-            span = self._progress.touched[-1]
-            assert span.shard is not None
-            self._progress.rollups += len(correct_span(self._connection, span.shard, span))
-            self._progress.touched.pop()
-            self._save()
-        if self._selection.run is not None:  # `touched` had all its statistics
+        while self.progress.touched:
+            span = self.progress.touched[-1]
+            self.progress.rollups += len(correct_span(self.connection, span))
+            self.progress.touched.pop()
+            self.save()
+        if self.selection.run is not None:  # `touched` had all its statistics
             return
-        for span in make_spans(self._connection, self._selection):
-            done = self._progress.hour_us
+        for span in make_spans(self.connection, self.selection):
+            done = self.progress.hour_us
             if done is not None and span.first_us <= done:
                 if span.end_us <= done:
                     continue
                 span = span._replace(first_us=done)  # noqa: PLW2901
-            found = verify_rollups(self._connection, span)
-            self._progress.rollups += len(self._replace(found))
-            self._progress.hour_us = span.end_us
-            self._save()
-        for day in verify_days(self._connection, self._selection):
-            correct_day(self._connection, day)
-            self._progress.rollups += 1
-            self._save()
-
-    def _replace(self, found: Sequence[tuple[RollupKey, Mismatch]]) -> list[RollupKey]:
-        by_shard: dict[int, list[RollupKey]] = defaultdict(list)
-        for key, _ in found:
-            by_shard[key.shard].append(key)
-        return [
-            key
-            for shard, keys in by_shard.items()
-            for key in correct_rollups(self._connection, shard, keys)
-        ]
+            wrong = spans_of(key for key, _ in verify_rollups(self.connection, span))
+            self.progress.rollups += sum(len(correct_span(self.connection, s)) for s in wrong)
+            self.progress.hour_us = span.end_us
+            self.save()
+        for day in verify_days(self.connection, self.selection):
+            correct_day(self.connection, day)
+            self.progress.rollups += 1
+            self.save()
 
 
 def repairable(wrong: Sequence[RunMismatch]) -> list[tuple[bytes, int]]:

@@ -15,7 +15,6 @@ from runfold_storage.ledger.events import (
     load_for_fold,
 )
 from runfold_storage.projections.row_store import NOTHING_STORED, RunRows
-from runfold_storage.records.rows import RunRow
 from runfold_workers.fold.projection import node_row, run_row
 from runfold_workers.fold.run_cache import apply_stored
 from runfold_workers.fold.run_state import RunState
@@ -52,7 +51,7 @@ def refold(
             unreadable[stored.run] = f"event {stored.id}: {error}"
     return {
         key: RefoldResult(
-            NOTHING_STORED if (shard, key) in deleted else rows_of(state),
+            NOTHING_STORED if (shard, key) in deleted else _rows_of(state),
             counts[key],
             unreadable.get(key),
             (shard, key) in aged and (shard, key) not in deleted,
@@ -61,9 +60,8 @@ def refold(
     }
 
 
-def rows_of(state: RunState) -> RunRows:
+def _rows_of(state: RunState) -> RunRows:
     """Return all rows of a run that was never settled before."""
     changed = state.take_changed()  # updates the counts of nodes too
     nodes = {(each.name, each.number): node_row(state, each) for each in changed}
-    row: RunRow | None = run_row(state)
-    return RunRows(row, nodes)
+    return RunRows(run_row(state), nodes)

@@ -1,8 +1,4 @@
-"""Finds everything that is wrong without writing, and corrects exactly that.
-
-`examine` reports each mismatch when it is found. `repair` compares again under the lock of the
-shard and leaves alone what is right by then.
-"""
+"""Finds everything that is wrong without writing, and corrects exactly that."""
 
 import threading
 from collections import defaultdict
@@ -16,22 +12,13 @@ from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.records.rollup import RollupKey
-from runfold_storage.rollups.daily_check import Day, correct_day, day_of
-from runfold_storage.rollups.recompute import Span, spans_of
+from runfold_storage.rollups.recompute import Day, Span, correct_day, day_of, spans_of
 
 from .correct import correct_runs, correct_span
 from .diff import Mismatch, wrong_day
 from .rebuild import repairable
 from .selection import Selection
-from .verify import (
-    RunMismatch,
-    make_spans,
-    shards_of,
-    spans_of_run,
-    verify_days,
-    verify_rollups,
-    verify_runs,
-)
+from .verify import RunMismatch, make_spans, shards_of, verify_days, verify_rollups, verify_runs
 
 
 @dataclass(slots=True)
@@ -78,7 +65,7 @@ def examine(
             findings.looked_at += chunk.looked_at
             findings.runs += chunk.wrong
             report(chunk.differences)
-    spans = _spans(connection, selection)
+    spans = make_spans(connection, selection)
     for done, span in enumerate(spans):
         findings.hours_left = len(spans) - done
         wrong = verify_rollups(connection, span, findings.runs)
@@ -92,7 +79,7 @@ def examine(
 
 
 def repair(connection: psycopg.Connection, findings: Findings, stop: threading.Event) -> int:
-    """Correct what was found; return how many differences there still were.
+    """Compare what was found again, under lock; return how many differences were corrected.
 
     The connection is in autocommit mode, for this call only.
     """
@@ -104,10 +91,8 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
         by_shard[run.shard].append(run)
     spans: set[Span] = set(spans_of(findings.rollups))
     for shard, runs in by_shard.items():
-        for keys in pace.portions(repairable(runs)):
-            with pace.holding():
-                done = correct_runs(connection, shard, keys)
-            pace.rest()
+        for keys in pace.steps(repairable(runs)):
+            done = correct_runs(connection, shard, keys)
             corrected += len(done.differences)
             # Deltas went with the rows; rollups that did not match the old rows are wrong now.
             spans.update(done.spans)
@@ -115,18 +100,10 @@ def repair(connection: psycopg.Connection, findings: Findings, stop: threading.E
                 raise JobInterrupted
     listed = set(findings.rollups)
     for span in sorted(spans):
-        assert span.shard is not None
-        replaced = correct_span(connection, span.shard, span)
-        corrected += sum(key in listed for key in replaced)
+        corrected += sum(key in listed for key in correct_span(connection, span))
         if stop.is_set():
             raise JobInterrupted
     for day in findings.days:
         correct_day(connection, day)
         corrected += 1
     return corrected
-
-
-def _spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
-    if selection.run is not None:
-        return spans_of_run(connection, selection)
-    return make_spans(connection, selection)

@@ -11,9 +11,9 @@ from runfold.protocol.codec import to_us
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of
 from runfold_storage.parameters import check_name, check_time
+from runfold_storage.postgres.connections import scalar
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.deltas import HOUR_US
-from runfold_storage.rollups.recompute import Span
 
 
 class Selection(Struct, frozen=True, omit_defaults=True):
@@ -34,21 +34,20 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         cls,
         shards: int,
         *,
-        project: str | None = None,
-        workflow: str | None = None,
-        run: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        **names: str | None,
     ) -> Self:
-        """Return a checked selection; raise `BadParameter`."""
+        """Return a checked selection; `names` are those of project, workflow and run.
+
+        Raise `BadParameter`.
+        """
         since, until = check_time("since", since), check_time("until", until)
         return cls(
-            project=check_name("project", project),
-            workflow=check_name("workflow", workflow),
-            run=check_name("run", run),
             since_us=None if since is None else to_us(since),
             until_us=None if until is None else to_us(until),
             shards=shards,
+            **{name: check_name(name, value) for name, value in names.items()},
         )
 
     def as_arguments(self) -> dict[str, Any]:
@@ -62,14 +61,10 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         return self == Selection(shards=self.shards)
 
     def key_on(self, shard: int) -> tuple[bytes, ...] | None:
-        """Return the key of the single run if it is on this shard; None if any number may match."""
+        """Return the key of the single run if it is on this shard; None if any run may match."""
         if self.run is None:
             return None
         return (run_key_bytes(self.run),) if shard_of(self.run, self.shards) == shard else ()
-
-    def may_select(self, row: RunRow | None) -> bool:
-        """Return whether a run may be selected; without a row only its refold can tell."""
-        return row is None or self.selects(row)
 
     def selects(self, row: RunRow | None) -> bool:
         """Return whether a run is selected; one without a row only if all runs are."""
@@ -90,31 +85,23 @@ class Selection(Struct, frozen=True, omit_defaults=True):
             self.until_us is None or hour_us < self.until_us
         )
 
-    def narrow(self, span: Span) -> Span:
-        """Return the part of a span in which selected runs may count."""
-        return span._replace(workflow=self.workflow, project=self.project)
-
 
 def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
     """Return how many runs are selected according to the statistics; 0 if unknown."""
     if selection.run is not None:
         return 1
-    row = connection.execute(
-        """
+    since, until = selection.since_us, selection.until_us
+    statement = """
         SELECT coalesce(sum(n), 0) FROM rollups_hourly
         WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
           AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
           AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
           AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
-        """,
-        {
-            "project": selection.project,
-            "workflow": selection.workflow,
-            "since": None
-            if selection.since_us is None
-            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
-            "until": None if selection.until_us is None else selection.until_us / 1e6,
-        },
-    ).fetchone()
-    assert row is not None
-    return max(0, int(row[0]))
+    """
+    wanted = {
+        "project": selection.project,
+        "workflow": selection.workflow,
+        "since": None if since is None else (since - since % HOUR_US) / 1e6,
+        "until": None if until is None else until / 1e6,
+    }
+    return max(0, int(scalar(connection, statement, wanted)))

@@ -1,9 +1,7 @@
 """Checks whether the tables match the ledger: refolds, compares, writes nothing.
 
 Each chunk is one snapshot. A batch is one transaction, so its rows are consistent there, and ingest
-is not delayed, because no lock is taken. Runs are compared with their refolds, then statistics with
-sums over the rows, in which a wrong run counts as it is refolded. So one wrong row is one mismatch,
-and not also one for each rollup in which it counts.
+is not delayed, because no lock is taken.
 """
 
 from collections import defaultdict
@@ -17,14 +15,14 @@ from runfold.protocol.codec import to_datetime
 from runfold_storage.ledger.run_keys import BEFORE_ALL, next_keys
 from runfold_storage.projections.row_store import NOTHING_STORED, RunRows, read_rows
 from runfold_storage.records.rollup import RollupKey
-from runfold_storage.records.rows import RunRow
-from runfold_storage.rollups.daily_check import Day, find_wrong_days
 from runfold_storage.rollups.deltas import HOUR_US, RollupDeltas, add_run_with_nodes, scope_of
 from runfold_storage.rollups.recompute import (
+    Day,
     Rollups,
     Span,
     add_deltas,
     exclude_expired_hours,
+    find_wrong_days,
     hours_with_runs,
     read_rollups,
     recompute_rollups,
@@ -84,20 +82,16 @@ def verify_runs(
     with snapshot(connection):
         only = selection.key_on(shard)
         keys = next_keys(connection, shard, after, limit) if only is None else list(only)
-        wrong, differences, looked_at = compare_keys(connection, shard, selection, keys)
-    is_last = only is not None or len(keys) < limit
-    return RunsChunk(None if is_last else keys[-1], looked_at, wrong, differences)
-
-
-def compare_keys(
-    connection: psycopg.Connection, shard: int, selection: Selection, keys: Sequence[bytes]
-) -> tuple[list[RunMismatch], list[Mismatch], int]:
-    """Return the wrong ones of these runs, their mismatches, and how many runs were compared."""
-    stored = read_rows(connection, shard, keys)
-    # By the stored row, so that the ledger of other runs need not be read.
-    wanted = [key for key in keys if selection.may_select(stored.get(key, NOTHING_STORED).row)]
-    refolded = refold(connection, shard, wanted)
-    wrong, differences = [], []
+        stored = read_rows(connection, shard, keys)
+        # Without a row only its refold can tell; the ledger of other runs need not be read.
+        wanted = [
+            key
+            for key in keys
+            if key not in stored or stored[key].row is None or selection.selects(stored[key].row)
+        ]
+        refolded = refold(connection, shard, wanted)
+    wrong: list[RunMismatch] = []
+    differences: list[Mismatch] = []
     for key in wanted:
         should, was = refolded[key], stored.get(key, NOTHING_STORED)
         if was.row is None and (should.is_aged or not selection.selects(should.rows.row)):
@@ -105,14 +99,17 @@ def compare_keys(
         found = compare_run(shard, key, should, was)
         if found:
             differences += found
-            hours = frozenset(map(hour_of, filter(None, (was.row, should.rows.row))))
-            mendable = should.unreadable is None
-            wrong.append(RunMismatch(shard, key, should.events, hours, mendable))
-    return wrong, differences, len(wanted)
+            hours = frozenset(scope_of(row)[2] for row in (was.row, should.rows.row) if row)
+            is_repairable = should.unreadable is None
+            wrong.append(RunMismatch(shard, key, should.events, hours, is_repairable))
+    is_last = only is not None or len(keys) < limit
+    return RunsChunk(None if is_last else keys[-1], len(wanted), wrong, differences)
 
 
 def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
-    """Return consecutive hours in groups of a bounded number of runs."""
+    """Return consecutive hours in groups of a bounded number of runs, or those of a single run."""
+    if selection.run is not None:
+        return _spans_of_run(connection, selection)
     spans: list[Span] = []
     runs = 0
     for hour_us, n in hours_with_runs(connection):
@@ -122,12 +119,13 @@ def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Spa
             spans[-1] = spans[-1]._replace(end_us=hour_us + HOUR_US)
             runs += n
         else:
-            spans.append(selection.narrow(Span(hour_us, hour_us + HOUR_US)))
+            scope = (None, selection.workflow, selection.project)
+            spans.append(Span(hour_us, hour_us + HOUR_US, *scope))
             runs = n
     return spans
 
 
-def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
+def _spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[Span]:
     """Return the statistics in which the single selected run counts or should count."""
     counted: RollupDeltas = {}
     with snapshot(connection):
@@ -178,11 +176,6 @@ def verify_days(connection: psycopg.Connection, selection: Selection) -> list[Da
     bounds = (selection.since_us, selection.until_us)
     since, until = (None if bound is None else to_datetime(bound) for bound in bounds)
     return find_wrong_days(connection, since, until)
-
-
-def hour_of(row: RunRow) -> int:
-    """Return the hour in which a run counts."""
-    return scope_of(row)[2]
 
 
 def _is_within(span: Span, rows: RunRows) -> bool:

@@ -9,7 +9,6 @@ The table `jobs` is the truth: what to do, how far it is, how it ended. RQ carri
   that is queued twice is harmless: the second worker finds it locked or done.
 - Each kind works in short steps and saves its progress; after SIGTERM or a crash the next worker
   resumes there. A failed job stores its reason. When a server is away, the worker waits.
-- RQ would import and call whatever an entry names (`rq_queue`). Ours imports nothing: one name is
-  known, every other entry is refused. Jobs run in the worker's own process, because a forked child
-  would outlive it.
+- RQ's workers import and call whatever an entry names; ours take its id and nothing else
+  (`rq_queue`). Jobs run in the worker's own process, because a forked child would outlive it.
 """

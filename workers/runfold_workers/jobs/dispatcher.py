@@ -1,12 +1,7 @@
 """One process at a time, the leader, brings jobs from the table into the queue.
 
-The leader holds a session-level advisory lock; when its connection ends, another process takes it.
-It queues every unfinished job that no worker has, and queues it again if it disappears: the queue
-was lost, or a worker died. A job that is queued twice is harmless: the second worker finds it
-locked or done.
-
-Once a day the leader adds a retention job, named for its day so that there is only one. If the job
-of the day before was not completed, an incident is raised. No job is added while no policy applies.
+Once a day it adds a retention job, named for its day so that there is only one. If the job of the
+day before was not completed, an incident is raised. No job is added while no policy applies.
 """
 
 import time

@@ -1,26 +1,35 @@
-"""Background jobs: which kinds exist, and how a worker does one.
-
-A worker does a job on a connection of its own and holds the job's lock, so no job is done by two
-workers at once; a finished job is skipped.
-"""
+"""Background jobs: which kinds exist, and how a worker does one."""
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Final
 from uuid import UUID
 
+import msgspec
 import psycopg
+from msgspec import Struct
 
-from runfold_storage.admin import DELETE
+from runfold.crash_points import crash_point
+from runfold_storage.admin import DELETE, DeleteArguments
 from runfold_storage.errors import DatabaseUnreachable, JobLocked
-from runfold_storage.jobs import UNFINISHED, JobInterrupted, fail_job, read_job, requeue_job
+from runfold_storage.jobs import (
+    UNFINISHED,
+    JobInterrupted,
+    fail_job,
+    finish_job,
+    read_job,
+    requeue_job,
+    resume_job,
+    save_progress,
+)
 from runfold_storage.postgres.connections import connect
+from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.retention.run_deletion import ListKey, delete_runs
 from runfold_workers.integrity import rebuild
 from runfold_workers.retention import job as retaining
-
-from .delete_runs import delete
 
 log = logging.getLogger(__name__)
 
@@ -77,3 +86,28 @@ def _do(
         fail_job(connection, job_id, f"{type(error).__name__}: {error}"[:2000])
     else:
         log.info("job done", extra={"job": str(job_id), "kind": job.kind})
+
+
+class DeletionProgress(Struct):
+    """The progress of a deletion, stored in `jobs`."""
+
+    deleted: int = 0
+    """May miss the last step before a crash, whose progress was not saved."""
+    after: tuple[datetime, UUID] | None = None
+
+
+def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
+    """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`."""
+    prepare_session(connection)
+    with resume_job(connection, job_id, DELETE, DeletionProgress) as (job, progress):
+        arguments = msgspec.convert(job.arguments, DeleteArguments)
+
+        def save(n: int, after: ListKey | None) -> None:
+            progress.deleted += n
+            progress.after = after
+            save_progress(connection, job_id, progress)
+            crash_point("after_page_deleted")
+
+        deletion, up_to, after = arguments.deletion, arguments.up_to, progress.after
+        delete_runs(connection, deletion, up_to=up_to, after=after, on_progress=save, stop=stop)
+        finish_job(connection, job_id, {"deleted": progress.deleted})

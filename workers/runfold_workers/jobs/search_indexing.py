@@ -1,8 +1,7 @@
 """The search index, updated by one job worker shortly after the fold.
 
 It works in short transactions and rests between them for as long as it worked, so a backlog is
-folded first and the index catches up later. Until then, text is found by scanning the newest runs
-(`runfold_storage.search.lookup`).
+folded first and the index catches up later.
 """
 
 import threading

@@ -2,8 +2,7 @@
 
 Three threads: one brings jobs from the table into the queue (if no other process does), one does
 queued jobs, one keeps the search index (if no other process does). When Redis or PostgreSQL is
-away, they retry without limit. The job of a killed worker is queued again at once, because its lock
-ends with its connection.
+away, they retry without limit.
 """
 
 import logging
@@ -11,7 +10,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 import psycopg
 import redis
@@ -21,7 +19,7 @@ from runfold_storage.postgres.connections import connect
 
 from .dispatcher import JobDispatcher
 from .registry import do_job
-from .rq_queue import SequentialWorker, connect_queue, make_queue
+from .rq_queue import connect_queue, make_queue, take
 from .search_indexing import SearchIndexing
 
 log = logging.getLogger(__name__)
@@ -95,9 +93,9 @@ class JobWorker:
     def _work(self) -> None:
         settings = self._settings
         with connect_queue(settings.redis_url, settings.jobs_redis_url) as client:
-            client.ping()
-            SequentialWorker(make_queue(client), self._do, self._stop).work(logging_level="WARNING")
-
-    def _do(self, job_id: UUID) -> None:
-        settings = self._settings
-        do_job(settings.database_url, job_id, self._stop, archive_url=settings.archive_url)
+            queue = make_queue(client)
+            while not self._stop.is_set():
+                job_id = take(queue, timeout_s=1)
+                if job_id is not None:
+                    url = settings.database_url
+                    do_job(url, job_id, self._stop, archive_url=settings.archive_url)

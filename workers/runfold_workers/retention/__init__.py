@@ -5,10 +5,8 @@ due as a whole are detached and dropped. `expiry_steps` deletes in short transac
 one shard; `archiving_steps` writes the same to the archive first.
 
 Invariant: nothing is deleted before its archive file is written, read back and renamed. If the
-archive fails, the step's data stays, the job fails with `ArchiveUnusable` and an incident is
-raised.
+archive fails, the step's data stays, and the job fails with `ArchiveUnusable` and an incident.
 
-After a crash the job's progress says where to resume. What had begun is found by its traces: marked
-runs, detached weeks, steps of the archive journal. `restore` resumes after the last row group that
-it finished; restoring something again changes nothing.
+After a crash the job's progress says where to resume, and what had begun is found by its traces:
+marked runs, detached weeks, steps of the archive journal.
 """

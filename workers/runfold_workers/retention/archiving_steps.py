@@ -1,9 +1,6 @@
 """The steps of retention with an archive: write expired data there, then delete it.
 
-Invariant: nothing is deleted before its file was written, read back and renamed
-(`archive.journal`). If the archive fails, `ArchiveUnusable` is raised and the data of the step
-stays. No transaction is open and no shard is locked while files are written, so the fold is not
-delayed.
+No transaction is open and no shard is locked while files are written.
 """
 
 import threading
@@ -50,12 +47,12 @@ class ArchivingSteps(ExpirySteps):
         super().begin()
 
     def payloads(self, shard: int, runs: Sequence[UUID]) -> None:
-        step = journal.begin(self._connection, journal.PAYLOADS, shard=shard, runs=runs)
+        step = journal.begin(self._connection, journal.PAYLOADS, shard=shard, runs=list(runs))
         self._do(step, lambda: self._exporter.write_payloads(step))
 
     def rows(self, shard: int, runs: Sequence[UUID]) -> None:
         self._add_tombstones(shard, runs)
-        step = journal.begin(self._connection, journal.ROWS, shard=shard, runs=runs)
+        step = journal.begin(self._connection, journal.ROWS, shard=shard, runs=list(runs))
         self._do(step, lambda: self._exporter.write_rows(step))
 
     def week(self, week: date) -> None:

@@ -1,7 +1,4 @@
-"""The steps of retention: delete expired data in short transactions that each lock one shard.
-
-`archiving_steps` does the same with an archive.
-"""
+"""The steps of retention: delete expired data in short transactions that each lock one shard."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -39,7 +36,7 @@ class ExpirySteps:
     def begin(self) -> None:
         """Finish the steps of a dead process: delete what is archived, undo the rest."""
         for step in journal.read_steps(self._connection):
-            if step.written:
+            if step.is_written:
                 self._delete(step)
             else:
                 self._undo(step)
@@ -112,8 +109,5 @@ class ExpirySteps:
         )
 
     def _portions(self, items: Sequence[Item]) -> Iterator[list[Item]]:
-        """Yield the items of one transaction each; the loop's body holds the shard."""
-        for portion in self._pace.portions((item, WEIGHT) for item in items):
-            with self._pace.holding():
-                yield portion
-            self._pace.rest()
+        """Yield the items of one transaction each."""
+        return self._pace.steps((item, WEIGHT) for item in items)

@@ -1,17 +1,12 @@
 """The retention job: deletes data that its policy no longer keeps.
 
-Weeks of the ledger that are due as a whole are detached and dropped; other events are deleted run
-by run. Policies take turns (`due_runs`): payloads, then rows; then statistics. With an archive each
-step writes the data there before deleting it (`archiving_steps`). Subscribers, workers and readers
-do not wait for any of it.
-
-After a crash its progress says where to resume. What had begun is found again: marked runs,
-detached weeks, steps of the archive journal. Only one retention job runs at a time.
+Only one retention job runs at a time; workers and readers do not wait for it.
 """
 
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -24,14 +19,13 @@ from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
-from runfold_storage.ledger.partitions import partition_name
+from runfold_storage.ledger.partitions import partition_name, week_of
 from runfold_storage.postgres.connections import read_clock
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.due_runs import (
     PAYLOADS,
     DueRun,
-    ListKey,
     PolicyScan,
     RetentionPlan,
     count_due,
@@ -58,7 +52,7 @@ class Progress(Struct):
 
     turns: list[PolicyScan] | None = None
     """The scans that are left; null before the first look."""
-    place: ListKey | None = None
+    place: tuple[datetime, UUID] | None = None
     """The last run that was scanned in the first of these turns."""
     weeks: list[date] = []
     """Weeks to drop as a whole."""
@@ -74,14 +68,11 @@ class Progress(Struct):
 
     def plus(self, later: "Progress") -> "Progress":
         """Return the sum of two retention jobs, one after the other."""
+        sums = ("payloads", "runs", "rollups", "archived_events", "archived_runs")
         return Progress(
             partitions=self.partitions + later.partitions,
             postponed=later.postponed,
-            payloads=self.payloads + later.payloads,
-            runs=self.runs + later.runs,
-            rollups=self.rollups + later.rollups,
-            archived_events=self.archived_events + later.archived_events,
-            archived_runs=self.archived_runs + later.archived_runs,
+            **{name: getattr(self, name) + getattr(later, name) for name in sums},
         )
 
 
@@ -95,19 +86,17 @@ def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Retent
             set_policy(connection, policy)
         apply_all_now(connection)
         now = read_clock(connection)
-        weeks = (
-            partition_expiry.weeks_due(connection, shards_of(connection), now)
-            if policy is None
-            else []
-        )
-        return count_due(connection, now, [partition_name(week) for week in weeks], policy)
+        partitions = []
+        if policy is None:
+            weeks = partition_expiry.weeks_due(connection, shards_of(connection), now)
+            partitions = [partition_name(week) for week in weeks]
+        return count_due(connection, now, partitions, policy)
 
 
 def retain(
     connection: psycopg.Connection,
     job_id: UUID,
     stop: threading.Event,
-    *,
     archive_url: str | None = None,
 ) -> Progress:
     """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
@@ -130,8 +119,9 @@ def retain(
         # Ages count from the creation of the job, also when it is resumed later.
         now = job.created_at.astimezone(UTC)
         try:
-            steps = _make_steps(connection, stop, archive_url, progress)
-            _Retention(connection, now, progress, save, stop, steps).run()
+            shards = shards_of(connection)
+            steps = _make_steps(connection, shards, stop, archive_url, progress)
+            _Retention(connection, now, progress, save, stop, steps, shards).run()
         except ArchiveUnusable:
             raise_incident(connection, "archive_failed")
             raise
@@ -146,11 +136,11 @@ def retain(
 
 def _make_steps(
     connection: psycopg.Connection,
+    shards: list[int],
     stop: threading.Event,
     archive_url: str | None,
     progress: Progress,
 ) -> ExpirySteps:
-    shards = shards_of(connection)
     if archive_url is None:
         return ExpirySteps(connection, shards, stop)
     try:
@@ -169,55 +159,47 @@ def _make_steps(
     return ArchivingSteps(connection, shards, stop, open_archive(archive_url), add_archived)
 
 
+@dataclass(slots=True)
 class _Retention:
-    def __init__(
-        self,
-        connection: psycopg.Connection,
-        now: datetime,
-        progress: Progress,
-        save: Callable[[], None],
-        stop: threading.Event,
-        steps: ExpirySteps,
-    ) -> None:
-        self._connection = connection
-        self._now = now
-        self._progress = progress
-        self._save = save
-        self._stop = stop
-        self._steps = steps
-        self._shards = shards_of(connection)
+    connection: psycopg.Connection
+    now: datetime
+    progress: Progress
+    save: Callable[[], None]
+    stop: threading.Event
+    steps: ExpirySteps
+    shards: list[int]
 
     def run(self) -> None:
-        progress = self._progress
-        self._steps.begin()
-        for week in partition_expiry.detached_weeks(self._connection):
+        progress = self.progress
+        self.steps.begin()
+        for week in partition_expiry.detached_weeks(self.connection):
             self._drop(week)
         if progress.turns is None:
-            progress.weeks = partition_expiry.weeks_due(self._connection, self._shards, self._now)
-            progress.turns = policy_scans(self._connection, self._now)
-            self._save()
+            progress.weeks = partition_expiry.weeks_due(self.connection, self.shards, self.now)
+            progress.turns = policy_scans(self.connection, self.now)
+            self.save()
         while progress.turns:
             # A policy that was changed meanwhile is left for the next job.
-            is_valid = progress.turns[0] in policy_scans(self._connection, self._now)
+            is_valid = progress.turns[0] in policy_scans(self.connection, self.now)
             if not is_valid or not self._turn(progress.turns[0]):
                 progress.turns.pop(0)
                 progress.place = None
-            self._save()
+            self.save()
         for week in list(progress.weeks):
             self._drop(week)
             progress.weeks.remove(week)
-            self._save()
-        for shard in self._shards:
-            while deleted := self._steps.rollups(shard, self._now):
+            self.save()
+        for shard in self.shards:
+            while deleted := self.steps.rollups(shard, self.now):
                 progress.rollups += deleted
-                self._save()
-        purge_left(self._connection)
-        self._steps.end()
-        run_expiry.delete_old_tombstones(self._connection, self._now - FORGOTTEN_AFTER)
+                self.save()
+        purge_left(self.connection)
+        self.steps.end()
+        run_expiry.delete_old_tombstones(self.connection, self.now - FORGOTTEN_AFTER)
 
     def _turn(self, turn: PolicyScan) -> bool:
         """Expire one page of a scan; return whether there are more."""
-        page = read_due(self._connection, turn, self._now, self._progress.place, PAGE_RUNS)
+        page = read_due(self.connection, turn, self.now, self.progress.place, PAGE_RUNS)
         by_shard: dict[int, list[DueRun]] = defaultdict(list)
         for due in page:
             by_shard[due.shard].append(due)
@@ -226,36 +208,38 @@ class _Retention:
             if turn.what == PAYLOADS:
                 self._take_payloads(shard, keys)
             else:
-                self._steps.rows(shard, keys)
-                self._progress.runs += len(keys)
-            if self._stop.is_set():  # the next scan skips what is done
+                self.steps.rows(shard, keys)
+                self.progress.runs += len(keys)
+            if self.stop.is_set():  # the next scan skips what is done
                 raise JobInterrupted
         if len(page) < PAGE_RUNS:
             return False
-        self._progress.place = page[-1].place
+        self.progress.place = (page[-1].created_at, page[-1].run)
         return True
 
     def _take_payloads(self, shard: int, runs: list[UUID]) -> None:
-        in_weeks, others = partition_expiry.split_by_week(runs, self._progress.weeks)
-        marked = self._steps.mark(shard, in_weeks, self._now, gone=True)
-        self._progress.payloads += len(marked)
-        marked = self._steps.mark(shard, others, self._now, gone=False)
+        weeks = set(self.progress.weeks)
+        in_weeks = [run for run in runs if week_of(run) in weeks]
+        others = [run for run in runs if week_of(run) not in weeks]
+        marked = self.steps.mark(shard, in_weeks, self.now, gone=True)
+        self.progress.payloads += len(marked)
+        marked = self.steps.mark(shard, others, self.now, gone=False)
         if marked:
-            self._steps.payloads(shard, marked)
-            self._progress.payloads += len(marked)
+            self.steps.payloads(shard, marked)
+            self.progress.payloads += len(marked)
 
     def _drop(self, week: date) -> None:
         tries = 0
-        while tries < TRIES or week in partition_expiry.detached_weeks(self._connection):
+        while tries < TRIES or week in partition_expiry.detached_weeks(self.connection):
             tries += 1
-            if partition_expiry.detach_week(self._connection, week):
-                kept = partition_expiry.reattach_rows(self._connection, self._shards, week)
-                self._steps.week(week)
-                self._progress.partitions.append(partition_name(week))
+            if partition_expiry.detach_week(self.connection, week):
+                kept = partition_expiry.reattach_rows(self.connection, self.shards, week)
+                self.steps.week(week)
+                self.progress.partitions.append(partition_name(week))
                 for shard, run in kept:
-                    correct_runs(self._connection, shard, [run.bytes])
+                    correct_runs(self.connection, shard, [run.bytes])
                 return
-            self._stop.wait(1)
-            if self._stop.is_set():
+            self.stop.wait(1)
+            if self.stop.is_set():
                 raise JobInterrupted
-        self._progress.postponed.append(partition_name(week))
+        self.progress.postponed.append(partition_name(week))

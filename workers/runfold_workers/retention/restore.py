@@ -1,16 +1,15 @@
 """The restore job: brings the archive's data back into a database.
 
 The order: tombstones, so that deleted runs stay deleted; events with the rows of their runs, also
-those of another ledger that can still be read; a fold of all runs in the ledger, as in a rebuild;
-rows, attempts and statistics of runs without events. It may run while workers fold, and again:
-existing data stays.
-
-After a crash its progress names the last restored row group.
+those of another ledger that can still be read; a fold of all runs in the ledger; rows, attempts and
+statistics of runs without events. It may run while workers fold, and again: existing data stays.
 """
 
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from msgspec import Struct
 from runfold.crash_points import crash_point
 from runfold_storage.archive import restore_writer
 from runfold_storage.archive.layout import EVENTS, KINDS, NODES, RUNS, STATS, TOMBSTONES
-from runfold_storage.archive.schema import node_of_row, run_of_row
+from runfold_storage.archive.schema import to_node, to_run
 from runfold_storage.archive.store import Archive, files_of, read_groups
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
 from runfold_storage.checkpoints.throttle import ShardThrottle
@@ -33,7 +32,7 @@ from runfold_storage.ledger.foreign_ledger import RestoredEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
-from runfold_storage.records.rollup import RollupKey, RollupValues
+from runfold_storage.records.rollup import ROLLUP_KEY, ROLLUP_VALUES, RollupKey, RollupValues
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.rebuild import repairable
 from runfold_workers.integrity.selection import Selection
@@ -93,7 +92,10 @@ def restore(
                 if stop.is_set():
                     raise JobInterrupted
 
-            _Restore(connection, archive, ledger, progress, save, stop).run()
+            is_folded = restore_writer.is_folded(connection)
+            pace = ShardThrottle(connection, stop, has_pauses=is_folded)
+            shards = count_shards(connection)
+            _Restore(connection, archive, ledger, progress, save, pace, shards).run()
             result = {"events": progress.events, "runs": progress.runs, "rollups": progress.rollups}
             finish_job(connection, job_id, result)
     return progress
@@ -124,64 +126,50 @@ def check(connection: psycopg.Connection, archive: Archive) -> None:
     ensure_shards(connection, *counts)
 
 
+@dataclass(slots=True)
 class _Restore:
-    def __init__(
-        self,
-        connection: psycopg.Connection,
-        archive: Archive,
-        ledger: psycopg.Connection | None,
-        progress: Progress,
-        save: Callable[[], None],
-        stop: threading.Event,
-    ) -> None:
-        self._connection = connection
-        self._archive = archive
-        self._ledger = ledger
-        self._progress = progress
-        self._save = save
-        self._pace = ShardThrottle(connection, stop)
-        self._shards = count_shards(connection)
-        self._everything = Selection(shards=self._shards)
-        self._is_folded = restore_writer.is_folded(connection)
+    connection: psycopg.Connection
+    archive: Archive
+    ledger: psycopg.Connection | None
+    progress: Progress
+    save: Callable[[], None]
+    pace: ShardThrottle
+    shards: int
 
     def run(self) -> None:
-        progress = self._progress
-        works = {
-            TOMBSTONES: self._tombstones,
-            EVENTS: self._events,
-            RUNS: self._runs,
-            NODES: self._nodes,
-            STATS: self._rollups,
+        progress = self.progress
+        works: dict[str, Callable[[], None]] = {
+            TOMBSTONES: partial(self._read, TOMBSTONES, self._tombstones),
+            LEDGER: self._copy_ledger,
+            EVENTS: partial(self._read, EVENTS, self._events),
+            FOLD: self._fold,
+            RUNS: partial(self._read, RUNS, self._runs),
+            NODES: partial(self._read, NODES, self._nodes),
+            STATS: partial(self._read, STATS, self._rollups),
         }
         while progress.kinds:
-            kind = progress.kinds[0]
-            if kind == FOLD:
-                self._fold()
-            elif kind == LEDGER:
-                self._copy_ledger()
-            else:
-                self._read(kind, works[kind])
+            works[progress.kinds[0]]()
             progress.kinds.pop(0)
             progress.path, progress.group = "", -1
-            self._save()
+            self.save()
 
     def _read(self, kind: str, work: Callable[[int, list[Row]], None]) -> None:
         """Restore the files of a kind, from the saved progress on."""
-        progress = self._progress
-        for file in files_of(self._archive, kind):
+        progress = self.progress
+        for file in files_of(self.archive, kind):
             if file.path < progress.path:
                 continue
             if file.path > progress.path:
                 progress.path, progress.group = file.path, -1
                 progress.files += 1
-            for group in read_groups(self._archive, kind, file, progress.group + 1):
-                work(file.name.shard, group.rows)
-                progress.group = group.number
-                self._save()
+            for number, rows in read_groups(self.archive, kind, file, progress.group + 1):
+                work(file.name.shard, rows)
+                progress.group = number
+                self.save()
 
     def _tombstones(self, shard: int, rows: list[Row]) -> None:
         tombstones = [(row["key"], row["deleted_at"]) for row in rows]
-        restore_writer.restore_tombstones(self._connection, shard, tombstones)
+        restore_writer.restore_tombstones(self.connection, shard, tombstones)
 
     def _events(self, shard: int, rows: list[Row]) -> None:
         events = (
@@ -191,89 +179,68 @@ class _Restore:
         self._put(shard, list(events))
 
     def _put(self, shard: int, events: list[RestoredEvent]) -> None:
-        deleted = load_deleted(self._connection, [(shard, key) for key in {e.run for e in events}])
+        deleted = load_deleted(self.connection, [(shard, key) for key in {e.run for e in events}])
         left = [event for event in events if (shard, event.run) not in deleted]
         by_run: dict[bytes, list[RestoredEvent]] = defaultdict(list)
         for event in left:
             by_run[event.run].append(event)
-        ensure_weeks(self._connection, {week_of(UUID(bytes=key)) for key in by_run})
+        ensure_weeks(self.connection, {week_of(UUID(bytes=key)) for key in by_run})
         weighed = ((key, len(events)) for key, events in by_run.items())
-        for keys in self._pace.portions(weighed):
+        for keys in self.pace.steps(weighed):
             events = [event for key in keys for event in by_run[key]]
             # In one transaction: a worker takes the row of a run for what the ledger says of it.
-            with self._pace.holding(), self._connection.transaction():
-                restored = restore_writer.restore_events(self._connection, shard, events)
-                self._progress.events += restored
-                self._progress.runs += correct_runs(self._connection, shard, keys).runs
-            if self._is_folded:
-                self._pace.rest()
+            with self.connection.transaction():
+                restored = restore_writer.restore_events(self.connection, shard, events)
+                self.progress.events += restored
+                self.progress.runs += correct_runs(self.connection, shard, keys).runs
 
     def _copy_ledger(self) -> None:
         """Copy tombstones and events of another database."""
-        if self._ledger is None:
+        if self.ledger is None:
             return
-        for shard in range(self._shards):
+        for shard in range(self.shards):
             restore_writer.restore_tombstones(
-                self._connection, shard, foreign_ledger.read_deleted(self._ledger, shard)
+                self.connection, shard, foreign_ledger.read_deleted(self.ledger, shard)
             )
             place: foreign_ledger.Place | None = foreign_ledger.BEFORE_ALL
             while place is not None:
-                events, place = foreign_ledger.read_page(self._ledger, shard, self._shards, place)
+                events, place = foreign_ledger.read_page(self.ledger, shard, self.shards, place)
                 self._put(shard, events)
-                self._save()
+                self.save()
 
     def _fold(self) -> None:
         """Fold all runs of the ledger, as a rebuild does."""
-        after = self._progress.after
-        for shard in range(self._shards):
+        after, everything = self.progress.after, Selection(shards=self.shards)
+        for shard in range(self.shards):
             key = after.setdefault(str(shard), BEFORE_ALL.hex())
             while key is not None:
-                chunk = verify_runs(self._connection, shard, self._everything, bytes.fromhex(key))
-                for keys in self._pace.portions(repairable(chunk.wrong)):
-                    with self._pace.holding():
-                        self._progress.runs += correct_runs(self._connection, shard, keys).runs
-                    if self._is_folded:
-                        self._pace.rest()
+                chunk = verify_runs(self.connection, shard, everything, bytes.fromhex(key))
+                for keys in self.pace.steps(repairable(chunk.wrong)):
+                    self.progress.runs += correct_runs(self.connection, shard, keys).runs
                 key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
-                self._save()
+                self.save()
 
     def _runs(self, shard: int, rows: list[Row]) -> None:
-        runs = [run_of_row(row) for row in self._left(shard, rows)]
-        self._progress.runs += restore_writer.restore_runs(self._connection, shard, runs)
+        runs = [to_run(row) for row in self._left(shard, rows)]
+        self.progress.runs += restore_writer.restore_runs(self.connection, shard, runs)
 
     def _nodes(self, shard: int, rows: list[Row]) -> None:
-        nodes = [node_of_row(row) for row in self._left(shard, rows)]
-        restore_writer.restore_nodes(self._connection, shard, nodes)
+        nodes = [to_node(row) for row in self._left(shard, rows)]
+        restore_writer.restore_nodes(self.connection, shard, nodes)
 
     def _rollups(self, shard: int, rows: list[Row]) -> None:
         rollups: dict[RollupKey, RollupValues] = {}
         for row in rows:
-            key = RollupKey(
-                row["workflow"], row["project"], row["node"], row["hour"], row["status"], shard
-            )
+            key = RollupKey(*(row[name] for name in ROLLUP_KEY))
             if key not in rollups or rollups[key].n < row["n"]:
-                rollups[key] = _figures(row)
-        self._progress.rollups += restore_writer.restore_rollups(self._connection, shard, rollups)
+                rollups[key] = RollupValues.from_row(row[name] for name in ROLLUP_VALUES)
+        self.progress.rollups += restore_writer.restore_rollups(self.connection, shard, rollups)
 
     def _left(self, shard: int, rows: list[Row]) -> list[Row]:
         """Return the rows of runs that were not deleted."""
         keys = {row["key"] for row in rows}
-        deleted = load_deleted(self._connection, [(shard, key) for key in keys])
+        deleted = load_deleted(self.connection, [(shard, key) for key in keys])
         return [row for row in rows if (shard, row["key"]) not in deleted]
-
-
-def _figures(row: Row) -> RollupValues:
-    return RollupValues(
-        n=row["n"],
-        duration_count=row["duration_count"],
-        duration_min_us=row["duration_min_us"],
-        duration_max_us=row["duration_max_us"],
-        duration_sum_us=int(row["duration_sum_us"]),
-        input_tokens=int(row["input_tokens"]),
-        output_tokens=int(row["output_tokens"]),
-        cost_nano_usd=int(row["cost_nano_usd"]),
-        bins=dict(zip(row["bins"], row["bin_counts"], strict=True)),
-    )
 
 
 def _listed(counts: set[int]) -> str:

@@ -1,8 +1,6 @@
 """Checks the shards once a second beside the fold: lag, lost frames, partitions ahead of time.
 
-Runs in a thread with connections of its own, so that a long batch does not delay it and its
-failures never end the worker. It changes no checkpoint: a shard that looks wrong becomes a suspect,
-which the folding thread examines when no batch of it is in flight.
+Its failures never end the worker.
 """
 
 import logging
@@ -10,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Final, Self
 
 import psycopg
@@ -81,12 +78,7 @@ class ShardMonitor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._metrics.remove_lag(self._shards)

@@ -1,16 +1,13 @@
 """Which shards this worker folds: its share, by leases that a thread of its own renews.
 
 Invariant: `shards` are those that this worker held at the last renewal, without those that it has
-given up or invalidated since. A long batch loses no lease, because the thread that renews does
-nothing else. A worker that was paused or cut off learns at its next renewal which shards others
-have taken; the compare-and-set of the positions refuses what it wrote in between. The leases of a
-dead worker expire.
+given up or invalidated since. A worker that was paused or cut off learns at its next renewal which
+shards others have taken.
 """
 
 import logging
 import threading
 import time
-from types import TracebackType
 from typing import Final, Self
 
 from runfold.crash_points import crash_point
@@ -92,12 +89,7 @@ class ShardLeases:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._stopped = True
         self._renew_now.set()

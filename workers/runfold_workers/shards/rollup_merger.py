@@ -1,9 +1,7 @@
 """Merges pending deltas of small batches into the rollups, twice a second, beside the fold.
 
-Runs in a thread with a connection of its own, so PostgreSQL works on it while the next batch is
-read and folded. Shards take turns at even intervals: a batch would wait for a core that merges all
-at once. Every worker merges the deltas of all shards, so those of a dead worker are not left;
-readers add pending deltas themselves (`runfold_storage.rollups.pending_deltas`).
+Shards take turns at even intervals: a batch would wait for a core that merges all at once. Every
+worker merges the deltas of all shards, so those of a dead worker are not left.
 """
 
 import logging
@@ -18,7 +16,7 @@ import psycopg
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 from runfold_storage.projections.batch_writer import set_session_timeouts
-from runfold_storage.rollups.pending_deltas import merge_deltas, shards_with_pending_deltas
+from runfold_storage.rollups.store import merge_deltas, shards_with_pending_deltas
 
 log = logging.getLogger(__name__)
 

@@ -98,74 +98,44 @@ CREATE AGGREGATE runfold_concatenated(anycompatiblearray) (
 )
 """
 
-LEDGER = """
+# PostgreSQL names constraints and indexes after their table and columns.
+TABLES = """
 CREATE TABLE events (
-    run uuid NOT NULL,
-    id bigint NOT NULL,
-    at timestamptz NOT NULL,
-    type event_type NOT NULL,
-    shard smallint NOT NULL,
-    body text NOT NULL,
-    CONSTRAINT events_pkey PRIMARY KEY (shard, run, id)
+    run uuid NOT NULL, id bigint NOT NULL, at timestamptz NOT NULL, type event_type NOT NULL,
+    shard smallint NOT NULL, body text NOT NULL,
+    PRIMARY KEY (shard, run, id)
 ) PARTITION BY RANGE (run);
 CREATE TABLE dead_letters (
-    id bigint GENERATED ALWAYS AS IDENTITY,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     created_at timestamptz DEFAULT now() NOT NULL,
-    ordinal integer NOT NULL,
-    shard smallint NOT NULL,
-    frame text NOT NULL,
-    reason text NOT NULL,
-    raw bytea NOT NULL,
-    CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-    CONSTRAINT dead_letters_shard_frame_ordinal_key UNIQUE (shard, frame, ordinal)
+    ordinal integer NOT NULL, shard smallint NOT NULL,
+    frame text NOT NULL, reason text NOT NULL, raw bytea NOT NULL,
+    UNIQUE (shard, frame, ordinal)
 );
 CREATE TABLE tombstones (
-    run uuid NOT NULL,
-    deleted_at timestamptz DEFAULT now() NOT NULL,
-    shard smallint NOT NULL,
-    events_left boolean DEFAULT false NOT NULL,
-    is_expiry boolean DEFAULT false NOT NULL,
+    run uuid NOT NULL, deleted_at timestamptz DEFAULT now() NOT NULL, shard smallint NOT NULL,
+    events_left boolean DEFAULT false NOT NULL, is_expiry boolean DEFAULT false NOT NULL,
     archived boolean DEFAULT false NOT NULL,
-    CONSTRAINT tombstones_pkey PRIMARY KEY (shard, run)
+    PRIMARY KEY (shard, run)
 );
 CREATE INDEX tombstones_events_left_idx ON tombstones (shard, run) WHERE events_left;
-"""
 
-RUNS = """
 CREATE TABLE runs (
     run uuid NOT NULL,
-    created_at timestamptz NOT NULL,
-    queued_at timestamptz,
-    started_at timestamptz,
-    finished_at timestamptz,
-    last_event_at timestamptz NOT NULL,
-    duration_us bigint,
-    input_tokens bigint DEFAULT 0 NOT NULL,
-    output_tokens bigint DEFAULT 0 NOT NULL,
-    cost_nano_usd bigint DEFAULT 0 NOT NULL,
+    created_at timestamptz NOT NULL, queued_at timestamptz, started_at timestamptz,
+    finished_at timestamptz, last_event_at timestamptz NOT NULL,
+    duration_us bigint, USAGE,
     change_seq bigint NOT NULL,
-    nodes_total integer DEFAULT 0 NOT NULL,
-    nodes_pending integer DEFAULT 0 NOT NULL,
-    nodes_running integer DEFAULT 0 NOT NULL,
-    nodes_completed integer DEFAULT 0 NOT NULL,
-    nodes_failed integer DEFAULT 0 NOT NULL,
-    nodes_skipped integer DEFAULT 0 NOT NULL,
-    nodes_cancelled integer DEFAULT 0 NOT NULL,
-    exit_code integer,
-    shard smallint NOT NULL,
-    attempt smallint DEFAULT 1 NOT NULL,
-    status text NOT NULL,
-    project text NOT NULL,
-    workflow text NOT NULL,
-    external_id text,
-    parent_run text,
-    trigger_type text,
-    "user" text,
-    session text,
-    tags jsonb,
-    error_type text,
-    error_message text,
-    error_node text,
+    nodes_total integer DEFAULT 0 NOT NULL, nodes_pending integer DEFAULT 0 NOT NULL,
+    nodes_running integer DEFAULT 0 NOT NULL, nodes_completed integer DEFAULT 0 NOT NULL,
+    nodes_failed integer DEFAULT 0 NOT NULL, nodes_skipped integer DEFAULT 0 NOT NULL,
+    nodes_cancelled integer DEFAULT 0 NOT NULL, exit_code integer,
+    shard smallint NOT NULL, attempt smallint DEFAULT 1 NOT NULL,
+    status text NOT NULL
+        CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled', 'lost')),
+    project text NOT NULL, workflow text NOT NULL, external_id text, parent_run text,
+    trigger_type text, "user" text, session text, tags jsonb,
+    error_type text, error_message text, error_node text,
     payloads_expired_at timestamptz,
     indexed_status text GENERATED ALWAYS AS (
         CASE WHEN status IN ('failed', 'cancelled', 'lost') THEN status END
@@ -183,260 +153,145 @@ CREATE TABLE runs (
     indexed_cost_nano_usd bigint GENERATED ALWAYS AS (
         CASE WHEN cost_nano_usd >= 100000000 THEN cost_nano_usd END
     ) STORED,
-    CONSTRAINT runs_pkey PRIMARY KEY (shard, run),
-    CONSTRAINT runs_status_check CHECK (
-        status IN ('queued', 'running', 'completed', 'failed', 'cancelled', 'lost')
-    )
+    PRIMARY KEY (shard, run)
 ) WITH (fillfactor = 80);
-CREATE INDEX runs_created_at_run_idx ON runs (created_at, run);
-CREATE INDEX runs_created_at_run_indexed_cost_nano_usd_idx
-    ON runs (created_at, run, indexed_cost_nano_usd)
-    WHERE indexed_cost_nano_usd IS NOT NULL;
-CREATE INDEX runs_created_at_run_indexed_duration_us_idx
-    ON runs (created_at, run, indexed_duration_us)
-    WHERE indexed_duration_us IS NOT NULL;
-CREATE INDEX runs_created_at_run_indexed_late_start_at_idx
-    ON runs (created_at, run, indexed_late_start_at)
-    WHERE indexed_late_start_at IS NOT NULL;
-CREATE INDEX runs_error_type_created_at_run_idx ON runs (error_type, created_at, run)
-    WHERE error_type IS NOT NULL;
-CREATE INDEX runs_fingerprint_created_at_run_idx ON runs (fingerprint, created_at, run)
-    WHERE fingerprint IS NOT NULL;
-CREATE INDEX runs_indexed_status_created_at_run_idx ON runs (indexed_status, created_at, run)
-    WHERE indexed_status IS NOT NULL;
-CREATE INDEX runs_parent_run_created_at_run_idx ON runs (parent_run, created_at, run)
-    WHERE parent_run IS NOT NULL;
-CREATE INDEX runs_project_created_at_run_idx ON runs (project, created_at, run);
-CREATE INDEX runs_session_created_at_run_idx ON runs (session, created_at, run)
-    WHERE session IS NOT NULL;
-CREATE INDEX runs_tags_idx ON runs USING gin (tags jsonb_path_ops) WHERE tags IS NOT NULL;
-CREATE INDEX runs_trigger_type_created_at_run_idx ON runs (trigger_type, created_at, run)
-    WHERE trigger_type IS NOT NULL;
-CREATE INDEX runs_user_created_at_run_idx ON runs ("user", created_at, run)
-    WHERE "user" IS NOT NULL;
-CREATE INDEX runs_workflow_created_at_run_idx ON runs (workflow, created_at, run);
+CREATE INDEX ON runs (created_at, run);
+CREATE INDEX ON runs (project, created_at, run);
+CREATE INDEX ON runs (workflow, created_at, run);
+CREATE INDEX ON runs USING gin (tags jsonb_path_ops) WHERE tags IS NOT NULL;
 CREATE TABLE nodes (
-    run uuid NOT NULL,
-    started_at timestamptz,
-    finished_at timestamptz,
-    duration_us bigint,
-    input_tokens bigint DEFAULT 0 NOT NULL,
-    output_tokens bigint DEFAULT 0 NOT NULL,
-    cost_nano_usd bigint DEFAULT 0 NOT NULL,
-    shard smallint NOT NULL,
-    attempt smallint NOT NULL,
-    node text NOT NULL,
-    name text NOT NULL,
-    status text NOT NULL,
-    node_type text,
-    parents text[],
-    error_type text,
-    error_message text,
+    run uuid NOT NULL, started_at timestamptz, finished_at timestamptz,
+    duration_us bigint, USAGE,
+    shard smallint NOT NULL, attempt smallint NOT NULL, node text NOT NULL, name text NOT NULL,
+    status text NOT NULL CHECK (
+        status IN ('pending', 'running', 'completed', 'failed', 'skipped', 'cancelled')
+    ),
+    node_type text, parents text[], error_type text, error_message text,
     fingerprint text GENERATED ALWAYS AS (
         CASE WHEN status = 'failed' THEN runfold_fingerprint(error_type, node, error_message) END
     ) STORED,
-    CONSTRAINT nodes_pkey PRIMARY KEY (shard, run, node, attempt),
-    CONSTRAINT nodes_status_check CHECK (
-        status IN ('pending', 'running', 'completed', 'failed', 'skipped', 'cancelled')
-    )
+    PRIMARY KEY (shard, run, node, attempt)
 ) WITH (fillfactor = 80);
-CREATE INDEX nodes_finished_at_idx ON nodes (finished_at) WHERE fingerprint IS NOT NULL;
-"""
+CREATE INDEX ON nodes (finished_at) WHERE fingerprint IS NOT NULL;
 
-ROLLUPS = """
 CREATE TABLE rollups_hourly (
-    hour timestamptz NOT NULL,
-    n bigint DEFAULT 0 NOT NULL,
-    duration_count bigint DEFAULT 0 NOT NULL,
-    duration_min_us bigint,
-    duration_max_us bigint,
-    duration_sum_us numeric DEFAULT 0 NOT NULL,
-    input_tokens numeric DEFAULT 0 NOT NULL,
-    output_tokens numeric DEFAULT 0 NOT NULL,
-    cost_nano_usd numeric DEFAULT 0 NOT NULL,
-    shard smallint NOT NULL,
-    project text NOT NULL,
-    workflow text NOT NULL,
-    node text NOT NULL,
-    status text NOT NULL,
-    bins smallint[] DEFAULT '{}' NOT NULL,
-    bin_counts bigint[] DEFAULT '{}' NOT NULL,
+    hour timestamptz NOT NULL, n bigint DEFAULT 0 NOT NULL, VALUES,
+    shard smallint NOT NULL, project text NOT NULL, workflow text NOT NULL, node text NOT NULL,
+    status text NOT NULL, BINS,
     is_open boolean GENERATED ALWAYS AS (
         CASE WHEN n > 0 AND node = '' AND status IN ('queued', 'running') THEN true END
     ) STORED,
-    CONSTRAINT rollups_hourly_pkey PRIMARY KEY (workflow, project, node, hour, status, shard)
+    PRIMARY KEY (workflow, project, node, hour, status, shard)
 ) WITH (fillfactor = 80);
-CREATE INDEX rollups_hourly_hour_idx ON rollups_hourly (hour) WHERE node = '';
-CREATE INDEX rollups_hourly_status_hour_idx ON rollups_hourly (status, hour) WHERE is_open;
+CREATE INDEX ON rollups_hourly (hour) WHERE node = '';
+CREATE INDEX ON rollups_hourly (status, hour) WHERE is_open;
 CREATE TABLE rollups_daily (
     day timestamptz NOT NULL,
-    queued bigint DEFAULT 0 NOT NULL,
-    running bigint DEFAULT 0 NOT NULL,
-    completed bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    cancelled bigint DEFAULT 0 NOT NULL,
-    lost bigint DEFAULT 0 NOT NULL,
-    duration_count bigint DEFAULT 0 NOT NULL,
-    duration_min_us bigint,
-    duration_max_us bigint,
-    duration_sum_us numeric DEFAULT 0 NOT NULL,
-    input_tokens numeric DEFAULT 0 NOT NULL,
-    output_tokens numeric DEFAULT 0 NOT NULL,
-    cost_nano_usd numeric DEFAULT 0 NOT NULL,
-    shard smallint NOT NULL,
-    project text NOT NULL,
-    workflow text NOT NULL,
-    bins smallint[] DEFAULT '{}' NOT NULL,
-    bin_counts bigint[] DEFAULT '{}' NOT NULL,
-    CONSTRAINT rollups_daily_pkey PRIMARY KEY (workflow, project, day, shard)
+    queued bigint DEFAULT 0 NOT NULL, running bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL, failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL, lost bigint DEFAULT 0 NOT NULL, VALUES,
+    shard smallint NOT NULL, project text NOT NULL, workflow text NOT NULL, BINS,
+    PRIMARY KEY (workflow, project, day, shard)
 ) WITH (fillfactor = 80);
 CREATE TABLE rollup_deltas (
-    id bigint GENERATED ALWAYS AS IDENTITY,
-    shard smallint NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY, shard smallint NOT NULL,
     deltas rollup_delta[] NOT NULL,
-    CONSTRAINT rollup_deltas_pkey PRIMARY KEY (shard, id)
+    PRIMARY KEY (shard, id)
 ) WITH (toast_tuple_target = 8160);
-CREATE TABLE rollup_delta_cursors (
-    id bigint DEFAULT 0 NOT NULL,
-    shard smallint NOT NULL,
-    CONSTRAINT rollup_delta_cursors_pkey PRIMARY KEY (shard)
-);
-"""
+CREATE TABLE rollup_delta_cursors (id bigint DEFAULT 0 NOT NULL, shard smallint PRIMARY KEY);
 
-CHECKPOINTS = """
 CREATE TABLE positions (
-    consumed bigint DEFAULT 0 NOT NULL,
-    change_seq bigint DEFAULT 0 NOT NULL,
-    generation bigint DEFAULT 0 NOT NULL,
-    updated_at timestamptz DEFAULT now() NOT NULL,
-    folded_at timestamptz,
-    shard smallint NOT NULL,
-    position text DEFAULT '0-0' NOT NULL,
-    CONSTRAINT positions_pkey PRIMARY KEY (shard)
+    consumed bigint DEFAULT 0 NOT NULL, change_seq bigint DEFAULT 0 NOT NULL,
+    generation bigint DEFAULT 0 NOT NULL, updated_at timestamptz DEFAULT now() NOT NULL,
+    folded_at timestamptz, shard smallint PRIMARY KEY, position text DEFAULT '0-0' NOT NULL
 ) WITH (fillfactor = 50);
 CREATE TABLE changes (
-    change_seq bigint NOT NULL,
-    changed_at timestamptz DEFAULT now() NOT NULL,
-    shard smallint NOT NULL,
-    runs bytea NOT NULL,
-    deleted_ids text[],
-    CONSTRAINT changes_pkey PRIMARY KEY (shard, change_seq)
+    change_seq bigint NOT NULL, changed_at timestamptz DEFAULT now() NOT NULL,
+    shard smallint NOT NULL, runs bytea NOT NULL, deleted_ids text[],
+    PRIMARY KEY (shard, change_seq)
 );
 CREATE TABLE leases (
-    expires_at timestamptz NOT NULL,
-    shard smallint NOT NULL,
-    owner text NOT NULL,
-    CONSTRAINT leases_pkey PRIMARY KEY (shard)
+    expires_at timestamptz NOT NULL, shard smallint PRIMARY KEY, owner text NOT NULL
 ) WITH (fillfactor = 50);
 CREATE TABLE workers (
-    joined_at timestamptz DEFAULT now() NOT NULL,
-    expires_at timestamptz NOT NULL,
-    owner text NOT NULL,
-    CONSTRAINT workers_pkey PRIMARY KEY (owner)
+    joined_at timestamptz DEFAULT now() NOT NULL, expires_at timestamptz NOT NULL,
+    owner text PRIMARY KEY
 ) WITH (fillfactor = 50);
 CREATE TABLE incidents (
-    count bigint NOT NULL,
-    acknowledged bigint DEFAULT 0 NOT NULL,
-    happened_at timestamptz DEFAULT now() NOT NULL,
-    shard smallint NOT NULL,
-    kind text NOT NULL,
-    CONSTRAINT incidents_pkey PRIMARY KEY (kind, shard)
+    count bigint NOT NULL, acknowledged bigint DEFAULT 0 NOT NULL,
+    happened_at timestamptz DEFAULT now() NOT NULL, shard smallint NOT NULL, kind text NOT NULL,
+    PRIMARY KEY (kind, shard)
 );
 CREATE TABLE stream_checkpoints (
-    entries_added bigint NOT NULL,
-    shard smallint NOT NULL,
-    CONSTRAINT stream_checkpoints_pkey PRIMARY KEY (shard)
+    entries_added bigint NOT NULL, shard smallint PRIMARY KEY
 ) WITH (fillfactor = 50);
 CREATE TABLE liveness_marks (
-    listened_us bigint NOT NULL,
-    change_seq bigint NOT NULL,
-    marked_at timestamptz NOT NULL,
+    listened_us bigint NOT NULL, change_seq bigint NOT NULL, marked_at timestamptz NOT NULL,
     shard smallint NOT NULL,
-    CONSTRAINT liveness_marks_pkey PRIMARY KEY (shard, listened_us)
+    PRIMARY KEY (shard, listened_us)
 );
-"""
 
-SEARCH = """
 CREATE TABLE search_runs (
-    run uuid NOT NULL,
-    shard smallint NOT NULL,
-    text text NOT NULL,
-    CONSTRAINT search_runs_pkey PRIMARY KEY (shard, run)
+    run uuid NOT NULL, shard smallint NOT NULL, text text NOT NULL,
+    PRIMARY KEY (shard, run)
 );
 CREATE TABLE search_payloads (
-    run uuid NOT NULL,
-    shard smallint NOT NULL,
-    project text NOT NULL,
-    text text NOT NULL,
-    CONSTRAINT search_payloads_pkey PRIMARY KEY (shard, run)
+    run uuid NOT NULL, shard smallint NOT NULL, project text NOT NULL, text text NOT NULL,
+    PRIMARY KEY (shard, run)
 );
-CREATE INDEX search_payloads_project_idx ON search_payloads (project);
+CREATE INDEX ON search_payloads (project);
 CREATE TABLE search_progress (
-    change_seq bigint DEFAULT 0 NOT NULL,
-    scan_target_seq bigint,
-    changed_at timestamptz,
-    shard smallint NOT NULL,
-    scan_key uuid,
-    CONSTRAINT search_progress_pkey PRIMARY KEY (shard)
+    change_seq bigint DEFAULT 0 NOT NULL, scan_target_seq bigint, changed_at timestamptz,
+    shard smallint PRIMARY KEY, scan_key uuid
 ) WITH (fillfactor = 50);
 CREATE TABLE search_projects (
-    enabled_since timestamptz DEFAULT now() NOT NULL,
-    backfill_at timestamptz,
-    backfill_run uuid,
-    enabled boolean DEFAULT true NOT NULL,
-    backfilled boolean DEFAULT false NOT NULL,
-    project text NOT NULL,
-    CONSTRAINT search_projects_pkey PRIMARY KEY (project)
+    enabled_since timestamptz DEFAULT now() NOT NULL, backfill_at timestamptz, backfill_run uuid,
+    enabled boolean DEFAULT true NOT NULL, backfilled boolean DEFAULT false NOT NULL,
+    project text PRIMARY KEY
 );
-"""
 
-RETENTION = """
 CREATE TABLE retention (
     holds_from timestamptz DEFAULT now() NOT NULL,
-    payload_days integer,
-    run_days integer,
-    stats_days integer,
-    project text NOT NULL,
-    CONSTRAINT retention_pkey PRIMARY KEY (project)
+    payload_days integer, run_days integer, stats_days integer, project text PRIMARY KEY
 );
 CREATE TABLE expired_hours (
-    hour timestamptz NOT NULL,
-    project text NOT NULL,
-    CONSTRAINT expired_hours_pkey PRIMARY KEY (project, hour)
+    hour timestamptz NOT NULL, project text NOT NULL,
+    PRIMARY KEY (project, hour)
 );
 CREATE TABLE archive_journal (
-    token uuid NOT NULL,
-    began_at timestamptz DEFAULT now() NOT NULL,
-    week date,
-    shard smallint,
-    is_written boolean DEFAULT false NOT NULL,
-    kind text NOT NULL,
-    runs uuid[] NOT NULL,
-    rollups jsonb NOT NULL,
-    CONSTRAINT archive_journal_pkey PRIMARY KEY (token)
+    token uuid PRIMARY KEY, began_at timestamptz DEFAULT now() NOT NULL, week date, shard smallint,
+    is_written boolean DEFAULT false NOT NULL, kind text NOT NULL, runs uuid[] NOT NULL,
+    rollups jsonb NOT NULL
 );
+CREATE TABLE jobs (
+    id uuid PRIMARY KEY, created_at timestamptz DEFAULT now() NOT NULL,
+    started_at timestamptz, finished_at timestamptz, kind text NOT NULL,
+    status text DEFAULT 'queued' NOT NULL
+        CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled')),
+    arguments jsonb NOT NULL, progress jsonb, result jsonb, error text,
+    background boolean DEFAULT false NOT NULL
+);
+CREATE INDEX ON jobs (created_at);
+"""
+USAGE = """
+    input_tokens bigint DEFAULT 0 NOT NULL, output_tokens bigint DEFAULT 0 NOT NULL,
+    cost_nano_usd bigint DEFAULT 0 NOT NULL
+"""
+VALUES = """
+    duration_count bigint DEFAULT 0 NOT NULL, duration_min_us bigint, duration_max_us bigint,
+    duration_sum_us numeric DEFAULT 0 NOT NULL, input_tokens numeric DEFAULT 0 NOT NULL,
+    output_tokens numeric DEFAULT 0 NOT NULL, cost_nano_usd numeric DEFAULT 0 NOT NULL
+"""
+BINS = """
+    bins smallint[] DEFAULT '{}' NOT NULL, bin_counts bigint[] DEFAULT '{}' NOT NULL
 """
 
-JOBS = """
-CREATE TABLE jobs (
-    id uuid NOT NULL,
-    created_at timestamptz DEFAULT now() NOT NULL,
-    started_at timestamptz,
-    finished_at timestamptz,
-    kind text NOT NULL,
-    status text DEFAULT 'queued' NOT NULL,
-    arguments jsonb NOT NULL,
-    progress jsonb,
-    result jsonb,
-    error text,
-    background boolean DEFAULT false NOT NULL,
-    CONSTRAINT jobs_pkey PRIMARY KEY (id),
-    CONSTRAINT jobs_status_check CHECK (
-        status IN ('queued', 'running', 'completed', 'failed', 'cancelled')
-    )
-);
-CREATE INDEX jobs_created_at_idx ON jobs (created_at);
-"""
+# Values that few runs have: a partial index for each, in the order of lists.
+RARE = (
+    *("user", "session", "trigger_type", "parent_run", "error_type", "fingerprint"),
+    "indexed_status",
+)
+EXTREME = ("indexed_late_start_at", "indexed_duration_us", "indexed_cost_nano_usd")
 
 LEDGER_VIEW = """
 CREATE VIEW ledger AS
@@ -458,18 +313,15 @@ CROSS JOIN LATERAL (
 ) AS d
 """
 
-FIGURES = """
+_HISTOGRAM = "runfold_concatenated(bins), runfold_concatenated(bin_counts)"
+FIGURES = f"""
     sum(duration_sum_us) / nullif(sum(duration_count), 0) / 1000 AS duration_avg_ms,
     min(duration_min_us) FILTER (WHERE duration_count > 0) / 1000.0 AS duration_min_ms,
     max(duration_max_us) FILTER (WHERE duration_count > 0) / 1000.0 AS duration_max_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.5)
-        AS duration_p50_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.9)
-        AS duration_p90_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.95)
-        AS duration_p95_ms,
-    runfold_percentile(runfold_concatenated(bins), runfold_concatenated(bin_counts), 0.99)
-        AS duration_p99_ms,
+    runfold_percentile({_HISTOGRAM}, 0.5) AS duration_p50_ms,
+    runfold_percentile({_HISTOGRAM}, 0.9) AS duration_p90_ms,
+    runfold_percentile({_HISTOGRAM}, 0.95) AS duration_p95_ms,
+    runfold_percentile({_HISTOGRAM}, 0.99) AS duration_p99_ms,
     sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
     sum(cost_nano_usd) / 1e9 AS cost_usd
 """
@@ -545,7 +397,7 @@ END
 $$
 """
 
-TABLES = (
+DROPPED = (
     *("jobs", "archive_journal", "expired_hours", "retention"),
     *("search_projects", "search_progress", "search_payloads", "search_runs"),
     *("liveness_marks", "stream_checkpoints", "incidents", "workers", "leases", "changes"),
@@ -555,22 +407,25 @@ TABLES = (
 
 
 def upgrade() -> None:
+    tables = TABLES.replace("USAGE", USAGE).replace("VALUES", VALUES).replace("BINS", BINS)
     statistics = STATISTICS.replace("FIGURES", FIGURES).replace("SUMS", SUMS)
-    for part in (TYPES, FINGERPRINT, ADD_BINS, PERCENTILE, CONCATENATED):
+    for part in (TYPES, FINGERPRINT, ADD_BINS, PERCENTILE, CONCATENATED, tables):
         op.execute(part)
-    for part in (LEDGER, RUNS, ROLLUPS, CHECKPOINTS, SEARCH, RETENTION, JOBS):
-        op.execute(part)
+    for name in RARE:
+        op.execute(f'CREATE INDEX ON runs ("{name}", created_at, run) WHERE "{name}" IS NOT NULL')
+    for name in EXTREME:
+        op.execute(f"CREATE INDEX ON runs (created_at, run, {name}) WHERE {name} IS NOT NULL")
     for part in (LEDGER_VIEW, PENDING, statistics, EXTENSION):
         op.execute(part)
     has_trigrams = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')"
     if op.get_bind().execute(text(has_trigrams)).scalar_one():
         for table in ("search_runs", "search_payloads"):
-            op.execute(f"CREATE INDEX {table}_text_idx ON {table} USING gin (text gin_trgm_ops)")
+            op.execute(f"CREATE INDEX ON {table} USING gin (text gin_trgm_ops)")
 
 
 def downgrade() -> None:
     op.execute("DROP VIEW hourly_stats, daily_stats, pending_rollups, ledger")
-    op.execute(f"DROP TABLE {', '.join(TABLES)}")
+    op.execute(f"DROP TABLE {', '.join(DROPPED)}")
     op.execute("DROP AGGREGATE runfold_concatenated(anycompatiblearray)")
     op.execute("DROP FUNCTION runfold_percentile, runfold_add_bins, runfold_fingerprint")
     op.execute("DROP TYPE rollup_delta, event_type")

@@ -5,6 +5,7 @@ from runfold.protocol.ids import run_key_bytes
 from runfold_storage.records.rollup import RollupDelta, RollupKey
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.deltas import RollupDeltas, add_run, scope_of
+from runfold_storage.rollups.min_max import removed_durations
 
 [RUN] = project(
     [
@@ -13,6 +14,9 @@ from runfold_storage.rollups.deltas import RollupDeltas, add_run, scope_of
     ],
     shards=1,
 ).runs.values()
+
+
+KEY = RollupKey("w", "default", "", HOUR_US, "completed", 0)
 
 
 def counted(*rows: tuple[RunRow, int]) -> RollupDeltas:
@@ -25,11 +29,7 @@ def counted(*rows: tuple[RunRow, int]) -> RollupDeltas:
 def test_a_run_counts_in_the_hour_of_its_first_event() -> None:
     """Under its workflow, project, status and shard, with everything that is summed."""
     assert RUN.run == run_key_bytes("r")
-    assert counted((RUN, 1)) == {
-        RollupKey("w", "default", "", HOUR_US, "completed", 0): RollupDelta(
-            1, 0, 0, 1_000_000_000, {3: 1}
-        )
-    }
+    assert counted((RUN, 1)) == {KEY: RollupDelta(1, 0, 0, 1_000_000_000, {3: 1})}
 
 
 def test_new_minus_old_of_the_same_row_changes_nothing() -> None:
@@ -37,7 +37,7 @@ def test_new_minus_old_of_the_same_row_changes_nothing() -> None:
     [difference] = counted((RUN, -1), (RUN, 1)).values()
 
     assert not difference.is_nonzero
-    assert not difference.has_removals
+    assert removed_durations({KEY: difference}) == []
 
 
 def test_a_duration_that_is_corrected_takes_the_old_one_back() -> None:
@@ -46,7 +46,7 @@ def test_a_duration_that_is_corrected_takes_the_old_one_back() -> None:
 
     assert difference.durations == {3: -1, 9: 1}
     assert difference.is_nonzero
-    assert difference.has_removals
+    assert removed_durations({KEY: difference}) == [(KEY, 3, 3)]
 
 
 def test_hours_before_1970_begin_at_full_hours_too() -> None:

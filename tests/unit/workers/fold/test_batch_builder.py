@@ -19,7 +19,7 @@ from event_histories import (
     generate_runs,
     to_entry,
 )
-from fake_tables import FakeTables, assert_tables_equal
+from fake_tables import FakeTables, assert_tables_equal, fold_frames
 from oracle import Event, project
 from runfold.protocol.codec import TYPES
 from runfold.protocol.ids import run_key_bytes
@@ -34,7 +34,7 @@ def fold(steps: Sequence[Step], paper: FakeTables, max_cache_bytes: int = 1_000_
     for step in steps:
         if step.restart:
             folder = BatchBuilder(paper.load, max_cache_bytes=max_cache_bytes)
-        batch = folder.fold(step.entries, paper.positions)
+        batch = fold_frames(folder, step.entries, paper.positions)
         paper.apply(batch)
         folder.written(batch)
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_a_dead_letter_beside_its_neighbours() -> None:
         },
     )
 
-    batch = BatchBuilder(FakeTables().load).fold([entry], FakeTables().positions)
+    batch = fold_frames(BatchBuilder(FakeTables().load), [entry], FakeTables().positions)
 
     assert [TYPES[kind] for _, _, _, kind, _, _ in batch.events] == ["started", "completed"]
     [letter] = batch.dead_letters
@@ -177,7 +177,7 @@ def test_a_frame_that_cannot_be_read_is_one_dead_letter() -> None:
     """Its bytes are kept whole, and the position moves past it."""
     entry = StreamEntry(1, "5-0", {b"packed": b"not a frame"})
 
-    batch = BatchBuilder(FakeTables().load).fold([entry], FakeTables().positions)
+    batch = fold_frames(BatchBuilder(FakeTables().load), [entry], FakeTables().positions)
 
     assert [(letter.frame, letter.raw) for letter in batch.dead_letters] == [
         ("5-0", b"not a frame")
@@ -190,8 +190,8 @@ def test_refused_events_are_left_out() -> None:
     frame = frame_of(started(), started("a run", 1, tags={"a": "b"}))
     place = EventLocation(frame.shard, frame.id, 1)
 
-    batch = BatchBuilder(FakeTables().load).fold(
-        [frame], FakeTables().positions, {place: "too odd"}
+    batch = fold_frames(
+        BatchBuilder(FakeTables().load), [frame], FakeTables().positions, {place: "too odd"}
     )
 
     assert [event_id for _, event_id, *_ in batch.events] == [0]
@@ -203,9 +203,9 @@ def test_only_what_changed_is_written() -> None:
     paper = FakeTables()
     folder = BatchBuilder(paper.load)
     node = {"type": "node_started", "run": "a run", "id": 1, "at_us": NOON_US, "node": "n"}
-    paper.apply(folder.fold([frame_of(started(), node)], paper.positions))
+    paper.apply(fold_frames(folder, [frame_of(started(), node)], paper.positions))
 
-    batch = folder.fold([frame_of(node | {"id": 2}, number=2)], paper.positions)
+    batch = fold_frames(folder, [frame_of(node | {"id": 2}, number=2)], paper.positions)
 
     assert len(batch.events) == 1
     assert (batch.runs, batch.nodes, batch.stats) == ([], [], {})
@@ -215,7 +215,7 @@ def test_late_output_is_told_though_no_row_says_it() -> None:
     """Who watches the run has to hear of it; a duplicate is no news, nor what is read again."""
     paper = FakeTables()
     folder = BatchBuilder(paper.load)
-    paper.apply(folder.fold([frame_of(started())], paper.positions))
+    paper.apply(fold_frames(folder, [frame_of(started())], paper.positions))
     [row] = paper.runs.values()
     late = {"type": "logged", "run": "a run", "id": 1, "at_us": NOON_US - 5, "text": "late"}
     later = late | {"id": 2, "at_us": NOON_US - 4}
@@ -226,12 +226,12 @@ def test_late_output_is_told_though_no_row_says_it() -> None:
     ]
 
     assert told == [[row._replace(created_us=NOON_US - 5)]] * 2 + [[]]
-    folder.forget()
+    folder.cache.forget()
     assert _told(folder, paper, frame_of(later, number=5)) == []
 
 
 def _told(folder: BatchBuilder, paper: FakeTables, frame: StreamEntry) -> list[Any]:
-    batch = folder.fold([frame], paper.positions)
+    batch = fold_frames(folder, [frame], paper.positions)
     paper.apply(batch)
     return [row for row, _ in batch.changed_runs]
 
@@ -241,11 +241,11 @@ def test_a_batch_that_was_not_committed_is_forgotten() -> None:
     paper = FakeTables()
     folder = BatchBuilder(paper.load)
     frame = frame_of(started())
-    lost = folder.fold([frame], paper.positions)
+    lost = fold_frames(folder, [frame], paper.positions)
 
-    folder.forget()
+    folder.cache.forget()
 
-    again = folder.fold([frame], paper.positions)
+    again = fold_frames(folder, [frame], paper.positions)
     assert replace(again, number=lost.number) == lost
 
 
@@ -330,7 +330,7 @@ def test_heartbeats_leave_no_gap_in_what_was_seen() -> None:
         for n in ids
     ]
     shard = shard_of("r", SHARDS)
-    folder.fold([to_entry(shard, 1, events, packed=False)], paper.positions)
-    [run] = folder._cache.recall(shard, ["r"])
+    fold_frames(folder, [to_entry(shard, 1, events, packed=False)], paper.positions)
+    [run] = folder.cache.recall(shard, ["r"])
     assert run is not None
-    assert run.seen.singles == 0
+    assert not run.seen.beyond

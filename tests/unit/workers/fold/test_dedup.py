@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from event_histories import examples
 from runfold.protocol.ids import make_event_id
-from runfold_workers.fold.dedup import EventIdSet
+from runfold_workers.fold.run_state import EventIdSet
 
 COUNTED = st.builds(make_event_id, st.sampled_from([0, 1, 2**31 - 1]), st.integers(0, 12))
 IDS = COUNTED | st.integers(0, 2**63 - 1)
@@ -28,7 +28,7 @@ def test_ids_that_count_take_no_room() -> None:
     for counter in [*range(1, 10_000, 2), *range(0, 10_000, 2)]:
         seen.add(make_event_id(5, counter))
 
-    assert seen.singles == 0
+    assert not seen.beyond
     assert seen.expected == make_event_id(5, 10_000)
 
 

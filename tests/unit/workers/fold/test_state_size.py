@@ -10,8 +10,13 @@ from runfold.protocol.codec import TYPE_NUMBERS
 from runfold_workers.fold.event_facts import read_fact
 from runfold_workers.fold.reducers import MAX_MESSAGE, apply
 from runfold_workers.fold.run_cache import Loaded, RunCache
-from runfold_workers.fold.run_state import RunState
-from runfold_workers.fold.state_size import ATTEMPT_BYTES, RUN_BYTES, TAG_BYTES, state_bytes
+from runfold_workers.fold.run_state import (
+    ATTEMPT_BYTES,
+    RUN_BYTES,
+    TAG_BYTES,
+    RunState,
+    state_bytes,
+)
 
 _numbers = count(1)
 
