@@ -194,6 +194,32 @@ def test_only_runs_that_were_changed_are_forgotten(
     assert read_projection(database) == project(expected, SHARDS)
 
 
+def test_only_the_changed_shard_loses_the_overlap_of_batches(
+    database: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    """Its frames are committed under the lock, by themselves; those of other shards as ever."""
+    committed: list[list[int]] = []
+    committer = Committer(connection)
+    committer.own(range(SHARDS))
+    [changed, *_], [other, *_] = (
+        [run for run in (make_run_id() for _ in range(60)) if shard_of(run, SHARDS) == shard]
+        for shard in (0, 1)
+    )
+    with Pipeline(
+        committer, lambda batch: committed.append([step.shard for step in batch.advances])
+    ) as pipeline:
+        pipeline.submit([entry(1, started(changed)), entry(1, started(other))])
+        pipeline.drain()
+        change(database, changed)
+        for number in (2, 3):
+            pipeline.submit([entry(number, annotated(run, number)) for run in (changed, other)])
+            pipeline.drain()
+    assert committed == [[0, 1], [0, 1], [0], [1]]
+    expected = [started(changed), started(other)]
+    expected += [annotated(run, number) for run in (changed, other) for number in (2, 3)]
+    assert read_projection(database) == project(expected, SHARDS)
+
+
 def test_changes_that_the_feed_has_forgotten_cost_no_exactness(
     database: psycopg.Connection, connection: psycopg.Connection, migrated_url: str
 ) -> None:

@@ -53,7 +53,10 @@ def prepare_single_statement(connection: psycopg.Connection) -> None:
 
 
 def write_single_statement(connection: psycopg.Connection, batch: EncodedBatch) -> None:
-    """Write and commit a batch; raise `PositionMoved`, and errors as `batch_writer.write_batch`."""
+    """Write a batch; raise `PositionMoved`, and errors as `batch_writer.write_batch`.
+
+    Commits it unless the caller has opened a transaction, after `restore_single_statement`.
+    """
     assert batch.event_records is not None
     given = [
         *advance_parameters(batch.advances),
@@ -73,14 +76,22 @@ def write_single_statement(connection: psycopg.Connection, batch: EncodedBatch) 
         raise PositionMoved(step.shard, step.expected) from error
 
 
+def restore_single_statement(connection: psycopg.Connection) -> None:
+    """Prepare the statement again if psycopg dropped it; call it before opening a transaction.
+
+    Inside one a missing statement is an error, which aborts the transaction.
+    """
+    if connection.pgconn.describe_prepared(_NAME).status != ExecStatus.COMMAND_OK:
+        _prepare(connection)
+
+
 def _run(connection: psycopg.Connection, given: Sequence[bytes]) -> None:
     server, formats = connection.pgconn, [Format.BINARY] * len(given)
-    if server.transaction_status != TransactionStatus.IDLE:  # an error would abort the transaction
-        _check(server, server.exec_params(_statement(), given, param_formats=formats))
-        return
     try:
         _check(server, server.exec_prepared(_NAME, given, formats))
     except psycopg.errors.InvalidSqlStatementName:  # psycopg drops all of them after a ROLLBACK
+        if server.transaction_status != TransactionStatus.IDLE:
+            raise
         _prepare(connection)
         _check(server, server.exec_prepared(_NAME, given, formats))
 

@@ -13,7 +13,7 @@ and retries.
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from operator import itemgetter
 from typing import Final
@@ -41,6 +41,7 @@ from runfold_storage.projections.batch_encoding import (
     is_single_statement,
 )
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
+from runfold_storage.projections.single_statement import restore_single_statement
 from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
 from runfold_workers.fold.batch_builder import MAX_CACHE_BYTES, BatchBuilder
 from runfold_workers.fold.frame_decoder import (
@@ -64,7 +65,7 @@ Refused = Mapping[EventLocation, str]
 LOAD_RUNS: Final = 500
 """So many runs are read from the ledger by one query."""
 LOCKED_BATCHES: Final = 50
-"""So many batches are folded under the lock after runs were changed behind the fold."""
+"""So many batches of a shard are folded under the lock after its runs were changed outside."""
 
 
 class Committer:
@@ -99,12 +100,12 @@ class Committer:
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
         self._newest_unread: set[int] = set()
-        self._locked_batches_left = 0
+        self._locked_batches_left: dict[int, int] = {}
 
     @property
-    def is_contended(self) -> bool:
-        """Return whether other processes changed runs recently, and so may do it again."""
-        return self._locked_batches_left > 0
+    def contended(self) -> Collection[int]:
+        """Return the shards whose runs other processes changed recently, and may change again."""
+        return self._locked_batches_left.keys()
 
     def own(self, shards: Sequence[int]) -> dict[int, Position]:
         """Fold exactly these shards from now on; return the positions of those that are new."""
@@ -123,6 +124,7 @@ class Committer:
         self.positions.pop(shard, None)
         self.ahead.pop(shard, None)
         self._newest_unread.discard(shard)
+        self._locked_batches_left.pop(shard, None)
 
     def fold(
         self,
@@ -197,8 +199,9 @@ class Committer:
         Return what was committed: one batch, or several if PostgreSQL refused the data. Raise
         `PositionMoved` if another worker has moved a shard.
         """
+        is_locked = any(entry.shard in self.contended for entry in entries)
         try:
-            return [self._commit_locked(entries) if self.is_contended else self._commit(entries)]
+            return [self._commit_locked(entries) if is_locked else self._commit(entries)]
         except REFUSED as error:
             is_moved = isinstance(error, PositionMoved)
         return self.recommit(entries, is_moved=is_moved)
@@ -247,6 +250,7 @@ class Committer:
     def _commit_locked(self, entries: Sequence[StreamEntry]) -> Batch:
         """Commit these frames while no other process can change their shards."""
         shards = {entry.shard for entry in entries} & self.positions.keys()
+        restore_single_statement(self._connection)
         try:
             with self._connection.transaction():
                 self._take_over(lock_positions(self._connection, shards))
@@ -260,7 +264,11 @@ class Committer:
             self.rewind()
             raise
         self.written(batch)
-        self._locked_batches_left -= self._locked_batches_left > 0
+        left = self._locked_batches_left
+        for shard in shards & left.keys():
+            left[shard] -= 1
+            if left[shard] <= 0:
+                del left[shard]
         return batch
 
     def _take_over(self, found: Mapping[int, Position]) -> None:
@@ -271,7 +279,7 @@ class Committer:
         moved = {shard: each for shard, each in found.items() if each != self.positions[shard]}
         if not moved:
             return
-        self._locked_batches_left = LOCKED_BATCHES
+        self._locked_batches_left |= dict.fromkeys(moved, LOCKED_BATCHES)
         changed = load_external_changes(self._reading, self.positions, moved)
         for shard, runs in changed.items():
             if runs is None:
@@ -313,6 +321,7 @@ class Committer:
         return decode_frames(entries, refused, redactor=redactor, latest_us=latest_us)
 
     def _is_refused(self, entries: Sequence[StreamEntry], refused: Refused, latest_us: int) -> bool:
+        restore_single_statement(self._connection)
         try:
             with self._connection.transaction(force_rollback=True):
                 write_batch(self._connection, encode_batch(self.fold(entries, refused, latest_us)))

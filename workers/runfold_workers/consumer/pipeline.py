@@ -41,12 +41,15 @@ class Pipeline:
         """Fold these frames, wait for the batch in flight, and start to write them.
 
         Raise the error of the batch in flight, except for data that became dead letters. While
-        other processes change the same shards, batches take turns: one folded ahead would be
-        refused.
+        other processes change runs of a shard, its frames are committed first and by themselves:
+        folded ahead, they would be refused, and all other frames with them.
         """
-        if self._committer.is_contended:
+        contended = set(self._committer.contended)
+        if locked := [entry for entry in entries if entry.shard in contended]:
             self.drain()
-            self._report(self._committer.commit(entries))
+            self._report(self._committer.commit(locked))
+            entries = [entry for entry in entries if entry.shard not in contended]
+        if not entries:
             return
         try:
             folded = self._fold(entries)
