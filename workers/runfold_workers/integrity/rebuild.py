@@ -16,6 +16,7 @@ import psycopg
 from msgspec import Struct
 
 from runfold.crash_points import crash_point
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
 from runfold_storage.ledger.run_keys import BEFORE_ALL
@@ -24,7 +25,7 @@ from runfold_storage.rollups.recompute import Span, correct_day, spans_of
 
 from .correct import correct_runs, correct_span
 from .selection import Selection, estimate_runs
-from .verify import RunMismatch, make_spans, shards_of, verify_days, verify_rollups, verify_runs
+from .verify import RunMismatch, make_spans, verify_days, verify_rollups, verify_runs
 
 KIND: Final = "rebuild"
 
@@ -96,7 +97,7 @@ class _Rebuild:
     def _runs(self) -> None:
         """Compare and correct runs; the shards take turns."""
         after = self.progress.after
-        for shard in shards_of(self.connection):
+        for shard in load_positions(self.connection):
             after.setdefault(str(shard), BEFORE_ALL.hex())
         while pending := [int(shard) for shard, key in after.items() if key is not None]:
             for shard in pending:

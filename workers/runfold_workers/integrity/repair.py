@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import BEFORE_ALL
@@ -18,7 +19,7 @@ from .correct import correct_runs, correct_span
 from .diff import Mismatch, wrong_day
 from .rebuild import repairable
 from .selection import Selection
-from .verify import RunMismatch, make_spans, shards_of, verify_days, verify_rollups, verify_runs
+from .verify import RunMismatch, make_spans, verify_days, verify_rollups, verify_runs
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ def examine(
         if stop is not None and stop.is_set():
             raise JobInterrupted
 
-    for shard in shards_of(connection):
+    for shard in load_positions(connection):
         after: bytes | None = BEFORE_ALL
         while after is not None:
             chunk = verify_runs(connection, shard, selection, after)

@@ -11,9 +11,9 @@ from runfold.protocol.codec import to_us
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of
 from runfold_storage.parameters import check_name, check_time
-from runfold_storage.postgres.connections import scalar
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.deltas import HOUR_US
+from runfold_storage.rollups.recompute import count_by_rollups
 
 
 class Selection(Struct, frozen=True, omit_defaults=True):
@@ -90,18 +90,5 @@ def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
     """Return how many runs are selected according to the statistics; 0 if unknown."""
     if selection.run is not None:
         return 1
-    since, until = selection.since_us, selection.until_us
-    statement = """
-        SELECT coalesce(sum(n), 0) FROM rollups_hourly
-        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
-          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
-          AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
-          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
-    """
-    wanted = {
-        "project": selection.project,
-        "workflow": selection.workflow,
-        "since": None if since is None else (since - since % HOUR_US) / 1e6,
-        "until": None if until is None else until / 1e6,
-    }
-    return max(0, int(scalar(connection, statement, wanted)))
+    since_us, until_us = selection.since_us, selection.until_us
+    return count_by_rollups(connection, selection.project, selection.workflow, since_us, until_us)

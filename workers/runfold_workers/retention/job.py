@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.incidents import raise_incident
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
 from runfold_storage.ledger.partitions import partition_name, week_of
@@ -35,7 +36,6 @@ from runfold_storage.retention.due_runs import (
 from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_storage.retention.run_deletion import purge_left
 from runfold_workers.integrity.correct import correct_runs
-from runfold_workers.integrity.verify import shards_of
 
 from .expiry_steps import ExpirySteps
 
@@ -88,7 +88,7 @@ def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Retent
         now = read_clock(connection)
         partitions = []
         if policy is None:
-            weeks = partition_expiry.weeks_due(connection, shards_of(connection), now)
+            weeks = partition_expiry.weeks_due(connection, list(load_positions(connection)), now)
             partitions = [partition_name(week) for week in weeks]
         return count_due(connection, now, partitions, policy)
 
@@ -119,7 +119,7 @@ def retain(
         # Ages count from the creation of the job, also when it is resumed later.
         now = job.created_at.astimezone(UTC)
         try:
-            shards = shards_of(connection)
+            shards = list(load_positions(connection))
             steps = _make_steps(connection, shards, stop, archive_url, progress)
             _Retention(connection, now, progress, save, stop, steps, shards).run()
         except ArchiveUnusable:
