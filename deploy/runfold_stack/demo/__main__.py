@@ -21,7 +21,7 @@ import msgspec
 
 from runfold import Recorder
 from runfold_stack.exit_codes import FAILED, INTERRUPTED, OK
-from runfold_stack.settings import SETTINGS
+from runfold_stack.settings import VARIABLES
 from runfold_storage.history import History
 
 from .workload import fail_to_import_prices, run_checks
@@ -122,8 +122,7 @@ def _stack(environ: Mapping[str, str], folder: Path) -> Iterator[dict[str, Any]]
 
 def _environ(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return the environment without settings that point to a real deployment."""
-    names = {setting.name for setting in SETTINGS}
-    others = {name: value for name, value in environ.items() if name not in names}
+    others = {name: value for name, value in environ.items() if name not in VARIABLES}
     return {**others, "RUNFOLD_HOME": str(folder)}
 
 
