@@ -11,7 +11,7 @@ import select
 import stat
 import sys
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -30,11 +30,11 @@ from runfold_stack.endpoints import require_database, require_redis
 from runfold_stack.exit_codes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
 from runfold_stack.importers.wfformat import WfFormatError, count_events, events, read_instance
 from runfold_stack.options import JSON, name, option
-from runfold_stack.processes.readiness import wait_until_folded
 from runfold_stack.servers.local_stack import find_database_url
 from runfold_stack.settings import Settings
 from runfold_stack.terminal.formats import number
 from runfold_stack.terminal.output import plain, progress_bar, say
+from runfold_storage.errors import FoldBehind
 
 from . import Context, command
 
@@ -192,8 +192,8 @@ def import_traces(arguments: Namespace, context: Context) -> int:
             except WfFormatError as error:
                 say(str(error))
                 failed.append({"file": str(path), "reason": str(error)})
-    folded = database_url is not None and wait_until_folded(
-        database_url, sender.last_frames, timeout_s=arguments.timeout
+    folded = database_url is not None and _wait_until_folded(
+        database_url, sender.last_frames, arguments.timeout
     )
     if context.output.is_json:
         context.output.json({"runs": imported, "failed": failed, "folded": folded})
@@ -206,6 +206,18 @@ def import_traces(arguments: Namespace, context: Context) -> int:
             "check with `runfold doctor` whether a worker runs"
         )
     return FAILED if failed or (arguments.wait and not folded) else OK
+
+
+def _wait_until_folded(url: str, frames: Mapping[int, str], timeout_s: float) -> bool:
+    from runfold_storage.history import History  # slow, and `emit` does not need it
+
+    try:
+        with History(url, pool_size=1) as history:
+            wanted = {str(shard): frame for shard, frame in frames.items()}
+            history.wait_for(wanted, timeout_s=timeout_s)
+    except FoldBehind:
+        return False
+    return True
 
 
 def _import_file(

@@ -18,16 +18,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
+import psycopg
+
 from runfold_stack.exit_codes import INTERRUPTED, OK, CommandFailed
 from runfold_stack.options import HOST, JSON, PORT, option
 from runfold_stack.processes.ports import answers, choose_metrics_ports, choose_port, url_of
-from runfold_stack.processes.readiness import workers_fold
 from runfold_stack.processes.signals import StopRequests, sigterm_as_interrupt
 from runfold_stack.processes.supervisor import Child, Server
 from runfold_stack.processes.up_lock import UpState, claim_up, find_up
 from runfold_stack.servers.local_stack import Endpoints, open_stack, stop_running
 from runfold_stack.settings import DEFAULT_API_PORT
 from runfold_stack.terminal.logging_setup import configure_logging
+from runfold_storage.errors import DatabaseUnreachable
+from runfold_storage.postgres.connections import connect
 
 from . import Context, command
 
@@ -126,7 +129,7 @@ def _await_ready(
             child.restart_if_due()
             if child.restarts > _MAX_RESTARTS:
                 raise CommandFailed(f"{child.name} does not start: see its messages above")
-        if answers(f"{api_url}/readyz") and workers_fold(endpoints.database_url):
+        if answers(f"{api_url}/readyz") and _workers_fold(endpoints.database_url):
             return True
         if time.monotonic() > deadline:
             raise CommandFailed(
@@ -134,6 +137,21 @@ def _await_ready(
             )
         requests.wait(0.1)
     return False
+
+
+def _workers_fold(database_url: str) -> bool:
+    """Return whether every shard has a worker; False while the database does not answer."""
+    try:
+        with connect(database_url, autocommit=True) as connection:
+            row = connection.execute(
+                """
+                SELECT count(*), count(*) FILTER (WHERE leases.expires_at > now())
+                FROM positions LEFT JOIN leases USING (shard)
+                """
+            ).fetchone()
+    except (DatabaseUnreachable, psycopg.Error):
+        return False
+    return row is not None and row[0] > 0 and row[0] == row[1]
 
 
 def _announce(context: Context, endpoints: Endpoints, state: UpState, folder: str) -> None:

@@ -121,7 +121,7 @@ class Server:
     """
 
     def __init__(self, server: EmbeddedServer) -> None:
-        self.name = server.data_dir.name
+        self.name = server.name
         self._server = server
         self._pause = _RestartPause()
         self._is_up = True

@@ -22,7 +22,6 @@ from .schema import (
     Document,
     Execution,
     ExecutionPart,
-    Machine,
     SpecificationPart,
     WfFormatError,
     refuse,
@@ -51,19 +50,15 @@ class Task(Struct, frozen=True):
 class Instance(Struct, frozen=True):
     """One execution: its tasks in the file's order, and the sizes of its files by their id."""
 
-    name: str
     source: str
     """The name of the file."""
     digest: str
     """Identifies the content: independent of whitespace and the order of keys."""
     document: Document
+    execution: ExecutionPart
     executed_at: datetime
-    executed_at_text: str
-    """The original text."""
-    makespan_s: float
     tasks: tuple[Task, ...]
     file_sizes: dict[str, int | float]
-    machines: tuple[Machine, ...]
 
 
 def read_instance(path: Path) -> Instance:
@@ -86,16 +81,13 @@ def read_instance(path: Path) -> Instance:
             "import an instance that has run",
         )
     return Instance(
-        name=document.name,
         source="stdin" if is_stdin else path.name,
         digest=digest,
         document=document,
+        execution=execution,
         executed_at=_read_start(path, execution),
-        executed_at_text=execution.executed_at,
-        makespan_s=execution.makespan_in_seconds,
         tasks=_join_tasks(path, document.workflow.specification, execution),
         file_sizes={file.id: file.size_in_bytes for file in document.workflow.specification.files},
-        machines=execution.machines,
     )
 
 

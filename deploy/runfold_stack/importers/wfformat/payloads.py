@@ -100,7 +100,7 @@ def _cut_text(text: str) -> str:
 def run_id(instance: Instance, *, project: str | None) -> str:
     """Return `wfformat:<name>:<hash>`, safe in URLs; each project gets a run of its own."""
     digest = _digest(msgspec.json.encode([_RULES, project or "default", instance.digest]))
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", instance.name)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", instance.document.name)
     return f"wfformat:{name[:150]}:{digest}"
 
 

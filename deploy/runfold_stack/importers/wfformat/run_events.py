@@ -65,7 +65,9 @@ def events(
     run = run_id(instance, project=project)
     begin_us = codec.to_us(instance.executed_at)
     times = schedule(instance)
-    length_us = _to_us(max([instance.makespan_s, *(end_s for _, end_s in times.values())]))
+    length_us = _to_us(
+        max([instance.execution.makespan_in_seconds, *(end_s for _, end_s in times.values())])
+    )
     for what, at_us in (("the start", begin_us), ("the end", begin_us + length_us)):
         reason = explain_time(what, at_us, latest_us)
         if reason is not None:
@@ -98,7 +100,7 @@ def _timed(
     while running:
         end_us, _, ended, execution = heappop(running)
         yield end_us, _node_finished(instance, ended, execution)
-    yield max(end_us, _to_us(instance.makespan_s)), _completed(instance)
+    yield max(end_us, _to_us(instance.execution.makespan_in_seconds)), _completed(instance)
 
 
 def _started(instance: Instance, project: str | None, order: Iterable[str]) -> Started:
@@ -106,24 +108,24 @@ def _started(instance: Instance, project: str | None, order: Iterable[str]) -> S
     system, workflow = document.runtime_system, document.workflow
     nodes = _plan(instance, order)
     metadata = {
-        "name": instance.name,
+        "name": instance.document.name,
         "source": instance.source,
         "schemaVersion": document.schema_version,
-        "executedAt": instance.executed_at_text,
-        "makespanInSeconds": instance.makespan_s,
+        "executedAt": instance.execution.executed_at,
+        "makespanInSeconds": instance.execution.makespan_in_seconds,
         "createdAt": document.created_at,
         "description": document.description,
         "author": document.author,
         "runtimeSystem": system,
         "repo": workflow.repo,
         "runName": workflow.run_name,
-        **listed("machines", instance.machines),
+        **listed("machines", instance.execution.machines),
         **cut_mark("nodes", nodes, instance.tasks),
     }
     written = {file for task in instance.tasks for file in task.output_files}
     given = (file for task in instance.tasks for file in task.input_files if file not in written)
     return Started(
-        workflow=workflow_name(instance.name),
+        workflow=workflow_name(instance.document.name),
         project=project,
         trigger=Trigger(type="import", data=encode({"format": "wfformat"})),
         tags=None if system is None else {"runtime_system": cut_name(system.name)},
@@ -200,7 +202,7 @@ def _completed(instance: Instance) -> Completed:
     read = {file for task in instance.tasks for file in task.input_files}
     left = (file for task in instance.tasks for file in task.output_files if file not in read)
     outputs = encode(listed_files("outputFiles", dict.fromkeys(left), instance))
-    return Completed(duration_ms=instance.makespan_s * 1000, outputs=outputs)
+    return Completed(duration_ms=instance.execution.makespan_in_seconds * 1000, outputs=outputs)
 
 
 def _to_us(seconds: float) -> int:

@@ -41,10 +41,10 @@ class _Timetable:
         self._tasks = instance.tasks
         self._free = {
             machine.node_name: machine.cpu.core_count * _PARTS
-            for machine in instance.machines
+            for machine in instance.execution.machines
             if machine.cpu is not None and machine.cpu.core_count is not None
         }
-        names = [machine.node_name for machine in instance.machines]
+        names = [machine.node_name for machine in instance.execution.machines]
         default = names if len(names) == 1 else []
         self._claims = [_claims(task, self._free, default) for task in self._tasks]
         self._queues: dict[str, list[tuple[int, int]]] = {machine: [] for machine in self._free}
