@@ -4,20 +4,18 @@ Expected errors print one line with the culprit and the remedy instead of a trac
 closed output pipe end a command silently.
 """
 
-import argparse
 import difflib
-import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from runfold.errors import SettingInvalid
 from runfold_stack.terminal.output import Output, say
 
-from .commands import COMMANDS, Command, CommandModule, Context
-from .exit_codes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, USAGE, explain
+from .commands import COMMANDS, Context
+from .exit_codes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, OK, USAGE, explain
 from .settings import read_settings
 
 _EXAMPLES: Final = """\
@@ -54,51 +52,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words:
-        sys.stderr.write(_help())
-        return USAGE
-    if words[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_help())
-        sys.stdout.flush()
-        return 0
-    if words[0] in ("-V", "--version", "version"):
-        sys.stdout.write(f"runfold {_version()}\n")
-        sys.stdout.flush()
-        return 0
+    match words[:1]:
+        case []:
+            sys.stderr.write(_help())
+            return USAGE
+        case ["-h" | "--help" | "help"]:
+            sys.stdout.write(_help())
+            sys.stdout.flush()
+            return OK
+        case ["-V" | "--version" | "version"]:
+            sys.stdout.write(f"runfold {_version()}\n")
+            sys.stdout.flush()
+            return OK
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
         near = difflib.get_close_matches(words[0], [c.name for c in COMMANDS], n=1)
         hint = f"did you mean `runfold {near[0]}`?" if near else "`runfold --help` lists all"
         say(f"there is no command {words[0]!r}: {hint}")
         return USAGE
-    return _run(command, words[1:])
-
-
-def _run(command: Command, words: list[str]) -> int:
-    module = cast("CommandModule", importlib.import_module(command.module))
-    parser = argparse.ArgumentParser(
-        prog=f"runfold {command.name}",
-        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.epilog = getattr(module, "EPILOG", None)
-    module.configure(parser)
-    arguments = parser.parse_args(words)
+    function, parser = command.load()
+    arguments = parser.parse_args(words[1:])
     try:
         settings = read_settings(os.environ, as_root=os.geteuid() == 0)
     except SettingInvalid as error:
         say(str(error))
-        return module.run_anyway(arguments) if hasattr(module, "run_anyway") else USAGE
+        return USAGE if function.run_anyway is None else function.run_anyway(arguments)
     logging.getLogger("runfold").addHandler(logging.NullHandler())
-    output = Output(is_json=getattr(arguments, "json", False))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    exit_code = module.run(arguments, Context(settings, output))
+    output = Output(is_json=getattr(arguments, "json", False))
+    exit_code = function.run(arguments, Context(settings, output))
     if sys.stdout is not None:
         sys.stdout.flush()
-    return exit_code
+    return exit_code or OK
 
 
 def _help() -> str:

@@ -3,10 +3,20 @@
 Without either, `CommandFailed` names the remedy. No server is started.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import psycopg
+
 from runfold_stack.servers.local_stack import Endpoints, find_database_url, find_redis_url
+from runfold_storage.postgres.connections import connect
 
 from .exit_codes import UNREACHABLE, CommandFailed
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from runfold_storage import History
 
 
 def require_endpoints(settings: Settings) -> Endpoints:
@@ -17,21 +27,35 @@ def require_endpoints(settings: Settings) -> Endpoints:
 def require_redis(settings: Settings) -> str:
     """Return the URL of Redis; raise `CommandFailed`."""
     url = settings.redis_url or find_redis_url(settings.home)
-    if url is None:
-        raise _missing("Redis", settings, "RUNFOLD_REDIS_URL")
-    return url
+    return url or _missing("Redis", settings, "RUNFOLD_REDIS_URL")
 
 
 def require_database(settings: Settings) -> str:
     """Return the URL of PostgreSQL; raise `CommandFailed`."""
     url = settings.database_url or find_database_url(settings.home)
-    if url is None:
-        raise _missing("PostgreSQL", settings, "RUNFOLD_DATABASE_URL")
-    return url
+    return url or _missing("PostgreSQL", settings, "RUNFOLD_DATABASE_URL")
 
 
-def _missing(server: str, settings: Settings, variable: str) -> CommandFailed:
-    return CommandFailed(
+@contextmanager
+def open_database(settings: Settings) -> Iterator[psycopg.Connection]:
+    """Yield a connection in autocommit mode; raise if the schema is not up to date."""
+    from runfold_storage.migrate import check_schema  # slow: it imports Alembic
+
+    url = require_database(settings)
+    check_schema(url)
+    with connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def open_history(settings: Settings) -> "History":
+    """Return the read module on one connection."""
+    from runfold_storage import History
+
+    return History(require_database(settings), pool_size=1, archive_url=settings.archive_url)
+
+
+def _missing(server: str, settings: Settings, variable: str) -> NoReturn:
+    raise CommandFailed(
         f"no {server} is running in {settings.home}: "
         f"start one with `runfold up`, or set {variable}",
         UNREACHABLE,

@@ -24,8 +24,7 @@ EXIT_CODES: Final = (
     (INTERRUPTED, "interrupted with Ctrl-C"),
     (BROKEN_PIPE, "the reader of the output has closed the pipe"),
 )
-"""`exec` returns the exit code of its command, 128 + n after signal n, 127 if there is no such
-command and 126 if it is not executable."""
+_CHECK: Final = "check {}, or start the servers with `runfold up`"
 
 
 class CommandFailed(StackError):
@@ -45,17 +44,18 @@ def explain(error: Exception) -> tuple[str, int] | None:
     from runfold.errors import RunfoldError, SettingInvalid
     from runfold_storage.errors import BadParameter, DatabaseUnreachable, StorageError
 
+    line = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     match error:
         case CommandFailed():
             return str(error), error.exit_code
         case SettingInvalid() | BadParameter():
             return str(error), USAGE
         case DatabaseUnreachable() | psycopg.OperationalError():
-            return f"{_one_line(error)}: {_CHECK.format('RUNFOLD_DATABASE_URL')}", UNREACHABLE
+            return f"{line}: {_CHECK.format('RUNFOLD_DATABASE_URL')}", UNREACHABLE
         case redis.ConnectionError() | redis.TimeoutError():
-            return f"Redis: {_one_line(error)}: {_CHECK.format('RUNFOLD_REDIS_URL')}", UNREACHABLE
+            return f"Redis: {line}: {_CHECK.format('RUNFOLD_REDIS_URL')}", UNREACHABLE
         case redis.RedisError():
-            return f"Redis: {_one_line(error)}", FAILED
+            return f"Redis: {line}", FAILED
         case StackError() | StorageError() | RunfoldError():
             return str(error), FAILED
         case OSError() if error.strerror is not None:
@@ -63,10 +63,3 @@ def explain(error: Exception) -> tuple[str, int] | None:
             return f"{culprit}: {error.strerror}", FAILED
         case _:
             return None
-
-
-_CHECK: Final = "check {}, or start the servers with `runfold up`"
-
-
-def _one_line(error: Exception) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

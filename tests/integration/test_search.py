@@ -14,7 +14,6 @@ import pytest
 from conditions import wait_until
 from folded_events import fold_events, index_all, make_event, make_run_events
 from runfold.protocol.ids import make_run_id
-from runfold_stack.doctor import postgres_checks
 from runfold_stack.doctor.postgres_checks import check_search
 from runfold_storage.admin import Admin
 from runfold_storage.errors import BadParameter
@@ -454,13 +453,11 @@ def test_the_doctor_checks_the_index(
     history: History,
     database: psycopg.Connection,
     migrated_url: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It reports an index that is far behind or missing, with a remedy that works."""
     assert check_search(database).level == "ok"
-    monkeypatch.setattr(postgres_checks, "MAX_BEHIND", 0)
     fold_events(migrated_url, paid("1", 1000))
-    late = check_search(database)
+    late = check_search(database, max_behind=0)
     assert (late.level, late.remedy) == (
         "warn",
         "check that a `runfold worker --role jobs` runs",

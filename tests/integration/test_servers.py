@@ -27,7 +27,8 @@ from runfold_stack.servers.binaries import SearchPath, find_postgres, find_redis
 from runfold_stack.servers.local_stack import (
     Endpoints,
     LocalStack,
-    find_running,
+    find_database_url,
+    find_redis_url,
     open_stack,
     stop_running,
 )
@@ -57,6 +58,12 @@ def stack(data_dir: Path) -> Iterator[LocalStack]:
     """A running stack, shared by the tests that only look at it."""
     with open_stack(data_dir, die_with_parent=True) as stack:
         yield stack
+
+
+def find_running(data_dir: Path) -> Endpoints | None:
+    """The endpoints of the servers on a data directory, if both answer."""
+    redis_url, database_url = find_redis_url(data_dir), find_database_url(data_dir)
+    return None if redis_url is None or database_url is None else Endpoints(redis_url, database_url)
 
 
 def ask_redis(url: str, *command: str) -> object:
@@ -179,9 +186,8 @@ def test_given_urls_win_over_running_servers(data_dir: Path, stack: LocalStack) 
     given = Endpoints("redis://elsewhere:6379/0", "postgresql://elsewhere/runs")
     with open_stack(data_dir, redis_url=given.redis_url) as opened:
         assert opened.endpoints == Endpoints(given.redis_url, stack.endpoints.database_url)
-    assert find_running(data_dir, database_url=given.database_url) == Endpoints(
-        stack.endpoints.redis_url, given.database_url
-    )
+    with open_stack(data_dir, database_url=given.database_url) as opened:
+        assert opened.endpoints == Endpoints(stack.endpoints.redis_url, given.database_url)
 
 
 def test_given_urls_touch_no_data_directory(tmp_path: Path) -> None:
@@ -234,7 +240,8 @@ def test_redis_keeps_its_data_over_a_restart(make_redis: MakeRedis) -> None:
     """What was written before a stop is there after the start."""
     server = make_redis()
     ask_redis(server.url, "SET", "k", "v")
-    server.restart()
+    server.stop()
+    server.start()
     assert ask_redis(server.url, "GET", "k") == "v"
 
 
@@ -266,7 +273,8 @@ def test_postgres_keeps_its_data(make_postgres: MakePostgres) -> None:
     server = make_postgres()
     ask_postgres(server.url, "CREATE TABLE t (how text)")
     ask_postgres(server.url, "INSERT INTO t VALUES ('stopped')")
-    server.restart()
+    server.stop()
+    server.start()
     ask_postgres(server.url, "INSERT INTO t VALUES ('cut off')")
     server.stop("immediate")
     server.start()

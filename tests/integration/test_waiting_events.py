@@ -15,8 +15,8 @@ from conditions import is_folded, run_fold_worker, wait_until
 from event_histories import NOON_US, to_fields
 from oracle import to_envelope
 from runfold.protocol.streams import agree_on_shards, stream_key
+from runfold_stack.doctor import Finding
 from runfold_stack.doctor.examination import examine
-from runfold_stack.doctor.findings import Finding
 from runfold_stack.settings import Settings
 from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.checkpoints.streams import read_lags

@@ -2,38 +2,31 @@
 
 import logging
 import signal
-from argparse import ArgumentParser, Namespace
-from types import FrameType
+from argparse import Namespace
 
 from runfold_api.server import serve
 from runfold_api.settings import Settings as ApiSettings
 from runfold_stack.endpoints import require_endpoints
-from runfold_stack.exit_codes import OK
-from runfold_stack.options.values import port_number
+from runfold_stack.options import HOST, PORT
 from runfold_stack.processes.ports import choose_port
 from runfold_stack.terminal.logging_setup import configure_logging
 
-from . import Context
+from . import Context, command
 
 _log = logging.getLogger(__name__)
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("--host", help="address to listen on (RUNFOLD_API_HOST)")
-    parser.add_argument("--port", type=port_number, help="port to listen on; 0: a free one")
-
-
-def run(arguments: Namespace, context: Context) -> int:
-    """Serve until SIGTERM or Ctrl-C; requests in progress are completed."""
+@command(HOST, PORT)
+def api(arguments: Namespace, context: Context) -> None:
+    """On SIGTERM or Ctrl-C, requests in progress are completed."""
     settings = context.settings
-    configure_logging(settings.logging_level)
+    configure_logging(settings.log_level)
     endpoints = require_endpoints(settings)
     host = arguments.host or settings.api_host
     port = choose_port(host, settings.api_port if arguments.port is None else arguments.port)
-    # uvicorn raises the signal that stopped it again when it has finished.
-    signal.signal(signal.SIGTERM, _ignore)
-    signal.signal(signal.SIGINT, _ignore)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal that stopped it again when it has finished.
+        signal.signal(number, lambda _number, _frame: None)
     serve(
         ApiSettings(
             redis_url=endpoints.redis_url,
@@ -49,8 +42,3 @@ def run(arguments: Namespace, context: Context) -> int:
         port,
         on_listening=lambda url: _log.info("serving", extra={"url": url}),
     )
-    return OK
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing."""

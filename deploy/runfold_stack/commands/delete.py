@@ -1,57 +1,47 @@
 """`runfold delete`: delete runs with their events and statistics."""
 
 import sys
-import threading
-from argparse import ArgumentParser, Namespace
-from datetime import UTC, datetime
+from argparse import Namespace
 
 from runfold_stack.endpoints import require_database
 from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
-from runfold_stack.options.run_filters import add_filters, filters_of
-from runfold_stack.options.values import whole_number
+from runfold_stack.options import JSON, RUN_FILTERS, filters_of, one_of, option, whole_number
 from runfold_stack.processes.signals import run_stoppable
-from runfold_stack.terminal.output import Output, plain
-from runfold_stack.terminal.progress import progress_bar
+from runfold_stack.terminal.output import Output, plain, progress_bar, say
 from runfold_storage.admin import MAX_DAYS, Admin, make_deletion
 from runfold_storage.retention.run_deletion import Deletion
 
-from . import Context
-
-EPILOG = """\
-examples:
-  runfold delete RUN RUN
-  runfold delete --project acme --older-than 90
-  runfold delete --status failed --workflow etl --dry-run
-  runfold delete --all --yes
-
-Deletes events, rows and statistics; late events do not bring a run back. The age of a run counts
-from its end, or from its last sign of life. The command asks for confirmation unless --yes is
-given. Filters select the same runs as in `runfold runs`. A run that is only in the archive can be
-deleted by its id: it is no longer shown, and `runfold restore` skips it.
-
-Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or an age: 90s 15m 24h 7d 2w.
-"""
+from . import Context, command
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="the ids of the runs")
-    add_filters(parser)
-    parser.add_argument(
+@command(
+    option("runs", nargs="*", metavar="RUN", help="the ids of the runs"),
+    RUN_FILTERS,
+    option(
         "--older-than",
         type=whole_number(1, MAX_DAYS),
         metavar="DAYS",
         help="only runs that ended at least DAYS days ago",
-    )
-    parser.add_argument("--all", action="store_true", help="every run")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry-run", action="store_true", help="only print how many would be deleted")
-    how.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    ),
+    option("--all", action="store_true", help="every run"),
+    one_of(
+        option("--dry-run", action="store_true", help="only print how many would be deleted"),
+        option("--yes", action="store_true", help="do not ask for confirmation"),
+    ),
+    JSON,
+)
+def delete(arguments: Namespace, context: Context) -> int:
+    """examples:
+      runfold delete RUN RUN
+      runfold delete --project acme --older-than 90
+      runfold delete --status failed --workflow etl --dry-run
+      runfold delete --all --yes
 
-
-def run(arguments: Namespace, context: Context) -> int:
-    """Ask, delete, print how many runs were deleted."""
+    Deletes events, rows and statistics; late events do not bring a run back. The age of a run
+    counts from its end, or from its last sign of life. The command asks for confirmation unless
+    --yes is given. Filters select the same runs as in `runfold runs`. A run that is only in the
+    archive can be deleted by its id: it is no longer shown, and `runfold restore` skips it.
+    """
     deletion = _deletion_of(arguments)
     settings, output = context.settings, context.output
     admin = Admin(require_database(settings), timeout_s=600, archive_url=settings.archive_url)
@@ -59,8 +49,7 @@ def run(arguments: Namespace, context: Context) -> int:
         return _delete_named(arguments, output, admin)
     total = admin.count(deletion)
     if arguments.dry_run:
-        document = {"deleted": 0, "would_delete": total}
-        output.result(document, f"would delete {total:,} runs")
+        output.result({"deleted": 0, "would_delete": total}, f"would delete {total:,} runs")
         return OK
     if total:
         _confirm(arguments, f"delete {total:,} runs, with all their events?")
@@ -72,17 +61,17 @@ def run(arguments: Namespace, context: Context) -> int:
             deleted += more
             show(deleted, "deleting")
 
-        def work(stop: threading.Event) -> int:
-            return admin.delete_now(deletion, on_progress, stop=stop)
-
-        run_stoppable(work, lambda: f"interrupted after {deleted:,} runs, which stay deleted")
+        run_stoppable(
+            lambda stop: admin.delete_now(deletion, on_progress, stop=stop),
+            lambda: f"interrupted after {deleted:,} runs, which stay deleted",
+        )
     output.result({"deleted": deleted}, f"deleted {deleted:,} runs")
     return OK
 
 
 def _deletion_of(arguments: Namespace) -> Deletion | None:
     """Return the filters; None if runs are named by their ids."""
-    filters = filters_of(arguments, datetime.now(UTC))
+    filters = filters_of(arguments)
     has_filters = arguments.older_than is not None or bool(filters)
     if arguments.runs:
         if has_filters or arguments.all:
@@ -104,7 +93,7 @@ def _delete_named(arguments: Namespace, output: Output, admin: Admin) -> int:
     _confirm(arguments, f"delete {len(wanted):,} runs, with all their events?")
     unknown = [run for run in wanted if not admin.delete_run(run)]
     for run in unknown:
-        output.note(f"there is no run {plain(run)!r}")
+        say(f"there is no run {plain(run)!r}")
     deleted = len(wanted) - len(unknown)
     output.result({"deleted": deleted, "unknown": unknown}, f"deleted {deleted:,} runs")
     return FAILED if unknown else OK

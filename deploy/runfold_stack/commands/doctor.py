@@ -1,47 +1,39 @@
 """`runfold doctor`: check every part of the deployment and name remedies."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from datetime import UTC, datetime
 
 from rich.text import Text
 
 from runfold_stack.doctor.examination import examine
 from runfold_stack.exit_codes import FAILED, OK
+from runfold_stack.options import JSON, option
 from runfold_stack.terminal.output import STYLES, plain
 
-from . import Context
-
-EPILOG = """\
-The checks change nothing. --acknowledge marks the incidents so far as acknowledged, so that they
-are not reported again. The exit code is 1 if a check fails; warnings alone leave it at 0.
-"""
+from . import Context, command
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument(
+@command(
+    option(
         "--acknowledge", action="store_true", help="report the incidents, then acknowledge them"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def run(arguments: Namespace, context: Context) -> int:
-    """Print each finding as soon as it is known."""
+    ),
+    JSON,
+)
+def doctor(arguments: Namespace, context: Context) -> int:
+    """The checks change nothing. --acknowledge marks the incidents so far as acknowledged, so that
+    they are not reported again. The exit code is 1 if a check fails; warnings alone leave it at 0.
+    """
     output = context.output
     findings = []
     today = datetime.now(UTC).date()
     for finding in examine(context.settings, today, acknowledge=arguments.acknowledge):
         findings.append(finding)
-        if output.is_json:
-            continue
-        line = Text.assemble(
-            (f"{finding.level:<5}", STYLES[finding.level]),
-            (f"{finding.check:<18}", "bold"),
-            plain(finding.found),
-        )
-        output.console.print(line, soft_wrap=True)
-        if finding.remedy:
-            output.line(f"{'':<23}→ {plain(finding.remedy)}")
+        if not output.is_json:  # printed as soon as it is known
+            level = (f"{finding.level:<5}", STYLES[finding.level])
+            check = (f"{finding.check:<18}", "bold")
+            output.console.print(Text.assemble(level, check, plain(finding.found)), soft_wrap=True)
+            if finding.remedy:
+                output.line(f"{'':<23}→ {plain(finding.remedy)}")
     healthy = all(finding.level != "fail" for finding in findings)
     if output.is_json:
         output.json({"healthy": healthy, "findings": findings})

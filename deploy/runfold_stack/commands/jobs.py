@@ -1,6 +1,6 @@
 """`runfold jobs`: list long-running jobs with their progress and results."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,51 +10,40 @@ from rich.text import Text
 
 from runfold_stack.endpoints import require_database
 from runfold_stack.exit_codes import CommandFailed
-from runfold_stack.options.values import whole_number
+from runfold_stack.options import JSON, option, whole_number
 from runfold_stack.terminal.formats import duration, moment
-from runfold_stack.terminal.output import STYLES, Output, cell, make_table, plain
+from runfold_stack.terminal.output import STYLES, Output, cell, plain, say
+from runfold_stack.terminal.tables import Table
 from runfold_storage.admin import MAX_JOBS, Admin
 from runfold_storage.jobs import STATUSES, Job
 
-from . import Context
-
-EPILOG = """\
-examples:
-  runfold jobs                      the newest jobs
-  runfold jobs --status running
-  runfold jobs JOB --json           one job, with all details
-
-Jobs are large deletions, rebuilds and retention. `runfold worker` runs those in the background.
-"""
+from . import Context, command
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("job", nargs="?", metavar="JOB", help="show this job, with all details")
-    parser.add_argument("--status", choices=STATUSES, help="only jobs with this status")
-    parser.add_argument(
+@command(
+    option("job", nargs="?", metavar="JOB", help="show this job, with all details"),
+    option("--status", choices=STATUSES, help="only jobs with this status"),
+    option(
         "--limit", type=whole_number(1, MAX_JOBS), default=20, help="maximum number of jobs (20)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    ),
+    JSON,
+)
+def jobs(arguments: Namespace, context: Context) -> None:
+    """examples:
+      runfold jobs                      the newest jobs
+      runfold jobs --status running
+      runfold jobs JOB --json           one job, with all details
 
-
-def run(arguments: Namespace, context: Context) -> int:
-    """Print one job or the list."""
+    Jobs are large deletions, rebuilds and retention. `runfold worker` runs those in the background.
+    """
     output = context.output
     admin = Admin(require_database(context.settings))
     if arguments.job is not None:
         job = _read(admin, arguments.job)
-        if output.is_json:
-            output.json(job)
-        else:
-            _print_one(job, output)
-        return 0
-    jobs = admin.jobs(limit=arguments.limit, status=arguments.status)
-    if output.is_json:
-        output.json({"jobs": jobs})
-    else:
-        _print(jobs, output)
-    return 0
+        output.result(job, "\n".join(_describe(job)))
+        return
+    found = admin.jobs(limit=arguments.limit, status=arguments.status)
+    output.result({"jobs": found}, lambda: _print(found, output))
 
 
 def _read(admin: Admin, job_id: str) -> Job:
@@ -67,9 +56,9 @@ def _read(admin: Admin, job_id: str) -> Job:
     return job
 
 
-def _print(jobs: list[Job], output: Output) -> None:
-    table = make_table("STATUS", "JOB", "KIND", "CREATED", "DURATION", "PROGRESS")
-    for job in jobs:
+def _print(found: list[Job], output: Output) -> None:
+    table = Table("STATUS", "JOB", "KIND", "CREATED", "DURATION", "PROGRESS")
+    for job in found:
         table.add_row(
             Text(job.status, STYLES.get(job.status, "")),
             str(job.id),
@@ -79,26 +68,25 @@ def _print(jobs: list[Job], output: Output) -> None:
             cell(job.error or _on_one_line(job.result or job.progress)),
         )
     output.table(table)
-    if not jobs:
-        output.note("no jobs")
+    if not found:
+        say("no jobs")
 
 
-def _print_one(job: Job, output: Output) -> None:
-    for name, value in (
-        ("job", str(job.id)),
-        ("kind", job.kind),
-        ("status", job.status),
-        ("created", moment(job.created_at)),
-        ("started", moment(job.started_at)),
-        ("finished", moment(job.finished_at)),
-        ("duration", _duration(job)),
-        ("arguments", _on_one_line(job.arguments)),
-        ("progress", _on_one_line(job.progress)),
-        ("result", _on_one_line(job.result)),
-        ("error", job.error or ""),
-    ):
-        if value:
-            output.line(f"{name:<10} {plain(value)}")
+def _describe(job: Job) -> list[str]:
+    fields = {
+        "job": str(job.id),
+        "kind": job.kind,
+        "status": job.status,
+        "created": moment(job.created_at),
+        "started": moment(job.started_at),
+        "finished": moment(job.finished_at),
+        "duration": _duration(job),
+        "arguments": _on_one_line(job.arguments),
+        "progress": _on_one_line(job.progress),
+        "result": _on_one_line(job.result),
+        "error": job.error or "",
+    }
+    return [f"{name:<10} {plain(value)}" for name, value in fields.items() if value]
 
 
 def _duration(job: Job) -> str:

@@ -1,65 +1,64 @@
-"""`runfold runs`: list runs, newest first."""
+"""`runfold runs`, `show` and `export`: list runs, show one, write any number to a file."""
 
+import os
+import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import IO, Any, Final
 
 import msgspec
 
-from runfold_stack.endpoints import require_database
-from runfold_stack.options.run_filters import add_filters, filters_of
-from runfold_stack.options.values import whole_number
+from runfold_stack.endpoints import open_history
+from runfold_stack.exit_codes import USAGE, CommandFailed
+from runfold_stack.options import JSON, RUN_FILTERS, filters_of, name, one_of, option, whole_number
 from runfold_stack.terminal.formats import number
-from runfold_stack.terminal.output import Output
-from runfold_stack.terminal.run_table import runs_table
+from runfold_stack.terminal.log_view import print_end, print_events, print_output
+from runfold_stack.terminal.output import Output, plain, progress_bar, say
+from runfold_stack.terminal.run_view import print_run, runs_table
 from runfold_storage.history import History
 from runfold_storage.parameters import MAX_LIMIT
+from runfold_storage.queries.runs.export_formats import FORMATS
 from runfold_storage.read_models.summaries import RunPage
 
-from . import Context
+from . import Context, command
 
-_TIMEOUT_S: Final = 10
-
-EPILOG = """\
-examples:
-  runfold runs --status failed --status lost --since 24h
-  runfold runs --project acme --workflow nightly-report --limit 10
-  runfold runs --tag env=prod --user ann --min-duration 5m --min-cost 0.50
-  runfold runs --json | jq -r '.runs[].id'
-
-Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or an age: 90s 15m 24h 7d 2w.
-"""
+TAIL_LINES: Final = 20
+_SEARCH_S: Final = 10
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    add_filters(parser)
-    parser.add_argument(
+@command(
+    RUN_FILTERS,
+    option(
         "--limit",
         type=whole_number(1, MAX_LIMIT),
         default=50,
         help=f"maximum number of runs (50; up to {MAX_LIMIT})",
-    )
-    parser.add_argument("--cursor", help="continue after the page that printed this cursor")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    ),
+    option("--cursor", help="continue after the page that printed this cursor"),
+    JSON,
+)
+def runs(arguments: Namespace, context: Context) -> None:
+    """examples:
+    runfold runs --status failed --status lost --since 24h
+    runfold runs --project acme --workflow nightly-report --limit 10
+    runfold runs --tag env=prod --user ann --min-duration 5m --min-cost 0.50
+    runfold runs --json | jq -r '.runs[].id'
+    """
+    filters = filters_of(arguments)
+    with open_history(context.settings) as history:
+        page = _read_page(history, filters, arguments.limit, arguments.cursor)
+    context.output.result(page, lambda: _print_page(page, context.output, bool(filters)))
 
 
-def run(arguments: Namespace, context: Context) -> int:
-    """Print one page."""
-    filters = filters_of(arguments, datetime.now(UTC))
-    with History(require_database(context.settings), pool_size=1) as history:
-        page = _read(history, filters, arguments.limit, arguments.cursor)
-    if context.output.is_json:
-        context.output.json(page)
-    else:
-        _print(page, context.output, is_filtered=bool(filters))
-    return 0
-
-
-def _read(history: History, filters: dict[str, Any], limit: int, cursor: str | None) -> RunPage:
+def _read_page(
+    history: History, filters: dict[str, Any], limit: int, cursor: str | None
+) -> RunPage:
     """Read a page; if the scan for matches was cut short, continue it for some seconds."""
-    deadline = time.monotonic() + _TIMEOUT_S
+    deadline = time.monotonic() + _SEARCH_S
     page = history.runs(**filters, limit=limit, cursor=cursor)
     while len(page.runs) < limit and page.next_cursor and time.monotonic() < deadline:
         more = history.runs(**filters, limit=limit - len(page.runs), cursor=page.next_cursor)
@@ -69,21 +68,116 @@ def _read(history: History, filters: dict[str, Any], limit: int, cursor: str | N
     return page
 
 
-def _print(page: RunPage, output: Output, *, is_filtered: bool) -> None:
-    table = runs_table(page.runs, datetime.now(UTC))
-    output.table(table)
-    if not page.runs:
-        output.note(
-            f"no matches among the newest runs; search older ones: --cursor {page.next_cursor}"
-            if page.next_cursor
-            else "no runs match these filters; without filters `runfold runs` lists all"
-            if is_filtered
-            else "no runs; record one with `runfold exec -- COMMAND`"
-        )
+def _print_page(page: RunPage, output: Output, is_filtered: bool) -> None:
+    output.table(runs_table(page.runs, datetime.now(UTC)))
+    cursor = page.next_cursor
+    if page.runs and cursor:
+        about = "about " if page.total.relation == "estimate" else ""
+        shown = f"{len(page.runs)} of {about}{number(page.total.value)} runs"
+        say(f"{shown}; continue with: --cursor {cursor}")
+    elif cursor:
+        say(f"no matches among the newest runs; search older ones: --cursor {cursor}")
+    elif not page.runs and is_filtered:
+        say("no runs match these filters; without filters `runfold runs` lists all")
+    elif not page.runs:
+        say("no runs; record one with `runfold exec -- COMMAND`")
+
+
+@command(
+    option("run", metavar="RUN", help="the run's id, as listed by `runfold runs`"),
+    one_of(
+        option("--events", action="store_true", help="print the run's events instead"),
+        option("--logs", action="store_true", help="print the run's complete output instead"),
+    ),
+    option(
+        "--tail",
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help=f"only the last N lines of output, or events (default for the summary: {TAIL_LINES})",
+    ),
+    option("--node", type=name, help="with --logs: only the output of this node"),
+    JSON,
+)
+def show(arguments: Namespace, context: Context) -> None:
+    """examples:
+      runfold show RUN                    summary, error, nodes, payloads, end of the output
+      runfold show RUN --logs             the complete output, unchanged
+      runfold show RUN --logs --tail 100  the last 100 lines of output
+      runfold show RUN --logs --node N    the output of one node
+      runfold show RUN --events           the events, one per line
+      runfold show RUN --json
+
+    With RUNFOLD_ARCHIVE, archived runs and payloads are shown, too.
+    """
+    output, run, tail = context.output, arguments.run, arguments.tail
+    if arguments.node is not None and not arguments.logs:
+        raise CommandFailed("--node: is for --logs", USAGE)
+    with open_history(context.settings) as history:
+        details = history.run(run)
+        if details is None:
+            raise CommandFailed(f"there is no run {plain(run)!r}: `runfold runs` lists them")
+        if arguments.events:
+            print_events(history, run, output, tail=tail)
+        elif arguments.logs:
+            print_output(history, run, output, node=arguments.node, tail=tail)
+        elif output.is_json:
+            output.json(details)
+        else:
+            print_run(details, output, now=datetime.now(UTC))
+            print_end(history, run, output, tail=tail or TAIL_LINES)
+
+
+@command(
+    option("--format", help=f"one of: {', '.join(FORMATS)}"),
+    option("-o", "--output", type=Path, metavar="FILE", help="default: stdout"),
+    option("--nodes", action="store_true", help="include the attempts at nodes"),
+    RUN_FILTERS,
+)
+def export(arguments: Namespace, context: Context) -> None:
+    """examples:
+      runfold export --status failed --since 30d -o failed.csv
+      runfold export --nodes -o history.parquet
+      runfold export --format ndjson --project acme | jq -c 'select(.usage.cost_usd > 1)'
+
+    Without --format, the file's extension decides. With --nodes, CSV and Parquet have a row for
+    each attempt at a node, and NDJSON has the attempts as `node_list`. The output is written to
+    FILE.part, which is renamed to FILE when it is complete.
+    """
+    path = arguments.output
+    export_format = arguments.format or ("" if path is None else path.suffix.removeprefix("."))
+    if not arguments.format and export_format not in FORMATS:
+        raise CommandFailed(f"name a format: --format {'|'.join(FORMATS)}", USAGE)
+    if export_format == "parquet" and path is None and sys.stdout.isatty():
+        raise CommandFailed("parquet is binary: name a file with -o", USAGE)
+    filters = filters_of(arguments)
+    with open_history(context.settings) as history:
+        total = history.runs(**filters, limit=1).total.value
+        done = 0
+        with progress_bar("exporting", total) as show, _opened(path) as file:
+
+            def on_progress(count: int) -> None:
+                nonlocal done
+                done += count
+                show(done, "exporting")
+
+            for chunk in history.export(
+                export_format, nodes=arguments.nodes, on_progress=on_progress, **filters
+            ):
+                file.write(chunk)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[bytes]]:
+    if path is None:
+        yield sys.stdout.buffer
         return
-    total = {"exact": "", "estimate": "about "}[page.total.relation]
-    if page.next_cursor is not None:
-        output.note(
-            f"{len(page.runs)} of {total}{number(page.total.value)} runs; "
-            f"continue with: --cursor {page.next_cursor}"
-        )
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,58 +1,51 @@
 """`runfold search`: choose the projects with searchable payloads; show the index's state."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
+from collections.abc import Sequence
 
-import psycopg
-
-from runfold_stack.endpoints import require_database
-from runfold_stack.exit_codes import OK, USAGE, CommandFailed
-from runfold_stack.options.values import name
-from runfold_stack.terminal.output import Output, cell, make_table
-from runfold_storage.migrate import check_schema
-from runfold_storage.postgres.connections import connect
+from runfold_stack.endpoints import open_database
+from runfold_stack.exit_codes import USAGE, CommandFailed
+from runfold_stack.options import JSON, name, option
+from runfold_stack.terminal.output import Output, cell, say
+from runfold_stack.terminal.tables import Table
 from runfold_storage.search.indexer import IndexState, create_indexes, read_state, restart_scan
 from runfold_storage.search.projects import (
+    SearchedProject,
     disable_payload_search,
     enable_payload_search,
     read_projects,
 )
 
-from . import Context
-
-EPILOG = """\
-examples:
-  runfold search show
-  runfold search set --project acme --payloads on
-  runfold search set --project acme --payloads off
-  runfold search rebuild
-  runfold runs --project acme --payload order-4711
-
-`runfold runs --search` searches the workflow, id, tags and errors of all runs. `--payload` searches
-inputs and outputs, for projects that have this switched on: the first 4096 characters of each run
-that has ended. A job worker maintains the index, shortly behind the fold. Switching payloads on
-indexes existing runs, newest first; switching them off removes them. `rebuild` compares every run
-with the index again, and creates the index if PostgreSQL had no pg_trgm when the schema was made.
-"""
+from . import Context, command
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("what", choices=("show", "set", "rebuild"), help="what to do")
-    parser.add_argument("--project", type=name, help="set: the project")
-    parser.add_argument("--payloads", choices=("on", "off"), help="set: index inputs and outputs")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+@command(
+    option("what", choices=("show", "set", "rebuild"), help="what to do"),
+    option("--project", type=name, help="set: the project"),
+    option("--payloads", choices=("on", "off"), help="set: index inputs and outputs"),
+    JSON,
+)
+def search(arguments: Namespace, context: Context) -> None:
+    """examples:
+      runfold search show
+      runfold search set --project acme --payloads on
+      runfold search set --project acme --payloads off
+      runfold search rebuild
+      runfold runs --project acme --payload order-4711
 
-
-def run(arguments: Namespace, context: Context) -> int:
-    """Show the state, switch payloads on or off, or rebuild the index."""
+    `runfold runs --search` searches the workflow, id, tags and errors of all runs. `--payload`
+    searches inputs and outputs, for projects that have this switched on: the first 4096 characters
+    of each run that has ended. A job worker maintains the index, shortly behind the fold. Switching
+    payloads on indexes existing runs, newest first; switching them off removes them. `rebuild`
+    compares every run with the index again, and creates the index if PostgreSQL had no pg_trgm when
+    the schema was made.
+    """
     given = (arguments.project, arguments.payloads)
     if arguments.what == "set" and None in given:
         raise CommandFailed("set needs --project and --payloads on or off", USAGE)
     if arguments.what != "set" and given != (None, None):
         raise CommandFailed("--project and --payloads are for set", USAGE)
-    url = require_database(context.settings)
-    check_schema(url)
-    with connect(url, autocommit=True) as connection:
+    with open_database(context.settings) as connection:
         if arguments.what == "rebuild":
             create_indexes(connection)
             restart_scan(connection)
@@ -62,16 +55,14 @@ def run(arguments: Namespace, context: Context) -> int:
             connection, arguments.project
         ):
             raise CommandFailed(f"payloads of {arguments.project} are not indexed")
-        return _show(connection, context.output)
+        state, projects = read_state(connection), read_projects(connection)
+    output = context.output
+    output.result({"index": state, "projects": projects}, lambda: _print(state, projects, output))
 
 
-def _show(connection: psycopg.Connection, output: Output) -> int:
-    state, projects = read_state(connection), read_projects(connection)
-    if output.is_json:
-        output.json({"index": state, "projects": projects})
-        return OK
+def _print(state: IndexState, projects: Sequence[SearchedProject], output: Output) -> None:
     output.line(f"index: {_describe(state)}")
-    table = make_table("PROJECT", "PAYLOADS", "SINCE")
+    table = Table("PROJECT", "PAYLOADS", "SINCE")
     for project in projects:
         table.add_row(
             cell(project.project),
@@ -82,8 +73,7 @@ def _show(connection: psycopg.Connection, output: Output) -> int:
         )
     output.table(table)
     if not projects:
-        output.note("no project has searchable payloads: `runfold search set` switches them on")
-    return OK
+        say("no project has searchable payloads: `runfold search set` switches them on")
 
 
 def _describe(state: IndexState) -> str:

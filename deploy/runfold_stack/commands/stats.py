@@ -1,143 +1,153 @@
-"""`runfold stats`: show counts, durations, success rates and cost."""
+"""`runfold stats` and `failures`: counts, durations, cost, and the most frequent failures."""
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from argparse import Namespace
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from rich.table import Table
 
-from runfold_stack.endpoints import require_database
-from runfold_stack.options.values import name, period
-from runfold_stack.terminal.formats import dollars, duration, number, percent, tokens
-from runfold_stack.terminal.output import Output, cell, make_table, shown_name
-from runfold_storage.history import History
+from runfold_stack.endpoints import open_history
+from runfold_stack.options import JSON, PERIOD, WORKFLOW, name, option, period, whole_number
+from runfold_stack.terminal.formats import dollars, duration, moment, number, percent, tokens
+from runfold_stack.terminal.output import Output, cell, error_line, say, shown_name
+from runfold_stack.terminal.tables import Table
+from runfold_storage.parameters import MAX_LIMIT
 from runfold_storage.queries.stats.aggregate import GroupFigures, StatsSummary
+from runfold_storage.queries.stats.failures import Failures
 from runfold_storage.queries.stats.report import Stats
 
-from . import Context
+from . import Context, command
 
 _MAX_ERRORS: Final = 10
 
-EPILOG = """\
-examples:
-  runfold stats                              every workflow
-  runfold stats nightly-report --since 7d    one workflow, with its nodes
-  runfold stats --json --bucket day --tz Europe/Berlin --since 30d
 
-Times are RFC 3339 (2026-11-21T02:00:00Z), a date, or an age: 90s 15m 24h 7d 2w; they are
-extended to whole hours. A run counts in the hour of its first event.
-"""
+@command(
+    option("workflow", nargs="?", type=name, help="only this workflow, with its nodes"),
+    *PERIOD,
+    option("--bucket", help="also by hour, day, week, month, or minute (up to 6 h)"),
+    option("--tz", metavar="ZONE", help="time zone of buckets (UTC), as in Europe/Berlin"),
+    JSON,
+)
+def stats(arguments: Namespace, context: Context) -> None:
+    """examples:
+      runfold stats                              every workflow
+      runfold stats nightly-report --since 7d    one workflow, with its nodes
+      runfold stats --json --bucket day --tz Europe/Berlin --since 30d
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("workflow", nargs="?", type=name, help="only this workflow, with its nodes")
-    parser.add_argument("--project", type=name, help="only runs of this project")
-    parser.add_argument("--since", metavar="TIME", help="only runs that began at or after TIME")
-    parser.add_argument("--until", metavar="TIME", help="only runs that began before TIME")
-    parser.add_argument("--bucket", help="also by hour, day, week, month, or minute (up to 6 h)")
-    parser.add_argument(
-        "--tz", metavar="ZONE", help="time zone of buckets (UTC), as in Europe/Berlin"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def run(arguments: Namespace, context: Context) -> int:
-    """Print the statistics by workflow, or those of one workflow by node."""
-    now = datetime.now(UTC)
-    since, until = period(arguments, now)
-    filters: dict[str, Any] = {
-        "project": arguments.project,
-        "workflow": arguments.workflow,
-        "since": since,
-        "until": until,
-    }
-    by_name = arguments.workflow is None
-    with History(require_database(context.settings), pool_size=1) as history:
-        stats = history.stats(
-            **filters,
-            bucket=arguments.bucket,
-            tz=arguments.tz,
-            group_by="workflow" if by_name else None,
-        )
-        nodes = [] if by_name else _groups(history.stats(**filters, group_by="node"))
+    A run counts in the hour of its first event; times are extended to whole hours.
+    """
+    workflow = arguments.workflow
+    filters: dict[str, Any] = {"project": arguments.project, "workflow": workflow}
+    filters["since"], filters["until"] = period(arguments)
+    by_name = None if workflow else "workflow"
+    with open_history(context.settings) as history:
+        found = history.stats(**filters, bucket=arguments.bucket, tz=arguments.tz, group_by=by_name)
+        nodes = _groups(history.stats(**filters, group_by="node")) if workflow else []
         errors = _groups(history.stats(**filters, group_by="error_type"))
     if context.output.is_json:
-        document = msgspec.to_builtins(stats, builtin_types=(datetime,))
+        document = msgspec.to_builtins(found, builtin_types=(datetime,))
         document["errors"] = [{"type": one.error_type, "count": one.failed} for one in errors]
-        context.output.json(document if by_name else {**document, "nodes": nodes})
-        return 0
-    _print(stats, nodes, errors, arguments.workflow, context.output)
-    return 0
+        context.output.json({**document, "nodes": nodes} if workflow else document)
+    elif not found.total:
+        say("no runs in that time; `runfold runs` lists all runs")
+    else:
+        _print_stats(found, nodes, errors, workflow, context.output)
 
 
-def _print(
-    stats: Stats,
+def _print_stats(
+    found: Stats,
     nodes: list[GroupFigures],
     errors: list[GroupFigures],
     workflow: str | None,
     output: Output,
 ) -> None:
-    if not stats.total:
-        output.note("no runs in that time; `runfold runs` lists all runs")
-        return
+    groups = _groups(found)
     rows: list[tuple[str, StatsSummary]] = [
-        (shown_name(group.workflow or None), group) for group in _groups(stats)
+        (shown_name(group.workflow or None), group) for group in groups
     ]
     if workflow is not None:
-        rows = [(workflow, stats)]
+        rows = [(cell(workflow), found)]
     elif len(rows) > 1:
-        rows.append(("all", stats))
-    output.table(_table("WORKFLOW", rows))
-    sections: list[tuple[str, list[tuple[str, StatsSummary]]]] = [
-        ("NODE", [(str(group.node), group) for group in nodes]),
-        ("FROM", [(f"{bucket.start:%Y-%m-%d %H:%MZ}", bucket) for bucket in stats.buckets or ()]),
-    ]
-    for title, section in sections:
-        if section:
+        rows.append(("all", found))
+    tables = [_table("WORKFLOW", rows)]
+    tables.append(_table("NODE", [(cell(str(group.node)), group) for group in nodes]))
+    buckets = found.buckets or ()
+    tables.append(_table("FROM", [(f"{b.start:%Y-%m-%d %H:%MZ}", b) for b in buckets]))
+    by_error = Table("ERROR", "FAILED", right=("FAILED",))
+    for one in errors[:_MAX_ERRORS]:
+        by_error.add_row(cell(str(one.error_type or "none given")), number(one.failed))
+    for position, table in enumerate(table for table in (*tables, by_error) if table.rows):
+        if position:
             output.line()
-            output.table(_table(title, section))
-    if errors:
-        output.line()
-        table = make_table("ERROR", "FAILED", right=("FAILED",))
-        for one in errors[:_MAX_ERRORS]:
-            table.add_row(cell(str(one.error_type or "none given")), number(one.failed))
         output.table(table)
 
 
-def _table(first: str, rows: Sequence[tuple[str, StatsSummary]]) -> Table:
-    """Return a table with one row each; omit tokens and cost if all are zero."""
-    cells = [{first: cell(name), **_cells(figures)} for name, figures in rows]
-    columns = [
-        column
-        for column in cells[0]
-        if column not in ("TOKENS", "COST") or any(row[column] for row in cells)
-    ]
-    table = make_table(*columns, right=tuple(columns[1:]))
-    for row in cells:
-        table.add_row(*(row[column] for column in columns))
+def _table(first: str, rows: Iterable[tuple[str, StatsSummary]]) -> Table:
+    counts = ("TOTAL", "COMPLETED", "FAILED", "CANCELLED", "RUNNING")
+    figures = (*counts, "SUCCESS", "P50", "P95", "MAX", "TOKENS", "COST")
+    table = Table(first, *figures, right=figures)
+    for title, summary in rows:
+        took = summary.duration_ms
+        table.add_row(
+            title,
+            *(number(getattr(summary, column.lower())) for column in counts),
+            percent(summary.success_rate),
+            *map(duration, (took.p50, took.p95, took.max)),
+            tokens(summary.usage),
+            dollars(summary.usage.cost_usd),
+        )
     return table
 
 
-def _cells(figures: StatsSummary) -> dict[str, str]:
-    took = figures.duration_ms
-    return {
-        "TOTAL": number(figures.total),
-        "COMPLETED": number(figures.completed),
-        "FAILED": number(figures.failed),
-        "CANCELLED": number(figures.cancelled),
-        "RUNNING": number(figures.running),
-        "SUCCESS": percent(figures.success_rate),
-        "P50": duration(took.p50),
-        "P95": duration(took.p95),
-        "MAX": duration(took.max),
-        "TOKENS": tokens(figures.usage),
-        "COST": dollars(figures.usage.cost_usd),
-    }
+def _groups(found: Stats) -> list[GroupFigures]:
+    return [] if isinstance(found.groups, msgspec.UnsetType) else list(found.groups)
 
 
-def _groups(stats: Stats) -> list[GroupFigures]:
-    groups: Iterable[GroupFigures] | msgspec.UnsetType = stats.groups
-    return [] if isinstance(groups, msgspec.UnsetType) else list(groups)
+@command(
+    *PERIOD,
+    WORKFLOW,
+    option(
+        "--limit", type=whole_number(1, MAX_LIMIT), default=20, help="maximum number of groups (20)"
+    ),
+    JSON,
+)
+def failures(arguments: Namespace, context: Context) -> None:
+    """examples:
+      runfold failures --since 24h
+      runfold failures --workflow nightly-report --json | jq '.failures[0].example_run'
+      runfold runs --fingerprint 2c1743a391305fbf
+
+    Failures of a group have the same error type, node and message, apart from numbers, ids, paths,
+    addresses and quoted texts in the message.
+    """
+    since, until = period(arguments)
+    with open_history(context.settings) as history:
+        found = history.failures(
+            project=arguments.project,
+            workflow=arguments.workflow,
+            since=since,
+            until=until,
+            limit=arguments.limit,
+        )
+    context.output.result(found, lambda: _print_failures(found, context.output))
+
+
+def _print_failures(found: Failures, output: Output) -> None:
+    counts = ("RUNS", "ATTEMPTS")
+    table = Table("GROUP", *counts, "LAST", "NODE", "ERROR", "EXAMPLE", right=counts)
+    for group in found.failures:
+        table.add_row(
+            cell(group.fingerprint),
+            number(group.runs),
+            number(group.node_attempts),
+            moment(group.last_seen_at),
+            cell(group.node or ""),
+            error_line(group.error_type, group.message),
+            cell(group.example_run),
+        )
+    output.table(table)
+    if not found.failures:
+        say("no failures in that time")
+    elif found.relation == "at_least":
+        say("there are too many failures to count: only the newest were counted")

@@ -1,7 +1,26 @@
 """The checks of `runfold doctor`.
 
 A check returns findings with a level (`ok`, `warn`, `fail`) and, unless it is `ok`, a remedy.
-Checks change nothing; only `--acknowledge` marks incidents as acknowledged after reporting them. A
-check whose server is unavailable is skipped, so that the others still run. `doctor` can be killed
-at any time.
+`warn`: the part works, but maybe not for long or not as expected. Checks change nothing; only
+`--acknowledge` marks incidents as acknowledged after reporting them. A check whose server is
+unavailable is skipped, so that the others still run. `doctor` can be killed at any time.
 """
+
+from functools import partial
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """One line of the report; `remedy` is empty only for the level `ok`."""
+
+    level: Literal["ok", "warn", "fail"]
+    check: str
+    found: str
+    remedy: str = ""
+
+
+ok = partial(Finding, "ok")
+warn = partial(Finding, "warn")
+fail = partial(Finding, "fail")

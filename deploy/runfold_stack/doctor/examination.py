@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator
 from datetime import date
-from typing import Final
 
 import psycopg
 import redis
@@ -17,11 +16,8 @@ from runfold_storage.checkpoints.streams import read_lags
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 
-from . import postgres_checks, redis_checks, stream_checks
-from .findings import Finding, fail, ok, warn
+from . import Finding, fail, ok, postgres_checks, redis_checks, stream_checks, warn
 from .spool_checks import check_spool
-
-_START: Final = "start it with `runfold up`, or set {}"
 
 
 def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> Iterator[Finding]:
@@ -55,8 +51,7 @@ def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> It
 def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | None]:
     url = settings.redis_url or find_redis_url(settings.home)
     if url is None:
-        found = f"none runs in {settings.home}"
-        yield fail("redis", found, _START.format("RUNFOLD_REDIS_URL"))
+        yield fail("redis", *_missing(settings, "RUNFOLD_REDIS_URL"))
         return None
     client = streams.connect(url)
     try:
@@ -73,8 +68,7 @@ def _reach_database(
 ) -> Generator[Finding, None, psycopg.Connection | None]:
     url = settings.database_url or find_database_url(settings.home)
     if url is None:
-        found = f"none runs in {settings.home}"
-        yield fail("postgresql", found, _START.format("RUNFOLD_DATABASE_URL"))
+        yield fail("postgresql", *_missing(settings, "RUNFOLD_DATABASE_URL"))
         return None
     try:
         connection = connect(url, autocommit=True)
@@ -101,7 +95,6 @@ def _compare(
     if agreed or known:
         _, lags = read_lags(client, lambda: load_positions(connection), agreed or 0)
         yield from stream_checks.check_lags(lags, settings.max_lag_s)
-    if agreed or known:
         yield stream_checks.check_leases(connection, agreed or known)
 
 
@@ -110,12 +103,17 @@ def _check_up(settings: Settings) -> Iterator[Finding]:
     state = find_up(settings.home)
     if state is None or state.api_url is None:
         return
+    see = "see the messages of `runfold up`"
     if answers(f"{state.api_url}/readyz"):
         yield ok("api", f"ready at {state.api_url}")
     else:
-        yield fail("api", f"not ready at {state.api_url}", "see the messages of `runfold up`")
+        yield fail("api", f"not ready at {state.api_url}", see)
     for url in state.metrics_urls:
         if answers(url):
             yield ok("metrics", f"served at {url}")
         else:
-            yield warn("metrics", f"no answer at {url}", "see the messages of `runfold up`")
+            yield warn("metrics", f"no answer at {url}", see)
+
+
+def _missing(settings: Settings, variable: str) -> tuple[str, str]:
+    return f"none runs in {settings.home}", f"start it with `runfold up`, or set {variable}"

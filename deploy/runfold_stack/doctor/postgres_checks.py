@@ -15,7 +15,7 @@ from runfold_storage.migrate import check_schema, head
 from runfold_storage.search.indexer import read_state
 from runfold_storage.search.lookup import MAX_BEHIND
 
-from .findings import Finding, fail, ok, warn
+from . import Finding, fail, ok, warn
 
 OLDEST: Final = 15
 _LISTED: Final = 3
@@ -92,30 +92,24 @@ def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
 def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
     """Check that a worker runs background jobs, and whether jobs have failed recently."""
     unfinished, old, failed = count_jobs(connection)
-    are_unclaimed = old and len(unclaimed_jobs(connection)) == unfinished
-    if are_unclaimed:
-        yield warn(
-            "jobs",
-            f"{unfinished:,} jobs wait, and no worker runs any of them",
-            "start `runfold worker --role jobs`, or check its log: it needs Redis, too",
-        )
+    if is_stuck := bool(old and len(unclaimed_jobs(connection)) == unfinished):
+        found = f"{unfinished:,} jobs wait, and no worker runs any of them"
+        remedy = "start `runfold worker --role jobs`, or check its log: it needs Redis, too"
+        yield warn("jobs", found, remedy)
     if failed:
-        yield warn(
-            "jobs",
-            f"{failed:,} jobs failed in the last week",
-            "`runfold jobs --status failed` shows the reasons",
-        )
-    if not failed and not are_unclaimed:
+        found = f"{failed:,} jobs failed in the last week"
+        yield warn("jobs", found, "`runfold jobs --status failed` shows the reasons")
+    if not failed and not is_stuck:
         yield ok("jobs", f"{unfinished:,} unfinished" if unfinished else "none unfinished")
 
 
-def check_search(connection: psycopg.Connection) -> Finding:
+def check_search(connection: psycopg.Connection, max_behind: int = MAX_BEHIND) -> Finding:
     """Check that the search index exists and is up to date, else searches scan the runs."""
     state = read_state(connection)
     if not state.has_trigrams:
         found = "no search index, as PostgreSQL had no pg_trgm: searches scan the runs"
         return warn("search", found, "install its contrib modules, then: runfold search rebuild")
-    if state.behind > MAX_BEHIND:
+    if state.behind > max_behind:
         found = f"the search index is {state.behind:,} changes behind, so searches scan the runs"
         return warn("search", found, "check that a `runfold worker --role jobs` runs")
     return ok("search", f"the search index is {state.behind:,} changes behind")

@@ -5,9 +5,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import Final
 
-from runfold.delivery.spool_drain import SpoolState, SpoolStats, read_spool
+from runfold.delivery.spool_drain import read_spool
 
-from .findings import Finding, fail, ok, warn
+from . import Finding, fail, ok, warn
 
 _LISTED: Final = 3
 
@@ -17,71 +17,46 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
     try:
         state = read_spool(folder, redis_url, max_bytes)
     except OSError as error:
-        yield fail(
-            "spool",
-            f"{folder} cannot be read: {error.strerror or error}",
-            "runners cannot spool there either: correct its permissions, or RUNFOLD_SPOOL_DIR",
-        )
+        found = f"{folder} cannot be read: {error.strerror or error}"
+        remedy = "runners cannot spool there either: correct its permissions, or RUNFOLD_SPOOL_DIR"
+        yield fail("spool", found, remedy)
         return
-    other = "another Redis" if redis_url else "a Redis"
-    if state.this_redis.segments:
-        yield warn(
-            "spool", _describe(state.this_redis, "this Redis", folder), _remedy(state.this_redis)
-        )
-    if state.other_redis.segments:
-        yield warn(
-            "spool",
-            _describe(state.other_redis, other, folder),
+    is_empty = not state.damaged
+    drain = "make Redis accept events, then: runfold drain"
+    targets = (
+        (state.this_redis, "this Redis", drain),
+        (
+            state.other_redis,
+            "another Redis" if redis_url else "a Redis",
             "set RUNFOLD_REDIS_URL to the value that the runners used, then: runfold drain",
-        )
-    for spooled, target in ((state.this_redis, "this Redis"), (state.other_redis, other)):
+        ),
+    )
+    for spooled, target, remedy in targets:
+        if spooled.segments:
+            since = f" since {spooled.since.astimezone(UTC):%F %T} UTC" if spooled.since else ""
+            live = f", {spooled.in_use:,} of them from live runners" if spooled.in_use else ""
+            found = f"{spooled.events:,} events wait in {folder} for {target}{since}{live}"
+            is_live = remedy == drain and spooled.in_use == spooled.events
+            wait = "make Redis accept events; the live runners then send them"
+            yield warn("spool", found, wait if is_live else remedy)
         if spooled.dropped:
-            yield warn(
-                "spool",
-                f"{spooled.dropped:,} events for {target} were dropped by runners on this machine,"
-                " and no incident counts them yet",
-                "make Redis accept events, then: runfold drain",
+            found = (
+                f"{spooled.dropped:,} events for {target} were dropped by runners on this machine"
             )
+            yield warn("spool", f"{found}, and no incident counts them yet", drain)
+        is_empty = is_empty and not (spooled.segments or spooled.dropped)
     if state.is_full:
-        yield fail(
-            "spool",
-            f"at its cap: {_mib(state.size)} of {_mib(max_bytes)} are in use, so runners will drop"
-            " events",
-            "make Redis accept events again, or raise RUNFOLD_SPOOL_BYTES",
-        )
+        size, most = (f"{size / 2**20:,.0f} MiB" for size in (state.size, max_bytes))
+        found = f"at its cap: {size} of {most} are in use, so runners will drop events"
+        remedy = "make Redis accept events again, or raise RUNFOLD_SPOOL_BYTES"
+        yield fail("spool", found, remedy)
     if state.damaged:
-        yield _damaged(state)
-    waiting = (
-        state.this_redis.segments,
-        state.other_redis.segments,
-        state.this_redis.dropped,
-        state.other_redis.dropped,
-    )
-    if not (any(waiting) or state.damaged):
+        names = ", ".join(path.name for path in state.damaged[:_LISTED])
+        yield warn(
+            "spool",
+            f"{len(state.damaged)} damaged segments in {state.folder}: {names}",
+            "`runfold drain` sends the readable events and renames the segments to `.corrupt`;"
+            " check the disk, and delete those files unless the rest matters",
+        )
+    if is_empty:
         yield ok("spool", f"no events wait in {folder}")
-
-
-def _describe(spooled: SpoolStats, target: str, folder: Path) -> str:
-    since = "" if spooled.since is None else f" since {spooled.since.astimezone(UTC):%F %T} UTC"
-    in_use = f", {spooled.in_use:,} of them from live runners" if spooled.in_use else ""
-    return f"{spooled.events:,} events wait in {folder} for {target}{since}{in_use}"
-
-
-def _remedy(spooled: SpoolStats) -> str:
-    if spooled.in_use == spooled.events:
-        return "make Redis accept events; the live runners then send them"
-    return "make Redis accept events, then: runfold drain"
-
-
-def _damaged(state: SpoolState) -> Finding:
-    names = ", ".join(path.name for path in state.damaged[:_LISTED])
-    return warn(
-        "spool",
-        f"{len(state.damaged)} damaged segments in {state.folder}: {names}",
-        "`runfold drain` sends the readable events and renames the segments to `.corrupt`; check"
-        " the disk, and delete those files unless the rest matters",
-    )
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"

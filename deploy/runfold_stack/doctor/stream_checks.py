@@ -8,7 +8,7 @@ import psycopg
 from runfold_storage.checkpoints.leases import count_leases
 from runfold_storage.checkpoints.streams import Lag
 
-from .findings import Finding, fail, ok, warn
+from . import Finding, fail, ok, warn
 
 LAG_FRAMES: Final = 10_000
 """A longer lag is a warning."""
@@ -17,26 +17,19 @@ _LISTED: Final = 5
 
 def check_shards(agreed: int | None, wanted: int | None, positions: int) -> Finding:
     """Check that Redis, the database and the setting have the same number of shards."""
+    if agreed is None and positions:
+        found = f"Redis has no number of shards, the database has {positions}"
+        remedy = f"Redis was flushed or replaced: set RUNFOLD_SHARDS={positions} everywhere"
+        return fail("shards", found, remedy)
     if agreed is None:
-        if positions:
-            return fail(
-                "shards",
-                f"Redis has no number of shards, the database has {positions}",
-                f"Redis was flushed or replaced: set RUNFOLD_SHARDS={positions} everywhere",
-            )
         return warn("shards", "not chosen yet", "the first runner or worker chooses the number")
-    if wanted is not None and wanted != agreed:
-        return fail(
-            "shards",
-            f"RUNFOLD_SHARDS is {wanted}, the deployment has {agreed}",
-            f"set RUNFOLD_SHARDS={agreed} or leave it unset",
-        )
+    if wanted not in (None, agreed):
+        found = f"RUNFOLD_SHARDS is {wanted}, the deployment has {agreed}"
+        return fail("shards", found, f"set RUNFOLD_SHARDS={agreed} or leave it unset")
     if positions not in (0, agreed):
-        return fail(
-            "shards",
-            f"Redis has {agreed}, the database {positions}",
-            "this Redis and this database belong to different deployments: check both URLs",
-        )
+        found = f"Redis has {agreed}, the database {positions}"
+        remedy = "this Redis and this database belong to different deployments: check both URLs"
+        return fail("shards", found, remedy)
     return ok("shards", str(agreed))
 
 
@@ -61,23 +54,21 @@ def check_lags(lags: Mapping[int, Lag], max_lag_s: float) -> Iterator[Finding]:
     lag = sum(each.frames for each in lags.values())
     age_s = max((each.age_s for each in lags.values()), default=0.0)
     since = f", the oldest for {age_s:,.1f} s" if lag else ""
+    found = f"{lag:,} frames wait to be folded"
     if age_s > max_lag_s:
         worst = max(lags, key=lambda shard: lags[shard].age_s)
         yield fail(
             "lag",
-            f"{lag:,} frames wait to be folded{since}, on shard {worst}",
+            f"{found}{since}, on shard {worst}",
             "check below whether workers fold, and check their logs for delays; if they fold,"
             " start more workers on more cores. RUNFOLD_MAX_LAG_S is the limit",
         )
     elif lag > LAG_FRAMES:
         worst = max(lags, key=lambda shard: lags[shard].frames)
-        yield warn(
-            "lag",
-            f"{lag:,} frames wait to be folded, most of them on shard {worst}{since}",
-            "start more workers on more cores; see the workers below",
-        )
+        remedy = "start more workers on more cores; see the workers below"
+        yield warn("lag", f"{found}, most of them on shard {worst}{since}", remedy)
     else:
-        yield ok("lag", f"{lag:,} frames wait to be folded{since}")
+        yield ok("lag", found + since)
 
 
 def check_leases(connection: psycopg.Connection, shards: int) -> Finding:
@@ -88,11 +79,8 @@ def check_leases(connection: psycopg.Connection, shards: int) -> Finding:
         return fail("workers", "no worker runs", "start one: `runfold up`, or `runfold worker`")
     owners = ", ".join(f"{owner} ({count})" for owner, count in owned[:_LISTED])
     if number < shards:
-        return warn(
-            "workers",
-            f"{number} of {shards} shards are folded, by {owners}",
-            "run it again in a few seconds; a worker may have just ended",
-        )
+        found = f"{number} of {shards} shards are folded, by {owners}"
+        return warn("workers", found, "run it again in a few seconds; a worker may have just ended")
     return ok("workers", f"{len(owned)} workers fold all {shards} shards: {owners}")
 
 

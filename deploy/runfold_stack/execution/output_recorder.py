@@ -26,26 +26,22 @@ class OutputRecorder:
         self.last_line = ""
 
     def feed(self, data: bytes) -> None:
-        """Add the next bytes."""
+        """Add the next bytes, if any, and send those that have waited long enough."""
         self._pending += data
-        if self._since is None:
+        if self._since is None and data:
             self._since = time.monotonic()
         while len(self._pending) >= MAX_TEXT_BYTES:
             cut = self._pending.rfind(b"\n", 0, MAX_TEXT_BYTES) + 1
             self._send(cut or MAX_TEXT_BYTES)
+        if self._since is not None and not self.due_in_s():
+            self._send(self._pending.rfind(b"\n") + 1 or len(self._pending))
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until `tick` must be called; None: no bytes are pending."""
+        """Return the seconds until `feed` must be called again; None: no bytes are pending."""
         if self._since is None:
             return None
         wait_s = LINES_WAIT_S if b"\n" in self._pending else INCOMPLETE_LINE_WAIT_S
         return max(0.0, self._since + wait_s - time.monotonic())
-
-    def tick(self) -> None:
-        """Send the bytes that have waited long enough."""
-        if self._since is None or self.due_in_s():
-            return
-        self._send(self._pending.rfind(b"\n") + 1 or len(self._pending))
 
     def finish(self) -> None:
         """Send the rest."""

@@ -1,8 +1,8 @@
 """Run a command and pass its streams through, byte for byte, without delay.
 
-Each stream has a thread that first passes bytes on and then gives them to a listener. A listener
-must not block; if it fails, it is dropped and the command continues. When the reader of the output
-closes its pipe, the command's pipe is closed, too, as it would be without Runfold.
+Each stream has a thread that first passes bytes on and then gives them to a recorder. If that
+fails, it is dropped and the command continues. When the reader of the output closes its pipe, the
+command's pipe is closed, too, as it would be without Runfold.
 """
 
 import contextlib
@@ -13,9 +13,10 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
+from .output_recorder import OutputRecorder
 from .signal_forwarding import SignalForwarder
 from .stdio import ChildStdio, Source, read, take_terminal
 
@@ -24,18 +25,6 @@ QUIET_S: Final = 0.5
 have been silent for this long, or have written too much."""
 _LATE_BYTES: Final = 1024 * 1024
 """More than a pipe holds, so that the command's own output is complete."""
-
-
-class Listener(Protocol):
-    """Receives one stream's bytes; `due_in_s` returns when it needs a `tick`."""
-
-    def feed(self, data: bytes) -> None: ...
-
-    def due_in_s(self) -> float | None: ...
-
-    def tick(self) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 class ExitResult(NamedTuple):
@@ -48,7 +37,7 @@ class ExitResult(NamedTuple):
 def run_command(
     words: Sequence[str],
     started: Callable[[], None],
-    listen: Callable[[Source], Listener],
+    listen: Callable[[Source], OutputRecorder],
     *,
     shows_output: bool = True,
 ) -> ExitResult:
@@ -58,7 +47,6 @@ def run_command(
     """
     stdio = ChildStdio(shows_output=shows_output)
     forwarder = SignalForwarder(is_own_session=stdio.is_interactive, resize=stdio.resize)
-
     try:
         process = _spawn(words, stdio, forwarder)
     finally:
@@ -105,7 +93,9 @@ def _spawn(
 
 
 def _pass_through(
-    process: "subprocess.Popen[bytes]", stdio: ChildStdio, listen: Callable[[Source], Listener]
+    process: "subprocess.Popen[bytes]",
+    stdio: ChildStdio,
+    listen: Callable[[Source], OutputRecorder],
 ) -> int:
     ended_fd, alive_fd = os.pipe()  # closing `alive_fd` wakes all threads
     threads = [
@@ -126,30 +116,35 @@ def _pass_through(
     return returncode
 
 
-def _forward_output(source: Source, listener: Listener, ended_fd: int) -> None:
-    listener = _Guarded(listener)
+def _forward_output(source: Source, recorder: OutputRecorder, ended_fd: int) -> None:
     poll = select.poll()
     poll.register(source.fd, select.POLLIN)
     poll.register(ended_fd, select.POLLIN)
-    has_ended, late_bytes = False, 0
+    has_ended, has_failed, late_bytes = False, False, 0
     while late_bytes <= _LATE_BYTES:
-        waits = [listener.due_in_s(), QUIET_S if has_ended else None]
+        waits = [None if has_failed else recorder.due_in_s(), QUIET_S if has_ended else None]
         shortest = min((wait for wait in waits if wait is not None), default=None)
         ready = {fd for fd, _ in poll.poll(None if shortest is None else shortest * 1000)}
+        data = b""
         if source.fd in ready:
             data = read(source.fd)
             if not data or not _write(source.target, data):
                 break
             late_bytes += len(data) if has_ended else 0
-            listener.feed(data)
         elif ended_fd in ready:
             has_ended = True
             poll.unregister(ended_fd)
         elif has_ended and shortest == QUIET_S:
             break
-        listener.tick()
+        if not has_failed:
+            try:
+                recorder.feed(data)
+            except Exception:
+                has_failed = True
     os.close(source.fd)
-    listener.finish()
+    if not has_failed:
+        with contextlib.suppress(Exception):
+            recorder.finish()
 
 
 def _forward_keys(target: int, ended_fd: int) -> None:
@@ -179,35 +174,3 @@ def _write(fd: int, data: bytes) -> bool:
         except OSError:
             return False
     return True
-
-
-class _Guarded:
-    """A listener that is dropped after its first failure."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener: Listener | None = listener
-
-    def feed(self, data: bytes) -> None:
-        if self._listener is not None:
-            with self._guard():
-                self._listener.feed(data)
-
-    def due_in_s(self) -> float | None:
-        return None if self._listener is None else self._listener.due_in_s()
-
-    def tick(self) -> None:
-        if self._listener is not None:
-            with self._guard():
-                self._listener.tick()
-
-    def finish(self) -> None:
-        if self._listener is not None:
-            with self._guard():
-                self._listener.finish()
-
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception:
-            self._listener = None

@@ -9,8 +9,8 @@ import pwd
 import shlex
 import signal
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import redis
 
@@ -24,6 +24,8 @@ from runfold_stack.argv_redaction import redact_command_line
 from .output_recorder import OutputRecorder
 from .process import ExitResult
 from .stdio import Source
+
+T = TypeVar("T")
 
 FIRST_WAIT_S: Final = 0.2
 PING_S: Final = 2.0
@@ -55,9 +57,13 @@ class ExecutionRecorder:
             workflow or os.path.basename(words[0]) or words[0],
             id=run,
             trigger="exec",
-            user=_user(),
+            user=_unless_missing(lambda: pwd.getpwuid(os.getuid()).pw_name),
             tags=tags,
-            inputs={"command": shlex.join(shown), "cwd": _cwd(), "host": socket.gethostname()},
+            inputs={
+                "command": shlex.join(shown),
+                "cwd": _unless_missing(os.getcwd),
+                "host": socket.gethostname(),
+            },
         )
 
     @property
@@ -80,18 +86,19 @@ class ExecutionRecorder:
     def end(self, result: ExitResult, exit_code: int) -> None:
         """Record the command's end."""
         self._run.exit_code = exit_code
+        killed_by = -result.returncode if result.returncode < 0 else exit_code - 128
         if exit_code == 0:
             self._run.complete()
-            return
-        killed_by = -result.returncode if result.returncode < 0 else exit_code - 128
-        name = _signal_name(killed_by)
-        if killed_by in result.signals & _CANCELLING:
-            self._run.cancel(f"{name} was sent to it")
+        elif killed_by in result.signals & _CANCELLING:
+            self._run.cancel(f"{_signal_name(killed_by)} was sent to it")
         elif result.returncode < 0:
-            self._run.fail(Error(type="Signal", message=f"killed by {name}"))
+            message = f"killed by {_signal_name(killed_by)}"
+            self._run.fail(Error(type="Signal", message=message))
         else:
-            last_line = self._last_line()
-            message = f"exit code {exit_code}" + (f": {last_line}" if last_line else "")
+            # The last line of stderr, or of the terminal that it shares with stdout.
+            output = self._outputs.get("stderr", self._outputs.get("stdout"))
+            last = "" if output is None else output.last_line[:_MAX_MESSAGE]
+            message = f"exit code {exit_code}" + (f": {last}" if last else "")
             self._run.fail(Error(type="ExitCode", message=message))
 
     def refuse(self, message: str, exit_code: int) -> None:
@@ -124,22 +131,14 @@ class ExecutionRecorder:
     def _explain_redis(self) -> str:
         """Return why Redis accepts no events; empty if it answers normally."""
         settings = self._recorder.settings
-        client = connect(settings.redis_url, timeout_s=PING_S)
         try:
-            agree_on_shards(client, settings.shards)
+            with connect(settings.redis_url, timeout_s=PING_S) as client:
+                agree_on_shards(client, settings.shards)
         except ShardsDiffer as error:
             return str(error)
         except (redis.RedisError, OSError) as error:
             return f"{str(error).rstrip('.')}: {_ADVICE}".replace("\n", " ")
-        else:
-            return ""
-        finally:
-            client.close()
-
-    def _last_line(self) -> str:
-        """Return the last line of stderr, or of the terminal that it shares with stdout."""
-        output = self._outputs.get("stderr", self._outputs.get("stdout"))
-        return "" if output is None else output.last_line[:_MAX_MESSAGE]
+        return ""
 
 
 def _signal_name(number: int) -> str:
@@ -149,15 +148,9 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _user() -> str | None:
+def _unless_missing(read: Callable[[], T]) -> T | None:
+    """Return what `read` returns; None for a user without a name, or a deleted directory."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return None
-
-
-def _cwd() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # the directory was deleted
+        return read()
+    except (KeyError, OSError):
         return None

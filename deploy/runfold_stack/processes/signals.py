@@ -9,6 +9,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Self, TypeVar
@@ -37,7 +38,8 @@ class StopRequests:
             # Signals that nohup ignores stay ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._count)
-        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _wake)
+        # Without a handler, SIGCHLD would not wake `wait` through the pipe.
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,10 +60,6 @@ class StopRequests:
         self.count += 1
 
 
-def _wake(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the signal needs a handler for the wake-up through the pipe."""
-
-
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM raise `KeyboardInterrupt` as Ctrl-C does, so that cleanup code runs."""
@@ -72,38 +70,39 @@ def sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_stoppable(
-    work: Callable[[threading.Event], T],
-    interrupted: str | Callable[[], str] = "interrupted; the same command resumes from here",
-) -> T:
-    """Run `work` in a thread; the first stop request sets its event, the second abandons it.
-
-    Raise what `work` raises; `CommandFailed` with the message `interrupted` if it has stopped
-    early, and `KeyboardInterrupt` if it was abandoned.
-    """
-    stop, done = threading.Event(), threading.Event()
-    results: list[T] = []
-    failures: list[BaseException] = []
+def start_thread(work: Callable[[], T]) -> "Future[T]":
+    """Run `work` in a daemon thread, so that an abandoned one does not hold up the exit."""
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(work(stop))
+            future.set_result(work())
         except BaseException as error:
-            failures.append(error)
-        finally:
-            done.set()
+            future.set_exception(error)
 
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def run_stoppable(
+    work: Callable[[threading.Event], T],
+    interrupted: Callable[[], str] = lambda: "interrupted; the same command resumes from here",
+) -> T:
+    """Run `work` in a thread; the first stop request sets its event, the second abandons it.
+
+    Raise what `work` raises; `CommandFailed` with the message of `interrupted` if it has stopped
+    early, and `KeyboardInterrupt` if it was abandoned.
+    """
+    stop = threading.Event()
     with StopRequests() as requests:
-        threading.Thread(target=run, daemon=True).start()
-        while not done.is_set() and requests.count < 2:
+        future = start_thread(lambda: work(stop))
+        while not future.done() and requests.count < 2:
             if requests.count:
                 stop.set()
             requests.wait(0.05)
-    if failures and isinstance(failures[0], JobInterrupted):
-        message = interrupted if isinstance(interrupted, str) else interrupted()
-        raise CommandFailed(message, INTERRUPTED) from failures[0]
-    if failures:
-        raise failures[0]
-    if not done.is_set():
+    if not future.done():
         raise KeyboardInterrupt
-    return results[0]
+    try:
+        return future.result()
+    except JobInterrupted as error:
+        raise CommandFailed(interrupted(), INTERRUPTED) from error

@@ -7,19 +7,22 @@ Servers are restarted likewise, but keep running when the supervisor dies.
 """
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Final
 
 from runfold.delivery.stream_sender import Backoff
 from runfold_stack.errors import StackError
 from runfold_stack.servers.embedded_server import EmbeddedServer
+from runfold_stack.servers.local_stack import Endpoints
 from runfold_stack.servers.privileges import command_as
+
+from .signals import StopRequests
 
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 30.0
@@ -51,7 +54,7 @@ class _RestartPause(Backoff):
 class Child:
     """One process, started again whenever it ends. For the main thread only."""
 
-    def __init__(self, name: str, words: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, words: Sequence[str], endpoints: Endpoints) -> None:
         self.name = name
         self.restarts = 0
         self._command = command_as(
@@ -60,14 +63,13 @@ class Child:
             [sys.executable, "-P", "-m", "runfold_stack.cli", *words],
             death_signal=signal.SIGTERM,
         )
-        self._environ = dict(environ)
+        self._environ = {  # hides passwords in URLs from other users
+            **os.environ,
+            "RUNFOLD_REDIS_URL": endpoints.redis_url,
+            "RUNFOLD_DATABASE_URL": endpoints.database_url,
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self._pause = _RestartPause()
-
-    @property
-    def pid(self) -> int | None:
-        """The process id; None while it does not run."""
-        return None if self._process is None else self._process.pid
 
     def restart_if_due(self) -> None:
         """Start the process if it does not run and its pause is over."""
@@ -75,7 +77,11 @@ class Child:
             status = self._process.poll()
             if status is None:
                 return
-            self._ended(status)
+            self._process = None
+            self.restarts += 1
+            how = f"exit code {status}" if status >= 0 else f"signal {-status}"
+            fields = {"child": self.name, "how": how, "pause_s": self._pause.ended()}
+            _log.error("child ended, restarting it", extra=fields)
         if not self._pause.remaining_s():
             self._pause.started()
             self._process = subprocess.Popen(
@@ -96,28 +102,16 @@ class Child:
         if self._process is not None:
             self._process.terminate()
 
-    def has_stopped(self) -> bool:
-        """Return whether the process has ended."""
-        return self._process is None or self._process.poll() is not None
-
-    def kill(self) -> None:
-        """Send SIGKILL and wait for the end."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
+    def stop(self, requests: StopRequests, *, max_requests: int, timeout_s: float) -> None:
+        """Wait for its end after SIGTERM; kill it after too many requests or the timeout."""
+        self.ask_to_stop()
+        deadline = time.monotonic() + timeout_s
+        while self._process is not None and self._process.poll() is None:
+            if requests.count > max_requests or time.monotonic() > deadline:
+                _log.warning("not waiting any longer", extra={"child": self.name})
                 self._process.kill()
-            self._process.wait()
-
-    def _ended(self, status: int) -> None:
-        self._process = None
-        self.restarts += 1
-        _log.error(
-            "child ended, restarting it",
-            extra={
-                "child": self.name,
-                "how": f"exit code {status}" if status >= 0 else f"signal {-status}",
-                "pause_s": self._pause.ended(),
-            },
-        )
+                self._process.wait()
+            requests.wait(0.1)
 
 
 class Server:
@@ -127,7 +121,7 @@ class Server:
     """
 
     def __init__(self, server: EmbeddedServer) -> None:
-        self.name = server.data_dir.name
+        self.name = server.name
         self._server = server
         self._pause = _RestartPause()
         self._is_up = True
@@ -135,27 +129,23 @@ class Server:
 
     def restart_if_due(self) -> None:
         """Start the server if it does not run and its pause is over."""
-        if self._starting is not None:
-            if self._starting.is_alive():
-                return
-            self._starting = None
+        if self._starting is not None and self._starting.is_alive():
+            return
+        self._starting = None
         if self._server.pid is not None:
             return
         if self._is_up:
             self._is_up = False
-            pause_s = self._pause.ended()
-            _log.error(
-                "server ended, restarting it", extra={"server": self.name, "pause_s": pause_s}
-            )
+            fields = {"server": self.name, "pause_s": self._pause.ended()}
+            _log.error("server ended, restarting it", extra=fields)
         if not self._pause.remaining_s():
             self._starting = threading.Thread(target=self._start, daemon=True)
             self._starting.start()
 
     def due_in_s(self) -> float | None:
         """Return the seconds until the server may be started; None while it runs or starts."""
-        if self._is_up or self._starting is not None:
-            return None
-        return self._pause.remaining_s()
+        is_busy = self._is_up or self._starting is not None
+        return None if is_busy else self._pause.remaining_s()
 
     def await_start(self) -> None:
         """Wait for a start in progress, so that the server can be stopped."""
@@ -166,10 +156,8 @@ class Server:
         try:
             self._server.start()
         except StackError as error:
-            pause_s = self._pause.ended()
-            _log.error(
-                "server did not start: %s", error, extra={"server": self.name, "pause_s": pause_s}
-            )
+            fields = {"server": self.name, "pause_s": self._pause.ended()}
+            _log.error("server did not start: %s", error, extra=fields)
             return
         self._pause.started()
         self._is_up = True

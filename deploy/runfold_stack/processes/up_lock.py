@@ -1,12 +1,10 @@
 """The `runfold up` of a data directory, and the address of its API.
 
-Invariant: a running `up` holds an exclusive flock on `up.lock` in the data directory. So each data
-directory has at most one, and the content of the file is valid exactly while the lock is held.
+Invariant: a running `up` holds the exclusive lock on `up.lock` in the data directory. So each data
+directory has at most one.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +13,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from runfold_stack.errors import StackError
 from runfold_stack.exit_codes import CommandFailed
-from runfold_stack.servers.owned_folder import open_file, open_folder
+from runfold_stack.servers.lock_file import LockFile
 from runfold_stack.servers.privileges import check_home
 from runfold_stack.settings import DEFAULT_API_PORT, Settings
 
@@ -25,7 +22,6 @@ from .ports import url_of
 
 _NAME: Final = "up.lock"
 _READERS_S: Final = 0.5
-_POLL_S: Final = 0.02
 
 
 class UpState(Struct, frozen=True):
@@ -55,35 +51,33 @@ def claim_up(home: Path) -> Iterator[UpLock]:
     """Hold the lock of the data directory; raise `CommandFailed` if another `runfold up` does."""
     check_home(home, to_write=True)
     home.mkdir(parents=True, exist_ok=True)
-    with open_folder(home) as folder:
-        fd = open_file(home / _NAME, os.O_RDWR | os.O_CREAT, folder)
-    try:
-        _lock(fd, home)
+
+    def refuse(waited_s: float, content: bytes) -> None:
+        if waited_s > _READERS_S:
+            state = _decode(content)
+            where = f", API at {state.api_url}" if state.api_url else ", still starting"
+            raise CommandFailed(
+                f"`runfold up` already runs on {home} (pid {state.pid}{where}): use that one, "
+                "stop it with `runfold down`, or set RUNFOLD_HOME to another directory"
+            )
+
+    with LockFile(home / _NAME).claim(refuse) as fd:
         lock = UpLock(fd)
         lock.write(UpState(os.getpid()))
         yield lock
-    finally:
-        os.close(fd)
 
 
 def find_up(home: Path) -> UpState | None:
     """Return the state of the `runfold up` on this data directory; None if none runs."""
+    content = LockFile(home / _NAME).read()
+    return None if content is None else _decode(content)
+
+
+def _decode(content: bytes) -> UpState:
     try:
-        with open_folder(home) as folder:
-            fd = open_file(home / _NAME, os.O_RDONLY, folder)
-    except (OSError, StackError):
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        try:
-            return msgspec.json.decode(os.pread(fd, 4096, 0), type=UpState)
-        except msgspec.MsgspecError:  # `up` is writing it at this moment
-            return UpState(0)
-    else:
-        return None
-    finally:
-        os.close(fd)
+        return msgspec.json.decode(content, type=UpState)
+    except msgspec.MsgspecError:  # `up` is writing it at this moment
+        return UpState(0)
 
 
 def api_address(settings: Settings) -> str:
@@ -94,26 +88,3 @@ def api_address(settings: Settings) -> str:
     if up is not None and up.api_url is not None:
         return up.api_url
     return url_of(settings.api_host, settings.api_port or DEFAULT_API_PORT)
-
-
-def _lock(fd: int, home: Path) -> None:
-    deadline = time.monotonic() + _READERS_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # `find_up` in another process holds the lock for an instant.
-            if time.monotonic() > deadline:
-                raise CommandFailed(_already_up(home)) from None
-            time.sleep(_POLL_S)
-        else:
-            return
-
-
-def _already_up(home: Path) -> str:
-    state = find_up(home) or UpState(0)
-    where = f", API at {state.api_url}" if state.api_url else ", still starting"
-    return (
-        f"`runfold up` already runs on {home} (pid {state.pid}{where}): use that one, "
-        "stop it with `runfold down`, or set RUNFOLD_HOME to another directory"
-    )

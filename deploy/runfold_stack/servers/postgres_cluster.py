@@ -9,57 +9,50 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 from runfold_stack.errors import StackError, start_failure
 
+from .daemon import environment
 from .owned_folder import Identity, open_file, open_folder, read_text, replace_text, unlink
 from .privileges import command_as
 
-SETTINGS: Mapping[str, str] = MappingProxyType(
-    {
-        # No network port; the socket's folder is private (see `sockets`).
-        "listen_addresses": "",
-        "unix_socket_permissions": "0700",
-        # A reported commit is on the disk.
-        "fsync": "on",
-        "synchronous_commit": "on",
-        "full_page_writes": "on",
-        # Memory.
-        "shared_buffers": "256MB",
-        "huge_pages": "try",
-        "work_mem": "16MB",
-        "maintenance_work_mem": "256MB",
-        "effective_cache_size": "2GB",
-        # Few checkpoints: after each, the first change of a page logs the whole page.
-        "checkpoint_timeout": "15min",
-        "max_wal_size": "4GB",
-        "min_wal_size": "512MB",
-        "wal_buffers": "16MB",
-        # SSDs; short statements, which take longer to compile than to run.
-        "random_page_cost": "1.1",
-        "jit": "off",
-        # UTC and English messages on every machine.
-        "timezone": "UTC",
-        "log_timezone": "UTC",
-        "lc_messages": "C",
-        "log_line_prefix": "%m [%p] %a ",
-        "log_lock_waits": "on",
-    }
-)
+SETTINGS: Mapping[str, str] = {
+    # No network port; the socket's folder is private (see `sockets`).
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    # A reported commit is on the disk.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    # Memory.
+    "shared_buffers": "256MB",
+    "huge_pages": "try",
+    "work_mem": "16MB",
+    "maintenance_work_mem": "256MB",
+    "effective_cache_size": "2GB",
+    # Few checkpoints: after each, the first change of a page logs the whole page.
+    "checkpoint_timeout": "15min",
+    "max_wal_size": "4GB",
+    "min_wal_size": "512MB",
+    "wal_buffers": "16MB",
+    # SSDs; short statements, which take longer to compile than to run.
+    "random_page_cost": "1.1",
+    "jit": "off",
+    # UTC and English messages on every machine.
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "lc_messages": "C",
+    "log_line_prefix": "%m [%p] %a ",
+    "log_lock_waits": "on",
+}
 
 # The first that the build supports is used; every build supports pglz.
 WAL_COMPRESSIONS = ("lz4", "zstd", "pglz")
 
 
-def render(settings: Mapping[str, str]) -> str:
-    """Return the text of a PostgreSQL configuration file."""
-    head = (
-        "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf instead.\n"
-    )
-    quoted = ((name, value.replace("'", "''")) for name, value in settings.items())
-    return head + "".join(f"{name} = '{value}'\n" for name, value in quoted)
-
+_CONF_HEAD = (
+    "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf instead."
+)
 
 SUPERUSER = "runfold"
 PORT = 5432  # names the socket; nothing listens on a network port
@@ -68,12 +61,6 @@ SOCKET = f".s.PGSQL.{PORT}"
 # Sorting is by bytes, so that no upgrade of libc breaks an index; the character type is Unicode,
 # for lower() and trigrams. Not every machine has the first locale.
 _CTYPES = ("C.UTF-8", "en_US.UTF-8", "C")
-
-
-def environment() -> dict[str, str]:
-    """Return this process's environment without PostgreSQL's variables, and with LC_ALL=C."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return kept | {"LC_ALL": "C"}
 
 
 def major_of(cluster: Path) -> str | None:
@@ -126,9 +113,7 @@ def configure(
     cluster: Path, postgres: Path, identity: Identity | None, settings: Mapping[str, str]
 ) -> None:
     """Write `runfold.conf`, with the best WAL compression that this build supports."""
-    conf = cluster / "runfold.conf"
-    with _open_cluster(cluster) as (_, folder):
-        replace_text(conf, render(settings), folder, identity)
+    _write_conf(cluster, identity, settings)
     if "wal_compression" in settings:
         return
     # Compressing full-page images saves most of the WAL after a checkpoint. A value that the build
@@ -136,10 +121,17 @@ def configure(
     for method in WAL_COMPRESSIONS:
         option = ["-c", f"wal_compression={method}", "-C", "wal_compression"]
         if _run([str(postgres), "-D", str(cluster), *option], identity, cluster).returncode == 0:
-            text = render({**settings, "wal_compression": method})
-            with _open_cluster(cluster) as (_, folder):
-                replace_text(conf, text, folder, identity)
+            _write_conf(cluster, identity, {**settings, "wal_compression": method})
             return
+
+
+def _write_conf(cluster: Path, identity: Identity | None, settings: Mapping[str, str]) -> None:
+    lines = [_CONF_HEAD]
+    for name, value in settings.items():
+        quoted = value.replace("'", "''")
+        lines.append(f"{name} = '{quoted}'")
+    with _open_cluster(cluster) as (_, folder):
+        replace_text(cluster / "runfold.conf", "\n".join([*lines, ""]), folder, identity)
 
 
 def clear_pid_files(cluster: Path, socket_folder: Path) -> None:

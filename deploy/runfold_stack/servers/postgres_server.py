@@ -9,7 +9,6 @@ it leaves `data.new` behind, which the next start replaces: `data` is complete o
 from collections.abc import Mapping
 from pathlib import Path
 from signal import Signals
-from types import MappingProxyType
 from typing import Literal
 
 import psycopg
@@ -33,7 +32,7 @@ _IMMEDIATE = ((Signals.SIGQUIT, 10.0), (Signals.SIGKILL, 30.0))
 class PostgresServer(EmbeddedServer):
     """`settings` override `postgres_cluster.SETTINGS`."""
 
-    _name = "postgres"
+    name = "postgres"
     _socket_name = SOCKET
     # The postmaster ends its children and frees its shared memory.
     _death_signal = Signals.SIGQUIT
@@ -46,12 +45,12 @@ class PostgresServer(EmbeddedServer):
         data_dir: Path,
         *,
         binary: Path | None = None,
-        settings: Mapping[str, str] = MappingProxyType({}),
+        settings: Mapping[str, str] | None = None,
         die_with_parent: bool = False,
     ) -> None:
         super().__init__(data_dir, binary=binary, die_with_parent=die_with_parent)
         self._cluster = self.data_dir / "data"
-        self._settings = {**SETTINGS, **settings}
+        self._settings = {**SETTINGS, **(settings or {})}
 
     @property
     def url(self) -> str:
@@ -65,7 +64,7 @@ class PostgresServer(EmbeddedServer):
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """End the server; do nothing if none runs. After `immediate` the next start recovers."""
-        self._daemon.end(self._stop_steps if mode == "fast" else _IMMEDIATE)
+        self._end(self._stop_steps if mode == "fast" else _IMMEDIATE)
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a copy of `template`, which must have no open connection; return its URL."""
@@ -97,9 +96,6 @@ class PostgresServer(EmbeddedServer):
         postgres_cluster.configure(self._cluster, program, identity, self._settings)
         folders = ("-D", str(self._cluster), "-k", str(self._socket_folder))
         return [str(program), *folders, "-p", str(PORT)]
-
-    def _environment(self) -> Mapping[str, str]:
-        return postgres_cluster.environment()
 
     def _ping(self) -> bool:
         try:

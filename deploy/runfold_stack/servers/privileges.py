@@ -17,7 +17,8 @@ import os
 import pwd
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from runfold_stack.errors import PrivilegeError, StackError
@@ -77,9 +78,7 @@ def command_as(
     if identity is None and death_signal is None:
         return list(command)
     request = {
-        "uid": identity.uid if identity else None,
-        "gid": identity.gid if identity else None,
-        "capability": identity.capability if identity else None,
+        **(asdict(identity) if identity else {}),
         "death_signal": death_signal,
         "parent": os.getpid(),
     }
@@ -134,8 +133,14 @@ def _hand_over(home: int, uid: int, gid: int) -> None:
 
 
 def _needed_capability(uid: int, gid: int, home: Path, program: Path) -> int | None:
-    closed = [f for f in _folders_to(home, program) if not _may(f.stat(), uid, gid, _EXECUTE)]
-    runs = _may(program.stat(), uid, gid, _READ | _EXECUTE)
+    def may(path: Path, wanted: int) -> bool:
+        status = path.stat()
+        shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
+        return stat.S_IMODE(status.st_mode) >> shift & wanted == wanted
+
+    folders = [*_parents(home), *_parents(program)]
+    closed = [folder for folder in folders if not may(folder, _EXECUTE)]
+    runs = may(program, _READ | _EXECUTE)
     if runs and not closed:
         return None
     account, culprit = _account_name(uid), closed[0] if closed else program
@@ -165,20 +170,8 @@ def _account_name(uid: int) -> str:
         return f"user {uid}"
 
 
-def _folders_to(*paths: Path) -> Iterator[Path]:
-    for path in paths:
-        yield from reversed(path.absolute().parents)
-        yield from reversed(path.resolve().parents)
-
-
-def _may(status: os.stat_result, uid: int, gid: int, wanted: int) -> bool:
-    if status.st_uid == uid:
-        granted = stat.S_IMODE(status.st_mode) >> 6
-    elif status.st_gid == gid:
-        granted = stat.S_IMODE(status.st_mode) >> 3
-    else:
-        granted = stat.S_IMODE(status.st_mode)
-    return granted & wanted == wanted
+def _parents(path: Path) -> list[Path]:
+    return [*reversed(path.absolute().parents), *reversed(path.resolve().parents)]
 
 
 def _permitted_capabilities() -> int:

@@ -32,7 +32,7 @@ _ARGUMENTS = (
 class RedisServer(EmbeddedServer):
     """`extra_args` come last and override the defaults (`"--maxmemory", "100mb"`)."""
 
-    _name = "redis"
+    name = "redis"
     _socket_name = "redis.sock"
     _death_signal = Signals.SIGKILL
     _stop_steps = ((Signals.SIGTERM, 60.0), (Signals.SIGKILL, 10.0))

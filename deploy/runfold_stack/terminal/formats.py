@@ -3,34 +3,17 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import parse_time
+from runfold_storage.read_models.summaries import NodeFacts, RunFacts
 
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LENGTH = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|[smhdw])")
-_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_LENGTH: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|[smhdw])")
+_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _MANY: Final = 100_000
 BAR_WIDTH: Final = 30
-
-
-class Timed(Protocol):
-    """An attempt at a node."""
-
-    @property
-    def started_at(self) -> datetime | None: ...
-
-    @property
-    def finished_at(self) -> datetime | None: ...
-
-
-class TimeAxis(NamedTuple):
-    """The start of the time axis, and its length in seconds."""
-
-    first: datetime
-    length_s: float
 
 
 def duration(milliseconds: float | None) -> str:
@@ -94,32 +77,37 @@ def point_in_time(option: str, text: str | None, now: datetime) -> datetime | No
         except BadParameter as error:
             reason = f"{error.reason}, or an age like 24h or 7d"
             raise BadParameter(option, reason) from None
-    return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    return now - timedelta(milliseconds=int(ago[1]) * _MS[ago[2]])
 
 
 def length(text: str) -> float | None:
     """Parse `250ms`, `90s`, `15m`, `2h` or `7d` into milliseconds; None if it is invalid."""
     found = _LENGTH.fullmatch(text)
-    if found is None:
-        return None
-    return float(found[1]) * (1 if found[2] == "ms" else _MS[found[2]])
+    return None if found is None else float(found[1]) * _MS[found[2]]
 
 
-def time_axis(nodes: Iterable[Timed], now: datetime) -> TimeAxis | None:
-    """Return the axis from the first start to the last end; None if no node has started."""
-    started = [(node.started_at, node.finished_at or now) for node in nodes if node.started_at]
-    if not started:
-        return None
-    first = min(start for start, _ in started)
-    length_s = (max(end for _, end in started) - first).total_seconds()
-    return TimeAxis(first, max(length_s, 1e-6))
+def took_ms(timed: RunFacts | NodeFacts, now: datetime) -> float | None:
+    """Return the duration in milliseconds; for a running run or node, the time until now."""
+    if timed.duration_ms is None and timed.status == "running" and timed.started_at is not None:
+        return max(0.0, (now - timed.started_at).total_seconds() * 1000)
+    return timed.duration_ms
 
 
-def bar(node: Timed, axis: TimeAxis | None, now: datetime) -> str:
-    """Return a bar for the time when a node ran, at least one character if it has started."""
-    if axis is None or node.started_at is None:
-        return ""
-    begin = (node.started_at - axis.first).total_seconds() / axis.length_s * BAR_WIDTH
-    end = ((node.finished_at or now) - axis.first).total_seconds() / axis.length_s * BAR_WIDTH
-    offset = min(int(begin), BAR_WIDTH - 1)
-    return " " * offset + "━" * max(1, min(round(end), BAR_WIDTH) - offset)
+class TimeAxis:
+    """The time from the first start of some nodes to their last end, which bars are drawn on."""
+
+    def __init__(self, nodes: Iterable[NodeFacts], now: datetime) -> None:
+        times = [(node.started_at, node.finished_at or now) for node in nodes if node.started_at]
+        self._now = now
+        self._first = min((start for start, _ in times), default=now)
+        length_s = (max((end for _, end in times), default=now) - self._first).total_seconds()
+        self._unit_s = max(length_s, 1e-6) / BAR_WIDTH
+
+    def bar(self, node: NodeFacts) -> str:
+        """Return a bar for the time when a node ran, at least one character if it has started."""
+        if node.started_at is None:
+            return ""
+        begin = (node.started_at - self._first).total_seconds() / self._unit_s
+        end = ((node.finished_at or self._now) - self._first).total_seconds() / self._unit_s
+        offset = min(int(begin), BAR_WIDTH - 1)
+        return " " * offset + "━" * max(1, min(round(end), BAR_WIDTH) - offset)

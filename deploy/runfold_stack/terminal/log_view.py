@@ -10,7 +10,8 @@ from rich.text import Text
 from runfold_storage.history import History
 from runfold_storage.queries.run.events import MAX_EVENTS
 
-from .output import STYLES, Output, cell, make_table, plain
+from .output import STYLES, Output, cell, plain
+from .tables import Table
 
 _ENVELOPE: Final = ("type", "run", "id", "at", "v")
 _STREAMS: Final = ("stdout", "stderr")
@@ -18,7 +19,7 @@ _STREAMS: Final = ("stdout", "stderr")
 
 def print_events(history: History, run: str, output: Output, *, tail: int | None) -> None:
     """Print one event per line; with `tail` only the last ones."""
-    found = _events(history, run) if tail is None else _last_events(history, run, tail)
+    found = _events(history, run) if tail is None else _last_events(history, run, tail)[-tail:]
     if output.is_json:
         output.json({"run": run, "events": list(found)})
         return
@@ -33,10 +34,12 @@ def print_output(
     history: History, run: str, output: Output, *, node: str | None, tail: int | None
 ) -> None:
     """Print the output unchanged; with `tail` only the last lines. As JSON, print its events."""
+    filters = {"types": "logged", "node": node}
+    found: Iterable[Raw]
     if tail is None:
-        found: Iterable[Raw] = _events(history, run, types="logged", node=node)
+        found = _events(history, run, **filters)
     else:
-        found = _last_output(history, run, tail, node=node)
+        found = _last_events(history, run, tail, **filters)
     if output.is_json:
         output.json({"run": run, "events": list(found)})
         return
@@ -51,18 +54,17 @@ def print_end(history: History, run: str, output: Output, *, tail: int) -> None:
     """Print the last lines of the output with a heading, and with the stream and node of each."""
     lines = [
         (event.get("stream", "log"), event.get("node") or "", line)
-        for event in map(msgspec.json.decode, _last_output(history, run, tail))
+        for event in map(msgspec.json.decode, _last_events(history, run, tail, types="logged"))
         for line in event["text"].splitlines()
     ][-tail:]
     if not lines:
         return
     output.line()
     output.line(f"output (complete: runfold show {plain(run)} --logs)", "bold")
-    table = make_table("STREAM", "NODE", "TEXT")
-    table.show_header = False
+    table = Table("STREAM", "NODE", "TEXT", has_header=False)
     for stream, node, line in lines:
-        style = STYLES["failed"] if stream == "stderr" else ""
-        table.add_row(Text(stream, style or "dim"), cell(node), Text(plain(line)))
+        style = STYLES["failed"] if stream == "stderr" else "dim"
+        table.add_row(Text(stream, style), cell(node), plain(line))
     output.table(table)
 
 
@@ -99,33 +101,21 @@ def _events(history: History, run: str, **filters: Any) -> Iterator[Raw]:
             return
 
 
-def _last_events(history: History, run: str, n: int) -> list[Raw]:
+def _last_events(history: History, run: str, wanted: int, **filters: Any) -> list[Raw]:
+    """Return pages with at least the last `wanted` events, or lines of output if filtered by type.
+
+    The first may contain earlier ones, too.
+    """
     found: list[Raw] = []
-    for events in _pages_back(history, run):
-        found = events + found
-        if len(found) >= n:
-            break
-    return found[len(found) - n :] if n < len(found) else found
-
-
-def _last_output(history: History, run: str, lines: int, *, node: str | None = None) -> list[Raw]:
-    """Return the events with the last `lines` lines; the first may contain earlier lines, too."""
-    found: list[Raw] = []
-    seen = 0
-    for events in _pages_back(history, run, types="logged", node=node):
-        found = events + found
-        for event in map(msgspec.json.decode, events):
-            seen += event["text"].count("\n") + (event.get("stream") not in _STREAMS)
-        if seen > lines:
-            break
-    return found
-
-
-def _pages_back(history: History, run: str, **filters: Any) -> Iterator[list[Raw]]:
-    """Yield pages of events from the end to the beginning."""
     page = history.events(run, tail=True, limit=MAX_EVENTS, **filters)
     while page is not None:
-        yield page.events
-        if page.prev_cursor is None:
-            return
+        found = page.events + found
+        if "types" in filters:
+            for event in map(msgspec.json.decode, page.events):
+                wanted -= event["text"].count("\n") + (event.get("stream") not in _STREAMS)
+        else:
+            wanted -= len(page.events)
+        if wanted < 0 or page.prev_cursor is None:
+            break
         page = history.events(run, before=page.prev_cursor, limit=MAX_EVENTS, **filters)
+    return found

@@ -23,16 +23,16 @@ class LineFormatter(logging.Formatter):
         return f"{at.removesuffix('+00:00')}Z {level:<7} {record.name}: {text}{shown}"
 
 
-def configure_logging(level: int) -> None:
+def configure_logging(level: str) -> None:
     """Configure the root logger; a command calls this once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(level)
+    root.setLevel(level.upper())
     # Their messages about every request or migration step are too frequent.
     for name in ("alembic", "uvicorn"):
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,6 @@
-"""Print one run: summary, error, nodes with time bars, payloads."""
+"""The table of runs, and the details of one run: summary, error, nodes with time bars, payloads."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,77 +9,97 @@ from msgspec import Raw
 from rich.text import Text
 
 from runfold_storage.queries.run.detail import NodeDetail, RunDetail
+from runfold_storage.read_models.summaries import RunSummary
 
-from .formats import bar, dollars, duration, moment, time_axis, tokens
-from .output import STYLES, Output, cell, make_table, plain, shown_name
+from .formats import TimeAxis, dollars, duration, moment, tokens, took_ms
+from .output import STYLES, Output, cell, error_line, node_name, plain, shown_name
+from .tables import Table
 
 MAX_NODES: Final = 200
 _MAX_PAYLOAD: Final = 2000
 
 
+def runs_table(runs: Sequence[RunSummary], now: datetime) -> Table:
+    """Return a table of runs, with projects if any is not the default."""
+    has_projects = any(run.project != "default" for run in runs)
+    columns = ("STATUS", "RUN", "WORKFLOW", "PROJECT", "STARTED", "DURATION", "NODES", "COST")
+    table = Table(*columns, "ERROR", right=("DURATION", "NODES", "COST"))
+    for run in runs:
+        mark = "  (incomplete)" if run.incomplete else ""
+        table.add_row(
+            Text(run.status, STYLES.get(run.status, "")) + mark,
+            cell(run.id),
+            shown_name(run.workflow),
+            shown_name(run.project) if has_projects else "",
+            moment(run.started_at or run.queued_at),
+            duration(took_ms(run, now)),
+            nodes_done(run),
+            dollars(run.usage.cost_usd),
+            error_of(run),
+        )
+    return table
+
+
+def error_of(run: RunSummary) -> str:
+    """Return the error's node, type and first line, without control characters."""
+    error = run.error
+    return "" if error is None else error_line(error.node, error.type, error.message)
+
+
+def nodes_done(run: RunSummary) -> str:
+    """Return finished and total nodes, as in `3/7`."""
+    nodes = run.nodes
+    done = nodes.completed + nodes.failed + nodes.skipped + nodes.cancelled
+    return f"{done}/{nodes.total}" if nodes.total else ""
+
+
 def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
     """Print everything except events and output."""
-    console = output.console
-    for name, value in _head(run, now):
-        console.print(Text.assemble((f"{name:<10}", "bold"), value), soft_wrap=True)
+    for name, value in _head(run, now).items():
+        if value:
+            line = Text.assemble((f"{name:<10}", "bold"), value)
+            output.console.print(line, soft_wrap=True)
     note = _retention_note(run)
     if note:
         output.line()
         output.line(note, "yellow")
     if run.error is not None:
-        error = run.error
-        output.line()
-        where = f" at node {error.node}" if error.node else ""
-        words = ": ".join(part for part in (error.type, error.message) if part)
-        output.line(plain(f"error{where}: {words}"), STYLES["failed"])
-        if error.stack:
-            output.line(plain(error.stack.rstrip()))
+        _print_error(f"error at node {run.error.node}" if run.error.node else "error", run, output)
     if run.nodes:
         output.line()
         _print_nodes(run, output, now)
-    for title, payload in (
-        ("inputs", run.inputs),
-        ("outputs", run.outputs),
-        ("metadata", run.metadata),
-    ):
+    for title in ("inputs", "outputs", "metadata"):
+        payload = getattr(run, title)
         if payload is not None:
             output.line()
             output.line(title, "bold")
             output.line(_shortened(payload))
 
 
-def _head(run: RunDetail, now: datetime) -> Iterator[tuple[str, Text]]:
-    yield "run", Text(plain(run.id))
-    yield "workflow", Text(shown_name(run.workflow))
-    if run.project != "default":
-        yield "project", Text(shown_name(run.project))
-    if run.incomplete:
-        yield "note", Text("incomplete: neither `queued` nor `started` has arrived")
+def _head(run: RunDetail, now: datetime) -> dict[str, Text | str]:
     status = Text(run.status, STYLES.get(run.status, ""))
     if run.exit_code is not None:
-        status += Text(f"  (exit code {run.exit_code})")
+        status += f"  (exit code {run.exit_code})"
     if run.reason:
-        status += Text(f"  ({plain(run.reason)})")
-    yield "status", status
-    yield "started", Text(moment(run.started_at or run.queued_at))
-    took = run.duration_ms
-    if took is None and run.status == "running" and run.started_at is not None:
-        took = max(0.0, (now - run.started_at).total_seconds() * 1000)
-    if took is not None:
-        yield "duration", Text(duration(took))
-    optional: tuple[tuple[str, str | None], ...] = (
-        ("attempt", str(run.attempt) if run.attempt > 1 else None),
-        ("trigger", run.trigger_type),
-        ("parent", run.parent_run),
-        ("user", run.user),
-        ("session", run.session),
-        ("tags", " ".join(f"{key}={value}" for key, value in sorted(run.tags.items()))),
-        ("tokens", tokens(run.usage)),
-        ("cost", dollars(run.usage.cost_usd)),
-    )
-    for name, text in optional:
-        if text:
-            yield name, Text(plain(text))
+        status += f"  ({plain(run.reason)})"
+    note = "incomplete: neither `queued` nor `started` has arrived" if run.incomplete else ""
+    return {
+        "run": plain(run.id),
+        "workflow": shown_name(run.workflow),
+        "project": "" if run.project == "default" else shown_name(run.project),
+        "note": note,
+        "status": status,
+        "started": moment(run.started_at or run.queued_at),
+        "duration": duration(took_ms(run, now)),
+        "attempt": str(run.attempt) if run.attempt > 1 else "",
+        "trigger": plain(run.trigger_type or ""),
+        "parent": plain(run.parent_run or ""),
+        "user": plain(run.user or ""),
+        "session": plain(run.session or ""),
+        "tags": plain(" ".join(f"{key}={value}" for key, value in sorted(run.tags.items()))),
+        "tokens": tokens(run.usage),
+        "cost": dollars(run.usage.cost_usd),
+    }
 
 
 def _retention_note(run: RunDetail) -> str | None:
@@ -94,60 +114,54 @@ def _retention_note(run: RunDetail) -> str | None:
         case "removed":
             return f"inputs, outputs and events have expired{when}"
         case "unavailable":
-            return (
-                f"inputs, outputs and events have expired{when}, and the archive cannot be read at"
-                " the moment"
-            )
+            unreadable = "and the archive cannot be read at the moment"
+            return f"inputs, outputs and events have expired{when}, {unreadable}"
         case _:
             return None
 
 
 def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
     bars = ["TIME"] if output.is_terminal else []
-    table = make_table("NODE", "STATUS", "AFTER", "DURATION", *bars, right=("DURATION",))
-    axis = time_axis(run.nodes, now)
+    table = Table("NODE", "STATUS", "AFTER", "DURATION", *bars, right=("DURATION",))
+    axis = TimeAxis(run.nodes, now)
     for node in run.nodes[:MAX_NODES]:
-        name = cell(node.name)
-        if node.attempt > 1:
-            name += f" (attempt {node.attempt})"
         style = STYLES.get(node.status, "")
+        more = f" and {len(node.parents) - 3} more" if len(node.parents) > 3 else ""
         table.add_row(
-            name,
+            node_name(node),
             Text(node.status, style),
-            _parents(node),
+            ", ".join(map(cell, node.parents[:3])) + more,
             duration(node.duration_ms),
-            *(Text(bar(node, axis, now), style) for _ in bars),
+            *(Text(axis.bar(node), style) for _ in bars),
         )
     output.table(table)
     if len(run.nodes) > MAX_NODES:
         output.line(f"… and {len(run.nodes) - MAX_NODES} more: `--json` prints all")
     for node in run.nodes[:MAX_NODES]:
-        is_other_error = run.error is None or run.error.node != node.node
-        if node.error is not None and is_other_error:
-            words = ": ".join(part for part in (node.error.type, node.error.message) if part)
-            output.line()
-            output.line(plain(f"error of {node.name}: {words}"), STYLES["failed"])
-            if node.error.stack:
-                output.line(plain(node.error.stack.rstrip()))
+        if node.error is not None and (run.error is None or run.error.node != node.node):
+            _print_error(f"error of {node.name}", node, output)
 
 
-def _parents(node: NodeDetail) -> str:
-    names = [cell(parent) for parent in node.parents[:3]]
-    more = len(node.parents) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")
+def _print_error(title: str, failed: RunDetail | NodeDetail, output: Output) -> None:
+    error = failed.error
+    assert error is not None
+    output.line()
+    words = ": ".join(part for part in (error.type, error.message) if part)
+    output.line(plain(f"{title}: {words}"), STYLES["failed"])
+    if error.stack:
+        output.line(plain(error.stack.rstrip()))
 
 
 def _shortened(payload: Raw) -> str:
-    text = plain(_pretty(msgspec.json.decode(payload)))
+    value = msgspec.json.decode(payload)
+    if isinstance(value, dict) and value:
+        text = "\n".join(f"  {key}: {_inline(item)}" for key, item in value.items())
+    else:
+        text = f"  {_inline(value)}"
+    text = plain(text)
     if len(text) <= _MAX_PAYLOAD:
         return text
     return f"{text[:_MAX_PAYLOAD]} … ({len(text):,} characters; `--json` prints all)"
-
-
-def _pretty(value: Any) -> str:
-    if isinstance(value, dict) and value:
-        return "\n".join(f"  {key}: {_inline(item)}" for key, item in value.items())
-    return f"  {_inline(value)}"
 
 
 def _inline(value: Any) -> str:

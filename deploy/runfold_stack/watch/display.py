@@ -7,13 +7,15 @@ queue delays the connection, and then the API sends only the newest state of eac
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from queue import Empty, Queue
 from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from .sse_client import StreamSignal
+from .sse_client import Connected, Disconnected, StreamSignal
+from .state import ListState, RunState
 
 REDRAW_S: Final = 0.1
 TICK_S: Final = 0.5
@@ -23,37 +25,45 @@ _MOST_WAITING: Final = 1000
 
 def draw(
     signals: Iterator[StreamSignal],
+    api: str,
+    watched: ListState | RunState,
     console: Console,
-    take: Callable[[StreamSignal], bool],
-    render: Callable[[], RenderableType],
+    render: Callable[[str | None], RenderableType],
 ) -> None:
-    """Draw what `render` returns until `take` returns True for the last signal."""
+    """Draw the state until it has ended; `render` takes the problem of the connection, if any."""
     waiting: Queue[StreamSignal | Exception] = Queue(_MOST_WAITING)
     threading.Thread(target=_read, args=(signals, waiting), daemon=True).start()
-    with Live(render(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    problem: str | None = f"connecting to {api}"
+    with Live(
+        render(problem), console=console, auto_refresh=False, vertical_overflow="crop"
+    ) as live:
         is_over = False
         while not is_over:
-            is_over = _take_all(waiting, take)
-            live.update(render(), refresh=True)
+            for signal in _take(waiting):
+                match signal:
+                    case Exception():
+                        raise signal
+                    case Disconnected():
+                        problem = f"{api} is unavailable: {signal.reason}"
+                    case Connected():
+                        problem = None
+                    case _:
+                        watched.apply(signal, datetime.now(UTC))
+                is_over = watched.has_ended
+                if is_over:
+                    break
+            live.update(render(problem), refresh=True)
             if not is_over:
                 time.sleep(REDRAW_S)
 
 
-def _take_all(
-    waiting: "Queue[StreamSignal | Exception]", take: Callable[[StreamSignal], bool]
-) -> bool:
-    timeout_s: float | None = TICK_S
-    for _ in range(_MOST_WAITING):
-        try:
-            signal = waiting.get(timeout=timeout_s) if timeout_s else waiting.get_nowait()
-        except Empty:
-            break
-        timeout_s = None
-        if isinstance(signal, Exception):
-            raise signal
-        if take(signal):
-            return True
-    return False
+def _take(waiting: "Queue[StreamSignal | Exception]") -> Iterator[StreamSignal | Exception]:
+    try:
+        yield waiting.get(timeout=TICK_S)
+        for _ in range(_MOST_WAITING):
+            yield waiting.get_nowait()
+    except Empty:
+        return
 
 
 def _read(signals: Iterator[StreamSignal], waiting: "Queue[StreamSignal | Exception]") -> None:

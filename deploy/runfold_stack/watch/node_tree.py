@@ -2,6 +2,8 @@
 parents are listed beside it. Pure."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from runfold_storage.read_models.summaries import NodeSummary
@@ -16,41 +18,32 @@ class Branch(NamedTuple):
 
 
 def grow(nodes: Sequence[NodeSummary]) -> list[Branch]:
-    """Return the branches from top to bottom; cycles of parents are cut."""
+    """Return the branches from top to bottom; nodes after a cycle of parents stand at the top."""
     by_name = {node.node: node for node in nodes}
+    parents = {
+        name: [each for each in node.parents if each in by_name] for name, node in by_name.items()
+    }
     depths: dict[str, int] = {}
-
-    def depth(name: str) -> int:
-        stack = [name]
-        while stack:
-            top = stack[-1]
-            if depths.get(top, -1) > 0:
-                stack.pop()
-                continue
-            parents = [each for each in by_name[top].parents if each in by_name]
-            open_ = [each for each in parents if each not in depths]
-            depths.setdefault(top, 0)  # in progress: meeting it again means a cycle
-            if open_:
-                stack += open_
-                continue
-            depths[top] = 1 + max((depths[each] for each in parents), default=0)
-            stack.pop()
-        return depths[name]
-
+    sorter = TopologicalSorter(parents)
+    with suppress(CycleError):  # the nodes before the cycle are still sorted
+        sorter.prepare()
+    while ready := sorter.get_ready():
+        for name in ready:
+            depths[name] = 1 + max((depths[each] for each in parents[name]), default=0)
+        sorter.done(*ready)
     children: dict[str | None, list[NodeSummary]] = {}
     above: dict[str, str | None] = {}
-    for node in nodes:
-        own = depth(node.node)
-        lower = [each for each in node.parents if each in by_name and depth(each) < own]
-        above[node.node] = max(lower, key=depth, default=None)
-        children.setdefault(above[node.node], []).append(node)
+    for name, node in by_name.items():
+        lower = parents[name] if name in depths else []
+        above[name] = max(lower, key=depths.__getitem__, default=None)
+        children.setdefault(above[name], []).append(node)
     branches: list[Branch] = []
     waiting = [("", node, True) for node in reversed(children.get(None, []))]
     while waiting:
         indent, node, is_last = waiting.pop()
         parent = above[node.node]
         guides = "" if parent is None else indent + ("└─ " if is_last else "├─ ")
-        others = [each for each in node.parents if each != parent and each in by_name]
+        others = [each for each in parents[node.node] if each != parent]
         branches.append(Branch(guides, node, others))
         below = children.get(node.node, [])
         further = "" if parent is None else indent + ("   " if is_last else "│  ")

@@ -1,19 +1,29 @@
-"""The live views of a list and of a run, rendered to fit the terminal's window."""
+"""The views of a list and of a run: live, fitting the terminal's window, or as lines of text for
+files, pipes and dumb terminals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from runfold_stack.terminal.formats import bar, duration, moment, time_axis
-from runfold_stack.terminal.output import STYLES, Output, cell, make_table, plain, shown_name
-from runfold_stack.terminal.run_table import error_words, runs_table, took_ms
-from runfold_storage.read_models.summaries import NodeSummary, RunSummary
+from runfold_stack.terminal.formats import TimeAxis, duration, moment, took_ms
+from runfold_stack.terminal.output import (
+    STYLES,
+    Output,
+    cell,
+    error_line,
+    node_name,
+    plain,
+    shown_name,
+)
+from runfold_stack.terminal.run_view import error_of, nodes_done, runs_table
+from runfold_stack.terminal.tables import Table
+from runfold_storage.read_models.summaries import NodeSummary
 
 from .node_tree import Branch, grow
-from .state import Line, ListState, RunState
+from .state import Changes, Line, ListState, RunState
 
 _MIN_LINES: Final = 5
 _WINDOW_FRAME: Final = 2
@@ -32,7 +42,7 @@ def list_screen(
     if not runs:
         return Group(heading, Text("no runs yet", "dim"))
     shown = runs[: max(output.console.height - _WINDOW_FRAME - 2, 1)]
-    return Group(heading, Text(), output.fitted(runs_table(shown, now)))
+    return Group(heading, Text(), _fitted(runs_table(shown, now), output))
 
 
 def run_screen(
@@ -43,9 +53,16 @@ def run_screen(
     heading = _heading(title, problem, is_over=watched.has_ended)
     if run is None:
         return heading
-    head = [heading, _head(run, now)]
-    if error := error_words(run):
-        head.append(Text(error, STYLES["failed"], no_wrap=True, overflow="ellipsis"))
+    facts = (
+        shown_name(run.workflow),
+        moment(run.started_at or run.queued_at),
+        duration(took_ms(run, now)),
+        "" if run.exit_code is None else f"exit code {run.exit_code}",
+    )
+    status = (run.status, STYLES.get(run.status, ""))
+    head = [heading, _line_of(status, "  ", "  ".join(filter(None, facts)))]
+    if error := error_of(run):
+        head.append(_line_of((error, STYLES["failed"])))
     room = output.console.height - len(head) - _WINDOW_FRAME
     wanted = max(_MIN_LINES, room - len(watched.nodes) - _NODES_FRAME)
     wanted = max(min(wanted, len(watched.lines), room - _NODES_FRAME - 1), 0)
@@ -54,31 +71,45 @@ def run_screen(
     return Group(*head, *nodes, *([Text(), *lines] if lines else []))
 
 
+def change_lines(changes: Changes, now: datetime) -> Iterator[str]:
+    """Yield lines for output, nodes and runs, in this order."""
+    for line in changes.lines:
+        where = f"{cell(line.node)}: " if line.node else ""
+        yield _words(now, f"{line.stream:<9}", where + plain(line.text))
+    for node in changes.nodes:
+        failure = node.error
+        error = "" if failure is None else error_line(failure.type, failure.message)
+        attempt = f"(attempt {node.attempt})" if node.attempt > 1 else ""
+        took = duration(node.duration_ms)
+        yield _words(now, f"{node.status:<9}", "node", cell(node.name), attempt, took, error)
+    for run in changes.runs:
+        nodes = nodes_done(run)
+        yield _words(
+            now,
+            f"{run.status:<9}",
+            cell(run.id),
+            shown_name(run.workflow),
+            duration(took_ms(run, now)),
+            nodes and f"{nodes} nodes",
+            error_of(run),
+        )
+
+
+def _words(now: datetime, *words: str) -> str:
+    return "  ".join([f"{now:%H:%M:%SZ}", *filter(None, words)]).rstrip()
+
+
 def _heading(title: str, problem: str | None, *, is_over: bool = False) -> Text:
     state = ("● live", "green") if problem is None else (f"○ {plain(problem)}", "yellow")
-    if is_over:
-        state = ("", "")
-    return Text.assemble((plain(title), "bold"), "  ", state, no_wrap=True, overflow="ellipsis")
+    return _line_of((plain(title), "bold"), "  ", ("", "") if is_over else state)
 
 
-def _head(run: RunSummary, now: datetime) -> Text:
-    return Text.assemble(
-        (run.status, STYLES.get(run.status, "")),
-        "  ",
-        "  ".join(
-            filter(
-                None,
-                (
-                    shown_name(run.workflow),
-                    moment(run.started_at or run.queued_at),
-                    duration(took_ms(run, now)),
-                    "" if run.exit_code is None else f"exit code {run.exit_code}",
-                ),
-            )
-        ),
-        no_wrap=True,
-        overflow="ellipsis",
-    )
+def _line_of(*parts: str | tuple[str, str]) -> Text:
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+
+
+def _fitted(table: Table, output: Output) -> RenderableType:
+    return table.fit(output.console.width)[0]
 
 
 def _nodes(
@@ -88,18 +119,20 @@ def _nodes(
         return []
     branches = grow(nodes)
     shown = _select(branches, room)
-    axis = time_axis(nodes, now)
-    table = make_table("NODE", "STATUS", "DURATION", "TIME", right=("DURATION",))
+    axis = TimeAxis(nodes, now)
+    table = Table("NODE", "STATUS", "DURATION", "TIME", right=("DURATION",))
     for branch in shown:
         node = branch.node
         style = STYLES.get(node.status, "")
+        others = ", ".join(map(cell, branch.also_after[:2]))
+        more = f" and {len(branch.also_after) - 2} more" if len(branch.also_after) > 2 else ""
         table.add_row(
-            _name(branch),
+            branch.guides + node_name(node) + (f" (and after {others}{more})" if others else ""),
             Text(node.status, style),
-            duration(_node_ms(node, now)),
-            Text(bar(node, axis, now), style),
+            duration(took_ms(node, now)),
+            Text(axis.bar(node), style),
         )
-    rows: list[RenderableType] = [Text(), output.fitted(table)]
+    rows: list[RenderableType] = [Text(), _fitted(table, output)]
     if len(shown) < len(branches):
         rows.append(Text(f"… and {len(branches) - len(shown)} more nodes", "dim"))
     return rows
@@ -107,35 +140,12 @@ def _nodes(
 
 def _select(branches: list[Branch], room: int) -> list[Branch]:
     """Return the branches that fit, preferring running and failed nodes."""
-    if len(branches) <= room:
-        return branches
-    by_priority = sorted(
-        range(len(branches)),
-        key=lambda index: (branches[index].node.status not in _OPEN, index),
-    )
-    return [branches[index] for index in sorted(by_priority[:room])]
-
-
-def _name(branch: Branch) -> str:
-    name = branch.guides + cell(branch.node.name)
-    if branch.node.attempt > 1:
-        name += f" (attempt {branch.node.attempt})"
-    if branch.also_after:
-        others = ", ".join(cell(each) for each in branch.also_after[:2])
-        more = len(branch.also_after) - 2
-        name += f" (and after {others}{f' and {more} more' if more > 0 else ''})"
-    return name
-
-
-def _node_ms(node: NodeSummary, now: datetime) -> float | None:
-    if node.duration_ms is None and node.status == "running" and node.started_at is not None:
-        return max(0.0, (now - node.started_at).total_seconds() * 1000)
-    return node.duration_ms
+    by_priority = sorted(enumerate(branches), key=lambda each: each[1].node.status not in _OPEN)
+    return [branch for _, branch in sorted(by_priority[:room], key=lambda each: each[0])]
 
 
 def _output_line(line: Line) -> Text:
     where = f"{cell(line.node)}: " if line.node else ""
-    style = STYLES["failed"] if line.stream == "stderr" else ""
-    return Text.assemble(
-        (where, "dim"), (plain(line.text), style), no_wrap=True, overflow="ellipsis"
+    return _line_of(
+        (where, "dim"), (plain(line.text), STYLES["failed"] if line.stream == "stderr" else "")
     )

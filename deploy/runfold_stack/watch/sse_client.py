@@ -19,8 +19,6 @@ from runfold_stack.exit_codes import FAILED, USAGE, CommandFailed
 SILENT_S: Final = 45.0
 """Three times the API's longest silence: after that the connection counts as lost."""
 CONNECT_S: Final = 10.0
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 5.0
 _NOT_FOUND_PAUSE_S: Final = 0.2
 
 
@@ -53,7 +51,7 @@ def follow(
     `waits`: after a 404, try again until the run exists.
     """
     last_id: str | None = None
-    pause = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+    pause = Backoff(first_s=0.5, longest_s=5.0)
     while True:
         try:
             for signal in _connect(url, last_id):

@@ -5,11 +5,12 @@ changed, so that line output repeats nothing.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.json import decode
 
 from runfold_storage.read_models.summaries import NodeSummary, RunPage, RunSummary
 
@@ -32,29 +33,16 @@ class LoggedEvent(msgspec.Struct, frozen=True):
 
 
 class _Snapshot(msgspec.Struct):
-    run: RunSummary
-    nodes: list[NodeSummary]
-    output: list[LoggedEvent]
+    """A snapshot of a run; `nodes` and `logged` events have some of its fields."""
 
-
-class _Nodes(msgspec.Struct):
-    nodes: list[NodeSummary]
-
-
-class _Logged(msgspec.Struct):
-    events: list[LoggedEvent]
+    run: RunSummary | None = None
+    nodes: list[NodeSummary] = []
+    output: list[LoggedEvent] = []
+    events: list[LoggedEvent] = []
 
 
 class _Removed(msgspec.Struct):
     id: str
-
-
-_PAGE: Final = msgspec.json.Decoder(RunPage)
-_REMOVED: Final = msgspec.json.Decoder(_Removed)
-_SNAPSHOT: Final = msgspec.json.Decoder(_Snapshot)
-_SUMMARY: Final = msgspec.json.Decoder(RunSummary)
-_NODES: Final = msgspec.json.Decoder(_Nodes)
-_LOGGED: Final = msgspec.json.Decoder(_Logged)
 
 
 class Line(NamedTuple):
@@ -65,10 +53,10 @@ class Line(NamedTuple):
     text: str
 
 
-class RunChanges(NamedTuple):
+class Changes(NamedTuple):
     """The changes that an event has made."""
 
-    run: RunSummary | None = None
+    runs: Sequence[RunSummary] = ()
     nodes: Sequence[NodeSummary] = ()
     lines: Sequence[Line] = ()
 
@@ -97,34 +85,21 @@ class RunState:
                 last[node.node] = node
         return list(last.values())
 
-    def apply(self, received: Received) -> RunChanges:
+    def apply(self, received: Received, _now: datetime) -> Changes:
         """Apply an event and return the changes; a repeated snapshot changes nothing."""
+        update = _Snapshot()
         match received.event:
-            case "snapshot":
-                snapshot = _SNAPSHOT.decode(received.data)
-                return RunChanges(
-                    self._put_run(snapshot.run),
-                    self._put_nodes(snapshot.nodes),
-                    self._put_output(snapshot.output),
-                )
+            case "snapshot" | "nodes" | "logged":
+                update = decode(received.data, type=_Snapshot)
             case "changed":
-                return RunChanges(run=self._put_run(_SUMMARY.decode(received.data)))
-            case "nodes":
-                return RunChanges(nodes=self._put_nodes(_NODES.decode(received.data).nodes))
-            case "logged":
-                return RunChanges(lines=self._put_output(_LOGGED.decode(received.data).events))
+                update.run = decode(received.data, type=RunSummary)
             case "deleted":
                 self.is_deleted = True
-        return RunChanges()
-
-    def _put_run(self, run: RunSummary) -> RunSummary | None:
-        before, self.run = self.run, run
-        return None if run == before else run
-
-    def _put_nodes(self, nodes: Sequence[NodeSummary]) -> list[NodeSummary]:
-        changed = [node for node in nodes if self._nodes.get((node.node, node.attempt)) != node]
-        self._nodes |= {(node.node, node.attempt): node for node in nodes}
-        return changed
+        before, self.run = self.run, update.run or self.run
+        changed = [n for n in update.nodes if self._nodes.get((n.node, n.attempt)) != n]
+        self._nodes |= {(node.node, node.attempt): node for node in update.nodes}
+        lines = self._put_output([*update.output, *update.events])
+        return Changes([update.run] if update.run and update.run != before else [], changed, lines)
 
     def _put_output(self, output: Sequence[LoggedEvent]) -> list[Line]:
         known = self._last_logged
@@ -143,6 +118,8 @@ class RunState:
 class ListState:
     """The `limit` runs that began last."""
 
+    has_ended = False
+
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._runs: dict[str, tuple[datetime, RunSummary]] = {}
@@ -153,38 +130,24 @@ class ListState:
         newest = sorted(self._runs.values(), key=lambda known: (known[0], known[1].id))
         return [run for _, run in reversed(newest[-self._limit :])]
 
-    def apply(self, received: Received, now: datetime) -> list[RunSummary]:
+    def apply(self, received: Received, now: datetime) -> Changes:
         """Apply an event and return the changed runs in the order of their start."""
-        changed: list[RunSummary] = []
-        if received.event == "snapshot":
-            before, self._runs = self._runs, {}
-            page = _PAGE.decode(received.data).runs[::-1]
-            for run in page:
-                self._put(run, before.get(run.id), now)
-            changed = [run for run in page if _run_of(before.get(run.id)) != run]
-        elif received.event == "changed":
-            run = _SUMMARY.decode(received.data)
-            if _run_of(self._runs.get(run.id)) != run:
-                changed = [run]
-            self._put(run, self._runs.get(run.id), now)
-        elif received.event in ("removed", "deleted"):
-            self._runs.pop(_REMOVED.decode(received.data).id, None)
-        return changed
-
-    def _put(
-        self, run: RunSummary, known: tuple[datetime, RunSummary] | None, now: datetime
-    ) -> None:
-        begun = min(_times(run), default=now if known is None else known[0])
-        self._runs[run.id] = (begun, run)
+        before, runs = dict(self._runs), []
+        match received.event:
+            case "snapshot":
+                self._runs = {}
+                runs = decode(received.data, type=RunPage).runs[::-1]
+            case "changed":
+                runs = [decode(received.data, type=RunSummary)]
+            case "removed" | "deleted":
+                self._runs.pop(decode(received.data, type=_Removed).id, None)
+        changed = []
+        for run in runs:
+            known_since, known = before.get(run.id, (now, None))
+            times = (at for at in (run.queued_at, run.started_at) if at is not None)
+            self._runs[run.id] = (min(times, default=known_since), run)
+            if known != run:
+                changed.append(run)
         if len(self._runs) > _SPARE * self._limit:
-            kept = {each.id for each in self.runs}
-            self._runs = {key: value for key, value in self._runs.items() if key in kept}
-
-
-def _times(run: RunSummary) -> Iterator[datetime]:
-    times: Iterable[datetime | None] = (run.queued_at, run.started_at)
-    return (each for each in times if each is not None)
-
-
-def _run_of(known: tuple[datetime, RunSummary] | None) -> RunSummary | None:
-    return None if known is None else known[1]
+            self._runs = {run.id: self._runs[run.id] for run in self.runs}
+        return Changes(changed)

@@ -4,17 +4,25 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 from runfold_stack import commands
 
 HEAVY = {"sqlalchemy", "psycopg", "alembic", "litestar", "rq"}
 
 
-def test_every_module_is_a_command() -> None:
-    """Else it is there, and documented, and nobody can call it."""
-    modules = {
-        f"{commands.__name__}.{module.name}" for module in pkgutil.iter_modules(commands.__path__)
-    }
+def test_every_module_has_a_command() -> None:
+    """A module whose commands are not in the table cannot be called."""
+    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)}
     assert {command.module for command in commands.COMMANDS} == modules
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help(command: commands.Command) -> None:
+    """Its options can be added to a parser, and its help ends with more than the options."""
+    _, parser = command.load()
+    assert parser.epilog
+    assert f"usage: runfold {command.name}" in parser.format_help()
 
 
 def test_exec_does_not_wait_for_what_only_reads_need() -> None:

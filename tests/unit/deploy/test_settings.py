@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runfold.errors import SettingInvalid
-from runfold_stack.settings import SETTINGS, Settings, read_settings
+from runfold_stack.settings import DEFAULT_API_PORT, VARIABLES, Settings, read_settings
 from runfold_storage.checkpoints.liveness_limits import Limit, Limits
 
 README = Path(__file__).parents[3] / "deploy" / "README.md"
@@ -21,7 +21,7 @@ def test_without_variables_there_are_defaults() -> None:
 
 def test_an_empty_variable_is_an_unset_one() -> None:
     """Shells and compose files set empty variables."""
-    empty = {setting.name: " " for setting in SETTINGS}
+    empty = dict.fromkeys(VARIABLES, " ")
     assert read_settings(empty, as_root=True) == read_settings({}, as_root=True)
 
 
@@ -107,6 +107,22 @@ def test_an_error_does_not_show_a_password() -> None:
 
 
 def test_the_readme_lists_every_setting() -> None:
-    """The table has the name, default and meaning of each setting, and no other row."""
-    rows = re.findall(r"^\| `(RUNFOLD_\w+)` \| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
-    assert rows == [(s.name, s.default, s.meaning) for s in SETTINGS]
+    """The table has a row for each variable, and the true default where that is a value."""
+    rows = re.findall(r"^\| `(RUNFOLD_\w+)` \| (.*) \| .* \|$", README.read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == list(VARIABLES)
+    settings = read_settings({}, as_root=True)
+    of_fields = {
+        name: getattr(settings, name.removeprefix("RUNFOLD_").lower())
+        for name in VARIABLES
+        if hasattr(settings, name.removeprefix("RUNFOLD_").lower())
+    } | {
+        "RUNFOLD_API_PORT": DEFAULT_API_PORT,
+        "RUNFOLD_PROJECT": "default",
+        "RUNFOLD_LOST_AFTER_S": settings.limits.running.default_s,
+        "RUNFOLD_LOST_QUEUED_AFTER_S": settings.limits.queued.default_s,
+        "RUNFOLD_MAX_FUTURE_S": round(settings.max_future_s),
+    }
+    written = {name: re.match(r"`?([\d.]+|default|info)\b", default) for name, default in rows}
+    values = {name: found[1] for name, found in written.items() if found is not None}
+    assert len(values) == 11
+    assert values == {name: str(of_fields[name]) for name in values}

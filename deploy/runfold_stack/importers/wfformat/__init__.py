@@ -9,7 +9,6 @@ computed, because WfFormat need not record it: see `timetable`. The same file al
 run with the same events, so a second import, or one after a crash, changes nothing.
 """
 
-from .graph import Task
 from .instance import Instance, read_instance
 from .run_events import count_events, events
 from .schema import WfFormatError
@@ -17,7 +16,6 @@ from .timetable import schedule
 
 __all__ = [
     "Instance",
-    "Task",
     "WfFormatError",
     "count_events",
     "events",

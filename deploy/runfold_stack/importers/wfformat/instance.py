@@ -7,6 +7,7 @@ the file, the place in it and the remedy.
 
 import sys
 from datetime import UTC, datetime
+from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -16,26 +17,48 @@ from msgspec import Struct
 
 from runfold.protocol import codec
 
-from .graph import Task, join_tasks
-from .schema import VERSIONS, Document, ExecutionPart, Machine, WfFormatError, refuse
+from .schema import (
+    VERSIONS,
+    Document,
+    Execution,
+    ExecutionPart,
+    SpecificationPart,
+    WfFormatError,
+    refuse,
+)
+
+_EXPECTED: Final = (
+    "expected an instance as in github.com/wfcommons/WfInstances, "
+    f"schemaVersion {' '.join(VERSIONS)}"
+)
+_CONVERT: Final = (
+    "convert the file with tools/wfcommons-migrate-instance.py from github.com/wfcommons/WfFormat"
+)
+
+
+class Task(Struct, frozen=True):
+    """A planned task with its measurements; `execution` is None if it never ran."""
+
+    id: str
+    name: str
+    parents: tuple[str, ...]
+    input_files: tuple[str, ...]
+    output_files: tuple[str, ...]
+    execution: Execution | None
 
 
 class Instance(Struct, frozen=True):
     """One execution: its tasks in the file's order, and the sizes of its files by their id."""
 
-    name: str
     source: str
     """The name of the file."""
     digest: str
     """Identifies the content: independent of whitespace and the order of keys."""
     document: Document
+    execution: ExecutionPart
     executed_at: datetime
-    executed_at_text: str
-    """The original text."""
-    makespan_s: float
     tasks: tuple[Task, ...]
     file_sizes: dict[str, int | float]
-    machines: tuple[Machine, ...]
 
 
 def read_instance(path: Path) -> Instance:
@@ -58,16 +81,13 @@ def read_instance(path: Path) -> Instance:
             "import an instance that has run",
         )
     return Instance(
-        name=document.name,
         source="stdin" if is_stdin else path.name,
         digest=digest,
         document=document,
+        execution=execution,
         executed_at=_read_start(path, execution),
-        executed_at_text=execution.executed_at,
-        makespan_s=execution.makespan_in_seconds,
-        tasks=join_tasks(path, document.workflow.specification.tasks, execution.tasks),
+        tasks=_join_tasks(path, document.workflow.specification, execution),
         file_sizes={file.id: file.size_in_bytes for file in document.workflow.specification.files},
-        machines=execution.machines,
     )
 
 
@@ -113,13 +133,56 @@ def _check_version(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-_EXPECTED: Final = (
-    "expected an instance as in github.com/wfcommons/WfInstances, "
-    f"schemaVersion {' '.join(VERSIONS)}"
-)
-_CONVERT: Final = (
-    "convert the file with tools/wfcommons-migrate-instance.py from github.com/wfcommons/WfFormat"
-)
+def _join_tasks(
+    path: Path, specification: SpecificationPart, executed: ExecutionPart
+) -> tuple[Task, ...]:
+    """Return the planned tasks in the file's order with executions; raise `WfFormatError`."""
+    place = "workflow.execution.tasks"
+    measured: dict[str, Execution] = {}
+    known = {task.id for task in specification.tasks}
+    for number, execution in enumerate(executed.tasks):
+        if execution.id in measured:
+            refuse(path, f"{place}[{number}]", f"{execution.id!r} occurs twice; remove one")
+        if execution.id not in known:
+            refuse(
+                path,
+                f"{place}[{number}]",
+                f"{execution.id!r} ran but is not in workflow.specification.tasks; "
+                "add it there or remove it here",
+            )
+        measured[execution.id] = execution
+    tasks: dict[str, Task] = {}
+    place = "workflow.specification.tasks"
+    for number, task in enumerate(specification.tasks):
+        if task.id in tasks:
+            refuse(path, f"{place}[{number}]", f"{task.id!r} occurs twice; give each its own id")
+        for parent in task.parents:
+            if parent not in known:
+                refuse(
+                    path,
+                    f"{place}[{number}].parents",
+                    f"{task.id!r} names the parent {parent!r}, which does not exist; "
+                    "add that task or remove the name",
+                )
+        tasks[task.id] = Task(
+            id=task.id,
+            name=task.name or task.id,
+            parents=tuple(dict.fromkeys(task.parents)),
+            input_files=task.input_files,
+            output_files=task.output_files,
+            execution=measured.get(task.id),
+        )
+    try:
+        TopologicalSorter({task.id: task.parents for task in tasks.values()}).prepare()
+    except CycleError as error:
+        cycle = " <- ".join(reversed(error.args[1]))
+        refuse(
+            path,
+            place,
+            f"the parents form a cycle ({cycle}), so none of these tasks can start; "
+            "remove one of the dependencies",
+        )
+    return tuple(tasks.values())
 
 
 def _read_start(path: Path, execution: ExecutionPart) -> datetime:

@@ -23,10 +23,21 @@ from runfold.protocol.time_limits import explain_time
 from runfold.serialization.redaction import Redactor
 from runfold_stack.argv_redaction import redact_command_line
 
-from .graph import Task
-from .instance import Instance
-from .names import node_id, node_type, run_id, workflow_name
-from .payloads import LIST_BYTES, PLAN_BYTES, cut_name, encode, keep, mark_cut, put, put_files
+from .instance import Instance, Task
+from .payloads import (
+    LIST_BYTES,
+    PLAN_BYTES,
+    cut_mark,
+    cut_name,
+    encode,
+    keep,
+    listed,
+    listed_files,
+    node_id,
+    node_type,
+    run_id,
+    workflow_name,
+)
 from .schema import Execution, WfFormatError
 from .timetable import schedule
 
@@ -54,7 +65,9 @@ def events(
     run = run_id(instance, project=project)
     begin_us = codec.to_us(instance.executed_at)
     times = schedule(instance)
-    length_us = _to_us(max([instance.makespan_s, *(end_s for _, end_s in times.values())]))
+    length_us = _to_us(
+        max([instance.execution.makespan_in_seconds, *(end_s for _, end_s in times.values())])
+    )
     for what, at_us in (("the start", begin_us), ("the end", begin_us + length_us)):
         reason = explain_time(what, at_us, latest_us)
         if reason is not None:
@@ -87,39 +100,37 @@ def _timed(
     while running:
         end_us, _, ended, execution = heappop(running)
         yield end_us, _node_finished(instance, ended, execution)
-    yield max(end_us, _to_us(instance.makespan_s)), _completed(instance)
+    yield max(end_us, _to_us(instance.execution.makespan_in_seconds)), _completed(instance)
 
 
 def _started(instance: Instance, project: str | None, order: Iterable[str]) -> Started:
     document = instance.document
-    system = document.runtime_system
-    metadata: dict[str, Any] = {
-        "name": instance.name,
+    system, workflow = document.runtime_system, document.workflow
+    nodes = _plan(instance, order)
+    metadata = {
+        "name": instance.document.name,
         "source": instance.source,
         "schemaVersion": document.schema_version,
-        "executedAt": instance.executed_at_text,
-        "makespanInSeconds": instance.makespan_s,
+        "executedAt": instance.execution.executed_at,
+        "makespanInSeconds": instance.execution.makespan_in_seconds,
         "createdAt": document.created_at,
         "description": document.description,
         "author": document.author,
         "runtimeSystem": system,
-        "repo": document.workflow.repo,
-        "runName": document.workflow.run_name,
+        "repo": workflow.repo,
+        "runName": workflow.run_name,
+        **listed("machines", instance.execution.machines),
+        **cut_mark("nodes", nodes, instance.tasks),
     }
-    put(metadata, "machines", instance.machines)
-    nodes = _plan(instance, order)
-    mark_cut(metadata, "nodes", kept=len(nodes), of=len(instance.tasks))
     written = {file for task in instance.tasks for file in task.output_files}
     given = (file for task in instance.tasks for file in task.input_files if file not in written)
-    inputs: dict[str, Any] = {}
-    put_files(inputs, "inputFiles", dict.fromkeys(given), instance.file_sizes)
     return Started(
-        workflow=workflow_name(instance.name),
+        workflow=workflow_name(instance.document.name),
         project=project,
         trigger=Trigger(type="import", data=encode({"format": "wfformat"})),
         tags=None if system is None else {"runtime_system": cut_name(system.name)},
         metadata=encode(metadata),
-        inputs=encode(inputs),
+        inputs=encode(listed_files("inputFiles", dict.fromkeys(given), instance)),
         nodes=nodes,
     )
 
@@ -145,18 +156,20 @@ def _plan(instance: Instance, order: Iterable[str]) -> list[PlannedNode]:
 def _node_started(
     instance: Instance, task: Task, execution: Execution, redactor: Redactor
 ) -> NodeStarted:
+    command = execution.command
     inputs: dict[str, Any] = {}
-    if execution.command is not None:
-        inputs["command"] = {"program": execution.command.program}
-        arguments = redact_command_line(execution.command.arguments, redactor)
-        put(inputs["command"], "arguments", arguments)
-    put_files(inputs, "inputFiles", task.input_files, instance.file_sizes)
-    put(inputs, "machines", execution.machine_names())
-    inputs["coreCount"] = execution.core_count
-    inputs["priority"] = execution.priority
-    inputs["executedAt"] = execution.executed_at
+    if command is not None:
+        arguments = redact_command_line(command.arguments, redactor)
+        inputs["command"] = {"program": command.program, **listed("arguments", arguments)}
     parents = keep((node_id(parent) for parent in task.parents), LIST_BYTES)
-    mark_cut(inputs, "parents", kept=len(parents), of=len(task.parents))
+    inputs |= {
+        **listed_files("inputFiles", task.input_files, instance),
+        **listed("machines", execution.machine_names()),
+        "coreCount": execution.core_count,
+        "priority": execution.priority,
+        "executedAt": execution.executed_at,
+        **cut_mark("parents", parents, task.parents),
+    }
     return NodeStarted(
         node=node_id(task.id),
         name=cut_name(task.name),
@@ -167,14 +180,15 @@ def _node_started(
 
 
 def _node_finished(instance: Instance, task: Task, execution: Execution) -> NodeFinished:
-    outputs: dict[str, Any] = {}
-    put_files(outputs, "outputFiles", task.output_files, instance.file_sizes)
-    outputs["avgCPU"] = execution.avg_cpu
-    outputs["memoryInBytes"] = execution.memory_in_bytes
-    outputs["readBytes"] = execution.read_bytes
-    outputs["writtenBytes"] = execution.written_bytes
-    outputs["energyInKWh"] = execution.energy_in_kwh
-    outputs["avgPowerInW"] = execution.avg_power_in_w
+    outputs = {
+        **listed_files("outputFiles", task.output_files, instance),
+        "avgCPU": execution.avg_cpu,
+        "memoryInBytes": execution.memory_in_bytes,
+        "readBytes": execution.read_bytes,
+        "writtenBytes": execution.written_bytes,
+        "energyInKWh": execution.energy_in_kwh,
+        "avgPowerInW": execution.avg_power_in_w,
+    }
     return NodeFinished(
         node=node_id(task.id),
         status="completed",
@@ -187,9 +201,8 @@ def _completed(instance: Instance) -> Completed:
     """Return the end of the run; its outputs are the files that no task has read."""
     read = {file for task in instance.tasks for file in task.input_files}
     left = (file for task in instance.tasks for file in task.output_files if file not in read)
-    outputs: dict[str, Any] = {}
-    put_files(outputs, "outputFiles", dict.fromkeys(left), instance.file_sizes)
-    return Completed(duration_ms=instance.makespan_s * 1000, outputs=encode(outputs))
+    outputs = encode(listed_files("outputFiles", dict.fromkeys(left), instance))
+    return Completed(duration_ms=instance.execution.makespan_in_seconds * 1000, outputs=outputs)
 
 
 def _to_us(seconds: float) -> int:

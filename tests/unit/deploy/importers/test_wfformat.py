@@ -19,7 +19,7 @@ from runfold_stack.importers.wfformat import (
     schedule,
 )
 from runfold_stack.importers.wfformat.instance import read_date
-from runfold_stack.importers.wfformat.names import workflow_name
+from runfold_stack.importers.wfformat.payloads import workflow_name
 
 REAL = Path(__file__).parents[4] / "../shared/data/wfinstances"
 REAL_FILES = sorted(REAL.glob("*.json"))

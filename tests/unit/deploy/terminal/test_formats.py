@@ -1,13 +1,20 @@
 """Numbers and times for people."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runfold_stack.terminal.formats import dollars, duration, number, percent, point_in_time
+from runfold_stack.terminal.formats import (
+    BAR_WIDTH,
+    TimeAxis,
+    dollars,
+    duration,
+    number,
+    percent,
+    point_in_time,
+)
 from runfold_storage.errors import BadParameter
-
-NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+from watched_runs import NOON, node
 
 
 @pytest.mark.parametrize(
@@ -47,8 +54,27 @@ def test_numbers_and_money() -> None:
 
 def test_times_may_be_relative() -> None:
     """`2h` is two hours ago; RFC 3339 and dates are taken as they are."""
-    assert point_in_time("--since", "2h", NOW) == datetime(2026, 11, 21, 10, tzinfo=UTC)
-    assert point_in_time("--since", "2026-11-20", NOW) == datetime(2026, 11, 20, tzinfo=UTC)
-    assert point_in_time("--since", None, NOW) is None
+    assert point_in_time("--since", "2h", NOON) == datetime(2026, 11, 21, 10, tzinfo=UTC)
+    assert point_in_time("--since", "2026-11-20", NOON) == datetime(2026, 11, 20, tzinfo=UTC)
+    assert point_in_time("--since", None, NOON) is None
     with pytest.raises(BadParameter, match="--since"):
-        point_in_time("--since", "yesterday", NOW)
+        point_in_time("--since", "yesterday", NOON)
+
+
+def test_bars_lie_where_the_nodes_ran() -> None:
+    """What runs reaches to the end; what has not started has none."""
+    half = NOON + timedelta(seconds=5)
+    nodes = [
+        node("a", started_at=NOON, finished_at=half),
+        node("b", started_at=half),
+        node("c"),
+    ]
+    now = NOON + timedelta(seconds=10)
+    axis = TimeAxis(nodes, now)
+
+    assert [axis.bar(each) for each in nodes] == [
+        "━" * (BAR_WIDTH // 2),
+        " " * (BAR_WIDTH // 2) + "━" * (BAR_WIDTH // 2),
+        "",
+    ]
+    assert TimeAxis([node("c")], now).bar(node("c")) == ""

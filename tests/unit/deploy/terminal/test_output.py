@@ -5,7 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from runfold_stack.terminal.output import Output, make_table
+from runfold_stack.terminal.output import Output
+from runfold_stack.terminal.tables import Table
 
 RUN = "01a1fd29-0494-7526-ad36-89888e8203f3"
 
@@ -14,7 +15,7 @@ def printed(width: int) -> None:
     """Print a list of runs into a window of so many columns."""
     output = Output()
     output.__dict__["console"] = Console(file=StringIO(), width=width, markup=False)
-    table = make_table("STATUS", "RUN", "WORKFLOW", "STARTED", "DURATION", "ERROR")
+    table = Table("STATUS", "RUN", "WORKFLOW", "STARTED", "DURATION", "ERROR")
     table.add_row("completed", RUN, "nightly-report", "2026-11-21 08:11:26Z", "3.6 ms", "")
     table.add_row("failed", "short", "x" * 50, "2026-11-21 08:11:25Z", "12 s", "Boom: " * 20)
     output.table(table)

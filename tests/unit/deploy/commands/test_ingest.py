@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from runfold_stack.options.line_reader import Line, read_lines
+from runfold_stack.commands.ingest import Line, read_lines
 
 
 def lines_of(path: Path, max_bytes: int = 10) -> list[Line | None]:
