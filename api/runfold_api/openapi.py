@@ -139,8 +139,8 @@ def _refine(document: dict[str, Any]) -> dict[str, Any]:
         content = {kind: {"schema": {"type": "string"}} for kind in kinds}
         paths[path]["get"]["responses"]["200"]["content"] = content
     for path, schemas in _BODIES.items():
-        content = {kind: {"schema": schema} for kind, schema in schemas.items()}
-        paths[path]["post"]["requestBody"] = {"required": True, "content": content}
+        body = {kind: {"schema": schema} for kind, schema in schemas.items()}
+        paths[path]["post"]["requestBody"] = {"required": True, "content": body}
     posted = {f"Posted{name}": schema for name, schema in _POSTED.items()}
     document["components"]["schemas"] |= posted
     return document

@@ -52,7 +52,7 @@ def make_started(
     return Started(
         workflow=normalize_name(workflow),
         project=normalize_name(given("project")),
-        trigger=normalize_trigger(given("trigger"), redactor),
+        trigger=normalize_trigger(fields.get("trigger"), redactor),
         user=normalize_name(given("user")),
         session=normalize_name(given("session")),
         tags=normalize_tags(given("tags"), redactor),
