@@ -3,21 +3,18 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from litestar import HttpMethod, Response, delete, route
+from litestar import Response, delete, route
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
-from runfold_api.web.problems import JobUnknown, RunUnknown, described
+from runfold_api.web.problems import RequestRefused, described, run_unknown
 from runfold_api.web.run_paths import decode_run
 from runfold_storage.admin import MAX_DAYS, MAX_JOBS, Admin, Deleted
 from runfold_storage.jobs import Job
 
-_READING: Final[dict[str, Any]] = {
-    "http_method": [HttpMethod.GET, HttpMethod.HEAD],
-    "sync_to_thread": True,
-}
+from .history import READING
 
 OlderThanDays = Annotated[
     int | None,
@@ -44,7 +41,7 @@ def delete_run(administration: NamedDependency[Admin], run: FromPath[str]) -> No
     """Delete a run with its events and statistics; late events do not recreate it."""
     run = decode_run(run)
     if not administration.delete_run(run):
-        raise RunUnknown(run)
+        raise run_unknown(run)
 
 
 @delete(
@@ -70,7 +67,7 @@ def delete_runs(
     return Response(done, status_code=202, headers={"location": f"/api/v1/jobs/{done.id}"})
 
 
-@route("/jobs", responses=described(400, 503), **_READING)
+@route("/jobs", responses=described(400, 503), **READING)
 def list_jobs(
     administration: NamedDependency[Admin], status: JobStatus = None, limit: JobLimit = 50
 ) -> JobList:
@@ -78,7 +75,7 @@ def list_jobs(
     return JobList(administration.jobs(limit=limit, status=status))
 
 
-@route("/jobs/{job:str}", responses=described(404, 503), **_READING)
+@route("/jobs/{job:str}", responses=described(404, 503), **READING)
 def get_job(administration: NamedDependency[Admin], job: FromPath[str]) -> Job:
     """Return a job with its progress and result."""
     try:
@@ -86,7 +83,8 @@ def get_job(administration: NamedDependency[Admin], job: FromPath[str]) -> Job:
     except ValueError:
         found = None
     if found is None:
-        raise JobUnknown(job)
+        detail = f"there is no job {job[:100]!r}: /api/v1/jobs lists them"
+        raise RequestRefused(404, "job-unknown", detail)
     return found
 
 

@@ -5,6 +5,7 @@ repeated one, and a value of the wrong type or out of bounds are errors that nam
 what is allowed. `runfold_storage` checks what a type cannot say, as the names of statuses.
 """
 
+import math
 import re
 from collections import Counter
 from typing import Any, Final
@@ -15,7 +16,7 @@ from litestar.typing import FieldDefinition
 
 from runfold_storage.parameters import shown
 
-from .problems import BadRequest
+from .problems import RequestRefused
 
 # Stricter than `int` and `float`, which also read 1_000 and nan.
 _NUMBERS: Final = (
@@ -26,7 +27,7 @@ _BOOLEANS: Final = frozenset(("true", "false", "1", "0"))
 
 
 def check_query(request: Request[Any, Any, Any]) -> None:
-    """Raise `BadRequest` for the first query parameter that this route cannot take."""
+    """Raise `RequestRefused` for the first query parameter that this route cannot take."""
     known = known_parameters(request.route_handler)
     given = Counter(name for name, _ in request.query_params.multi_items())
     for name, times in given.items():
@@ -34,7 +35,7 @@ def check_query(request: Request[Any, Any, Any]) -> None:
         if field is None:
             allowed = sorted(known)
             detail = f"{name[:100]}: unknown parameter; known are {', '.join(allowed) or 'none'}"
-            raise BadRequest(
+            raise RequestRefused(
                 400, "unknown-parameter", detail, parameter=name[:100], allowed=allowed
             )
         if times > 1 and not field.is_non_string_sequence:
@@ -67,9 +68,12 @@ def _check_value(name: str, field: FieldDefinition, text: str) -> None:
         raise _bad_parameter(name, f"expected true or false, got {shown(text)}")
     for kind, pattern, noun in _NUMBERS:
         if field.annotation in (kind, kind | None):
-            lowest, highest = _definition(field).ge, _definition(field).le
-            if not pattern.fullmatch(text) or not _is_between(lowest, kind(text), highest):
-                bounds = _describe_bounds(lowest, highest)
+            least, most = _definition(field).ge, _definition(field).le
+            value = kind(text) if pattern.fullmatch(text) else math.nan
+            if not (-math.inf if least is None else least) <= value <= (most or math.inf):
+                bounds = "" if least is None else f" of at least {least:,}"
+                if most is not None:
+                    bounds = f" from {least:,} to {most:,}"
                 raise _bad_parameter(name, f"expected {noun}{bounds}, got {shown(text)}")
 
 
@@ -78,15 +82,5 @@ def _definition(field: FieldDefinition) -> QueryParameter:
     return field.kwarg_definition
 
 
-def _is_between(lowest: float | None, value: float, highest: float | None) -> bool:
-    return (lowest is None or value >= lowest) and (highest is None or value <= highest)
-
-
-def _describe_bounds(lowest: float | None, highest: float | None) -> str:
-    if lowest is None or highest is None:
-        return "" if lowest is None else f" of at least {lowest:,}"
-    return f" from {lowest:,} to {highest:,}"
-
-
-def _bad_parameter(name: str, reason: str) -> BadRequest:
-    return BadRequest(400, "bad-parameter", f"{name}: {reason}", parameter=name)
+def _bad_parameter(name: str, reason: str) -> RequestRefused:
+    return RequestRefused(400, "bad-parameter", f"{name}: {reason}", parameter=name)

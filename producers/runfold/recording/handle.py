@@ -13,7 +13,7 @@ from typing import Any, Self
 from msgspec import Raw
 
 from runfold.delivery import process_hooks
-from runfold.protocol.events import ABSENT
+from runfold.protocol.events import ABSENT, Usage
 from runfold.serialization.exceptions import ErrorLike, exit_code_of, is_cancellation, reason_of
 
 from .event_writer import EventWriter, UsageSum, normalize_usage
@@ -30,7 +30,7 @@ class Handle(ABC):
     _current: ContextVar[Any]
 
     def __init__(self, writer: EventWriter) -> None:
-        self._writer = writer
+        self.writer = writer
         self._generation = process_hooks.generation
         self._began_ns: int | None = None
         self._ended = False
@@ -47,9 +47,9 @@ class Handle(ABC):
     @outputs.setter
     def outputs(self, value: object) -> None:
         if self._ended:
-            _log.warning("outputs of run %s were set after its end: not recorded", self._writer.run)
+            _log.warning("outputs of run %s were set after its end: not recorded", self.writer.run)
         self._outputs = value
-        self._encoded = self._writer.payload(value)
+        self._encoded = self.writer.payload(value)
 
     def usage(
         self,
@@ -58,8 +58,11 @@ class Handle(ABC):
         output_tokens: int | None = None,
         cost_usd: float | None = None,
     ) -> None:
-        """Add to the usage."""
-        self._usage.add(normalize_usage(input_tokens, output_tokens, cost_usd))
+        """Add to the usage, which is sent with the end or, after that, at once."""
+        self._add_usage(normalize_usage(input_tokens, output_tokens, cost_usd))
+
+    def _add_usage(self, usage: Usage | None) -> None:
+        self._usage.add(usage)
 
     def start(self) -> Self:
         """Start now; a second call changes nothing."""

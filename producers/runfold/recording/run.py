@@ -1,17 +1,20 @@
-"""The handle of one run."""
+"""The handle of one run, and the heartbeats of all open runs."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import count
 from typing import Any, Final
+from weakref import ref
 
+import msgspec
+
+from runfold.delivery import process_hooks
 from runfold.protocol.events import (
     Annotated,
     Cancelled,
     Completed,
     Error,
-    Event,
-    ExitCode,
     Failed,
     Heartbeat,
     NodeStarted,
@@ -24,7 +27,7 @@ from runfold.serialization.exceptions import ErrorLike, describe, exit_code_of, 
 from runfold.serialization.normalize import normalize_count, normalize_name, normalize_names
 from runfold.serialization.payloads import encode_payload
 
-from .event_writer import EventWriter, normalize_usage, read_usage
+from .event_writer import EventWriter, read_usage
 from .handle import Handle
 from .node import Node
 from .run_start import payload_bytes
@@ -60,6 +63,7 @@ class Run(Handle):
     ) -> None:
         super().__init__(writer)
         self.id: Final = writer.run
+        self.saved: Final = writer.saved
         self.workflow: Final = None if started is None else started.workflow
         self.exit_code: int | None = None
         self._started = started
@@ -68,16 +72,6 @@ class Run(Handle):
         self._on_end = on_end
         self._after_end_hook = after_end
         self._attempts: dict[str, count[int]] = {}
-
-    @property
-    def saved(self) -> bool:
-        """Whether anything of this run is recorded."""
-        return self._writer.saved
-
-    @property
-    def writer(self) -> EventWriter:
-        """The writer of this run's events, for the recorder."""
-        return self._writer
 
     def node(
         self,
@@ -102,12 +96,12 @@ class Run(Handle):
             node_type=normalize_name(node_type),
             attempt=number,
             parents=normalize_names(parents),
-            inputs=self._writer.payload(inputs),
+            inputs=self.writer.payload(inputs),
         )
         # An inherited run ends in another process, so the node's end may be the last event here.
         if self.is_inherited:
-            return Node(self._writer, started, self._after_end)
-        return Node(self._writer, started)
+            return Node(self.writer, started, self._after_end)
+        return Node(self.writer, started)
 
     def log(
         self,
@@ -118,7 +112,7 @@ class Run(Handle):
         node: str | None = None,
     ) -> None:
         """Record a text of the run or of a node; `stream` is `log`, `stdout` or `stderr`."""
-        self._writer.log(text, level, stream, node)
+        self.writer.log(text, level, stream, node)
 
     def annotate(
         self,
@@ -131,61 +125,42 @@ class Run(Handle):
         if not self.saved:
             return
         event = Annotated(
-            tags=normalize_tags(tags, self._writer.redactor),
-            metadata=encode_payload(metadata, self._writer.redactor),
+            tags=normalize_tags(tags, self.writer.redactor),
+            metadata=encode_payload(metadata, self.writer.redactor),
             usage=read_usage(usage),
         )
-        self._writer.write(event, len(event.metadata))
+        self.writer.write(event, len(event.metadata))
 
-    def usage(
-        self,
-        *,
-        input_tokens: int | None = None,
-        output_tokens: int | None = None,
-        cost_usd: float | None = None,
-    ) -> None:
-        """Add to the usage: sent with the end or, if another handle sends that, at once."""
-        usage = normalize_usage(input_tokens, output_tokens, cost_usd)
-        if self._ended or self._started is None:
+    def _add_usage(self, usage: Usage | None) -> None:
+        if self._ended or self._started is None:  # another handle sends the end, or it is sent
             self.annotate(usage=usage)
         else:
-            self._usage.add(usage)
+            super()._add_usage(usage)
 
     def heartbeat(self) -> None:
         """Send a heartbeat, in addition to the automatic ones."""
-        self._writer.write(Heartbeat())
+        self.writer.write(Heartbeat())
 
     def complete(self) -> None:
         if self.exit_code:
             self.fail(Error(type="ExitCode", message=f"exit code {self.exit_code}"))
         elif self._ends():
-            event = Completed(
-                outputs=self._encoded,
-                exit_code=self._normalized_exit_code(),
-                usage=self._usage.total,
-                duration_ms=self._duration_ms(),
-            )
-            self._write_end(event, len(event.outputs))
+            self._write_end(Completed())
 
     def fail(self, error: ErrorLike) -> None:
         if self._ends() and self.saved:
             node = node_of(error, self.id) if isinstance(error, BaseException) else None
-            described = describe(error, self._writer.redactor, node)
-            event = Failed(
-                error=described,
-                outputs=self._encoded,
-                exit_code=self._normalized_exit_code(),
-                usage=self._usage.total,
-                duration_ms=self._duration_ms(),
-            )
-            self._write_end(event, len(event.outputs) + len(described.stack or ""))
+            described = describe(error, self.writer.redactor, node)
+            self._write_end(Failed(error=described), len(described.stack or ""))
 
     def cancel(self, reason: str | None = None) -> None:
         if self._ends():
             if self._usage.total is not None:
                 self.annotate(usage=self._usage.total)  # `cancelled` has no such field
-            message = describe({"message": reason or ""}, self._writer.redactor).message
-            self._write_end(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
+            message = describe({"message": reason or ""}, self.writer.redactor).message
+            end = Cancelled(reason=message or None, duration_ms=self._duration_ms())
+            self.writer.write(end)
+            self._after_end()
 
     def _begin(self) -> None:
         started = self._started
@@ -193,8 +168,8 @@ class Run(Handle):
             return
         if self._queued_us is not None:
             queued = Queued(workflow=started.workflow, project=started.project)
-            self._writer.write(queued, at_us=self._queued_us)
-        self._writer.write(started, payload_bytes(started))
+            self.writer.write(queued, at_us=self._queued_us)
+        self.writer.write(started, payload_bytes(started))
         self._on_start(self)
 
     def _ends(self) -> bool:
@@ -205,8 +180,15 @@ class Run(Handle):
         self._on_end(self)
         return True
 
-    def _write_end(self, event: Event, size: int = 0) -> None:
-        self._writer.write(event, size)
+    def _write_end(self, event: Completed | Failed, size: int = 0) -> None:
+        end = msgspec.structs.replace(
+            event,
+            outputs=self._encoded,
+            exit_code=normalize_count(self.exit_code, -(2**31), 2**31 - 1),
+            usage=self._usage.total,
+            duration_ms=self._duration_ms(),
+        )
+        self.writer.write(end, size + len(end.outputs))
         self._after_end()
 
     def _after_end(self) -> None:
@@ -219,7 +201,43 @@ class Run(Handle):
             self.exit_code = exit_code_of(error)
         super()._leave(error)
 
-    def _normalized_exit_code(self) -> ExitCode | None:
-        return (
-            None if self.exit_code is None else normalize_count(self.exit_code, -(2**31), 2**31 - 1)
-        )
+
+class Heartbeats:
+    """Heartbeats of all open runs of this process, from one timer in the flusher's thread.
+
+    A run whose handle was garbage-collected gets none, nor does a run that a forked child
+    inherited: its parent sends them. None is sent while Redis is away: it would take the room of
+    other events and be out of date on arrival. `every_s=0` sends none.
+    """
+
+    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._open: dict[int, tuple[ref[Run], int]] = {}
+        self._next: float | None = None
+
+    def add(self, run: Run) -> None:
+        """Start the heartbeats of a run."""
+        self._open[id(run)] = (ref(run), process_hooks.generation)
+
+    def remove(self, run: Run) -> None:
+        """Stop the heartbeats of a run."""
+        self._open.pop(id(run), None)
+
+    def send_due(self, is_connected: bool) -> float | None:
+        """Emit the heartbeats that are due; return the seconds until the next ones, or None."""
+        if not self._every_s or not self._open:
+            self._next = None
+            return None
+        now = self._clock()
+        if self._next is None:
+            self._next = now + self._every_s
+        elif now >= self._next:
+            self._next = now + self._every_s
+            for key, (known, generation) in list(self._open.items()):
+                run = known()
+                if run is None or generation != process_hooks.generation:
+                    self._open.pop(key, None)
+                elif is_connected:
+                    run.heartbeat()
+        return self._next - now
