@@ -111,7 +111,7 @@ def test_by_default_a_worker_does_both(
     assert not Path(f"/proc/{children[0]}").exists()
 
 
-def test_jobs_that_nobody_does_are_told(
+def test_unclaimed_jobs_are_reported(
     database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """By `doctor`, with what to do; and those that failed."""

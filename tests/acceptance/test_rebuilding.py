@@ -39,7 +39,7 @@ def ask(env: dict[str, str], *words: str, exit_code: int = 0) -> Any:
     return json.loads(answer.stdout)
 
 
-def test_damage_is_told_and_mended(env: dict[str, str], database: psycopg.Connection) -> None:
+def test_damage_is_reported_and_repaired(env: dict[str, str], database: psycopg.Connection) -> None:
     """`verify` ends with 1 as long as something differs, and `repair` with 0 once nothing does."""
     assert ask(env, "verify")["differences"] == 0
     [(run,)] = database.execute(

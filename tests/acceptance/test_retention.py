@@ -40,7 +40,7 @@ def ask(env: dict[str, str], *words: str, exit_code: int = 0) -> Any:
     return json.loads(answer.stdout)
 
 
-def test_what_is_said_is_done(env: dict[str, str], migrated_url: str) -> None:
+def test_the_plan_is_what_retention_deletes(env: dict[str, str], migrated_url: str) -> None:
     """Policies are shown, a dry run changes nothing, and a run does what that said."""
     assert ask(env, "show") == {"policies": []}
     assert b"everything is kept" in runfold("retention", "show", env=env).stderr

@@ -74,7 +74,7 @@ def test_what_goes_is_archived_once(
     assert find_mismatches(database) == []
 
 
-def test_files_say_what_the_ledger_said(
+def test_files_have_what_the_ledger_had(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path
 ) -> None:
     """Bodies byte for byte, times to the microsecond, in files that a key leads to."""
@@ -120,7 +120,7 @@ def test_rows_and_figures_are_archived(
     assert find_mismatches(database) == []
 
 
-def test_an_archive_that_refuses_keeps_everything(
+def test_nothing_is_deleted_when_the_archive_fails(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path
 ) -> None:
     """And it is an incident; once it takes files again, what is due goes."""
@@ -208,7 +208,7 @@ def test_a_large_archive_is_cut_into_files(
         assert len(find_archived(tmp_path, run)) == len(run)
 
 
-def test_deleted_runs_are_told(
+def test_tombstones_are_archived(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path
 ) -> None:
     """Each once, and their events are in no file."""

@@ -198,7 +198,7 @@ A_STEP = PositionUpdate(2, "0-0", 0, "7-0", 1, 0, None)
     "moved", [A_STEP._replace(expected="6-0"), A_STEP._replace(generation=1)], ids=str
 )
 @pytest.mark.parametrize("at_once", [0, 400])
-def test_a_position_that_has_moved_keeps_all_out(
+def test_a_moved_position_refuses_the_whole_batch(
     database: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
     moved: PositionUpdate,
@@ -223,7 +223,7 @@ def test_a_position_that_has_moved_keeps_all_out(
 
 
 @pytest.mark.parametrize("at_once", [0, 400])
-def test_what_is_there_already_is_told_from_what_is_given_out(
+def test_duplicate_events_and_taken_change_numbers_raise_different_errors(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """An event makes the worker load its memory, a number of the feed makes it look for others."""

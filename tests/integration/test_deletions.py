@@ -161,7 +161,7 @@ def test_age_counts_from_the_end(database: psycopg.Connection) -> None:
     assert read_projection(database) == project(without(gone), SHARDS)
 
 
-def test_what_came_after_the_question_stays(database: psycopg.Connection) -> None:
+def test_runs_that_begin_after_the_request_stay(database: psycopg.Connection) -> None:
     """Newer than the newest at the time of asking: none of those that were meant."""
     newest, *rest = sorted((row.created_us, key) for (_, key), row in WHOLE.runs.items())[::-1]
     up_to = max(rest)
@@ -225,7 +225,7 @@ def test_many_become_a_job(database: psycopg.Connection, migrated_url: str) -> N
     assert Admin(migrated_url, at_once=n).delete_runs(project="acme") == Deleted(n)
 
 
-def test_everything_has_to_be_said(migrated_url: str) -> None:
+def test_deleting_everything_must_be_explicit(migrated_url: str) -> None:
     """Without a filter nothing is deleted by mistake; and what was said must make sense."""
     upkeep = Admin(migrated_url)
     with pytest.raises(BadParameter, match="all=true"):

@@ -425,7 +425,7 @@ def test_sums_that_postgresql_cannot_hold_are_dead_letters(
     assert read_projection(database) == expected
 
 
-def test_a_tombstone_keeps_late_events_out(
+def test_a_tombstone_rejects_late_events(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
     """A run that was deleted stays deleted; its neighbours fold."""
@@ -438,7 +438,7 @@ def test_a_tombstone_keeps_late_events_out(
     assert read_dead_letters(database) == []
 
 
-def test_a_run_deleted_behind_the_workers_back_is_not_revived(
+def test_a_run_deleted_outside_the_fold_is_not_revived(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
     """A generation that was raised without a word: the worker forgets the whole shard at once."""

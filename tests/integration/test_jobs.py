@@ -160,7 +160,7 @@ def test_what_is_interrupted_goes_on(
     assert read_projection(database) == project([], SHARDS)
 
 
-def test_work_that_nobody_knows_fails(
+def test_jobs_of_unknown_kinds_fail(
     redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
     """And says so; so does work whose arguments make no sense."""

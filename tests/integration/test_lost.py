@@ -175,7 +175,7 @@ def test_a_run_whose_events_retention_took_is_left_alone(
     assert [run.run_id for run in find_silent(database, A_SECOND)] == ["kept"]
 
 
-def test_a_time_in_which_nobody_listened_does_not_count(
+def test_time_without_a_listening_worker_does_not_count(
     database: psycopg.Connection, redis_url: str, migrated_url: str
 ) -> None:
     """After an outage of hours, runners have their whole limit to come back."""

@@ -59,7 +59,9 @@ def test_an_invalidated_shard_is_looked_up_again(
         assert one.shards == frozenset()
 
 
-def test_the_end_of_the_connection_is_told(database: psycopg.Connection, migrated_url: str) -> None:
+def test_the_end_of_the_connection_is_raised(
+    database: psycopg.Connection, migrated_url: str
+) -> None:
     """Whoever asks for the shards learns that nobody renews the leases any more."""
     with ShardLeases(migrated_url, "one") as one:
         database.execute(

@@ -58,7 +58,7 @@ def answers(history: History) -> list[Any]:
     ]
 
 
-def test_what_waits_is_told(migrated_url: str, database: psycopg.Connection) -> None:
+def test_pending_deltas_are_read(migrated_url: str, database: psycopg.Connection) -> None:
     """Every answer is the same before and after, whoever has asked before."""
     fold_events(migrated_url, RUNS[:3])
     with History(migrated_url) as history:
@@ -111,7 +111,7 @@ def test_a_workflow_that_gets_its_name(migrated_url: str, database: psycopg.Conn
         assert history.workflows().workflows == told
 
 
-def test_an_old_snapshot_is_told_what_was_then(
+def test_an_old_snapshot_reads_its_own_state(
     migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Merging takes nothing away from who has begun to read, and gives nothing twice."""
@@ -127,9 +127,7 @@ def test_an_old_snapshot_is_told_what_was_then(
         assert database.execute(total).fetchone() == (4,)
 
 
-def test_merging_under_the_lock_keeps_other_mergers_out(
-    migrated_url: str, database: psycopg.Connection
-) -> None:
+def test_other_mergers_skip_a_locked_shard(migrated_url: str, database: psycopg.Connection) -> None:
     """They skip the shard until the transaction ends, and do not wait."""
     fold_events(migrated_url, RUNS, is_merged=False)
     waiting = shards_with_pending_deltas(database)

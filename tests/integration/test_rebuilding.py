@@ -240,7 +240,7 @@ def test_only_what_is_selected_is_rebuilt(
     assert read_projection(database) == EXPECTED
 
 
-def test_what_only_heartbeats_told_is_kept(
+def test_last_event_at_of_heartbeats_is_preserved(
     database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
 ) -> None:
     """`last_event_at` never goes back to the ledger's newest event; an earlier one moves on."""
@@ -309,7 +309,7 @@ def test_two_do_not_work_on_one_job(
     assert rebuild(other, job, NEVER_STOP).looked_at == len(EXPECTED.runs)
 
 
-def test_a_ledger_that_cannot_be_read_is_told_and_left(
+def test_an_unreadable_ledger_is_reported_and_unchanged(
     database: psycopg.Connection, other: psycopg.Connection, migrated_url: str
 ) -> None:
     """Nobody can tell what such a run should be; others are rebuilt all the same."""

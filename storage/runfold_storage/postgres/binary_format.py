@@ -36,6 +36,7 @@ _ELEMENT_INT8: Final = struct.Struct(">iq").pack
 _NULL: Final = struct.pack(">i", -1)
 _RECORD: Final = struct.Struct(">ii").pack
 """A record's length, and how many fields it has."""
+_ROW: Final = struct.Struct(">h").pack
 _ONE_DIGIT: Final = struct.Struct(">hhHhh").pack
 _TWO_DIGITS: Final = struct.Struct(">hhHhhh").pack
 """A numeric: the number of digits, the first digit's weight, sign, scale, and the digits."""
@@ -53,6 +54,8 @@ class WireFormat:
         self._typed = typed
         self.prefix = "8s" if typed else "4s"
         """The format of a field's prefix for `struct`."""
+        self.text_oid = (_TEXT,) if typed else ()
+        """What precedes the length of a text."""
         self.int2 = self._begin(_INT2, 2)
         self.int4 = self._begin(_INT4, 4)
         self.int8 = self._begin(_INT8, 8)
@@ -86,10 +89,6 @@ class WireFormat:
             return self.no_time
         return self._pack_int8(self.time, us - EPOCH_2000_US)
 
-    def sized_text(self, text: bytes) -> bytes:
-        """Encode a text that is UTF-8 already."""
-        return self._sized(_TEXT, text)
-
     def text_array(self, values: Sequence[str]) -> bytes:
         """Encode an array of texts."""
         return self._sized(_TEXT_ARRAY, text_array(values))
@@ -108,12 +107,16 @@ class WireFormat:
 
     def rows(self, rows: Sequence[bytes], n_fields: int) -> bytes:
         """Join rows of `n_fields` fields: the whole input of COPY, or the elements of an array."""
-        if self._typed:
-            return b"".join(
-                [part for row in rows for part in (_RECORD(len(row) + 4, n_fields), row)]
-            )
-        begin = struct.pack(">h", n_fields)
-        return b"".join((COPY_HEAD, *(part for row in rows for part in (begin, row)), COPY_END))
+        begin = self.begin_row
+        return self.wrap([part for row in rows for part in (begin(len(row), n_fields), row)])
+
+    def begin_row(self, size: int, n_fields: int) -> bytes:
+        """Return what precedes the fields of a row, which take `size` bytes."""
+        return _RECORD(size + 4, n_fields) if self._typed else _ROW(n_fields)
+
+    def wrap(self, parts: Sequence[bytes]) -> bytes:
+        """Join rows: the whole input of COPY, or the elements of an array."""
+        return b"".join(parts if self._typed else (COPY_HEAD, *parts, COPY_END))
 
     def _begin(self, kind: int, length: int) -> bytes:
         return struct.pack(">ii", kind, length) if self._typed else struct.pack(">i", length)

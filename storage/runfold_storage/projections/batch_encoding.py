@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Final
 
 from runfold_storage.checkpoints.change_log import ChangeRow, change_rows
@@ -65,7 +64,7 @@ def encode_batch(batch: Batch) -> EncodedBatch:
         len(events) < SINGLE_STATEMENT_EVENTS
         and not removed
         and not batch.dead_letters
-        and sum(map(len, map(_body_of, events))) <= SINGLE_STATEMENT_BYTES
+        and sum(len(event[-1]) for event in events) <= SINGLE_STATEMENT_BYTES
     )
     changed_runs = batch.runs if is_single else batch.changed_runs
     changed_nodes = batch.nodes if is_single else batch.changed_nodes
@@ -84,9 +83,6 @@ def encode_batch(batch: Batch) -> EncodedBatch:
         changes=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
     )
-
-
-_body_of: Final = itemgetter(-1)
 
 
 def is_single_statement(batch: EncodedBatch) -> bool:

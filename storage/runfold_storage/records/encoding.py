@@ -44,20 +44,22 @@ _MOST_KEYS: Final = 10_000
 
 def encode_events(events: Iterable[LedgerRow], form: WireFormat) -> bytes:
     """Encode events; the type is a text."""
-    p = form.prefix
-    pack, sized_text = struct.Struct(f">{p}16s{p}q{p}q").pack, form.sized_text
+    p, begin, oid, n_fields = form.prefix, form.begin_row, form.text_oid, len(EVENT_FIELDS)
+    pack = struct.Struct(f">{p}16s{p}q{p}q{'i' * len(oid)}i").pack
     pack_shard = struct.Struct(f">{p}h").pack
-    uuid, int8, time = form.uuid, form.int8, form.time
+    uuid, int8, time, epoch = form.uuid, form.int8, form.time, EPOCH_2000_US
     heads: dict[tuple[int, int], bytes] = {}
-    encoded = []
+    parts = []
     for run, event_id, at_us, kind, shard, body in events:
         head = heads.get((kind, shard))
         if head is None:
             head = form.texts(TYPES[kind]) + pack_shard(form.int2, shard)
-            heads[kind, shard] = head
-        fields = pack(uuid, run, int8, event_id, time, at_us - EPOCH_2000_US)
-        encoded.append(b"".join((head, fields, sized_text(body))))
-    return form.rows(encoded, len(EVENT_FIELDS))
+            head = heads[kind, shard] = head if oid else begin(0, n_fields) + head
+        fields = pack(uuid, run, int8, event_id, time, at_us - epoch, *oid, len(body))
+        if oid:
+            parts.append(begin(len(head) + len(fields) + len(body), n_fields))
+        parts += (head, fields, body)
+    return form.wrap(parts)
 
 
 def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
@@ -147,6 +149,10 @@ def _key(workflow: str, project: str, node: str, hour_us: int, status: str, shar
 
 def _figures(difference: RollupDelta) -> bytes:
     durations, numeric, int8 = difference.durations, RECORDS.numeric, RECORDS.int8_or_null
+    amounts = numeric(difference.input_tokens) + numeric(difference.output_tokens)
+    amounts += numeric(difference.cost_nano_usd)
+    if not durations:
+        return int8(difference.n) + _NO_DURATIONS + amounts + _NO_BINS
     came = [duration_us for duration_us, count in durations.items() if count > 0]
     bins: dict[int, int] = {}
     for duration_us, count in durations.items():
@@ -159,13 +165,18 @@ def _figures(difference: RollupDelta) -> bytes:
             int8(min(came, default=None)),
             int8(max(came, default=None)),
             numeric(sum(length * count for length, count in durations.items())),
-            numeric(difference.input_tokens),
-            numeric(difference.output_tokens),
-            numeric(difference.cost_nano_usd),
-            RECORDS.int2_array(bins.keys()),
-            RECORDS.int8_array(bins.values()),
+            amounts,
+            _histogram(*bins.items()),
         )
     )
 
 
+@lru_cache(_MOST_KEYS)
+def _histogram(*bins: tuple[int, int]) -> bytes:
+    indexes, counts = zip(*bins, strict=True)
+    return RECORDS.int2_array(indexes) + RECORDS.int8_array(counts)
+
+
 _SHARD: Final = struct.Struct(f">{RECORDS.prefix}h")
+_NO_DURATIONS: Final = RECORDS.int8_or_null(0) + 2 * RECORDS.no_int8 + RECORDS.numeric(0)
+_NO_BINS: Final = RECORDS.int2_array(()) + RECORDS.int8_array(())

@@ -177,13 +177,7 @@ def spans_of(keys: Iterable[RollupKey]) -> list[Span]:
 
 
 def _parameters(span: Span) -> dict[str, object]:
-    return {
-        "first": to_datetime(span.first_us),
-        "end": _time(span.end_us),
-        "shard": span.shard,
-        "workflow": span.workflow,
-        "project": span.project,
-    }
+    return {**span._asdict(), "first": to_datetime(span.first_us), "end": _time(span.end_us)}
 
 
 def _time(us: int) -> datetime:

@@ -69,13 +69,8 @@ def wrong_day(day: Day) -> Mismatch:
 def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupKey, Mismatch]]:
     """Yield all mismatches of statistics, with their keys."""
     for key in sorted(found.keys() | expected.keys()):
-        of = {
-            "workflow": key.workflow,
-            "project": key.project,
-            "node": key.node or None,
-            "hour": to_rfc3339(key.hour_us),
-            "status": key.status,
-        }
+        of = {"workflow": key.workflow, "project": key.project, "node": key.node or None}
+        of |= {"hour": to_rfc3339(key.hour_us), "status": key.status}
         was, should = found.get(key), expected.get(key)
         for mismatch in _compare("rollups_hourly", key.shard, of, was, should):
             yield key, mismatch

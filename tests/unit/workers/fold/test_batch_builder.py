@@ -211,7 +211,7 @@ def test_only_what_changed_is_written() -> None:
     assert (batch.runs, batch.nodes, batch.stats) == ([], [], {})
 
 
-def test_late_output_is_told_though_no_row_says_it() -> None:
+def test_late_output_is_a_change_without_a_changed_row() -> None:
     """Who watches the run has to hear of it; a duplicate is no news, nor what is read again."""
     paper = FakeTables()
     folder = BatchBuilder(paper.load)

@@ -59,7 +59,7 @@ def test_status(events: list[Event], status: str) -> None:
     assert run_of(*events[::-1]).status == status
 
 
-def test_what_started_says_goes_before_what_queued_said() -> None:
+def test_started_takes_precedence_over_queued() -> None:
     """Field by field: what `started` leaves out stays as `queued` had it."""
     row = run_of(
         said("queued", workflow="w1", user="ada", attempt=2),
