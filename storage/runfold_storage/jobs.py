@@ -9,7 +9,7 @@ the session: jobs need session pooling, as workers do.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
@@ -204,6 +204,30 @@ def unclaimed_jobs(connection: psycopg.Connection, limit: int = 1000) -> list[UU
         {"unfinished": list(UNFINISHED), "class": _CLASS, "limit": limit},
     )
     return [job_id for (job_id,) in rows]
+
+
+class JobCounts(NamedTuple):
+    """Numbers of background jobs; `old` ones are unfinished for more than a minute."""
+
+    unfinished: int
+    old: int
+    failed: int
+    """In the last seven days."""
+
+
+def count_jobs(connection: psycopg.Connection) -> JobCounts:
+    """Count the background jobs."""
+    (row,) = connection.execute(
+        """
+        SELECT count(*) FILTER (WHERE status = ANY(%(unfinished)s)),
+               count(*) FILTER (WHERE status = ANY(%(unfinished)s)
+                                  AND created_at < now() - interval '1 minute'),
+               count(*) FILTER (WHERE status = 'failed' AND finished_at > now() - interval '7 days')
+        FROM jobs WHERE background
+        """,
+        {"unfinished": list(UNFINISHED)},
+    )
+    return JobCounts(*row)
 
 
 def try_become_leader(connection: psycopg.Connection) -> bool:

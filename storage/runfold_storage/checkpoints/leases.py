@@ -62,6 +62,14 @@ def leave(connection: psycopg.Connection, owner: str) -> None:
     connection.execute("DELETE FROM workers WHERE owner = %s", (owner,))
 
 
+def count_leases(connection: psycopg.Connection) -> dict[str, int]:
+    """Return the number of shards that each worker folds at the moment."""
+    rows = connection.execute(
+        "SELECT owner, count(*) FROM leases WHERE expires_at > now() GROUP BY owner ORDER BY owner"
+    )
+    return dict(rows.fetchall())
+
+
 _STAY_KNOWN: Final = """
     WITH forgotten AS (
         DELETE FROM workers

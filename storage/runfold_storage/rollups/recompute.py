@@ -50,6 +50,32 @@ def hours_with_runs(connection: psycopg.Connection) -> list[tuple[int, int]]:
     return rows.fetchall()
 
 
+def count_by_rollups(
+    connection: psycopg.Connection,
+    project: str | None,
+    workflow: str | None,
+    since_us: int | None,
+    until_us: int | None,
+) -> int:
+    """Return the number of runs by the hourly rollups, for whole hours; None means all."""
+    ((n,),) = connection.execute(
+        """
+        SELECT coalesce(sum(n), 0) FROM rollups_hourly
+        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
+          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
+          AND (hour > to_timestamp(%(since)s::float8 - 3600) OR %(since)s::float8 IS NULL)
+          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
+        """,
+        {
+            "project": project,
+            "workflow": workflow,
+            "since": None if since_us is None else since_us / 1e6,
+            "until": None if until_us is None else until_us / 1e6,
+        },
+    )
+    return max(0, int(n))
+
+
 def recompute_rollups(
     connection: psycopg.Connection, span: Span, without: Sequence[bytes] = ()
 ) -> Rollups:
