@@ -12,11 +12,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final, Self, Unpack
 from uuid import UUID
-
-from sqlalchemy import func, select, text
 
 from runfold_storage.change_feed.reader import (
     Changes,
@@ -26,10 +23,11 @@ from runfold_storage.change_feed.reader import (
     read_cursor,
 )
 from runfold_storage.checkpoints.incidents import Incident, read_incidents
-from runfold_storage.checkpoints.positions import Position
+from runfold_storage.checkpoints.positions import Position, load_positions
 from runfold_storage.filters.catalogue import FilterParameters
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
+from runfold_storage.ledger.dead_letters import count_dead_letters
 from runfold_storage.postgres.connections import ReadTransactions
 from runfold_storage.queries.run.detail import RunDetail
 from runfold_storage.queries.run.events import EventKey, EventPage, make_event_query
@@ -38,6 +36,7 @@ from runfold_storage.queries.run.reader import RunReader
 from runfold_storage.queries.runs.export import ExportedRun, read_pages
 from runfold_storage.queries.runs.export_formats import FORMATS
 from runfold_storage.queries.runs.pages import Page, make_page, read_runs
+from runfold_storage.queries.runs.planner import DEFAULT_LIMITS, ListLimits
 from runfold_storage.queries.stats.day_cache import DayCache
 from runfold_storage.queries.stats.failures import Failures, make_failure_query, read_failures
 from runfold_storage.queries.stats.query import make_stats_query
@@ -52,13 +51,11 @@ from runfold_storage.read_models.watermarks import (
     fold_behind,
     missing_shards,
     parse_positions,
-    read_positions,
     read_watermark,
 )
 
 from .errors import FoldBehind
 from .parameters import check_choice
-from .tables import dead_letters
 
 TIMEOUT_S: Final = 15
 MAX_WAIT_S: Final = 10
@@ -81,20 +78,17 @@ class History:
         pool_size: int = 5,
         timeout_s: float = TIMEOUT_S,
         archive_url: str | None = None,
+        list_limits: ListLimits = DEFAULT_LIMITS,
     ) -> None:
         self._snapshot = ReadTransactions(dsn, pool_size=pool_size, timeout_s=timeout_s)
         self._run_reader = RunReader(self._snapshot, archive_url)
         self._day_cache = DayCache()
+        self._list_limits = list_limits
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -120,7 +114,7 @@ class History:
         run_filter = make_run_filter(**filters)
         page = make_page(run_filter, limit, offset, cursor)
         with self._snapshot() as connection:
-            return read_runs(connection, run_filter, page)
+            return read_runs(connection, run_filter, page, self._list_limits)
 
     def export(
         self,
@@ -251,7 +245,8 @@ class History:
     def snapshot(self, run_filter: RunFilter, limit: int) -> tuple[Cursor, RunPage]:
         """Return the newest runs of a filter, and the position of the change feed."""
         with self._snapshot() as connection:
-            return read_cursor(connection), read_runs(connection, run_filter, Page(limit))
+            cursor = read_cursor(connection)
+            return cursor, read_runs(connection, run_filter, Page(limit), self._list_limits)
 
     def live_state(self, run: str, after: EventKey | None = None) -> RunProgress | None:
         """Return the state of a run, and its output after a key; None if the run is unknown.
@@ -288,23 +283,23 @@ class History:
     def incidents(self) -> list[Incident]:
         """Return the incidents (what must not happen and did), the latest first."""
         with self._snapshot() as connection:
-            return read_incidents(connection.exec_driver_sql)
+            return read_incidents(connection.execute)
 
     def positions(self) -> dict[int, Position]:
         """Return the checkpoint of each shard."""
         with self._snapshot() as connection:
-            return read_positions(connection)
+            return load_positions(connection)
 
     def count_dead_letters(self) -> int:
         """Return the number of events and frames that could not be decoded."""
         with self._snapshot() as connection:
-            return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
+            return count_dead_letters(connection)
 
     def revision(self) -> str | None:
         """Return the revision of the database's schema."""
         with self._snapshot() as connection:
-            found = connection.execute(text("SELECT version_num FROM alembic_version LIMIT 1"))
-            return found.scalar_one_or_none()
+            row = connection.execute("SELECT version_num FROM alembic_version LIMIT 1").fetchone()
+        return row and str(row.version_num)
 
 
 def _with_progress(

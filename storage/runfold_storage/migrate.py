@@ -15,13 +15,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 from runfold_storage.ledger.partitions import ensure_weeks, weeks_ahead
-from runfold_storage.postgres.connections import connect, make_engine
+from runfold_storage.postgres.connections import connect
 
-from .errors import DatabaseUnreachable, SchemaOutdated
+from .errors import SchemaOutdated
 from .tables import metadata
 
 _LOCK: Final = 0x52464D47  # 'RFMG'
@@ -110,14 +109,11 @@ def _current(connection: Connection) -> str | None:
 
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
-    engine = make_engine(url, pool_size=1)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except OperationalError as error:
-        raise DatabaseUnreachable(f"PostgreSQL did not answer: {error.orig}".rstrip()) from error
-    finally:
-        engine.dispose()
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool
+    )
+    with engine.connect() as connection:
+        yield connection
 
 
 @contextmanager

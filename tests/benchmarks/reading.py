@@ -129,7 +129,7 @@ _NEXT_TO_NOTHING: Final[dict[str, dict[str, Any]]] = {
 def _ask_nothing(history: History) -> None:
     """What any statement takes, and what the machine happens to add."""
     with history._snapshot() as connection:
-        connection.exec_driver_sql("SELECT 1").all()
+        connection.execute("SELECT 1").fetchall()
 
 
 def _list(name: str, **filters: Any) -> Read:
@@ -178,7 +178,7 @@ def _http_ms(client: HTTPConnection, read: Read, rounds: int) -> list[float]:
 @contextmanager
 def _statement_times(history: History) -> Iterator[list[float]]:
     """Seconds of each statement, as they are executed."""
-    engine = history._snapshot._engine  # it has no other way in, and needs none but here
+    pool = history._snapshot._pool  # it has no other way in, and needs none but here
     spent: list[float] = []
 
     class Timed(psycopg.Cursor[Any]):
@@ -192,10 +192,10 @@ def _statement_times(history: History) -> Iterator[list[float]]:
     def connected(connection: psycopg.Connection, *_: object) -> None:
         connection.cursor_factory = Timed
 
-    engine.dispose()
-    event.listen(engine, "connect", connected)
+    pool.dispose()
+    event.listen(pool, "connect", connected)
     try:
         yield spent
     finally:
-        event.remove(engine, "connect", connected)
-        engine.dispose()
+        event.remove(pool, "connect", connected)
+        pool.dispose()

@@ -203,7 +203,9 @@ def test_a_deletion_that_was_stopped_goes_on(
 def test_events_that_were_left_go_with_the_next_deletion(database: psycopg.Connection) -> None:
     """Somebody was killed between the two: the tombstone knows."""
     shard = shard_of(RUNS[0], SHARDS)
-    assert run_deletion._delete_with_tombstones(database, shard, [run_key(RUNS[0])], ())
+    assert run_deletion._delete_with_tombstones(
+        database, shard, [run_key(RUNS[0])], Deletion(RunFilter())
+    )
     assert read_projection(database) != project(without(RUNS[:1]), SHARDS)
     assert delete_runs(database, make_deletion(workflow="there is none")) == 0
     assert read_projection(database) == project(without(RUNS[:1]), SHARDS)

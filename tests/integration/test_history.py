@@ -559,5 +559,5 @@ def test_reads_write_nothing(migrated_url: str) -> None:
     """The connections of a history cannot write, whatever happens in between."""
     fold_events(migrated_url, make_run_events("a", 0))
     with History(migrated_url) as history, history._snapshot() as connection:
-        mode = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
-    assert mode == "on"
+        mode = connection.execute("SHOW transaction_read_only").fetchone()
+    assert mode == ("on",)

@@ -10,7 +10,7 @@ import pytest
 from folded_events import START, fold_events, index_all, make_event
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
-from runfold_storage.queries.runs import pages, planner
+from runfold_storage.queries.runs.planner import DEFAULT_LIMITS, ListLimits
 from runfold_storage.read_models.summaries import RunSummary
 
 AFTER, BEFORE = START + timedelta(hours=1), START + timedelta(hours=3)
@@ -106,22 +106,21 @@ def made_up(chance: random.Random, number: int) -> Iterator[dict[str, Any]]:
         yield make_event(end, run, begin + chance.choice([1, 30, 60, 100, 5000]), **fields)
 
 
-@pytest.fixture(params=["default", "tiny", "indexed"])
-def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Lower the bounds as well, so that few runs exercise every branch of the planner."""
-    if request.param == "tiny":
-        monkeypatch.setattr(pages, "FIRST_EXAMINED", 5)
-        monkeypatch.setattr(pages, "MAX_EXAMINED", 40)
-        monkeypatch.setattr(planner, "COUNTED", 10)
-        monkeypatch.setattr(planner, "SAMPLED", 10)
-        monkeypatch.setattr(planner, "SAMPLED_FOR_TAGS", 10)
-        monkeypatch.setattr(planner, "MAX_TAGGED", 30)
-        monkeypatch.setattr(planner, "PROBED", 4)
-        monkeypatch.setattr(planner, "SAMPLED_FOR_TEXT", 3)
-    if request.param == "indexed":
-        monkeypatch.setattr(planner, "SAMPLED_FOR_TEXT", 3)
-        monkeypatch.setattr(planner, "_COMMON_TEXT", 1)
-    return str(request.param)
+# Lower bounds, so that few runs exercise every branch of the planner.
+LIMITS = {
+    "default": DEFAULT_LIMITS,
+    "tiny": ListLimits(
+        first_examined=5,
+        examined=40,
+        probed=4,
+        counted=10,
+        sampled=10,
+        sampled_for_tags=10,
+        sampled_for_text=3,
+        tagged=30,
+    ),
+    "indexed": ListLimits(sampled_for_text=3, common_text=1),
+}
 
 
 def everything(history: History) -> list[RunSummary]:
@@ -141,13 +140,14 @@ def is_impossible(chosen: dict[str, tuple[Any, Matches]], of: str) -> bool:
     return least is not None and most is not None and least[0] > most[0]
 
 
+@pytest.mark.parametrize("bounds", LIMITS)
 def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) -> None:
     """The pages of any combination contain the matching runs, each once, in order."""
     chance = random.Random(7)
     fold_events(migrated_url, [one for n in range(100) for one in made_up(chance, n)])
     index_all(migrated_url)
     fold_events(migrated_url, [one for n in range(100, 150) for one in made_up(chance, n)])
-    with History(migrated_url) as history:
+    with History(migrated_url, list_limits=LIMITS[bounds]) as history:
         runs = everything(history)
         assert len(runs) == 150
         wanted: list[dict[str, tuple[Any, Matches]]] = [
@@ -174,6 +174,7 @@ def test_combinations_agree_with_a_plain_search(migrated_url: str, bounds: str) 
             assert found == expected, filters
 
 
+@pytest.mark.parametrize("bounds", LIMITS)
 def test_back_again(migrated_url: str, bounds: str) -> None:
     """`prev_cursor` leads through the same runs towards the newest, and ends there."""
     chance = random.Random(8)
@@ -186,7 +187,7 @@ def test_back_again(migrated_url: str, bounds: str) -> None:
         {"tag": "env=prod"},
         {"q": "env:prod"},
     ):
-        with History(migrated_url) as history:
+        with History(migrated_url, list_limits=LIMITS[bounds]) as history:
             there: list[str] = []
             page = history.runs(**filters, limit=7)
             assert page.prev_cursor is None

@@ -21,7 +21,7 @@ from runfold_storage.errors import BadParameter
 from runfold_storage.filters.search_text import MAX_PAYLOAD
 from runfold_storage.history import History
 from runfold_storage.postgres.connections import connect
-from runfold_storage.queries.runs import planner
+from runfold_storage.queries.runs.planner import ListLimits
 from runfold_storage.read_models.summaries import RunPage, Searched
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_expiry import mark_expired
@@ -55,7 +55,7 @@ def history(migrated_url: str) -> Iterator[History]:
 @pytest.fixture
 def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make scans fail, so that results come from the index."""
-    monkeypatch.setattr(planner, "_COMMON_TEXT", 1)
+    monkeypatch.setattr(history, "_list_limits", ListLimits(common_text=1))
 
     def scan(*_: Any) -> None:
         raise AssertionError("scanned")

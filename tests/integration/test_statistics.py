@@ -16,8 +16,8 @@ from folded_events import SHARDS, START, fold_events, make_event, make_run_event
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
 from runfold_storage.postgres.connections import connect
+from runfold_storage.queries.stats import sql
 from runfold_storage.queries.stats.query import StatsQuery, make_stats_query
-from runfold_storage.queries.stats.sql import figures_statement
 from runfold_storage.read_models.summaries import RunSummary
 from runfold_storage.rollups.store import rebuild_days
 
@@ -242,7 +242,7 @@ def test_local_days_are_cached(
                     question["until"] = begin + timedelta(days=12, hours=hours)
                 told = [history.stats(**question) for _ in range(2)]
                 with monkeypatch.context() as patch, History(migrated_url) as fresh:
-                    patch.setattr(StatsQuery, "has_local_days", False)
+                    patch.setattr(StatsQuery, "is_of_days", False)
                     expected = fresh.stats(**question)
                 for each in told:
                     assert each.buckets == expected.buckets, question
@@ -342,8 +342,8 @@ def test_too_large_answers_are_refused_before_reading_them(
                 "DELETE FROM rollups_hourly WHERE substr(workflow, 2)::int > %s", (workflows,)
             )
             with history._snapshot() as connection:
-                statement = figures_statement(query.form(part))
-                rows = statement.run(connection, query.parameters(part))
+                statement = sql.figures(query, part)
+                rows = connection.execute(statement, query.parameters(part)).fetchall()
             assert sum(row.bins is not None for row in rows) == n_histograms
             if not n_histograms:
                 with pytest.raises(BadParameter, match="choose larger buckets"):

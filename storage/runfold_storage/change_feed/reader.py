@@ -1,19 +1,15 @@
 """Read the change feed: the changes after a cursor, and which filters they match.
 
 `checkpoints.change_log` says what is kept and for how long. The feed is read up to fifty times a
-second while there are watchers, so statements are compiled once, and one serves all filters.
+second while there are watchers, so one statement serves all filters.
 """
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, select
-
 from runfold_storage.checkpoints.change_log import decode_entries
-from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.filters.summary_columns import COLUMNS, RUNS_AT_KEYS, SUMMARY_NAMES
-from runfold_storage.postgres.statements import Statement, row_of
-from runfold_storage.tables import positions
+from runfold_storage.filters.run_filter import COLUMNS, RUNS_AT_KEYS, RunFilter
+from runfold_storage.postgres.connections import ReadConnection
 
 MAX_BEHIND: Final = 20_000
 """The most changes that a reader can catch up with."""
@@ -51,17 +47,16 @@ class FilterSet:
         self.filters = filters
         self.questions = [wanted.cache_key() for wanted in filters]
         matches = []
-        parameters: dict[str, Any] = {}
+        self._parameters: dict[str, Any] = {}
         for number, run_filter in enumerate(filters):
             prefix = f"f{number}_"
             conditions = " AND ".join(run_filter.conditions("r", prefix=prefix)) or "true"
             matches.append(f"CASE WHEN {conditions} THEN {number} END")
-            parameters |= run_filter.parameters(prefix=prefix)
-        own = f"array_remove(CAST(ARRAY[{', '.join(matches)}] AS smallint[]), NULL)"
-        text = f"SELECT {COLUMNS}, {own} FROM {RUNS_AT_KEYS}"  # noqa: S608 - made of constants
-        self._rows = Statement(text, parameters, row_of(*SUMMARY_NAMES, "own"))
+            self._parameters |= run_filter.parameters(prefix=prefix)
+        own = f"array_remove(ARRAY[{', '.join(matches)}]::smallint[], NULL) AS own"
+        self._rows = f"SELECT {COLUMNS}, {own} FROM {RUNS_AT_KEYS}"  # noqa: S608 - of constants
 
-    def read(self, connection: Connection, changed: Sequence[Change]) -> list[Any]:
+    def read(self, connection: ReadConnection, changed: Sequence[Change]) -> list[Any]:
         """Return the rows of these runs that exist.
 
         `own` has the indexes of the filters that a run matches.
@@ -72,21 +67,21 @@ class FilterSet:
             "shards": [change.shard for change in changed],
             "keys": [change.run.hex() for change in changed],
         }
-        return self._rows.run(connection, keys)
+        return connection.execute(self._rows, self._parameters | keys).fetchall()
 
 
-def read_cursor(connection: Connection) -> Cursor:
+def read_cursor(connection: ReadConnection) -> Cursor:
     """Return the cursor of the newest change."""
-    found = connection.execute(select(positions.c.change_seq).order_by(positions.c.shard))
-    return tuple(found.scalars())
+    found = connection.execute("SELECT change_seq FROM positions ORDER BY shard")
+    return tuple(change_seq for (change_seq,) in found)
 
 
-def read_changes(connection: Connection, after: Cursor) -> Changes | None:
+def read_changes(connection: ReadConnection, after: Cursor) -> Changes | None:
     """Return the changes after a cursor; None if it is too old, or not of this database."""
     reached: list[int] = []
     now: list[int] = []
     newest: dict[Key, Change] = {}
-    for row in _AFTER.run(connection, {"after": list(after), "most": MAX_BEHIND}):
+    for row in connection.execute(_AFTER, {"after": list(after), "most": MAX_BEHIND}):
         if row.shard == len(now):
             if row.shard == len(after) or after[row.shard] > row.now:
                 return None
@@ -140,8 +135,7 @@ def _entries(row: Any) -> list[Change]:
 
 # One statement, so one snapshot. LATERAL with a LIMIT makes PostgreSQL read only the end of the
 # index, whatever the planner estimates. If there are too many changes, nothing is read.
-_AFTER: Final = Statement(
-    """
+_AFTER: Final = """
     SELECT p.shard, p.change_seq AS now, c.change_seq, c.runs, c.deleted_ids
     FROM (SELECT shard, change_seq, (%(after)s::bigint[])[shard + 1] AS after FROM positions) AS p
     LEFT JOIN LATERAL (
@@ -151,7 +145,4 @@ _AFTER: Final = Statement(
         LIMIT %(most)s
     ) AS c ON true
     ORDER BY p.shard, c.change_seq
-    """,
-    {},
-    row_of("shard", "now", "change_seq", "runs", "deleted_ids"),
-)
+"""

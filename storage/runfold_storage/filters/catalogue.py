@@ -24,35 +24,47 @@ class Kind(Enum):
     PAYLOAD = auto()
 
 
+_FIELDS: Final = {Kind.STATUSES: "statuses", Kind.TAGS: "tags"}
+_COLUMNS: Final = {
+    Kind.TAGS: "tags",
+    Kind.TIME: "started_at",
+    Kind.DURATION: "duration_us",
+    Kind.COST: "cost_nano_usd",
+}
+
+
 class Filter(NamedTuple):
     """One filter of runs: `column operator value`, unless its kind has a condition of its own."""
 
     name: str
     """The parameter of `History.runs` and of the API."""
     kind: Kind
-    help: str
-    """A phrase that starts with `only runs`."""
-    field: str = ""
-    """The field of `RunFilter`; by default the name."""
-    column: str = ""
-    """The column of `runs`; by default the name."""
+    phrase: str
+    """Which runs it selects, after `only runs`."""
     operator: str = "="
     option: str = ""
     """The option of the CLI; by default the name."""
+    column: str = ""
+    """The column of `runs`; by default that of the kind, or the name."""
     note: str = ""
     """Further sentences for the description in the API."""
-    is_derived: bool = False
-    """Whether PostgreSQL computes the column, so that a row in memory lacks it."""
+
+    @property
+    def help(self) -> str:
+        """A description that starts with `only runs`."""
+        return f"only runs {self.phrase}"
 
     @property
     def stored_as(self) -> str:
-        """The field of `RunFilter`."""
-        return self.field or self.name
+        """The field of `RunFilter`; bounds are stored in the units of their columns."""
+        if self.kind in (Kind.DURATION, Kind.COST):
+            return f"{self.name[:3]}_{self.column_name}"
+        return _FIELDS.get(self.kind, self.name)
 
     @property
     def column_name(self) -> str:
         """The column of `runs`."""
-        return self.column or self.name
+        return self.column or _COLUMNS.get(self.kind, self.name)
 
     @property
     def option_name(self) -> str:
@@ -84,90 +96,41 @@ class FilterParameters(TypedDict, total=False):
 
 
 FILTERS: Final = (
-    Filter("project", Kind.NAME, "only runs of this project"),
-    Filter("workflow", Kind.NAME, "only runs of this workflow"),
-    Filter("status", Kind.STATUSES, "only runs with this status", field="statuses"),
-    Filter("trigger", Kind.NAME, "only runs with this type of trigger", column="trigger_type"),
-    Filter("user", Kind.NAME, "only runs of this user"),
-    Filter("session", Kind.NAME, "only runs of this session"),
+    Filter("project", Kind.NAME, "of this project"),
+    Filter("workflow", Kind.NAME, "of this workflow"),
+    Filter("status", Kind.STATUSES, "with this status"),
+    Filter("trigger", Kind.NAME, "with this type of trigger", column="trigger_type"),
+    Filter("user", Kind.NAME, "of this user"),
+    Filter("session", Kind.NAME, "of this session"),
+    Filter("tag", Kind.TAGS, "with this tag, key:value or key=value"),
+    Filter("started_after", Kind.TIME, "that started at this time or later", ">=", "since"),
+    Filter("started_before", Kind.TIME, "that started before this time", "<", "until"),
+    Filter("min_duration_ms", Kind.DURATION, "that took at least this long", ">=", "min-duration"),
+    Filter("max_duration_ms", Kind.DURATION, "that took at most this long", "<=", "max-duration"),
     Filter(
-        "tag",
-        Kind.TAGS,
-        "only runs with this tag, key:value or key=value",
-        field="tags",
-        column="tags",
+        "min_cost_usd", Kind.COST, "that cost at least this much, in US dollars", ">=", "min-cost"
     ),
     Filter(
-        "started_after",
-        Kind.TIME,
-        "only runs that started at this time or later",
-        column="started_at",
-        operator=">=",
-        option="since",
+        "max_cost_usd", Kind.COST, "that cost at most this much, in US dollars", "<=", "max-cost"
     ),
-    Filter(
-        "started_before",
-        Kind.TIME,
-        "only runs that started before this time",
-        column="started_at",
-        operator="<",
-        option="until",
-    ),
-    Filter(
-        "min_duration_ms",
-        Kind.DURATION,
-        "only runs that took at least this long",
-        field="min_duration_us",
-        column="duration_us",
-        operator=">=",
-        option="min-duration",
-    ),
-    Filter(
-        "max_duration_ms",
-        Kind.DURATION,
-        "only runs that took at most this long",
-        field="max_duration_us",
-        column="duration_us",
-        operator="<=",
-        option="max-duration",
-    ),
-    Filter(
-        "min_cost_usd",
-        Kind.COST,
-        "only runs that cost at least this much, in US dollars",
-        field="min_cost_nano_usd",
-        column="cost_nano_usd",
-        operator=">=",
-        option="min-cost",
-    ),
-    Filter(
-        "max_cost_usd",
-        Kind.COST,
-        "only runs that cost at most this much, in US dollars",
-        field="max_cost_nano_usd",
-        column="cost_nano_usd",
-        operator="<=",
-        option="max-cost",
-    ),
-    Filter("error_type", Kind.NAME, "only runs that failed with this type of error"),
+    Filter("error_type", Kind.NAME, "that failed with this type of error"),
     Filter(
         "fingerprint",
         Kind.NAME,
-        "only runs that failed alike, by the fingerprint that lists of failures show",
-        is_derived=True,
+        "that failed alike, by the fingerprint that lists of failures show",
     ),
-    Filter("parent_run", Kind.NAME, "only runs that this run started"),
+    Filter("parent_run", Kind.NAME, "that this run started"),
     Filter(
         "q",
         Kind.SEARCH,
-        "only runs with this text in their workflow, id, tags, error type or message",
+        "with this text in their workflow, id, tags, error type or message",
         option="search",
         note="Case does not matter.",
     ),
     Filter(
         "payload",
         Kind.PAYLOAD,
-        "only runs with this text in their inputs or outputs, in projects that enable this search",
+        "with this text in their inputs or outputs, in projects that enable this search",
         note="Case does not matter. Covers the first 4096 characters of finished runs; `searched` "
         "says which. Only for lists and exports.",
     ),

@@ -20,7 +20,7 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {"=": eq, ">=": ge, "<
 def match_of(run_filter: RunFilter) -> Match | None:
     """Return a function that matches rows; None if only PostgreSQL can: texts, fingerprints."""
     given = run_filter.given()
-    if run_filter.has_text or any(each.is_derived for each, _ in given):
+    if any(not hasattr(RunRow, each.column_name) for each, _ in given):
         return None
     checks = [_check(each, value) for each, value in given]
     return lambda row: all(check(row) for check in checks)

@@ -6,10 +6,26 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 from psycopg.types.json import Jsonb
-from sqlalchemy import TextClause, text
+
+from runfold_storage.tables import runs
 
 from .catalogue import FILTERS, Filter, Kind
 from .search_text import pattern_of
+
+COLUMNS: Final = ", ".join(
+    f'r."{column.name}"'
+    for column in runs.c
+    if column.name not in ("last_event_at", "change_seq", "payloads_expired_at")
+    and (column.computed is None or column.name == "fingerprint")
+)
+"""What lists show, and all that filters compare, as SQL over the runs `r`."""
+
+RUNS_AT_KEYS: Final = """
+    runs AS r
+    JOIN unnest(%(shards)s::smallint[], %(keys)s::uuid[]) AS keys (shard, run)
+    ON r.shard = keys.shard AND r.run = keys.run
+"""
+"""The runs at the keys in the parameters `shards` and `keys`, lists of equal length."""
 
 
 class RunFilter(Struct, frozen=True, omit_defaults=True):
@@ -69,7 +85,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
 
         Their parameters are those of `parameters` with the same prefix.
         """
-        return self._conditions(of, f"%({prefix}{{}})s")
+        return [_condition(each, value, of, prefix) for each, value in self.given()]
 
     def parameters(self, *, prefix: str = "") -> dict[str, Any]:
         """Return the values of the parameters of `conditions`, for psycopg."""
@@ -90,14 +106,6 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
                     found[each.stored_as] = value
         return {prefix + name: value for name, value in found.items()} if prefix else found
 
-    def clause(self) -> TextClause:
-        """Return the conditions over `runs`, with their parameters, for SQLAlchemy."""
-        conditions = " AND ".join(self._conditions("runs", ":{}")) or "true"
-        return text(conditions).bindparams(**self.parameters())
-
-    def _conditions(self, of: str, parameter: str) -> list[str]:
-        return [_condition(each, value, of, parameter) for each, value in self.given()]
-
 
 def tag_of(q: str) -> dict[str, str] | None:
     """Return the tag that a search text may denote, such as `env:prod` or `env=prod`."""
@@ -114,11 +122,11 @@ _TYPES: Final = {
 }
 
 
-def _condition(each: Filter, value: Any, of: str, parameter: str) -> str:
+def _condition(each: Filter, value: Any, of: str, prefix: str) -> str:
     """Return the SQL of one filter; all values are parameters."""
 
     def given(name: str, type_: str) -> str:
-        return f"CAST({parameter.format(name)} AS {type_})"
+        return f"%({prefix}{name})s::{type_}"
 
     match each.kind:
         case Kind.STATUSES:

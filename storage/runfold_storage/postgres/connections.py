@@ -1,17 +1,20 @@
 """Connections to PostgreSQL, and read transactions over a pool of them."""
 
 import select
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from psycopg.rows import namedtuple_row
+from psycopg.types.json import set_json_loads
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
 
 from runfold_storage.errors import (
     BadParameter,
@@ -20,6 +23,9 @@ from runfold_storage.errors import (
     SchemaOutdated,
     StorageError,
 )
+
+ReadConnection = psycopg.Connection[Any]
+"""A connection whose rows are named tuples."""
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -58,25 +64,6 @@ def read_clock(connection: psycopg.Connection) -> datetime:
     assert row is not None
     now: datetime = row[0]
     return now
-
-
-def make_engine(
-    url: str, *, pool_size: int = 5, session: Mapping[str, str] | None = None
-) -> Engine:
-    """Return an engine for reads, which connects on first use and replaces broken connections.
-
-    `session` has PostgreSQL settings for each connection.
-    """
-    options = " ".join(f"-c {name}={value}" for name, value in (session or {}).items())
-    engine = create_engine(
-        check_url(url).replace("postgresql:", "postgresql+psycopg:", 1),
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        json_deserializer=msgspec.json.decode,
-        connect_args=_PATIENCE | ({"options": options} if options else {}),
-    )
-    event.listen(engine, "checkout", _replace_if_broken)
-    return engine
 
 
 def _replace_if_broken(connection: psycopg.Connection, *_: object) -> None:
@@ -118,43 +105,42 @@ class ReadTransactions:
     """
 
     def __init__(self, dsn: str, *, pool_size: int, timeout_s: float) -> None:
-        session = {
-            "statement_timeout": str(round(timeout_s * 1000)),
-            "timezone": "UTC",
-            "application_name": "runfold-history",
-        }
-        self._engine = make_engine(dsn, pool_size=pool_size, session=session)
-        event.listen(self._engine, "connect", _use_one_snapshot)
+        url = check_url(dsn)
+
+        def open_connection() -> Any:
+            connection = connect(
+                url,
+                options=f"-c statement_timeout={round(timeout_s * 1000)} -c timezone=UTC",
+                application_name="runfold-history",
+                row_factory=namedtuple_row,
+            )
+            set_json_loads(msgspec.json.decode, connection)
+            # One snapshot per transaction: counts, pages and watermark of its statements agree.
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            return connection
+
+        self._pool = QueuePool(open_connection, pool_size=pool_size, max_overflow=pool_size)
+        event.listen(self._pool, "checkout", _replace_if_broken)
 
     @contextmanager
-    def __call__(self) -> Iterator[Connection]:
+    def __call__(self) -> Iterator[ReadConnection]:
         """Open a transaction."""
         try:
-            with self._engine.connect() as connection:
-                try:
-                    yield connection
-                except psycopg.Error:  # SQLAlchemy sees only what it has executed itself
-                    driver: Any = connection.connection.driver_connection
-                    if driver.closed:
-                        connection.invalidate()
-                    raise
+            pooled = self._pool.connect()
         except PoolTimeoutError as error:
             raise DatabaseUnreachable("all connections to PostgreSQL are busy") from error
-        except DBAPIError as error:
-            translated = explain(error.orig) if error.orig is not None else None
-            raise translated or error from error
+        connection: Any = pooled.driver_connection
+        try:
+            yield connection
         except psycopg.Error as error:
             raise explain(error) or error from error
+        finally:
+            if connection.closed:
+                pooled.invalidate()
+            pooled.close()
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
-        self._engine.dispose()
-
-
-def _use_one_snapshot(connection: psycopg.Connection, *_: object) -> None:
-    """Make counts, pages and watermark of several statements agree: one snapshot per transaction.
-
-    It is set once per connection; SQLAlchemy would set and reset it for each transaction.
-    """
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    connection.read_only = True
+        self._pool.dispose()
+        self._pool = self._pool.recreate()

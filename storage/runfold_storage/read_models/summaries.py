@@ -1,7 +1,7 @@
 """The answers of lists, as frozen structs that encode to the JSON of the contract."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -218,6 +218,21 @@ class NodeSummary(NodeFacts, frozen=True):
     error: NodeFailure | None
 
 
+class ExportedNode(NodeFacts, frozen=True):
+    """One attempt at a node, as exports have it."""
+
+    error_type: str | None
+    error_message: str | None
+
+
+NODE_COLUMNS: Final = """
+    n.run, n.node, n.name, n.node_type, n.attempt, n.status, n.parents, n.started_at, n.finished_at,
+    n.duration_us, n.input_tokens, n.output_tokens, n.cost_nano_usd, n.error_type, n.error_message
+"""
+"""What these are made of, as SQL over the nodes `n`."""
+NODE_ORDER: Final = "n.started_at ASC NULLS LAST, n.node, n.attempt"
+
+
 def node_facts_of(row: Any) -> dict[str, Any]:
     """Return the fields of `NodeFacts` for a row of `nodes`."""
     return {
@@ -232,3 +247,10 @@ def node_facts_of(row: Any) -> dict[str, Any]:
         "duration_ms": to_ms(row.duration_us),
         "usage": usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
     }
+
+
+def failure_of(row: Any) -> NodeFailure | None:
+    """Return the error of a row of `nodes`, if it has one."""
+    if row.error_type is None and row.error_message is None:
+        return None
+    return NodeFailure(row.error_type, row.error_message)

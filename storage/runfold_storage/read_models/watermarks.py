@@ -1,59 +1,39 @@
-"""How far the fold has come, and the number of shards: both from `positions`."""
+"""How far the fold has come, from the positions of the shards."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
-
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import BadParameter
-from runfold_storage.postgres.statements import Statement, row_of
-from runfold_storage.tables import positions
+from runfold_storage.postgres.connections import ReadConnection
 
 from .summaries import Watermark
 
-POSITION_NAMES: Final = ("shard", "position", "folded_at", "age_s")
 POSITION_COLUMNS: Final = """
-    p.shard, p.position, p.folded_at, extract(epoch FROM clock_timestamp() - p.folded_at)
+    p.shard, p.position, p.folded_at,
+    extract(epoch FROM clock_timestamp() - p.folded_at)::float8 AS age_s
 """
 """The columns of a watermark, as SQL over the positions `p`."""
 
-_POSITIONS: Final = Statement(
-    f"SELECT {POSITION_COLUMNS} FROM positions AS p ORDER BY p.shard",  # noqa: S608 - a constant
-    {},
-    row_of(*POSITION_NAMES),
-)
 
-
-def read_watermark(connection: Connection) -> Watermark:
+def read_watermark(connection: ReadConnection) -> Watermark:
     """Return the position of each shard, and the age of the newest event folded on any shard."""
-    return watermark_of(_POSITIONS.run(connection, {}))
+    rows = connection.execute(f"SELECT {POSITION_COLUMNS} FROM positions AS p ORDER BY p.shard")  # noqa: S608
+    return watermark_of(rows.fetchall())
 
 
 def watermark_of(rows: Sequence[Any]) -> Watermark:
     """Return the watermark for rows that have the columns of a watermark."""
-    folded = [(row.folded_at, float(row.age_s)) for row in rows if row.folded_at is not None]
+    folded = [(row.folded_at, row.age_s) for row in rows if row.folded_at is not None]
     folded_at, age_s = max(folded, default=(None, None))
     return Watermark(
         position={str(row.shard): row.position for row in rows},
         folded_at=folded_at,
         age_s=None if age_s is None else round(max(age_s, 0.0), 3),
     )
-
-
-def count_shards(connection: Connection) -> int:
-    """Return the number of shards; 0 if no worker has ever run."""
-    return connection.execute(select(func.count()).select_from(positions)).scalar_one()
-
-
-def read_positions(connection: Connection) -> dict[int, Position]:
-    """Return the checkpoint of each shard."""
-    columns = (getattr(positions.c, name) for name in ("shard", *Position._fields))
-    rows = connection.execute(select(*columns).order_by(positions.c.shard))
-    return {shard: Position(*checkpoint) for shard, *checkpoint in rows}
 
 
 def parse_positions(parameter: str, text: str) -> dict[int, str]:

@@ -8,6 +8,7 @@ last of them is deleted, the tombstone has `events_left`.
 If a process dies halfway, committed deletions stay, and the next deletion, of any runs, deletes the
 events that were left (`purge_left`).
 """
+# ruff: noqa: S608 - joined from constants
 
 import threading
 from collections import defaultdict
@@ -18,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 from msgspec import Struct
-from sqlalchemy import ColumnElement, any_, bindparam, func, select, tuple_
+from psycopg.rows import namedtuple_row
 
 from runfold.crash_points import crash_point
 from runfold.protocol.ids import run_key
@@ -28,14 +29,12 @@ from runfold_storage.checkpoints.throttle import ShardThrottle, portions
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import may_be_run
-from runfold_storage.postgres.statements import compile_statement, execute, query
 from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
 from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
 from runfold_storage.rollups.shard_lock import bump_generation, lock_shard
 from runfold_storage.rollups.store import drop_empty
-from runfold_storage.tables import runs
 
 PAGE_RUNS: Final = 10_000
 """Runs that are read at a time."""
@@ -55,30 +54,41 @@ class Deletion(Struct, frozen=True):
     filter: RunFilter
     ended_before: datetime | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return SQL conditions on `runs`."""
-        found: list[Any] = [self.filter.clause()]
+    def conditions(self) -> str:
+        """Return SQL conditions on the runs `r`; their parameters are those of `parameters`."""
+        found = self.filter.conditions("r")
         if self.ended_before is not None:
-            end = func.coalesce(runs.c.finished_at, runs.c.last_event_at)
-            # Implied, since the first event of a run is never later than its last.
-            found += [end < self.ended_before, runs.c.created_at < self.ended_before]
-        return found
+            found += [
+                "coalesce(r.finished_at, r.last_event_at) < %(ended_before)s",
+                # Implied, since the first event of a run is never later than its last.
+                "r.created_at < %(ended_before)s",
+            ]
+        return " AND ".join(found) or "true"
+
+    def parameters(self, **more: Any) -> dict[str, Any]:
+        """Return the parameters of the conditions, and more."""
+        return self.filter.parameters() | {"ended_before": self.ended_before} | more
 
 
 def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) -> int:
     """Count the runs that match, at most `most`."""
-    found = select(runs.c.run).where(*deletion.conditions()).limit(most).subquery()
-    row = execute(connection, select(func.count().label("n")).select_from(found)).fetchone()
+    matches = f"SELECT r.run FROM runs AS r WHERE {deletion.conditions()} LIMIT %(most)s"
+    statement = f"SELECT count(*) FROM ({matches}) AS matches"
+    row = connection.execute(statement, deletion.parameters(most=most)).fetchone()
     assert row is not None
-    return int(row.n)
+    return int(row[0])
 
 
 def newest_key(connection: psycopg.Connection, deletion: Deletion) -> ListKey | None:
     """Return the newest run that matches: runs before it in the list came after the request."""
-    statement = select(runs.c.created_at, runs.c.run).where(*deletion.conditions())
-    ordered = statement.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(1)
-    found = execute(connection, ordered).fetchone()
-    return None if found is None else (found.created_at, found.run)
+    row: ListKey | None = connection.execute(
+        f"""
+        SELECT r.created_at, r.run FROM runs AS r WHERE {deletion.conditions()}
+        ORDER BY r.created_at DESC, r.run DESC LIMIT 1
+        """,
+        deletion.parameters(),
+    ).fetchone()
+    return row
 
 
 def delete_run(connection: psycopg.Connection, run: str) -> bool:
@@ -87,7 +97,7 @@ def delete_run(connection: psycopg.Connection, run: str) -> bool:
     if not shards:
         return False
     shard = shard_of(run, shards)
-    gone = _delete_with_tombstones(connection, shard, [run_key(run)], ())
+    gone = _delete_with_tombstones(connection, shard, [run_key(run)], Deletion(RunFilter()))
     purge(connection, shard, gone)
     return bool(gone)
 
@@ -136,7 +146,7 @@ def delete_runs(
         for shard, its_runs in _by_shard(page):
             for keys in pace.portions(its_runs):
                 with pace.holding():
-                    gone = _delete_with_tombstones(connection, shard, keys, deletion.conditions())
+                    gone = _delete_with_tombstones(connection, shard, keys, deletion)
                 with pace.working():
                     purge(connection, shard, gone)
                 deleted += len(gone)
@@ -205,39 +215,34 @@ def purge_left(connection: psycopg.Connection, limit: int = 1000) -> int:
 def _read_page(
     connection: psycopg.Connection, deletion: Deletion, first: ListKey, after: ListKey | None
 ) -> list[Any]:
-    key = tuple_(runs.c.created_at, runs.c.run)
-    place: Any = tuple_(*(first if after is None else after))
-    statement = (
-        select(
-            *(runs.c.shard, runs.c.run, runs.c.created_at, runs.c.nodes_total),
-            *(runs.c.project, runs.c.workflow),
-        )
-        .where(*deletion.conditions(), key <= place if after is None else key < place)
-        .order_by(runs.c.created_at.desc(), runs.c.run.desc())
-        .limit(PAGE_RUNS)
-    )
-    return execute(connection, statement).fetchall()
+    at, run = after or first
+    statement = f"""
+        SELECT r.shard, r.run, r.created_at, r.nodes_total, r.project, r.workflow FROM runs AS r
+        WHERE {deletion.conditions()}
+          AND (r.created_at, r.run) {"<=" if after is None else "<"} (%(at)s, %(run)s)
+        ORDER BY r.created_at DESC, r.run DESC LIMIT %(limit)s
+    """
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        parameters = deletion.parameters(at=at, run=run, limit=PAGE_RUNS)
+        return cursor.execute(statement, parameters).fetchall()
 
 
 def _delete_with_tombstones(
-    connection: psycopg.Connection,
-    shard: int,
-    keys: Sequence[UUID],
-    conditions: Sequence[ColumnElement[bool]],
+    connection: psycopg.Connection, shard: int, keys: Sequence[UUID], deletion: Deletion
 ) -> list[UUID]:
     """Delete rows and statistics of the runs that still match, and add tombstones."""
-    statement = compile_statement(
-        select(runs.c.run, runs.c.change_seq).where(
-            runs.c.shard == shard, runs.c.run == any_(bindparam("keys", required=True)), *conditions
-        )
-    )
+    statement = f"""
+        SELECT r.run, r.change_seq FROM runs AS r
+        WHERE r.shard = %(shard)s AND r.run = ANY(%(keys)s) AND {deletion.conditions()}
+    """
+    parameters = deletion.parameters(shard=shard, keys=list(keys))
     # Read before locking, so that the fold waits only while changed runs are read again.
-    seen = {row.run: row.change_seq for row in query(connection, statement, keys=list(keys))}
+    seen: dict[UUID, int] = dict(connection.execute(statement, parameters).fetchall())
     stored = read_rows(connection, shard, [run.bytes for run in seen])
     with connection.transaction():
         if lock_shard(connection, shard) is None:
             return []
-        meant = {row.run: row.change_seq for row in query(connection, statement, keys=list(keys))}
+        meant: dict[UUID, int] = dict(connection.execute(statement, parameters).fetchall())
         if not meant:
             return []
         changed = [run.bytes for run, change_seq in meant.items() if seen.get(run) != change_seq]

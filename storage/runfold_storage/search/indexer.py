@@ -11,7 +11,6 @@ from the position at which the scan began.
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -226,12 +225,12 @@ def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> 
         (deleted if are_deleted else changed).update(((shard, key), None) for key in keys)
         reached, at = change_seq, changed_at
     if reached == done:  # the feed no longer has the next change
-        connection.execute(_BEGIN_SCAN, (shard, done, now, _BEFORE_ALL))
+        connection.execute(_SAVE_PROGRESS, (shard, done, now, _BEFORE_ALL, None))
         return Step(0, True)
     _write(connection, list(changed))
     if deleted:
         delete_missing(connection, list(deleted))
-    connection.execute(_MOVE, (shard, reached, at))
+    connection.execute(_SAVE_PROGRESS, (shard, reached, None, None, at))
     return Step(len(changed) + len(deleted), reached < now)
 
 
@@ -248,38 +247,22 @@ def _scan(
     _write(connection, [(shard, run) for run, is_later in page if is_later])
     last = page[-1][0] if len(page) == PAGE else None
     delete_orphans(connection, shard, scan_key, last)
-    if last is None:
-        _move(connection, shard, scan_target_seq)
-    else:
-        connection.execute(
-            "UPDATE search_progress SET scan_key = %s WHERE shard = %s", (last, shard)
-        )
+    progress = (scan_target_seq, None, None) if last is None else (done, scan_target_seq, last)
+    connection.execute(_SAVE_PROGRESS, (shard, *progress, None))
     return Step(len(page), True)
 
 
 def _write(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> None:
-    if not run_keys:
-        return
-    write_runs(connection, run_keys)
-    rest = iter(run_keys)
-    while portion := list(islice(rest, PAYLOAD_PAGE)):
-        write_payloads(connection, portion)
+    if run_keys:
+        write_runs(connection, run_keys)
+    for start in range(0, len(run_keys), PAYLOAD_PAGE):
+        write_payloads(connection, run_keys[start : start + PAYLOAD_PAGE])
 
 
-def _move(connection: psycopg.Connection, shard: int, change_seq: int) -> None:
-    connection.execute(_MOVE, (shard, change_seq, None))
-
-
-_MOVE: Final = """
-    INSERT INTO search_progress AS s (shard, change_seq, changed_at) VALUES (%s, %s, %s)
-    ON CONFLICT (shard) DO UPDATE
-    SET change_seq = excluded.change_seq, scan_target_seq = NULL, scan_key = NULL,
-        changed_at = coalesce(excluded.changed_at, s.changed_at)
-"""
-_BEGIN_SCAN: Final = """
-    INSERT INTO search_progress (shard, change_seq, scan_target_seq, scan_key)
-    VALUES (%s, %s, %s, %s)
+_SAVE_PROGRESS: Final = """
+    INSERT INTO search_progress AS s (shard, change_seq, scan_target_seq, scan_key, changed_at)
+    VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (shard) DO UPDATE
     SET change_seq = excluded.change_seq, scan_target_seq = excluded.scan_target_seq,
-        scan_key = excluded.scan_key
+        scan_key = excluded.scan_key, changed_at = coalesce(excluded.changed_at, s.changed_at)
 """

@@ -13,14 +13,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection
 
 from runfold_storage.change_feed.reader import read_changes
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter, tag_of
 from runfold_storage.filters.search_text import has_trigram, pattern_of, selective_part
-from runfold_storage.postgres.connections import explain
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import Searched
 
 from .index_writer import RunKey
@@ -42,7 +42,7 @@ _BEGIN: Final = f"""
 _END: Final = "ROLLBACK TO SAVEPOINT look_up; RELEASE SAVEPOINT look_up"
 
 
-def find_runs(connection: Connection, run_filter: RunFilter) -> list[RunKey] | None:
+def find_runs(connection: ReadConnection, run_filter: RunFilter) -> list[RunKey] | None:
     """Return runs that include all matches; None if the index cannot answer."""
     run_keys = None
     if run_filter.payload is not None and has_trigram(run_filter.payload):
@@ -61,22 +61,22 @@ def find_runs(connection: Connection, run_filter: RunFilter) -> list[RunKey] | N
     return run_keys
 
 
-def read_searched(connection: Connection, project: str | None) -> Searched:
+def read_searched(connection: ReadConnection, project: str | None) -> Searched:
     """Return which payloads are covered; raise `BadParameter` if none ever are."""
-    rows = connection.exec_driver_sql(
+    rows = connection.execute(
         """
         SELECT project, CASE WHEN NOT backfilled THEN coalesce(backfill_at, enabled_since) END
         FROM search_projects WHERE enabled AND (project = %(project)s OR %(project)s::text IS NULL)
         """,
         {"project": project},
-    ).all()
+    ).fetchall()
     if not rows:
         subject = "no project has" if project is None else f"project {project} does not have"
         raise BadParameter(
             "payload",
             f"{subject} its payloads searched: runfold search set --project … --payloads on",
         )
-    pending, up_to = connection.exec_driver_sql(
+    ((pending, up_to),) = connection.execute(
         """
         SELECT coalesce(sum(p.change_seq - coalesce(s.change_seq, 0)), 0)::bigint,
                CASE WHEN bool_and(p.change_seq = coalesce(s.change_seq, 0)) THEN now()
@@ -84,7 +84,7 @@ def read_searched(connection: Connection, project: str | None) -> Searched:
                     ELSE min(s.changed_at) FILTER (WHERE p.change_seq > s.change_seq) END
         FROM positions AS p LEFT JOIN search_progress AS s ON s.shard = p.shard
         """
-    ).one()
+    )
     since = [reached for _, reached in rows if reached is not None]
     return Searched(up_to, pending, max(since, default=None))
 
@@ -114,34 +114,30 @@ def _lookup_parameters(run_filter: RunFilter, searched: str) -> dict[str, Any]:
 
 
 def _run_lookup(
-    connection: Connection, statement: str, parameters: dict[str, Any]
+    connection: ReadConnection, statement: str, parameters: dict[str, Any]
 ) -> list[RunKey] | None:
     """Return None if there are too many matches, or if the lookup takes too long."""
-    driver: Any = connection.connection.driver_connection
+    connection.execute(_BEGIN)
     try:
-        driver.execute(_BEGIN)
-        try:
-            with driver.cursor(binary=True) as cursor:
-                run_keys: list[RunKey] = cursor.execute(statement, parameters).fetchall()
-        except psycopg.errors.QueryCanceled:
-            return None
-        finally:
-            driver.execute(_END)
-    except psycopg.Error as error:
-        raise explain(error) or error from error
+        with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            run_keys: list[RunKey] = cursor.execute(statement, parameters).fetchall()
+    except psycopg.errors.QueryCanceled:
+        return None
+    finally:
+        connection.execute(_END)
     return run_keys if len(run_keys) <= MAX_FOUND else None
 
 
-def _changed_since(connection: Connection) -> list[RunKey] | None:
+def _changed_since(connection: ReadConnection) -> list[RunKey] | None:
     """Return the runs that changed since; None if there are too many, or no index."""
-    rows = connection.exec_driver_sql(
+    rows = connection.execute(
         """
         SELECT p.change_seq, coalesce(s.change_seq, 0), s.scan_target_seq,
                to_regclass('search_runs_text_idx') IS NOT NULL
         FROM positions AS p LEFT JOIN search_progress AS s ON s.shard = p.shard
         ORDER BY p.shard
         """
-    ).all()
+    ).fetchall()
     cursor = tuple(done for _, done, _, _ in rows)
     pending = [now - done for now, done, _, _ in rows]
     is_indexed = all(indexed for _, _, _, indexed in rows)

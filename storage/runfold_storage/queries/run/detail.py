@@ -9,41 +9,38 @@ from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from msgspec import Raw, Struct
-from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select
 
 from runfold.protocol.events import Cancelled, Error, Event, Failed
-from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS
-from runfold_storage.postgres.statements import compile_statement
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import (
+    ErrorSummary,
     NodeCounts,
     NodeFacts,
+    NodeFailure,
     RunFacts,
     counts_of,
+    error_of,
     facts_of,
+    failure_of,
     node_facts_of,
 )
-from runfold_storage.tables import nodes, runs
 
+from . import sql
 from .payloads import Payloads, first_present, read_payloads
 
 MAX_NODES: Final = 10_000
 """Maximum number of node attempts; beyond it `truncated` is true."""
 
 
-class ErrorDetail(Struct, frozen=True):
+class ErrorDetail(ErrorSummary, frozen=True, kw_only=True):
     """Why a run failed, in full."""
 
-    type: str | None = None
-    message: str | None = None
     stack: str | None = None
-    node: str | None = None
 
 
-class NodeError(Struct, frozen=True):
+class NodeError(NodeFailure, frozen=True):
     """Why a node failed, in full."""
 
-    type: str | None = None
-    message: str | None = None
     stack: str | None = None
 
 
@@ -101,14 +98,14 @@ class RunRecord(NamedTuple):
         return bool(self.row.is_expired)
 
 
-def read_run(connection: Connection, shard: int, run: UUID) -> RunRecord | None:
+def read_run(connection: ReadConnection, shard: int, run: UUID) -> RunRecord | None:
     """Return one run, or None; `connection` is in a transaction with one snapshot."""
     location = {"shard": shard, "run": run}
-    found = _RUN.run(connection, location)
-    if not found:
+    row = connection.execute(sql.RUN, location).fetchone()
+    if row is None:
         return None
-    node_rows = _NODES.run(connection, location)
-    return RunRecord(found[0], node_rows, read_payloads(connection, shard, run))
+    nodes = connection.execute(sql.NODES, location | {"limit": MAX_NODES + 1}).fetchall()
+    return RunRecord(row, nodes, read_payloads(connection, shard, run))
 
 
 def make_detail(row: Any, nodes: Sequence[Any], contents: Payloads, **more: Any) -> RunDetail:
@@ -128,28 +125,6 @@ def make_detail(row: Any, nodes: Sequence[Any], contents: Payloads, **more: Any)
     )
 
 
-def _at(of: Any) -> tuple[ColumnElement[bool], ...]:
-    return of.shard == bindparam("shard"), of.run == bindparam("run")
-
-
-# 'infinity', which Python cannot represent, stands there while retention is at work.
-_AGED: Final = (
-    runs.c.payloads_expired_at.is_not(None).label("is_expired"),
-    func.nullif(
-        runs.c.payloads_expired_at,
-        literal_column("'infinity'::timestamptz"),
-        type_=runs.c.payloads_expired_at.type,
-    ).label("removed_at"),
-)
-_RUN: Final = compile_statement(select(*SUMMARY_COLUMNS, *_AGED).where(*_at(runs.c)).limit(1))
-_NODES: Final = compile_statement(
-    select(*(column for column in nodes.c if column.name not in ("shard", "run")))
-    .where(*_at(nodes.c))
-    .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
-    .limit(MAX_NODES + 1)
-)
-
-
 def _trigger(row: Any, payloads: Payloads) -> TriggerDetail | None:
     if row.trigger_type is None:
         return None
@@ -159,10 +134,9 @@ def _trigger(row: Any, payloads: Payloads) -> TriggerDetail | None:
 def _run_error(row: Any, end: Event | None) -> ErrorDetail | None:
     if isinstance(end, Failed) and end.error is not None:
         error = end.error
-        return ErrorDetail(error.type, error.message, error.stack, error.node)
-    if row.error_type is None and row.error_message is None and row.error_node is None:
-        return None
-    return ErrorDetail(row.error_type, row.error_message, None, row.error_node)
+        return ErrorDetail(error.type, error.message, error.node, stack=error.stack)
+    summary = error_of(row)
+    return None if summary is None else ErrorDetail(summary.type, summary.message, summary.node)
 
 
 def _node(row: Any, payloads: Payloads) -> NodeDetail:
@@ -179,6 +153,5 @@ def _node(row: Any, payloads: Payloads) -> NodeDetail:
 def _node_error(row: Any, error: Error | None) -> NodeError | None:
     if error is not None:
         return NodeError(error.type, error.message, error.stack)
-    if row.error_type is None and row.error_message is None:
-        return None
-    return NodeError(row.error_type, row.error_message)
+    failure = failure_of(row)
+    return None if failure is None else NodeError(failure.type, failure.message)

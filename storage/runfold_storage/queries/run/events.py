@@ -12,14 +12,15 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, func, select, tuple_
 
 from runfold.errors import BrokenEvent
 from runfold.protocol.codec import TYPES, Envelope, decode_body, encode_event, to_datetime, to_us
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_choice, check_name, check_number
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
-from runfold_storage.tables import events
+
+from . import sql
 
 MAX_EVENTS: Final = 1000
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -81,14 +82,14 @@ def make_event_query(
     return query
 
 
-def read_events(connection: Connection, shard: int, run: UUID, query: EventQuery) -> EventPage:
+def read_events(connection: ReadConnection, shard: int, run: UUID, query: EventQuery) -> EventPage:
     """Return one page of events; the scan for events of a node is bounded."""
     found: list[tuple[EventKey, Raw]] = []
     size = 0
     reached = query.key
     is_more = False
     for _ in range(_SEARCHED_PAGES if query.node is not None else 1):
-        rows = connection.execute(event_statement(shard, run, query, reached)).all()
+        rows = read_rows(connection, shard, run, query, reached)
         is_more = bool(rows) and rows[0].n > min(len(rows), query.limit)
         for row in rows[: query.limit]:
             if len(found) == query.limit or size > MAX_PAGE_BYTES:
@@ -119,40 +120,27 @@ def page_of(
     )
 
 
-def event_statement(shard: int, run: UUID, query: EventQuery, key: EventKey | None) -> Select[Any]:
-    """Return the page's events that fit; `n` counts them up to one beyond the limit."""
-    conditions = [events.c.shard == shard, events.c.run == run]
-    if query.types:
-        conditions.append(events.c.type.in_(query.types))
+def read_rows(
+    connection: ReadConnection,
+    shard: int,
+    run: UUID,
+    query: EventQuery,
+    key: EventKey | None,
+    *,
+    max_bytes: int = MAX_PAGE_BYTES,
+) -> list[Any]:
+    """Return the next events that fit, up to one beyond the limit (`sql.event_page`)."""
+    statement = sql.event_page(
+        has_types=bool(query.types), has_key=key is not None, backwards=query.backwards
+    )
+    parameters: dict[str, Any] = {"shard": shard, "run": run, "types": list(query.types)}
+    parameters |= {"limit": query.limit, "max_bytes": max_bytes}
     if key is not None:
-        location, bound = tuple_(events.c.at, events.c.id), tuple_(to_datetime(key[0]), key[1])
-        conditions.append(location < bound if query.backwards else location > bound)
-    page = (
-        select(events.c.id, events.c.at, events.c.type, events.c.body)
-        .where(*conditions)
-        .order_by(*_order(events, query))
-        .limit(query.limit + 1)
-        .subquery()
-    )
-    size = func.octet_length(page.c.body)
-    sized = select(
-        *page.c,
-        func.count().over().label("n"),
-        (func.sum(size).over(order_by=_order(page, query)) - size).label("before"),
-    ).subquery()
-    return (
-        select(sized.c.id, sized.c.at, sized.c.type, sized.c.body, sized.c.n)
-        .where(sized.c.before < MAX_PAGE_BYTES)
-        .order_by(*_order(sized, query))
-    )
+        parameters |= {"at": to_datetime(key[0]), "id": key[1]}
+    return connection.execute(statement, parameters).fetchall()
 
 
-def _order(rows: FromClause, query: EventQuery) -> tuple[ColumnElement[Any], ...]:
-    columns = (rows.c.at, rows.c.id)
-    return tuple(column.desc() for column in columns) if query.backwards else columns
-
-
-def event_of(run: str, row: Row[Any]) -> Raw:
+def event_of(run: str, row: Any) -> Raw:
     """Return an event of the ledger as it was sent."""
     return make_event(run, row.type, row.id, to_us(row.at), row.body)
 

@@ -1,30 +1,30 @@
 """The live state of one run: its summary, its nodes without payloads, and its latest output."""
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Raw
-from sqlalchemy import Connection, Row, Select, select, tuple_
 
-from runfold.protocol.codec import to_datetime, to_us
-from runfold_storage.filters.summary_columns import SUMMARY_COLUMNS
+from runfold.protocol.codec import to_us
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import (
-    NodeFailure,
     NodeSummary,
     RunSummary,
+    failure_of,
     node_facts_of,
     summary_of,
 )
-from runfold_storage.tables import events, nodes, runs
 
-from .events import EventKey, event_of
+from . import sql
+from .events import EventKey, EventQuery, event_of, read_rows
 
 TAIL: Final = 500
 """Newest events with output that a new reader gets."""
 MAX_LINES: Final = 1000
 """Events with output per read."""
 MAX_NODES: Final = 10_000
+_ANY_SIZE: Final = 2**40
 
 
 class RunProgress(NamedTuple):
@@ -38,53 +38,27 @@ class RunProgress(NamedTuple):
 
 
 def read_progress(
-    connection: Connection, shard: int, run: UUID, after: EventKey | None = None
+    connection: ReadConnection, shard: int, run: UUID, after: EventKey | None = None
 ) -> RunProgress | None:
     """Return the run, and its output after `after`; None if there is no such run.
 
     Output that arrives late, with a time before `after`, is only found by reading from the start.
     """
-    row = connection.execute(
-        select(*SUMMARY_COLUMNS, runs.c.change_seq)
-        .where(runs.c.shard == shard, runs.c.run == run)
-        .limit(1)
-    ).one_or_none()
+    location = {"shard": shard, "run": run}
+    row = connection.execute(sql.RUN, location).fetchone()
     if row is None:
         return None
-    node_rows = connection.execute(
-        select(nodes)
-        .where(nodes.c.shard == shard, nodes.c.run == run)
-        .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
-        .limit(MAX_NODES)
-    )
+    nodes = connection.execute(sql.NODES, location | {"limit": MAX_NODES}).fetchall()
     summary = summary_of(row)
-    output = _read_output(connection, shard, run, after)
+    wanted = EventQuery(summary.id, ("logged",), None, MAX_LINES, key=after)
+    if after is None:
+        wanted = wanted._replace(limit=TAIL, backwards=True)
+    output = read_rows(connection, shard, run, wanted, after, max_bytes=_ANY_SIZE)[: wanted.limit]
+    output.sort(key=attrgetter("at", "id"))
     return RunProgress(
         summary,
         row.change_seq,
-        [_node(node_row) for node_row in node_rows],
+        [NodeSummary(**node_facts_of(node), error=failure_of(node)) for node in nodes],
         [event_of(summary.id, each) for each in output],
         (to_us(output[-1].at), output[-1].id) if output else after,
-    )
-
-
-def _read_output(
-    connection: Connection, shard: int, run: UUID, after: EventKey | None
-) -> Sequence[Row[Any]]:
-    statement: Select[Any] = select(events.c.id, events.c.at, events.c.type, events.c.body).where(
-        events.c.shard == shard, events.c.run == run, events.c.type == "logged"
-    )
-    order = (events.c.at, events.c.id)
-    if after is None:
-        newest = statement.order_by(*(column.desc() for column in order)).limit(TAIL)
-        return connection.execute(newest).all()[::-1]
-    later = statement.where(tuple_(*order) > tuple_(to_datetime(after[0]), after[1]))
-    return connection.execute(later.order_by(*order).limit(MAX_LINES)).all()
-
-
-def _node(row: Row[Any]) -> NodeSummary:
-    failed = row.error_type is not None or row.error_message is not None
-    return NodeSummary(
-        **node_facts_of(row),
-        error=NodeFailure(row.error_type, row.error_message) if failed else None,
     )

@@ -7,12 +7,11 @@ is merged key by key; the latest value wins.
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import Connection, Select, bindparam, func, select
 
 from runfold.errors import BrokenEvent
 from runfold.protocol.codec import decode_body
@@ -27,8 +26,9 @@ from runfold.protocol.events import (
     Queued,
     Started,
 )
-from runfold_storage.postgres.statements import compile_statement
-from runfold_storage.tables import events
+from runfold_storage.postgres.connections import ReadConnection
+
+from . import sql
 
 MAX_EVENTS: Final = 25_000
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -101,9 +101,10 @@ class Payloads:
             self._metadata.update(_OBJECT.decode(metadata))
 
 
-def read_payloads(connection: Connection, shard: int, run: UUID) -> Payloads:
+def read_payloads(connection: ReadConnection, shard: int, run: UUID) -> Payloads:
     """Return the payloads of a run, up to the limits."""
-    rows = _PAYLOADS.run(connection, {"shard": shard, "run": run})
+    limits = {"max_bytes": MAX_BYTES, "limit": MAX_EVENTS}
+    rows = connection.execute(sql.PAYLOADS, {"shard": shard, "run": run, **limits}).fetchall()
     payloads = payloads_of((row.type, row.body) for row in rows)
     payloads.truncated = bool(rows) and rows[0].n > len(rows)
     return payloads
@@ -112,48 +113,12 @@ def read_payloads(connection: Connection, shard: int, run: UUID) -> Payloads:
 def payloads_of(bodies: Iterable[tuple[str, str]]) -> Payloads:
     """Return the payloads of events given as (type, body) in the order of (time, id)."""
     payloads = Payloads()
-    for event in _decoded(bodies):
-        payloads.add(event)
-    return payloads
-
-
-def _payloads() -> Select[Any]:
-    """Select a run's events that may carry payloads, up to the limits, and their number."""
-    order = (events.c.at, events.c.id)
-    every = (
-        select(
-            *order,
-            events.c.type,
-            events.c.body,
-            func.sum(func.octet_length(events.c.body)).over(order_by=order).label("bytes"),
-            func.count().over().label("n"),
-        )
-        .where(
-            events.c.shard == bindparam("shard"),
-            events.c.run == bindparam("run"),
-            events.c.type != "logged",
-        )
-        .subquery()
-    )
-    return (
-        select(every.c.type, every.c.body, every.c.n)
-        .where(every.c.bytes <= MAX_BYTES)
-        .order_by(every.c.at, every.c.id)
-        .limit(MAX_EVENTS)
-    )
-
-
-_PAYLOADS: Final = compile_statement(_payloads())
-
-
-def _decoded(bodies: Iterable[tuple[str, str]]) -> Iterable[Event]:
     for kind, body in bodies:
         try:
-            yield decode_body(kind, body.encode())
-        except (
-            BrokenEvent
-        ) as error:  # accepted by an older version; the list of events still shows it
+            payloads.add(decode_body(kind, body.encode()))
+        except BrokenEvent as error:  # accepted by an older version; lists of events show it
             _log.warning("an event of the ledger cannot be read", extra={"reason": str(error)})
+    return payloads
 
 
 def first_present(payloads: Iterable[Raw]) -> Raw | None:

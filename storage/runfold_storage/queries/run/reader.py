@@ -9,25 +9,24 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from sqlalchemy import ColumnElement, Connection, select
 
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import shard_of
+from runfold_storage.checkpoints.positions import count_shards
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.ledger.run_keys import may_be_run
-from runfold_storage.read_models.watermarks import count_shards
-from runfold_storage.tables import runs, tombstones
+from runfold_storage.postgres.connections import ReadConnection
 
+from . import sql
 from .detail import PayloadState, RunDetail, RunRecord, make_detail, read_run
 from .events import EventPage, EventQuery, read_events
 
 if TYPE_CHECKING:  # needs pyarrow, which is optional
     from runfold_storage.archive.store import Archive
 
-Snapshot = Callable[[], AbstractContextManager[Connection]]
+Snapshot = Callable[[], AbstractContextManager[ReadConnection]]
 RunKey = tuple[int, UUID]
 """A run's shard and key."""
 log = logging.getLogger(__name__)
@@ -66,10 +65,7 @@ class RunReader:
         with self._snapshot() as connection:
             location = self._locate(connection, query.run)
             page, is_expired = None, False
-            if (
-                location is not None
-                and (row := _row(connection, location, _IS_EXPIRED)) is not None
-            ):
+            if location is not None and (row := _find(connection, sql.IS_EXPIRED, location)):
                 page, is_expired = read_events(connection, *location, query), row[0]
             is_archived = page is None and self._may_be_archived(connection, query.run, location)
         if not is_archived and not (is_expired and self._archive_url is not None):
@@ -83,12 +79,11 @@ class RunReader:
             return None
         return read_archived_events(archive, query) or page or EventPage([], None, None)
 
-    def find(self, connection: Connection, run: str) -> RunKey | None:
+    def find(self, connection: ReadConnection, run: str) -> RunKey | None:
         """Return the shard and key of a run; None if the database does not have it."""
         location = self._locate(connection, run)
-        if location is None or _row(connection, location, runs.c.run) is None:
-            return None
-        return location
+        is_known = location is not None and _find(connection, sql.IS_EXPIRED, location)
+        return location if is_known else None
 
     def _with_archived_payloads(self, stored: RunRecord, run: str) -> RunDetail:
         """Return the details of a run whose payloads are deleted, or will be once archived."""
@@ -110,7 +105,7 @@ class RunReader:
             stored.row, stored.nodes, payloads, payloads=where, payloads_removed_at=removed_at
         )
 
-    def _locate(self, connection: Connection, run: str) -> RunKey | None:
+    def _locate(self, connection: ReadConnection, run: str) -> RunKey | None:
         """Return where a run would be; None if it is no run's id, or no worker has ever run."""
         if not may_be_run(run):
             return None
@@ -118,15 +113,13 @@ class RunReader:
             self._shards = count_shards(connection)
         return (shard_of(run, self._shards), run_key(run)) if self._shards else None
 
-    def _may_be_archived(self, connection: Connection, run: str, location: RunKey | None) -> bool:
+    def _may_be_archived(
+        self, connection: ReadConnection, run: str, location: RunKey | None
+    ) -> bool:
         """Return whether there is an archive, and this run was not deleted on request."""
         if self._archive_url is None or location is None:
             return self._archive_url is not None and may_be_run(run)
-        statement = select(tombstones.c.is_expiry).where(
-            tombstones.c.shard == location[0], tombstones.c.run == location[1]
-        )
-        is_expired: Any = connection.execute(statement.limit(1)).scalar()
-        return is_expired is not False
+        return bool(_find(connection, sql.WAS_EXPIRY, location) != (False,))
 
     def _archive(self) -> "Archive":
         assert self._archive_url is not None
@@ -136,13 +129,8 @@ class RunReader:
             return self._opened
 
 
-_IS_EXPIRED: Final = runs.c.payloads_expired_at.is_not(None)
-
-
-def _row(connection: Connection, location: RunKey, column: ColumnElement[Any]) -> Any:
-    shard, key = location
-    statement = select(column).where(runs.c.shard == shard, runs.c.run == key)
-    return connection.execute(statement.limit(1)).first()
+def _find(connection: ReadConnection, statement: str, location: RunKey) -> Any:
+    return connection.execute(statement, {"shard": location[0], "run": location[1]}).fetchone()
 
 
 def open_archive(url: str) -> "Archive":

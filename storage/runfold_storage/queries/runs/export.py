@@ -11,17 +11,17 @@ from contextlib import AbstractContextManager
 from itertools import accumulate
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, tuple_
-
 from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import (
-    NodeFacts,
+    NODE_COLUMNS,
+    NODE_ORDER,
+    ExportedNode,
     RunSummary,
     node_facts_of,
     summary_of,
 )
 from runfold_storage.search.lookup import read_searched
-from runfold_storage.tables import nodes
 
 from .keyset import NEWEST_FIRST, KeysetPosition
 from .sql import export_page
@@ -31,14 +31,7 @@ PAGE: Final = 1000
 MAX_NODES: Final = 20_000
 """Node attempts per read; a single run may have more."""
 
-Snapshot = Callable[[], AbstractContextManager[Connection]]
-
-
-class ExportedNode(NodeFacts, frozen=True):
-    """One attempt at a node, without payloads."""
-
-    error_type: str | None
-    error_message: str | None
+Snapshot = Callable[[], AbstractContextManager[ReadConnection]]
 
 
 ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
@@ -58,7 +51,7 @@ def read_pages(
                 read_searched(connection, run_filter.project)  # raises if nothing is searched
             page_of = {"limit": PAGE + 1, "offset": 0}
             parameters = run_filter.parameters() | after.parameters() | page_of
-            rows = export_page(run_filter, after).run(connection, parameters)
+            rows = connection.execute(export_page(run_filter, after), parameters).fetchall()
             more = len(rows) > PAGE
             page = rows[:PAGE]
             if with_nodes:
@@ -78,20 +71,17 @@ def _how_many(rows: Sequence[Any]) -> int:
     return max(1, sum(1 for so_far in sums if so_far <= MAX_NODES))
 
 
-def _read_nodes(connection: Connection, rows: Sequence[Any]) -> dict[Any, list[ExportedNode]]:
-    keys = [(row.shard, row.run) for row in rows]
-    statement = (
-        select(nodes)
-        .where(tuple_(nodes.c.shard, nodes.c.run).in_(keys))
-        .order_by(nodes.c.started_at.asc().nulls_last(), nodes.c.node, nodes.c.attempt)
-    )
+def _read_nodes(connection: ReadConnection, rows: Sequence[Any]) -> dict[Any, list[ExportedNode]]:
+    keys = {"shards": [row.shard for row in rows], "keys": [row.run for row in rows]}
     found: dict[Any, list[ExportedNode]] = defaultdict(list)
-    for row in connection.execute(statement):
-        found[row.run].append(
-            ExportedNode(
-                **node_facts_of(row),
-                error_type=row.error_type,
-                error_message=row.error_message,
-            )
-        )
+    for row in connection.execute(_NODES, keys):
+        error = {"error_type": row.error_type, "error_message": row.error_message}
+        found[row.run].append(ExportedNode(**node_facts_of(row), **error))
     return found
+
+
+_NODES: Final = f"""
+    SELECT {NODE_COLUMNS}
+    FROM unnest(%(shards)s::smallint[], %(keys)s::uuid[]) AS keys (shard, run)
+    JOIN nodes AS n ON n.shard = keys.shard AND n.run = keys.run ORDER BY {NODE_ORDER}
+"""  # noqa: S608 - made of constants

@@ -12,46 +12,48 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from runfold_storage.errors import BadParameter
-from runfold_storage.read_models.summaries import RunSummary
+from runfold_storage.read_models.summaries import ErrorSummary
 
-from .export import ExportedNode, ExportedRun
+from .export import ExportedRun
 
 Rows = Iterable[list[ExportedRun]]
 Write = Callable[[Rows, bool], Iterator[bytes]]
 
-_TEXT, _TIME, _WHOLE, _NUMBER, _FLAG = "text", "time", "whole", "number", "flag"
-RUN_COLUMNS: Final = {
-    **dict.fromkeys(("id", "project", "workflow", "status"), _TEXT),
-    "attempt": _WHOLE,
-    **dict.fromkeys(("parent_run", "trigger_type", "user", "session", "tags"), _TEXT),
-    **dict.fromkeys(("queued_at", "started_at", "finished_at"), _TIME),
-    "duration_ms": _NUMBER,
-    **dict.fromkeys(("input_tokens", "output_tokens"), _WHOLE),
-    "cost_usd": _NUMBER,
-    "exit_code": _WHOLE,
-    **dict.fromkeys(("nodes_total", "nodes_completed", "nodes_failed"), _WHOLE),
-    **dict.fromkeys(("error_type", "error_message", "error_node"), _TEXT),
-    "incomplete": _FLAG,
-}
-"""Names and types; `tags` is a JSON object."""
-NODE_COLUMNS: Final = {
-    **dict.fromkeys(("run", "project", "workflow", "run_status"), _TEXT),
-    **dict.fromkeys(("node", "name", "node_type"), _TEXT),
-    "attempt": _WHOLE,
-    **dict.fromkeys(("status", "parents"), _TEXT),
-    **dict.fromkeys(("started_at", "finished_at"), _TIME),
-    "duration_ms": _NUMBER,
-    **dict.fromkeys(("input_tokens", "output_tokens"), _WHOLE),
-    "cost_usd": _NUMBER,
-    **dict.fromkeys(("error_type", "error_message"), _TEXT),
-}
-"""Names and types; `parents` is a JSON array."""
+_RUN: Final = (
+    *("id", "project", "workflow", "status", "attempt", "parent_run", "trigger_type", "user"),
+    *("session", "tags", "queued_at", "started_at", "finished_at", "duration_ms"),
+    *("usage.input_tokens", "usage.output_tokens", "usage.cost_usd", "exit_code"),
+    *("nodes.total", "nodes.completed", "nodes.failed"),
+    *("error.type", "error.message", "error.node", "incomplete"),
+)
+_NODE: Final = (
+    *("node", "name", "node_type", "attempt", "status", "parents"),
+    *("started_at", "finished_at", "duration_ms"),
+    *("usage.input_tokens", "usage.output_tokens", "usage.cost_usd"),
+    *("error_type", "error_message"),
+)
+# The paths of the values in `RunSummary` and `ExportedNode`.
 
+
+def _names(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(path.removeprefix("usage.").replace(".", "_") for path in paths)
+
+
+RUN_COLUMNS: Final = _names(_RUN)
+"""`tags` is a JSON object."""
+NODE_COLUMNS: Final = ("run", "project", "workflow", "run_status", *_names(_NODE))
+"""`parents` is a JSON array."""
+
+_run_values: Final = attrgetter(*_RUN)
+_node_values: Final = attrgetter(*_NODE)
+_NO_ERROR: Final = ErrorSummary()
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -63,7 +65,7 @@ def write_csv(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
     writer.writerow(NODE_COLUMNS if with_nodes else RUN_COLUMNS)
     yield _take(text)
     for page in pages:
-        writer.writerows(map(_cells, _table(page, with_nodes)))
+        writer.writerows(map(_cell, row) for row in _table(page, with_nodes))
         yield _take(text)
 
 
@@ -89,22 +91,20 @@ def write_parquet(pages: Rows, with_nodes: bool) -> Iterator[bytes]:
             "format", "parquet needs pyarrow: pip install 'runfold[parquet]', or take csv or ndjson"
         ) from None
     kinds = {
-        _TEXT: pa.string(),
-        _TIME: pa.timestamp("us", tz="UTC"),
-        _WHOLE: pa.int64(),
-        _NUMBER: pa.float64(),
-        _FLAG: pa.bool_(),
+        **dict.fromkeys(("queued_at", "started_at", "finished_at"), pa.timestamp("us", tz="UTC")),
+        **dict.fromkeys(("attempt", "exit_code", "input_tokens", "output_tokens"), pa.int64()),
+        **dict.fromkeys(("nodes_total", "nodes_completed", "nodes_failed"), pa.int64()),
+        **dict.fromkeys(("duration_ms", "cost_usd"), pa.float64()),
+        "incomplete": pa.bool_(),
     }
     columns = NODE_COLUMNS if with_nodes else RUN_COLUMNS
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     sink = _Sink()
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
         for page in pages:
-            rows = list(_table(page, with_nodes))
-            values = zip(*rows, strict=True)
+            values = zip(*_table(page, with_nodes), strict=True)
             arrays = [
-                pa.array(list(column), field.type)
-                for column, field in zip(values, schema, strict=True)
+                pa.array(column, field.type) for column, field in zip(values, schema, strict=True)
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             yield sink.take()
@@ -140,42 +140,21 @@ class _Sink(io.RawIOBase):
 def _table(page: list[ExportedRun], with_nodes: bool) -> Iterator[tuple[Any, ...]]:
     for run, nodes in page:
         if not with_nodes:
-            yield _run_row(run)
-        elif nodes:
-            for node in nodes:
-                yield _node_row(run, node)
-        else:
-            row = (run.id, run.project, run.workflow, run.status)
-            yield row + (None,) * (len(NODE_COLUMNS) - len(row))
+            given = run if run.error is not None else replace(run, error=_NO_ERROR)
+            yield tuple(map(_as_text, _run_values(given)))
+            continue
+        of_run = (run.id, run.project, run.workflow, run.status)
+        for node in nodes:
+            yield of_run + tuple(map(_as_text, _node_values(node)))
+        if not nodes:
+            yield of_run + (None,) * len(_NODE)
 
 
-def _run_row(run: RunSummary) -> tuple[Any, ...]:
-    error = run.error
-    return (
-        *(run.id, run.project, run.workflow, run.status, run.attempt, run.parent_run),
-        *(run.trigger_type, run.user, run.session),
-        _encode(run.tags).decode() if run.tags else None,
-        *(run.queued_at, run.started_at, run.finished_at, run.duration_ms),
-        *(run.usage.input_tokens, run.usage.output_tokens, run.usage.cost_usd, run.exit_code),
-        *(run.nodes.total, run.nodes.completed, run.nodes.failed),
-        *((None, None, None) if error is None else (error.type, error.message, error.node)),
-        run.incomplete,
-    )
-
-
-def _node_row(run: RunSummary, node: ExportedNode) -> tuple[Any, ...]:
-    return (
-        *(run.id, run.project, run.workflow, run.status),
-        *(node.node, node.name, node.node_type, node.attempt, node.status),
-        _encode(node.parents).decode() if node.parents else None,
-        *(node.started_at, node.finished_at, node.duration_ms),
-        *(node.usage.input_tokens, node.usage.output_tokens, node.usage.cost_usd),
-        *(node.error_type, node.error_message),
-    )
-
-
-def _cells(row: tuple[Any, ...]) -> list[Any]:
-    return [_cell(value) for value in row]
+def _as_text(value: Any) -> Any:
+    """Return tags and parents as JSON, if there are any."""
+    if not isinstance(value, dict | list):
+        return value
+    return _encode(value).decode() if value else None
 
 
 def _cell(value: Any) -> Any:

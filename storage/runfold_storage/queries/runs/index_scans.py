@@ -7,12 +7,11 @@ A scan reads one range of an index, or merges several. Late starts are a range o
 other runs start within an hour of their first event, so a bound on the start bounds the scan.
 """
 
-from collections.abc import Callable
 from datetime import datetime
 from itertools import product
 from typing import Any, Final, NamedTuple
 
-from runfold_storage.filters.catalogue import FILTERS
+from runfold_storage.filters.catalogue import Filter, Kind
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES
 
@@ -37,16 +36,16 @@ def index_scans_of(
     """
     bounds: Range = ()
     if has_first:
-        bounds += ("r.created_at >= CAST(%(first)s AS timestamptz)",)
+        bounds += ("r.created_at >= %(first)s::timestamptz",)
     if has_end:
-        bounds += ("r.created_at < CAST(%(end)s AS timestamptz)",)
+        bounds += ("r.created_at < %(end)s::timestamptz",)
     if run_filter.started_before is not None:
         # Implied, since the first event of a run is never later than its start.
-        bounds += ("r.created_at < CAST(%(started_before)s AS timestamptz)",)
+        bounds += ("r.created_at < %(started_before)s::timestamptz",)
     spans = [bounds]
     if run_filter.started_after is not None:
-        early = "CAST(%(early)s AS timestamptz)"
-        late = "r.indexed_late_start_at >= CAST(%(started_after)s AS timestamptz)"
+        early = "%(early)s::timestamptz"
+        late = "r.indexed_late_start_at >= %(started_after)s::timestamptz"
         spans = [
             (*bounds, f"r.created_at >= {early}"),
             (*bounds, f"r.created_at < {early}", late),
@@ -76,42 +75,34 @@ def early_of(started_after: datetime) -> datetime:
 
 def _choices(run_filter: RunFilter) -> list[tuple[RunFilter, tuple[Range, ...]]]:
     """Return each part of the filter that an index answers, and its ranges, in preference."""
-    found: list[tuple[RunFilter, tuple[Range, ...]]] = []
-    for name, ranges_of in _INDEXED:
-        value = getattr(run_filter, name)
-        if value is not None and value != () and (ranges := ranges_of(name, value)):
-            found.append((RunFilter(**{name: value}), ranges))
-    return found
+    values = {each.stored_as: (each, value) for each, value in run_filter.given()}
+    return [
+        (RunFilter(**{name: values[name][1]}), ranges)
+        for name in _INDEXED
+        if name in values and (ranges := _ranges(*values[name]))
+    ]
 
 
-def _equal(name: str, _: str) -> tuple[Range, ...]:
-    return ((f'r."{_COLUMNS[name]}" = CAST(%({name})s AS text)',),)
+def _ranges(each: Filter, value: Any) -> tuple[Range, ...]:
+    """Return the ranges of an index that contain the runs with this value; none if there is none.
+
+    The status, the duration and the cost are only indexed where they are unusual.
+    """
+    if each.kind is Kind.STATUSES:
+        if not set(value) <= set(UNUSUAL_STATUSES):
+            return ()
+        return tuple((f"r.indexed_status = %(status_{n})s::text",) for n in range(len(value)))
+    if each.kind in _INDEXED_FROM:
+        if value < _INDEXED_FROM[each.kind]:
+            return ()
+        return ((f"r.indexed_{each.column_name} >= %({each.stored_as})s::bigint",),)
+    return ((f'r."{each.column_name}" = %({each.stored_as})s::text',),)
 
 
-def _unusual_statuses(_: str, statuses: tuple[str, ...]) -> tuple[Range, ...]:
-    if not set(statuses) <= set(UNUSUAL_STATUSES):
-        return ()
-    return tuple(
-        (f"r.indexed_status = CAST(%(status_{n})s AS text)",) for n in range(len(statuses))
-    )
-
-
-def _long(name: str, least: int) -> tuple[Range, ...]:
-    return ((f"r.indexed_duration_us >= CAST(%({name})s AS bigint)",),) if least >= LONG_US else ()
-
-
-def _costly(name: str, least: int) -> tuple[Range, ...]:
-    if least < COSTLY_NANO_USD:
-        return ()
-    return ((f"r.indexed_cost_nano_usd >= CAST(%({name})s AS bigint)",),)
-
-
-_COLUMNS: Final = {each.stored_as: each.column_name for each in FILTERS}
-_INDEXED: Final[tuple[tuple[str, Callable[[str, Any], tuple[Range, ...]]], ...]] = (
-    *((name, _equal) for name in ("parent_run", "session", "fingerprint", "error_type", "user")),
-    ("statuses", _unusual_statuses),
-    ("min_duration_us", _long),
-    ("min_cost_nano_usd", _costly),
-    *((name, _equal) for name in ("workflow", "project", "trigger")),
+_INDEXED_FROM: Final = {Kind.DURATION: LONG_US, Kind.COST: COSTLY_NANO_USD}
+_INDEXED: Final = (
+    *("parent_run", "session", "fingerprint", "error_type", "user"),
+    *("statuses", "min_duration_us", "min_cost_nano_usd"),
+    *("workflow", "project", "trigger"),
 )
-"""Fields of a filter that an index answers, in the order of preference, and their ranges."""
+"""Fields of a filter that an index answers, in the order of preference."""

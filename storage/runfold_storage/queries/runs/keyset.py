@@ -24,7 +24,7 @@ class KeysetPosition(NamedTuple):
         if self.key is None:
             return []
         operator = (">" if self.is_newer else "<") + ("=" if self.is_inclusive else "")
-        key = "(CAST(%(key_at)s AS timestamptz), CAST(%(key_run)s AS uuid))"
+        key = "(%(key_at)s::timestamptz, %(key_run)s::uuid)"
         return [f"(r.created_at, r.run) {operator} {key}"]
 
     @property

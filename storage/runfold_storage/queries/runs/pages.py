@@ -3,9 +3,9 @@
 The order is that of each run's first event, then of its key. A page continues after the key at
 which the page before it ended, so runs that arrive meanwhile neither shift nor repeat anything.
 
-A page scans one index (`index_scans`), a batch at a time, and stops after `MAX_EXAMINED` runs: then
-it holds fewer runs than its limit, and its cursor continues from there. So a filter that matches
-nothing costs a bounded time, however many runs there are.
+A page scans one index (`index_scans`), a batch at a time, and stops after `ListLimits.examined`
+runs: then it holds fewer runs than its limit, and its cursor continues from there. So a filter that
+matches nothing costs a bounded time, however many runs there are.
 """
 
 import struct
@@ -13,20 +13,21 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
-from sqlalchemy import Connection
 
 from runfold.protocol.codec import to_datetime, to_us
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, check_number
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
-from runfold_storage.read_models.summaries import RunPage, Searched, Total, summary_of
+from runfold_storage.read_models.summaries import RunPage, Searched, summary_of
 from runfold_storage.search.lookup import read_searched
 
 from .keyset import NEWEST_FIRST, KeysetPosition, ListKey
 from .planner import (
     NONE,
     ListEstimate,
+    ListLimits,
     ListPlan,
     choose_scan,
     estimate_list,
@@ -34,11 +35,6 @@ from .planner import (
     read_known_count,
 )
 from .sql import candidates_page, covered_page, end_of_scan, scanned_page
-
-FIRST_EXAMINED: Final = 2_000
-"""Runs in the first batch of a page, or more if few of the newest match; batches double."""
-MAX_EXAMINED: Final = 50_000
-"""Runs to examine for one page."""
 
 _KEY: Final = struct.Struct(">Bq16s")
 _NEWER: Final = 1
@@ -71,11 +67,13 @@ def make_page(run_filter: RunFilter, limit: int, offset: int, cursor: str | None
     return Page(limit, 0, _decode(decode_cursor(run_filter.cache_key(), cursor)))
 
 
-def read_runs(connection: Connection, run_filter: RunFilter, page: Page) -> RunPage:
+def read_runs(
+    connection: ReadConnection, run_filter: RunFilter, page: Page, limits: ListLimits
+) -> RunPage:
     """Return one page; `connection` is in a transaction with one snapshot."""
-    known = read_known_count(connection, run_filter)
+    known = read_known_count(connection, run_filter, limits)
     total, found = NONE, _Found([], None)
-    if known.n and (plan := make_plan(connection, run_filter)) is not None:
+    if known.n and (plan := make_plan(connection, run_filter, limits)) is not None:
         estimate = estimate_list(connection, plan, known)
         total = estimate.total
         if total != NONE:
@@ -95,52 +93,50 @@ def read_runs(connection: Connection, run_filter: RunFilter, page: Page) -> RunP
     )
 
 
-def _find(connection: Connection, plan: ListPlan, estimate: ListEstimate, page: Page) -> _Found:
+def _find(connection: ReadConnection, plan: ListPlan, estimate: ListEstimate, page: Page) -> _Found:
     """Return the page's runs, in the direction of reading."""
-    position, run_filter = page.position, plan.run_filter
+    position, run_filter, limits = page.position, plan.run_filter, plan.limits
     parameters = {**plan.parameters, "limit": page.limit + 1, "offset": page.offset}
-    if estimate.candidates is not None:
-        parameters |= {**position.parameters(), **estimate.candidates.parameters}
-        few = candidates_page(run_filter, estimate.candidates.among, position)
-        return _last_batch(few.run(connection, parameters), page)
     scan = estimate.scan
-    if position != NEWEST_FIRST:
+    if position != NEWEST_FIRST and estimate.candidates is None:
         scan = choose_scan(connection, plan, position)
-    if scan.is_covering:
-        parameters |= position.parameters() | {"most": page.limit + 1 + page.offset}
-        return _last_batch(covered_page(scan, position).run(connection, parameters), page)
+    if estimate.candidates is not None or scan.is_covering:
+        parameters |= position.parameters()
+        if estimate.candidates is not None:
+            statement = candidates_page(run_filter, estimate.candidates.among, position)
+            parameters |= estimate.candidates.parameters
+        else:
+            statement = covered_page(scan, position)
+            parameters["most"] = page.limit + 1 + page.offset
+        return _last_batch(connection.execute(statement, parameters).fetchall(), page)
     rows: list[Any] = []
-    examined, most = 0, _first_batch(page, estimate.share)
+    examined, most = 0, _first_batch(page, estimate.share, limits)
     while True:
         limit = page.limit + 1 - len(rows)
         parameters |= position.parameters() | {"most": most, "limit": limit}
-        rows += scanned_page(run_filter, scan, position).run(connection, parameters)
+        rows += connection.execute(scanned_page(run_filter, scan, position), parameters)
         if len(rows) > page.limit:
             return _last_batch(rows, page)
-        if page.position.key is None and _is_all(estimate.total, page.offset + len(rows)):
+        total = estimate.total
+        is_exact = total.relation == "exact" and page.position.key is None
+        if is_exact and page.offset + len(rows) >= total.value:
             return _Found(rows, None)
-        reached = end_of_scan(scan, position).run(connection, parameters)
+        reached = connection.execute(end_of_scan(scan, position), parameters).fetchone()
         examined += most
-        if not reached or (page.offset and not rows):
+        if reached is None or (page.offset and not rows):
             return _Found(rows, None)
-        key = _key_of(reached[0])
-        if examined >= MAX_EXAMINED:
+        key = _key_of(reached)
+        if examined >= limits.examined:
             return _Found(rows, key)
         position = KeysetPosition(key, position.is_newer)
-        most = min(2 * most, MAX_EXAMINED - examined)
+        most = min(2 * most, limits.examined - examined)
 
 
-def _is_all(total: Total, n: int) -> bool:
-    """Return whether the `n` newest are all there are."""
-    return total.relation == "exact" and n >= total.value
-
-
-def _first_batch(page: Page, share: float) -> int:
+def _first_batch(page: Page, share: float, limits: ListLimits) -> int:
     """Return twice the number of runs that should fill a page at this share of matches."""
-    if page.offset:
-        return MAX_EXAMINED
-    needed = 2 * page.limit / share if share else MAX_EXAMINED
-    return round(min(max(needed, FIRST_EXAMINED), MAX_EXAMINED))
+    if page.offset or not share:
+        return limits.examined
+    return round(min(max(2 * page.limit / share, limits.first_examined), limits.examined))
 
 
 def _last_batch(rows: list[Any], page: Page) -> _Found:

@@ -10,10 +10,8 @@ the page; `shards` and `keys` of candidates. Fragments refer to the runs at hand
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
-from runfold_storage.filters.run_filter import RunFilter
-from runfold_storage.filters.summary_columns import COLUMNS, RUNS_AT_KEYS, SUMMARY_NAMES
-from runfold_storage.postgres.statements import Statement, row_of
-from runfold_storage.read_models.watermarks import POSITION_COLUMNS, POSITION_NAMES
+from runfold_storage.filters.run_filter import COLUMNS, RUNS_AT_KEYS, RunFilter
+from runfold_storage.read_models.watermarks import POSITION_COLUMNS
 from runfold_storage.tables import RUN_STATUSES
 
 from .index_scans import IndexScan
@@ -25,7 +23,7 @@ Among = Literal["tags", "keys"]
 _KEY: Final = "r.created_at, r.run"
 
 
-def known_count(run_filter: RunFilter, scan: IndexScan | None) -> Statement:
+def known_count(run_filter: RunFilter, scan: IndexScan | None) -> str:
     """Select the positions, and `known`: the number of runs of a counted filter, by the rollups.
 
     `length` is the number of runs on the scan, up to `most`; its index alone is read.
@@ -35,112 +33,100 @@ def known_count(run_filter: RunFilter, scan: IndexScan | None) -> Statement:
         f"d.{status}" for status in RUN_STATUSES if status in (run_filter.statuses or RUN_STATUSES)
     )
     # Daily rows exist for all runs, each project and each workflow of a project.
-    daily = [f"d.workflow = {'CAST(%(workflow)s AS text)' if has_workflow else _NOTHING}"]
+    daily = [f"d.workflow = {'%(workflow)s::text' if has_workflow else _NOTHING}"]
     if has_project or not has_workflow:
-        daily.append(f"d.project = {'CAST(%(project)s AS text)' if has_project else _NOTHING}")
+        daily.append(f"d.project = {'%(project)s::text' if has_project else _NOTHING}")
     pending = [f"r.node = {_NOTHING}", *run_filter.conditions("r")]
-    length = ""
-    names: tuple[str, ...] = (*POSITION_NAMES, "known")
-    if scan is not None:
-        length = f", (SELECT count(*) FROM {_scan(scan, _KEY)} AS r)"
-        names = (*names, "length")
-    text = f"""
-        SELECT {POSITION_COLUMNS},
+    length = "NULL" if scan is None else f"(SELECT count(*) FROM {_scan(scan, _KEY)} AS r)"
+    return f"""
+        SELECT {POSITION_COLUMNS}, {length} AS length,
             coalesce((SELECT sum({columns}) FROM rollups_daily AS d WHERE {_all(daily)}), 0)
             + coalesce((SELECT sum(r.n) FROM pending_rollups AS r WHERE {_all(pending)}), 0)
                 AS known
-            {length}
         FROM positions AS p ORDER BY p.shard
     """
-    return Statement(text, {}, row_of(*names))
 
 
-def open_hours(run_filter: RunFilter) -> Statement:
+def open_hours(run_filter: RunFilter) -> str:
     """Select the first and last hour in which runs with the filter's (open) statuses began."""
     statuses = _all(RunFilter(statuses=run_filter.statuses).conditions("r"))
-    text = f"""
-        SELECT min(hour), max(hour) FROM (
+    return f"""
+        SELECT min(hour) AS first, max(hour) AS last FROM (
             SELECT r.hour FROM rollups_hourly AS r WHERE r.is_open AND {statuses}
             UNION ALL
             SELECT r.hour FROM pending_rollups AS r WHERE r.node = {_NOTHING} AND {statuses}
         ) AS hours
     """
-    return Statement(text, {}, row_of("first", "last"))
 
 
-def covered_page(scan: IndexScan, position: KeysetPosition) -> Statement:
+def covered_page(scan: IndexScan, position: KeysetPosition) -> str:
     """Select a page of a covering scan."""
     if len(scan.ranges) == 1:
         return _page("runs", [*scan.ranges[0], *position.conditions()], position)
     return _page(_scan(scan, COLUMNS, position), [], position)
 
 
-def scanned_page(run_filter: RunFilter, scan: IndexScan, position: KeysetPosition) -> Statement:
+def scanned_page(run_filter: RunFilter, scan: IndexScan, position: KeysetPosition) -> str:
     """Select the matches among the next `most` runs of a scan."""
     return _page(_scan(scan, COLUMNS, position), run_filter.conditions("r"), position)
 
 
-def candidates_page(run_filter: RunFilter, among: Among, position: KeysetPosition) -> Statement:
+def candidates_page(run_filter: RunFilter, among: Among, position: KeysetPosition) -> str:
     """Select a page of the matches among few runs."""
     conditions = [*run_filter.conditions("r"), *position.conditions()]
     return _page(_candidates(among), conditions, position)
 
 
-def export_page(run_filter: RunFilter, position: KeysetPosition) -> Statement:
+def export_page(run_filter: RunFilter, position: KeysetPosition) -> str:
     """Select a page of all matches, by any plan: an export reads all of them."""
     return _page("runs", [*run_filter.conditions("r"), *position.conditions()], position)
 
 
-def end_of_scan(scan: IndexScan, position: KeysetPosition) -> Statement:
+def end_of_scan(scan: IndexScan, position: KeysetPosition) -> str:
     """Select the key of the last of the next `most` runs of a scan; no row if it ends before."""
-    text = f"""
+    return f"""
         SELECT {_KEY} FROM {_scan(scan, _KEY, position)} AS r
         ORDER BY {position.order} OFFSET %(most)s - 1 LIMIT 1
     """
-    return Statement(text, {}, row_of("created_at", "run"))
 
 
-def count_candidates(run_filter: RunFilter, among: Among) -> Statement:
+def count_candidates(run_filter: RunFilter, among: Among) -> str:
     """Count few runs: all (`n`), the matches (`matching`), and those with the tags (`tagged`)."""
-    text = f"SELECT {_sample_counts(run_filter)} FROM {_candidates(among)} AS r"
-    return Statement(text, {}, _SAMPLE)
+    return f"SELECT {_sample_counts(run_filter)} FROM {_candidates(among)} AS r"
 
 
-def sample_scans(run_filter: RunFilter, scans: Sequence[IndexScan]) -> Statement:
+def sample_scans(run_filter: RunFilter, scans: Sequence[IndexScan]) -> str:
     """Count the newest `most` runs of each scan likewise; `reached` as in `reach_of_scans`."""
     samples = [
         f"""
-        SELECT {_sample_counts(run_filter)}, min(r.created_at), {number}
+        SELECT {_sample_counts(run_filter)}, min(r.created_at) AS reached, {number} AS number
         FROM {_scan(scan, COLUMNS)} AS r
         """
         for number, scan in enumerate(scans)
     ]
-    return Statement(_union(samples), {}, _SCAN_SAMPLE)
+    return _union(samples)
 
 
-def reach_of_scans(scans: Sequence[IndexScan], position: KeysetPosition) -> Statement:
+def reach_of_scans(scans: Sequence[IndexScan], position: KeysetPosition) -> str:
     """Count the next `most` runs of each scan (`n`); the last of them began at `reached`."""
     reached = "max" if position.is_newer else "min"
     reaches = [
         f"""
-        SELECT count(*), {reached}(r.created_at), {number}
+        SELECT count(*) AS n, {reached}(r.created_at) AS reached, {number} AS number
         FROM {_scan(scan, _KEY, position)} AS r
         """
         for number, scan in enumerate(scans)
     ]
-    return Statement(_union(reaches), {}, row_of("n", "reached", "number"))
+    return _union(reaches)
 
 
-def explain_matches(run_filter: RunFilter) -> Statement:
+def explain_matches(run_filter: RunFilter) -> str:
     """Ask the planner for its estimate of the number of matches."""
     matches = f"SELECT r.run FROM runs AS r WHERE {_all(run_filter.conditions('r'))}"
-    return Statement(f"EXPLAIN (FORMAT JSON) {matches}", {}, row_of("plans"))
+    return f"EXPLAIN (FORMAT JSON) {matches}"
 
 
 _NOTHING: Final = "''"
-_SUMMARY: Final = row_of(*SUMMARY_NAMES)
-_SAMPLE: Final = row_of("n", "matching", "tagged")
-_SCAN_SAMPLE: Final = row_of("n", "matching", "tagged", "reached", "number")
 
 
 def _scan(scan: IndexScan, columns: str, position: KeysetPosition = NEWEST_FIRST) -> str:
@@ -162,25 +148,25 @@ def _candidates(among: Among) -> str:
         return f"(SELECT {COLUMNS} FROM {RUNS_AT_KEYS})"
     # OFFSET 0 is a fence: the conditions around it must not talk the planner out of the tag index.
     return f"""(
-        SELECT {COLUMNS} FROM runs AS r WHERE r.tags @> CAST(%(tags)s AS jsonb)
+        SELECT {COLUMNS} FROM runs AS r WHERE r.tags @> %(tags)s::jsonb
         LIMIT %(most)s OFFSET 0
     )"""
 
 
-def _page(source: str, conditions: Iterable[str], position: KeysetPosition) -> Statement:
+def _page(source: str, conditions: Iterable[str], position: KeysetPosition) -> str:
     """Select `limit` runs of a source from `offset` on, in the order of reading."""
-    text = f"""
+    return f"""
         SELECT {COLUMNS} FROM {source} AS r WHERE {_all(conditions)}
         ORDER BY {position.order} LIMIT %(limit)s OFFSET %(offset)s
     """
-    return Statement(text, {}, _SUMMARY)
 
 
 def _sample_counts(run_filter: RunFilter) -> str:
     matching = _all(run_filter.conditions("r"))
     tagged = _all(RunFilter(tags=run_filter.tags).conditions("r"))
     return f"""
-        count(*), count(*) FILTER (WHERE {matching}), count(*) FILTER (WHERE {tagged})
+        count(*) AS n, count(*) FILTER (WHERE {matching}) AS matching,
+        count(*) FILTER (WHERE {tagged}) AS tagged
     """
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,32 +27,20 @@ class DurationFigures(Struct, frozen=True):
     p99: float | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Aggregate:
     """Sums over any number of rollup rows."""
 
-    __slots__ = (
-        "_durations",
-        "amounts",
-        "bins",
-        "counts",
-        "duration_count",
-        "longest_us",
-        "number",
-        "shortest_us",
-        "sum_us",
-    )
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        """Set once the aggregate is complete."""
-        self._durations: DurationFigures | None = None
-        self.counts: Counter[str] = Counter()
-        self.duration_count = 0
-        self.sum_us = 0
-        self.shortest_us: int | None = None
-        self.longest_us: int | None = None
-        self.amounts = [0, 0, 0]
-        self.bins: dict[int, int] = {}
+    counts: Counter[str] = field(default_factory=Counter)
+    duration_count: int = 0
+    sum_us: int = 0
+    shortest_us: int | None = None
+    longest_us: int | None = None
+    amounts: list[int] = field(default_factory=lambda: [0, 0, 0])
+    bins: dict[int, int] = field(default_factory=dict)
+    number: int | None = None
+    """Set once the aggregate is complete."""
+    _durations: DurationFigures | None = None
 
     def complete(self, number: int) -> None:
         """Freeze the aggregate under its own number, and compute its percentiles once."""
@@ -79,16 +68,11 @@ class Aggregate:
             self.amounts[i] += int(sum_)
 
     def add_figures(self, row: Any) -> None:
-        """Add a row of `figures_statement`: sums, or a histogram."""
+        """Add a row of `sql.figures`: sums, or a histogram."""
         if row.bins is None:
             self.add(row)
         else:
             self.add_bins(row.bins, row.ns)
-
-    def add_bin(self, index: int, count: int) -> None:
-        """Add one bin of the histogram of durations."""
-        assert self.number is None
-        self.bins[index] = self.bins.get(index, 0) + count
 
     def add_bins(self, indices: Iterable[int], counts: Iterable[int]) -> None:
         """Add many bins."""
@@ -110,10 +94,6 @@ class Aggregate:
             self.add_bins(other.bins.keys(), other.bins.values())
         else:
             self.bins = dict(other.bins)
-
-    def usage(self) -> UsageTotals:
-        """Return the usage in the units of the contract."""
-        return usage_of(*self.amounts)
 
     def durations(self) -> DurationFigures:
         """Return the durations in the units of the contract; all null without any duration."""
@@ -208,5 +188,5 @@ def figures_of(aggregate: Aggregate, *, is_nodes: bool = False) -> dict[str, Any
         },
         "success_rate": counts.get("completed", 0) / ended if ended else None,
         "duration_ms": aggregate.durations(),
-        "usage": aggregate.usage(),
+        "usage": usage_of(*aggregate.amounts),
     }

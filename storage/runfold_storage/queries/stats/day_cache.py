@@ -11,56 +11,58 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from datetime import datetime
 from itertools import count
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from .aggregate import Aggregate, merged
 
-MAX_BYTES: Final = 24 * 1024 * 1024
-"""Memory for days: some thousand of them with wide histograms."""
-MAX_SUM_BYTES: Final = 4 * 1024 * 1024
-"""Memory for sums of days."""
+MAX_BYTES: Final = 28 * 1024 * 1024
+"""Memory for days and sums of them: some thousand with wide histograms."""
 
 DayKey = tuple[str | None, str | None, str, datetime]
 """Project, workflow, time zone, start of the day."""
 
 _BYTES_PER_AGGREGATE: Final = 2_000
 _BYTES_PER_BIN: Final = 110
-_BYTES_PER_NUMBER: Final = 40
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+_BYTES_PER_KEY_ITEM: Final = 40
 
 
 class DayCache:
-    """Thread-safe; evicts the least recently used days beyond `max_bytes`.
+    """Thread-safe; evicts the least recently used days and sums beyond `max_bytes`.
 
     A day that is found unchanged counts as complete: it gets a number, and sums are cached by the
     numbers of their days. A day that changes all the time gets none, so that it does not invalidate
     the sum of the others.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_sum_bytes: int = MAX_SUM_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._days: _SizedCache[DayKey, tuple[Any, Aggregate]] = _SizedCache(max_bytes)
-        self._sums: _SizedCache[tuple[int, ...], Aggregate] = _SizedCache(max_sum_bytes)
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[Hashable, tuple[Any, Aggregate, int]] = OrderedDict()
 
-    def get(self, key: DayKey, version: Any) -> Aggregate | None:
+    def get(self, key: Hashable, version: Any) -> Aggregate | None:
         """Return the day if its rows have this version; do not add to it."""
         with self._lock:
-            found = self._days.get(key)
-            if found is None or found[0] != version:
+            cached, aggregate, _ = self._entries.get(key, (None, None, 0))
+            if aggregate is None or cached != version:
                 return None
-            aggregate = found[1]
+            self._entries.move_to_end(key)
             if aggregate.number is None:
                 aggregate.complete(next(self._numbers))
             return aggregate
 
-    def put(self, key: DayKey, version: Any, aggregate: Aggregate) -> None:
+    def put(self, key: tuple[Any, ...], version: Any, aggregate: Aggregate) -> None:
         """Cache the figures of a day's rows; do not add to them afterwards."""
-        names = sum(2 * len(name) for name in key[:3] if name is not None)
+        size = _BYTES_PER_AGGREGATE + _BYTES_PER_BIN * len(aggregate.bins)
+        size += sum(2 * len(each) if isinstance(each, str) else _BYTES_PER_KEY_ITEM for each in key)
         with self._lock:
-            self._days.put(key, (version, aggregate), names + _size(aggregate))
+            _, _, replaced = self._entries.pop(key, (None, None, 0))
+            self._entries[key] = (version, aggregate, size)
+            self._bytes += size - replaced
+            while self._bytes > self._max_bytes:
+                _, (_, _, evicted) = self._entries.popitem(last=False)
+                self._bytes -= evicted
 
     def merged(self, aggregates: Iterable[Aggregate]) -> Aggregate:
         """Return the sum; the sum of the complete days is cached."""
@@ -71,44 +73,11 @@ class DayCache:
                 others.append(aggregate)
             else:
                 complete[aggregate.number] = aggregate
-        return merged([self._sum(complete), *others] if complete else others)
-
-    def _sum(self, complete: dict[int, Aggregate]) -> Aggregate:
+        if len(complete) <= 1:
+            return merged([*complete.values(), *others])
         key = tuple(sorted(complete))
-        with self._lock:
-            if (found := self._sums.get(key)) is not None:
-                return found
-        made = merged(complete.values())
-        with self._lock:
-            if made.number is None:
-                made.complete(next(self._numbers))
-            self._sums.put(key, made, _BYTES_PER_NUMBER * len(key) + _size(made))
-        return made
-
-
-class _SizedCache(Generic[K, V]):
-    """The most recently used entries, up to a total size in bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        if key not in self._entries:
-            return None
-        self._entries.move_to_end(key)
-        return self._entries[key][0]
-
-    def put(self, key: K, value: V, size: int) -> None:
-        _, replaced = self._entries.pop(key, (None, 0))
-        self._entries[key] = (value, size)
-        self._bytes += size - replaced
-        while self._bytes > self._max_bytes:
-            _, (_, evicted) = self._entries.popitem(last=False)
-            self._bytes -= evicted
-
-
-def _size(aggregate: Aggregate) -> int:
-    """Return about how many bytes an aggregate takes, with its key and version."""
-    return _BYTES_PER_AGGREGATE + _BYTES_PER_BIN * len(aggregate.bins)
+        whole = self.get(key, None)
+        if whole is None:
+            whole = merged(complete.values())
+            self.put(key, None, whole)
+        return merged([whole, *others])

@@ -4,19 +4,18 @@ Failures are alike if their error type, node and message are the same, apart fro
 paths, addresses and quoted texts in the message; PostgreSQL computes this fingerprint when the row
 is written. The newest `MAX_EXAMINED` of each kind are grouped; with more, counts are `at_least`.
 """
+# ruff: noqa: S608 - joined from constants
 
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import MAX_LIMIT, check_name, check_number, check_time
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import read_watermark
-from runfold_storage.tables import nodes, runs
 
 MAX_EXAMINED: Final = 20_000
 
@@ -57,17 +56,6 @@ class FailureQuery(NamedTuple):
     limit: int
 
 
-class _Group(NamedTuple):
-    fingerprint: str
-    n: int
-    first_seen_at: datetime
-    last_seen_at: datetime
-    error_type: str | None
-    node: str | None
-    message: str | None
-    run: str
-
-
 def make_failure_query(
     *,
     project: str | None,
@@ -89,101 +77,83 @@ def make_failure_query(
     )
 
 
-def read_failures(connection: Connection, query: FailureQuery) -> Failures:
+def read_failures(
+    connection: ReadConnection, query: FailureQuery, *, max_examined: int = MAX_EXAMINED
+) -> Failures:
     """Return the groups; `connection` is in a transaction with one snapshot."""
-    of_runs = _groups(connection, _failed_runs(query))
-    of_nodes = _groups(connection, _failed_nodes(query))
+    parameters = query._asdict() | {"most": max_examined}
+    of_runs, of_nodes = by_kind = [
+        {row.fingerprint: row for row in connection.execute(_groups(failed), parameters)}
+        for failed in (_failed_runs(query), _failed_nodes(query))
+    ]
     groups = [
         _merged(of_runs.get(fingerprint), of_nodes.get(fingerprint))
         for fingerprint in of_runs.keys() | of_nodes.keys()
     ]
     groups.sort(key=lambda group: (-max(group.runs, group.node_attempts), group.fingerprint))
-    examined = (sum(group.n for group in found.values()) for found in (of_runs, of_nodes))
+    examined = [sum(group.n for group in found.values()) for found in by_kind]
     return Failures(
         failures=groups[: query.limit],
-        relation="at_least" if MAX_EXAMINED in examined else "exact",
+        relation="at_least" if max_examined in examined else "exact",
         watermark=read_watermark(connection),
     )
 
 
-def _failed_runs(query: FailureQuery) -> Select[Any]:
+def _failed_runs(query: FailureQuery) -> str:
     """Select the newest by their first event, in the order of the index."""
-    conditions = [runs.c.indexed_status == "failed", *_conditions(query, runs.c.finished_at)]
+    conditions = ["r.indexed_status = 'failed'", *_conditions(query, "r.finished_at")]
     if query.until is not None:
-        conditions.append(runs.c.created_at < query.until)
-    return (
-        select(
-            runs.c.fingerprint,
-            runs.c.finished_at,
-            runs.c.error_type,
-            runs.c.error_node.label("node"),
-            runs.c.error_message,
-            func.coalesce(runs.c.external_id, func.text(runs.c.run)).label("run"),
-        )
-        .where(*conditions)
-        .order_by(runs.c.created_at.desc(), runs.c.run.desc())
-        .limit(MAX_EXAMINED)
+        conditions.append("r.created_at < %(until)s")
+    return f"""
+        SELECT r.fingerprint, r.finished_at, r.error_type, r.error_node AS node, r.error_message,
+            coalesce(r.external_id, r.run::text) AS run
+        FROM runs AS r WHERE {" AND ".join(conditions)}
+        ORDER BY r.created_at DESC, r.run DESC LIMIT %(most)s
+    """
+
+
+def _failed_nodes(query: FailureQuery) -> str:
+    conditions = ["n.fingerprint IS NOT NULL", *_conditions(query, "n.finished_at")]
+    return f"""
+        SELECT n.fingerprint, n.finished_at, n.error_type, n.node, n.error_message,
+            coalesce(r.external_id, r.run::text) AS run
+        FROM nodes AS n JOIN runs AS r ON r.shard = n.shard AND r.run = n.run
+        WHERE {" AND ".join(conditions)}
+        ORDER BY n.finished_at DESC LIMIT %(most)s
+    """
+
+
+def _conditions(query: FailureQuery, ended: str) -> list[str]:
+    conditions = {
+        "project": "r.project = %(project)s",
+        "workflow": "r.workflow = %(workflow)s",
+        "since": f"{ended} >= %(since)s",
+        "until": f"{ended} < %(until)s",
+    }
+    return [sql for name, sql in conditions.items() if getattr(query, name) is not None]
+
+
+def _groups(failed: str) -> str:
+    """Select the groups by fingerprint, each with the texts of its newest failure."""
+    newest = ", ".join(
+        f"(array_agg({column} ORDER BY finished_at DESC))[1] AS {column}"
+        for column in ("error_type", "node", "error_message", "run")
     )
+    return f"""
+        SELECT fingerprint, count(*) AS n, min(finished_at) AS first_seen_at,
+            max(finished_at) AS last_seen_at, {newest}
+        FROM ({failed}) AS failed GROUP BY fingerprint
+    """
 
 
-def _failed_nodes(query: FailureQuery) -> Select[Any]:
-    join = and_(runs.c.shard == nodes.c.shard, runs.c.run == nodes.c.run)
-    return (
-        select(
-            nodes.c.fingerprint,
-            nodes.c.finished_at,
-            nodes.c.error_type,
-            nodes.c.node,
-            nodes.c.error_message,
-            func.coalesce(runs.c.external_id, func.text(runs.c.run)).label("run"),
-        )
-        .select_from(nodes.join(runs, join))
-        .where(nodes.c.fingerprint.is_not(None), *_conditions(query, nodes.c.finished_at))
-        .order_by(nodes.c.finished_at.desc())
-        .limit(MAX_EXAMINED)
-    )
-
-
-def _conditions(query: FailureQuery, ended: Any) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if query.project is not None:
-        found.append(runs.c.project == query.project)
-    if query.workflow is not None:
-        found.append(runs.c.workflow == query.workflow)
-    if query.since is not None:
-        found.append(ended >= query.since)
-    if query.until is not None:
-        found.append(ended < query.until)
-    return found
-
-
-def _groups(connection: Connection, failed: Select[Any]) -> dict[str, _Group]:
-    """Return the groups by fingerprint, each with the texts of its newest failure."""
-    of = failed.subquery()
-
-    def newest(column: Any) -> Any:
-        return func.array_agg(aggregate_order_by(column, of.c.finished_at.desc()))[1]
-
-    rows = connection.execute(
-        select(
-            of.c.fingerprint,
-            func.count(),
-            func.min(of.c.finished_at),
-            func.max(of.c.finished_at),
-            *map(newest, (of.c.error_type, of.c.node, of.c.error_message, of.c.run)),
-        ).group_by(of.c.fingerprint)
-    )
-    return {row[0]: _Group(*row) for row in rows}
-
-
-def _merged(run: _Group | None, node: _Group | None) -> FailureGroup:
+def _merged(run: Any, node: Any) -> FailureGroup:
     both = [group for group in (run, node) if group is not None]
     shown = both[0]
     return FailureGroup(
         fingerprint=shown.fingerprint,
         error_type=shown.error_type,
         node=shown.node,
-        message=shown.message,
+        message=shown.error_message,
         runs=0 if run is None else run.n,
         node_attempts=0 if node is None else node.n,
         first_seen_at=min(group.first_seen_at for group in both),

@@ -8,28 +8,14 @@ By default a span begins with the year 2000 and ends with the present hour or da
 clocks (years 1 or 9999) do not belong in a chart, and not every zone's calendar can represent them.
 """
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum
 from math import ceil
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from zoneinfo import ZoneInfo
-
-from sqlalchemy import ColumnElement, bindparam, literal_column
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import check_choice, check_name, check_time, check_zone
-
-from .sources import (
-    Part,
-    Source,
-    begin_of_day,
-    ceil_hour,
-    ceil_minute,
-    floor_hour,
-    floor_minute,
-    parts_of,
-    table_of,
-    time_of,
-)
 
 BUCKETS: Final = ("minute", "hour", "day", "week", "month")
 GROUPS: Final = ("workflow", "project", "node", "status", "error_type")
@@ -37,15 +23,60 @@ MAX_MINUTES: Final = timedelta(hours=6)
 """The longest span by the minute."""
 MAX_BUCKETS: Final = 400
 """Maximum number of buckets in one answer, per group."""
+MINUTE: Final = timedelta(minutes=1)
+HOUR: Final = timedelta(hours=1)
+DAY: Final = timedelta(days=1)
 _FIRST_DAY: Final = date(2000, 1, 1)
 _LAST_DAY: Final = date(9999, 1, 1)
 _LENGTHS: Final = {
-    "minute": timedelta(minutes=1),
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
+    "minute": MINUTE,
+    "hour": HOUR,
+    "day": DAY,
     "week": timedelta(weeks=1),
     "month": timedelta(days=30.4375),
 }
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def round_down(at: datetime, step: timedelta) -> datetime:
+    """Return the start of the minute, hour or day in UTC."""
+    return at - (at - _EPOCH) % step
+
+
+def round_up(at: datetime, step: timedelta) -> datetime:
+    """Round up to a whole minute, hour or day in UTC."""
+    return at + (_EPOCH - at) % step
+
+
+def begin_of_day(day: date, zone: ZoneInfo, fold: int = 0) -> datetime:
+    """Return a zone's midnight in UTC; `fold` selects one of two, as in `datetime`."""
+    return datetime.combine(day, time(fold=fold), zone).astimezone(UTC)
+
+
+class Source(Enum):
+    """A source of figures.
+
+    Days cover whole days, hours the rest, and unmerged deltas belong to both. Runs supply what no
+    rollup has: minutes and error types.
+    """
+
+    DAYS = "days"
+    HOURS = "hours"
+    UNMERGED = "unmerged"
+    RUNS = "runs"
+
+
+class Part(NamedTuple):
+    """A span of time of one source: `first` ≤ time < `end`."""
+
+    source: Source
+    first: datetime
+    end: datetime
+
+    def around(self, first: datetime, end: datetime) -> list[Self]:
+        """Return what is left of a part before and after a span within it."""
+        sides = (self._replace(end=first), self._replace(first=end))
+        return [side for side in sides if side.first < side.end]
 
 
 class StatsQuery(NamedTuple):
@@ -57,7 +88,6 @@ class StatsQuery(NamedTuple):
     until: datetime
     bucket: str | None
     group_by: str | None
-
     tz: str
     has_since: bool
     """Whether the caller gave `since`; else the span begins with the year 2000."""
@@ -66,16 +96,16 @@ class StatsQuery(NamedTuple):
         """Return the parts to add up, beside those of `unmerged`."""
         if self.is_of_runs:
             return [Part(Source.RUNS, self.since, self.until)]
-        by_day = self.bucket is None or (self.bucket != "hour" and self.tz == "UTC")
-        if by_day and self.group_by not in ("node", "status"):
-            return parts_of(self.since, self.until)
-        return [Part(Source.HOURS, self.since, self.until)]
+        hours = Part(Source.HOURS, self.since, self.until)
+        first, end = round_up(self.since, DAY), round_down(self.until, DAY)
+        has_days = self.bucket != "hour" and self.group_by not in ("node", "status")
+        if not has_days or self.day_zone != "UTC" or first >= end:
+            return [hours]
+        return [Part(Source.DAYS, first, end), *hours.around(first, end)]
 
     def unmerged(self) -> list[Part]:
         """Return the parts of deltas not merged into the rollups yet."""
-        if self.is_of_runs:
-            return []
-        return [Part(Source.UNMERGED, self.since, self.until)]
+        return [] if self.is_of_runs else [Part(Source.UNMERGED, self.since, self.until)]
 
     @property
     def is_of_runs(self) -> bool:
@@ -83,83 +113,24 @@ class StatsQuery(NamedTuple):
         return self.bucket == "minute" or self.group_by == "error_type"
 
     @property
-    def has_local_days(self) -> bool:
-        """Whether its buckets are days, weeks or months of a zone other than UTC."""
-        is_by_days = self.bucket in ("day", "week", "month")
-        return is_by_days and self.tz != "UTC" and self.group_by is None
+    def is_of_days(self) -> bool:
+        """Whether the answer is added up from whole days, which are cached."""
+        return self.bucket not in ("minute", "hour") and self.group_by is None
 
-    def form(self, part: Part) -> "StatsForm":
-        """Return what the text of the statements for a part depends on."""
-        return StatsForm(
-            part.source,
-            self.bucket,
-            self.group_by,
-            has_project=self.project is not None,
-            has_workflow=self.workflow is not None,
-            has_first=part.first is not None,
-            has_end=part.end is not None,
-        )
+    @property
+    def day_zone(self) -> str:
+        """The time zone of the days to add up."""
+        return _day_zone(self.bucket, self.tz)
 
     def parameters(self, part: Part) -> dict[str, Any]:
-        """Return the parameters of those statements."""
+        """Return the parameters of the statements for a part."""
         return {
             "project": self.project,
             "workflow": self.workflow,
             "first": part.first,
             "end": part.end,
-            # Rollups have the hours of UTC, also for zones with an offset of half an hour.
-            "zone": "UTC" if self.bucket in ("minute", "hour") else self.tz,
+            "zone": self.day_zone,
         }
-
-
-class StatsForm(NamedTuple):
-    """What the text of a statement depends on; everything else is a parameter."""
-
-    source: Source
-    bucket: str | None
-    group_by: str | None
-    has_project: bool
-    has_workflow: bool
-    has_first: bool
-    has_end: bool
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the conditions over the table of the source."""
-        table, time = table_of(self.source).c, time_of(self.source)
-        found: list[ColumnElement[bool]] = []
-        if self.source is Source.DAYS:
-            found += self._level(table)
-        else:
-            # A literal, so that a prepared plan can use the partial index of runs' hours.
-            is_node = self.group_by == "node"
-            found.append(table.node != _NOTHING if is_node else table.node == _NOTHING)
-            if self.source is Source.HOURS:
-                found.append(table.n > 0)
-            if self.has_project:
-                found.append(table.project == bindparam("project"))
-            if self.has_workflow:
-                found.append(table.workflow == bindparam("workflow"))
-        if self.group_by == "error_type":
-            found.append(table.indexed_status == "failed")
-        if self.has_first:
-            found.append(time >= bindparam("first"))
-        if self.has_end:
-            found.append(time < bindparam("end"))
-        return found
-
-    def _level(self, days: Any) -> list[ColumnElement[bool]]:
-        """Select the level: daily rows exist for all runs, each project and each workflow."""
-        project = [days.project == bindparam("project")] if self.has_project else []
-        if self.has_workflow:
-            return [days.workflow == bindparam("workflow"), *project]
-        if self.group_by == "workflow":
-            return [days.workflow != _NOTHING, *project]
-        if self.group_by == "project" and not project:
-            return [days.workflow == _NOTHING, days.project != _NOTHING]
-        return [days.workflow == _NOTHING, *(project or [days.project == _NOTHING])]
-
-
-_NOTHING: Final[ColumnElement[str]] = literal_column("''")
 
 
 def make_stats_query(
@@ -182,30 +153,36 @@ def make_stats_query(
         raise BadParameter("until", "must be later than since")
     check_choice("bucket", bucket, BUCKETS)
     check_choice("group_by", group_by, GROUPS)
-    floor, ceiling = floor_hour, ceil_hour
     if bucket == "minute":
-        floor, ceiling = floor_minute, ceil_minute
         if first is None or end is None or end - first > MAX_MINUTES:
             raise BadParameter(
                 "bucket", "by minute, `since` and `until` are required, at most six hours apart"
             )
         if group_by == "node":
             raise BadParameter("group_by", "nodes are counted by hour at the finest, not by minute")
-    zone_name = check_zone("tz", tz)
-    lowest, present, highest = _bounds(now, bucket, zone_name)
-    query = StatsQuery(
+    tz_name = check_zone("tz", tz)
+    # The bounds are whole days of the zone, so that no hours are left over.
+    zone, step = ZoneInfo(_day_zone(bucket, tz_name)), MINUTE if bucket == "minute" else HOUR
+    lowest, highest = begin_of_day(_FIRST_DAY, zone), begin_of_day(_LAST_DAY, zone)
+    if end is not None:
+        end = min(round_up(min(end, highest), step), highest)
+    elif bucket == "hour":
+        end = round_down(now, HOUR) + HOUR
+    else:
+        end = begin_of_day(now.astimezone(zone).date() + DAY, zone)
+    start = lowest if first is None else min(max(round_down(first, step), lowest), highest)
+    if bucket is not None and first is not None:
+        check_buckets(bucket, start, end)
+    return StatsQuery(
         check_name("project", project),
         check_name("workflow", workflow),
-        lowest if first is None else max(lowest, floor(first)),
-        present if end is None else min(highest, ceiling(end)),
+        start,
+        end,
         bucket,
         group_by,
-        zone_name,
+        tz_name,
         has_since=first is not None,
     )
-    if bucket is not None and query.has_since:
-        check_buckets(bucket, query.since, query.until)
-    return query
 
 
 def check_buckets(bucket: str, first: datetime, end: datetime) -> None:
@@ -222,14 +199,5 @@ def check_buckets(bucket: str, first: datetime, end: datetime) -> None:
     )
 
 
-def _bounds(now: datetime, bucket: str | None, tz: str) -> tuple[datetime, datetime, datetime]:
-    """Return the earliest start, the default end and the latest end.
-
-    These are whole days of the zone, so that no hours are left over.
-    """
-    zone = ZoneInfo("UTC" if bucket in (None, "minute", "hour") else tz)
-    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    present = begin_of_day(tomorrow, zone)
-    if bucket == "hour":
-        present = floor_hour(now) + timedelta(hours=1)
-    return begin_of_day(_FIRST_DAY, zone), present, begin_of_day(_LAST_DAY, zone)
+def _day_zone(bucket: str | None, tz: str) -> str:
+    return tz if bucket in ("day", "week", "month") else "UTC"

@@ -1,160 +1,188 @@
-"""The statements that add rollups up: sums and histograms, per group and bucket.
+"""The statements of statistics, as PostgreSQL gets them.
 
-A statement is compiled once for all queries of the same form, because SQLAlchemy takes longer to
-compile it than PostgreSQL to answer most of them. Parameters are those of `StatsQuery.parameters`.
+Each function joins constant fragments and names of parameters; all values are parameters. Those of
+the figures are `StatsQuery.parameters`. Fragments refer to the rows of a source as `r`: they have
+the columns of `rollups_hourly`, except that days have a column for each status.
 """
+# ruff: noqa: S608 - joined from constants
 
-from functools import lru_cache, reduce
-from operator import add
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Select,
-    SmallInteger,
-    Text,
-    bindparam,
-    cast,
-    func,
-    literal,
-    literal_column,
-    null,
-    or_,
-    select,
-    true,
-    union_all,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from runfold_storage.read_models.watermarks import POSITION_COLUMNS
+from runfold_storage.records.histogram import LOG_GAMMA, ZERO_BIN
+from runfold_storage.tables import RUN_STATUSES
 
-from runfold_storage.postgres.statements import Statement, compile_statement
-from runfold_storage.tables import RUN_STATUSES, rollups_daily
-from runfold_storage.tables.columns import TIME
+from .query import Part, Source, StatsQuery
 
-from .query import StatsForm
-from .sources import Source, table_of, time_of
-
-_MAX_STATEMENTS: Final = 128
-"""Compiled statements that each function caches, of about 6 kB each."""
 MAX_ROWS: Final = 20_000
 """Maximum number of sums in one answer: groups × buckets × statuses."""
 
+STATE: Final = f"""
+    SELECT {POSITION_COLUMNS}, EXISTS (SELECT FROM pending_rollups) AS has_unmerged
+    FROM positions AS p ORDER BY p.shard
+"""
+"""The positions, and whether any deltas are not merged yet."""
 
-@lru_cache(_MAX_STATEMENTS)
-def figures_statement(form: StatsForm) -> Statement:
-    """Return the statement for sums, and for histograms as rows of their own.
+_RUNS: Final = f"""(
+    SELECT workflow, project, '' AS node, created_at AS hour, status,
+        coalesce(error_type, '') AS error_type, indexed_status, 1 AS n,
+        (duration_us IS NOT NULL)::int AS duration_count, duration_us AS duration_min_us,
+        duration_us AS duration_max_us, coalesce(duration_us, 0) AS duration_sum_us,
+        input_tokens, output_tokens, cost_nano_usd,
+        CASE WHEN duration_us <= 0 THEN ARRAY[{ZERO_BIN}]
+             WHEN duration_us > 0 THEN ARRAY[ceil(ln(duration_us) / float8 '{LOG_GAMMA!r}')::int]
+             END AS bins,
+        CASE WHEN duration_us IS NOT NULL THEN ARRAY[1] END AS bin_counts
+    FROM runs
+)"""
+_TABLES: Final = {
+    Source.DAYS: "rollups_daily",
+    Source.HOURS: "rollups_hourly",
+    Source.UNMERGED: "pending_rollups",
+    Source.RUNS: _RUNS,
+}
+_STATUS_SUMS: Final = ", ".join(f"sum(r.{status}) AS {status}" for status in RUN_STATUSES)
+_HAS_RUNS: Final = " OR ".join(f"sum(r.{status}) <> 0" for status in RUN_STATUSES)
+_TOTAL: Final = " + ".join(f"r.{status}" for status in RUN_STATUSES)
+_SUMMED: Final = (
+    *("duration_count", "duration_sum_us"),
+    *("input_tokens", "output_tokens", "cost_nano_usd"),
+)
+_EXTREMES: Final = ("duration_min_us", "duration_max_us")
+_SUMS: Final = f"""
+    {", ".join(f"sum(r.{column}) AS {column}" for column in _SUMMED)},
+    min(r.duration_min_us) FILTER (WHERE r.duration_count > 0) AS duration_min_us,
+    max(r.duration_max_us) FILTER (WHERE r.duration_count > 0) AS duration_max_us
+"""
 
-    One statement saves a round trip. Rows of sums have no `bins`; there is one per group and
-    bucket, and per status unless by days. A histogram is two arrays, `bins` and `ns`, per group
-    and bucket. There are no histograms with more than `MAX_ROWS` sums.
+
+def figures(query: StatsQuery, part: Part) -> str:
+    """Select the figures of a part, by group and bucket."""
+    bucket = "NULL"
+    if query.bucket is not None:
+        bucket = f"date_trunc('{query.bucket}', r.{_time_of(part.source)}, %(zone)s)"
+    group = "NULL" if query.group_by is None else f"r.{query.group_by}"
+    return _figures(part.source, group, bucket, _conditions(query, part.source))
+
+
+def workflow_figures(source: Source) -> str:
+    """Select the figures of the `workflows` and `projects`, which are lists of equal length."""
+    keys = "SELECT * FROM unnest(%(workflows)s::text[], %(projects)s::text[])"
+    wanted = [f"(r.workflow, r.project) IN ({keys})"]
+    if source is Source.UNMERGED:
+        wanted.append("r.node = ''")
+    return _figures(source, "ARRAY[r.workflow, r.project]", "NULL", wanted)
+
+
+def _figures(source: Source, group: str, bucket: str, conditions: Sequence[str]) -> str:
+    """Select sums, and histograms as rows of their own: one statement saves a round trip.
+
+    Rows of sums have no `bins`; there is one per group and bucket, and per status unless by days. A
+    histogram is two arrays, `bins` and `ns`, per group and bucket. There are no histograms with
+    more than `MAX_ROWS` sums.
     """
-    sums = _sums(form).cte("sums")
-    are_few = select(func.count()).select_from(sums).scalar_subquery() <= MAX_ROWS
-    histograms = _histograms(form, are_few).subquery()
-    rest = [cast(null(), column.type).label(column.name) for column in list(sums.c)[2:]]
-    lists = [cast(null(), ARRAY(kind)) for kind in (SmallInteger, BigInteger)]
-    bins, ns = (kind.label(name) for kind, name in zip(lists, ("bins", "ns"), strict=True))
-    every = histograms.c
-    rows_of_bins = select(every.grp, every.bucket, *rest, every.bins, every.ns)
-    return compile_statement(union_all(select(*sums.c, bins, ns), rows_of_bins))
-
-
-def _sums(form: StatsForm) -> Select[Any]:
-    table = table_of(form.source).c
-    group, bucket = _keys(form)
-    statement = select(group.label("grp"), bucket.label("bucket"))
-    if form.source is Source.DAYS:
-        counts = [func.sum(table[status]) for status in RUN_STATUSES]
-        statement = (
-            statement.add_columns(*(n.label(s) for n, s in zip(counts, RUN_STATUSES, strict=True)))
-            .group_by("grp", "bucket")
-            .having(or_(*(n != 0 for n in counts)))
+    counts, each, having = "r.status, sum(r.n) AS n", ", r.status", ""
+    if source is Source.DAYS:
+        counts, each, having = _STATUS_SUMS, "", f"HAVING {_HAS_RUNS}"
+    n_sums = counts.count(",") + 1 + len(_SUMMED) + len(_EXTREMES)
+    return f"""
+        WITH sums AS (
+            SELECT {group} AS grp, {bucket} AS bucket, {counts}, {_SUMS}
+            FROM {_TABLES[source]} AS r WHERE {_all(conditions)}
+            GROUP BY grp, bucket{each} {having} LIMIT {MAX_ROWS + 1}
+        ), histograms AS (
+            SELECT {group} AS grp, {bucket} AS bucket, h.bin, sum(h.n)::bigint AS n
+            FROM {_TABLES[source]} AS r
+            CROSS JOIN LATERAL unnest(r.bins, r.bin_counts) AS h (bin, n)
+            WHERE {_all(conditions)} AND (SELECT count(*) FROM sums) <= {MAX_ROWS}
+            GROUP BY grp, bucket, h.bin HAVING sum(h.n) <> 0
         )
+        SELECT sums.*, NULL AS bins, NULL AS ns FROM sums
+        UNION ALL
+        SELECT grp, bucket, {"NULL, " * n_sums} array_agg(bin), array_agg(n) FROM histograms
+        GROUP BY grp, bucket
+    """
+
+
+def day_versions(query: StatsQuery) -> str:
+    """Select the days that have runs, each with the version of its rows."""
+    return f"""
+        SELECT r.day, sum({_TOTAL}) AS n, count(*) AS n_rows,
+            sum(hashtext(r.xmin::text)::bigint) AS transactions
+        FROM rollups_daily AS r WHERE {_all(_conditions(query, Source.DAYS))}
+        GROUP BY r.day HAVING sum({_TOTAL}) <> 0 LIMIT {MAX_ROWS + 1}
+    """
+
+
+def day_rows(query: StatsQuery) -> str:
+    """Select the rows of the days `wanted`; Python adds few rows up faster."""
+    columns = ("day", *RUN_STATUSES, *_SUMMED, *_EXTREMES, "bins", "bin_counts")
+    return f"""
+        SELECT {", ".join(f"r.{column}" for column in columns)} FROM rollups_daily AS r
+        WHERE {_all(_conditions(query, Source.DAYS))} AND r.day = ANY(%(wanted)s::timestamptz[])
+    """
+
+
+def workflow_names(*, has_project: bool, has_after: bool) -> str:
+    """Select `limit` workflows of the `project`, after `after_workflow` and `after_project`.
+
+    Runs whose project is `unknown` are left out. `day` is the day of the newest run and, while that
+    run is kept, `newest` its time.
+    """
+    conditions = ["r.project <> %(unknown)s"]
+    if has_project:
+        conditions.append("r.project = %(project)s")
+    if has_after:
+        conditions.append("(r.workflow, r.project) > (%(after_workflow)s, %(after_project)s)")
+    return f"""
+        WITH names AS (
+            SELECT workflow, project, max(day) AS day FROM (
+                SELECT workflow, project, day FROM (
+                    SELECT r.workflow, r.project, r.day, {_TOTAL} AS n
+                    FROM rollups_daily AS r WHERE r.workflow <> '' AND {_all(conditions)}
+                    UNION ALL
+                    SELECT r.workflow, r.project, date_trunc('day', r.hour, 'UTC'), r.n
+                    FROM pending_rollups AS r WHERE r.node = '' AND {_all(conditions)}
+                ) AS rows GROUP BY workflow, project, day HAVING sum(n) > 0
+            ) AS days GROUP BY workflow, project ORDER BY workflow, project LIMIT %(limit)s
+        )
+        SELECT workflow, project, day, (
+            SELECT max(r.created_at) FROM runs AS r
+            WHERE r.workflow = names.workflow AND r.project = names.project
+              AND r.created_at >= names.day
+        ) AS newest
+        FROM names ORDER BY workflow, project
+    """
+
+
+def _conditions(query: StatsQuery, source: Source) -> list[str]:
+    """Return the conditions for the rows of a source."""
+    project = ["r.project = %(project)s"] if query.project is not None else []
+    workflow = ["r.workflow = %(workflow)s"] if query.workflow is not None else []
+    if source is Source.DAYS:  # daily rows exist for all runs, each project and each workflow
+        if query.group_by == "workflow":
+            workflow = workflow or ["r.workflow <> ''"]
+        elif not workflow:
+            workflow = ["r.workflow = ''"]
+            everything = "r.project <> ''" if query.group_by == "project" else "r.project = ''"
+            project = project or [everything]
+        found = [*workflow, *project]
     else:
-        statement = statement.add_columns(table.status, func.sum(table.n).label("n")).group_by(
-            "grp", "bucket", table.status
-        )
-    return statement.add_columns(*sum_columns(table)).where(*form.conditions()).limit(MAX_ROWS + 1)
+        # A literal, so that a prepared plan can use the partial index of runs' hours.
+        found = ["r.node <> ''" if query.group_by == "node" else "r.node = ''"]
+        found += [*project, *workflow]
+    if source is Source.HOURS:
+        found.append("r.n > 0")
+    if query.group_by == "error_type":
+        found.append("r.indexed_status = 'failed'")
+    time = _time_of(source)
+    return [*found, f"r.{time} >= %(first)s", f"r.{time} < %(end)s"]
 
 
-def _histograms(form: StatsForm, condition: ColumnElement[bool]) -> Select[Any]:
-    table = table_of(form.source)
-    group, bucket = _keys(form)
-    bins = unnested_bins(table.c)
-    each = (
-        select(
-            group.label("grp"),
-            bucket.label("bucket"),
-            bins.c.bin,
-            cast(func.sum(bins.c.n), BigInteger).label("n"),
-        )
-        .select_from(table.join(bins, true()))
-        .where(*form.conditions(), condition)
-        .group_by("grp", "bucket", bins.c.bin)
-        .having(func.sum(bins.c.n) != 0)
-        .subquery()
-    )
-    return select(
-        each.c.grp,
-        each.c.bucket,
-        func.array_agg(each.c.bin).label("bins"),
-        func.array_agg(each.c.n).label("ns"),
-    ).group_by(each.c.grp, each.c.bucket)
+def _time_of(source: Source) -> str:
+    return "day" if source is Source.DAYS else "hour"
 
 
-@lru_cache(_MAX_STATEMENTS)
-def days_statement(form: StatsForm) -> Statement:
-    """Return the statement for the days and the version of their rows."""
-    days = rollups_daily.c
-    n = func.sum(reduce(add, (days[status] for status in RUN_STATUSES)))
-    xid: ColumnElement[int] = literal_column("hashtext(rollups_daily.xmin::text)::bigint")
-    return compile_statement(
-        select(days.day, n, func.count(), func.sum(xid))
-        .where(*form.conditions())
-        .group_by(days.day)
-        .having(n != 0)
-        .limit(MAX_ROWS + 1)
-    )
-
-
-@lru_cache(_MAX_STATEMENTS)
-def day_rows_statement(form: StatsForm) -> Statement:
-    """Return the statement for the rows of the days `wanted`; Python adds few rows up faster."""
-    wanted = rollups_daily.c.day == func.any(bindparam("wanted", type_=ARRAY(TIME)))
-    return compile_statement(select(rollups_daily).where(*form.conditions(), wanted))
-
-
-def sum_columns(of: Any) -> list[ColumnElement[Any]]:
-    """Return the sums that `Aggregate.add` reads, beside the counts."""
-    columns: list[ColumnElement[Any]] = [
-        func.sum(column).label(column.name)
-        for column in (
-            of.duration_count,
-            of.duration_sum_us,
-            of.input_tokens,
-            of.output_tokens,
-            of.cost_nano_usd,
-        )
-    ]
-    timed = of.duration_count > 0
-    columns.append(func.min(of.duration_min_us).filter(timed).label("duration_min_us"))
-    columns.append(func.max(of.duration_max_us).filter(timed).label("duration_max_us"))
-    return columns
-
-
-def unnested_bins(of: Any) -> Any:
-    """Return each row's histogram as rows of `bin` and `n`."""
-    return (
-        func.unnest(of.bins, of.bin_counts)
-        .table_valued("bin", "n", name="histogram")
-        .render_derived()
-        .lateral()
-    )
-
-
-def _keys(form: StatsForm) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    table, time = table_of(form.source).c, time_of(form.source)
-    group = null() if form.group_by is None else table[form.group_by]
-    if form.bucket is None:
-        return group, null()
-    return group, func.date_trunc(literal(form.bucket), time, bindparam("zone", type_=Text))
+def _all(conditions: Sequence[str]) -> str:
+    return " AND ".join(conditions)

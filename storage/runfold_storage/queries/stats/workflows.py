@@ -1,34 +1,23 @@
 """Lists of workflows with the figures of their runs, from the rollups."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from functools import reduce
-from operator import add
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    func,
-    select,
-    true,
-    tuple_,
-    union_all,
-)
 
 from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import MAX_LIMIT, UNKNOWN, check_name, check_number
+from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
 from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import read_watermark
-from runfold_storage.tables import RUN_STATUSES, pending_rollups, rollups_daily, runs
 
+from . import sql
 from .aggregate import Aggregate, StatsSummary, figures_of
-from .sql import sum_columns, unnested_bins
+from .query import Source
 
 _KEY: Final = msgspec.json.Decoder(tuple[str, str])
 
@@ -68,15 +57,29 @@ def make_workflow_query(*, project: str | None, limit: int, cursor: str | None) 
     query = WorkflowQuery(project, limit, None)
     if cursor is None:
         return query
-    return query._replace(after=_decode_key(decode_cursor(query.cache_key(), cursor)))
+    try:
+        return query._replace(after=_KEY.decode(decode_cursor(query.cache_key(), cursor)))
+    except msgspec.MsgspecError:
+        raise BadParameter("cursor", "not a cursor of a list of workflows") from None
 
 
-def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage:
+def read_workflows(connection: ReadConnection, query: WorkflowQuery) -> WorkflowPage:
     """Return one page, in the order of (workflow, project)."""
-    names = connection.execute(_names_statement(query)).all()
-    page = names[: query.limit]
+    names = sql.workflow_names(
+        has_project=query.project is not None, has_after=query.after is not None
+    )
+    after_workflow, after_project = query.after or (None, None)
+    parameters = {
+        "project": query.project,
+        "after_workflow": after_workflow,
+        "after_project": after_project,
+        "unknown": UNKNOWN,
+        "limit": query.limit + 1,
+    }
+    rows = connection.execute(names, parameters).fetchall()
+    page = rows[: query.limit]
     aggregates = _read_aggregates(connection, page)
-    more = len(names) > query.limit
+    last = (page[-1].workflow, page[-1].project) if len(rows) > query.limit else None
     return WorkflowPage(
         workflows=[
             WorkflowSummary(
@@ -87,94 +90,19 @@ def read_workflows(connection: Connection, query: WorkflowQuery) -> WorkflowPage
             )
             for row in page
         ],
-        next_cursor=encode_cursor(query.cache_key(), _key(page[-1])) if more else None,
+        next_cursor=last and encode_cursor(query.cache_key(), msgspec.json.encode(last)),
         watermark=read_watermark(connection),
     )
 
 
-_DAYS = rollups_daily.c
-_UNMERGED = pending_rollups.c
-_COUNTS: Final[list[ColumnElement[Any]]] = [
-    func.sum(_DAYS[status]).label(status) for status in RUN_STATUSES
-]
-
-
-def _names_statement(query: WorkflowQuery) -> Select[Any]:
-    """Select the names, the day of each newest run and, while that run is kept, its time."""
-    day = func.date_trunc("day", _UNMERGED.hour, "UTC").label("day")
-    n = reduce(add, (_DAYS[status] for status in RUN_STATUSES))
-    parts = union_all(
-        _names_of(_DAYS, query, _DAYS.day, n).where(_DAYS.workflow != ""),
-        _names_of(_UNMERGED, query, day, _UNMERGED.n).where(_UNMERGED.node == ""),
-    ).subquery()
-    columns = (parts.c.workflow, parts.c.project, parts.c.day)
-    days = select(*columns).group_by(*columns).having(func.sum(parts.c.n) > 0).subquery()
-    key = (days.c.workflow, days.c.project)
-    names = (
-        select(*key, func.max(days.c.day).label("day"))
-        .group_by(*key)
-        .order_by(*key)
-        .limit(query.limit + 1)
-        .subquery()
-    )
-    newest = select(func.max(runs.c.created_at)).where(
-        runs.c.workflow == names.c.workflow,
-        runs.c.project == names.c.project,
-        runs.c.created_at >= names.c.day,
-    )
-    return select(*names.c, newest.scalar_subquery().label("newest")).order_by(
-        names.c.workflow, names.c.project
-    )
-
-
-def _names_of(
-    of: Any, query: WorkflowQuery, day: ColumnElement[Any], n: ColumnElement[Any]
-) -> Select[Any]:
-    key = (of.workflow, of.project)
-    statement = select(*key, day, n.label("n")).where(of.project != UNKNOWN)
-    if query.project is not None:
-        statement = statement.where(of.project == query.project)
-    if query.after is not None:
-        statement = statement.where(tuple_(*key) > tuple_(*query.after))
-    return statement
-
-
 def _read_aggregates(
-    connection: Connection, names: Sequence[Row[Any]]
+    connection: ReadConnection, names: Sequence[Any]
 ) -> dict[tuple[str, str], Aggregate]:
-    aggregates = {(row.workflow, row.project): Aggregate() for row in names}
-    if not names:
-        return aggregates
-    for source in (rollups_daily, pending_rollups):
-        of = source.c
-        key = (of.workflow, of.project)
-        wanted: list[ColumnElement[bool]] = [tuple_(*key).in_(list(aggregates))]
-        statuses: list[ColumnElement[Any]] = _COUNTS
-        of_each: list[ColumnElement[str]] = []
-        if source is pending_rollups:
-            wanted.append(of.node == "")
-            statuses, of_each = [of.status, func.sum(of.n).label("n")], [of.status]
-        sums = select(*key, *statuses, *sum_columns(of)).where(*wanted).group_by(*key, *of_each)
-        for row in connection.execute(sums):
-            aggregates[row.workflow, row.project].add(row)
-        bins = unnested_bins(of)
-        histograms = (
-            select(*key, bins.c.bin, func.sum(bins.c.n).label("n"))
-            .select_from(source.join(bins, true()))
-            .where(*wanted)
-            .group_by(*key, bins.c.bin)
-        )
-        for row in connection.execute(histograms):
-            aggregates[row.workflow, row.project].add_bin(row.bin, int(row.n))
+    aggregates: dict[tuple[str, str], Aggregate] = defaultdict(Aggregate)
+    workflows, projects = [row.workflow for row in names], [row.project for row in names]
+    keys = {"workflows": workflows, "projects": projects}
+    for source in (Source.DAYS, Source.UNMERGED):
+        for row in connection.execute(sql.workflow_figures(source), keys):
+            workflow, project = row.grp
+            aggregates[workflow, project].add_figures(row)
     return aggregates
-
-
-def _key(row: Row[Any]) -> bytes:
-    return msgspec.json.encode((row.workflow, row.project))
-
-
-def _decode_key(key: bytes) -> tuple[str, str]:
-    try:
-        return _KEY.decode(key)
-    except msgspec.MsgspecError:
-        raise BadParameter("cursor", "not a cursor of a list of workflows") from None

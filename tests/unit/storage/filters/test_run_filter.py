@@ -11,7 +11,7 @@ from runfold_storage.filters.catalogue import FILTERS, FilterParameters
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
 from runfold_storage.parameters import check_name, check_number, parse_time
-from runfold_storage.queries.stats.sources import ceil_hour, floor_hour
+from runfold_storage.queries.stats.query import HOUR, make_stats_query, round_down, round_up
 
 
 def test_several_statuses_in_any_order() -> None:
@@ -79,7 +79,8 @@ def test_times_beyond_the_calendar() -> None:
     with pytest.raises(BadParameter, match="years 1 to 9999"):
         make_run_filter(started_after=edge)
     last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-    assert ceil_hour(last) == last
+    query = make_stats_query(since=last - HOUR, until=last, now=last)
+    assert query.since == query.until == datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def test_range_backwards() -> None:
@@ -92,9 +93,9 @@ def test_range_backwards() -> None:
 def test_hours() -> None:
     """A span is widened to whole hours."""
     at = datetime(2026, 11, 21, 2, 30, tzinfo=UTC)
-    assert floor_hour(at) == datetime(2026, 11, 21, 2, tzinfo=UTC)
-    assert ceil_hour(at) == datetime(2026, 11, 21, 3, tzinfo=UTC)
-    assert ceil_hour(floor_hour(at)) == floor_hour(at)
+    assert round_down(at, HOUR) == datetime(2026, 11, 21, 2, tzinfo=UTC)
+    assert round_up(at, HOUR) == datetime(2026, 11, 21, 3, tzinfo=UTC)
+    assert round_up(round_down(at, HOUR), HOUR) == round_down(at, HOUR)
 
 
 EVERYTHING: dict[str, Any] = {

@@ -31,7 +31,7 @@ def tally(status: str, durations_us: list[int]) -> Aggregate:
     made = Aggregate()
     made.add(row(status, durations_us))
     for duration_us in durations_us:
-        made.add_bin(bin_of(duration_us), 1)
+        made.add_bins([bin_of(duration_us)], [1])
     return made
 
 

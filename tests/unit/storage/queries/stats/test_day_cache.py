@@ -18,7 +18,7 @@ def tally(*durations_ms: int) -> Aggregate:
         made.counts["completed"] += 1
         made.duration_count += 1
         made.sum_us += duration_ms * 1000
-        made.add_bin(350 + duration_ms, 1)
+        made.add_bins([350 + duration_ms], [1])
     return made
 
 
@@ -54,7 +54,7 @@ def test_days_are_bounded_by_their_memory() -> None:
     """Many days with wide histograms and long names take about as much as the cache may hold."""
     tracemalloc.start()
     try:
-        days = DayCache(max_bytes=2_000_000, max_sum_bytes=300_000)
+        days = DayCache(max_bytes=2_300_000)
         for n in range(300):
             for workflow in ("w" * 200, None):
                 key = (f"project-{n}", workflow, "Europe/Berlin", DAY - timedelta(days=n))
@@ -91,7 +91,7 @@ def test_sums_are_complete() -> None:
         assert found.bins == expected.bins
         assert found.counts == expected.counts
         assert found.durations() == expected.durations()
-    today.add_bin(358, 1)  # what is not complete goes on
+    today.add_bins([358], [1])  # what is not complete goes on
     today.duration_count += 1
     assert days.merged([yesterday, today]).bins == tally(1, 2, 3, 8).bins
     assert yesterday.bins == tally(1, 2).bins
@@ -119,6 +119,6 @@ def test_complete_aggregates_are_frozen() -> None:
     made = tally(1)
     made.complete(1)
     with pytest.raises(AssertionError):
-        made.add_bin(1, 1)
+        made.add_bins([1], [1])
     with pytest.raises(AssertionError):
         made.merge(tally(2))
