@@ -30,7 +30,12 @@ from runfold_storage.filters.validation import make_run_filter
 from runfold_storage.ledger.dead_letters import count_dead_letters
 from runfold_storage.postgres.connections import ReadTransactions
 from runfold_storage.queries.run.detail import RunDetail
-from runfold_storage.queries.run.events import EventKey, EventPage, make_event_query
+from runfold_storage.queries.run.events import (
+    EventKey,
+    EventPage,
+    EventParameters,
+    make_event_query,
+)
 from runfold_storage.queries.run.live_state import RunProgress, read_progress
 from runfold_storage.queries.run.reader import RunReader
 from runfold_storage.queries.runs.export import ExportedRun, read_pages
@@ -39,7 +44,7 @@ from runfold_storage.queries.runs.pages import Page, make_page, read_runs
 from runfold_storage.queries.runs.planner import DEFAULT_LIMITS, ListLimits
 from runfold_storage.queries.stats.day_cache import DayCache
 from runfold_storage.queries.stats.failures import Failures, make_failure_query, read_failures
-from runfold_storage.queries.stats.query import make_stats_query
+from runfold_storage.queries.stats.query import StatsParameters, make_stats_query
 from runfold_storage.queries.stats.report import Stats, read_stats
 from runfold_storage.queries.stats.workflows import (
     WorkflowPage,
@@ -142,42 +147,20 @@ class History:
         """
         return self._run_reader.details(run)
 
-    def events(
-        self,
-        run: str,
-        *,
-        types: str | Iterable[str] | None = None,
-        node: str | None = None,
-        after: str | None = None,
-        before: str | None = None,
-        tail: bool = False,
-        limit: int = 200,
-    ) -> EventPage | None:
+    def events(self, run: str, **parameters: Unpack[EventParameters]) -> EventPage | None:
         """Return the run's events by (time, id), or only those of a node; None if it is unknown.
 
-        `after` is the `next_cursor` of another page, `before` a `prev_cursor`; `tail` reads the
-        last page. With a node, a page may hold fewer than `limit`, even none, and continue.
+        `types` is one or several; `after` is the `next_cursor` of another page, `before` a
+        `prev_cursor`; `tail` reads the last page; `limit` is 200 by default. With a node, a page
+        may hold fewer, even none, and continue.
         """
-        query = make_event_query(
-            run, types=types, node=node, after=after, before=before, tail=tail, limit=limit
-        )
-        return self._run_reader.events(query)
+        return self._run_reader.events(make_event_query(run, **parameters))
 
     def logs(self, run: str, **options: Any) -> EventPage | None:
         """Return the run's `logged` events; the other arguments are those of `events`."""
         return self.events(run, types="logged", **options)
 
-    def stats(
-        self,
-        *,
-        project: str | None = None,
-        workflow: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        bucket: str | None = None,
-        group_by: str | None = None,
-        tz: str | None = None,
-    ) -> Stats:
+    def stats(self, **parameters: Unpack[StatsParameters]) -> Stats:
         """Return the figures of the runs whose first event lies in `since` ≤ time < `until`.
 
         Both bounds are widened to whole hours, and returned widened. By default the span ends with
@@ -186,16 +169,7 @@ class History:
         `MAX_BUCKETS` of them. `group_by` is workflow, project, status, node (which counts node
         attempts instead of runs), or error_type (which counts failed runs only).
         """
-        query = make_stats_query(
-            project=project,
-            workflow=workflow,
-            since=since,
-            until=until,
-            bucket=bucket,
-            group_by=group_by,
-            tz=tz,
-            now=datetime.now(UTC),
-        )
+        query = make_stats_query(now=datetime.now(UTC), **parameters)
         with self._snapshot() as connection:
             return read_stats(connection, query, self._day_cache)
 
@@ -254,7 +228,7 @@ class History:
         Without a key, the output is the newest. Archived runs are unknown.
         """
         with self._snapshot() as connection:
-            location = self._run_reader.find(connection, run)
+            location = self._run_reader.locate(connection, run)
             return None if location is None else read_progress(connection, *location, after)
 
     def locate(self, run: str) -> tuple[int, UUID] | None:

@@ -7,7 +7,7 @@ the session: jobs need session pooling, as workers do.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
@@ -26,12 +26,6 @@ _NAMES: Final = UUID("6f0c5c4e-7a1b-5d3e-9f66-2f1c8c1f9a40")
 
 STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled")
 UNFINISHED: Final = ("queued", "running")
-
-_SELECT: Final = """
-    SELECT id, kind, status, background, arguments, progress, result, error, created_at, started_at,
-           finished_at
-    FROM jobs
-"""
 
 
 class JobInterrupted(Exception):
@@ -79,60 +73,53 @@ def add_job(
 
 def read_job(connection: psycopg.Connection, job_id: UUID) -> Job | None:
     """Return a job; None if there is none with this id."""
-    found = connection.execute(_SELECT + "WHERE id = %s", (job_id,)).fetchone()
-    return None if found is None else Job(*found)
+    return next(_read(connection, "id = %s", job_id), None)
 
 
 def list_jobs(
     connection: psycopg.Connection, limit: int = 50, *, status: str | None = None
 ) -> list[Job]:
     """Return the newest jobs first."""
-    rows = connection.execute(
-        _SELECT
-        + """
-        WHERE status = %(status)s OR %(status)s::text IS NULL
-        ORDER BY created_at DESC, id LIMIT %(limit)s
-        """,
-        {"status": status, "limit": limit},
-    )
-    return [Job(*row) for row in rows]
+    return list(_read(connection, "(status = %s OR %s::text IS NULL)", status, status, limit=limit))
 
 
 def newest_job(connection: psycopg.Connection, kind: str) -> Job | None:
     """Return the newest background job of this kind; None if there was none."""
-    found = connection.execute(
-        _SELECT + "WHERE background AND kind = %s ORDER BY created_at DESC, id LIMIT 1", (kind,)
-    ).fetchone()
-    return None if found is None else Job(*found)
+    return next(_read(connection, "background AND kind = %s", kind), None)
 
 
 def find_unfinished(
     connection: psycopg.Connection, kind: str, arguments: Mapping[str, Any]
 ) -> Job | None:
     """Return the newest unfinished foreground job of this kind with these arguments."""
-    found = connection.execute(
-        _SELECT
-        + """
-        WHERE NOT background AND kind = %s AND arguments = %s AND status = ANY(%s)
-        ORDER BY created_at DESC, id LIMIT 1
-        """,
-        (kind, Jsonb(dict(arguments)), list(UNFINISHED)),
-    ).fetchone()
-    return None if found is None else Job(*found)
+    wanted = "NOT background AND kind = %s AND arguments = %s AND status = ANY(%s)"
+    return next(_read(connection, wanted, kind, Jsonb(dict(arguments)), list(UNFINISHED)), None)
 
 
-@contextmanager
-def lock_job(connection: psycopg.Connection, job_id: UUID) -> Iterator[None]:
+def _read(
+    connection: psycopg.Connection, condition: str, *parameters: Any, limit: int = 1
+) -> Iterator[Job]:
+    """Yield the newest jobs that fulfil an SQL condition."""
+    rows = connection.execute(
+        f"""
+        SELECT id, kind, status, background, arguments, progress, result, error, created_at,
+               started_at, finished_at
+        FROM jobs WHERE {condition} ORDER BY created_at DESC, id LIMIT %s
+        """,  # noqa: S608 - conditions are constants
+        (*parameters, limit),
+    )
+    for row in rows:
+        yield Job(*row)
+
+
+def lock_job(connection: psycopg.Connection, job_id: UUID) -> AbstractContextManager[None]:
     """Lock a job; raise `JobLocked` if another process works on it."""
-    with _hold(connection, str(job_id), f"job {job_id} is being worked on by another process"):
-        yield
+    return _hold(connection, str(job_id), f"job {job_id} is being worked on by another process")
 
 
-@contextmanager
-def lock_kind(connection: psycopg.Connection, kind: str) -> Iterator[None]:
+def lock_kind(connection: psycopg.Connection, kind: str) -> AbstractContextManager[None]:
     """Lock all jobs of a kind; raise `JobLocked` if another process works on one."""
-    with _hold(connection, kind, f"another process is at work on {kind}: `runfold jobs` shows it"):
-        yield
+    return _hold(connection, kind, f"another process is at work on {kind}: `runfold jobs` shows it")
 
 
 @contextmanager
@@ -151,10 +138,8 @@ def _hold(connection: psycopg.Connection, name: str, complaint: str) -> Iterator
 def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
     """Mark the job as running; it may have run before."""
     connection.execute(
-        """
-        UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL
-        WHERE id = %s
-        """,
+        "UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL"
+        " WHERE id = %s",
         (job_id,),
     )
 
@@ -248,24 +233,17 @@ def save_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct
 
 def finish_job(connection: psycopg.Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
     """Mark the job as completed."""
-    _end(connection, job_id, "completed", result, None)
+    connection.execute(
+        "UPDATE jobs SET status = 'completed', result = %s, error = NULL, finished_at = now()"
+        " WHERE id = %s",
+        (Jsonb(dict(result)), job_id),
+    )
 
 
 def fail_job(connection: psycopg.Connection, job_id: UUID, error: str) -> None:
     """Mark the job as failed."""
-    _end(connection, job_id, "failed", None, error)
-
-
-def _end(
-    connection: psycopg.Connection,
-    job_id: UUID,
-    status: str,
-    result: Mapping[str, Any] | None,
-    error: str | None,
-) -> None:
     connection.execute(
-        """
-        UPDATE jobs SET status = %s, result = %s, error = %s, finished_at = now() WHERE id = %s
-        """,
-        (status, None if result is None else Jsonb(dict(result)), error, job_id),
+        "UPDATE jobs SET status = 'failed', result = NULL, error = %s, finished_at = now()"
+        " WHERE id = %s",
+        (error, job_id),
     )

@@ -33,10 +33,9 @@ def migrate(url: str, revision: str = "head") -> str | None:
         config.attributes["connection"] = connection
         current = _current(connection)
         connection.commit()  # Alembic commits only the transactions that it began itself
-        if revision == "head" or current is None or _is_newer(config, revision, current):
-            command.upgrade(config, revision)
-        else:
-            command.downgrade(config, revision)
+        is_older = revision == "base" or (current and revision in _revisions_from(current))
+        change = command.downgrade if current and is_older else command.upgrade
+        change(config, revision)
         now = _current(connection)
     if now == head():
         with connect(url, autocommit=True) as writer:
@@ -52,12 +51,12 @@ def current_revision(url: str) -> str | None:
 
 def is_known(revision: str) -> bool:
     """Return whether `migrate` knows this revision."""
-    return revision in ("head", "base") or revision in _known_revisions()
+    return revision in ("head", "base", *_revisions_from("head"))
 
 
 def head() -> str | None:
     """Return the revision that this code needs."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    return _SCRIPTS.get_current_head()
 
 
 def check_schema(url: str) -> None:
@@ -66,7 +65,7 @@ def check_schema(url: str) -> None:
     if found == head():
         return
     remedy = "run: runfold migrate"
-    if found is not None and found not in _known_revisions():
+    if found is not None and not is_known(found):
         remedy = "it was migrated by a newer Runfold: upgrade this one"
     raise SchemaOutdated(f"the database's schema is {found or 'empty'}, not {head()}; {remedy}")
 
@@ -85,22 +84,18 @@ def is_ours(_item: object, name: str | None, kind: str, reflected: bool, compare
     return not (kind == "table" and reflected and compared is None and name not in metadata.tables)
 
 
-def _known_revisions() -> set[str]:
-    scripts = ScriptDirectory.from_config(_config())
-    return {script.revision for script in scripts.walk_revisions()}
-
-
-def _is_newer(config: Config, revision: str, current: str) -> bool:
-    if revision == "base":
-        return False
-    scripts = ScriptDirectory.from_config(config)
-    return revision not in {s.revision for s in scripts.iterate_revisions(current, "base")}
+def _revisions_from(revision: str) -> set[str]:
+    """Return a revision and those before it."""
+    return {script.revision for script in _SCRIPTS.iterate_revisions(revision, "base")}
 
 
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
+
+
+_SCRIPTS: Final = ScriptDirectory.from_config(_config())
 
 
 def _current(connection: Connection) -> str | None:

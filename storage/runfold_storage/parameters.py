@@ -22,6 +22,12 @@ MAX_LIMIT: Final = 500
 MAX_OFFSET: Final = 10_000
 
 
+def check_keywords(given: Iterable[str], allowed: type[Any]) -> None:
+    """Raise `TypeError` for keyword arguments that a `TypedDict` does not have."""
+    if unknown := set(given) - allowed.__annotations__.keys():
+        raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+
+
 def check_name(parameter: str, value: str | None) -> str | None:
     """Check the name of a project, workflow or node: 1 to 200 characters that can be stored."""
     if value is None:

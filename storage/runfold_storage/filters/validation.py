@@ -9,7 +9,14 @@ from itertools import pairwise
 from typing import Any, Final, Unpack
 
 from runfold_storage.errors import BadParameter
-from runfold_storage.parameters import check_choice, check_name, check_storable, check_time, shown
+from runfold_storage.parameters import (
+    check_choice,
+    check_keywords,
+    check_name,
+    check_storable,
+    check_time,
+    shown,
+)
 from runfold_storage.tables import RUN_STATUSES
 
 from .catalogue import FILTERS, Filter, FilterParameters, Kind
@@ -29,10 +36,9 @@ def make_run_filter(**given: Unpack[FilterParameters]) -> RunFilter:
     `q` is searched for in workflow, id, tags, error type and message; `payload` in inputs and
     outputs, in projects that enable it; case does not matter.
     """
+    check_keywords(given, FilterParameters)
     values: dict[str, Any] = dict(given)
-    fields = {each.stored_as: _checked(each, values.pop(each.name, None)) for each in FILTERS}
-    if values:
-        raise TypeError(f"no filters: {', '.join(values)}")
+    fields = {each.stored_as: _checked(each, values.get(each.name)) for each in FILTERS}
     for low, high in pairwise(FILTERS):
         if low.column_name == high.column_name:
             _check_range(low, high, fields[low.stored_as], fields[high.stored_as])

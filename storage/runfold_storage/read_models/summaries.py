@@ -1,6 +1,7 @@
 """The answers of lists, as frozen structs that encode to the JSON of the contract."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -161,15 +162,10 @@ def summary_of(row: Any) -> RunSummary:
 
 def counts_of(row: Any) -> NodeCounts:
     """Return the node counts of a row of `runs`."""
-    return NodeCounts(
-        row.nodes_total,
-        row.nodes_pending,
-        row.nodes_running,
-        row.nodes_completed,
-        row.nodes_failed,
-        row.nodes_skipped,
-        row.nodes_cancelled,
-    )
+    return NodeCounts(*_node_counts(row))
+
+
+_node_counts: Final = attrgetter(*(f"nodes_{name}" for name in NodeCounts.__struct_fields__))
 
 
 def error_of(row: Any) -> ErrorSummary | None:

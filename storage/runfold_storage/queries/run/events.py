@@ -7,7 +7,7 @@ this position does not see it.
 
 import struct
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from runfold.errors import BrokenEvent
 from runfold.protocol.codec import TYPES, Envelope, decode_body, encode_event, to_datetime, to_us
 from runfold_storage.errors import BadParameter
-from runfold_storage.parameters import check_choice, check_name, check_number
+from runfold_storage.parameters import check_choice, check_keywords, check_name, check_number
 from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
 
@@ -56,29 +56,34 @@ class EventQuery(NamedTuple):
         return repr(("events", self.run, self.types, self.node)).encode(errors="backslashreplace")
 
 
-def make_event_query(
-    run: str,
-    *,
-    types: str | Iterable[str] | None = None,
-    node: str | None = None,
-    after: str | None = None,
-    before: str | None = None,
-    tail: bool = False,
-    limit: int = 200,
-) -> EventQuery:
+class EventParameters(TypedDict, total=False):
+    """A query as keyword arguments; None is the same as leaving one out."""
+
+    types: str | Iterable[str] | None
+    node: str | None
+    after: str | None
+    before: str | None
+    tail: bool
+    limit: int
+
+
+def make_event_query(run: str, **given: Unpack[EventParameters]) -> EventQuery:
     """Return a checked query; with a `node` it selects only events that name it."""
+    check_keywords(given, EventParameters)
+    types, tail, limit = given.get("types"), given.get("tail", False), given.get("limit", 200)
+    node = check_name("node", given.get("node"))
     wanted = {types} if isinstance(types, str) else set(types or ())
     for name in sorted(wanted, key=str):
         check_choice("types", name, TYPES)
-    check_name("node", node)
     check_number("limit", limit, 1, MAX_EVENTS)
-    names = [name for name, value in (("after", after), ("before", before)) if value is not None]
-    if len(names) + tail > 1:
-        raise BadParameter(names[-1], "give at most one of `tail`, `after` and `before`")
-    query = EventQuery(run, tuple(sorted(wanted)), node, limit, tail or before is not None)
-    for parameter, cursor in (("after", after), ("before", before)):
-        if cursor is not None:
-            query = query._replace(key=_decode(query, cursor, parameter))
+    cursors = {"after": given.get("after"), "before": given.get("before")}
+    named = [(name, cursor) for name, cursor in cursors.items() if cursor is not None]
+    if len(named) + tail > 1:
+        raise BadParameter(named[-1][0], "give at most one of `tail`, `after` and `before`")
+    backwards = tail or cursors["before"] is not None
+    query = EventQuery(run, tuple(sorted(wanted)), node, limit, backwards)
+    for name, cursor in named:
+        query = query._replace(key=_decode(query, cursor, name))
     return query
 
 

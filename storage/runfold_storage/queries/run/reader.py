@@ -45,7 +45,7 @@ class RunReader:
     def details(self, run: str) -> RunDetail | None:
         """Return a run; None if it is unknown, or was deleted."""
         with self._snapshot() as connection:
-            location = self._locate(connection, run)
+            location = self.locate(connection, run)
             stored = None if location is None else read_run(connection, *location)
             is_archived = stored is None and self._may_be_archived(connection, run, location)
         if stored is not None:
@@ -63,7 +63,7 @@ class RunReader:
     def events(self, query: EventQuery) -> EventPage | None:
         """Return a page of a run's events; None if the run is unknown, or was deleted."""
         with self._snapshot() as connection:
-            location = self._locate(connection, query.run)
+            location = self.locate(connection, query.run)
             page, is_expired = None, False
             if location is not None and (row := _find(connection, sql.IS_EXPIRED, location)):
                 page, is_expired = read_events(connection, *location, query), row[0]
@@ -81,7 +81,7 @@ class RunReader:
 
     def find(self, connection: ReadConnection, run: str) -> RunKey | None:
         """Return the shard and key of a run; None if the database does not have it."""
-        location = self._locate(connection, run)
+        location = self.locate(connection, run)
         is_known = location is not None and _find(connection, sql.IS_EXPIRED, location)
         return location if is_known else None
 
@@ -105,7 +105,7 @@ class RunReader:
             stored.row, stored.nodes, payloads, payloads=where, payloads_removed_at=removed_at
         )
 
-    def _locate(self, connection: ReadConnection, run: str) -> RunKey | None:
+    def locate(self, connection: ReadConnection, run: str) -> RunKey | None:
         """Return where a run would be; None if it is no run's id, or no worker has ever run."""
         if not may_be_run(run):
             return None

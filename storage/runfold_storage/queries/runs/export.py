@@ -23,8 +23,7 @@ from runfold_storage.read_models.summaries import (
 )
 from runfold_storage.search.lookup import read_searched
 
-from .keyset import NEWEST_FIRST, KeysetPosition
-from .sql import export_page
+from .sql import NEWEST_FIRST, KeysetPosition, export_page
 
 PAGE: Final = 1000
 """Runs per read."""

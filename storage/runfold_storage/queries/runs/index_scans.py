@@ -7,7 +7,7 @@ A scan reads one range of an index, or merges several. Late starts are a range o
 other runs start within an hour of their first event, so a bound on the start bounds the scan.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from runfold_storage.filters.catalogue import Filter, Kind
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.tables import COSTLY_NANO_USD, LATE_AFTER, LONG_US, UNUSUAL_STATUSES
 
+HOUR: Final = timedelta(hours=1)
 Range = tuple[str, ...]
 """SQL conditions over the runs `r` that one range of an index answers."""
 

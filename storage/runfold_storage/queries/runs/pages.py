@@ -23,18 +23,9 @@ from runfold_storage.read_models.cursors import decode_cursor, encode_cursor
 from runfold_storage.read_models.summaries import RunPage, Searched, summary_of
 from runfold_storage.search.lookup import read_searched
 
-from .keyset import NEWEST_FIRST, KeysetPosition, ListKey
-from .planner import (
-    NONE,
-    ListEstimate,
-    ListLimits,
-    ListPlan,
-    choose_scan,
-    estimate_list,
-    make_plan,
-    read_known_count,
-)
-from .sql import candidates_page, covered_page, end_of_scan, scanned_page
+from . import sql
+from .planner import ListLimits, ListPlan
+from .sql import NEWEST_FIRST, KeysetPosition, ListKey
 
 _KEY: Final = struct.Struct(">Bq16s")
 _NEWER: Final = 1
@@ -56,6 +47,9 @@ class _Found(NamedTuple):
     reached: ListKey | None
 
 
+_NOTHING: Final = _Found([], None)
+
+
 def make_page(run_filter: RunFilter, limit: int, offset: int, cursor: str | None) -> Page:
     """Return a checked page of this filter's runs."""
     check_number("limit", limit, 1, MAX_LIMIT)
@@ -71,13 +65,8 @@ def read_runs(
     connection: ReadConnection, run_filter: RunFilter, page: Page, limits: ListLimits
 ) -> RunPage:
     """Return one page; `connection` is in a transaction with one snapshot."""
-    known = read_known_count(connection, run_filter, limits)
-    total, found = NONE, _Found([], None)
-    if known.n and (plan := make_plan(connection, run_filter, limits)) is not None:
-        estimate = estimate_list(connection, plan, known)
-        total = estimate.total
-        if total != NONE:
-            found = _find(connection, plan, estimate, page)
+    plan = ListPlan(connection, run_filter, limits)
+    found = _find(plan, page) if plan.total.value or plan.total.relation != "exact" else _NOTHING
     rows = found.rows[::-1] if page.position.is_newer else found.rows
     next_cursor, prev_cursor = _cursors(run_filter, page, rows, found.reached)
     searched: Searched | UnsetType = UNSET
@@ -87,45 +76,40 @@ def read_runs(
         runs=[summary_of(row) for row in rows],
         next_cursor=next_cursor,
         prev_cursor=prev_cursor,
-        total=total,
-        watermark=known.watermark,
+        total=plan.total,
+        watermark=plan.watermark,
         searched=searched,
     )
 
 
-def _find(connection: ReadConnection, plan: ListPlan, estimate: ListEstimate, page: Page) -> _Found:
+def _find(plan: ListPlan, page: Page) -> _Found:
     """Return the page's runs, in the direction of reading."""
-    position, run_filter, limits = page.position, plan.run_filter, plan.limits
-    parameters = {**plan.parameters, "limit": page.limit + 1, "offset": page.offset}
-    scan = estimate.scan
-    if position != NEWEST_FIRST and estimate.candidates is None:
-        scan = choose_scan(connection, plan, position)
-    if estimate.candidates is not None or scan.is_covering:
-        parameters |= position.parameters()
-        if estimate.candidates is not None:
-            statement = candidates_page(run_filter, estimate.candidates.among, position)
-            parameters |= estimate.candidates.parameters
-        else:
-            statement = covered_page(scan, position)
-            parameters["most"] = page.limit + 1 + page.offset
-        return _last_batch(connection.execute(statement, parameters).fetchall(), page)
+    position, limits = page.position, plan.limits
+    part: dict[str, Any] = {"limit": page.limit + 1, "offset": page.offset}
+    if plan.among is not None:
+        statement = sql.candidates_page(plan.run_filter, plan.among, position)
+        return _last_batch(plan.rows(statement, **part, **position.parameters()), page)
+    scan = plan.scan if position == NEWEST_FIRST else plan.choose_scan(position)
+    if scan.is_covering:
+        part["most"] = page.limit + 1 + page.offset
+        statement = sql.covered_page(scan, position)
+        return _last_batch(plan.rows(statement, **part, **position.parameters()), page)
     rows: list[Any] = []
-    examined, most = 0, _first_batch(page, estimate.share, limits)
+    examined, most = 0, _first_batch(page, plan.share, limits)
     while True:
-        limit = page.limit + 1 - len(rows)
-        parameters |= position.parameters() | {"most": most, "limit": limit}
-        rows += connection.execute(scanned_page(run_filter, scan, position), parameters)
+        part |= {"most": most, "limit": page.limit + 1 - len(rows)}
+        parameters = part | position.parameters()
+        rows += plan.rows(sql.scanned_page(plan.run_filter, scan, position), **parameters)
         if len(rows) > page.limit:
             return _last_batch(rows, page)
-        total = estimate.total
-        is_exact = total.relation == "exact" and page.position.key is None
-        if is_exact and page.offset + len(rows) >= total.value:
+        is_exact = plan.total.relation == "exact" and page.position.key is None
+        if is_exact and page.offset + len(rows) >= plan.total.value:
             return _Found(rows, None)
-        reached = connection.execute(end_of_scan(scan, position), parameters).fetchone()
+        reached = plan.rows(sql.end_of_scan(scan, position), **parameters)
         examined += most
-        if reached is None or (page.offset and not rows):
+        if not reached or (page.offset and not rows):
             return _Found(rows, None)
-        key = _key_of(reached)
+        key = _key_of(reached[0])
         if examined >= limits.examined:
             return _Found(rows, key)
         position = KeysetPosition(key, position.is_newer)

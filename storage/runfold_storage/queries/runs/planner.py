@@ -6,23 +6,22 @@ one scan, or the index of tags, has few runs. Beyond that they are estimated fro
 statistics: counting would cost more, the more runs there are.
 """
 
-from collections.abc import Iterable, Mapping
-from datetime import MAXYEAR, timedelta
+from collections.abc import Iterable
+from datetime import MAXYEAR
 from typing import Any, Final, NamedTuple
 
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.postgres.connections import ReadConnection
-from runfold_storage.read_models.summaries import Total, Watermark
+from runfold_storage.read_models.summaries import Total
 from runfold_storage.read_models.watermarks import watermark_of
 from runfold_storage.search.lookup import find_runs
 
 from . import sql
-from .index_scans import IndexScan, covering_scan, early_of, index_scans_of
-from .keyset import NEWEST_FIRST, KeysetPosition
+from .index_scans import HOUR, IndexScan, covering_scan, early_of, index_scans_of
+from .sql import NEWEST_FIRST, KeysetPosition
 
-NONE: Final = Total(0, "exact")
+_NONE: Final = Total(0, "exact")
 _OPEN: Final = {"queued", "running"}
-_HOUR: Final = timedelta(hours=1)
 
 
 class ListLimits(NamedTuple):
@@ -51,120 +50,109 @@ class ListLimits(NamedTuple):
 DEFAULT_LIMITS: Final = ListLimits()
 
 
-class ListPlan(NamedTuple):
-    """A filter, the scans that contain its runs, and the parameters of their statements."""
+class ListPlan:
+    """The plan of a list; `connection` is in a transaction with one snapshot."""
 
-    run_filter: RunFilter
-    scans: tuple[IndexScan, ...]
-    parameters: Mapping[str, Any]
-    limits: ListLimits
+    def __init__(
+        self, connection: ReadConnection, run_filter: RunFilter, limits: ListLimits
+    ) -> None:
+        self.run_filter = run_filter
+        self.limits = limits
+        self.among: sql.Among | None = None
+        """Read few runs named by an index, which include all matches, instead of the scan."""
+        self.share = 1.0
+        """The share of matches among the newest runs of the scan."""
+        self._connection = connection
+        self._parameters = run_filter.parameters()
+        covering = None if run_filter.is_counted else covering_scan(run_filter)
+        known = self.rows(sql.known_count(run_filter.counted(), covering), most=limits.counted + 1)
+        self.watermark = watermark_of(known)
+        self._known = int(known[0].known) if known else 0
+        """The number of runs of this project, workflow and status, by the rollups."""
+        self.total = _NONE
+        self._scans = self._find_scans() if self._known else ()
+        if self._scans:
+            self.scan = self._scans[0]
+            self.total = self._estimate(known[0].length)
 
+    def rows(self, statement: str, **parameters: Any) -> list[Any]:
+        """Run a statement with these parameters, beside those of the filter and its scans."""
+        return self._connection.execute(statement, {**self._parameters, **parameters}).fetchall()
 
-class Candidates(NamedTuple):
-    """Few runs named by an index, which include all matches."""
+    def choose_scan(self, position: KeysetPosition) -> IndexScan:
+        """Return the scan with the fewest runs from this position on."""
+        if len(self._scans) == 1:
+            return self._scans[0]
+        most = self.limits.probed
+        reach = sql.reach_of_scans(self._scans, position)
+        samples = self.rows(reach, **position.parameters(), most=most)
+        number: int = _sparsest(samples, position, most).number
+        return self._scans[number]
 
-    among: sql.Among
-    parameters: Mapping[str, Any]
+    def _find_scans(self) -> tuple[IndexScan, ...]:
+        """Return the scans that contain the runs; none if no run has such a status."""
+        run_filter, bounds = self.run_filter, self._parameters
+        if run_filter.started_after is not None:
+            bounds["early"] = early_of(run_filter.started_after)
+        if run_filter.statuses and set(run_filter.statuses) <= _OPEN:
+            ((first, last),) = self.rows(sql.open_hours(run_filter))
+            if first is None:
+                return ()
+            bounds["first"] = first
+            if last.year < MAXYEAR:
+                bounds["end"] = last + HOUR
+        has_first, has_end = "first" in bounds, "end" in bounds
+        return index_scans_of(run_filter, has_first=has_first, has_end=has_end)
 
+    def _estimate(self, length: int | None) -> Total:
+        """Count or estimate the matches, and choose a scan or candidates for the newest page.
 
-class ListEstimate(NamedTuple):
-    """The total, the scan to read, and the candidates if an index has named few.
+        `length` is the number of runs on a covering scan, counted up to one beyond the limit.
+        """
+        run_filter, limits = self.run_filter, self.limits
+        if run_filter.is_counted:
+            self.scan = self.choose_scan(NEWEST_FIRST)
+            return Total(self._known, "exact")
+        if length is not None:
+            return Total(length, "exact") if length <= limits.counted else self._explain(length)
+        most = limits.sampled_for_tags if run_filter.tags else limits.sampled
+        if run_filter.has_text:
+            most = limits.sampled_for_text
+        samples = self.rows(sql.sample_scans(run_filter, self._scans), most=most)
+        sample = _sparsest(samples, NEWEST_FIRST, most)
+        self.scan, self.share = self._scans[sample.number], sample.matching / (sample.n or 1)
+        if sample.n < most:
+            return Total(sample.matching, "exact")
+        if run_filter.has_text and self.share <= limits.common_text:
+            run_keys = find_runs(self._connection, run_filter)
+            if run_keys is not None:
+                shards, keys = [shard for shard, _ in run_keys], [run for _, run in run_keys]
+                self._parameters |= {"shards": shards, "keys": keys}
+                return self._count("keys")
+        if run_filter.tags and self._known * sample.tagged / sample.n <= 2 * limits.tagged:
+            self._parameters["most_tagged"] = limits.tagged + 1
+            total = self._count("tags")
+            if self.among is not None:
+                return total
+        return self._explain(sample.matching)
 
-    `share` is the share of matches among the newest runs of the scan.
-    """
+    def _count(self, among: sql.Among) -> Total:
+        """Count the matches among candidates, which are read unless there are too many."""
+        (sample,) = self.rows(sql.count_candidates(self.run_filter, among))
+        if among == "keys" or sample.n <= self.limits.tagged:
+            self.among = among
+        return Total(sample.matching, "exact")
 
-    total: Total
-    scan: IndexScan
-    candidates: Candidates | None = None
-    share: float = 1
-
-
-class KnownCount(NamedTuple):
-    """What is known before any run is read: the number of runs of this project, workflow, status.
-
-    `length` is the number of runs on a covering scan, counted up to one beyond the limit.
-    """
-
-    n: int
-    length: int | None
-    watermark: Watermark
-
-
-def read_known_count(
-    connection: ReadConnection, run_filter: RunFilter, limits: ListLimits
-) -> KnownCount:
-    """Read what the rollups and indexes know, and how far the fold has come."""
-    scan = None if run_filter.is_counted else covering_scan(run_filter)
-    parameters = run_filter.parameters() | {"most": limits.counted + 1}
-    rows = connection.execute(sql.known_count(run_filter.counted(), scan), parameters).fetchall()
-    n, length = (int(rows[0].known), rows[0].length) if rows else (0, None)
-    return KnownCount(n, length, watermark_of(rows))
-
-
-def make_plan(
-    connection: ReadConnection, run_filter: RunFilter, limits: ListLimits
-) -> ListPlan | None:
-    """Return the plan of a list; None if the rollups say that no run has such a status."""
-    first = end = None
-    if run_filter.statuses and set(run_filter.statuses) <= _OPEN:
-        hours = connection.execute(sql.open_hours(run_filter), run_filter.parameters())
-        ((first, last),) = hours.fetchall()
-        if first is None:
-            return None
-        end = last + _HOUR if last.year < MAXYEAR else None
-    parameters = run_filter.parameters() | {"first": first, "end": end}
-    if run_filter.started_after is not None:
-        parameters["early"] = early_of(run_filter.started_after)
-    scans = index_scans_of(run_filter, has_first=first is not None, has_end=end is not None)
-    return ListPlan(run_filter, scans, parameters, limits)
-
-
-def choose_scan(connection: ReadConnection, plan: ListPlan, position: KeysetPosition) -> IndexScan:
-    """Return the scan with the fewest runs from this position on."""
-    if len(plan.scans) == 1:
-        return plan.scans[0]
-    most = plan.limits.probed
-    parameters = {**plan.parameters, **position.parameters(), "most": most}
-    samples = connection.execute(sql.reach_of_scans(plan.scans, position), parameters)
-    number: int = _sparsest(samples, position, most).number
-    return plan.scans[number]
-
-
-def estimate_list(connection: ReadConnection, plan: ListPlan, known: KnownCount) -> ListEstimate:
-    """Count or estimate the matches, and choose a scan for the newest page."""
-    run_filter, limits = plan.run_filter, plan.limits
-    if run_filter.is_counted:
-        scan = choose_scan(connection, plan, NEWEST_FIRST)
-        return ListEstimate(Total(known.n, "exact"), scan)
-    if known.length is not None:
-        (scan,) = plan.scans
-        if known.length <= limits.counted:
-            return ListEstimate(Total(known.length, "exact"), scan)
-        return ListEstimate(_estimate_matches(connection, plan, known, known.length, 1), scan)
-    most = limits.sampled_for_tags if run_filter.tags else limits.sampled
-    if run_filter.has_text:
-        most = limits.sampled_for_text
-    samples = connection.execute(
-        sql.sample_scans(run_filter, plan.scans), {**plan.parameters, "most": most}
-    )
-    sample = _sparsest(samples, NEWEST_FIRST, most)
-    scan, share = plan.scans[sample.number], sample.matching / (sample.n or 1)
-    if sample.n < most:
-        return ListEstimate(Total(sample.matching, "exact"), scan)
-    if run_filter.has_text and share <= limits.common_text:
-        run_keys = find_runs(connection, run_filter)
-        if run_keys is not None:
-            shards, keys = [shard for shard, _ in run_keys], [run for _, run in run_keys]
-            found = Candidates("keys", {"shards": shards, "keys": keys})
-            _, total = _count(connection, plan, found)
-            return ListEstimate(total, scan, found)
-    if run_filter.tags and known.n * sample.tagged / sample.n <= 2 * limits.tagged:
-        tagged = Candidates("tags", {"most": limits.tagged + 1})
-        n, total = _count(connection, plan, tagged)
-        if n <= limits.tagged:
-            return ListEstimate(total, scan, tagged)
-    total = _estimate_matches(connection, plan, known, sample.matching, share)
-    return ListEstimate(total, scan, share=share)
+    def _explain(self, least: int) -> Total:
+        """Estimate by the statistics of the last ANALYZE; texts by their share of the newest."""
+        rest = self.run_filter.without_texts()
+        estimate = self._known
+        if not (self.run_filter.has_text and rest.is_counted):
+            ((plans,),) = self.rows(sql.explain_matches(rest))
+            estimate = int(plans[0]["Plan"]["Plan Rows"])
+        if self.run_filter.has_text:
+            estimate = round(estimate * self.share)
+        return Total(min(max(least, estimate), self._known), "estimate")
 
 
 def _sparsest(samples: Iterable[Any], position: KeysetPosition, most: int) -> Any:
@@ -177,24 +165,3 @@ def _sparsest(samples: Iterable[Any], position: KeysetPosition, most: int) -> An
         return True, -reached if position.is_newer else reached
 
     return min(samples, key=rank)
-
-
-def _count(connection: ReadConnection, plan: ListPlan, found: Candidates) -> tuple[int, Total]:
-    """Return the number of candidates, and of the matches among them."""
-    statement = sql.count_candidates(plan.run_filter, found.among)
-    (sample,) = connection.execute(statement, {**plan.parameters, **found.parameters})
-    return sample.n, Total(sample.matching, "exact")
-
-
-def _estimate_matches(
-    connection: ReadConnection, plan: ListPlan, known: KnownCount, least: int, share: float
-) -> Total:
-    """Estimate by the statistics of the last ANALYZE; texts by their share of the newest runs."""
-    rest = plan.run_filter.without_texts()
-    estimate = known.n
-    if not (plan.run_filter.has_text and rest.is_counted):
-        ((plans,),) = connection.execute(sql.explain_matches(rest), rest.parameters())
-        estimate = int(plans[0]["Plan"]["Plan Rows"])
-    if plan.run_filter.has_text:
-        estimate = round(estimate * share)
-    return Total(min(max(least, estimate), known.n), "estimate")

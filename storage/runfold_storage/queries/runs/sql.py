@@ -8,17 +8,50 @@ the page; `shards` and `keys` of candidates. Fragments refer to the runs at hand
 # ruff: noqa: S608 - joined from constants
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
 
 from runfold_storage.filters.run_filter import COLUMNS, RUNS_AT_KEYS, RunFilter
 from runfold_storage.read_models.watermarks import POSITION_COLUMNS
 from runfold_storage.tables import RUN_STATUSES
 
 from .index_scans import IndexScan
-from .keyset import NEWEST_FIRST, KeysetPosition
+
+ListKey = tuple[datetime, UUID]
+"""A run's position in a list: the time of its first event, and its key."""
+
+
+class KeysetPosition(NamedTuple):
+    """Where a page begins: without a key at the newest run; else towards older or newer runs."""
+
+    key: ListKey | None = None
+    is_newer: bool = False
+    is_inclusive: bool = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the values of the parameters of `conditions`."""
+        return {} if self.key is None else {"key_at": self.key[0], "key_run": self.key[1]}
+
+    def conditions(self) -> list[str]:
+        """Return the SQL conditions for the runs `r` beyond the key, or at it."""
+        if self.key is None:
+            return []
+        operator = (">" if self.is_newer else "<") + ("=" if self.is_inclusive else "")
+        key = "(%(key_at)s::timestamptz, %(key_run)s::uuid)"
+        return [f"(r.created_at, r.run) {operator} {key}"]
+
+    @property
+    def order(self) -> str:
+        """The order of reading, as SQL over the runs `r`."""
+        side = "ASC" if self.is_newer else "DESC"
+        return f"r.created_at {side}, r.run {side}"
+
+
+NEWEST_FIRST: Final = KeysetPosition()
 
 Among = Literal["tags", "keys"]
-"""Few runs named by an index: `most` of those with the tags, or those at `shards` and `keys`."""
+"""Few runs named by an index: `most_tagged` with the tags, or those at `shards` and `keys`."""
 
 _KEY: Final = "r.created_at, r.run"
 
@@ -149,7 +182,7 @@ def _candidates(among: Among) -> str:
     # OFFSET 0 is a fence: the conditions around it must not talk the planner out of the tag index.
     return f"""(
         SELECT {COLUMNS} FROM runs AS r WHERE r.tags @> %(tags)s::jsonb
-        LIMIT %(most)s OFFSET 0
+        LIMIT %(most_tagged)s OFFSET 0
     )"""
 
 

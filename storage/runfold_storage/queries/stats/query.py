@@ -11,11 +11,17 @@ clocks (years 1 or 9999) do not belong in a chart, and not every zone's calendar
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from math import ceil
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypedDict, Unpack
 from zoneinfo import ZoneInfo
 
 from runfold_storage.errors import BadParameter
-from runfold_storage.parameters import check_choice, check_name, check_time, check_zone
+from runfold_storage.parameters import (
+    check_choice,
+    check_keywords,
+    check_name,
+    check_time,
+    check_zone,
+)
 
 BUCKETS: Final = ("minute", "hour", "day", "week", "month")
 GROUPS: Final = ("workflow", "project", "node", "status", "error_type")
@@ -133,26 +139,29 @@ class StatsQuery(NamedTuple):
         }
 
 
-def make_stats_query(
-    *,
-    project: str | None = None,
-    workflow: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    bucket: str | None = None,
-    group_by: str | None = None,
-    tz: str | None = None,
-    now: datetime,
-) -> StatsQuery:
+class StatsParameters(TypedDict, total=False):
+    """A query as keyword arguments; None is the same as leaving one out."""
+
+    project: str | None
+    workflow: str | None
+    since: datetime | None
+    until: datetime | None
+    bucket: str | None
+    group_by: str | None
+    tz: str | None
+
+
+def make_stats_query(*, now: datetime, **given: Unpack[StatsParameters]) -> StatsQuery:
     """Return a checked query, `since` rounded down and `until` up to the hour (or minute).
 
     Without `until` it ends with the present day, or hour when by hours.
     """
-    first, end = check_time("since", since), check_time("until", until)
+    check_keywords(given, StatsParameters)
+    first, end = check_time("since", given.get("since")), check_time("until", given.get("until"))
     if first is not None and end is not None and first >= end:
         raise BadParameter("until", "must be later than since")
-    check_choice("bucket", bucket, BUCKETS)
-    check_choice("group_by", group_by, GROUPS)
+    bucket = check_choice("bucket", given.get("bucket"), BUCKETS)
+    group_by = check_choice("group_by", given.get("group_by"), GROUPS)
     if bucket == "minute":
         if first is None or end is None or end - first > MAX_MINUTES:
             raise BadParameter(
@@ -160,7 +169,7 @@ def make_stats_query(
             )
         if group_by == "node":
             raise BadParameter("group_by", "nodes are counted by hour at the finest, not by minute")
-    tz_name = check_zone("tz", tz)
+    tz_name = check_zone("tz", given.get("tz"))
     # The bounds are whole days of the zone, so that no hours are left over.
     zone, step = ZoneInfo(_day_zone(bucket, tz_name)), MINUTE if bucket == "minute" else HOUR
     lowest, highest = begin_of_day(_FIRST_DAY, zone), begin_of_day(_LAST_DAY, zone)
@@ -174,8 +183,8 @@ def make_stats_query(
     if bucket is not None and first is not None:
         check_buckets(bucket, start, end)
     return StatsQuery(
-        check_name("project", project),
-        check_name("workflow", workflow),
+        check_name("project", given.get("project")),
+        check_name("workflow", given.get("workflow")),
         start,
         end,
         bucket,
