@@ -19,6 +19,7 @@ import psycopg
 from msgspec import Struct
 
 from runfold.crash_points import crash_point
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
 from runfold_storage.ledger.run_keys import BEFORE_ALL
@@ -33,7 +34,6 @@ from .selection import Selection, estimate_runs
 from .verify import (
     RunMismatch,
     make_spans,
-    shards_of,
     spans_of_run,
     verify_days,
     verify_rollups,
@@ -117,7 +117,7 @@ class _Rebuild:
     def _runs(self) -> None:
         """Compare and correct runs; the shards take turns."""
         after = self._progress.after
-        for shard in shards_of(self._connection):
+        for shard in load_positions(self._connection):
             after.setdefault(str(shard), BEFORE_ALL.hex())
         while pending := [int(shard) for shard, key in after.items() if key is not None]:
             for shard in pending:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import BEFORE_ALL
@@ -26,7 +27,6 @@ from .selection import Selection
 from .verify import (
     RunMismatch,
     make_spans,
-    shards_of,
     spans_of_run,
     verify_days,
     verify_rollups,
@@ -70,7 +70,7 @@ def examine(
         if stop is not None and stop.is_set():
             raise JobInterrupted
 
-    for shard in shards_of(connection):
+    for shard in load_positions(connection):
         after: bytes | None = BEFORE_ALL
         while after is not None:
             chunk = verify_runs(connection, shard, selection, after)

@@ -13,7 +13,7 @@ from runfold.protocol.streams import shard_of
 from runfold_storage.parameters import check_name, check_time
 from runfold_storage.records.rows import RunRow
 from runfold_storage.rollups.deltas import HOUR_US
-from runfold_storage.rollups.recompute import Span
+from runfold_storage.rollups.recompute import Span, count_by_rollups
 
 
 class Selection(Struct, frozen=True, omit_defaults=True):
@@ -99,22 +99,5 @@ def estimate_runs(connection: psycopg.Connection, selection: Selection) -> int:
     """Return how many runs are selected according to the statistics; 0 if unknown."""
     if selection.run is not None:
         return 1
-    row = connection.execute(
-        """
-        SELECT coalesce(sum(n), 0) FROM rollups_hourly
-        WHERE node = '' AND (project = %(project)s OR %(project)s::text IS NULL)
-          AND (workflow = %(workflow)s OR %(workflow)s::text IS NULL)
-          AND (hour >= to_timestamp(%(since)s) OR %(since)s::float8 IS NULL)
-          AND (hour < to_timestamp(%(until)s) OR %(until)s::float8 IS NULL)
-        """,
-        {
-            "project": selection.project,
-            "workflow": selection.workflow,
-            "since": None
-            if selection.since_us is None
-            else (selection.since_us - selection.since_us % HOUR_US) / 1e6,
-            "until": None if selection.until_us is None else selection.until_us / 1e6,
-        },
-    ).fetchone()
-    assert row is not None
-    return max(0, int(row[0]))
+    since_us, until_us = selection.since_us, selection.until_us
+    return count_by_rollups(connection, selection.project, selection.workflow, since_us, until_us)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 from runfold.protocol.codec import to_datetime
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.ledger.run_keys import BEFORE_ALL, next_keys
 from runfold_storage.projections.row_store import NOTHING_STORED, RunRows, read_rows
 from runfold_storage.records.rollup import RollupKey
@@ -58,11 +59,6 @@ class RunsChunk(NamedTuple):
     looked_at: int
     wrong: list[RunMismatch]
     differences: list[Mismatch]
-
-
-def shards_of(connection: psycopg.Connection) -> list[int]:
-    """Return all shards of the deployment."""
-    return [shard for (shard,) in connection.execute("SELECT shard FROM positions ORDER BY shard")]
 
 
 @contextmanager
@@ -131,7 +127,7 @@ def spans_of_run(connection: psycopg.Connection, selection: Selection) -> list[S
     """Return the statistics in which the single selected run counts or should count."""
     counted: RollupDeltas = {}
     with snapshot(connection):
-        for shard in shards_of(connection):
+        for shard in load_positions(connection):
             for key in selection.key_on(shard) or ():
                 stored = read_rows(connection, shard, [key]).get(key, NOTHING_STORED)
                 for rows in (stored, refold(connection, shard, [key])[key].rows):

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.incidents import raise_incident
+from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
 from runfold_storage.ledger.partitions import partition_name
@@ -41,7 +42,6 @@ from runfold_storage.retention.due_runs import (
 from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_storage.retention.run_deletion import purge_left
 from runfold_workers.integrity.correct import correct_runs
-from runfold_workers.integrity.verify import shards_of
 
 from .expiry_steps import ExpirySteps
 
@@ -96,7 +96,7 @@ def plan(connection: psycopg.Connection, policy: Policy | None = None) -> Retent
         apply_all_now(connection)
         now = read_clock(connection)
         weeks = (
-            partition_expiry.weeks_due(connection, shards_of(connection), now)
+            partition_expiry.weeks_due(connection, list(load_positions(connection)), now)
             if policy is None
             else []
         )
@@ -150,7 +150,7 @@ def _make_steps(
     archive_url: str | None,
     progress: Progress,
 ) -> ExpirySteps:
-    shards = shards_of(connection)
+    shards = list(load_positions(connection))
     if archive_url is None:
         return ExpirySteps(connection, shards, stop)
     try:
@@ -185,7 +185,7 @@ class _Retention:
         self._save = save
         self._stop = stop
         self._steps = steps
-        self._shards = shards_of(connection)
+        self._shards = list(load_positions(connection))
 
     def run(self) -> None:
         progress = self._progress
