@@ -8,7 +8,8 @@ import psycopg
 
 from runfold_storage.checkpoints.incidents import MEANINGS, REMEDIES, acknowledge, read_incidents
 from runfold_storage.errors import SchemaOutdated
-from runfold_storage.jobs import unclaimed_jobs
+from runfold_storage.jobs import count_jobs, unclaimed_jobs
+from runfold_storage.ledger.dead_letters import count_dead_letters, latest_reasons
 from runfold_storage.ledger.partitions import existing_partitions, partition_name, weeks_ahead
 from runfold_storage.migrate import check_schema, head
 from runfold_storage.search.indexer import read_state
@@ -23,8 +24,7 @@ _LISTED: Final = 3
 def check_server(connection: psycopg.Connection) -> Finding:
     """Check the server's version."""
     version = connection.info.server_version // 10_000
-    row = connection.execute("SHOW server_version").fetchone()
-    found = f"PostgreSQL {row[0] if row else version} answers"
+    found = f"PostgreSQL {connection.info.parameter_status('server_version')} answers"
     if version < OLDEST:
         return warn("postgresql", found, f"upgrade to {OLDEST} or later")
     return ok("postgresql", found)
@@ -76,45 +76,24 @@ def check_incidents(
 
 def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
     """Check for frames and events that could not be decoded, with the reasons."""
-    row = connection.execute("SELECT count(*) FROM dead_letters").fetchone()
-    if row is None or not row[0]:
+    letters = count_dead_letters(connection)
+    if not letters:
         yield ok("dead letters", "none")
         return
-    latest = connection.execute(
-        """
-        SELECT reason, count(*), max(created_at)
-        FROM (SELECT reason, created_at FROM dead_letters ORDER BY id DESC LIMIT 1000) AS latest
-        GROUP BY reason
-        ORDER BY max(created_at) DESC, reason
-        LIMIT %s
-        """,
-        (_LISTED,),
-    ).fetchall()
-    reasons = "; ".join(f"{count} × {reason[:120]}" for reason, count, _ in latest)
+    latest = latest_reasons(connection, _LISTED)
+    reasons = "; ".join(f"{count} × {reason[:120]}" for reason, count in latest)
     yield warn(
         "dead letters",
-        f"{row[0]:,} invalid events or frames; the latest: {reasons}",
+        f"{letters:,} invalid events or frames; the latest: {reasons}",
         "correct their senders; the table `dead_letters` has the original bytes",
     )
 
 
 def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
     """Check that a worker runs background jobs, and whether jobs have failed recently."""
-    waiting = set(unclaimed_jobs(connection))
-    row = connection.execute(
-        """
-        SELECT count(*) FILTER (WHERE status IN ('queued', 'running')),
-               count(*) FILTER (WHERE status IN ('queued', 'running')
-                                  AND created_at < now() - interval '1 minute'),
-               count(*) FILTER (WHERE status = 'failed')
-        FROM jobs WHERE background AND (
-            status IN ('queued', 'running') OR finished_at > now() - interval '7 days'
-        )
-        """
-    ).fetchone()
-    assert row is not None
-    unfinished, old, failed = row
-    if old and len(waiting) == unfinished:
+    unfinished, old, failed = count_jobs(connection)
+    are_unclaimed = old and len(unclaimed_jobs(connection)) == unfinished
+    if are_unclaimed:
         yield warn(
             "jobs",
             f"{unfinished:,} jobs wait, and no worker runs any of them",
@@ -126,7 +105,7 @@ def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:
             f"{failed:,} jobs failed in the last week",
             "`runfold jobs --status failed` shows the reasons",
         )
-    if not failed and not (old and len(waiting) == unfinished):
+    if not failed and not are_unclaimed:
         yield ok("jobs", f"{unfinished:,} unfinished" if unfinished else "none unfinished")
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import psycopg
 
+from runfold_storage.checkpoints.leases import count_leases
 from runfold_storage.checkpoints.streams import Lag
 
 from .findings import Finding, fail, ok, warn
@@ -81,16 +82,7 @@ def check_lags(lags: Mapping[int, Lag], max_lag_s: float) -> Iterator[Finding]:
 
 def check_leases(connection: psycopg.Connection, shards: int) -> Finding:
     """Check that a worker folds every shard."""
-    owned = connection.execute(
-        """
-        SELECT owner, count(*)
-        FROM leases
-        WHERE expires_at > now()
-        GROUP BY owner
-        ORDER BY owner
-        LIMIT 1000
-        """
-    ).fetchall()
+    owned = list(count_leases(connection).items())
     number = sum(count for _, count in owned)
     if not number:
         return fail("workers", "no worker runs", "start one: `runfold up`, or `runfold worker`")

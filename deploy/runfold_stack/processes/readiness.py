@@ -6,7 +6,8 @@ from typing import Final
 
 import psycopg
 
-from runfold_storage.checkpoints.positions import load_positions
+from runfold_storage.checkpoints.leases import count_leases
+from runfold_storage.checkpoints.positions import count_shards, load_positions
 from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
@@ -18,15 +19,10 @@ def workers_fold(database_url: str) -> bool:
     """Return whether every shard has a worker; False while the database does not answer."""
     try:
         with connect(database_url, autocommit=True) as connection:
-            row = connection.execute(
-                """
-                SELECT count(*), count(*) FILTER (WHERE leases.expires_at > now())
-                FROM positions LEFT JOIN leases USING (shard)
-                """
-            ).fetchone()
+            shards = count_shards(connection)
+            return 0 < shards == sum(count_leases(connection).values())
     except (DatabaseUnreachable, psycopg.Error):
         return False
-    return row is not None and row[0] > 0 and row[0] == row[1]
 
 
 def wait_until_folded(
