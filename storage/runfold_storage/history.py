@@ -10,7 +10,7 @@ first read and replaces broken connections.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, Unpack
 from uuid import UUID
@@ -38,7 +38,7 @@ from runfold_storage.queries.run.events import (
 )
 from runfold_storage.queries.run.live_state import RunProgress, read_progress
 from runfold_storage.queries.run.reader import RunReader
-from runfold_storage.queries.runs.export import ExportedRun, read_pages
+from runfold_storage.queries.runs.export import read_pages
 from runfold_storage.queries.runs.export_formats import FORMATS
 from runfold_storage.queries.runs.pages import Page, make_page, read_runs
 from runfold_storage.queries.runs.planner import DEFAULT_LIMITS, ListLimits
@@ -135,9 +135,8 @@ class History:
         of each page. Filters are checked at once; any chunk may raise the errors of reading.
         """
         check_choice("format", format, FORMATS)
-        pages = read_pages(self._snapshot, make_run_filter(**filters), with_nodes=nodes)
-        if on_progress is not None:
-            pages = _with_progress(pages, on_progress)
+        run_filter = make_run_filter(**filters)
+        pages = read_pages(self._snapshot, run_filter, on_progress, with_nodes=nodes)
         return FORMATS[format][1](pages, nodes)
 
     def run(self, run: str) -> RunDetail | None:
@@ -274,11 +273,3 @@ class History:
         with self._snapshot() as connection:
             row = connection.execute("SELECT version_num FROM alembic_version LIMIT 1").fetchone()
         return row and str(row.version_num)
-
-
-def _with_progress(
-    pages: Iterable[list[ExportedRun]], on_progress: Callable[[int], None]
-) -> Iterator[list[ExportedRun]]:
-    for page in pages:
-        yield page
-        on_progress(len(page))

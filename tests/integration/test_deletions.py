@@ -1,4 +1,4 @@
-"""Deleted runs: all of them is gone, the rest is exact, and nothing brings them back."""
+"""Deleted runs leave nothing, the rest is exact, and nothing brings them back."""
 
 import random
 import threading
@@ -176,7 +176,7 @@ def test_runs_that_begin_after_the_request_stay(database: psycopg.Connection) ->
 def test_a_deletion_that_was_stopped_goes_on(
     database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the step at hand, and then from where `told` said."""
+    """A deletion stops after the present step, and resumes from the reported key."""
     monkeypatch.setattr(run_deletion, "PAGE_RUNS", 4)
     everything = make_deletion(everything=True)
     up_to = newest_key(database, everything)
@@ -184,13 +184,15 @@ def test_a_deletion_that_was_stopped_goes_on(
     stop = threading.Event()
     stop.set()
 
-    def told(n: int, place: run_deletion.ListKey | None) -> None:
+    def report(n: int, place: run_deletion.ListKey | None) -> None:
         nonlocal after, deleted
         after, deleted = place, deleted + n
 
     while True:
         try:
-            delete_runs(database, everything, up_to=up_to, after=after, on_progress=told, stop=stop)
+            delete_runs(
+                database, everything, up_to=up_to, after=after, on_progress=report, stop=stop
+            )
         except JobInterrupted:
             stops += 1
         else:
@@ -201,7 +203,7 @@ def test_a_deletion_that_was_stopped_goes_on(
 
 
 def test_events_that_were_left_go_with_the_next_deletion(database: psycopg.Connection) -> None:
-    """Somebody was killed between the two: the tombstone knows."""
+    """The tombstone of an interrupted deletion marks that events are left."""
     shard = shard_of(RUNS[0], SHARDS)
     assert run_deletion._delete_with_tombstones(
         database, shard, [run_key(RUNS[0])], Deletion(RunFilter())
@@ -226,7 +228,7 @@ def test_many_become_a_job(database: psycopg.Connection, migrated_url: str) -> N
 
 
 def test_deleting_everything_must_be_explicit(migrated_url: str) -> None:
-    """Without a filter nothing is deleted by mistake; and what was said must make sense."""
+    """Without a filter nothing is deleted by mistake; contradictions are errors."""
     upkeep = Admin(migrated_url)
     with pytest.raises(BadParameter, match="all=true"):
         upkeep.delete_runs()

@@ -23,7 +23,7 @@ EVIL = '=HYPERLINK("http://x","y")'
 
 
 @pytest.fixture
-def told_url(migrated_url: str) -> str:
+def folded_url(migrated_url: str) -> str:
     """Fold ten runs with two nodes each, one without nodes, and one with unusual names."""
     events: list[dict[str, Any]] = []
     for number in range(10):
@@ -48,67 +48,67 @@ def rows(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
 
 
-def test_every_format_has_every_run_once(told_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_format_has_every_run_once(folded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs come in the order of lists, over many pages, with the same figures."""
     monkeypatch.setattr(exports, "PAGE", 3)
-    with History(told_url, pool_size=1) as history:
+    with History(folded_url, pool_size=1) as history:
         listed = history.runs(limit=100).runs
         assert len(listed) == 12
     ids = [run.id for run in listed]
-    lines = [json.loads(line) for line in export(told_url, "ndjson").splitlines()]
+    lines = [json.loads(line) for line in export(folded_url, "ndjson").splitlines()]
     assert [line["id"] for line in lines] == ids
     assert [line["duration_ms"] for line in lines] == [run.duration_ms for run in listed]
-    table = pq.read_table(io.BytesIO(export(told_url, "parquet")))
+    table = pq.read_table(io.BytesIO(export(folded_url, "parquet")))
     assert table.schema.names == list(RUN_COLUMNS)
     assert table["id"].to_pylist() == ids
     assert table["started_at"].to_pylist() == [run.started_at for run in listed]
-    assert [row["id"] for row in rows(export(told_url, "csv"))] == ids
+    assert [row["id"] for row in rows(export(folded_url, "csv"))] == ids
 
 
 @pytest.mark.parametrize("most", [1, 5, 1000])
 def test_nodes_come_with_their_runs(
-    told_url: str, most: int, monkeypatch: pytest.MonkeyPatch
+    folded_url: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tables have one row per attempt, or one for a run without nodes; NDJSON has a list."""
     monkeypatch.setattr(exports, "MAX_NODES", most)
-    found = rows(export(told_url, "csv", nodes=True))
+    found = rows(export(folded_url, "csv", nodes=True))
     assert list(found[0]) == list(NODE_COLUMNS)
     assert len(found) == 22
     assert [row["node"] for row in found if row["run"] == "run-7"] == ["a", "b"]
     assert [row["node"] for row in found if row["run"] == "bare"] == [""]
-    table = pq.read_table(io.BytesIO(export(told_url, "parquet", nodes=True)))
+    table = pq.read_table(io.BytesIO(export(folded_url, "parquet", nodes=True)))
     assert (table.num_rows, table.schema.names) == (22, list(NODE_COLUMNS))
-    lines = [json.loads(line) for line in export(told_url, "ndjson", nodes=True).splitlines()]
+    lines = [json.loads(line) for line in export(folded_url, "ndjson", nodes=True).splitlines()]
     assert sum(len(line["node_list"]) for line in lines) == 20
     assert len(lines) == 12
 
 
-def test_csv_is_safe_to_open_in_a_spreadsheet(told_url: str) -> None:
+def test_csv_is_safe_to_open_in_a_spreadsheet(folded_url: str) -> None:
     """Texts that a spreadsheet would evaluate as formulas are quoted; others are unchanged."""
-    found = {row["id"]: row for row in rows(export(told_url, "csv"))}
+    found = {row["id"]: row for row in rows(export(folded_url, "csv"))}
     assert found["strange"]["workflow"] == f"'{EVIL}"
     assert found["strange"]["user"] == 'a "quoted", ünusual one'
     assert found["bare"]["error_message"] == "'-1 left\nof 2"
     assert found["run-3"]["tags"] == '{"n":"3"}'
     assert found["run-3"]["duration_ms"] == "1000.0"
-    table = pq.read_table(io.BytesIO(export(told_url, "parquet")))
+    table = pq.read_table(io.BytesIO(export(folded_url, "parquet")))
     assert EVIL in table["workflow"].to_pylist()
 
 
-def test_filters_and_nothing_to_export(told_url: str) -> None:
+def test_filters_and_nothing_to_export(folded_url: str) -> None:
     """Exports accept the filters of lists; an empty one has its header or schema."""
-    assert [row["id"] for row in rows(export(told_url, "csv", status="failed"))] == ["bare"]
-    assert rows(export(told_url, "csv", workflow="none")) == []
-    assert export(told_url, "csv", workflow="none").startswith(b"id,project,")
-    empty = pq.read_table(io.BytesIO(export(told_url, "parquet", workflow="none")))
+    assert [row["id"] for row in rows(export(folded_url, "csv", status="failed"))] == ["bare"]
+    assert rows(export(folded_url, "csv", workflow="none")) == []
+    assert export(folded_url, "csv", workflow="none").startswith(b"id,project,")
+    empty = pq.read_table(io.BytesIO(export(folded_url, "parquet", workflow="none")))
     assert (empty.num_rows, empty.schema.names) == (0, list(RUN_COLUMNS))
     with pytest.raises(BadParameter, match="csv, ndjson, parquet"):
-        export(told_url, "xml")
+        export(folded_url, "xml")
 
 
-def test_over_http(told_url: str, redis_url: str) -> None:
+def test_over_http(folded_url: str, redis_url: str) -> None:
     """The answer is a file with a name, or a problem that names the parameter."""
-    with run_api(redis_url, told_url) as api:
+    with run_api(redis_url, folded_url) as api:
         answer = api.get("/api/v1/export?format=csv&project=p")
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         assert answer.headers["content-disposition"] == 'attachment; filename="runs.csv"'
@@ -140,17 +140,17 @@ def runfold_export(url: str, *words: str) -> tuple[subprocess.CompletedProcess[b
     return done, int(done.stderr.split()[-1])
 
 
-def test_the_command_writes_a_file_when_it_is_complete(told_url: str, tmp_path: Path) -> None:
+def test_the_command_writes_a_file_when_it_is_complete(folded_url: str, tmp_path: Path) -> None:
     """The format follows from the name; a failed export leaves no file."""
     target = tmp_path / "runs.csv"
-    done, _ = runfold_export(told_url, "--status", "failed", "-o", str(target))
+    done, _ = runfold_export(folded_url, "--status", "failed", "-o", str(target))
     assert done.returncode == 0, done.stderr
     assert len(rows(target.read_bytes())) == 1
-    done, _ = runfold_export(told_url, "--format", "ndjson")
+    done, _ = runfold_export(folded_url, "--format", "ndjson")
     assert len(done.stdout.splitlines()) == 12
-    done, _ = runfold_export(told_url, "--status", "odd", "-o", str(tmp_path / "x.csv"))
+    done, _ = runfold_export(folded_url, "--status", "odd", "-o", str(tmp_path / "x.csv"))
     assert done.returncode == 2
-    done, _ = runfold_export(told_url, "-o", str(tmp_path / "x.doc"))
+    done, _ = runfold_export(folded_url, "-o", str(tmp_path / "x.doc"))
     assert b"--format csv|ndjson|parquet" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
 

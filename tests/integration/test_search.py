@@ -59,7 +59,7 @@ def index_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     def scan(*_: Any) -> None:
         raise AssertionError("scanned")
 
-    monkeypatch.setattr("runfold_storage.queries.runs.pages.end_of_scan", scan)
+    monkeypatch.setattr("runfold_storage.queries.runs.sql.end_of_scan", scan)
 
 
 def ids(history: History, **filters: Any) -> list[str]:

@@ -188,23 +188,23 @@ def test_cached_days_that_have_changed(migrated_url: str, is_merged: bool) -> No
     """A repeated query includes later runs, in each kind of bucket, and none twice."""
     made_up(migrated_url)
     with History(migrated_url) as history:
-        questions: list[dict[str, Any]] = [
+        queries: list[dict[str, Any]] = [
             {"bucket": bucket} for bucket in (None, "day", "week", "month")
         ]
-        questions += [{"bucket": "day", "project": "p"}, {"bucket": "day", "workflow": "x"}]
+        queries += [{"bucket": "day", "project": "p"}, {"bucket": "day", "workflow": "x"}]
         for second in (10, 86_400, 10):
             fold_events(
                 migrated_url,
                 make_run_events(f"more-{second}", second, second, workflow="x", project="p"),
                 is_merged=is_merged,
             )
-            for question in questions:
-                remembered = history.stats(**question)
+            for parameters in queries:
+                cached = history.stats(**parameters)
                 with History(migrated_url) as other:
-                    anew = other.stats(**question)
-                assert remembered.duration_ms == anew.duration_ms
-                assert remembered.buckets == anew.buckets
-                assert remembered.total == anew.total
+                    fresh = other.stats(**parameters)
+                assert cached.duration_ms == fresh.duration_ms
+                assert cached.buckets == fresh.buckets
+                assert cached.total == fresh.total
 
 
 @pytest.mark.parametrize(
@@ -223,29 +223,29 @@ def test_local_days_are_cached(
     chance = random.Random(5)
     offset = int((begin - START).total_seconds())
 
-    def tell(first: int, last: int) -> None:
-        told: list[dict[str, Any]] = []
+    def fold_some(first: int, last: int) -> None:
+        events: list[dict[str, Any]] = []
         for n in range(first, last):
             run, at = f"run-{n}", offset + chance.randrange(14 * 24 * 3600)
-            told += make_run_events(run, at, workflow=chance.choice("vw"))
-        fold_events(migrated_url, told)
+            events += make_run_events(run, at, workflow=chance.choice("vw"))
+        fold_events(migrated_url, events)
 
     with History(migrated_url) as history:
         for round_ in range(3):
-            tell(100 * round_, 100 * round_ + 100 // (round_ + 1) ** 3)
+            fold_some(100 * round_, 100 * round_ + 100 // (round_ + 1) ** 3)
             for bucket, hours, workflow in itertools.product(
                 ("day", "week", "month"), (None, 0, 7), (None, "v")
             ):
-                question: dict[str, Any] = {"tz": tz, "bucket": bucket, "workflow": workflow}
+                parameters: dict[str, Any] = {"tz": tz, "bucket": bucket, "workflow": workflow}
                 if hours is not None:
-                    question["since"] = begin + timedelta(hours=30 + hours)
-                    question["until"] = begin + timedelta(days=12, hours=hours)
-                told = [history.stats(**question) for _ in range(2)]
+                    parameters["since"] = begin + timedelta(hours=30 + hours)
+                    parameters["until"] = begin + timedelta(days=12, hours=hours)
+                answers = [history.stats(**parameters) for _ in range(2)]
                 with monkeypatch.context() as patch, History(migrated_url) as fresh:
                     patch.setattr(StatsQuery, "is_of_days", False)
-                    expected = fresh.stats(**question)
-                for each in told:
-                    assert each.buckets == expected.buckets, question
+                    expected = fresh.stats(**parameters)
+                for each in answers:
+                    assert each.buckets == expected.buckets, parameters
                     assert each.duration_ms == expected.duration_ms
                     assert each.total == expected.total > 0
 
@@ -286,7 +286,7 @@ def test_views_agree_with_the_module(migrated_url: str, is_merged: bool) -> None
 
 
 @pytest.mark.parametrize(
-    ("question", "parameter"),
+    ("parameters", "parameter"),
     [
         ({"tz": "Mars/Olympus"}, "tz"),
         ({"tz": "'; DROP TABLE runs; --"}, "tz"),
@@ -305,10 +305,10 @@ def test_views_agree_with_the_module(migrated_url: str, is_merged: bool) -> None
         ),
     ],
 )
-def test_invalid_queries(question: dict[str, Any], parameter: str) -> None:
+def test_invalid_queries(parameters: dict[str, Any], parameter: str) -> None:
     """The error names the parameter, and no connection is made."""
     with History("postgresql:///nowhere") as history, pytest.raises(BadParameter) as caught:
-        history.stats(**question)
+        history.stats(**parameters)
     assert caught.value.parameter == parameter
 
 

@@ -40,16 +40,9 @@ class Page(NamedTuple):
 
 def read_page(connection: psycopg.Connection, shard: int, shards: int, after: Place) -> Page:
     """Return the next events; raise `RestoreRefused` if the number of shards differs."""
-    rows = connection.execute(
-        _PAGE,
-        {
-            "shard": shard,
-            "run": after[0],
-            "id": after[1],
-            "limit": PAGE_EVENTS,
-            "bytes": PAGE_BYTES,
-        },
-    ).fetchall()
+    parameters = {"shard": shard, "run": after[0], "id": after[1]}
+    parameters |= {"limit": PAGE_EVENTS, "bytes": PAGE_BYTES}
+    rows = connection.execute(_PAGE, parameters).fetchall()
     for run, *_ in rows:
         if not is_own_id(run) and shard_of(str(run), shards) != shard:
             raise RestoreRefused(

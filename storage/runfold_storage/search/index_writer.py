@@ -56,8 +56,7 @@ def write_payloads(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -
     """
     enabled = connection.execute(
         f"""
-        SELECT r.shard, r.run, r.project
-        FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
+        SELECT r.shard, r.run, r.project FROM unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
         JOIN runs AS r ON r.shard = k.shard AND r.run = k.run
         JOIN search_projects AS p ON p.project = r.project AND p.enabled
         WHERE r.finished_at IS NOT NULL AND r.payloads_expired_at IS NULL AND {_HAS_NO_TOMBSTONE}

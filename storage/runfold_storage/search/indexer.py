@@ -1,13 +1,8 @@
 """Keep the search index up to date: follow the change feed in short steps behind the fold.
 
-Invariant: a run whose last change is numbered up to its shard's `change_seq` in `search_progress`
-is indexed as it is. Lookups find later changes through the feed itself (`lookup`). One session at a
-time follows; it holds an advisory lock. Each step writes texts and progress in one transaction, so
-a step that dies halfway is repeated.
-
-The feed is kept for some minutes. If the follower was down for longer, or is starting for the first
-time, it scans the runs by key, indexes those with a later number, and then continues with the feed
-from the position at which the scan began.
+One session at a time follows; it holds an advisory lock. The feed is kept for some minutes: if the
+follower was down for longer, or is starting for the first time, it scans the runs by key, indexes
+those with a later number, and continues with the feed from the position at which the scan began.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
 """Look a text up in the search index: find the few runs that include all matches.
 
-No match is missed: the index is current up to a change number of each shard, and the runs that
-changed since are added unconditionally. Callers compare the texts themselves, because a trigram
-index, and one that is behind, may name runs that do not match.
+Runs that changed since the index was current are added unconditionally. Callers compare the texts
+themselves: trigrams, and an index that is behind, may name runs that do not match.
 
 The index cannot answer for a text without three letters or digits in a row, for trigrams that are
 too common, for more matches than can be sorted for every page, or when it is far behind or missing.

@@ -114,7 +114,9 @@ def make_detail(row: Any, nodes: Sequence[Any], contents: Payloads, **more: Any)
         **facts_of(row),
         error=_run_error(row, contents.end),
         reason=contents.end.reason if isinstance(contents.end, Cancelled) else None,
-        trigger=_trigger(row, contents),
+        trigger=None
+        if row.trigger_type is None
+        else TriggerDetail(row.trigger_type, contents.trigger_data),
         inputs=contents.inputs,
         outputs=contents.outputs,
         metadata=contents.metadata,
@@ -123,12 +125,6 @@ def make_detail(row: Any, nodes: Sequence[Any], contents: Payloads, **more: Any)
         truncated=contents.truncated or len(nodes) > MAX_NODES,
         **more,
     )
-
-
-def _trigger(row: Any, payloads: Payloads) -> TriggerDetail | None:
-    if row.trigger_type is None:
-        return None
-    return TriggerDetail(row.trigger_type, payloads.trigger_data)
 
 
 def _run_error(row: Any, end: Event | None) -> ErrorDetail | None:

@@ -61,16 +61,13 @@ class Payloads:
                 self.node_ends.setdefault((event.node, event.attempt), event)
             case Queued():
                 self.queued = self.queued or event
-                self._merge(event.metadata)
             case Started():
                 self.started = self.started or event
-                self._merge(event.metadata)
-            case Annotated():
-                self._merge(event.metadata)
             case Completed() | Failed() | Cancelled():
                 self.end = self.end or event
-            case _:
-                pass
+        # Only an object's keys are merged; any other value stays in the ledger.
+        if isinstance(event, Queued | Started | Annotated) and bytes(event.metadata)[:1] == b"{":
+            self._metadata.update(_OBJECT.decode(event.metadata))
 
     @property
     def inputs(self) -> Raw | None:
@@ -94,11 +91,6 @@ class Payloads:
     @property
     def metadata(self) -> Raw | None:
         return Raw(msgspec.json.encode(self._metadata)) if self._metadata else None
-
-    def _merge(self, metadata: Raw) -> None:
-        """Merge an object's keys; any other value is ignored and stays in the ledger."""
-        if bytes(metadata).startswith(b"{"):
-            self._metadata.update(_OBJECT.decode(metadata))
 
 
 def read_payloads(connection: ReadConnection, shard: int, run: UUID) -> Payloads:

@@ -37,11 +37,16 @@ ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
 
 
 def read_pages(
-    snapshot: Snapshot, run_filter: RunFilter, *, with_nodes: bool
+    snapshot: Snapshot,
+    run_filter: RunFilter,
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    with_nodes: bool,
 ) -> Iterator[list[ExportedRun]]:
     """Yield the runs, newest first, optionally with their node attempts by start.
 
-    Any page may raise the errors of reading.
+    `on_progress` is called after each page with its number of runs. Any page may raise the errors
+    of reading.
     """
     after = NEWEST_FIRST
     while True:
@@ -59,6 +64,8 @@ def read_pages(
             attempts = _read_nodes(connection, page) if with_nodes and page else {}
         if page:
             yield [(summary_of(row), attempts.get(row.run, ())) for row in page]
+            if on_progress is not None:
+                on_progress(len(page))
         if not more:
             return
         after = KeysetPosition((page[-1].created_at, page[-1].run))

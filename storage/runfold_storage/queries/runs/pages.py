@@ -40,14 +40,8 @@ class Page(NamedTuple):
     position: KeysetPosition = NEWEST_FIRST
 
 
-class _Found(NamedTuple):
-    """Rows in the order of reading; `reached` is where it stopped, if there may be more."""
-
-    rows: list[Any]
-    reached: ListKey | None
-
-
-_NOTHING: Final = _Found([], None)
+_Found = tuple[list[Any], ListKey | None]
+"""Rows in the order of reading, and where it stopped, if there may be more."""
 
 
 def make_page(run_filter: RunFilter, limit: int, offset: int, cursor: str | None) -> Page:
@@ -66,9 +60,11 @@ def read_runs(
 ) -> RunPage:
     """Return one page; `connection` is in a transaction with one snapshot."""
     plan = ListPlan(connection, run_filter, limits)
-    found = _find(plan, page) if plan.total.value or plan.total.relation != "exact" else _NOTHING
-    rows = found.rows[::-1] if page.position.is_newer else found.rows
-    next_cursor, prev_cursor = _cursors(run_filter, page, rows, found.reached)
+    is_empty = plan.total.relation == "exact" and not plan.total.value
+    rows, reached = ([], None) if is_empty else _find(plan, page)
+    if page.position.is_newer:
+        rows = rows[::-1]
+    next_cursor, prev_cursor = _cursors(run_filter, page, rows, reached)
     searched: Searched | UnsetType = UNSET
     if run_filter.payload is not None:
         searched = read_searched(connection, run_filter.project)
@@ -104,14 +100,14 @@ def _find(plan: ListPlan, page: Page) -> _Found:
             return _last_batch(rows, page)
         is_exact = plan.total.relation == "exact" and page.position.key is None
         if is_exact and page.offset + len(rows) >= plan.total.value:
-            return _Found(rows, None)
+            return rows, None
         reached = plan.rows(sql.end_of_scan(scan, position), **parameters)
         examined += most
         if not reached or (page.offset and not rows):
-            return _Found(rows, None)
+            return rows, None
         key = _key_of(reached[0])
         if examined >= limits.examined:
-            return _Found(rows, key)
+            return rows, key
         position = KeysetPosition(key, position.is_newer)
         most = min(2 * most, limits.examined - examined)
 
@@ -126,8 +122,8 @@ def _first_batch(page: Page, share: float, limits: ListLimits) -> int:
 def _last_batch(rows: list[Any], page: Page) -> _Found:
     """Return the page; it continues if there is one run more than its limit."""
     if len(rows) <= page.limit:
-        return _Found(rows, None)
-    return _Found(rows[: page.limit], _key_of(rows[page.limit - 1]))
+        return rows, None
+    return rows[: page.limit], _key_of(rows[page.limit - 1])
 
 
 def _cursors(
@@ -140,13 +136,8 @@ def _cursors(
     onward = None if reached is None else page.position._replace(key=reached, is_inclusive=False)
     back = None
     if page.position.key is not None or page.offset:
-        back = KeysetPosition(
-            key=_key_of(rows[0 if not page.position.is_newer else -1])
-            if rows
-            else page.position.key,
-            is_newer=not page.position.is_newer,
-            is_inclusive=not rows,
-        )
+        key = _key_of(rows[-1 if page.position.is_newer else 0]) if rows else page.position.key
+        back = KeysetPosition(key, not page.position.is_newer, is_inclusive=not rows)
     sides = (back, onward) if page.position.is_newer else (onward, back)
     older, newer = (_encode(run_filter, side) for side in sides)
     return older, newer

@@ -1,8 +1,6 @@
-"""Counts, durations, usage and percentiles, from rollups where possible.
+"""Counts, durations, usage and percentiles: of all, per bucket and per group.
 
-Histograms add up, so a percentile over any span, bucket or group is a merge of rows, within 1% of
-the true value and never outside the smallest and largest duration. No rollup has minutes or error
-types: they come from the runs, at a cost proportional to their number.
+Minutes and error types come from the runs, at a cost proportional to their number.
 """
 
 from collections import defaultdict

@@ -38,11 +38,11 @@ def announced(reached: dict[int, int], **runs: list[tuple[RunRow, int]]) -> Any:
 
 def test_rows_come_as_they_were_committed() -> None:
     """With the numbers of their changes, and whether they are new."""
-    heard = announced({0: 9}, changed_runs=[(FIRST, 9)], new_runs=[(SECOND, 8)]).behind((7, 3))
-    assert heard.changes == Changes(
+    found = announced({0: 9}, changed_runs=[(FIRST, 9)], new_runs=[(SECOND, 8)]).behind((7, 3))
+    assert found.changes == Changes(
         (9, 3), [Change(0, 8, SECOND.run, None, True), Change(0, 9, FIRST.run)]
     )
-    assert heard.rows == {(0, FIRST.run): FIRST, (0, SECOND.run): SECOND}
+    assert found.rows == {(0, FIRST.run): FIRST, (0, SECOND.run): SECOND}
 
 
 def test_who_is_further_on_is_told_the_rest() -> None:

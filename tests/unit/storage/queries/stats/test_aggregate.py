@@ -26,7 +26,7 @@ def row(status: str, durations_us: list[int]) -> Any:
     )
 
 
-def tally(status: str, durations_us: list[int]) -> Aggregate:
+def aggregate_of(status: str, durations_us: list[int]) -> Aggregate:
     """Return the aggregate of one row with its histogram."""
     made = Aggregate()
     made.add(row(status, durations_us))
@@ -41,7 +41,7 @@ def test_percentiles_within_one_percent() -> None:
     durations = [round(math.exp(chance.uniform(0, 18))) for _ in range(5000)]
     whole = Aggregate()
     for start in range(0, 5000, 100):
-        whole.merge(tally("completed", durations[start : start + 100]))
+        whole.merge(aggregate_of("completed", durations[start : start + 100]))
     durations.sort()
     figures = whole.durations()
     for found, fraction in ((figures.p50, 0.5), (figures.p90, 0.9), (figures.p99, 0.99)):
@@ -51,14 +51,14 @@ def test_percentiles_within_one_percent() -> None:
 
 def test_percentiles_stay_between_the_extremes() -> None:
     """One duration is its own percentile, exactly."""
-    figures = tally("completed", [1_234_567]).durations()
+    figures = aggregate_of("completed", [1_234_567]).durations()
     assert figures == DurationFigures(*[1234.567] * 7)
 
 
 def test_zero_is_a_duration() -> None:
     """A run that took no time is the shortest; its duration is not unknown."""
-    whole = tally("completed", [0])
-    whole.merge(tally("completed", [5000]))
+    whole = aggregate_of("completed", [0])
+    whole.merge(aggregate_of("completed", [5000]))
     assert whole.durations().min == 0
     assert whole.durations().p50 == 0
 

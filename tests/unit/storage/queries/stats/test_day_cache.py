@@ -11,7 +11,7 @@ from runfold_storage.queries.stats.day_cache import DayCache
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def tally(*durations_ms: int) -> Aggregate:
+def aggregate_of(*durations_ms: int) -> Aggregate:
     """Return the aggregate of runs with these durations (below 10 ms), each in a bin of its own."""
     made = Aggregate()
     for duration_ms in durations_ms:
@@ -27,7 +27,7 @@ def test_a_changed_version_is_a_miss() -> None:
     days = DayCache()
     key = ("acme", None, "UTC", DAY)
     assert days.get(key, (1,)) is None
-    older, newer = tally(1), tally(1, 2)
+    older, newer = aggregate_of(1), aggregate_of(1, 2)
     days.put(key, (1,), older)
     assert days.get(key, (1,)) is older
     assert days.get(key, (2,)) is None
@@ -40,14 +40,14 @@ def test_the_least_recently_used_day_is_evicted() -> None:
     """A day that was read lately stays."""
     days = DayCache(max_bytes=5000)  # two days
     first, second, third = ((None, None, "UTC", DAY + timedelta(days=n)) for n in range(3))
-    tallies = [tally(n) for n in range(3)]
-    days.put(first, 1, tallies[0])
-    days.put(second, 1, tallies[1])
-    assert days.get(first, 1) is tallies[0]
-    days.put(third, 1, tallies[2])
+    aggregates = [aggregate_of(n) for n in range(3)]
+    days.put(first, 1, aggregates[0])
+    days.put(second, 1, aggregates[1])
+    assert days.get(first, 1) is aggregates[0]
+    days.put(third, 1, aggregates[2])
     assert days.get(second, 1) is None
-    assert days.get(first, 1) is tallies[0]
-    assert days.get(third, 1) is tallies[2]
+    assert days.get(first, 1) is aggregates[0]
+    assert days.get(third, 1) is aggregates[2]
 
 
 def test_days_are_bounded_by_their_memory() -> None:
@@ -73,8 +73,8 @@ def test_days_are_bounded_by_their_memory() -> None:
 def test_sums_are_complete() -> None:
     """Sums include all days, cached or not, complete or not; the days are not changed."""
     days = DayCache()
-    yesterday, today = tally(1, 2), tally(3)
-    older = [tally(n) for n in range(4, 8)]
+    yesterday, today = aggregate_of(1, 2), aggregate_of(3)
+    older = [aggregate_of(n) for n in range(4, 8)]
     for n, each in enumerate((yesterday, *older)):
         days.put((None, None, "UTC", DAY - timedelta(days=n)), 1, each)
         assert days.get((None, None, "UTC", DAY - timedelta(days=n)), 1) is each
@@ -87,38 +87,38 @@ def test_sums_are_complete() -> None:
         ([yesterday], [1, 2]),
         ([], []),
     ):
-        found, expected = days.merged(given), tally(*durations_ms)
+        found, expected = days.merged(given), aggregate_of(*durations_ms)
         assert found.bins == expected.bins
         assert found.counts == expected.counts
         assert found.durations() == expected.durations()
     today.add_bins([358], [1])  # what is not complete goes on
     today.duration_count += 1
-    assert days.merged([yesterday, today]).bins == tally(1, 2, 3, 8).bins
-    assert yesterday.bins == tally(1, 2).bins
+    assert days.merged([yesterday, today]).bins == aggregate_of(1, 2, 3, 8).bins
+    assert yesterday.bins == aggregate_of(1, 2).bins
 
 
 def test_a_changing_day_does_not_invalidate_the_sum_of_the_others() -> None:
     """A day that changes between queries is in no cached sum."""
     days = DayCache()
-    older = [tally(n) for n in range(3)]
+    older = [aggregate_of(n) for n in range(3)]
     for n, each in enumerate(older):
         days.put((None, None, "UTC", DAY - timedelta(days=n + 1)), 1, each)
         days.get((None, None, "UTC", DAY - timedelta(days=n + 1)), 1)
     first = days.merged(older)
     for version in range(2, 6):
-        today = tally(*range(3, 3 + version))
+        today = aggregate_of(*range(3, 3 + version))
         days.put((None, None, "UTC", DAY), version, today)
         found = days.merged([*older, today])
-        assert found.bins == tally(*range(3 + version)).bins
+        assert found.bins == aggregate_of(*range(3 + version)).bins
         assert days.get((None, None, "UTC", DAY), version - 1) is None
     assert days.merged(older) is first
 
 
 def test_complete_aggregates_are_frozen() -> None:
     """Threads share them, so adding to one is an error."""
-    made = tally(1)
+    made = aggregate_of(1)
     made.complete(1)
     with pytest.raises(AssertionError):
         made.add_bins([1], [1])
     with pytest.raises(AssertionError):
-        made.merge(tally(2))
+        made.merge(aggregate_of(2))
