@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 
 from runfold_stack.endpoints import require_database
-from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
+from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options import JSON, RUN_FILTERS, filters_of, one_of, option, whole_number
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.output import Output, plain, progress_bar, say

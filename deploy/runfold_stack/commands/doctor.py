@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from runfold_stack.doctor.examination import examine
-from runfold_stack.exit_codes import FAILED, OK
+from runfold_stack.errors import FAILED, OK
 from runfold_stack.options import JSON, option
 from runfold_stack.terminal.output import STYLES, plain
 

@@ -9,7 +9,7 @@ import msgspec
 from rich.text import Text
 
 from runfold_stack.endpoints import require_database
-from runfold_stack.exit_codes import CommandFailed
+from runfold_stack.errors import CommandFailed
 from runfold_stack.options import JSON, option, whole_number
 from runfold_stack.terminal.formats import duration, moment
 from runfold_stack.terminal.output import STYLES, Output, cell, plain, say

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from runfold_stack.endpoints import open_history
-from runfold_stack.exit_codes import USAGE, CommandFailed
+from runfold_stack.errors import USAGE, CommandFailed
 from runfold_stack.options import JSON, RUN_FILTERS, filters_of, name, one_of, option, whole_number
 from runfold_stack.terminal.formats import number
 from runfold_stack.terminal.log_view import print_end, print_events, print_output

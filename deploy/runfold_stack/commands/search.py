@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from runfold_stack.endpoints import open_database
-from runfold_stack.exit_codes import USAGE, CommandFailed
+from runfold_stack.errors import USAGE, CommandFailed
 from runfold_stack.options import JSON, name, option
 from runfold_stack.terminal.output import Output, cell, say
 from runfold_stack.terminal.tables import Table

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from runfold_stack.commands import COMMANDS
-from runfold_stack.exit_codes import EXIT_CODES, CommandFailed, explain
+from runfold_stack.errors import EXIT_CODES, CommandFailed, explain
 from runfold_storage.errors import BadParameter, DatabaseUnreachable, SchemaOutdated
 
 README = (Path(__file__).parents[3] / "deploy" / "README.md").read_text()
