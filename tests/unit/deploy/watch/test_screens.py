@@ -36,7 +36,7 @@ def nodes_of(number: int) -> Iterator[NodeSummary]:
         yield node(f"n{n}", status="running" if n == 40 else "completed", started_at=NOON)
 
 
-def test_lines_tell_output_nodes_and_run() -> None:
+def test_lines_show_output_nodes_and_run() -> None:
     """One line each, whatever is in the names."""
     watched = RunState()
     failed = node(
