@@ -46,10 +46,12 @@ _SEARCH_S: Final = 10
 )
 def runs(arguments: Namespace, context: Context) -> None:
     """examples:
-    runfold runs --status failed --status lost --since 24h
-    runfold runs --project acme --workflow nightly-report --limit 10
-    runfold runs --tag env=prod --user ann --min-duration 5m --min-cost 0.50
-    runfold runs --json | jq -r '.runs[].id'
+      runfold runs --status failed --status lost --since 24h
+      runfold runs --project acme --workflow nightly-report --limit 10
+      runfold runs --tag env=prod --user ann --min-duration 5m --min-cost 0.50
+      runfold runs --json | jq -r '.runs[].id'
+
+    If there are more runs, the last line has the cursor that continues the list.
     """
     filters = filters_of(arguments)
     with open_history(context.settings) as history:
