@@ -15,7 +15,7 @@ from runfold.errors import SettingInvalid
 from runfold_stack.terminal.output import Output, say
 
 from .commands import COMMANDS, Context
-from .exit_codes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, OK, USAGE, explain
+from .errors import BROKEN_PIPE, EXIT_CODES, INTERRUPTED, OK, USAGE, explain
 from .settings import read_settings
 
 _EXAMPLES: Final = """\

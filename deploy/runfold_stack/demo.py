@@ -22,7 +22,7 @@ from runfold import Recorder
 from runfold.recording.run import Run
 from runfold_storage.history import History
 
-from .exit_codes import FAILED, INTERRUPTED, OK
+from .errors import FAILED, INTERRUPTED, OK
 from .settings import VARIABLES
 
 _FOLDED_S: Final = 30.0

@@ -12,7 +12,7 @@ import psycopg
 from runfold_stack.servers.local_stack import Endpoints, find_database_url, find_redis_url
 from runfold_storage.postgres.connections import connect
 
-from .exit_codes import UNREACHABLE, CommandFailed
+from .errors import UNREACHABLE, CommandFailed
 from .settings import Settings
 
 if TYPE_CHECKING:

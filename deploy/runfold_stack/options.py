@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from runfold.protocol.events import MAX_NAME
 from runfold_storage.filters.catalogue import FILTERS, Kind
 
-from .exit_codes import USAGE, CommandFailed
+from .errors import USAGE, CommandFailed
 from .terminal.formats import length, point_in_time
 
 

@@ -92,10 +92,6 @@ def _of_sdk(name: str, text: str) -> Any:
     return getattr(sdk, name.removeprefix("RUNFOLD_").lower())
 
 
-def _home(_name: str, text: str) -> Path:
-    return Path(text).expanduser().absolute()
-
-
 def _project(name: str, text: str) -> str:
     if len(text) > MAX_NAME:
         raise SettingInvalid(f"{name} has {len(text)} characters: the maximum is {MAX_NAME}")
@@ -161,7 +157,7 @@ VARIABLES: Final[dict[str, Parse]] = {
         "postgresql://user:password@host:port/database",
     ),
     "RUNFOLD_SHARDS": _number(1, MAX_SHARDS),
-    "RUNFOLD_HOME": _home,
+    "RUNFOLD_HOME": lambda _, text: Path(text).expanduser().absolute(),
     "RUNFOLD_PROJECT": _project,
     "RUNFOLD_WORKERS": _number(1, 64),
     "RUNFOLD_JOBS_REDIS_URL": _url(

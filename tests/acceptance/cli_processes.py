@@ -77,7 +77,7 @@ class Up:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log()
-        self.told: dict[str, Any] = json.loads(line)
+        self.state: dict[str, Any] = json.loads(line)
 
     def log(self) -> str:
         """What it has logged since it was started."""

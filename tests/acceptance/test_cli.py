@@ -62,31 +62,31 @@ def await_run(up: Up, run: str, status: str) -> None:
         details = history.run(run)
         return details is not None and details.status == status
 
-    with History(up.told["database_url"], pool_size=1) as history:
+    with History(up.state["database_url"], pool_size=1) as history:
         wait_for(has_come, f"run {run} to be {status}")
 
 
-def test_up_says_where_everything_is(up: Up) -> None:
-    """Once `up` is ready its API answers at the URL that it told."""
-    with urllib.request.urlopen(f"{up.told['api_url']}/healthz", timeout=10) as answer:
+def test_up_prints_all_addresses(up: Up) -> None:
+    """Once `up` is ready its API answers at the URL that it printed."""
+    with urllib.request.urlopen(f"{up.state['api_url']}/healthz", timeout=10) as answer:
         assert answer.status == 200
-    assert up.told["data_dir"] == str(up.home)
-    assert up.told["pid"] == up.process.pid
-    assert up.told["redis_url"].startswith("unix://")
+    assert up.state["data_dir"] == str(up.home)
+    assert up.state["pid"] == up.process.pid
+    assert up.state["redis_url"].startswith("unix://")
 
 
-def test_up_says_where_metrics_are(up: Up) -> None:
+def test_up_prints_the_metrics_addresses(up: Up) -> None:
     """The API's, and those of each worker."""
-    of_api, of_worker = up.told["metrics_urls"]
-    assert of_api == f"{up.told['api_url']}/metrics"
+    of_api, of_worker = up.state["metrics_urls"]
+    assert of_api == f"{up.state['api_url']}/metrics"
     for url, series in ((of_api, b"runfold_lag_frames"), (of_worker, b"runfold_worker_restarts")):
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert series in answer.read()
 
 
-def test_a_worker_whose_metrics_port_is_taken_says_so(up: Up) -> None:
+def test_a_worker_whose_metrics_port_is_taken_fails(up: Up) -> None:
     """And folds nothing unseen: its exit code is 1."""
-    port = up.told["api_url"].rpartition(":")[2]
+    port = up.state["api_url"].rpartition(":")[2]
     answer = runfold("worker", "--metrics-port", port, env=up.env)
     assert answer.returncode == 1
     assert f"port {port}".encode() in answer.stderr
@@ -97,7 +97,7 @@ def test_a_second_up_leaves_the_first_alone(up: Up) -> None:
     """A second `up` on the same data directory ends with 1 and names the first one's API."""
     second = runfold("up", env=up.env)
     assert second.returncode == 1
-    assert up.told["api_url"].encode() in second.stderr
+    assert up.state["api_url"].encode() in second.stderr
     assert b"runfold down" in second.stderr
     assert up.process.poll() is None
 
@@ -179,10 +179,10 @@ def test_events_of_a_run_can_be_shown(up: Up) -> None:
 
 
 def test_an_unknown_run_is_a_failure(up: Up) -> None:
-    """`show` of a run that does not exist ends with 1 and says what lists runs."""
-    answer = runfold("show", "nobody", env=up.env)
+    """`show` of a run that does not exist ends with 1 and names the command that lists runs."""
+    answer = runfold("show", "unknown", env=up.env)
     assert answer.returncode == 1
-    assert answer.stderr == b"runfold: there is no run 'nobody': `runfold runs` lists them\n"
+    assert answer.stderr == b"runfold: there is no run 'unknown': `runfold runs` lists them\n"
 
 
 def test_emit_takes_the_good_lines_and_reports_the_broken_ones(up: Up) -> None:
@@ -218,7 +218,7 @@ def test_emitting_a_file_again_changes_nothing(up: Up, tmp_path: Path) -> None:
         assert ask(up, "emit", str(path)) == {"accepted": 3, "broken": 0, "lines": []}
     marker = '{"type":"completed","run":"twice-1","at":"2026-11-21T02:00:09Z","id":9}'
     runfold("emit", env=up.env, stdin=marker.encode())
-    with History(up.told["database_url"], pool_size=1) as history:
+    with History(up.state["database_url"], pool_size=1) as history:
 
         def has_come() -> bool:
             page = history.events("twice-1")
@@ -245,9 +245,9 @@ def test_imported_runs_can_be_read_at_once(up: Up, tmp_path: Path) -> None:
     words = ("import", "--format", "wfformat", "--json", str(broken), "-")
     again = runfold(*words, env=up.env, stdin=good.read_bytes())
     assert again.returncode == 1
-    told = json.loads(again.stdout)
-    assert [failed["file"] for failed in told["failed"]] == [str(broken)]
-    assert [run["file"] for run in told["runs"]] == ["-"]
+    document = json.loads(again.stdout)
+    assert [failed["file"] for failed in document["failed"]] == [str(broken)]
+    assert [run["file"] for run in document["runs"]] == ["-"]
 
 
 def test_an_unknown_format_names_those_that_are_known(up: Up) -> None:
@@ -338,7 +338,7 @@ def test_doctor_finds_a_healthy_stack(up: Up) -> None:
     }
 
 
-def test_doctor_says_what_to_do_when_nothing_runs(tmp_path: Path) -> None:
+def test_doctor_names_remedies_when_nothing_runs(tmp_path: Path) -> None:
     """Without servers it fails, and names `runfold up` and the variables."""
     answer = runfold("doctor", env=environ(RUNFOLD_HOME=str(tmp_path)))
     assert answer.returncode == 1
@@ -462,7 +462,7 @@ def test_killed_servers_are_started_again_and_those_of_a_killed_up_adopted(tmp_p
         (["exec", "--tag", "x", "--", "true"], {}, 2, b"write it as KEY=VALUE"),
     ],
 )
-def test_what_can_go_wrong_is_said_in_one_line(
+def test_an_expected_error_is_one_line(
     words: list[str], settings: dict[str, str], exit_code: int, message: bytes, tmp_path: Path
 ) -> None:
     """An expected error names the culprit and the remedy, without a traceback."""
@@ -473,7 +473,7 @@ def test_what_can_go_wrong_is_said_in_one_line(
 
 
 def test_the_help_lists_commands_and_exit_codes() -> None:
-    """`--help` has every command and says what the exit codes mean."""
+    """`--help` has every command and the meaning of the exit codes."""
     text = runfold("--help", env=environ()).stdout.decode()
     for name in ("up", "down", "exec", "runs", "show", "stats", "emit", "import", "doctor"):
         assert f"\n  {name} " in text

@@ -1,4 +1,4 @@
-"""`runfold drain` and what the doctor tells of the spool, on what real runners have left."""
+"""`runfold drain` and the doctor's checks of the spool, with the spools of real runners."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Place:
         )
 
     def spool_a_hundred(self) -> None:
-        """A runner that cannot send, and is gone."""
+        """A runner that cannot send, and has ended."""
         self.server.stop()
         subprocess.run([sys.executable, "-c", RUNNER], env=self.env, check=True, timeout=60)
         self.server.start()
@@ -91,7 +91,7 @@ def test_what_a_dead_runner_left_is_found_and_sent(make_redis: MakeRedis, tmp_pa
 
 
 def test_events_for_another_redis_stay(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """Whoever drains says that they are there, and what to set."""
+    """The command reports them, with the setting that sends them."""
     place, other = Place(make_redis, tmp_path), make_redis()
     place.spool_a_hundred()
     assert place.drain(RUNFOLD_REDIS_URL=other.url)["for_others"] == 100
@@ -104,7 +104,7 @@ def test_events_for_another_redis_stay(make_redis: MakeRedis, tmp_path: Path) ->
 
 
 def test_without_redis_nothing_is_lost(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """The exit code says that Redis is away, and all is still there."""
+    """The exit code shows that Redis is unavailable; all events stay."""
     place = Place(make_redis, tmp_path)
     place.spool_a_hundred()
     place.server.stop()
@@ -114,7 +114,7 @@ def test_without_redis_nothing_is_lost(make_redis: MakeRedis, tmp_path: Path) ->
 
 
 def test_a_runner_that_lives_sends_its_own(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """Its segments are told apart, and left alone."""
+    """Its segments are recognised, and left alone."""
     place = Place(make_redis, tmp_path)
     place.server.stop()
     program = RUNNER.replace("os._exit(0)", "print(flush=True); input()")
@@ -168,7 +168,7 @@ def test_a_spool_at_its_cap_is_a_failure(make_redis: MakeRedis, tmp_path: Path) 
 def test_drops_of_a_dead_runner_are_found_and_reported(
     make_redis: MakeRedis, tmp_path: Path
 ) -> None:
-    """The doctor names their number until draining has told Redis, once."""
+    """The doctor names their number until draining has reported it to Redis, once."""
     place = Place(make_redis, tmp_path)
     place.server.stop()
     subprocess.run([sys.executable, "-c", DROPPER], env=place.env, check=True, timeout=60)

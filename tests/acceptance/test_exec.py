@@ -188,10 +188,10 @@ def test_a_process_left_behind_does_not_hold_us(redis_url: str) -> None:
     assert recorded_events(redis_url)[-1]["type"] == "completed"
 
 
-def test_shards_that_differ_keep_the_run_on_disk_and_say_which_are_right(
+def test_a_run_with_a_wrong_number_of_shards_is_spooled_and_explained(
     redis_url: str, tmp_path: Path
 ) -> None:
-    """A number of shards that is not the deployment's is told as such, not as a slow Redis."""
+    """A number of shards that is not the deployment's is reported as such, not as a slow Redis."""
     run(redis_url, "true")
     env = environ(RUNFOLD_REDIS_URL=redis_url, RUNFOLD_HOME=str(tmp_path), RUNFOLD_SHARDS="3")
     answer = runfold("exec", "--", "sh", "-c", "exit 5", env=env)
@@ -219,7 +219,7 @@ def test_a_wrong_setting_does_not_keep_the_command_from_running(wrong: dict[str,
 
 
 def test_redis_away_changes_nothing_but_a_line_at_the_end(tmp_path: Path) -> None:
-    """The command runs, output and exit code are as ever, and one line says where the run is."""
+    """The command runs, output and exit code are as ever, and one line names where the run is."""
     env = environ(RUNFOLD_HOME=str(tmp_path))
     answer = runfold("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 5", env=env)
     assert answer.returncode == 5
@@ -260,7 +260,7 @@ class Terminal:
         try:
             while data := os.read(self.fd, 4096):
                 self.seen += data
-        except OSError:  # nobody has it open any more
+        except OSError:  # no process has it open any more
             pass
         return self.seen
 

@@ -84,23 +84,23 @@ def test_a_run_is_followed_to_its_end(up: Up, tmp_path: Path) -> None:
         assert executed.returncode == 3
         assert watched.end() == 1
 
-    told = [line.split(maxsplit=1)[1] for line in watched.lines]
-    assert "stdout     first" in told
-    assert "stderr     second" in told
-    assert told[-1].startswith("failed     followed  sh  ")
-    assert told[-1].endswith("ExitCode: exit code 3: second")
+    shown = [line.split(maxsplit=1)[1] for line in watched.lines]
+    assert "stdout     first" in shown
+    assert "stderr     second" in shown
+    assert shown[-1].startswith("failed     followed  sh  ")
+    assert shown[-1].endswith("ExitCode: exit code 3: second")
 
 
 def test_a_run_that_is_over_or_not_there(up: Up) -> None:
-    """Its exit code says whether it completed; what does not exist is said so."""
+    """Its exit code shows whether it completed; an unknown run is an error."""
     assert runfold("exec", "--run", "went-well", "--", "true", env=up.env).returncode == 0
     answer = runfold("watch", "went-well", "--wait", env=up.env)
     assert answer.returncode == 0
     assert b"completed  went-well" in answer.stdout
 
-    answer = runfold("watch", "nobody", env=up.env)
+    answer = runfold("watch", "unknown", env=up.env)
     assert (answer.returncode, answer.stdout) == (1, b"")
-    assert b"nobody" in answer.stderr
+    assert b"unknown" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_makes_no_sense_is_refused(up: Up, words: tuple[str, ...], message:
 
 
 def test_a_list_is_followed_past_the_death_of_the_api(up: Up, tmp_path: Path) -> None:
-    """What happened while nobody answered is told afterwards, and nothing twice."""
+    """Changes during an outage are shown afterwards, and none twice."""
     words = ("--json", "--workflow", "across")
 
     def execute(number: int) -> None:
@@ -129,7 +129,7 @@ def test_a_list_is_followed_past_the_death_of_the_api(up: Up, tmp_path: Path) ->
         assert answer.returncode == 0
 
     def ended(watched: Watching) -> list[str]:
-        """In the order in which their ends were told."""
+        """In the order in which their ends arrived."""
         return [
             event["data"]["id"]
             for event in watched.events
@@ -155,7 +155,7 @@ def test_a_list_is_followed_past_the_death_of_the_api(up: Up, tmp_path: Path) ->
 
 
 def test_a_picture_in_a_terminal(up: Up) -> None:
-    """With colours, unless NO_COLOR says otherwise; its last one shows the end."""
+    """With colours, unless NO_COLOR is set; the last frame shows the end."""
     assert runfold("exec", "--run", "drawn", "--", "echo", "hello", env=up.env).returncode == 0
     env = {**up.env, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
 
@@ -186,7 +186,7 @@ def test_exec_shows_the_run_in_place_of_the_output(up: Up) -> None:
 
 
 def test_exec_shows_the_output_when_there_is_no_api(up: Up) -> None:
-    """Nothing that a command wrote is hidden from who called it."""
+    """The output of the command is not hidden."""
     env = {**up.env, "RUNFOLD_API_URL": "http://127.0.0.1:1"}
     answer = runfold("exec", "--watch", "--", "sh", "-c", "echo working", env=env)
     assert (answer.returncode, answer.stdout) == (0, b"working\n")

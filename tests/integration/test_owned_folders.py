@@ -179,7 +179,7 @@ def test_a_server_folder_that_leads_elsewhere_is_not_handed_over(
 def test_a_link_of_roots_own_is_followed(
     make_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
-    """Where nobody else can change the folder, data may lie on another disk."""
+    """Where no other user can change the folder, data may lie on another disk."""
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "home").mkdir()

@@ -109,12 +109,12 @@ def test_psycopg_and_sqlalchemy_take_the_same_url(stack: LocalStack) -> None:
     engine.dispose()
 
 
-def test_the_url_holds_whatever_the_environment_says(
+def test_the_url_does_not_depend_on_the_environment(
     stack: LocalStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A PGPORT or PGUSER meant for another server does not lead ours astray."""
     monkeypatch.setenv("PGPORT", "1")
-    monkeypatch.setenv("PGUSER", "somebody")
+    monkeypatch.setenv("PGUSER", "another")
     assert ask_postgres(stack.endpoints.database_url, "SELECT current_user") == "runfold"
 
 
@@ -314,7 +314,7 @@ def test_a_recycled_pid_is_not_taken_for_redis(make_redis: MakeRedis) -> None:
 
 
 def test_a_recycled_pid_is_not_taken_for_postgres(make_postgres: MakePostgres) -> None:
-    """A postmaster.pid that names somebody else's live process does not stop the start."""
+    """A postmaster.pid that names another live process does not stop the start."""
     server = make_postgres(settings=NO_SYNC)
     server.kill()
     pid_file = server.data_dir / "data" / "postmaster.pid"
@@ -339,7 +339,7 @@ def test_stopping_what_does_not_run_does_nothing(tmp_path: Path) -> None:
 
 
 def test_a_server_whose_folder_was_deleted_can_be_stopped(make_redis: MakeRedis) -> None:
-    """Its starter still knows it when the lock file is gone."""
+    """Its starter still knows it when the lock file is missing."""
     server = make_redis()
     pid = server.pid
     assert pid is not None
@@ -425,7 +425,7 @@ def test_any_folder_will_do(
 
 
 def test_a_socket_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
-    """A short folder that somebody else could have prepared is neither used nor believed."""
+    """A short folder that another user could have prepared is not used."""
     server = RedisServer(tmp_path / ("long" * 40))
     folder = Path(server.url.removeprefix("unix://")).parent
     folder.mkdir()
@@ -448,7 +448,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 # Failing starts
 
 
-def test_a_redis_that_gives_up_says_why(tmp_path: Path) -> None:
+def test_a_redis_that_fails_to_start_reports_why(tmp_path: Path) -> None:
     """The error carries what the server wrote, and nothing is left running."""
     server = RedisServer(
         tmp_path / "redis", extra_args=["--no-such-option", "1"], die_with_parent=True
@@ -458,7 +458,7 @@ def test_a_redis_that_gives_up_says_why(tmp_path: Path) -> None:
     assert server.pid is None
 
 
-def test_a_postgres_that_gives_up_says_why(tmp_path: Path) -> None:
+def test_a_postgres_that_fails_to_start_reports_why(tmp_path: Path) -> None:
     """The error carries what the server wrote, the server can be started again once mended."""
     wrong = PostgresServer(tmp_path / "pg", settings={**NO_SYNC, "max_connections": "many"})
     with pytest.raises(StartFailedError, match="max_connections"):
@@ -507,7 +507,7 @@ def test_programs_are_searched_in_order(tmp_path: Path) -> None:
 
 
 def test_without_programs_the_error_has_the_commands(tmp_path: Path) -> None:
-    """Nothing found: the error says where it looked and what to type."""
+    """Nothing found: the error has the searched places and the commands."""
     nowhere = SearchPath("no_wheel", "no_wheel", str(tmp_path), ())
     with pytest.raises(ProgramNotFoundError) as no_redis:
         find_redis(nowhere)

@@ -77,7 +77,7 @@ COMMANDS: Final = (
     Command("stats", "stats", "show counts, durations and cost by workflow or by node"),
     Command("watch", "watch", "show runs live, or one run with its nodes and output"),
     Command("export", "runs", "write runs to a file: CSV, NDJSON or Parquet"),
-    Command("delete", "delete", "delete runs, by their ids or by filters"),
+    Command("delete", "runs", "delete runs, by their ids or by filters"),
     Command("emit", "ingest", "send events, one JSON object per line"),
     Command("import", "ingest", "import executions that other systems recorded"),
     Command("worker", "worker", "fold events into the history until stopped"),
@@ -88,10 +88,10 @@ COMMANDS: Final = (
     Command("repair", "recovery", "correct the differences that `verify` finds"),
     Command("retention", "retention", "manage retention policies and apply them"),
     Command("restore", "recovery", "restore an archive into a new database"),
-    Command("search", "search", "choose the projects with searchable inputs and outputs"),
-    Command("jobs", "jobs", "show long-running jobs: deletions, rebuilds, retention"),
+    Command("search", "admin", "choose the projects with searchable inputs and outputs"),
+    Command("jobs", "admin", "show long-running jobs: deletions, rebuilds, retention"),
     Command("drain", "ingest", "send the events in this machine's spool"),
-    Command("doctor", "doctor", "check every part of the deployment"),
+    Command("doctor", "admin", "check every part of the deployment"),
 )
 
 # Names that are reserved in Python.

@@ -10,9 +10,9 @@ from typing import Final
 
 from runfold.errors import SettingInvalid
 from runfold.serialization.normalize import is_run_id
+from runfold_stack.errors import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
 from runfold_stack.execution.process import run_command
 from runfold_stack.execution.recorder import ExecutionRecorder
-from runfold_stack.exit_codes import NOT_EXECUTABLE, NOT_FOUND, USAGE, CommandFailed
 from runfold_stack.options import name, option
 from runfold_stack.processes.ports import answers
 from runfold_stack.processes.up_lock import api_address

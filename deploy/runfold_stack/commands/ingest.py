@@ -27,7 +27,7 @@ from runfold.protocol.streams import agree_on_shards, connect
 from runfold.serialization.intake import Intake
 from runfold.settings import Settings as SdkSettings
 from runfold_stack.endpoints import require_database, require_redis
-from runfold_stack.exit_codes import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
+from runfold_stack.errors import FAILED, OK, UNREACHABLE, USAGE, CommandFailed
 from runfold_stack.importers.wfformat import WfFormatError, count_events, events, read_instance
 from runfold_stack.options import JSON, name, option
 from runfold_stack.servers.local_stack import find_database_url

@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 
 from runfold_stack.endpoints import open_database, require_database
-from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
+from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options import JSON, PERIOD, WORKFLOW, one_of, option, period
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.output import plain, progress_bar, say

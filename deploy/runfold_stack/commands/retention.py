@@ -9,7 +9,7 @@ import psycopg
 from msgspec import structs
 
 from runfold_stack.endpoints import open_database
-from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
+from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options import JSON, Group, Option, name, option, whole_number
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.formats import moment

@@ -20,7 +20,7 @@ from typing import Final
 
 import psycopg
 
-from runfold_stack.exit_codes import INTERRUPTED, OK, CommandFailed
+from runfold_stack.errors import INTERRUPTED, OK, CommandFailed
 from runfold_stack.options import HOST, JSON, PORT, option
 from runfold_stack.processes.ports import answers, choose_metrics_ports, choose_port, url_of
 from runfold_stack.processes.signals import StopRequests, sigterm_as_interrupt
@@ -74,7 +74,7 @@ def up(arguments: Namespace, context: Context) -> int:
         )
     is_embedded = settings.redis_url is None or settings.database_url is None
     with ExitStack() as exits:
-        lock = exits.enter_context(claim_up(settings.home)) if is_embedded else None
+        publish = exits.enter_context(claim_up(settings.home)) if is_embedded else None
         with sigterm_as_interrupt():
             stack = open_stack(
                 settings.home,
@@ -105,10 +105,11 @@ def up(arguments: Namespace, context: Context) -> int:
                     tuple(f"{url_of(settings.metrics_host, each)}/metrics" for each in ports),
                 )
                 if _await_ready(children, stack.endpoints, url_of(host, port), requests):
-                    if lock is not None:
-                        lock.write(state)
-                    folder = "(none: both servers are external)" if lock is None else settings.home
-                    _announce(context, stack.endpoints, state, str(folder))
+                    folder = "(none: both servers are external)"
+                    if publish is not None:
+                        publish(state)
+                        folder = str(settings.home)
+                    _announce(context, stack.endpoints, state, folder)
                     _supervise([*children, *servers], requests)
             finally:
                 try:

@@ -1,28 +1,30 @@
 """`runfold watch`: show runs live, in a terminal, as lines or as JSON."""
 
+import threading
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from msgspec import Raw
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
+from rich.live import Live
 
-from runfold_stack.exit_codes import FAILED, OK, USAGE, CommandFailed
+from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
 from runfold_stack.options import RUN_FILTERS, filters_of, option, whole_number
 from runfold_stack.processes.signals import sigterm_as_interrupt
 from runfold_stack.processes.up_lock import api_address
 from runfold_stack.terminal.output import Output, plain, say
-from runfold_stack.watch.display import draw
 from runfold_stack.watch.screens import change_lines, list_screen, run_screen
-from runfold_stack.watch.sse_client import Disconnected, Received, StreamSignal, follow
+from runfold_stack.watch.sse_client import Connected, Disconnected, Received, StreamSignal, follow
 from runfold_stack.watch.state import ListState, RunState
 from runfold_storage.parameters import MAX_LIMIT
 
 from . import Context, command
 
 _LIMIT: Final = 50
+_REDRAWS_PER_S: Final = 5
 
 
 @command(
@@ -87,7 +89,7 @@ def _show(
         return list_screen(watched, title, problem, output, now)
 
     if output.is_terminal and not output.is_json and not output.console.is_dumb_terminal:
-        draw(signals, api, watched, output.console, render)
+        _draw(signals, api, watched, output.console, render)
         return
     for received in _received(signals):
         now = datetime.now(UTC)
@@ -102,6 +104,43 @@ def _show(
                 output.line_now(line)
         if watched.has_ended:
             return
+
+
+def _draw(
+    signals: Iterator[StreamSignal],
+    api: str,
+    watched: ListState | RunState,
+    console: Console,
+    render: Callable[[str | None], RenderableType],
+) -> None:
+    """Draw the state in a terminal; `render` takes the problem of the connection, if any.
+
+    A thread of rich's redraws, so that a slow terminal does not hold up the stream.
+    """
+    lock = threading.Lock()
+    problem: str | None = f"connecting to {api}"
+
+    def current() -> RenderableType:
+        with lock:
+            return render(problem)
+
+    with Live(
+        get_renderable=current,
+        console=console,
+        refresh_per_second=_REDRAWS_PER_S,
+        vertical_overflow="crop",
+    ):
+        for signal in signals:
+            with lock:
+                match signal:
+                    case Disconnected():
+                        problem = f"{api} is unavailable: {signal.reason}"
+                    case Connected():
+                        problem = None
+                    case Received():
+                        watched.apply(signal, datetime.now(UTC))
+            if watched.has_ended:
+                return
 
 
 def _received(signals: Iterator[StreamSignal]) -> Iterator[Received]:

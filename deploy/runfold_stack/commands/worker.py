@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from runfold_stack.endpoints import require_endpoints
-from runfold_stack.exit_codes import INTERRUPTED, OK, CommandFailed
+from runfold_stack.errors import INTERRUPTED, OK, CommandFailed
 from runfold_stack.options import option
 from runfold_stack.processes.signals import StopRequests, start_thread
 from runfold_stack.processes.supervisor import Child

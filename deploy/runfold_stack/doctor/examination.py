@@ -16,7 +16,7 @@ from runfold_storage.checkpoints.streams import read_lags
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 
-from . import Finding, fail, ok, postgres_checks, redis_checks, stream_checks, warn
+from . import Finding, fail, ok, postgres_checks, redis_checks, warn
 from .spool_checks import check_spool
 
 
@@ -91,11 +91,11 @@ def _compare(
     known = count_shards(connection)
     # Not `agree_on_shards`: a check must not choose the number of shards.
     agreed = streams.agreed_shards(client)
-    yield stream_checks.check_shards(agreed, settings.shards, known)
+    yield redis_checks.check_shards(agreed, settings.shards, known)
     if agreed or known:
         _, lags = read_lags(client, lambda: load_positions(connection), agreed or 0)
-        yield from stream_checks.check_lags(lags, settings.max_lag_s)
-        yield stream_checks.check_leases(connection, agreed or known)
+        yield from redis_checks.check_lags(lags, settings.max_lag_s)
+        yield redis_checks.check_leases(connection, agreed or known)
 
 
 def _check_up(settings: Settings) -> Iterator[Finding]:

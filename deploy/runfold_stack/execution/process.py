@@ -51,13 +51,10 @@ def run_command(
         process = _spawn(words, stdio, forwarder)
     finally:
         stdio.close_child_ends()
-    stdio.enter_raw_mode()
-    try:
+    with stdio.raw_mode():
         forwarder.start(process)
         started()
         returncode = _pass_through(process, stdio, listen)
-    finally:
-        stdio.restore()
     signals = set(forwarder.seen)
     if stdio.is_interactive and -returncode in (signal.SIGINT, signal.SIGQUIT):
         signals.add(-returncode)  # a key: the pseudo-terminal turned it into a signal

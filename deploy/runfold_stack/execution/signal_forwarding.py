@@ -6,13 +6,14 @@ A command in a session of its own gets every signal from here.
 """
 
 import contextlib
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from subprocess import Popen
 from typing import Final
+
+from .stdio import is_foreground
 
 FORWARDED: Final = (
     signal.SIGINT,
@@ -58,13 +59,6 @@ def _wait() -> tuple[int, bool]:
     """Return the next signal, and whether the kernel sent it (for a terminal)."""
     if sys.platform == "darwin":  # no sigwaitinfo: guess
         number = signal.sigwait(_COLLECTED)
-        return number, number in (signal.SIGINT, signal.SIGQUIT) and _is_in_foreground()
+        return number, number in (signal.SIGINT, signal.SIGQUIT) and is_foreground()
     info = signal.sigwaitinfo(_COLLECTED)
     return info.si_signo, info.si_code > 0
-
-
-def _is_in_foreground() -> bool:
-    try:
-        return os.tcgetpgrp(0) == os.getpgrp()
-    except OSError:
-        return False

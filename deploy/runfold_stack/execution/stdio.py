@@ -14,7 +14,8 @@ import fcntl
 import os
 import termios
 import tty
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
 
 StreamName = Literal["stdout", "stderr"]
 
@@ -39,9 +40,8 @@ class ChildStdio:
 
     def __init__(self, *, shows_output: bool = True) -> None:
         _fill_standard_fds()
-        self.is_interactive = shows_output and os.isatty(0) and os.isatty(1) and _is_foreground(0)
+        self.is_interactive = shows_output and os.isatty(0) and os.isatty(1) and is_foreground()
         self.sources: list[Source] = []
-        self._saved: list[Any] | None = None
         stdout = self._connect("stdout", 1)
         shares = stdout.is_terminal and os.isatty(2) and _is_same_device(1, 2)
         stderr = stdout if shares else self._connect("stderr", 2)
@@ -69,17 +69,19 @@ class ChildStdio:
                     size = fcntl.ioctl(source.target, termios.TIOCGWINSZ, bytes(8))
                     fcntl.ioctl(source.fd, termios.TIOCSWINSZ, size)
 
-    def enter_raw_mode(self) -> None:
-        """Let the pseudo-terminal interpret the keys."""
-        if self.is_interactive:
-            self._saved = termios.tcgetattr(0)
-            tty.setraw(0, termios.TCSADRAIN)
-
-    def restore(self) -> None:
-        """Restore the terminal's mode."""
-        if self._saved is not None:
+    @contextlib.contextmanager
+    def raw_mode(self) -> Iterator[None]:
+        """Let the pseudo-terminal interpret the keys; restore the terminal's mode at the end."""
+        if not self.is_interactive:
+            yield
+            return
+        saved = termios.tcgetattr(0)
+        tty.setraw(0, termios.TCSADRAIN)
+        try:
+            yield
+        finally:
             with contextlib.suppress(OSError, termios.error):
-                termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+                termios.tcsetattr(0, termios.TCSADRAIN, saved)
 
     def _connect(self, name: StreamName, target: int) -> Source:
         is_terminal = os.isatty(target)
@@ -115,9 +117,10 @@ def _open_terminal(like: int, is_interactive: bool) -> tuple[int, int]:
     return fd, child_fd
 
 
-def _is_foreground(fd: int) -> bool:
+def is_foreground() -> bool:
+    """Return whether this process is in the foreground of the terminal on stdin."""
     try:
-        return os.tcgetpgrp(fd) == os.getpgrp()
+        return os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
         return False
 

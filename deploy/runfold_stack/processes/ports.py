@@ -5,7 +5,7 @@ import socket
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from runfold_stack.exit_codes import CommandFailed
+from runfold_stack.errors import CommandFailed
 from runfold_stack.settings import DEFAULT_API_PORT
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104, recognised, not bound
@@ -18,12 +18,12 @@ def choose_port(host: str, wanted: int | None) -> int:
     """
     if wanted is not None and not 0 <= wanted <= 65535:
         raise CommandFailed(f"port {wanted}: choose 0 to 65535", 2)
+    port = DEFAULT_API_PORT if wanted is None else wanted
     try:
-        return _probe(host, DEFAULT_API_PORT if wanted is None else wanted)
+        return _probe(host, port)
     except OSError as error:
         if wanted is None and error.errno == errno.EADDRINUSE:
             return _probe(host, 0)
-        port = DEFAULT_API_PORT if wanted is None else wanted
         raise CommandFailed(
             f"the API cannot listen on {host} port {port} ({error.strerror or error}): "
             "choose others with --host and --port"

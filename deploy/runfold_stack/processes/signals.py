@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Self, TypeVar
 
-from runfold_stack.exit_codes import INTERRUPTED, CommandFailed
+from runfold_stack.errors import INTERRUPTED, CommandFailed
 from runfold_storage.jobs import JobInterrupted
 
 T = TypeVar("T")

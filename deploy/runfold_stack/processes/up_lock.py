@@ -5,7 +5,7 @@ directory has at most one.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from runfold_stack.exit_codes import CommandFailed
+from runfold_stack.errors import CommandFailed
 from runfold_stack.servers.lock_file import LockFile
 from runfold_stack.servers.privileges import check_home
 from runfold_stack.settings import DEFAULT_API_PORT, Settings
@@ -33,22 +33,12 @@ class UpState(Struct, frozen=True):
     """The workers' metrics."""
 
 
-class UpLock:
-    """The lock, while this process holds it."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def write(self, state: UpState) -> None:
-        """Publish the state to other commands on this data directory."""
-        text = msgspec.json.encode(state)
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
-
-
 @contextmanager
-def claim_up(home: Path) -> Iterator[UpLock]:
-    """Hold the lock of the data directory; raise `CommandFailed` if another `runfold up` does."""
+def claim_up(home: Path) -> Iterator[Callable[[UpState], None]]:
+    """Hold the lock of the data directory, and yield a function that publishes the state.
+
+    Raise `CommandFailed` if another `runfold up` holds it.
+    """
     check_home(home, to_write=True)
     home.mkdir(parents=True, exist_ok=True)
 
@@ -62,9 +52,14 @@ def claim_up(home: Path) -> Iterator[UpLock]:
             )
 
     with LockFile(home / _NAME).claim(refuse) as fd:
-        lock = UpLock(fd)
-        lock.write(UpState(os.getpid()))
-        yield lock
+
+        def publish(state: UpState) -> None:
+            text = msgspec.json.encode(state)
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
+
+        publish(UpState(os.getpid()))
+        yield publish
 
 
 def find_up(home: Path) -> UpState | None:

@@ -8,10 +8,9 @@ the same data directory finds them.
 """
 
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from runfold_stack.errors import AlreadyRunningError, StackError
 
@@ -32,8 +31,8 @@ class Endpoints:
     database_url: str
 
 
-class LocalStack:
-    """The endpoints, and the servers to stop at the end: a context manager."""
+class LocalStack(AbstractContextManager["LocalStack"]):
+    """The endpoints, and the servers to stop at the end."""
 
     def __init__(self, endpoints: Endpoints, owned: tuple[EmbeddedServer, ...]) -> None:
         self.endpoints = endpoints
@@ -44,9 +43,6 @@ class LocalStack:
         with ExitStack() as stops:
             for server in self.owned:
                 stops.callback(server.stop)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -17,7 +17,7 @@ from .owned_folder import Identity, open_file, open_folder, read_text, replace_t
 from .privileges import command_as
 
 SETTINGS: Mapping[str, str] = {
-    # No network port; the socket's folder is private (see `sockets`).
+    # No network port; the socket's folder is private (see `embedded_server`).
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     # A reported commit is on the disk.

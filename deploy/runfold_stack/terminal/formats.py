@@ -9,9 +9,8 @@ from runfold_storage.errors import BadParameter
 from runfold_storage.parameters import parse_time
 from runfold_storage.read_models.summaries import NodeFacts, RunFacts
 
-_LENGTH: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|[smhdw])")
+_LENGTH: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|[smhdw])")
 _MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_AGO: Final = re.compile(r"(\d{1,6})([smhdw])")
 _MANY: Final = 100_000
 BAR_WIDTH: Final = 30
 
@@ -70,14 +69,14 @@ def tokens(usage: Any) -> str:
 
 def point_in_time(option: str, text: str | None, now: datetime) -> datetime | None:
     """Parse RFC 3339, a date, or an age: `90s`, `15m`, `24h`, `7d`, `2w`."""
-    ago = _AGO.fullmatch(text or "")
-    if ago is None:
-        try:
-            return parse_time(option, text)
-        except BadParameter as error:
-            reason = f"{error.reason}, or an age like 24h or 7d"
-            raise BadParameter(option, reason) from None
-    return now - timedelta(milliseconds=int(ago[1]) * _MS[ago[2]])
+    age_ms = length(text or "")
+    if age_ms is not None:
+        return now - timedelta(milliseconds=age_ms)
+    try:
+        return parse_time(option, text)
+    except BadParameter as error:
+        reason = f"{error.reason}, or an age like 24h or 7d"
+        raise BadParameter(option, reason) from None
 
 
 def length(text: str) -> float | None:

@@ -2,8 +2,10 @@
 files, pipes and dumb terminals."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from graphlib import CycleError, TopologicalSorter
+from typing import Final, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -22,7 +24,6 @@ from runfold_stack.terminal.run_view import error_of, nodes_done, runs_table
 from runfold_stack.terminal.tables import Table
 from runfold_storage.read_models.summaries import NodeSummary
 
-from .node_tree import Branch, grow
 from .state import Changes, Line, ListState, RunState
 
 _MIN_LINES: Final = 5
@@ -31,6 +32,14 @@ _WINDOW_FRAME: Final = 2
 _NODES_FRAME: Final = 4
 """Lines for a blank line above and below, the column names, and the number of omitted nodes."""
 _OPEN: Final = ("running", "failed")
+
+
+class Branch(NamedTuple):
+    """A node, the lines that lead to it in the drawing, and its other parents."""
+
+    guides: str
+    node: NodeSummary
+    also_after: list[str]
 
 
 def list_screen(
@@ -142,6 +151,43 @@ def _select(branches: list[Branch], room: int) -> list[Branch]:
     """Return the branches that fit, preferring running and failed nodes."""
     by_priority = sorted(enumerate(branches), key=lambda each: each[1].node.status not in _OPEN)
     return [branch for _, branch in sorted(by_priority[:room], key=lambda each: each[0])]
+
+
+def grow(nodes: Sequence[NodeSummary]) -> list[Branch]:
+    """Arrange nodes as a tree, from top to bottom: each under its deepest parent.
+
+    Nodes after a cycle of parents stand at the top.
+    """
+    by_name = {node.node: node for node in nodes}
+    parents = {
+        name: [each for each in node.parents if each in by_name] for name, node in by_name.items()
+    }
+    depths: dict[str, int] = {}
+    sorter = TopologicalSorter(parents)
+    with suppress(CycleError):  # the nodes before the cycle are still sorted
+        sorter.prepare()
+    while ready := sorter.get_ready():
+        for name in ready:
+            depths[name] = 1 + max((depths[each] for each in parents[name]), default=0)
+        sorter.done(*ready)
+    children: dict[str | None, list[NodeSummary]] = {}
+    above: dict[str, str | None] = {}
+    for name, node in by_name.items():
+        lower = parents[name] if name in depths else []
+        above[name] = max(lower, key=depths.__getitem__, default=None)
+        children.setdefault(above[name], []).append(node)
+    branches: list[Branch] = []
+    waiting = [("", node, True) for node in reversed(children.get(None, []))]
+    while waiting:
+        indent, node, is_last = waiting.pop()
+        parent = above[node.node]
+        guides = "" if parent is None else indent + ("└─ " if is_last else "├─ ")
+        others = [each for each in parents[node.node] if each != parent]
+        branches.append(Branch(guides, node, others))
+        below = children.get(node.node, [])
+        further = "" if parent is None else indent + ("   " if is_last else "│  ")
+        waiting += [(further, child, number == 0) for number, child in enumerate(reversed(below))]
+    return branches
 
 
 def _output_line(line: Line) -> Text:

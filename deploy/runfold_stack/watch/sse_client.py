@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from runfold.delivery.stream_sender import Backoff
-from runfold_stack.exit_codes import FAILED, USAGE, CommandFailed
+from runfold_stack.errors import FAILED, USAGE, CommandFailed
 
 SILENT_S: Final = 45.0
 """Three times the API's longest silence: after that the connection counts as lost."""

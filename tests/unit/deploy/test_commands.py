@@ -1,6 +1,7 @@
 """The commands' modules: each is imported alone, and brings no more than it needs."""
 
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ def test_every_command_has_help(command: commands.Command) -> None:
     """Its options can be added to a parser, and its help ends with more than the options."""
     _, parser = command.load()
     assert parser.epilog
+    assert not re.search(r"^ ?runfold", parser.epilog, re.MULTILINE)  # examples are indented
     assert f"usage: runfold {command.name}" in parser.format_help()
 
 

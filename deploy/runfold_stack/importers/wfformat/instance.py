@@ -17,15 +17,7 @@ from msgspec import Struct
 
 from runfold.protocol import codec
 
-from .schema import (
-    VERSIONS,
-    Document,
-    Execution,
-    ExecutionPart,
-    SpecificationPart,
-    WfFormatError,
-    refuse,
-)
+from .schema import VERSIONS, Document, Execution, ExecutionPart, Task, WfFormatError, refuse
 
 _EXPECTED: Final = (
     "expected an instance as in github.com/wfcommons/WfInstances, "
@@ -36,19 +28,8 @@ _CONVERT: Final = (
 )
 
 
-class Task(Struct, frozen=True):
-    """A planned task with its measurements; `execution` is None if it never ran."""
-
-    id: str
-    name: str
-    parents: tuple[str, ...]
-    input_files: tuple[str, ...]
-    output_files: tuple[str, ...]
-    execution: Execution | None
-
-
 class Instance(Struct, frozen=True):
-    """One execution: its tasks in the file's order, and the sizes of its files by their id."""
+    """One execution: tasks in the file's order; executions and file sizes by their ids."""
 
     source: str
     """The name of the file."""
@@ -58,6 +39,8 @@ class Instance(Struct, frozen=True):
     execution: ExecutionPart
     executed_at: datetime
     tasks: tuple[Task, ...]
+    executions: dict[str, Execution]
+    """Without the tasks that never ran."""
     file_sizes: dict[str, int | float]
 
 
@@ -80,14 +63,17 @@ def read_instance(path: Path) -> Instance:
             "is missing: the file describes a workflow without an execution; "
             "import an instance that has run",
         )
+    specification = document.workflow.specification
+    _check_tasks(path, specification.tasks, execution.tasks)
     return Instance(
         source="stdin" if is_stdin else path.name,
         digest=digest,
         document=document,
         execution=execution,
         executed_at=_read_start(path, execution),
-        tasks=_join_tasks(path, document.workflow.specification, execution),
-        file_sizes={file.id: file.size_in_bytes for file in document.workflow.specification.files},
+        tasks=specification.tasks,
+        executions={each.id: each for each in execution.tasks},
+        file_sizes={file.id: file.size_in_bytes for file in specification.files},
     )
 
 
@@ -133,15 +119,11 @@ def _check_version(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-def _join_tasks(
-    path: Path, specification: SpecificationPart, executed: ExecutionPart
-) -> tuple[Task, ...]:
-    """Return the planned tasks in the file's order with executions; raise `WfFormatError`."""
+def _check_tasks(path: Path, tasks: tuple[Task, ...], executions: tuple[Execution, ...]) -> None:
     place = "workflow.execution.tasks"
-    measured: dict[str, Execution] = {}
-    known = {task.id for task in specification.tasks}
-    for number, execution in enumerate(executed.tasks):
-        if execution.id in measured:
+    known, seen = {task.id for task in tasks}, set[str]()
+    for number, execution in enumerate(executions):
+        if execution.id in seen:
             refuse(path, f"{place}[{number}]", f"{execution.id!r} occurs twice; remove one")
         if execution.id not in known:
             refuse(
@@ -150,11 +132,11 @@ def _join_tasks(
                 f"{execution.id!r} ran but is not in workflow.specification.tasks; "
                 "add it there or remove it here",
             )
-        measured[execution.id] = execution
-    tasks: dict[str, Task] = {}
+        seen.add(execution.id)
+    graph: dict[str, tuple[str, ...]] = {}
     place = "workflow.specification.tasks"
-    for number, task in enumerate(specification.tasks):
-        if task.id in tasks:
+    for number, task in enumerate(tasks):
+        if task.id in graph:
             refuse(path, f"{place}[{number}]", f"{task.id!r} occurs twice; give each its own id")
         for parent in task.parents:
             if parent not in known:
@@ -164,16 +146,9 @@ def _join_tasks(
                     f"{task.id!r} names the parent {parent!r}, which does not exist; "
                     "add that task or remove the name",
                 )
-        tasks[task.id] = Task(
-            id=task.id,
-            name=task.name or task.id,
-            parents=tuple(dict.fromkeys(task.parents)),
-            input_files=task.input_files,
-            output_files=task.output_files,
-            execution=measured.get(task.id),
-        )
+        graph[task.id] = task.parents
     try:
-        TopologicalSorter({task.id: task.parents for task in tasks.values()}).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         cycle = " <- ".join(reversed(error.args[1]))
         refuse(
@@ -182,7 +157,6 @@ def _join_tasks(
             f"the parents form a cycle ({cycle}), so none of these tasks can start; "
             "remove one of the dependencies",
         )
-    return tuple(tasks.values())
 
 
 def _read_start(path: Path, execution: ExecutionPart) -> datetime:

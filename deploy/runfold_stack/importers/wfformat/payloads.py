@@ -14,7 +14,8 @@ from msgspec import Raw
 
 from runfold.protocol.events import MAX_NAME
 
-from .instance import Instance, Task
+from .instance import Instance
+from .schema import Task
 
 LIST_BYTES: Final = 128 * 1024
 PLAN_BYTES: Final = 384 * 1024
@@ -123,13 +124,14 @@ def node_id(task_id: str) -> str:
     return f"{task_id[: MAX_NAME - len(digest) - 1]}~{digest}"
 
 
-def node_type(task: Task) -> str | None:
+def node_type(task: Task, instance: Instance) -> str | None:
     """Return the program; for a whole script, the last part of the task's name.
 
     Nextflow records whole scripts, whose first word is meaningless (`[`, `def`, `unset`).
     """
-    command = task.execution and task.execution.command
-    words = ((command and command.program) or "").split()
+    execution = instance.executions.get(task.id)
+    command = execution.command if execution else None
+    words = ((command.program if command else None) or "").split()
     if not words:
         return None
     if len(words) == 1:

@@ -23,7 +23,7 @@ from runfold.protocol.time_limits import explain_time
 from runfold.serialization.redaction import Redactor
 from runfold_stack.argv_redaction import redact_command_line
 
-from .instance import Instance, Task
+from .instance import Instance
 from .payloads import (
     LIST_BYTES,
     PLAN_BYTES,
@@ -38,7 +38,7 @@ from .payloads import (
     run_id,
     workflow_name,
 )
-from .schema import Execution, WfFormatError
+from .schema import Execution, Task, WfFormatError
 from .timetable import schedule
 
 Times = dict[str, tuple[float, float]]
@@ -47,7 +47,7 @@ Times = dict[str, tuple[float, float]]
 
 def count_events(instance: Instance) -> int:
     """Return the number of events that `events` yields."""
-    return 2 + 2 * sum(task.execution is not None for task in instance.tasks)
+    return 2 + 2 * len(instance.executions)
 
 
 def events(
@@ -86,20 +86,19 @@ def _timed(
 ) -> Iterator[tuple[int, Event]]:
     tasks = {task.id: task for task in instance.tasks}
     yield 0, _started(instance, project, times)
-    running: list[tuple[int, int, Task, Execution]] = []
+    running: list[tuple[int, int, Task]] = []
     end_us = 0
     for rank, (task_id, (start_s, end_s)) in enumerate(times.items()):
-        task, start_us = tasks[task_id], _to_us(start_s)
-        assert task.execution is not None
+        task, execution, start_us = tasks[task_id], instance.executions[task_id], _to_us(start_s)
         # What ends when this one starts comes first: it may be a parent of it.
         while running and running[0][0] <= start_us:
-            end_us, _, ended, execution = heappop(running)
-            yield end_us, _node_finished(instance, ended, execution)
-        yield start_us, _node_started(instance, task, task.execution, redactor)
-        heappush(running, (_to_us(end_s), rank, task, task.execution))
+            end_us, _, ended = heappop(running)
+            yield end_us, _node_finished(instance, ended)
+        yield start_us, _node_started(instance, task, execution, redactor)
+        heappush(running, (_to_us(end_s), rank, task))
     while running:
-        end_us, _, ended, execution = heappop(running)
-        yield end_us, _node_finished(instance, ended, execution)
+        end_us, _, ended = heappop(running)
+        yield end_us, _node_finished(instance, ended)
     yield max(end_us, _to_us(instance.execution.makespan_in_seconds)), _completed(instance)
 
 
@@ -138,13 +137,13 @@ def _started(instance: Instance, project: str | None, order: Iterable[str]) -> S
 def _plan(instance: Instance, order: Iterable[str]) -> list[PlannedNode]:
     """Return the nodes in the order of their start; the parents of a kept node are kept, too."""
     tasks = {task.id: task for task in instance.tasks}
-    never_ran = [task.id for task in instance.tasks if task.execution is None]
+    never_ran = [task.id for task in instance.tasks if task.id not in instance.executions]
     return keep(
         (
             PlannedNode(
                 node=node_id(task.id),
                 name=cut_name(task.name),
-                node_type=node_type(task),
+                node_type=node_type(task, instance),
                 parents=[node_id(parent) for parent in task.parents],
             )
             for task in (tasks[task_id] for task_id in [*order, *never_ran])
@@ -173,13 +172,14 @@ def _node_started(
     return NodeStarted(
         node=node_id(task.id),
         name=cut_name(task.name),
-        node_type=node_type(task),
+        node_type=node_type(task, instance),
         parents=parents,
         inputs=encode(inputs),
     )
 
 
-def _node_finished(instance: Instance, task: Task, execution: Execution) -> NodeFinished:
+def _node_finished(instance: Instance, task: Task) -> NodeFinished:
+    execution = instance.executions[task.id]
     outputs = {
         **listed_files("outputFiles", task.output_files, instance),
         "avgCPU": execution.avg_cpu,

@@ -8,7 +8,7 @@ Other fields are ignored, as the format requires of readers.
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from runfold_stack.errors import StackError
 
@@ -65,7 +65,7 @@ class Execution(_Part, frozen=True):
         return () if self.machine is None else (self.machine,)
 
 
-class Specification(_Part, frozen=True):
+class Task(_Part, frozen=True):
     """One planned task; `children` is ignored, because it repeats `parents` in reverse."""
 
     id: Text
@@ -73,6 +73,10 @@ class Specification(_Part, frozen=True):
     name: str = ""
     input_files: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        structs.force_setattr(self, "name", self.name or self.id)
+        structs.force_setattr(self, "parents", tuple(dict.fromkeys(self.parents)))
 
 
 class File(_Part, frozen=True):
@@ -109,7 +113,7 @@ class Author(_Part, frozen=True):
 
 
 class SpecificationPart(_Part, frozen=True):
-    tasks: Annotated[tuple[Specification, ...], Meta(min_length=1)]
+    tasks: Annotated[tuple[Task, ...], Meta(min_length=1)]
     files: tuple[File, ...] = ()
 
 

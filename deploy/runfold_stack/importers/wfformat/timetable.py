@@ -22,7 +22,8 @@ from graphlib import TopologicalSorter
 from heapq import heappop, heappush
 from typing import Final
 
-from .instance import Instance, Task
+from .instance import Instance
+from .schema import Execution
 
 _PARTS: Final = 1000
 """Slots are counted in thousandths, and times in microseconds, so that sums stay exact."""
@@ -39,6 +40,7 @@ class _Timetable:
 
     def __init__(self, instance: Instance) -> None:
         self._tasks = instance.tasks
+        self._executions = instance.executions
         self._free = {
             machine.node_name: machine.cpu.core_count * _PARTS
             for machine in instance.execution.machines
@@ -46,7 +48,9 @@ class _Timetable:
         }
         names = [machine.node_name for machine in instance.execution.machines]
         default = names if len(names) == 1 else []
-        self._claims = [_claims(task, self._free, default) for task in self._tasks]
+        self._claims = [
+            _claims(instance.executions.get(task.id), self._free, default) for task in self._tasks
+        ]
         self._queues: dict[str, list[tuple[int, int]]] = {machine: [] for machine in self._free}
         self._running: list[tuple[int, int]] = []
         self._times: dict[str, tuple[int, int]] = {}
@@ -102,17 +106,18 @@ class _Timetable:
                 self._start(now, first[1])
 
     def _start(self, now: int, position: int) -> None:
-        task = self._tasks[position]
+        task_id = self._tasks[position].id
         end = now
-        if task.execution is not None:
-            end += round(task.execution.runtime_in_seconds * 1e6)
-            self._times[task.id] = (now, end)
+        if (execution := self._executions.get(task_id)) is not None:
+            end += round(execution.runtime_in_seconds * 1e6)
+            self._times[task_id] = (now, end)
         heappush(self._running, (end, position))
 
 
-def _claims(task: Task, capacity: dict[str, int], default: list[str]) -> dict[str, int]:
+def _claims(
+    execution: Execution | None, capacity: dict[str, int], default: list[str]
+) -> dict[str, int]:
     """Return the parts of slots that the task takes on each of its limited machines."""
-    execution = task.execution
     if execution is None:
         return {}
     cores = 1.0 if execution.core_count is None else execution.core_count

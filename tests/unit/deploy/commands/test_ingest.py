@@ -29,7 +29,7 @@ def test_a_line_that_is_too_long_comes_without_content(tmp_path: Path) -> None:
     assert lines_of(path) == [Line(1, b"one", 3), Line(2, b"", 700_000), Line(3, b"three", 5)]
 
 
-def test_a_pause_is_told() -> None:
+def test_a_pause_is_reported() -> None:
     """When nothing comes for a while, the reader can send what it has."""
     read_fd, write_fd = os.pipe()
     os.write(write_fd, b"one\ntw")

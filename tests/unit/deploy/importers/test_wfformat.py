@@ -164,7 +164,7 @@ def test_an_unknown_machine_has_no_limit(tmp_path: Path, names: list[str] | None
     assert set(schedule(instance).values()) == {(0, 1)}
 
 
-def test_a_task_that_never_ran_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_task_that_never_ran_delays_no_other(tmp_path: Path) -> None:
     """It has no times and no events but stays planned; its children wait for its parents."""
     content = document(task("a", 2), task("b", 0, "a"), task("c", 1, "b"))
     del content["workflow"]["execution"]["tasks"][1]
@@ -179,7 +179,7 @@ def test_a_task_that_never_ran_holds_nobody_up(tmp_path: Path) -> None:
 # The events
 
 
-def test_the_events_tell_the_whole_file(tmp_path: Path) -> None:
+def test_the_events_hold_the_whole_file(tmp_path: Path) -> None:
     """Graph, command, files, cpu, memory and machine stand in the events, under their names."""
     tasks = [
         task(
@@ -282,9 +282,9 @@ def test_the_events_tell_the_whole_file(tmp_path: Path) -> None:
 def test_events_come_in_order_of_time_and_cause(tmp_path: Path) -> None:
     """At one time a task's end comes before its child's start, even if it took no time."""
     instance = read(tmp_path, document(task("a", 1), task("b", 0, "a"), task("c", 1, "b")))
-    told = list(events(instance, project=None))
+    sent_events = list(events(instance, project=None))
     begin_us = codec.to_us(datetime(2020, 4, 1, 3, 50, 43, tzinfo=UTC))
-    assert [(e.type, e.id, (e.at_us - begin_us) / 1e6) for e in told] == [
+    assert [(e.type, e.id, (e.at_us - begin_us) / 1e6) for e in sent_events] == [
         ("started", 0, 0),
         ("node_started", 1, 0),
         ("node_finished", 2, 1),
@@ -364,7 +364,7 @@ def test_long_ids_become_short_ones_that_differ(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_cut_visibly(tmp_path: Path) -> None:
-    """Every event stays within the contract's size, and says what it left out."""
+    """Every event stays within the contract's size, and marks what it left out."""
     files = [f"folder/of/some/length/file-{number:06}" for number in range(20_000)]
     parents = [task(f"parent-{number:05}" + "p" * 100, 1) for number in range(9_000)]
     last = task(
@@ -375,14 +375,14 @@ def test_what_does_not_fit_is_cut_visibly(tmp_path: Path) -> None:
         writes=[f"{file}.out" for file in files],
         command={"program": "s" * 100_000, "arguments": files},
     )
-    told = list(events(read(tmp_path, document(*parents, last)), project=None))
-    for envelope in (told[0], told[-3], told[-2], told[-1]):
+    sent_events = list(events(read(tmp_path, document(*parents, last)), project=None))
+    for envelope in (sent_events[0], sent_events[-3], sent_events[-2], sent_events[-1]):
         assert len(codec.encode_event(envelope)) <= MAX_EVENT_BYTES
-    started = codec.decode_body("started", told[0].body)
+    started = codec.decode_body("started", sent_events[0].body)
     assert isinstance(started, Started)
     assert started.nodes is not None
     assert payload(started.metadata)["nodesCut"] == {"kept": len(started.nodes), "of": 9_001}
-    node = codec.decode_body("node_started", told[-3].body)
+    node = codec.decode_body("node_started", sent_events[-3].body)
     assert isinstance(node, NodeStarted)
     inputs = payload(node.inputs)
     assert inputs["parentsCut"]["of"] == 9_000
@@ -522,11 +522,13 @@ def test_a_real_file_comes_back_from_its_events(path: Path) -> None:
     workflow = json.loads(path.read_text())["workflow"]
     execution = workflow["execution"]
     instance = read_instance(path)
-    told = list(events(instance, project=None))
-    assert len(told) == count_events(instance) == 2 + 2 * len(execution["tasks"])
-    assert [envelope.id for envelope in told] == list(range(len(told)))
-    assert [envelope.at_us for envelope in told] == sorted(envelope.at_us for envelope in told)
-    sent = [_through_the_wire(envelope) for envelope in told]
+    sent_events = list(events(instance, project=None))
+    assert len(sent_events) == count_events(instance) == 2 + 2 * len(execution["tasks"])
+    assert [envelope.id for envelope in sent_events] == list(range(len(sent_events)))
+    assert [envelope.at_us for envelope in sent_events] == sorted(
+        envelope.at_us for envelope in sent_events
+    )
+    sent = [_through_the_wire(envelope) for envelope in sent_events]
 
     assert isinstance(started := sent[0][1], Started)
     parents = {t["id"]: t["parents"] for t in workflow["specification"]["tasks"]}
@@ -543,7 +545,7 @@ def test_a_real_file_comes_back_from_its_events(path: Path) -> None:
         assert ends[node][0] - start_us == runtimes_us[node]
         assert all(ends[parent][0] <= start_us for parent in parents[node])
 
-    begin_us = told[0].at_us
+    begin_us = sent_events[0].at_us
     assert codec.to_rfc3339(begin_us)[:19] == _start_of(execution["executedAt"])
     assert isinstance(completed := sent[-1][1], Completed)
     assert completed.duration_ms == execution["makespanInSeconds"] * 1000

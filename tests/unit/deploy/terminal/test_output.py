@@ -1,4 +1,4 @@
-"""Tables in windows of any width: what is shown is whole, what is not is said."""
+"""Tables in windows of any width: shown cells are whole, omitted columns are named."""
 
 from io import StringIO
 
@@ -28,13 +28,13 @@ def test_ids_and_statuses_are_whole_in_any_ordinary_window(
     """Lines fit, and each row is one line; columns that are left out are named."""
     printed(width)
 
-    shown, said = capsys.readouterr()
+    shown, messages = capsys.readouterr()
     lines = shown.splitlines()
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
     assert lines[1].startswith(f"completed  {RUN}  ")
     for name in ("STARTED", "DURATION", "ERROR"):
-        assert (name in lines[0]) != (name in said)
+        assert (name in lines[0]) != (name in messages)
 
 
 def test_a_very_narrow_window_gets_a_line_a_cell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def test_a_list_does_not_grow_without_bounds() -> None:
     assert [run.id for run in watched.runs] == ["999", "998", "997", "996", "995"]
 
 
-def test_a_snapshot_after_a_gap_tells_only_what_is_new() -> None:
+def test_a_snapshot_after_a_gap_returns_only_changes() -> None:
     """A reader of lines has seen the rest."""
     watched = ListState(5)
     first = watched.apply(page(summary("b", second=2), summary("a", second=1)), NOON)
@@ -45,7 +45,7 @@ def test_a_snapshot_after_a_gap_tells_only_what_is_new() -> None:
     assert [(run.id, run.status) for run in again.runs] == [("a", "failed"), ("c", "running")]
 
 
-def test_a_run_s_output_is_told_once() -> None:
+def test_a_run_s_output_is_returned_once() -> None:
     """A snapshot after a gap has it once more."""
     watched = RunState()
     first = watched.apply(snapshot(summary("r"), output=logged("one", "two\nthree")), NOON)
@@ -63,7 +63,7 @@ def test_a_run_s_output_is_told_once() -> None:
     [("queued", False), ("running", False), ("lost", False), ("completed", True), ("failed", True)],
 )
 def test_a_run_is_over_at_its_real_end(status: str, is_over: bool) -> None:
-    """One that is lost may speak again."""
+    """A lost run may come back."""
     watched = RunState()
     watched.apply(snapshot(summary("r", status)), NOON)
     assert watched.has_ended is is_over
@@ -78,7 +78,7 @@ def test_a_deleted_run_is_over() -> None:
 
 
 def test_the_last_attempt_is_the_node() -> None:
-    """In whatever order they are told."""
+    """In whatever order they arrive."""
     watched = RunState()
     watched.apply(snapshot(summary("r"), node("n", attempt=2, status="running")), NOON)
     watched.apply(received("nodes", {"nodes": [node("n", status="failed")]}), NOON)

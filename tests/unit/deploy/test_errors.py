@@ -1,4 +1,4 @@
-"""Exit codes, and what is said of expected errors."""
+"""Exit codes, and the messages of expected errors."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from runfold_stack.commands import COMMANDS
-from runfold_stack.exit_codes import EXIT_CODES, CommandFailed, explain
+from runfold_stack.errors import EXIT_CODES, CommandFailed, explain
 from runfold_storage.errors import BadParameter, DatabaseUnreachable, SchemaOutdated
 
 README = (Path(__file__).parents[3] / "deploy" / "README.md").read_text()
@@ -35,7 +35,7 @@ def test_an_expected_error_has_a_message_and_a_code(error: Exception, exit_code:
     assert "\n" not in explained[0]
 
 
-def test_a_fault_of_ours_is_not_explained_away() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     """It keeps its traceback."""
     assert explain(KeyError("x")) is None
 

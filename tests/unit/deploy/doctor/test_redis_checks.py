@@ -1,7 +1,7 @@
 """What the doctor makes of streams and positions."""
 
 from runfold_stack.doctor import Finding
-from runfold_stack.doctor.stream_checks import LAG_FRAMES, check_lags, check_shards
+from runfold_stack.doctor.redis_checks import LAG_FRAMES, check_lags, check_shards
 from runfold_storage.checkpoints.streams import Lag
 
 MAX_LAG_S = 10
