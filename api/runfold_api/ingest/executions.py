@@ -26,20 +26,18 @@ from runfold.protocol.events import (
 )
 from runfold.protocol.ids import make_run_id
 from runfold.recording.event_writer import normalize_time
-from runfold.recording.finished_execution import Execution as Recorded
 from runfold.recording.finished_execution import (
-    RecordedEnd,
-    RecordedNode,
+    ExecutionFields,
     events_of,
     number_events,
     read_time,
 )
-from runfold.recording.run_start import PlannedRunFields, make_started
+from runfold.recording.run_start import RunFields, make_started
 from runfold.serialization.event_cleanup import BufferedEvent, encode_bounded
 from runfold.serialization.intake import Intake
 from runfold.serialization.normalize import normalize_run_id
 from runfold.serialization.redaction import Redactor
-from runfold_api.web.problems import BadRequest
+from runfold_api.web.problems import RequestRefused
 
 Time = Annotated[datetime, Meta(tz=True)]
 Status = Literal["queued", "pending", "running", "completed", "failed", "cancelled"]
@@ -101,56 +99,37 @@ _OPEN: Final = ("queued", "pending", "running")
 
 
 def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
-    """Return the run's id and its events (none with `save: false`); raise `BadRequest`.
+    """Return the run's id and its events (none with `save: false`); raise `RequestRefused`.
 
     Values of sensitive keys in payloads are masked, as in the SDK.
     """
     try:
         execution = _DECODER.decode(replace_unstorable(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, "bad-execution", explain(error)) from error
+        raise RequestRefused(400, "bad-execution", explain(error)) from error
     redactor, latest_us = intake.redactor, intake.latest_us()
     to_events = _open_events if execution.status in _OPEN else _finished_events
     try:
         run, items = to_events(execution, redactor, latest_us)
         return run, [encode_bounded(item, redactor) for item in items if execution.save]
     except BrokenEvent as error:
-        raise BadRequest(400, "bad-execution", str(error)) from error
+        raise RequestRefused(400, "bad-execution", str(error)) from error
 
 
 def _finished_events(
     execution: Execution, redactor: Redactor, latest_us: int
 ) -> tuple[str, list[BufferedEvent]]:
-    recorded = Recorded(
-        started_at=execution.started_at,
-        finished_at=execution.finished_at,
-        duration_ms=execution.duration_ms,
-        id=execution.id,
-        queued_at=execution.queued_at,
-        status=cast("RecordedEnd | None", execution.status),
-        outputs=execution.outputs,
-        error=execution.error,
-        exit_code=execution.exit_code,
-        reason=execution.reason,
-        usage=execution.usage,
-        stdout=execution.stdout,
-        stderr=execution.stderr,
-        nodes=[RecordedNode(**msgspec.structs.asdict(node)) for node in execution.nodes],
-    )
-    return events_of(redactor, execution.workflow, recorded, _run_fields(execution), latest_us)
+    fields = cast("ExecutionFields", msgspec.structs.asdict(execution))
+    return events_of(redactor, execution.workflow, execution.started_at, fields, latest_us)
 
 
 def _open_events(
     execution: Execution, redactor: Redactor, latest_us: int
 ) -> tuple[str, list[BufferedEvent]]:
     """Return the start of a run, with its nodes as planned nodes."""
-    plan = [
-        {"node": node.node, "name": node.name, "node_type": node.node_type, "parents": node.parents}
-        for node in execution.nodes
-    ]
-    fields = _run_fields(execution)
-    fields["nodes"] = plan
-    begun = make_started(redactor, execution.workflow, fields)
+    fields = cast("RunFields", msgspec.structs.asdict(execution))
+    plan = [msgspec.structs.asdict(node) for node in execution.nodes]
+    begun = make_started(redactor, execution.workflow, fields, plan)
     started_us = read_time("started_at", execution.started_at, latest_us)
     queued_us = read_time("queued_at", execution.queued_at, latest_us)
     run = execution.id or make_run_id(started_us if queued_us is None else queued_us)
@@ -162,18 +141,3 @@ def _open_events(
         events = [] if queued_us is None else [(queued, queued_us)]
         events.append((begun, started_us or now_us))  # type: ignore[arg-type]  # another event
     return normalize_run_id(run), number_events(run, events, is_new=not execution.id)
-
-
-def _run_fields(execution: Execution) -> PlannedRunFields:
-    return PlannedRunFields(
-        project=execution.project,
-        inputs=execution.inputs,
-        trigger=execution.trigger,
-        user=execution.user,
-        session=execution.session,
-        tags=execution.tags,
-        metadata=execution.metadata,
-        parent_run=execution.parent_run,
-        attempt=execution.attempt,
-        nodes=None,
-    )

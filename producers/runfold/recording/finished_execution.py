@@ -7,7 +7,7 @@ import) changes nothing. A changed execution gives other ids and is folded like 
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -42,7 +42,7 @@ from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redactor
 
 from .event_writer import EVENT_OVERHEAD, log_events, normalize_time, read_usage
-from .run_start import PlannedRunFields, make_started
+from .run_start import RunFields, make_started
 
 RecordedEnd = Literal["completed", "failed", "cancelled"]
 
@@ -68,10 +68,9 @@ class RecordedNode(Struct, frozen=True, kw_only=True):
     usage: Usage | Mapping[str, Any] | None = None
 
 
-class Execution(TypedDict, total=False):
-    """The times and the end of an execution, as given by a caller."""
+class ExecutionFields(RunFields, total=False):
+    """The arguments of `Recorder.record` that describe the execution, besides its start."""
 
-    started_at: datetime | None
     finished_at: datetime | None
     duration_ms: float | None
     id: str | None
@@ -93,8 +92,8 @@ TimedEvent = tuple[Event, int]
 def events_of(
     redactor: Redactor,
     workflow: str,
-    execution: Execution,
-    fields: PlannedRunFields,
+    started_at: datetime | None,
+    fields: ExecutionFields,
     latest_us: int,
 ) -> tuple[str, list[BufferedEvent]]:
     """Return the id of the run and its events, ready for the emitter.
@@ -102,10 +101,10 @@ def events_of(
     Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
     even if that time was computed from `duration_ms`.
     """
-    started_us, finished_us, duration_ms = _read_span(execution, latest_us)
+    started_us, finished_us, duration_ms = _read_span(started_at, fields, latest_us)
     started = make_started(redactor, workflow, fields)
-    queued_us = read_time("queued_at", execution.get("queued_at"), latest_us)
-    nodes = [_normalize_node(node) for node in execution.get("nodes") or ()]
+    queued_us = read_time("queued_at", fields.get("queued_at"), latest_us)
+    nodes = [_normalize_node(node) for node in fields.get("nodes") or ()]
     skipped = [_plan(node) for node in nodes if node.status == "skipped"]
     if skipped:
         started = msgspec.structs.replace(started, nodes=[*(started.nodes or []), *skipped])
@@ -119,14 +118,11 @@ def events_of(
         except BrokenEvent as error:
             raise BrokenEvent(f"nodes[{position}].{error}") from error
     last: list[Event] = []
-    for stream, text in (
-        ("stdout", execution.get("stdout")),
-        ("stderr", execution.get("stderr")),
-    ):
+    for stream, text in (("stdout", fields.get("stdout")), ("stderr", fields.get("stderr"))):
         last += log_events(text or "", None, stream, None, redactor)
-    last += _end_events(execution, duration_ms, redactor)
+    last += _end_events(fields, duration_ms, redactor)
     events += ((event, finished_us) for event in last)
-    own_id = execution.get("id")
+    own_id = fields.get("id")
     run = normalize_run_id(own_id) if own_id else make_run_id(started_us)
     return run, number_events(run, events, is_new=not own_id)
 
@@ -152,11 +148,13 @@ def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
     return at_us
 
 
-def _read_span(execution: Execution, latest_us: int) -> tuple[int, int, float]:
+def _read_span(
+    started_at: datetime | None, fields: ExecutionFields, latest_us: int
+) -> tuple[int, int, float]:
     """Return start, end and duration in milliseconds; missing ones are computed from the others."""
-    started_us = read_time("started_at", execution.get("started_at"), latest_us)
-    finished_us = read_time("finished_at", execution.get("finished_at"), latest_us)
-    duration_ms = normalize_number(execution.get("duration_ms"), 0, 1e14)
+    started_us = read_time("started_at", started_at, latest_us)
+    finished_us = read_time("finished_at", fields.get("finished_at"), latest_us)
+    duration_ms = normalize_number(fields.get("duration_ms"), 0, 1e14)
     length_us = int((duration_ms or 0) * 1000)
     if started_us is None:
         if finished_us is None:
@@ -210,37 +208,33 @@ def _node_events(
     return [(started, began_us), (finished, ended_us)]
 
 
-def _end_events(execution: Execution, duration_ms: float, redactor: Redactor) -> list[Event]:
-    exit_code = normalize_count(execution.get("exit_code"), -(2**31), 2**31 - 1)
-    given = execution.get("error")
+def _end_events(fields: ExecutionFields, duration_ms: float, redactor: Redactor) -> list[Event]:
+    exit_code = normalize_count(fields.get("exit_code"), -(2**31), 2**31 - 1)
+    given = fields.get("error")
     error = None if given is None else describe(given, redactor)
-    outputs = encode_payload(execution.get("outputs"), redactor)
-    usage = read_usage(execution.get("usage"))
-    status = execution.get("status") or (
-        "failed" if error is not None or exit_code else "completed"
-    )
+    outputs = encode_payload(fields.get("outputs"), redactor)
+    usage = read_usage(fields.get("usage"))
+    status = fields.get("status") or ("failed" if error is not None or exit_code else "completed")
     if status == "cancelled":
-        reason = execution.get("reason") or (error.message if error is not None else None)
+        reason = fields.get("reason") or (error.message if error is not None else None)
         message = describe({"message": reason or ""}, redactor).message
         end = Cancelled(reason=message or None, duration_ms=duration_ms)
         return [end] if usage is None else [Annotated(usage=usage), end]
-    if status == "failed":
-        if error is None and exit_code:
-            error = describe({"type": "ExitCode", "message": f"exit code {exit_code}"}, redactor)
-        return [
-            Failed(
-                error=error,
-                outputs=outputs,
-                exit_code=exit_code,
-                usage=usage,
-                duration_ms=duration_ms,
-            )
-        ]
-    return [Completed(outputs=outputs, exit_code=exit_code, usage=usage, duration_ms=duration_ms)]
+    if status == "failed" and error is None and exit_code:
+        error = describe({"type": "ExitCode", "message": f"exit code {exit_code}"}, redactor)
+    return [
+        msgspec.structs.replace(
+            Failed(error=error) if status == "failed" else Completed(),
+            outputs=outputs,
+            exit_code=exit_code,
+            usage=usage,
+            duration_ms=duration_ms,
+        )
+    ]
 
 
 def _normalize_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
-    fields = msgspec.structs.asdict(node) if isinstance(node, RecordedNode) else dict(node)
+    fields = msgspec.structs.asdict(node) if isinstance(node, Struct) else dict(node)
     known = {name: fields[name] for name in RecordedNode.__struct_fields__ if name in fields}
     status = known.get("status")
     return RecordedNode(

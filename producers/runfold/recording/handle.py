@@ -13,7 +13,7 @@ from typing import Any, Self
 from msgspec import Raw
 
 from runfold.delivery import process_hooks
-from runfold.protocol.events import ABSENT
+from runfold.protocol.events import ABSENT, Usage
 from runfold.serialization.exceptions import ErrorLike, exit_code_of, is_cancellation, reason_of
 
 from .event_writer import EventWriter, UsageSum, normalize_usage
@@ -58,8 +58,11 @@ class Handle(ABC):
         output_tokens: int | None = None,
         cost_usd: float | None = None,
     ) -> None:
-        """Add to the usage."""
-        self._usage.add(normalize_usage(input_tokens, output_tokens, cost_usd))
+        """Add to the usage, which is sent with the end or, after that, at once."""
+        self._add_usage(normalize_usage(input_tokens, output_tokens, cost_usd))
+
+    def _add_usage(self, usage: Usage | None) -> None:
+        self._usage.add(usage)
 
     def start(self) -> Self:
         """Start now; a second call changes nothing."""

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final, Self, Unpack
+from typing import Final, Self, Unpack
 
 import msgspec
 import redis
@@ -22,13 +22,10 @@ from runfold.protocol.events import (
     Event,
     Failed,
     Started,
-    Trigger,
-    Usage,
 )
 from runfold.protocol.ids import make_run_id
 from runfold.protocol.time_limits import latest_us
 from runfold.serialization.event_cleanup import PAYLOAD_FIELDS
-from runfold.serialization.exceptions import ErrorLike
 from runfold.serialization.normalize import normalize_name, normalize_run_id
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redact, Redactor
@@ -36,10 +33,10 @@ from runfold.settings import Backpressure, Settings, read_settings
 
 from .decorators import Decorators
 from .event_writer import EVENT_OVERHEAD, EventIdAllocator, EventIds, EventWriter, normalize_time
-from .finished_execution import Execution, RecordedEnd, RecordedNode, events_of
+from .finished_execution import ExecutionFields, events_of
 from .heartbeats import Heartbeats
 from .run import Run, current_run
-from .run_start import PlannedNodes, PlannedRunFields, RunFields, make_started
+from .run_start import PlannedRunFields, make_started
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 
@@ -116,43 +113,21 @@ class Recorder(Decorators):
         self,
         workflow: str,
         *,
-        project: str | None = None,
         id: str | None = None,  # noqa: A002, the contract's word
-        inputs: object = None,
-        trigger: str | Trigger | Mapping[str, Any] | None = None,
-        user: str | None = None,
-        session: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        metadata: object = None,
-        parent_run: str | None = None,
-        attempt: int | None = None,
-        nodes: PlannedNodes | None = None,
         queued_at: datetime | None = None,
         save: bool = True,
+        **fields: Unpack[PlannedRunFields],
     ) -> Run:
         """Return a run, to be entered. Inside the block of another run it becomes its child."""
+        _check_names(fields, PlannedRunFields)
         writer = self._make_writer(id, saved=save)
         if not save:
             return self._make_run(writer, Started(workflow=normalize_name(workflow)))
         enclosing = current_run()
-        if parent_run is None and enclosing is not None and enclosing.saved:
-            parent_run = enclosing.id
-        started = make_started(
-            self._redactor,
-            workflow,
-            PlannedRunFields(
-                project=project or self.settings.project,
-                inputs=inputs,
-                trigger=trigger,
-                user=user,
-                session=session,
-                tags=tags,
-                metadata=metadata,
-                parent_run=parent_run,
-                attempt=attempt,
-                nodes=nodes,
-            ),
-        )
+        if fields.get("parent_run") is None and enclosing is not None and enclosing.saved:
+            fields["parent_run"] = enclosing.id
+        fields["project"] = fields.get("project") or self.settings.project
+        started = make_started(self._redactor, workflow, fields, fields.get("nodes"))
         return self._make_run(writer, started, normalize_time(queued_at))
 
     def join(self, run: str) -> Run:
@@ -205,21 +180,8 @@ class Recorder(Decorators):
         workflow: str,
         *,
         started_at: datetime,
-        finished_at: datetime | None = None,
-        duration_ms: float | None = None,
-        id: str | None = None,  # noqa: A002, the contract's word
-        queued_at: datetime | None = None,
-        status: RecordedEnd | None = None,
-        outputs: object = None,
-        error: ErrorLike | None = None,
-        exit_code: int | None = None,
-        reason: str | None = None,
-        usage: Usage | Mapping[str, Any] | None = None,
-        stdout: str | None = None,
-        stderr: str | None = None,
-        nodes: Sequence[RecordedNode | Mapping[str, Any]] = (),
         save: bool = True,
-        **fields: Unpack[RunFields],
+        **fields: Unpack[ExecutionFields],
     ) -> str:
         """Record an execution that is over, all of it or nothing; return the id of the run.
 
@@ -227,28 +189,13 @@ class Recorder(Decorators):
         your own, recording the same again changes nothing. Raises `BrokenEvent` for a time before
         the year 2000, or more than `max_future_s` ahead of now.
         """
+        _check_names(fields, ExecutionFields)
         if not save:
-            return normalize_run_id(id) if id else make_run_id(normalize_time(started_at))
+            own_id = fields.get("id")
+            return normalize_run_id(own_id) if own_id else make_run_id(normalize_time(started_at))
         fields["project"] = fields.get("project") or self.settings.project
-        execution = Execution(
-            started_at=started_at,
-            finished_at=finished_at,
-            duration_ms=duration_ms,
-            id=id,
-            queued_at=queued_at,
-            status=status,
-            outputs=outputs,
-            error=error,
-            exit_code=exit_code,
-            reason=reason,
-            usage=usage,
-            stdout=stdout,
-            stderr=stderr,
-            nodes=nodes,
-        )
-        opened = PlannedRunFields(**fields, nodes=None)
         latest = latest_us(_now_ns() // 1000, self.settings.max_future_s)
-        run, events = events_of(self._redactor, workflow, execution, opened, latest)
+        run, events = events_of(self._redactor, workflow, started_at, fields, latest)
         self._emitter.put_all(events)
         self._flush_before_abrupt_end()
         return run
@@ -328,3 +275,9 @@ class Recorder(Decorators):
         )
         if is_outermost and (run is None or run.saved):
             self._emitter.flush_or_spool(CHILD_FLUSH_S)
+
+
+def _check_names(given: Mapping[str, object], fields: type) -> None:
+    """Raise `TypeError` for an argument that does not exist, as a call without `Unpack` would."""
+    for name in given.keys() - fields.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument {name!r}")

@@ -5,13 +5,13 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any, Final
 
+import msgspec
+
 from runfold.protocol.events import (
     Annotated,
     Cancelled,
     Completed,
     Error,
-    Event,
-    ExitCode,
     Failed,
     Heartbeat,
     NodeStarted,
@@ -24,7 +24,7 @@ from runfold.serialization.exceptions import ErrorLike, describe, exit_code_of, 
 from runfold.serialization.normalize import normalize_count, normalize_name, normalize_names
 from runfold.serialization.payloads import encode_payload
 
-from .event_writer import EventWriter, normalize_usage, read_usage
+from .event_writer import EventWriter, read_usage
 from .handle import Handle
 from .node import Node
 from .run_start import payload_bytes
@@ -137,19 +137,11 @@ class Run(Handle):
         )
         self._writer.write(event, len(event.metadata))
 
-    def usage(
-        self,
-        *,
-        input_tokens: int | None = None,
-        output_tokens: int | None = None,
-        cost_usd: float | None = None,
-    ) -> None:
-        """Add to the usage: sent with the end or, if another handle sends that, at once."""
-        usage = normalize_usage(input_tokens, output_tokens, cost_usd)
-        if self._ended or self._started is None:
+    def _add_usage(self, usage: Usage | None) -> None:
+        if self._ended or self._started is None:  # another handle sends the end, or it is sent
             self.annotate(usage=usage)
         else:
-            self._usage.add(usage)
+            super()._add_usage(usage)
 
     def heartbeat(self) -> None:
         """Send a heartbeat, in addition to the automatic ones."""
@@ -159,33 +151,22 @@ class Run(Handle):
         if self.exit_code:
             self.fail(Error(type="ExitCode", message=f"exit code {self.exit_code}"))
         elif self._ends():
-            event = Completed(
-                outputs=self._encoded,
-                exit_code=self._normalized_exit_code(),
-                usage=self._usage.total,
-                duration_ms=self._duration_ms(),
-            )
-            self._write_end(event, len(event.outputs))
+            self._write_end(Completed())
 
     def fail(self, error: ErrorLike) -> None:
         if self._ends() and self.saved:
             node = node_of(error, self.id) if isinstance(error, BaseException) else None
             described = describe(error, self._writer.redactor, node)
-            event = Failed(
-                error=described,
-                outputs=self._encoded,
-                exit_code=self._normalized_exit_code(),
-                usage=self._usage.total,
-                duration_ms=self._duration_ms(),
-            )
-            self._write_end(event, len(event.outputs) + len(described.stack or ""))
+            self._write_end(Failed(error=described), len(described.stack or ""))
 
     def cancel(self, reason: str | None = None) -> None:
         if self._ends():
             if self._usage.total is not None:
                 self.annotate(usage=self._usage.total)  # `cancelled` has no such field
             message = describe({"message": reason or ""}, self._writer.redactor).message
-            self._write_end(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
+            end = Cancelled(reason=message or None, duration_ms=self._duration_ms())
+            self._writer.write(end)
+            self._after_end()
 
     def _begin(self) -> None:
         started = self._started
@@ -205,8 +186,15 @@ class Run(Handle):
         self._on_end(self)
         return True
 
-    def _write_end(self, event: Event, size: int = 0) -> None:
-        self._writer.write(event, size)
+    def _write_end(self, event: Completed | Failed, size: int = 0) -> None:
+        end = msgspec.structs.replace(
+            event,
+            outputs=self._encoded,
+            exit_code=normalize_count(self.exit_code, -(2**31), 2**31 - 1),
+            usage=self._usage.total,
+            duration_ms=self._duration_ms(),
+        )
+        self._writer.write(end, size + len(end.outputs))
         self._after_end()
 
     def _after_end(self) -> None:
@@ -218,8 +206,3 @@ class Run(Handle):
         if error is not None and self.exit_code is None:
             self.exit_code = exit_code_of(error)
         super()._leave(error)
-
-    def _normalized_exit_code(self) -> ExitCode | None:
-        return (
-            None if self.exit_code is None else normalize_count(self.exit_code, -(2**31), 2**31 - 1)
-        )

@@ -24,7 +24,7 @@ PlannedNodes = (
 
 
 class RunFields(TypedDict, total=False):
-    """The fields of a run, without its workflow."""
+    """The arguments that describe a run, besides its workflow."""
 
     project: str | None
     inputs: object
@@ -38,12 +38,14 @@ class RunFields(TypedDict, total=False):
 
 
 class PlannedRunFields(RunFields, total=False):
-    """The fields of a run that has planned nodes."""
+    """The arguments of `Recorder.run` that describe the run."""
 
     nodes: PlannedNodes | None
 
 
-def make_started(redactor: Redactor, workflow: str | None, fields: PlannedRunFields) -> Started:
+def make_started(
+    redactor: Redactor, workflow: str | None, fields: RunFields, nodes: PlannedNodes | None = None
+) -> Started:
     """Return a `started` event; all values are read and encoded now."""
     given = fields.get
     parent_run = given("parent_run")
@@ -58,7 +60,7 @@ def make_started(redactor: Redactor, workflow: str | None, fields: PlannedRunFie
         inputs=encode_payload(given("inputs"), redactor),
         parent_run=None if not parent_run else normalize_run_id(parent_run),
         attempt=normalize_count(given("attempt"), 1, 32_767),
-        nodes=normalize_planned(fields.get("nodes")),
+        nodes=normalize_planned(nodes),
     )
 
 

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from runfold import PlannedNode, Trigger
 from runfold.recording.run_start import (
-    PlannedRunFields,
+    RunFields,
     make_started,
     normalize_planned,
     normalize_trigger,
@@ -71,7 +71,7 @@ def test_everything_is_made_to_fit() -> None:
         "attempt": "many",
         "inputs": {"password": "x"},
     }
-    started = make_started(REDACTOR, "", PlannedRunFields(**opening))  # type: ignore[typeddict-item]
+    started = make_started(REDACTOR, "", RunFields(**opening))  # type: ignore[typeddict-item]
     assert started.workflow is None
     assert started.project == "p" * 199 + "…"
     assert started.user == "7"
