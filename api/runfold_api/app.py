@@ -17,7 +17,7 @@ from runfold.serialization.intake import Intake
 from runfold_api.ingest.stream_writer import StreamWriter
 from runfold_api.live.broker import Broker
 from runfold_api.live.run_subscriptions import RunTopics
-from runfold_api.openapi.document import RawSchemaPlugin, openapi_config
+from runfold_api.openapi import RawSchemaPlugin, openapi_config
 from runfold_api.routes.metrics import MeteredApp, RequestMetrics
 from runfold_api.web.problems import handlers
 from runfold_api.web.query_params import run_filters

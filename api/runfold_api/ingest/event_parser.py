@@ -12,7 +12,7 @@ from msgspec import Raw
 from runfold.errors import BrokenEvent
 from runfold.protocol.codec import Envelope, check_body, explain, replace_unstorable
 from runfold.serialization.intake import Intake
-from runfold_api.web.problems import BadRequest, EventProblem
+from runfold_api.web.problems import EventProblem, RequestRefused
 
 MEDIA_TYPES: Final = ("application/json", "application/x-ndjson", "application/ndjson")
 MAX_SHOWN: Final = 20
@@ -28,11 +28,11 @@ _NAMED: Final = re.compile(r"(at|run|v): ")
 def read_envelopes(body: bytes, media_type: str, intake: Intake) -> list[Envelope]:
     """Return the events, each with its id and with secrets masked.
 
-    Raise `BadRequest` if one is broken or there is none.
+    Raise `RequestRefused` if one is broken or there is none.
     """
     items = _split(replace_unstorable(body), media_type)
     if not items:
-        raise BadRequest(400, "no-events", "the body has no events")
+        raise RequestRefused(400, "no-events", "the body has no events")
     latest_us = intake.latest_us()
     envelopes: list[Envelope] = []
     broken: list[EventProblem] = []
@@ -44,7 +44,7 @@ def read_envelopes(body: bytes, media_type: str, intake: Intake) -> list[Envelop
             broken.append(EventProblem(index, _field_of(reason), reason))
     if broken:
         detail = f"{len(broken)} of {len(items)} events are broken; nothing was accepted"
-        raise BadRequest(400, "broken-events", detail, events=broken[:MAX_SHOWN])
+        raise RequestRefused(400, "broken-events", detail, events=broken[:MAX_SHOWN])
     return envelopes
 
 
@@ -58,7 +58,7 @@ def _split(body: bytes, media_type: str) -> list[bytes]:
         # Several lines may also be one pretty-printed object.
         return lines if len(lines) > 1 and _is_json(lines[0]) else [body.strip()][: len(lines)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, "not-json", explain(error)) from error
+        raise RequestRefused(400, "not-json", explain(error)) from error
 
 
 def _lines(body: bytes) -> list[bytes]:

@@ -48,9 +48,10 @@ class StreamWriter:
         """Return the lag of each shard; raise `StorageError` or `redis.RedisError`."""
         return read_lags(self._redis, history.positions, agreed_shards(self._redis) or 0)[1]
 
-    def ping(self) -> None:
-        """Raise a `redis.RedisError` unless Redis answers."""
+    def check(self) -> None:
+        """Raise `redis.RedisError` unless Redis answers, and `ShardsDiffer` as `shards` does."""
         self._redis.ping()
+        self.shards()
 
     def close(self) -> None:
         """Wait for pending writes, then close the connections."""

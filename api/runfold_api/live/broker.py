@@ -14,7 +14,6 @@ shard. A newer change of a run replaces an older one that has not been sent yet 
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
@@ -27,7 +26,7 @@ from runfold_storage.errors import StorageError
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.history import History
 
-from .subscribers import Subscriber, Topic, wait_and_clear
+from .subscribers import BoundedQueue, Subscriber, Topic, Wakeup
 from .updates import Updates, read_updates, updates_of
 
 log = logging.getLogger(__name__)
@@ -43,29 +42,6 @@ MAX_BACKLOG_BYTES: Final = 8 * 1024 * 1024
 """Of waiting notifications; beyond that the oldest are dropped, and their changes are read."""
 
 
-class Backlog:
-    """Notifications that wait for a round, bounded in bytes."""
-
-    def __init__(self, max_bytes: int = MAX_BACKLOG_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._messages: deque[bytes] = deque()
-        self._bytes = 0
-
-    def add(self, message: bytes) -> None:
-        """Append a message; drop the oldest ones beyond the bound."""
-        self._messages.append(message)
-        self._bytes += len(message)
-        while self._bytes > self._max_bytes:
-            self._bytes -= len(self._messages.popleft())
-
-    def take(self) -> list[bytes]:
-        """Remove and return all messages, oldest first."""
-        messages = list(self._messages)
-        self._messages.clear()
-        self._bytes = 0
-        return messages
-
-
 class Broker:
     """Delivers changes to subscribers; use it from one event loop. `end()` ends every stream."""
 
@@ -75,8 +51,8 @@ class Broker:
         self._topics: dict[bytes, Topic] = {}
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self._interests = FilterSet([])
-        self._wakeup = asyncio.Event()
-        self._backlog = Backlog()
+        self._wakeup = Wakeup()
+        self._backlog: BoundedQueue[bytes] = BoundedQueue(MAX_BACKLOG_BYTES)
         self._poll_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.cursor: Cursor | None = None
@@ -122,7 +98,7 @@ class Broker:
         self.ended = True
         for topic in self._topics.values():
             for subscriber in topic.subscribers:
-                subscriber.wake()
+                subscriber.wakeup.set()
         self._notify_listeners(self._listeners)
 
     async def read(self, read: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -175,7 +151,7 @@ class Broker:
                 self._reset(None)
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(GAP_S)
-            await wait_and_clear(self._wakeup, POLL_S)
+            await self._wakeup.within(POLL_S)
 
     async def _run_round(self) -> None:
         messages = self._backlog.take()

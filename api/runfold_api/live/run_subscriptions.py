@@ -8,8 +8,7 @@ waiting output gets a snapshot instead.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from runfold_storage.queries.run.live_state import MAX_LINES, TAIL, RunProgress
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
 from .broker import Broker
-from .subscribers import wait_and_clear
+from .subscribers import BoundedQueue, Wakeup, size_of
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +36,6 @@ _RETRY_S: Final = 1.0
 Event = tuple[str, bytes]
 
 
-class OutputTail:
-    """The last output events of a run: at most `TAIL` of them, and bounded in bytes."""
-
-    def __init__(self, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._events: deque[Raw] = deque()
-        self._bytes = 0
-
-    def extend(self, events: Iterable[Raw]) -> None:
-        """Append events and drop the oldest ones beyond the bounds."""
-        for event in events:
-            self._events.append(event)
-            self._bytes += size_of(event)
-        while len(self._events) > TAIL or self._bytes > self._max_bytes:
-            self._bytes -= size_of(self._events.popleft())
-
-    def list(self) -> list[Raw]:
-        """Return the events, oldest first."""
-        return list(self._events)
-
-
 class RunSubscriber:
     """The updates that one client has not been sent yet."""
 
@@ -69,15 +47,7 @@ class RunSubscriber:
         self._max_bytes = max_bytes
         self._output_bytes = 0
         self.is_deleted = False
-        self._wakeup = asyncio.Event()
-
-    def wake(self) -> None:
-        """Let the stream check for work."""
-        self._wakeup.set()
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for work; return False after `timeout_s`."""
-        return await wait_and_clear(self._wakeup, timeout_s)
+        self.wakeup = Wakeup()
 
     def add(self, run: RunSummary | None, nodes: dict[Any, NodeSummary], output: list[Raw]) -> None:
         """Queue the new state of the run, changed nodes and new output."""
@@ -91,7 +61,7 @@ class RunSubscriber:
             )
             if self.needs_snapshot:
                 self._clear()
-        self.wake()
+        self.wakeup.set()
 
     def take(self, topic: "RunTopic") -> list[Event]:
         """Remove and return the events to send now, encoded."""
@@ -126,8 +96,8 @@ class RunTopic:
         self._history = history
         self._run = progress.run
         self._nodes = _by_key(progress.nodes)
-        self._output = OutputTail()
-        self._output.extend(progress.output)
+        self._output: BoundedQueue[Raw] = BoundedQueue(MAX_OUTPUT_BYTES, TAIL)
+        self._add_output(progress.output)
         self._log_key = progress.log_key
         self._changed = asyncio.Event()
 
@@ -136,12 +106,12 @@ class RunTopic:
         self._changed.set()
         if self._broker.ended:
             for subscriber in self.subscribers:
-                subscriber.wake()
+                subscriber.wakeup.set()
 
     def snapshot(self) -> bytes:
         """Encode the whole state with the end of the output."""
         return msgspec.json.encode(
-            {"run": self._run, "nodes": list(self._nodes.values()), "output": self._output.list()}
+            {"run": self._run, "nodes": list(self._nodes.values()), "output": self._output.items()}
         )
 
     async def run_reads(self) -> None:
@@ -159,13 +129,17 @@ class RunTopic:
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(max(GAP_S, 3 * (clock() - began)))
 
+    def _add_output(self, events: list[Raw]) -> None:
+        for event in events:
+            self._output.add(event)
+
     async def _read(self) -> None:
         after = self._log_key or (0, 0)
         progress = await self._broker.read(self._history.live_state, self.id, after)
         if progress is None:
             for subscriber in self.subscribers:
                 subscriber.is_deleted = True
-                subscriber.wake()
+                subscriber.wakeup.set()
             return
         nodes = {
             key: node
@@ -173,13 +147,10 @@ class RunTopic:
             if self._nodes.get(key) != node
         }
         run = progress.run if progress.run != self._run else None
-        self._run, self.change_seq, self._log_key = (
-            progress.run,
-            progress.change_seq,
-            progress.log_key,
-        )
+        self._run = progress.run
+        self.change_seq, self._log_key = progress.change_seq, progress.log_key
         self._nodes |= nodes
-        self._output.extend(progress.output)
+        self._add_output(progress.output)
         if len(progress.output) == MAX_LINES:
             self._changed.set()  # there may be more
         for subscriber in self.subscribers:
@@ -229,8 +200,3 @@ class RunTopics:
 
 def _by_key(nodes: list[NodeSummary]) -> dict[Any, NodeSummary]:
     return {(node.node, node.attempt): node for node in nodes}
-
-
-def size_of(event: Raw) -> int:
-    """Return an encoded event's length in bytes."""
-    return memoryview(event).nbytes

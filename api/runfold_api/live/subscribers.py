@@ -6,17 +6,71 @@ dropped, and the client gets a snapshot instead.
 """
 
 import asyncio
+import sys
+from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from runfold_storage.change_feed.reader import Cursor, encode_feed_cursor
+from msgspec import Raw
+
+from runfold_storage.change_feed.reader import Cursor, Key, encode_feed_cursor
 from runfold_storage.filters.row_matcher import match_of
 from runfold_storage.filters.run_filter import RunFilter
 
-from .updates import NonMatching, StreamEvent, Updates
+from .updates import StreamEvent, Updates
 
 MAX_WAITING: Final = 5_000
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+
+
+class Wakeup(asyncio.Event):
+    """Set when there is work for the one task that waits for it."""
+
+    async def within(self, timeout_s: float) -> bool:
+        """Wait for work and clear the event; return False after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):  # `wait_for` would create a task
+                await self.wait()
+        except TimeoutError:
+            return False
+        self.clear()
+        return True
+
+
+Item = TypeVar("Item", bytes, Raw)
+
+
+class BoundedQueue(Generic[Item]):
+    """Drops its oldest items beyond a number of bytes and of items."""
+
+    def __init__(self, max_bytes: int, max_items: int = sys.maxsize) -> None:
+        self._max_bytes = max_bytes
+        self._max_items = max_items
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+
+    def add(self, item: Item) -> None:
+        """Append an item; drop the oldest ones beyond the bounds."""
+        self._items.append(item)
+        self._bytes += size_of(item)
+        while len(self._items) > self._max_items or self._bytes > self._max_bytes:
+            self._bytes -= size_of(self._items.popleft())
+
+    def items(self) -> list[Item]:
+        """Return all items, oldest first."""
+        return list(self._items)
+
+    def take(self) -> list[Item]:
+        """Remove and return all items, oldest first."""
+        items = self.items()
+        self._items.clear()
+        self._bytes = 0
+        return items
+
+
+def size_of(item: bytes | Raw) -> int:
+    """Return the length in bytes."""
+    return memoryview(item).nbytes
 
 
 class Subscriber:
@@ -30,7 +84,7 @@ class Subscriber:
         self._waiting_bytes = 0
         self._reached: Cursor = ()
         self._sent: list[int] = []
-        self._wakeup = asyncio.Event()
+        self.wakeup = Wakeup()
 
     def add(self, events: Sequence[StreamEvent], cursor: Cursor) -> None:
         """Queue events; `cursor` is the position that they lead to."""
@@ -46,13 +100,13 @@ class Subscriber:
         if len(self._waiting) > MAX_WAITING or self._waiting_bytes > self._max_bytes:
             self.request_snapshot()
         else:
-            self.wake()
+            self.wakeup.set()
 
     def request_snapshot(self) -> None:
         """Drop the waiting events; the stream sends a snapshot next."""
         self._clear()
         self.needs_snapshot = True
-        self.wake()
+        self.wakeup.set()
 
     def start_queueing(self) -> None:
         """Queue events from now on, because a snapshot or missed changes are about to be read."""
@@ -63,14 +117,6 @@ class Subscriber:
         """Set the position up to which the client has everything."""
         self._sent = list(cursor)
         self._reached = cursor
-
-    def wake(self) -> None:
-        """Let the stream check for work."""
-        self._wakeup.set()
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for work; return False after `timeout_s`."""
-        return await wait_and_clear(self._wakeup, timeout_s)
 
     def take(self) -> list[tuple[str, StreamEvent]]:
         """Remove and return the waiting events, each with the client's cursor once it is sent."""
@@ -95,17 +141,6 @@ class Subscriber:
         self._waiting_bytes = 0
 
 
-async def wait_and_clear(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for an event and clear it; return False if it was not set in time."""
-    try:
-        async with asyncio.timeout(timeout_s):  # `wait_for` would create a task
-            await event.wait()
-    except TimeoutError:
-        return False
-    event.clear()
-    return True
-
-
 class Topic:
     """One filter with its subscribers."""
 
@@ -113,7 +148,7 @@ class Topic:
         self.wanted = wanted
         self.match = match_of(wanted)
         self.subscribers: set[Subscriber] = set()
-        self._non_matching = NonMatching()
+        self._non_matching: dict[Key, None] = {}
 
     def publish(self, updates: Updates) -> None:
         """Queue the events of this filter for all subscribers."""

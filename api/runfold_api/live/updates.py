@@ -1,6 +1,10 @@
-"""Changes, read once for any number of filters, and the stream events of each filter."""
+"""Changes, read once for any number of filters, and the stream events of each filter.
 
-from collections.abc import Mapping
+A stream starts with the changes that its client missed (`read_missed`), or with a snapshot.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -8,8 +12,9 @@ import msgspec
 from runfold_storage.change_feed.notifications import Notification
 from runfold_storage.change_feed.reader import Change, Changes, Cursor, FilterSet, Key
 from runfold_storage.filters.row_matcher import Match
+from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.history import History
-from runfold_storage.read_models.summaries import run_id, summary_of
+from runfold_storage.read_models.summaries import RunPage, run_id, summary_of
 
 
 class StreamEvent(NamedTuple):
@@ -24,27 +29,6 @@ _MAX_NON_MATCHING: Final = 10_000
 """Keys of a fixed size: about 2 MB per filter."""
 
 
-class NonMatching:
-    """Keys of runs that are known not to match a filter; the oldest are forgotten first."""
-
-    def __init__(self) -> None:
-        self._keys: dict[Key, None] = {}
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._keys
-
-    def add(self, key: Key) -> None:
-        """Remember a run that does not match."""
-        self._keys.pop(key, None)
-        self._keys[key] = None
-        if len(self._keys) > _MAX_NON_MATCHING:
-            del self._keys[next(iter(self._keys))]
-
-    def discard(self, key: Key) -> None:
-        """Forget a run that matches again."""
-        self._keys.pop(key, None)
-
-
 class Updates(NamedTuple):
     """Changes, the rows of their runs, and the keys of the matching runs by filter.
 
@@ -56,16 +40,14 @@ class Updates(NamedTuple):
     own: dict[bytes, set[Key]]
     encoded: dict[Key, bytes]
 
-    def events_for(
-        self, question: bytes, non_matching: NonMatching | None = None
-    ) -> list[StreamEvent]:
+    def events_for(self, question: bytes, others: dict[Key, None]) -> list[StreamEvent]:
         """Return the events for the subscribers of a filter.
 
         A run that does not match is reported as removed once, unless it is new: it may have matched
-        when the client received it, even from another process. `non_matching` remembers such runs.
+        when the client received it, even from another process. `others` remembers such runs; the
+        oldest are forgotten first.
         """
         own = self.own[question]
-        others = NonMatching() if non_matching is None else non_matching
         events = []
         for change in self.changes.changed:
             key = (change.shard, change.run)
@@ -74,13 +56,16 @@ class Updates(NamedTuple):
                     StreamEvent(change, "deleted", msgspec.json.encode({"id": change.gone}))
                 )
             elif key in own:
-                others.discard(key)
+                others.pop(key, None)
                 events.append(StreamEvent(change, "changed", self._encode(key)))
             elif key in self.rows:
                 if not change.is_new and key not in others:
                     removed = {"id": run_id(self.rows[key])}
                     events.append(StreamEvent(change, "removed", msgspec.json.encode(removed)))
-                others.add(key)
+                others.pop(key, None)
+                others[key] = None
+        while len(others) > _MAX_NON_MATCHING:
+            del others[next(iter(others))]
         return events
 
     def run_ids(self) -> set[str]:
@@ -110,6 +95,16 @@ def read_updates(history: History, after: Cursor, interests: FilterSet) -> Updat
     return Updates(changes, rows, dict(zip(interests.questions, own, strict=True)), {})
 
 
+def read_missed(
+    history: History, wanted: RunFilter, after: Cursor
+) -> tuple[list[StreamEvent], Cursor] | None:
+    """Return the events after a cursor, and the cursor that they lead to; None as above."""
+    missed = read_updates(history, after, FilterSet([wanted]))
+    if missed is None:
+        return None
+    return missed.events_for(wanted.cache_key(), {}), missed.changes.cursor
+
+
 def updates_of(notification: Notification, matches: Mapping[bytes, Match]) -> Updates:
     """Return a notification's updates, for filters that need no PostgreSQL."""
     rows: dict[Key, Any] = dict(notification.rows)
@@ -118,3 +113,38 @@ def updates_of(notification: Notification, matches: Mapping[bytes, Match]) -> Up
         for question, match in matches.items()
     }
     return Updates(notification.changes, rows, own, {})
+
+
+Snapshot = tuple[Cursor, RunPage]
+"""The newest runs of a filter, and the cursor at which they were read."""
+
+
+class SnapshotCache:
+    """Shares snapshots: callers that ask while one is being read all get the next one.
+
+    Not the one under way, because it may be older than changes that a caller has discarded. Only
+    snapshots that callers wait for are in memory: at most one read and one next per filter.
+    """
+
+    def __init__(self, read: Callable[[RunFilter, int], Awaitable[Snapshot]]) -> None:
+        self._read = read
+        self._next: dict[tuple[bytes, int], asyncio.Task[Snapshot]] = {}
+        self._busy: dict[tuple[bytes, int], asyncio.Lock] = {}
+
+    async def get(self, wanted: RunFilter, limit: int) -> Snapshot:
+        """Return a snapshot that is read after this call."""
+        key = (wanted.cache_key(), limit)
+        task = self._next.get(key)
+        if task is None:
+            task = self._next[key] = asyncio.create_task(self._take(key, wanted, limit))
+        return await asyncio.shield(task)
+
+    async def _take(self, key: tuple[bytes, int], wanted: RunFilter, limit: int) -> Snapshot:
+        lock = self._busy.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                del self._next[key]  # later callers need a later snapshot
+                return await self._read(wanted, limit)
+        finally:
+            if key not in self._next:
+                self._busy.pop(key, None)

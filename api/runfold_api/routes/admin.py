@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
-from runfold_api.web.problems import JobUnknown, RunUnknown, described
+from runfold_api.web.problems import RequestRefused, described, run_unknown
 from runfold_api.web.run_paths import decode_run
 from runfold_storage.admin import MAX_DAYS, MAX_JOBS, Admin, Deleted
 from runfold_storage.jobs import Job
@@ -44,7 +44,7 @@ def delete_run(administration: NamedDependency[Admin], run: FromPath[str]) -> No
     """Delete a run with its events and statistics; late events do not recreate it."""
     run = decode_run(run)
     if not administration.delete_run(run):
-        raise RunUnknown(run)
+        raise run_unknown(run)
 
 
 @delete(
@@ -86,7 +86,8 @@ def get_job(administration: NamedDependency[Admin], job: FromPath[str]) -> Job:
     except ValueError:
         found = None
     if found is None:
-        raise JobUnknown(job)
+        detail = f"there is no job {job[:100]!r}: /api/v1/jobs lists them"
+        raise RequestRefused(404, "job-unknown", detail)
     return found
 
 

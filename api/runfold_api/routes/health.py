@@ -23,6 +23,7 @@ from runfold_storage.migrate import head
 from .metrics import RequestMetrics, exposition
 
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD]
+_head = cache(head)
 
 
 class Health(Struct, frozen=True):
@@ -60,24 +61,20 @@ async def readyz(
 
     `behind`: an event has waited longer than `RUNFOLD_MAX_LAG_S` to be folded.
     """
-    loop = asyncio.get_running_loop()
+    run = asyncio.get_running_loop().run_in_executor
     found = await asyncio.gather(
-        loop.run_in_executor(None, _check_postgresql, history),
-        loop.run_in_executor(writer.executor, _check_redis, writer),
+        run(None, _check_postgresql, history),
+        run(writer.executor, writer.check),
+        return_exceptions=True,
     )
-    reasons = [reason for reason in found if reason is not None]
-    if not reasons:
+    errors = [each for each in found if each is not None]
+    if not errors:
         try:
-            ready = await loop.run_in_executor(
-                None, _check_lag, history, writer, settings.max_lag_s
-            )
-            return Response(ready)
-        except redis.RedisError as error:
-            reasons.append(f"Redis: {_one_line(error)}")
-        except StorageError as error:
-            reasons.append(f"PostgreSQL: {_one_line(error)}")
+            return Response(await run(None, _check_lag, history, writer, settings.max_lag_s))
+        except (StorageError, redis.RedisError) as error:
+            errors = [error]
     headers = {"retry-after": str(RETRY_AFTER_S)}
-    return respond(request, 503, "not-ready", "; ".join(reasons), headers=headers)
+    return respond(request, 503, "not-ready", "; ".join(map(_reason_of, errors)), headers=headers)
 
 
 @route(
@@ -115,32 +112,18 @@ def _check_lag(history: History, writer: StreamWriter, max_lag_s: float) -> Read
     return Readiness("behind", detail, round(waiting_s, 3), incidents)
 
 
-def _check_postgresql(history: History) -> str | None:
-    try:
-        revision = history.revision()
-        if revision != _head():
-            raise SchemaOutdated(f"the schema is {revision}, not {_head()}; run: runfold migrate")
-    except StorageError as error:
-        return f"PostgreSQL: {_one_line(error)}"
-    return None
+def _check_postgresql(history: History) -> None:
+    revision = history.revision()
+    if revision != _head():
+        raise SchemaOutdated(f"the schema is {revision}, not {_head()}; run: runfold migrate")
 
 
-def _check_redis(writer: StreamWriter) -> str | None:
-    try:
-        writer.ping()
-        writer.shards()
-    except (redis.RedisError, RunfoldError) as error:
-        return f"Redis: {_one_line(error)}"
-    return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-@cache
-def _head() -> str | None:
-    return head()
+def _reason_of(error: BaseException) -> str:
+    """Return the server that failed and why; raise an error of another kind."""
+    if not isinstance(error, StorageError | redis.RedisError | RunfoldError):
+        raise error
+    server = "PostgreSQL" if isinstance(error, StorageError) else "Redis"
+    return f"{server}: {' '.join(str(error).split())}"
 
 
 ROUTES = [healthz, readyz, metrics]

@@ -3,13 +3,13 @@
 from itertools import chain
 from typing import Any, Final
 
-from litestar import HttpMethod, route
+from litestar import HttpMethod, get, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
 from runfold_api.web import query_params
-from runfold_api.web.problems import RunUnknown, described
+from runfold_api.web.problems import described, run_unknown
 from runfold_api.web.run_paths import decode_run
 from runfold_storage.history import History
 from runfold_storage.parameters import parse_time
@@ -39,12 +39,7 @@ def list_runs(
     return history.runs(**filters, limit=limit, cursor=cursor, offset=offset)
 
 
-@route(
-    "/export",
-    http_method=[HttpMethod.GET],
-    responses=described(400, 503),
-    sync_to_thread=True,
-)
+@get("/export", responses=described(400, 503), sync_to_thread=True)
 def export_runs(
     history: NamedDependency[History],
     filters: NamedDependency[dict[str, Any]],
@@ -54,11 +49,10 @@ def export_runs(
     """Export all matching runs as CSV, NDJSON or Parquet, streamed as it is read."""
     pieces = history.export(format, nodes=nodes, **filters)
     first = next(pieces, b"")  # report errors as problems before the response starts
-    name = f"runs.{format}"
     return Stream(
         chain([first], pieces),
         media_type=FORMATS[format][0],
-        headers={"content-disposition": f'attachment; filename="{name}"'},
+        headers={"content-disposition": f'attachment; filename="runs.{format}"'},
     )
 
 
@@ -68,15 +62,11 @@ def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     run = decode_run(run)
     found = history.run(run)
     if found is None:
-        raise RunUnknown(run)
+        raise run_unknown(run)
     return found
 
 
-@route(
-    "/runs/{run:str}/events",
-    responses=described(400, 404, 503),
-    **_READING,
-)
+@route("/runs/{run:str}/events", responses=described(400, 404, 503), **_READING)
 def list_events(
     history: NamedDependency[History],
     run: FromPath[str],
@@ -99,7 +89,7 @@ def list_events(
         limit=limit,
     )
     if found is None:
-        raise RunUnknown(run)
+        raise run_unknown(run)
     return found
 
 

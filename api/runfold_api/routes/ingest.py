@@ -12,8 +12,7 @@ from runfold.serialization.intake import Intake
 from runfold_api.ingest.event_parser import MEDIA_TYPES, read_envelopes
 from runfold_api.ingest.executions import read_execution
 from runfold_api.ingest.stream_writer import StreamWriter
-from runfold_api.openapi.request_bodies import TakesEvents, TakesExecution
-from runfold_api.web.problems import BadRequest, described
+from runfold_api.web.problems import RequestRefused, described
 
 
 class Accepted(Struct, frozen=True):
@@ -37,12 +36,7 @@ class AcceptedExecution(Struct, frozen=True):
     wait_for: str
 
 
-@post(
-    "/events",
-    status_code=202,
-    operation_class=TakesEvents,
-    responses=described(400, 413, 415, 503),
-)
+@post("/events", status_code=202, responses=described(400, 413, 415, 503))
 async def post_events(
     request: Request[Any, Any, Any],
     writer: NamedDependency[StreamWriter],
@@ -56,12 +50,7 @@ async def post_events(
     )
 
 
-@post(
-    "/executions",
-    status_code=202,
-    operation_class=TakesExecution,
-    responses=described(400, 413, 415, 503),
-)
+@post("/executions", status_code=202, responses=described(400, 413, 415, 503))
 async def post_execution(
     request: Request[Any, Any, Any],
     writer: NamedDependency[StreamWriter],
@@ -80,11 +69,11 @@ def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str
     media_type = request.content_type[0]
     if media_type not in allowed:
         detail = f"content-type: expected one of {', '.join(allowed)}, got {media_type!r}"
-        raise BadRequest(415, "unsupported-media-type", detail, allowed=list(allowed))
+        raise RequestRefused(415, "unsupported-media-type", detail, allowed=list(allowed))
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         detail = f"content-encoding: {encoding!r} is not supported, send the body as it is"
-        raise BadRequest(415, "unsupported-encoding", detail)
+        raise RequestRefused(415, "unsupported-encoding", detail)
     return media_type
 
 

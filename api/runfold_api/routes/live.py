@@ -16,11 +16,11 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from runfold_api.live.broker import Broker
-from runfold_api.live.catch_up import SnapshotCache, read_missed, read_snapshot
 from runfold_api.live.run_subscriptions import RunTopics
 from runfold_api.live.subscribers import Subscriber
+from runfold_api.live.updates import SnapshotCache, read_missed
 from runfold_api.web import query_params
-from runfold_api.web.problems import RunUnknown, described
+from runfold_api.web.problems import described, run_unknown
 from runfold_api.web.run_paths import decode_run
 from runfold_storage.change_feed.reader import decode_feed_cursor, encode_feed_cursor
 from runfold_storage.errors import BadParameter
@@ -56,7 +56,7 @@ class Live:
         self._history = history
         self.runs = runs
         self._snapshots = SnapshotCache(
-            lambda wanted, limit: broker.read(read_snapshot, history, wanted, limit)
+            lambda wanted, limit: broker.read(history.snapshot, wanted, limit)
         )
 
     async def list_events(
@@ -75,7 +75,7 @@ class Live:
                         encode_event(event.event, event.data, event_id)
                         for event_id, event in waiting
                     )
-                elif not await subscriber.wait(KEEP_ALIVE_S):
+                elif not await subscriber.wakeup.within(KEEP_ALIVE_S):
                     yield encode_keep_alive(subscriber.position())
         finally:
             self.broker.unsubscribe(subscriber)
@@ -92,7 +92,7 @@ class Live:
             subscriber.request_snapshot()
             return
         subscriber.set_position(after or ())
-        subscriber.add(missed.events, missed.cursor)
+        subscriber.add(*missed)
 
     async def _snapshot(self, subscriber: Subscriber, wanted: RunFilter, limit: int) -> bytes:
         subscriber.start_queueing()
@@ -117,7 +117,7 @@ class Live:
                     yield encode_event(event, data, event_id if number == len(waiting) else None)
                     if event == "deleted":
                         return
-                if not await subscriber.wait(KEEP_ALIVE_S):
+                if not await subscriber.wakeup.within(KEEP_ALIVE_S):
                     yield encode_keep_alive(str(topic.change_seq))
 
 
@@ -150,7 +150,7 @@ async def watch_run(
     """Stream a run: a `snapshot`, then `changed`, `nodes`, `logged` and `deleted`."""
     run = decode_run(run)
     if await live.broker.read(history.locate, run) is None:
-        raise RunUnknown(run)
+        raise run_unknown(run)
     return Stream(live.run_events(run, _last_id(request)), **_STREAM)
 
 

@@ -55,25 +55,8 @@ class Problem(Struct, frozen=True, omit_defaults=True, kw_only=True):
     events: list[EventProblem] | UnsetType = UNSET
 
 
-class RunUnknown(Exception):
-    """The run does not exist."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__(
-            f"there is no run {run!r}: /api/v1/runs lists them; "
-            "a new run appears once a worker has folded its first event"
-        )
-
-
-class JobUnknown(Exception):
-    """The job does not exist."""
-
-    def __init__(self, job: str) -> None:
-        super().__init__(f"there is no job {job[:100]!r}: /api/v1/jobs lists them")
-
-
-class BadRequest(Exception):
-    """An invalid request; `fields` are additional fields of the problem."""
+class RequestRefused(Exception):
+    """A request that cannot be served; `fields` are additional fields of the problem."""
 
     def __init__(self, status: int, name: str, detail: str, **fields: Any) -> None:
         super().__init__(detail)
@@ -82,13 +65,20 @@ class BadRequest(Exception):
         self.fields = fields
 
 
+def run_unknown(run: str) -> RequestRefused:
+    """Return the error for a run that does not exist."""
+    detail = (
+        f"there is no run {run!r}: /api/v1/runs lists them; "
+        "a new run appears once a worker has folded its first event"
+    )
+    return RequestRefused(404, "run-unknown", detail)
+
+
 def handlers() -> ExceptionHandlersMap:
     """Return the exception handlers of the application."""
     return {
         BadParameter: _bad_parameter,
-        BadRequest: _bad_request,
-        RunUnknown: _unknown("run-unknown"),
-        JobUnknown: _unknown("job-unknown"),
+        RequestRefused: _refused,
         DatabaseUnreachable: _unavailable(
             "database-unreachable", f"PostgreSQL does not respond: {_RETRY}"
         ),
@@ -145,15 +135,8 @@ def _bad_parameter(request: Request[Any, Any, Any], error: BadParameter) -> Resp
     return respond(request, 400, "bad-parameter", str(error), parameter=error.parameter)
 
 
-def _bad_request(request: Request[Any, Any, Any], error: BadRequest) -> Response[bytes]:
+def _refused(request: Request[Any, Any, Any], error: RequestRefused) -> Response[bytes]:
     return respond(request, error.status, error.name, str(error), **error.fields)
-
-
-def _unknown(name: str) -> Any:
-    def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        return respond(request, 404, name, str(error))
-
-    return handle
 
 
 def _unavailable(name: str, detail: str | None) -> Any:

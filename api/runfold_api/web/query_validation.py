@@ -15,7 +15,7 @@ from litestar.typing import FieldDefinition
 
 from runfold_storage.parameters import shown
 
-from .problems import BadRequest
+from .problems import RequestRefused
 
 # Stricter than `int` and `float`, which also read 1_000 and nan.
 _NUMBERS: Final = (
@@ -26,7 +26,7 @@ _BOOLEANS: Final = frozenset(("true", "false", "1", "0"))
 
 
 def check_query(request: Request[Any, Any, Any]) -> None:
-    """Raise `BadRequest` for the first query parameter that this route cannot take."""
+    """Raise `RequestRefused` for the first query parameter that this route cannot take."""
     known = known_parameters(request.route_handler)
     given = Counter(name for name, _ in request.query_params.multi_items())
     for name, times in given.items():
@@ -34,7 +34,7 @@ def check_query(request: Request[Any, Any, Any]) -> None:
         if field is None:
             allowed = sorted(known)
             detail = f"{name[:100]}: unknown parameter; known are {', '.join(allowed) or 'none'}"
-            raise BadRequest(
+            raise RequestRefused(
                 400, "unknown-parameter", detail, parameter=name[:100], allowed=allowed
             )
         if times > 1 and not field.is_non_string_sequence:
@@ -88,5 +88,5 @@ def _describe_bounds(lowest: float | None, highest: float | None) -> str:
     return f" from {lowest:,} to {highest:,}"
 
 
-def _bad_parameter(name: str, reason: str) -> BadRequest:
-    return BadRequest(400, "bad-parameter", f"{name}: {reason}", parameter=name)
+def _bad_parameter(name: str, reason: str) -> RequestRefused:
+    return RequestRefused(400, "bad-parameter", f"{name}: {reason}", parameter=name)

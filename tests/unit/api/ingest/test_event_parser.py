@@ -4,7 +4,7 @@ import pytest
 
 from runfold.serialization.intake import Intake
 from runfold_api.ingest.event_parser import read_envelopes
-from runfold_api.web.problems import BadRequest, EventProblem
+from runfold_api.web.problems import EventProblem, RequestRefused
 
 GOOD = b'{"type":"started","run":"a","at":"2026-11-21T02:00:00Z"}'
 JSON = "application/json"
@@ -30,14 +30,14 @@ def test_shapes(body: bytes, media_type: str, count: int) -> None:
 @pytest.mark.parametrize("body", [b"", b" \n ", b"[]"])
 def test_no_events(body: bytes) -> None:
     """A body without events is a mistake, not a success."""
-    with pytest.raises(BadRequest, match="no events"):
+    with pytest.raises(RequestRefused, match="no events"):
         read_envelopes(body, JSON, INTAKE)
 
 
 def test_each_broken_event_is_named() -> None:
     """Index, field and reason of each; the good ones do not go through without them."""
     body = b"\n".join([GOOD, b'{"type":"started","run":7}', b"{", GOOD])
-    with pytest.raises(BadRequest, match="2 of 4 events are broken") as caught:
+    with pytest.raises(RequestRefused, match="2 of 4 events are broken") as caught:
         read_envelopes(body, NDJSON, INTAKE)
     first, second = caught.value.fields["events"]
     assert (first.index, first.field) == (1, "run")
@@ -58,7 +58,7 @@ def test_each_broken_event_is_named() -> None:
 )
 def test_field_of_a_problem(body: bytes, field: str) -> None:
     """The problem names the wrong field, also a nested one."""
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(RequestRefused) as caught:
         read_envelopes(body, JSON, INTAKE)
     problem: EventProblem = caught.value.fields["events"][0]
     assert problem.field == field
@@ -66,7 +66,7 @@ def test_field_of_a_problem(body: bytes, field: str) -> None:
 
 def test_few_of_many_problems_are_shown() -> None:
     """An account of a thousand broken events stays readable."""
-    with pytest.raises(BadRequest, match="1000 of 1000") as caught:
+    with pytest.raises(RequestRefused, match="1000 of 1000") as caught:
         read_envelopes(b"[" + b",".join([b"{}"] * 1000) + b"]", JSON, INTAKE)
     assert len(caught.value.fields["events"]) == 20
 
@@ -74,7 +74,7 @@ def test_few_of_many_problems_are_shown() -> None:
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"[1", b"nul"])
 def test_hostile_bodies(body: bytes) -> None:
     """Whatever comes is refused as a bad request."""
-    with pytest.raises(BadRequest):
+    with pytest.raises(RequestRefused):
         read_envelopes(body, JSON, INTAKE)
 
 

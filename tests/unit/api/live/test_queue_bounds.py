@@ -3,9 +3,8 @@
 import msgspec
 from msgspec import Raw
 
-from runfold_api.live.broker import Backlog
-from runfold_api.live.run_subscriptions import OutputTail, RunSubscriber
-from runfold_api.live.subscribers import MAX_WAITING_BYTES, Subscriber, Topic
+from runfold_api.live.run_subscriptions import RunSubscriber
+from runfold_api.live.subscribers import MAX_WAITING_BYTES, BoundedQueue, Subscriber, Topic
 from runfold_api.live.updates import StreamEvent
 from runfold_storage.change_feed.reader import Change
 from runfold_storage.filters.run_filter import RunFilter
@@ -33,7 +32,7 @@ def raw(size: int) -> Raw:
 
 def test_a_burst_of_large_notifications_drops_the_oldest() -> None:
     """The broker sees the gap in the numbers and reads what it has dropped."""
-    backlog = Backlog(max_bytes=10 * KIB)
+    backlog: BoundedQueue[bytes] = BoundedQueue(10 * KIB)
     for number in range(5):
         backlog.add(bytes([number]) * 4 * KIB)
     assert [message[0] for message in backlog.take()] == [3, 4]
@@ -84,10 +83,12 @@ def test_large_lines_of_output_become_a_snapshot() -> None:
 
 def test_the_tail_of_large_output_is_short() -> None:
     """The newest lines remain; by count alone they could hold half a gigabyte."""
-    tail = OutputTail(max_bytes=10 * KIB)
-    tail.extend([raw(4 * KIB), raw(4 * KIB), raw(1 * KIB)])
-    assert list(map(len, map(bytes, tail.list()))) == [4 * KIB, 4 * KIB, KIB]
-    tail.extend([raw(2 * KIB)])
-    assert list(map(len, map(bytes, tail.list()))) == [4 * KIB, KIB, 2 * KIB]
-    tail.extend([raw(3)] * 600)
-    assert len(tail.list()) == 500
+    tail: BoundedQueue[Raw] = BoundedQueue(10 * KIB, max_items=500)
+    for size in (4 * KIB, 4 * KIB, KIB):
+        tail.add(raw(size))
+    assert list(map(len, map(bytes, tail.items()))) == [4 * KIB, 4 * KIB, KIB]
+    tail.add(raw(2 * KIB))
+    assert list(map(len, map(bytes, tail.items()))) == [4 * KIB, KIB, 2 * KIB]
+    for _ in range(600):
+        tail.add(raw(3))
+    assert len(tail.items()) == 500
