@@ -44,9 +44,7 @@ def create_app(settings: Settings) -> Litestar:
         archive_url=settings.archive_url,
     )
     administration = Admin(
-        settings.database_url,
-        at_once=settings.delete_at_once,
-        archive_url=settings.archive_url,
+        settings.database_url, at_once=settings.delete_at_once, archive_url=settings.archive_url
     )
     writer = StreamWriter(
         settings.redis_url,

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import redis
-import zstandard
 
-from runfold.delivery.frame_writer import PackedFrame, append_frames, pack_frames
+from runfold.delivery.frame_writer import FrameSender
 from runfold.protocol.codec import Envelope
 from runfold.protocol.streams import agree_on_shards, agreed_shards, connect
 from runfold_storage.checkpoints.streams import Lag, read_lags
@@ -29,14 +28,13 @@ class StreamWriter:
 
     def append(self, envelopes: Sequence[Envelope]) -> dict[str, str]:
         """Append events to their streams; return the id of the last frame of each shard."""
-        frames = pack_frames(envelopes, self.shards(), zstandard.ZstdCompressor(level=1))
         try:
-            return self._send(frames)
+            return self._send(envelopes)
         except redis.TimeoutError:
             raise
         except redis.ConnectionError:
             # A pooled connection notices a restart of Redis only when it is used.
-            return self._send(frames)
+            return self._send(envelopes)
 
     def shards(self) -> int:
         """Return the deployment's number of shards; raise `ShardsDiffer` if the settings differ."""
@@ -58,11 +56,9 @@ class StreamWriter:
         self.executor.shutdown()
         self._redis.close()
 
-    def _send(self, frames: Sequence[PackedFrame]) -> dict[str, str]:
-        answers = append_frames(self._redis, ((frame.shard, frame.fields) for frame in frames))
-        last_frames = {}
-        for frame, answer in zip(frames, answers, strict=True):
-            if isinstance(answer, Exception):
-                raise answer
-            last_frames[str(frame.shard)] = answer.decode()
-        return last_frames
+    def _send(self, envelopes: Sequence[Envelope]) -> dict[str, str]:
+        sender = FrameSender(self._redis, self.shards())
+        for envelope in envelopes:
+            sender.add(envelope)
+        sender.flush()
+        return {str(shard): position for shard, position in sender.last_frames.items()}

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from litestar import HttpMethod, Response, delete, route
+from litestar import Response, delete, route
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
@@ -14,10 +14,7 @@ from runfold_api.web.run_paths import decode_run
 from runfold_storage.admin import MAX_DAYS, MAX_JOBS, Admin, Deleted
 from runfold_storage.jobs import Job
 
-_READING: Final[dict[str, Any]] = {
-    "http_method": [HttpMethod.GET, HttpMethod.HEAD],
-    "sync_to_thread": True,
-}
+from .history import READING
 
 OlderThanDays = Annotated[
     int | None,
@@ -70,7 +67,7 @@ def delete_runs(
     return Response(done, status_code=202, headers={"location": f"/api/v1/jobs/{done.id}"})
 
 
-@route("/jobs", responses=described(400, 503), **_READING)
+@route("/jobs", responses=described(400, 503), **READING)
 def list_jobs(
     administration: NamedDependency[Admin], status: JobStatus = None, limit: JobLimit = 50
 ) -> JobList:
@@ -78,7 +75,7 @@ def list_jobs(
     return JobList(administration.jobs(limit=limit, status=status))
 
 
-@route("/jobs/{job:str}", responses=described(404, 503), **_READING)
+@route("/jobs/{job:str}", responses=described(404, 503), **READING)
 def get_job(administration: NamedDependency[Admin], job: FromPath[str]) -> Job:
     """Return a job with its progress and result."""
     try:

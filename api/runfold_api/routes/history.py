@@ -21,13 +21,13 @@ from runfold_storage.queries.stats.report import Stats
 from runfold_storage.queries.stats.workflows import WorkflowPage
 from runfold_storage.read_models.summaries import RunPage
 
-_READING: Final[dict[str, Any]] = {
+READING: Final[dict[str, Any]] = {
     "http_method": [HttpMethod.GET, HttpMethod.HEAD],
     "sync_to_thread": True,
 }
 
 
-@route("/runs", responses=described(400, 503), **_READING)
+@route("/runs", responses=described(400, 503), **READING)
 def list_runs(
     history: NamedDependency[History],
     filters: NamedDependency[dict[str, Any]],
@@ -56,7 +56,7 @@ def export_runs(
     )
 
 
-@route("/runs/{run:str}", responses=described(400, 404, 503), **_READING)
+@route("/runs/{run:str}", responses=described(400, 404, 503), **READING)
 def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     """Return a run with its nodes, payloads, error and trigger."""
     run = decode_run(run)
@@ -66,7 +66,7 @@ def get_run(history: NamedDependency[History], run: FromPath[str]) -> RunDetail:
     return found
 
 
-@route("/runs/{run:str}/events", responses=described(400, 404, 503), **_READING)
+@route("/runs/{run:str}/events", responses=described(400, 404, 503), **READING)
 def list_events(
     history: NamedDependency[History],
     run: FromPath[str],
@@ -93,7 +93,7 @@ def list_events(
     return found
 
 
-@route("/stats", responses=described(400, 503), **_READING)
+@route("/stats", responses=described(400, 503), **READING)
 def get_stats(
     history: NamedDependency[History],
     project: query_params.Project = None,
@@ -116,7 +116,7 @@ def get_stats(
     )
 
 
-@route("/failures", responses=described(400, 503), **_READING)
+@route("/failures", responses=described(400, 503), **READING)
 def list_failures(
     history: NamedDependency[History],
     project: query_params.Project = None,
@@ -135,7 +135,7 @@ def list_failures(
     )
 
 
-@route("/workflows", responses=described(400, 503), **_READING)
+@route("/workflows", responses=described(400, 503), **READING)
 def list_workflows(
     history: NamedDependency[History],
     project: query_params.Project = None,

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.settings import Backpressure
-from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import PendingFrame
 
 from .native_threads import Empty, OneShotEvent, RLock, SimpleQueue, Thread
 

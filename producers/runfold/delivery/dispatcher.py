@@ -21,7 +21,7 @@ from runfold.errors import BrokenEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import Settings, default_spool_dir
 from runfold.spool.drop_counter import DropCounter, report_abandoned
-from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import PendingFrame
 from runfold.spool.spool import Spool, redis_digest
 
 from .buffer import Buffer, FlushMarker

@@ -7,7 +7,7 @@ Both paths keep the promise of a packed frame's writer about its bodies (see
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
@@ -16,19 +16,10 @@ import zstandard
 from msgspec import Meta, Raw, ValidationError
 
 from runfold.errors import BrokenEvent
-from runfold.protocol.codec import (
-    TAG_LENGTHS,
-    TYPE_NUMBERS,
-    check_body,
-    check_numbers,
-    replace_unstorable,
-)
+from runfold.protocol import codec
+from runfold.protocol.codec import TAG_LENGTHS, TYPE_NUMBERS
 from runfold.protocol.events import EVENT_CLASSES, Event
-from runfold.protocol.frames import (
-    PACKED_FIELD,
-    envelopes_in,
-    pack_columns,
-)
+from runfold.protocol.frames import PACKED_FIELD, envelopes_in, pack_columns
 from runfold.protocol.streams import shard_of
 from runfold.protocol.time_limits import MAX_FUTURE_S, latest_us
 from runfold.serialization.event_cleanup import (
@@ -42,7 +33,7 @@ from runfold.serialization.event_cleanup import (
 from runfold.serialization.normalize import normalize_name, normalize_run_id
 from runfold.serialization.payloads import needs_no_change
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import PendingFrame
 
 from .frame_writer import frame_bounds, pack_frames
 
@@ -74,29 +65,17 @@ def _fast_path(cls: type[Event]) -> _FastPath:
     return (
         TAG_LENGTHS[cls.type],
         attrgetter("at", *names, "at"),  # twice, so that it is always a tuple
-        attrgetter(payloads[-1]) if payloads else _no_payload,
-        attrgetter(payloads[0]) if payloads[1:] else _no_payload,
+        attrgetter(payloads[-1]) if payloads else lambda _: _NOTHING,
+        attrgetter(payloads[0]) if payloads[1:] else lambda _: _NOTHING,
     )
-
-
-def _no_payload(_: Event) -> bytes:
-    return _NOTHING
 
 
 _FAST_PATHS: Final = {cls: _fast_path(cls) for cls in EVENT_CLASSES}
 _NUMBERS: Final = {cls: TYPE_NUMBERS[cls.type] for cls in EVENT_CLASSES}
 
 
-class _Group:
-    """The events of one shard in a batch, and their bodies without the opening brace."""
-
-    __slots__ = ("bodies", "items")
-
-    def __init__(self) -> None:
-        self.items: list[BufferedEvent] = []
-        self.bodies: list[bytes] = []
-
-
+_Group = tuple[list[BufferedEvent], list[bytes]]
+"""The events of one shard in a batch, and their bodies without the opening brace."""
 _RunSlot = tuple[Callable[[BufferedEvent], None], Callable[[bytes], None], int]
 """For a run: how to add an event and a body to its group; bytes of its id in an encoded event."""
 Broken = tuple[BrokenEvent, int]
@@ -125,11 +104,11 @@ class FramePacker:
             self._shards = shards
         broken = self._sort(items)
         frames: list[PendingFrame] = []
-        for shard, group in self._groups.items():
-            if group.items:
-                frames += self._make_frames(shard, group)
-                group.items.clear()
-                group.bodies.clear()
+        for shard, (events, bodies) in self._groups.items():
+            if events:
+                frames += self._make_frames(shard, events, bodies)
+                events.clear()
+                bodies.clear()
         return frames, broken
 
     def reshard(self, frame: PendingFrame, packed: bytes, shards: int) -> list[PendingFrame]:
@@ -197,7 +176,7 @@ class FramePacker:
                     broken.append((error, size))
                     continue
             if _BACKSLASH in body:  # the search for one byte is ten times faster than for b"\\u"
-                body = replace_unstorable(body)
+                body = codec.replace_unstorable(body)
             add_item(item)
             add_body(body or b"}")
         return broken
@@ -207,9 +186,9 @@ class FramePacker:
         event, run, event_id, at_us, size, is_clean = item
         normalized = normalize_run_id(run)
         if normalized not in self._runs:
-            group = self._groups.setdefault(shard_of(normalized, self._shards), _Group())
+            group = self._groups.setdefault(shard_of(normalized, self._shards), ([], []))
             length = len(_encode(normalized)) + len('"run":,')
-            self._runs[normalized] = (group.items.append, group.bodies.append, length)
+            self._runs[normalized] = (group[0].append, group[1].append, length)
         if type(run) is str and run == normalized:
             return item
         return msgspec.structs.replace(event, run=None), normalized, event_id, at_us, size, is_clean
@@ -220,8 +199,8 @@ class FramePacker:
         latest = latest_us(time.time_ns() // 1000, self._max_future_s)
         body = encode_bounded(item, self._redactor, latest).body
         if not is_clean:
-            check_body(body)
-            check_numbers(body)
+            codec.check_body(body)
+            codec.check_numbers(body)
             self._cache_names(event)
         return body[1:]
 
@@ -234,21 +213,13 @@ class FramePacker:
             if type(value) is str and normalize_name(value) == value:
                 self._valid_names.add(value)
 
-    def _make_frames(self, shard: int, group: _Group) -> Iterator[PendingFrame]:
-        """Pack the events of a group into as few frames as possible."""
-        bodies = group.bodies
+    def _make_frames(
+        self, shard: int, items: Sequence[BufferedEvent], bodies: Sequence[bytes]
+    ) -> Iterator[PendingFrame]:
+        """Pack the events of a shard into as few frames as possible."""
         for first, last in frame_bounds(list(map(len, bodies))):
-            columns = zip(*group.items[first:last], strict=True)
-            events, runs, ids, times, sizes, _ = columns
-            table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
-            packed = pack_columns(
-                list(table),
-                map(table.__getitem__, runs),
-                map(_NUMBERS.__getitem__, map(type, events)),
-                ids,
-                times,
-                bodies[first:last],
-                self._compressor,
-                body_prefix=b"{",
-            )
+            events, runs, ids, times, sizes, _ = zip(*items[first:last], strict=True)
+            types = map(_NUMBERS.__getitem__, map(type, events))
+            own = bodies[first:last]
+            packed = pack_columns(runs, types, ids, times, own, self._compressor, b"{")
             yield PendingFrame(shard, self._shards, packed, last - first, sum(sizes))

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import redis
 
@@ -22,31 +21,26 @@ from runfold.crash_points import crash_point
 from runfold.errors import ShardsDiffer
 from runfold.protocol.frames import PACKED_FIELD
 from runfold.protocol.streams import DEFAULT_SHARDS, add_dropped, agree_on_shards
-from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import PendingFrame
 from runfold.throttled_log import ThrottledLog
 
 from .frame_writer import append_frames
 from .native_threads import OwnedLock
 
-_FIRST_BACKOFF_S: Final = 0.05
-_MAX_BACKOFF_S: Final = 5.0
-
 
 class Backoff:
     """Exponential backoff with jitter."""
 
-    def __init__(
-        self, first_s: float = _FIRST_BACKOFF_S, longest_s: float = _MAX_BACKOFF_S
-    ) -> None:
+    def __init__(self, first_s: float = 0.05, longest_s: float = 5.0) -> None:
         self._first_s = first_s
         self._longest_s = longest_s
         self._failures = 0
         self._since = 0.0
         self._until = 0.0
 
-    def failing_for_s(self) -> float | None:
-        """Return the seconds since the first failure in a row; None after a success."""
-        return time.monotonic() - self._since if self._failures else None
+    def is_failing(self, for_s: float) -> bool:
+        """Return whether all attempts of the last `for_s` seconds or more have failed."""
+        return self._failures > 0 and time.monotonic() - self._since >= for_s
 
     def remaining_s(self) -> float:
         """Return the seconds until the next attempt; 0 if it may be made now."""
@@ -145,12 +139,12 @@ class StreamSender:
 
     def stuck_frames(self, for_s: float) -> list[PendingFrame]:
         """Return the queued frames of shards that have failed for at least `for_s` seconds."""
-        if not self.is_connected and _has_failed(self._backoff, for_s):
+        if not self.is_connected and self._backoff.is_failing(for_s):
             return self.queued_frames()
         return [
             frame
             for queue in self._queues.values()
-            if queue.frames and _has_failed(queue.backoff, for_s)
+            if queue.frames and queue.backoff.is_failing(for_s)
             for frame in queue.frames
         ]
 
@@ -159,7 +153,7 @@ class StreamSender:
         backoffs = [queue.backoff for queue in list(self._queues.values()) if queue.frames]
         if not self.is_connected:
             backoffs.append(self._backoff)
-        return any(_has_failed(backoff, for_s) for backoff in backoffs)
+        return any(backoff.is_failing(for_s) for backoff in backoffs)
 
     @property
     def has_queued(self) -> bool:
@@ -289,8 +283,3 @@ class StreamSender:
         self._outage_log.warning(
             "Redis does not accept events, they wait (check RUNFOLD_REDIS_URL): %s", error
         )
-
-
-def _has_failed(backoff: Backoff, for_s: float) -> bool:
-    failing_s = backoff.failing_for_s()
-    return failing_s is not None and failing_s >= for_s

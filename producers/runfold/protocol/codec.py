@@ -143,12 +143,16 @@ def decode_event(raw: bytes) -> tuple[Envelope, Event]:
         raise BrokenEvent(explain(error)) from error
     if "\0" in head.run or "\ufffd" in head.run:
         raise BrokenEvent("run: an id must not contain U+0000, lone surrogates or U+FFFD")
-    event_id = _derive_id(content) if head.id is None else head.id
+    at_us = to_us(head.at)
+    if not MIN_US <= at_us <= MAX_US:  # its offset leads out of the years 1 to 9999
+        raise BrokenEvent(f"at: {head.at.isoformat()} is out of range")
+    event_id = head.id
+    if event_id is None:
+        event_id = derive_event_id(msgspec.json.encode(content, order="sorted"))
     for key in _ENVELOPE_KEYS:
         fields.pop(key, None)
     body = _ENCODER.encode(fields)
-    envelope = Envelope(head.type, head.run, event_id, _checked_us(head.at), body)
-    return envelope, decode_body(head.type, body)
+    return Envelope(head.type, head.run, event_id, at_us, body), decode_body(head.type, body)
 
 
 def replace_unstorable(json_text: bytes) -> bytes:
@@ -232,15 +236,13 @@ def explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"nested too deeply: more than {MAX_DEPTH} levels"
     if isinstance(error, msgspec.ValidationError):
-        return f"not as the contract says: {_to_json_types(str(error))}"
+        # The message names Python types, but the sender may not use Python.
+        reason = _PYTHON_TYPES.sub(
+            lambda found: _WORD.sub(lambda word: _JSON_TYPES.get(word[0], word[0]), found[0]),
+            str(error),
+        )
+        return f"not as the contract says: {reason}"
     return f"not JSON: {error}"
-
-
-def _to_json_types(message: str) -> str:
-    """Replace the Python types in a message of msgspec: the sender may not use Python."""
-    return _PYTHON_TYPES.sub(
-        lambda found: _WORD.sub(lambda word: _JSON_TYPES.get(word[0], word[0]), found[0]), message
-    )
 
 
 def _check_kind(content: Any) -> None:
@@ -260,14 +262,3 @@ def _check_kind(content: Any) -> None:
 
 def _unknown_type(event_type: object) -> str:
     return f"unknown type {event_type!r}; known are {' '.join(TYPES)}"
-
-
-def _derive_id(content: dict[str, Any]) -> int:
-    return derive_event_id(msgspec.json.encode(content, order="sorted"))
-
-
-def _checked_us(at: datetime) -> int:
-    at_us = to_us(at)
-    if not MIN_US <= at_us <= MAX_US:  # its offset leads out of the years 1 to 9999
-        raise BrokenEvent(f"at: {at.isoformat()} is out of range")
-    return at_us

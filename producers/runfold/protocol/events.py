@@ -106,19 +106,13 @@ class _RunFields(Event, frozen=True, kw_only=True):
 class Queued(_RunFields, frozen=True, kw_only=True, tag="queued"):
     """The run waits to be started."""
 
-    type: ClassVar[str] = "queued"
-
 
 class Started(_RunFields, frozen=True, kw_only=True, tag="started"):
     """The run executes; its fields take precedence over those of `queued`."""
 
-    type: ClassVar[str] = "started"
-
 
 class NodeStarted(Event, frozen=True, kw_only=True, tag="node_started"):
     """An attempt at a node began."""
-
-    type: ClassVar[str] = "node_started"
 
     node: Name
     name: Name | None = None
@@ -130,8 +124,6 @@ class NodeStarted(Event, frozen=True, kw_only=True, tag="node_started"):
 
 class NodeFinished(Event, frozen=True, kw_only=True, tag="node_finished"):
     """An attempt at a node ended; without `status` it failed if there is an `error`."""
-
-    type: ClassVar[str] = "node_finished"
 
     node: Name
     attempt: Attempt = 1
@@ -145,8 +137,6 @@ class NodeFinished(Event, frozen=True, kw_only=True, tag="node_finished"):
 class Logged(Event, frozen=True, kw_only=True, tag="logged"):
     """Some output of the run, or of one node."""
 
-    type: ClassVar[str] = "logged"
-
     node: Name | None = None
     stream: Literal["stdout", "stderr", "log"] = "log"
     level: Name | None = None
@@ -156,8 +146,6 @@ class Logged(Event, frozen=True, kw_only=True, tag="logged"):
 class Annotated(Event, frozen=True, kw_only=True, tag="annotated"):
     """Further facts about the run, even after its end; usage is added to the known usage."""
 
-    type: ClassVar[str] = "annotated"
-
     tags: Tags | None = None
     metadata: Raw = ABSENT
     usage: Usage | None = None
@@ -165,8 +153,6 @@ class Annotated(Event, frozen=True, kw_only=True, tag="annotated"):
 
 class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
     """A sign of life; the only event that is not kept in the ledger."""
-
-    type: ClassVar[str] = "heartbeat"
 
 
 class _RunEnds(Event, frozen=True, kw_only=True):
@@ -176,8 +162,6 @@ class _RunEnds(Event, frozen=True, kw_only=True):
 class Completed(_RunEnds, frozen=True, kw_only=True, tag="completed"):
     """The run ended successfully."""
 
-    type: ClassVar[str] = "completed"
-
     outputs: Raw = ABSENT
     exit_code: ExitCode | None = None
     usage: Usage | None = None
@@ -185,8 +169,6 @@ class Completed(_RunEnds, frozen=True, kw_only=True, tag="completed"):
 
 class Failed(_RunEnds, frozen=True, kw_only=True, tag="failed"):
     """The run ended with an error."""
-
-    type: ClassVar[str] = "failed"
 
     error: Error | None = None
     outputs: Raw = ABSENT
@@ -197,8 +179,6 @@ class Failed(_RunEnds, frozen=True, kw_only=True, tag="failed"):
 class Cancelled(_RunEnds, frozen=True, kw_only=True, tag="cancelled"):
     """The run was ended on purpose."""
 
-    type: ClassVar[str] = "cancelled"
-
     reason: str | None = None
 
 
@@ -207,8 +187,6 @@ class Lost(Event, frozen=True, kw_only=True, tag="lost"):
 
     `at` is the last known sign of life, so any event of the run with a later time revokes it.
     """
-
-    type: ClassVar[str] = "lost"
 
     silent_s: Seconds | None = None
 
@@ -227,3 +205,6 @@ EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
     Lost,
 )
 """In the order of their numbers in packed frames and in the ledger: append, never reorder."""
+
+for _class in EVENT_CLASSES:
+    _class.type = str(_class.__struct_config__.tag)

@@ -82,22 +82,12 @@ def encode_packed_frame(
     The caller is responsible for valid bodies, as `producers/PROTOCOL.md` specifies them.
     """
     types, runs, ids, times, bodies = zip(*envelopes, strict=True)
-    table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
-    packed = pack_columns(
-        list(table),
-        map(table.__getitem__, runs),
-        map(TYPE_NUMBERS.__getitem__, types),
-        ids,
-        times,
-        bodies,
-        compressor,
-    )
-    return {PACKED_FIELD: packed}
+    numbers = map(TYPE_NUMBERS.__getitem__, types)
+    return {PACKED_FIELD: pack_columns(runs, numbers, ids, times, bodies, compressor)}
 
 
 def pack_columns(
     runs: Sequence[str],
-    run_numbers: Iterable[int],
     types: Iterable[int],
     ids: Iterable[int],
     times: Iterable[int],
@@ -105,9 +95,13 @@ def pack_columns(
     compressor: zstandard.ZstdCompressor,
     body_prefix: bytes = b"",
 ) -> bytes:
-    """Return a packed frame from its columns; `body_prefix` is prepended to each body."""
-    names = list(map(str.encode, runs))
-    numbers = array("H", run_numbers)
+    """Return a packed frame from columns with one entry for each event.
+
+    `body_prefix` is prepended to each body.
+    """
+    table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
+    names = list(map(str.encode, table))
+    numbers = array("H", map(table.__getitem__, runs))
     columns = [
         array("Q", ids),
         array("q", times),
@@ -196,22 +190,18 @@ def _read_packed(raw: bytes) -> Iterator[tuple[Envelope, Event] | BrokenEvent]:
         body = replace_unstorable(packed.body)
         envelope = packed if body is packed.body else packed._replace(body=body)
         try:
-            _check_calendar(envelope.at_us)
-            check_body(body)
-            check_numbers(body)
-            yield envelope, _decode_packed_body(envelope.type, body)
+            yield envelope, _decode_packed(envelope)
         except BrokenEvent as error:
             error.raw = encode_event(envelope)
             yield error
 
 
-def _check_calendar(at_us: int) -> None:
-    if not MIN_US <= at_us <= MAX_US:
-        raise BrokenEvent(f"at: {at_us} µs is not in the years 1 to 9999")
-
-
-def _decode_packed_body(event_type: str, body: bytes) -> Event:
-    event = decode_body(event_type, body)
+def _decode_packed(envelope: Envelope) -> Event:
+    if not MIN_US <= envelope.at_us <= MAX_US:
+        raise BrokenEvent(f"at: {envelope.at_us} µs is not in the years 1 to 9999")
+    check_body(envelope.body)
+    check_numbers(envelope.body)
+    event = decode_body(envelope.type, envelope.body)
     if event.run is not None or event.id is not None or event.at is not None:
         raise BrokenEvent("packed: a body has the further fields alone, not run, id or at")
     return event

@@ -70,9 +70,7 @@ def unpack_json(frames: Sequence[bytes], mask: Callable[[bytes], bytes]) -> Unpa
 
 
 def _to_columns(
-    heads: list[list[_Head]],
-    fields: list[list[dict[str, Raw]]],
-    mask: Callable[[bytes], bytes],
+    heads: list[list[_Head]], fields: list[list[dict[str, Raw]]], mask: Callable[[bytes], bytes]
 ) -> Unpacked | None:
     runs: dict[str, int] = {}
     rows = []

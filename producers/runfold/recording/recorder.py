@@ -15,14 +15,7 @@ from msgspec import Raw
 from runfold.delivery.emitter import CHILD_FLUSH_S, Emitter, Flushed
 from runfold.errors import BrokenEvent
 from runfold.protocol import streams
-from runfold.protocol.events import (
-    EVENT_CLASSES,
-    Cancelled,
-    Completed,
-    Event,
-    Failed,
-    Started,
-)
+from runfold.protocol.events import EVENT_CLASSES, Cancelled, Completed, Event, Failed, Started
 from runfold.protocol.ids import make_run_id
 from runfold.protocol.time_limits import latest_us
 from runfold.serialization.event_cleanup import PAYLOAD_FIELDS
@@ -34,8 +27,7 @@ from runfold.settings import Backpressure, Settings, read_settings
 from .decorators import Decorators
 from .event_writer import EVENT_OVERHEAD, EventIdAllocator, EventIds, EventWriter, normalize_time
 from .finished_execution import ExecutionFields, events_of
-from .heartbeats import Heartbeats
-from .run import Run, current_run
+from .run import Heartbeats, Run, current_run
 from .run_start import PlannedRunFields, make_started
 
 DEFAULT_TIMEOUT_S: Final = 5.0
@@ -99,10 +91,7 @@ class Recorder(Decorators):
         self._redactor = Redactor(settings.redact_keys, redact)
         self._heartbeats = Heartbeats(settings.heartbeat_s)
         self._emitter = Emitter(
-            settings,
-            self._redactor,
-            lambda: connect(settings.redis_url),
-            self._heartbeats.send_due,
+            settings, self._redactor, lambda: connect(settings.redis_url), self._heartbeats.send_due
         )
         self._put = self._emitter.put
         self._event_ids = EventIdAllocator()

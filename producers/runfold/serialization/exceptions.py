@@ -52,7 +52,9 @@ def describe(error: ErrorLike, redactor: Redactor, node: str | None = None) -> E
     elif isinstance(error, Error):
         kind, message, stack, node = error.type, error.message, error.stack, node or error.node  # type: ignore[assignment]  # optional from here on
     elif isinstance(error, Mapping):
-        return describe(_error_from(error), redactor, node)
+        known = {name: error.get(name) for name in Error.__struct_fields__}
+        texts = {name: normalize_text(value) for name, value in known.items() if value is not None}
+        return describe(Error(**texts), redactor, node)
     else:
         kind, message, stack = "Error", normalize_text(error), None
     return Error(
@@ -88,13 +90,6 @@ def node_of(error: BaseException, run: str) -> str | None:
         if isinstance(one, BaseExceptionGroup):
             waiting += one.exceptions
     return None
-
-
-def _error_from(fields: Mapping[str, object]) -> Error:
-    known = {name: fields.get(name) for name in Error.__struct_fields__}
-    return Error(
-        **{name: normalize_text(value) for name, value in known.items() if value is not None}
-    )
 
 
 def _bound_text(key: str, text: str | None, most: int, redactor: Redactor) -> str | None:

@@ -20,12 +20,7 @@ DEFAULT_KEYS: Final = (
     "passcode",
     "secret",
     "token",
-    "access tokens",
-    "api tokens",
-    "auth tokens",
-    "bearer tokens",
-    "refresh tokens",
-    "session tokens",
+    *(f"{kind} tokens" for kind in ("access", "api", "auth", "bearer", "refresh", "session")),
     "authorization",
     "auth",
     "bearer",
@@ -45,26 +40,8 @@ DEFAULT_KEYS: Final = (
 Redact = Callable[[str, object], object]
 """Takes a key and its value; returns what to record, which may be the value itself."""
 
-_COUNTING: Final = frozenset(
-    [
-        "budget",
-        "count",
-        "cost",
-        "length",
-        "limit",
-        "max",
-        "min",
-        "num",
-        "number",
-        "per",
-        "price",
-        "rate",
-        "remaining",
-        "size",
-        "total",
-        "usage",
-        "used",
-    ]
+_COUNTING: Final = re.compile(
+    "budget|count|cost|length|limit|max|min|num|number|per|price|rate|remaining|size|total|usage|used"
 )
 _HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BETWEEN_WORDS: Final = re.compile(r"[\W_]+|\d+")
@@ -155,7 +132,7 @@ class Redactor:
 
     def _classify(self, key: str) -> str:
         words = _split(key)
-        counts = not _COUNTING.isdisjoint(words)
+        counts = any(map(_COUNTING.fullmatch, words))
         joined = verdict = ""
         for word in words:
             joined += word

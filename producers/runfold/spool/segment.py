@@ -1,4 +1,4 @@
-"""One file of the spool: frames that could not be sent, in order.
+"""A packed frame that is to be sent, and one file of the spool: frames that could not be, in order.
 
 Format, with little-endian numbers: a header of 32 bytes with `RFSPOOL1`, the digest of the Redis
 (16) and the offset up to which frames are sent (8). Then records: `RFR1`, the length of the frame
@@ -15,9 +15,9 @@ from collections import deque
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from runfold.crash_points import crash_point
+from msgspec import Struct
 
-from .pending_frame import PendingFrame
+from runfold.crash_points import crash_point
 
 SUFFIX: Final = ".spool"
 UNPUBLISHED: Final = ".new-"
@@ -30,6 +30,33 @@ _RECORD_MAGIC: Final = b"RFR1"
 _RECORD: Final = struct.Struct("<4sII")
 _META: Final = struct.Struct("<IHH")
 _OVERHEAD: Final = _RECORD.size + _META.size
+
+
+class PendingFrame(Struct, eq=False):
+    """`size`: bytes that its events use of the buffer's bound, unless `spooled` is set;
+    `own`: its events were recorded in this process; `settled`: they are in Redis or given up.
+
+    For a frame in the spool, `packed` is empty; `segment`, `offset`, `length` and `check` (CRC-32)
+    locate it.
+    """
+
+    shard: int
+    shards: int
+    packed: bytes
+    count: int
+    size: int
+    own: bool = True
+    settled: bool = False
+    spooled: bool = False
+    segment: "Segment | None" = None
+    offset: int = 0
+    length: int = 0
+    check: int = 0
+
+    def set_location(self, segment: "Segment", offset: int, length: int, check: int) -> None:
+        """Record where the packed bytes are on disk, and drop them from memory."""
+        self.segment, self.offset, self.length, self.check = segment, offset, length, check
+        self.packed = b""
 
 
 class Segment:
@@ -263,9 +290,7 @@ def _read_record(content: bytes, at: int) -> PendingFrame | None:
     if magic != _RECORD_MAGIC or end > len(content) or zlib.crc32(content[begin:end]) != check:
         return None
     count, shard, shards = _META.unpack_from(content, begin)
-    frame = PendingFrame(shard, shards, b"", count, 0, own=False)
-    frame.length, frame.check = length, check
-    return frame
+    return PendingFrame(shard, shards, b"", count, 0, own=False, length=length, check=check)
 
 
 def _find_record(content: bytes, at: int) -> int | None:

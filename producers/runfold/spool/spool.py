@@ -3,9 +3,9 @@
 Used under the dispatcher's lock only. The package's docstring has the invariants.
 """
 
-import fcntl
 import logging
 import os
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,7 @@ from redis.connection import parse_url
 
 from runfold.throttled_log import ThrottledLog
 
-from .pending_frame import PendingFrame
-from .segment import SUFFIX, UNPUBLISHED, Segment, sync_folder
+from .segment import SUFFIX, UNPUBLISHED, PendingFrame, Segment, open_abandoned, sync_folder
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 
@@ -120,7 +119,8 @@ class Spool:
             current.sync()
             self._current = None
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        taken = sum(size for _, size in self._sizes())
+        with os.scandir(self.folder) as entries:
+            taken = sum(_size(entry) for entry in entries if is_segment(entry.name))
         room = max(self._segment_bytes, length)
         if taken + room > self._max_bytes:
             raise OSError(
@@ -144,12 +144,8 @@ class Spool:
             return []
         for name in names:
             if name.startswith(UNPUBLISHED):
-                _remove_unlocked(self.folder / name)
+                _remove_abandoned(self.folder / name)
         return [self.folder / name for name in names if is_segment(name)]
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        with os.scandir(self.folder) as entries:
-            return [(entry.name, _size(entry)) for entry in entries if is_segment(entry.name)]
 
 
 def redis_digest(redis_url: str) -> bytes:
@@ -176,15 +172,10 @@ def _size(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _remove_unlocked(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except OSError:  # locked: its process is about to publish it
-        return
-    finally:
+def _remove_abandoned(path: Path) -> None:
+    """Remove a file unless a living process is about to publish it."""
+    descriptor = open_abandoned(path)
+    if descriptor is not None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         os.close(descriptor)

@@ -18,7 +18,7 @@ from runfold.protocol.frames import decode_frame
 from runfold.serialization.event_cleanup import BufferedEvent
 from runfold.serialization.redaction import Redactor
 from runfold.settings import read_settings
-from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import PendingFrame
 from stream_frames import read_frames
 
 

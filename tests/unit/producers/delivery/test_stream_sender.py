@@ -14,7 +14,7 @@ from runfold.delivery.stream_sender import Backoff, StreamSender
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import shard_of, stream_key
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import PendingFrame
+from runfold.spool.segment import PendingFrame
 
 
 class Flaky(fakeredis.FakeRedis):

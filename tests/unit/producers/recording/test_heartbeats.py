@@ -7,8 +7,7 @@ import pytest
 from recorded_events import Recorded
 from runfold import Recorder
 from runfold.delivery import process_hooks
-from runfold.recording import heartbeats
-from runfold.recording.heartbeats import Heartbeats
+from runfold.recording.run import Heartbeats
 
 
 class Clock:
@@ -19,22 +18,20 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(heartbeats, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def test_no_run_no_timer(clock: Clock) -> None:
     """With nothing open the flusher can sleep as long as it likes."""
-    assert Heartbeats(60).send_due(True) is None
+    assert Heartbeats(60, clock.monotonic).send_due(True) is None
 
 
 def test_every_open_run_gives_a_sign_of_life(
     clock: Clock, recorder: Recorder, recorded: Recorded
 ) -> None:
     """One timer serves all; it starts with the first run and repeats."""
-    beats = Heartbeats(60)
+    beats = Heartbeats(60, clock.monotonic)
     runs = [recorder.run("w") for _ in range(2)]
     for run in runs:
         beats.add(run)
@@ -57,7 +54,7 @@ def test_none_is_sent_while_redis_is_away(
     clock: Clock, recorder: Recorder, recorded: Recorded
 ) -> None:
     """Outdated heartbeats would take the room of events."""
-    beats = Heartbeats(60)
+    beats = Heartbeats(60, clock.monotonic)
     run = recorder.run("w")
     beats.add(run)
     beats.send_due(False)
@@ -68,7 +65,7 @@ def test_none_is_sent_while_redis_is_away(
 
 def test_an_abandoned_handle_gives_none(clock: Clock, recorder: Recorder) -> None:
     """The timer holds no reference to a run."""
-    beats = Heartbeats(60)
+    beats = Heartbeats(60, clock.monotonic)
     beats.add(recorder.run("w"))
     gc.collect()
     beats.send_due(True)
@@ -81,7 +78,7 @@ def test_a_forked_child_gives_none_for_its_parents_runs(
     clock: Clock, recorder: Recorder, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Children must not hide the death of their parent."""
-    beats = Heartbeats(60)
+    beats = Heartbeats(60, clock.monotonic)
     run = recorder.run("w")
     beats.add(run)
     beats.send_due(True)
@@ -93,7 +90,7 @@ def test_a_forked_child_gives_none_for_its_parents_runs(
 
 def test_0_seconds_sends_none(clock: Clock, recorder: Recorder) -> None:
     """Heartbeats can be switched off."""
-    beats = Heartbeats(0)
+    beats = Heartbeats(0, clock.monotonic)
     run = recorder.run("w")
     beats.add(run)
     assert beats.send_due(True) is None

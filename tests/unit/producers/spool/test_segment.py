@@ -9,8 +9,7 @@ from runfold import Logged
 from runfold.delivery.frame_packer import FramePacker
 from runfold.protocol.frames import envelopes_in
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import PendingFrame
-from runfold.spool.segment import Segment
+from runfold.spool.segment import PendingFrame, Segment
 
 TARGET = b"0123456789abcdef"
 

@@ -8,8 +8,7 @@ import pytest
 from runfold import Logged
 from runfold.delivery.frame_packer import FramePacker
 from runfold.serialization.redaction import Redactor
-from runfold.spool.pending_frame import PendingFrame
-from runfold.spool.segment import Segment
+from runfold.spool.segment import PendingFrame, Segment
 from runfold.spool.spool import Spool, redis_digest
 
 URL = "redis://localhost:6379/0"
