@@ -3,7 +3,7 @@
 import { h, fill } from "./shared/elements.js";
 import { refreshTimes } from "./shared/formats.js";
 import { Problem } from "./shared/api.js";
-import { keepFocus } from "./shared/focus.js";
+import { keepFocus } from "./shared/redraw.js";
 import { Router } from "./shared/router.js";
 import { watchHealth } from "./shared/health.js";
 import { initTheme } from "./shared/theme.js";

@@ -20,7 +20,7 @@ export async function showFailures(root, context) {
   fill(root, h("div", { class: "heading" }, h("h1", null, "Failures")), form,
     page.failures.length ? [
       page.relation !== "exact" && h("p", { class: "notice" }, "Only the newest failures are counted, so each number is a lower bound."),
-      h("table", { class: "failures" },
+      h("table", { class: "list failures" },
         h("caption", { class: "hidden" }, "Groups of failures, most frequent first"),
         h("thead", null, h("tr", null, [["Error", ""], ["Node", ""], ["Runs", "number"], ["Node attempts", "number"], ["First", ""], ["Last", ""], ["Example", ""]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
         h("tbody", null, page.failures.map((each) => makeRow(each, scope))))]

@@ -1,9 +1,10 @@
 // Background work (deletions, rebuilds, retention) with its progress and result.
 
-import { get, textOf, withQuery } from "../shared/api.js";
+import { get, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
 import { durationElement, formatCount, timeElement } from "../shared/formats.js";
 import { jsonElement } from "../shared/json_tree.js";
+import { Rows } from "../shared/redraw.js";
 import { statusElement } from "../shared/status.js";
 import { describe } from "./kinds.js";
 
@@ -19,11 +20,11 @@ export async function showJobs(root, context) {
   const body = h("tbody");
   const state = h("span", { class: "live", role: "status" });
   const rowsElement = h("div", { class: "rows" });
-  const table = h("table", { class: "jobs" },
+  const table = h("table", { class: "list jobs" },
     h("caption", { class: "hidden" }, "Jobs, newest first"),
     h("thead", null, h("tr", null, [["Status", ""], ["Job", ""], ["Progress", ""], ["Requested", ""], ["Took", "number"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
     body);
-  const rows = new Map();
+  const rows = new Rows(body, (job) => job.id, makeRow);
   const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/jobs", Object.fromEntries(new FormData(form)))) },
     h("label", null, h("span", null, "Status"), h("select", { name: "status" }, h("option", { value: "" }, "all"),
       STATUSES.map((name) => h("option", { value: name, selected: name === status }, name)))));
@@ -53,31 +54,19 @@ export async function showJobs(root, context) {
   }
 
   function draw() {
-    const wanted = jobs.map(rowOf);
-    rows.forEach((_, id) => { if (!jobs.some((job) => job.id === id)) rows.delete(id); });
-    if (wanted.length !== body.children.length || wanted.some((row, index) => row !== body.children[index])) body.replaceChildren(...wanted);
+    rows.show(jobs);
     const content = jobs.length ? table : empty(status);
     if (rowsElement.firstChild !== content) rowsElement.replaceChildren(content);
   }
-
-  /** Keep the row of an unchanged job, so that opened details stay open. */
-  function rowOf(job) {
-    const text = textOf(job);
-    const known = rows.get(job.id);
-    if (known?.text === text) return known.row;
-    const row = makeRow(job, known?.row.querySelector("details")?.open ?? false);
-    rows.set(job.id, { text, row });
-    return row;
-  }
 }
 
-function makeRow(job, isOpen) {
+function makeRow(job, previous) {
   const { title, subject, share, progress } = describe(job);
   return h("tr", { "data-id": job.id, "data-status": job.status },
     h("td", { "data-label": "Status" }, statusElement(job.status)),
     h("th", { scope: "row", class: "name" }, h("strong", null, title), " ", subject,
       job.error && h("span", { class: "why", title: job.error }, job.error),
-      h("details", { open: isOpen }, h("summary", null, h("span", { class: "id" }, job.id)), jsonElement({ arguments: job.arguments, progress: job.progress, result: job.result }, { depth: 5 }))),
+      h("details", { open: previous?.querySelector("details").open }, h("summary", null, h("span", { class: "id" }, job.id)), jsonElement({ arguments: job.arguments, progress: job.progress, result: job.result }, { depth: 5 }))),
     h("td", { class: "progress-cell", "data-label": "Progress" },
       job.status === "running" && h("progress", share === null ? { "aria-label": title } : { value: share, max: 1, "aria-label": title }),
       h("span", null, progress || (job.status === "queued" ? waiting(job) : ""))),

@@ -15,6 +15,7 @@ export class EventRange {
   #known = new Set();
   #earlier = null;
   #later = null;
+  #turn = Promise.resolve();
 
   /** `query`: the API's parameters, with the size of a page as `limit`. */
   constructor(run, query, signal) {
@@ -34,6 +35,14 @@ export class EventRange {
 
   get hasLater() {
     return this.#later !== null;
+  }
+
+  /** Call `act(this)` after all earlier calls; then `done(problem)`, a text or null, unless aborted. */
+  run(act, done) {
+    this.#turn = this.#turn.then(() => act(this)).then(() => null, (error) => error.message).then((problem) => {
+      if (!this.#signal.aborted) done(problem);
+    });
+    return this.#turn;
   }
 
   /** Start over with the first events. */

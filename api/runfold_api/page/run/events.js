@@ -3,21 +3,19 @@
 import { h, fill } from "../shared/elements.js";
 import { timeElement } from "../shared/formats.js";
 import { jsonElement } from "../shared/json_tree.js";
+import { Rows } from "../shared/redraw.js";
 import { EventRange } from "./event_range.js";
 
 const PAGE = 200;
 
 export class Events {
   #range;
-  #signal;
-  #rows = new Map();
-  #turn = Promise.resolve();
   #body = h("tbody");
+  #rows = new Rows(this.#body, (event) => String(event.id), makeRow, () => null); // an event never changes
   #more = h("p", { class: "tools" });
 
   constructor(run, signal) {
     this.#range = new EventRange(run, { limit: PAGE }, signal);
-    this.#signal = signal;
     this.element = h("section", { class: "events", "aria-label": "Events" },
       h("table", null, h("caption", { class: "hidden" }, "Events by time"),
         h("thead", null, h("tr", null, ["At", "Type", "Node", "Event"].map((name) => h("th", { scope: "col" }, name)))), this.#body), this.#more);
@@ -29,24 +27,12 @@ export class Events {
   }
 
   #read(act) {
-    this.#turn = this.#turn.then(async () => {
-      try {
-        await act(this.#range);
-        this.#draw(null);
-      } catch (error) {
-        if (!this.#signal.aborted) this.#draw(error.message);
-      }
-    });
-    return this.#turn;
+    return this.#range.run(act, (problem) => this.#draw(problem));
   }
 
   #draw(problem) {
     const { events, hasEarlier, hasLater } = this.#range;
-    // Keep the rows of known events, so that opened details stay open.
-    const rows = new Map(events.map((event) => [String(event.id), this.#rows.get(String(event.id)) ?? makeRow(event)]));
-    this.#rows = rows;
-    const wanted = [...rows.values()];
-    if (wanted.length !== this.#body.children.length || wanted.some((row, index) => row !== this.#body.children[index])) this.#body.replaceChildren(...wanted);
+    this.#rows.show(events);
     const button = (label, act) => h("button", { type: "button", onclick: () => this.#read(act) }, label);
     fill(this.#more,
       problem && h("span", { class: "bad", role: "alert" }, problem),

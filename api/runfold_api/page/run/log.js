@@ -18,7 +18,6 @@ export class Log {
   #range = null;
   #lines = [];
   #problem = null;
-  #turn = Promise.resolve();
   #tools = h("div", { class: "tools" });
   #list = new VirtualList({ rowHeight: ROW_HEIGHT, makeRow: (index) => makeLine(this.#lines[index], this.#node === null), label: "Output" });
 
@@ -44,16 +43,11 @@ export class Log {
   /** Read, one request after the other, then scroll to `place`: `start`, `end`, or null to stay. */
   #read(act, place = null) {
     const range = this.#range;
-    this.#turn = this.#turn.then(async () => {
-      try {
-        await act(range);
-        this.#problem = null;
-      } catch (error) {
-        this.#problem = error.message;
-      }
-      if (range === this.#range && !this.#signal.aborted) this.#show(place);
+    return range.run(act, (problem) => {
+      if (range !== this.#range) return; // another node has been opened
+      this.#problem = problem;
+      this.#show(place);
     });
-    return this.#turn;
   }
 
   #show(place) {
@@ -63,9 +57,9 @@ export class Log {
     this.element.style.setProperty("--rows", Math.max(1, Math.min(this.#lines.length, 28)));
     this.#drawTools();
     this.#list.show(this.#lines.length);
-    if (place === "start") this.#list.toStart();
-    else if (place === "above") this.#list.moveBy(this.#lines.length - before);
-    else if (place === "end" || (place === null && isAtEnd)) this.#list.toEnd();
+    if (place === "start") this.#list.scroll(0);
+    else if (place === "above") this.#list.scroll(this.#list.firstRow + this.#lines.length - before);
+    else if (place === "end" || (place === null && isAtEnd)) this.#list.scroll(this.#lines.length);
   }
 
   #drawTools() {

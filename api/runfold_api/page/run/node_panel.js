@@ -18,11 +18,7 @@ export function nodePanel(node, { attempts, close, choose, showLog }) {
     node.error && errorElement(node.error),
     h("dl", { class: "facts" },
       fact("Node", node.node), fact("Type", node.node_type),
-      fact("Started", node.started_at && timeElement(node.started_at, { absolute: true })),
-      fact("Finished", node.finished_at && timeElement(node.finished_at, { absolute: true })),
-      fact("Duration", durationElement(node)),
-      fact("Tokens", node.usage.total_tokens ? `${formatCount(node.usage.input_tokens)} in, ${formatCount(node.usage.output_tokens)} out` : null),
-      fact("Cost", node.usage.cost_usd ? formatCost(node.usage.cost_usd) : null),
+      timeFacts(node), usageFacts(node),
       fact("After", node.parents.length ? node.parents.slice(0, 20).map((parent) => [h("button", { type: "button", class: "link", onclick: () => choose(parent) }, parent), " "]) : null)),
     payload("Inputs", node.inputs), payload("Outputs", node.outputs),
     h("p", null, h("button", { type: "button", class: "quiet", onclick: showLog }, "Show output")));
@@ -38,6 +34,18 @@ export function errorElement(error, where = null) {
 /** A row of a list of facts, or null without a value. */
 export function fact(name, value) {
   return value === null || value === undefined || value === "" || value === false ? null : h("div", null, h("dt", null, name), h("dd", null, value));
+}
+
+/** When a run or node started and finished, and its duration. */
+export function timeFacts(item) {
+  const at = (name, time) => fact(name, time && timeElement(time, { absolute: true }));
+  return [at("Queued", item.queued_at), at("Started", item.started_at), at("Finished", item.finished_at), fact("Duration", durationElement(item))];
+}
+
+/** The tokens and the cost of a run or node. */
+export function usageFacts({ usage }) {
+  return [fact("Tokens", usage.total_tokens ? `${formatCount(usage.input_tokens)} in, ${formatCount(usage.output_tokens)} out` : null),
+    fact("Cost", usage.cost_usd ? formatCost(usage.cost_usd) : null)];
 }
 
 /** A payload under its name, or null if there is none. */

@@ -2,7 +2,7 @@
 
 import { get, runPath, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
-import { durationElement, formatCost, formatCount, timeElement } from "../shared/formats.js";
+import { durationElement, formatCount, timeElement } from "../shared/formats.js";
 import { copyButton } from "../shared/json_tree.js";
 import { useKeys } from "../shared/keys.js";
 import { redraw } from "../shared/redraw.js";
@@ -11,7 +11,7 @@ import { Events } from "./events.js";
 import { follow } from "./live_run.js";
 import { Graph } from "./graph.js";
 import { Log } from "./log.js";
-import { errorElement, fact, nodePanel, payload } from "./node_panel.js";
+import { errorElement, fact, nodePanel, payload, timeFacts, usageFacts } from "./node_panel.js";
 import { Timeline } from "./timeline.js";
 
 const GROW_INTERVAL_MS = 1000;
@@ -169,15 +169,11 @@ function header(run, state, isNode, choose) {
     run.truncated && h("p", { class: "notice" }, "This run is too large to show in full; the Events tab has all of it."),
     h("dl", { class: "facts wide" },
       fact("Project", !run.incomplete && h("a", { class: "plain", href: withQuery("/", { project: run.project }) }, run.project)),
-      fact("Queued", run.queued_at && timeElement(run.queued_at, { absolute: true })),
-      fact("Started", run.started_at && timeElement(run.started_at, { absolute: true })),
-      fact("Finished", run.finished_at && timeElement(run.finished_at, { absolute: true })),
-      fact("Duration", durationElement(run)),
+      timeFacts(run),
       fact("Trigger", run.trigger?.type), fact("User", run.user && h("a", { class: "plain", href: withQuery("/", { user: run.user }) }, run.user)),
       fact("Session", run.session && h("a", { class: "plain", href: withQuery("/", { session: run.session }) }, run.session)),
       fact("Attempt", run.attempt > 1 ? run.attempt : null), fact("Exit code", run.exit_code),
-      fact("Tokens", run.usage.total_tokens ? `${formatCount(run.usage.input_tokens)} in, ${formatCount(run.usage.output_tokens)} out` : null),
-      fact("Cost", run.usage.cost_usd ? formatCost(run.usage.cost_usd) : null),
+      usageFacts(run),
       fact("Parent run", run.parent_run && h("a", { href: runPath(run.parent_run, "/runs") }, run.parent_run)),
       fact("Tags", Object.keys(run.tags).length > 0 && h("span", { class: "tags" }, Object.entries(run.tags).map(([key, value]) =>
         h("a", { class: "tag", href: withQuery("/", { tag: `${key}:${value}` }) }, value ? `${key}: ${value}` : key))))),

@@ -2,8 +2,8 @@
 
 import { get, remove, runPath, Problem } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
+import { describeTotal } from "../shared/formats.js";
 import { describe } from "../jobs/kinds.js";
-import { describeTotal } from "./total.js";
 
 const JOB_POLL_MS = 500;
 

@@ -2,8 +2,9 @@
 
 import { h } from "../shared/elements.js";
 import { durationElement, formatCost, formatShort, timeElement } from "../shared/formats.js";
+import { Rows } from "../shared/redraw.js";
 import { progressElement, statusElement } from "../shared/status.js";
-import { runPath, textOf, withQuery } from "../shared/api.js";
+import { runPath, withQuery } from "../shared/api.js";
 
 const HEADS = [
   ["Status", ""], ["Run", ""], ["Project", ""], ["Started", ""], ["Duration", "number"],
@@ -11,10 +12,9 @@ const HEADS = [
 ];
 
 export class RunTable {
-  #rows = new Map();
-  #texts = new Map();
   #body = h("tbody");
   #selected = new Set();
+  #rows = new Rows(this.#body, (run) => run.id, (run) => makeRow(run, this.#selected.has(run.id)));
   #selectionChanged;
 
   /** `selectionChanged(ids)` receives the ids of the selected runs. */
@@ -30,7 +30,7 @@ export class RunTable {
       if (event.target.closest("a, input, label, button") || String(getSelection())) return;
       event.target.closest("tr")?.querySelector("a").click();
     });
-    this.element = h("table", { class: "runs" },
+    this.element = h("table", { class: "list runs" },
       h("caption", { class: "hidden" }, "Runs, newest first"),
       h("thead", null, h("tr", null,
         h("th", { scope: "col", class: "tick" }, h("span", { class: "hidden" }, "Select")),
@@ -43,25 +43,22 @@ export class RunTable {
   }
 
   has(id) {
-    return this.#rows.has(id);
+    return Boolean(this.#rows.get(id));
   }
 
   /** Show exactly these runs; unchanged rows keep their elements. */
   show(runs) {
-    const wanted = runs.map((run) => (this.#texts.get(run.id) === textOf(run) ? this.#rows.get(run.id) : this.#make(run)));
-    const ids = new Set(runs.map((run) => run.id));
-    for (const id of [...this.#rows.keys()]) if (!ids.has(id)) this.remove(id);
-    const isShown = wanted.length === this.#body.children.length && wanted.every((row, index) => row === this.#body.children[index]);
-    if (!isShown) this.#body.replaceChildren(...wanted);
+    this.#rows.show(runs);
+    for (const id of [...this.#selected]) if (!this.has(id)) this.remove(id);
   }
 
   /** Update a row, or insert a new one by its start; at most `limit` rows remain. */
   put(run, limit) {
     const known = this.#rows.get(run.id);
-    if (known && this.#texts.get(run.id) === textOf(run)) return;
     const older = known ? null : [...this.#body.children].find((row) => Number(row.dataset.began) <= beganOf(run));
     if (!known && !older && this.#rows.size >= limit) return; // it belongs to a later page
-    const row = this.#make(run);
+    const row = this.#rows.of(run);
+    if (row === known) return;
     row.classList.add(known ? "changed" : "new");
     if (known) {
       const hadFocus = known.contains(document.activeElement);
@@ -74,9 +71,7 @@ export class RunTable {
   }
 
   remove(id) {
-    this.#rows.get(id)?.remove();
     this.#rows.delete(id);
-    this.#texts.delete(id);
     if (this.#selected.delete(id)) this.#selectionChanged([...this.#selected]);
   }
 
@@ -93,13 +88,6 @@ export class RunTable {
   /** Toggle the selection of the focused row. */
   toggleSelection() {
     document.activeElement?.closest?.("tr")?.querySelector("input[type=checkbox]")?.click();
-  }
-
-  #make(run) {
-    const row = makeRow(run, this.#selected.has(run.id));
-    this.#rows.set(run.id, row);
-    this.#texts.set(run.id, textOf(run));
-    return row;
   }
 }
 

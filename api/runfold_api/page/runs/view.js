@@ -2,13 +2,12 @@
 
 import { get, runPath, withQuery } from "../shared/api.js";
 import { h, fill } from "../shared/elements.js";
-import { formatCount } from "../shared/formats.js";
+import { describeTotal, formatCount } from "../shared/formats.js";
 import { useKeys } from "../shared/keys.js";
 import { watch } from "../shared/live.js";
 import { askToDelete } from "./deletion.js";
 import { filterForm, filtersOf, isFiltered } from "./filters.js";
 import { RunTable } from "./table.js";
-import { describeTotal } from "./total.js";
 
 const LIMIT = 50;
 const TOTAL_POLL_MS = 3000;

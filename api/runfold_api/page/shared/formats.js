@@ -17,6 +17,12 @@ export const formatCount = (value) => whole.format(value);
 export const formatShort = (value) => (Math.abs(Number(value)) < 10_000 ? whole.format(value) : short.format(value));
 export const formatPercent = (value) => (value === null ? "–" : percent.format(value));
 
+/** `812 runs`, `about 1,200,000 runs (an estimate)`. */
+export function describeTotal({ value, relation }) {
+  const runs = `${formatCount(value)} ${value === 1 ? "run" : "runs"}`;
+  return relation === "estimate" ? `about ${runs} (an estimate)` : runs;
+}
+
 /** US dollars; small amounts keep two significant digits. */
 export function formatCost(usd) {
   if (!usd) return "–";

@@ -34,11 +34,8 @@ export class VirtualList {
 
   /** Scroll to a row. */
   reveal(index) {
-    const top = index * this.#rowHeight;
-    const { scrollTop, clientHeight } = this.element;
-    if (top < scrollTop) this.element.scrollTop = top;
-    else if (top + this.#rowHeight > scrollTop + clientHeight) this.element.scrollTop = top + this.#rowHeight - clientHeight;
-    this.#draw();
+    const fitting = this.element.clientHeight / this.#rowHeight;
+    this.scroll(Math.min(index, Math.max(this.firstRow, index + 1 - fitting)));
   }
 
   focus(index) {
@@ -56,19 +53,14 @@ export class VirtualList {
     return scrollTop + clientHeight >= scrollHeight - this.#rowHeight;
   }
 
-  toStart() {
-    this.element.scrollTop = 0;
-    this.#draw();
+  /** The number of rows above the visible ones, with a fraction. */
+  get firstRow() {
+    return this.element.scrollTop / this.#rowHeight;
   }
 
-  /** Keep the visible rows in place after `rows` were inserted above them. */
-  moveBy(rows) {
-    this.element.scrollTop += rows * this.#rowHeight;
-    this.#draw();
-  }
-
-  toEnd() {
-    this.element.scrollTop = this.element.scrollHeight;
+  /** Make a row the first visible one, as far as there are rows below it. */
+  scroll(row) {
+    this.element.scrollTop = row * this.#rowHeight;
     this.#draw();
   }
 

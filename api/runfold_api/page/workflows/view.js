@@ -26,7 +26,7 @@ export async function showWorkflows(root, context) {
   signal.addEventListener("abort", () => seen.disconnect());
 
   fill(root, h("div", { class: "heading" }, h("h1", null, "Workflows"), query.get("project") && h("span", null, "of ", query.get("project"), " ", h("a", { href: "/workflows" }, "all projects"))),
-    page.workflows.length ? h("table", { class: "workflows" },
+    page.workflows.length ? h("table", { class: "list workflows" },
       h("caption", { class: "hidden" }, "Workflows by name"),
       h("thead", null, h("tr", null, [["Workflow", ""], ["Last runs", ""], [`Runs per day, ${DAYS} days`, ""], ["Runs", "number"], ["Success", "number"], ["p50", "number"], ["p95", "number"], ["Last run", ""]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
       body) : empty(),
