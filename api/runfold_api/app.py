@@ -18,11 +18,10 @@ from runfold_api.ingest.stream_writer import StreamWriter
 from runfold_api.live.broker import Broker
 from runfold_api.live.run_subscriptions import RunTopics
 from runfold_api.openapi import RawSchemaPlugin, openapi_config
-from runfold_api.routes.metrics import MeteredApp, RequestMetrics
+from runfold_api.routes.metrics import Application, RequestMetrics
 from runfold_api.web.problems import handlers
-from runfold_api.web.query_params import run_filters
+from runfold_api.web.query_params import provide_history, run_filters
 from runfold_api.web.query_validation import check_query
-from runfold_api.web.read_your_writes import provide_history
 from runfold_storage.admin import Admin
 from runfold_storage.history import History
 
@@ -73,12 +72,12 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[*history_routes.ROUTES, *live.ROUTES, *ingest.ROUTES, *admin.ROUTES],
         before_request=check_query,
         dependencies={
-            "history": Provide(provide_history(history)),
+            "history": Provide(provide_history(history, settings.max_wait_s)),
             "filters": Provide(run_filters, sync_to_thread=False),
         },
     )
     request_metrics = RequestMetrics(broker)
-    return MeteredApp(
+    return Application(
         state=State({"broker": broker}),
         metrics=request_metrics,
         route_handlers=[api, *health.ROUTES, *static_files.ROUTES],

@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from runfold.protocol.time_limits import MAX_FUTURE_S
+from runfold_storage.history import MAX_WAIT_S
 
 MIB: Final = 1024 * 1024
 
@@ -21,6 +22,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Number of concurrent writes; each has its own connection."""
     read_timeout_s: float = 15
     write_timeout_s: float = 5
+    max_wait_s: float = MAX_WAIT_S
+    """Maximum wait of a read for the position in `wait_for`."""
     archive_url: str | None = None
     """Folder or URL of the archive of expired data, from which archived runs are read."""
     delete_at_once: int = 1000

@@ -57,7 +57,7 @@ def service(
             {**make_run_events("c", 2, end="failed")[1], "error": error},
         ],
     )
-    with run_api(redis_server.url, url) as client:
+    with run_api(redis_server.url, url, max_wait_s=0.02) as client:
         yield client
     postgres_server.drop_database("openapi")
 
@@ -79,9 +79,8 @@ def is_reason_not_in_schema(response: Any) -> bool:
 
 # The service runs in threads of this process, and the pauses of its clients are random.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
-def test_every_operation(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_operation(service: httpx.Client) -> None:
     """A fixed number of reproducible requests to every route."""
-    monkeypatch.setattr("runfold_api.web.read_your_writes.MAX_WAIT_S", 0.02)
     schema = schemathesis.openapi.from_dict(service.get("/api/openapi.json").json())
     schema.config.update(base_url=str(service.base_url))
     wrong = {}

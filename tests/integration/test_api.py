@@ -17,7 +17,6 @@ from conditions import wait_until
 from conftest import MakePostgres, MakeRedis
 from folded_events import START, fold_events, make_event, make_run_events
 from runfold.protocol.frames import decode_frame
-from runfold_api.web import read_your_writes
 from runfold_storage.migrate import migrate
 from runfold_storage.tables import RUN_STATUSES
 from service_threads import run_api, run_worker
@@ -252,12 +251,15 @@ def test_wrong_method(lone_api: httpx.Client) -> None:
     assert "GET" in answer.headers["allow"]
 
 
-def test_waiting_in_vain(
-    api: httpx.Client, migrated_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_in_vain(redis_url: str, migrated_url: str) -> None:
     """Without a worker the wait ends with a problem that names the shard."""
     fold_events(migrated_url, make_run_events("a", 0))
-    monkeypatch.setattr(read_your_writes, "MAX_WAIT_S", 0.05)
+    with run_api(redis_url, migrated_url, max_wait_s=0.05) as api:
+        check_waiting_in_vain(api)
+
+
+def check_waiting_in_vain(api: httpx.Client) -> None:
+    """Ask for positions that are never reached, that all have, and that are none."""
     for position in ("3:9999999999999-0", '{"3": "9999999999999-0"}', "99:1-1"):
         answer = api.get("/api/v1/runs/a", params={"wait_for": position})
         assert "shard" in problem(answer, 503, "fold-behind")["detail"]

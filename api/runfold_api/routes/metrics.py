@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import redis
+from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, LifeSpanScope, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from runfold.errors import RunfoldError
 from runfold_api.ingest.stream_writer import StreamWriter
 from runfold_api.live.broker import Broker
-from runfold_api.web.run_paths import RunPathsApp
+from runfold_api.web.run_paths import encode_run
 from runfold_storage.errors import StorageError
 from runfold_storage.history import History
 
@@ -55,8 +56,8 @@ class RequestMetrics:
             self._seconds.labels(route).observe(took_s)
 
 
-class MeteredApp(RunPathsApp):
-    """Counts every request, also those without a route."""
+class Application(Litestar):
+    """Passes run ids to its routes as one segment, and counts every request."""
 
     def __init__(self, *arguments: Any, metrics: RequestMetrics, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -66,6 +67,8 @@ class MeteredApp(RunPathsApp):
         if scope["type"] != ScopeType.HTTP:
             await super().__call__(scope, receive, send)
             return
+        http = cast("HTTPScope", scope)
+        encode_run(http)
         status = 500
         began = time.perf_counter()
 
@@ -78,7 +81,6 @@ class MeteredApp(RunPathsApp):
         try:
             await super().__call__(scope, receive, send_and_record)
         finally:
-            http = cast("HTTPScope", scope)
             route = str(http.get("path_template") or "")
             took_s = time.perf_counter() - began
             self._metrics.count(http["method"], route, status, took_s)

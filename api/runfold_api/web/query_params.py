@@ -1,13 +1,19 @@
 """The query parameters of the routes: types, bounds, and descriptions for the OpenAPI document."""
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from inspect import Parameter, Signature
 from typing import Annotated, Any, Final
 
 from litestar.openapi.spec import OpenAPIFormat
 from litestar.params import QueryParameter
 
+from runfold_storage.errors import FoldBehind
 from runfold_storage.filters.catalogue import FILTERS, Filter, Kind
+from runfold_storage.history import POLL_S, History
 from runfold_storage.parameters import MAX_LIMIT, MAX_OFFSET, parse_time
+from runfold_storage.read_models.watermarks import fold_behind, missing_shards, parse_positions
 
 _TIME: Final = {"format": OpenAPIFormat.DATE_TIME}
 
@@ -87,6 +93,29 @@ ExportFormat = Annotated[
 WithNodes = Annotated[
     bool, QueryParameter(description="Also export the node attempts of the runs.")
 ]
+
+
+def provide_history(history: History, max_wait_s: float) -> Callable[..., Awaitable[History]]:
+    """Return a dependency that provides `history`, after the request's `wait_for` is folded.
+
+    A waiting request holds neither a thread nor a connection between two checks.
+    """
+
+    async def once_folded(wait_for: WaitFor = None) -> History:
+        if wait_for is None:
+            return history
+        wanted = parse_positions("wait_for", wait_for)
+        until = time.monotonic() + max_wait_s
+        loop = asyncio.get_running_loop()
+        while missing := missing_shards(
+            wanted, await loop.run_in_executor(None, history.positions)
+        ):
+            if time.monotonic() >= until:
+                raise FoldBehind(fold_behind(missing, max_wait_s))
+            await asyncio.sleep(POLL_S)
+        return history
+
+    return once_folded
 
 
 def split_words(values: list[str] | None) -> list[str] | None:

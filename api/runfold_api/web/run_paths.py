@@ -6,24 +6,13 @@ The id is everything after `/api/v1/runs/`, except a last segment `events` or `l
 ends in `/events` or `/live` has to be sent with `%2F`.
 """
 
-from typing import Final, cast
+from typing import Final
 from urllib.parse import quote, unquote
 
-from litestar import Litestar
-from litestar.enums import ScopeType
-from litestar.types import HTTPScope, LifeSpanScope, Receive, Scope, Send
+from litestar.types import HTTPScope
 
 RUNS: Final = "/api/v1/runs"
 PARTS: Final = ("events", "live")
-
-
-class RunPathsApp(Litestar):
-    """An application that passes run ids to its routes as one encoded segment."""
-
-    async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive, send: Send) -> None:  # type: ignore[override]
-        if scope["type"] == ScopeType.HTTP:
-            _encode_run(cast("HTTPScope", scope))
-        await super().__call__(scope, receive, send)
 
 
 def decode_run(segment: str) -> str:
@@ -40,7 +29,8 @@ def split_run_path(rest: str) -> tuple[str, str | None] | None:
     return (rest, None) if rest else None
 
 
-def _encode_run(scope: HTTPScope) -> None:
+def encode_run(scope: HTTPScope) -> None:
+    """Make the run id of a request's path one encoded segment."""
     raw = scope.get("raw_path") or quote(scope["path"]).encode()
     path = raw.partition(b"?")[0].decode("ascii", "replace")
     prefix = f"{scope.get('root_path', '')}{RUNS}/"

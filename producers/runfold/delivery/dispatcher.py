@@ -67,7 +67,7 @@ class Dispatcher:
         self._spool: Spool | None = None
         if settings.backpressure == "spool":
             self._spool = Spool(self._folder, settings.spool_bytes, self._target)
-        self._sender = StreamSender(
+        self.sender = StreamSender(
             connect, settings.shards, self._reshard, self._read_spooled, self._lock
         )
         self._rewritten: list[PendingFrame] = []
@@ -82,35 +82,21 @@ class Dispatcher:
         buffer.overflow = self
 
     @property
-    def is_connected(self) -> bool:
-        """Whether the last attempt to connect or send succeeded."""
-        return self._sender.is_connected
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether Redis, or one of its shards, has failed and has not recovered yet."""
-        return self._sender.is_stuck(0)
-
-    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to send."""
-        return not self._buffer.pending and not self._sender.has_queued
-
-    def next_attempt_s(self) -> float | None:
-        """Return the seconds until a round can send something; None if nothing is queued."""
-        return self._sender.next_attempt_s()
+        return not self._buffer.pending and not self.sender.has_queued
 
     def run_once(self, *, now: bool) -> None:
         """Take, pack, send, and spool what cannot be sent. `now` ignores backoffs."""
         with self._lock:
-            sender = self._sender
+            sender = self.sender
             if self.is_idle and not sender.is_connected and not self._unreported_drops:
                 return
             if sender.connect(now=now):
                 self._report_abandoned()
                 self._adopt()
                 self._delete_rewritten()
-                if not sender.can_send() and (self._loads_in_outage or not self.is_stuck):
+                if not sender.can_send() and (self._loads_in_outage or not self.sender.is_stuck()):
                     self._load()
                 self._settle(sender.send(now=now))
                 self._report_drops()
@@ -124,7 +110,7 @@ class Dispatcher:
 
     def is_in_outage(self) -> bool:
         """Return whether Redis, or one of its shards, has failed for `SPOOL_AFTER_S`."""
-        return self._sender.is_stuck(SPOOL_AFTER_S)
+        return self.sender.is_stuck(SPOOL_AFTER_S)
 
     def spool_oldest(self, is_enough: Callable[[], bool]) -> bool:
         """Spool the oldest events until `is_enough()`; return its last answer. Any thread."""
@@ -161,21 +147,21 @@ class Dispatcher:
     def drain(self, deadline: float) -> None:
         """Send what dead processes left, until nothing is left or `time.monotonic()` is over."""
         with self._lock:
-            while time.monotonic() < deadline and self._sender.connect():
+            while time.monotonic() < deadline and self.sender.connect():
                 self._adopt_at = 0.0
                 self._adopt()
                 self._report_abandoned()
                 self._delete_rewritten()
-                if not self._sender.has_queued:
+                if not self.sender.has_queued:
                     return
-                self._settle(self._sender.send())
-                if not self._sender.can_send():
-                    time.sleep(min(self._sender.next_attempt_s() or 0.0, 0.1))
+                self._settle(self.sender.send())
+                if not self.sender.can_send():
+                    time.sleep(min(self.sender.next_attempt_s() or 0.0, 0.1))
 
     def close(self) -> None:
         """Close the connection and the spool's files."""
         with self._lock:
-            self._sender.close()
+            self.sender.close()
             self._store_drop_count()
             self._drops.close()
             if self._spool is not None:
@@ -184,7 +170,7 @@ class Dispatcher:
     def enter_finalization(self) -> None:
         """Replace the lock, which the dead flusher may hold."""
         self._lock = OwnedLock()
-        self._sender.enter_finalization(self._lock)
+        self.sender.enter_finalization(self._lock)
 
     def abandon(self) -> None:
         """In a forked child: close the parent's files without changing them."""
@@ -204,11 +190,11 @@ class Dispatcher:
             self._markers += markers
             self._buffer.release(len(markers), 0)
         try:
-            frames, broken = self._packer.pack(items, self._sender.shards)
+            frames, broken = self._packer.pack(items, self.sender.shards)
         except Exception as error:  # a bug: lose these events rather than all that follow
             _log.exception("%d events could not be packed", len(items))
             frames, broken = [], [(BrokenEvent(str(error)), item[4]) for item in items]
-        self._sender.add(frames)
+        self.sender.add(frames)
         for reason, size in broken:
             self._buffer.release(1, size)
             self.broken += 1
@@ -246,7 +232,7 @@ class Dispatcher:
 
     def _report_drops(self) -> None:
         unreported = self._unreported_drops
-        if unreported and self._sender.report_dropped(unreported):
+        if unreported and self.sender.report_dropped(unreported):
             self._reported_drops += unreported
 
     def _store_drop_count(self) -> None:
@@ -258,22 +244,22 @@ class Dispatcher:
         if time.monotonic() >= self._report_abandoned_at:
             self._report_abandoned_at = time.monotonic() + ADOPT_INTERVAL_S
             self.adopted_drops += report_abandoned(
-                self._folder, self._target, self._sender.report_dropped
+                self._folder, self._target, self.sender.report_dropped
             )
 
     def _spool_stuck(self, after_s: float) -> None:
         """Spool what Redis has not accepted for so long, and in an outage all that follows."""
-        if self._spool is None or not self._sender.is_stuck(after_s):
+        if self._spool is None or not self.sender.is_stuck(after_s):
             return
-        if self._spool_frames(self._sender.stuck_frames(after_s)):
-            while not self._sender.is_connected and self._buffer.waiting:
+        if self._spool_frames(self.sender.stuck_frames(after_s)):
+            while not self.sender.is_connected and self._buffer.waiting:
                 self._load()
-                if not self._spool_frames(self._sender.queued_frames()):
+                if not self._spool_frames(self.sender.queued_frames()):
                     break
 
     def _spool_until(self, is_enough: Callable[[], bool]) -> bool:
         """Spool events, oldest first, until `is_enough()`; return its last answer."""
-        while self._spool_frames(self._sender.queued_frames()):
+        while self._spool_frames(self.sender.queued_frames()):
             if is_enough():
                 return True
             if not self._buffer.waiting:
@@ -296,7 +282,7 @@ class Dispatcher:
 
     def _adopt(self) -> None:
         """Queue a segment of a dead process, at each interval, once nothing else is queued."""
-        if self._spool is None or self._sender.has_queued or time.monotonic() < self._adopt_at:
+        if self._spool is None or self.sender.has_queued or time.monotonic() < self._adopt_at:
             return
         frames = self._spool.adopt()
         for frame in frames:
@@ -305,7 +291,7 @@ class Dispatcher:
             _log.info("sending %d events of an earlier process", sum(one.count for one in frames))
         else:
             self._adopt_at = time.monotonic() + ADOPT_INTERVAL_S
-        self._sender.add(frames)
+        self.sender.add(frames)
 
     def _read_spooled(self, frame: PendingFrame) -> bytes | None:
         return None if self._spool is None else self._spool.read(frame)
@@ -339,11 +325,11 @@ class Dispatcher:
         """Set each marker whose frames are sent or, in an outage, safe on disk."""
         if not self._markers:
             return
-        is_stuck = self._spool is not None and self._sender.is_stuck(SPOOL_AFTER_S)
+        is_stuck = self._spool is not None and self.sender.is_stuck(SPOOL_AFTER_S)
         for marker in list(self._markers):
-            if marker.epoch != self._sender.epoch:  # new, or its frames were resharded
-                marker.epoch = self._sender.epoch
-                marker.frames = self._sender.queued_frames()
+            if marker.epoch != self.sender.epoch:  # new, or its frames were resharded
+                marker.epoch = self.sender.epoch
+                marker.frames = self.sender.queued_frames()
             left = [frame for frame in marker.frames if not frame.settled]
             is_safe = is_stuck and all(frame.segment is not None for frame in left)
             if marker.reached.is_set() or not left or (is_safe and self._sync()):

@@ -126,7 +126,7 @@ class Emitter:
             self._await_marker(marker, deadline)
             if not marker.reached.is_set() and self._thread is None:
                 self._send_in_caller(marker, deadline)
-            if not marker.reached.is_set() and dispatcher.is_stuck:
+            if not marker.reached.is_set() and dispatcher.sender.is_stuck():
                 dispatcher.spool_all(_GRACE_S)
             return marker.reached.is_set()
         finally:
@@ -271,7 +271,7 @@ class Emitter:
             if self._is_stopping and (self._closed or not self._buffer.pending):
                 break
             if process_hooks.is_orphaned() and (
-                not self._dispatcher.is_connected or not self._buffer.pending
+                not self._dispatcher.sender.is_connected or not self._buffer.pending
             ):
                 self._dispatcher.spool_all(_GRACE_S)
                 break
@@ -300,7 +300,7 @@ class Emitter:
         """Do the flusher's work where no thread can start."""
         if self._is_finalizing and native_threads.is_cooperative():
             return  # gevent's sockets need other greenlets: only the spool is left
-        if not self._dispatcher.is_connected and time.monotonic() >= deadline:
+        if not self._dispatcher.sender.is_connected and time.monotonic() >= deadline:
             return
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return
@@ -324,14 +324,15 @@ class Emitter:
         """Run one round; return the seconds to wait, and whether a `put` has to end the wait."""
         buffer, dispatcher = self._buffer, self._dispatcher
         now, self._is_urgent = self._is_urgent, False
-        heartbeat_s = None if self._is_exiting else self._send_heartbeats(dispatcher.is_connected)
+        is_connected = dispatcher.sender.is_connected
+        heartbeat_s = None if self._is_exiting else self._send_heartbeats(is_connected)
         dispatcher.run_once(now=now)
         self._log_drops()
         if dispatcher.is_idle:
             if time.monotonic() - dispatcher.last_taken_at > IDLE_AFTER_S:
                 return min(ADOPT_INTERVAL_S, heartbeat_s or ADOPT_INTERVAL_S), True
             return min(LINGER_S, heartbeat_s or LINGER_S), False
-        next_attempt_s = dispatcher.next_attempt_s()
+        next_attempt_s = dispatcher.sender.next_attempt_s()
         if next_attempt_s is None:  # everything that was taken is sent
             return (0.0 if buffer.waiting >= _FULL_ROUND_EVENTS else LINGER_S), False
         return min(next_attempt_s, _POLL_S), False

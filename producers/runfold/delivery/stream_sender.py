@@ -148,7 +148,7 @@ class StreamSender:
             for frame in queue.frames
         ]
 
-    def is_stuck(self, for_s: float) -> bool:
+    def is_stuck(self, for_s: float = 0.0) -> bool:
         """Return whether a shard, or Redis, has failed for so long. Any thread may call this."""
         backoffs = [queue.backoff for queue in list(self._queues.values()) if queue.frames]
         if not self.is_connected:

@@ -5,6 +5,7 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from .handle import Handle
@@ -125,19 +126,16 @@ def wrap(function: F, open_handle: Open, *, inputs: bool, outputs: bool) -> F:
         )
     read = _argument_reader(function) if inputs else None
 
-    def open_call(args: tuple[Any, ...], kwargs: Arguments) -> Handle | None:
-        return open_handle(None if read is None else read(args, kwargs))
+    def open_call(args: Any, kwargs: Arguments) -> AbstractContextManager[Handle | None]:
+        return open_handle(None if read is None else read(args, kwargs)) or nullcontext()
 
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def recorded_async(*args: Any, **kwargs: Any) -> Any:
-            handle = open_call(args, kwargs)
-            if handle is None:
-                return await function(*args, **kwargs)
-            with handle:
+            with open_call(args, kwargs) as handle:
                 result = await function(*args, **kwargs)
-                if outputs:
+                if outputs and handle is not None:
                     handle.outputs = result
             return result
 
@@ -145,12 +143,9 @@ def wrap(function: F, open_handle: Open, *, inputs: bool, outputs: bool) -> F:
 
     @functools.wraps(function)
     def recorded(*args: Any, **kwargs: Any) -> Any:
-        handle = open_call(args, kwargs)
-        if handle is None:
-            return function(*args, **kwargs)
-        with handle:
+        with open_call(args, kwargs) as handle:
             result = function(*args, **kwargs)
-            if outputs:
+            if outputs and handle is not None:
                 handle.outputs = result
         return result
 

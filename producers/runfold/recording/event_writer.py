@@ -29,8 +29,6 @@ from runfold.serialization.normalize import (
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redactor
 
-_MAX_RUNS: Final = 100_000
-
 
 class EventIds:
     """The event ids of one run in this process; a forked child continues as another emitter."""
@@ -57,7 +55,8 @@ class EventIdAllocator:
     Bounded: a run that was evicted, or that has events after its end, continues as another emitter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_runs: int = 100_000) -> None:
+        self._max_runs = max_runs
         self._ids: dict[str, EventIds] = {}
 
     def take(self, run: str) -> int:
@@ -66,7 +65,7 @@ class EventIdAllocator:
         if ids is not None and ids.generation == process_hooks.generation:
             return next(ids.count)
         if ids is None:
-            if len(self._ids) >= _MAX_RUNS:
+            if len(self._ids) >= self._max_runs:
                 with suppress(RuntimeError):  # another thread adds a run: evict next time
                     self.forget(next(iter(self._ids)))
             ids = self._ids.setdefault(run, EventIds())
@@ -88,7 +87,7 @@ EVENT_OVERHEAD: Final = 600
 class EventWriter:
     """With `saved=False` every event is discarded before any work is done."""
 
-    __slots__ = ("_emitter", "_last_us", "ids", "redactor", "run", "saved")
+    __slots__ = ("_last_us", "emitter", "ids", "redactor", "run", "saved")
 
     def __init__(
         self, run: str, ids: EventIds, emitter: Emitter, redactor: Redactor, *, saved: bool = True
@@ -97,12 +96,8 @@ class EventWriter:
         self.ids = ids
         self.redactor = redactor
         self.saved = saved
-        self._emitter = emitter
+        self.emitter = emitter
         self._last_us = 0
-
-    def writes_to(self, emitter: Emitter) -> bool:
-        """Return whether this writer uses that emitter."""
-        return self._emitter is emitter
 
     def payload(self, value: object) -> Raw:
         """Encode an object now."""
@@ -124,7 +119,7 @@ class EventWriter:
         else:
             event = msgspec.structs.replace(event, at=to_datetime(at_us))
         item = (event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, is_clean)
-        self._emitter.put(item)
+        self.emitter.put(item)
 
     def log(self, text: object, level: str | None, stream: str, node: str | None) -> None:
         """Emit a text, a very long one as several events."""

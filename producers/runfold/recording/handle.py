@@ -30,7 +30,7 @@ class Handle(ABC):
     _current: ContextVar[Any]
 
     def __init__(self, writer: EventWriter) -> None:
-        self._writer = writer
+        self.writer = writer
         self._generation = process_hooks.generation
         self._began_ns: int | None = None
         self._ended = False
@@ -47,9 +47,9 @@ class Handle(ABC):
     @outputs.setter
     def outputs(self, value: object) -> None:
         if self._ended:
-            _log.warning("outputs of run %s were set after its end: not recorded", self._writer.run)
+            _log.warning("outputs of run %s were set after its end: not recorded", self.writer.run)
         self._outputs = value
-        self._encoded = self._writer.payload(value)
+        self._encoded = self.writer.payload(value)
 
     def usage(
         self,

@@ -37,27 +37,27 @@ class Node(Handle):
 
     def log(self, text: object, *, level: str | None = None, stream: str = "log") -> None:
         """Record a text; `stream` is `log`, `stdout` or `stderr`."""
-        self._writer.log(text, level, stream, self.id)
+        self.writer.log(text, level, stream, self.id)
 
     def complete(self) -> None:
         self._end("completed")
 
     def fail(self, error: ErrorLike) -> None:
-        if self._writer.saved:
+        if self.writer.saved:
             if isinstance(error, BaseException):
-                mark_node(error, self._writer.run, self.id)
-            self._end("failed", describe(error, self._writer.redactor))
+                mark_node(error, self.writer.run, self.id)
+            self._end("failed", describe(error, self.writer.redactor))
 
     def cancel(self, reason: str | None = None) -> None:
         fields = None if reason is None else {"type": "Cancelled", "message": reason}
-        self._end("cancelled", None if fields is None else describe(fields, self._writer.redactor))
+        self._end("cancelled", None if fields is None else describe(fields, self.writer.redactor))
 
     def skip(self) -> None:
         """End as skipped, now."""
         self._end("skipped")
 
     def _begin(self) -> None:
-        self._writer.write(self._started, len(self._started.inputs))
+        self.writer.write(self._started, len(self._started.inputs))
 
     def _end(self, status: NodeEnd, error: Error | None = None) -> None:
         if self._ended:
@@ -73,7 +73,7 @@ class Node(Handle):
             duration_ms=self._duration_ms(),
         )
         stack = (error and error.stack) or ""
-        self._writer.write(event, len(self._encoded) + len(stack))
+        self.writer.write(event, len(self._encoded) + len(stack))
         self._after_end()
 
     def _after_end(self) -> None:

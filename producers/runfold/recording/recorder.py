@@ -260,7 +260,7 @@ class Recorder(Decorators):
             or enclosing is run
             or enclosing.is_inherited
             or not enclosing.saved
-            or not enclosing.writer.writes_to(self._emitter)
+            or enclosing.writer.emitter is not self._emitter
         )
         if is_outermost and (run is None or run.saved):
             self._emitter.flush_or_spool(CHILD_FLUSH_S)

@@ -63,6 +63,7 @@ class Run(Handle):
     ) -> None:
         super().__init__(writer)
         self.id: Final = writer.run
+        self.saved: Final = writer.saved
         self.workflow: Final = None if started is None else started.workflow
         self.exit_code: int | None = None
         self._started = started
@@ -71,16 +72,6 @@ class Run(Handle):
         self._on_end = on_end
         self._after_end_hook = after_end
         self._attempts: dict[str, count[int]] = {}
-
-    @property
-    def saved(self) -> bool:
-        """Whether anything of this run is recorded."""
-        return self._writer.saved
-
-    @property
-    def writer(self) -> EventWriter:
-        """The writer of this run's events, for the recorder."""
-        return self._writer
 
     def node(
         self,
@@ -105,12 +96,12 @@ class Run(Handle):
             node_type=normalize_name(node_type),
             attempt=number,
             parents=normalize_names(parents),
-            inputs=self._writer.payload(inputs),
+            inputs=self.writer.payload(inputs),
         )
         # An inherited run ends in another process, so the node's end may be the last event here.
         if self.is_inherited:
-            return Node(self._writer, started, self._after_end)
-        return Node(self._writer, started)
+            return Node(self.writer, started, self._after_end)
+        return Node(self.writer, started)
 
     def log(
         self,
@@ -121,7 +112,7 @@ class Run(Handle):
         node: str | None = None,
     ) -> None:
         """Record a text of the run or of a node; `stream` is `log`, `stdout` or `stderr`."""
-        self._writer.log(text, level, stream, node)
+        self.writer.log(text, level, stream, node)
 
     def annotate(
         self,
@@ -134,11 +125,11 @@ class Run(Handle):
         if not self.saved:
             return
         event = Annotated(
-            tags=normalize_tags(tags, self._writer.redactor),
-            metadata=encode_payload(metadata, self._writer.redactor),
+            tags=normalize_tags(tags, self.writer.redactor),
+            metadata=encode_payload(metadata, self.writer.redactor),
             usage=read_usage(usage),
         )
-        self._writer.write(event, len(event.metadata))
+        self.writer.write(event, len(event.metadata))
 
     def _add_usage(self, usage: Usage | None) -> None:
         if self._ended or self._started is None:  # another handle sends the end, or it is sent
@@ -148,7 +139,7 @@ class Run(Handle):
 
     def heartbeat(self) -> None:
         """Send a heartbeat, in addition to the automatic ones."""
-        self._writer.write(Heartbeat())
+        self.writer.write(Heartbeat())
 
     def complete(self) -> None:
         if self.exit_code:
@@ -159,16 +150,16 @@ class Run(Handle):
     def fail(self, error: ErrorLike) -> None:
         if self._ends() and self.saved:
             node = node_of(error, self.id) if isinstance(error, BaseException) else None
-            described = describe(error, self._writer.redactor, node)
+            described = describe(error, self.writer.redactor, node)
             self._write_end(Failed(error=described), len(described.stack or ""))
 
     def cancel(self, reason: str | None = None) -> None:
         if self._ends():
             if self._usage.total is not None:
                 self.annotate(usage=self._usage.total)  # `cancelled` has no such field
-            message = describe({"message": reason or ""}, self._writer.redactor).message
+            message = describe({"message": reason or ""}, self.writer.redactor).message
             end = Cancelled(reason=message or None, duration_ms=self._duration_ms())
-            self._writer.write(end)
+            self.writer.write(end)
             self._after_end()
 
     def _begin(self) -> None:
@@ -177,8 +168,8 @@ class Run(Handle):
             return
         if self._queued_us is not None:
             queued = Queued(workflow=started.workflow, project=started.project)
-            self._writer.write(queued, at_us=self._queued_us)
-        self._writer.write(started, payload_bytes(started))
+            self.writer.write(queued, at_us=self._queued_us)
+        self.writer.write(started, payload_bytes(started))
         self._on_start(self)
 
     def _ends(self) -> bool:
@@ -197,7 +188,7 @@ class Run(Handle):
             usage=self._usage.total,
             duration_ms=self._duration_ms(),
         )
-        self._writer.write(end, size + len(end.outputs))
+        self.writer.write(end, size + len(end.outputs))
         self._after_end()
 
     def _after_end(self) -> None:

@@ -155,7 +155,7 @@ def test_an_error_in_the_flusher_does_not_end_it(
 ) -> None:
     """A bug is reported, and the events go out afterwards."""
     emitter = make(lambda: fakeredis.FakeRedis(server=fake_server))
-    sender = emitter._dispatcher._sender
+    sender = emitter._dispatcher.sender
     send, failures = sender.send, iter([True])
 
     def fail_once(**arguments: bool) -> list[PendingFrame]:
@@ -374,7 +374,7 @@ def test_what_is_sorted_again_is_on_disk_before_its_old_record_goes(
     dispatcher = emitter._dispatcher
     monkeypatch.setattr(os, "fsync", failing_fsync)
     dispatcher._lock.acquire()
-    frame = dispatcher._sender.queued_frames()[0]
+    frame = dispatcher.sender.queued_frames()[0]
     assert dispatcher._reshard(frame, 2)
     dispatcher._delete_rewritten()
     assert [frame.settled] == [False]

@@ -3,7 +3,6 @@
 import pytest
 
 from runfold.delivery import process_hooks
-from runfold.recording import event_writer
 from runfold.recording.event_writer import EventIdAllocator, EventIds
 
 
@@ -46,10 +45,9 @@ def test_a_handles_numbers_are_used() -> None:
     assert (numbers.take("r"), ids.take(), numbers.take("r")) == (0, 1, 2)
 
 
-def test_the_memory_of_runs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_runs_is_bounded() -> None:
     """The oldest run is evicted, and continues as another emitter."""
-    monkeypatch.setattr(event_writer, "_MAX_RUNS", 2)
-    numbers = EventIdAllocator()
+    numbers = EventIdAllocator(max_runs=2)
     oldest = numbers.take("a")
     numbers.take("b")
     numbers.take("c")
