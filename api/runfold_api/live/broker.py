@@ -49,7 +49,7 @@ class Broker:
         self._history = history
         self._redis_url = redis_url
         self._topics: dict[bytes, Topic] = {}
-        self._listeners: dict[str, set[Callable[[], None]]] = {}
+        self._listeners: dict[str, Callable[[], None]] = {}
         self._interests = FilterSet([])
         self._wakeup = Wakeup()
         self._backlog: BoundedQueue[bytes] = BoundedQueue(MAX_BACKLOG_BYTES)
@@ -61,8 +61,7 @@ class Broker:
     @property
     def streams(self) -> int:
         """The number of open streams."""
-        lists = sum(len(topic.subscribers) for topic in self._topics.values())
-        return lists + sum(len(listeners) for listeners in self._listeners.values())
+        return sum(len(topic.subscribers) for topic in self._topics.values()) + len(self._listeners)
 
     async def subscribe(self, wanted: RunFilter) -> Subscriber:
         """Return a subscriber that receives every later change; `unsubscribe` it at the end."""
@@ -81,16 +80,12 @@ class Broker:
         self._stop_if_idle()
 
     async def add_listener(self, run: str, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever this run has changed; `remove_listener` it at the end."""
+        """Call `on_change`, the only one of this run, after each change until `remove_listener`."""
         await self._start()
-        self._listeners.setdefault(run, set()).add(on_change)
+        self._listeners[run] = on_change
 
-    def remove_listener(self, run: str, on_change: Callable[[], None]) -> None:
-        """Stop calling `on_change`."""
-        listeners = self._listeners.get(run, set())
-        listeners.discard(on_change)
-        if not listeners:
-            self._listeners.pop(run, None)
+    def remove_listener(self, run: str) -> None:
+        self._listeners.pop(run, None)
         self._stop_if_idle()
 
     def end(self) -> None:
@@ -181,7 +176,6 @@ class Broker:
         return True
 
     async def _read_changes(self) -> None:
-        """Read and publish the changes since the cursor."""
         if self.cursor is None:
             self._reset(await self.read(self._history.feed_cursor))
             return
@@ -215,5 +209,4 @@ class Broker:
 
     def _notify_listeners(self, run_ids: Iterable[str]) -> None:
         for run in list(run_ids):
-            for on_change in list(self._listeners.get(run, ())):
-                on_change()
+            self._listeners[run]()

@@ -181,7 +181,7 @@ class RunTopics:
             topic.subscribers.discard(subscriber)
             if not topic.subscribers and run in self._topics and self._topics[run][0] is topic:
                 self._topics.pop(run)[1].cancel()
-                self._broker.remove_listener(run, topic.mark_changed)
+                self._broker.remove_listener(run)
 
     async def _find(self, run: str) -> RunTopic | None:
         if run in self._topics:

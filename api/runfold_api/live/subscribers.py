@@ -57,7 +57,6 @@ class BoundedQueue(Generic[Item]):
             self._bytes -= size_of(self._items.popleft())
 
     def items(self) -> list[Item]:
-        """Return all items, oldest first."""
         return list(self._items)
 
     def take(self) -> list[Item]:
@@ -69,7 +68,6 @@ class BoundedQueue(Generic[Item]):
 
 
 def size_of(item: bytes | Raw) -> int:
-    """Return the length in bytes."""
     return memoryview(item).nbytes
 
 

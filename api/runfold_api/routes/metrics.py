@@ -49,7 +49,6 @@ class RequestMetrics:
         )
 
     def count(self, method: str, route: str, status: int, took_s: float) -> None:
-        """Count a request that has ended."""
         method = method if method in _METHODS else "other"
         self._requests.labels(method, route, status).inc()
         if not route.endswith("/live"):  # a stream lasts until its client leaves

@@ -75,7 +75,6 @@ def run_unknown(run: str) -> RequestRefused:
 
 
 def handlers() -> ExceptionHandlersMap:
-    """Return the exception handlers of the application."""
     return {
         BadParameter: _bad_parameter,
         RequestRefused: _refused,
@@ -117,7 +116,6 @@ def respond(
     headers: dict[str, str] | None = None,
     **fields: Any,
 ) -> Response[bytes]:
-    """Return the response for a problem."""
     problem = Problem(
         type=_PREFIX + name,
         title=HTTPStatus(status).phrase,

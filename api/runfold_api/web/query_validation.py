@@ -5,6 +5,7 @@ repeated one, and a value of the wrong type or out of bounds are errors that nam
 what is allowed. `runfold_storage` checks what a type cannot say, as the names of statuses.
 """
 
+import math
 import re
 from collections import Counter
 from typing import Any, Final
@@ -67,25 +68,18 @@ def _check_value(name: str, field: FieldDefinition, text: str) -> None:
         raise _bad_parameter(name, f"expected true or false, got {shown(text)}")
     for kind, pattern, noun in _NUMBERS:
         if field.annotation in (kind, kind | None):
-            lowest, highest = _definition(field).ge, _definition(field).le
-            if not pattern.fullmatch(text) or not _is_between(lowest, kind(text), highest):
-                bounds = _describe_bounds(lowest, highest)
+            least, most = _definition(field).ge, _definition(field).le
+            value = kind(text) if pattern.fullmatch(text) else math.nan
+            if not (-math.inf if least is None else least) <= value <= (most or math.inf):
+                bounds = "" if least is None else f" of at least {least:,}"
+                if most is not None:
+                    bounds = f" from {least:,} to {most:,}"
                 raise _bad_parameter(name, f"expected {noun}{bounds}, got {shown(text)}")
 
 
 def _definition(field: FieldDefinition) -> QueryParameter:
     assert isinstance(field.kwarg_definition, QueryParameter)
     return field.kwarg_definition
-
-
-def _is_between(lowest: float | None, value: float, highest: float | None) -> bool:
-    return (lowest is None or value >= lowest) and (highest is None or value <= highest)
-
-
-def _describe_bounds(lowest: float | None, highest: float | None) -> str:
-    if lowest is None or highest is None:
-        return "" if lowest is None else f" of at least {lowest:,}"
-    return f" from {lowest:,} to {highest:,}"
 
 
 def _bad_parameter(name: str, reason: str) -> RequestRefused:

@@ -59,7 +59,7 @@ def read_spool(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolStat
     except FileNotFoundError:
         names = []
     target = None if redis_url is None else redis_digest(redis_url)
-    this, other = SpoolStats(), SpoolStats()
+    found = {True: SpoolStats(), False: SpoolStats()}  # by whether they are for this Redis
     damaged = [folder / name for name in names if name.endswith(SET_ASIDE)]
     size = 0
     for name in filter(is_segment, names):
@@ -70,19 +70,20 @@ def read_spool(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolStat
             continue
         if not segment.in_use and not segment.is_whole:
             damaged.append(folder / name)
-        if segment.target is None:
-            continue
-        if segment.target == target:
-            this = _add(this, name, segment.events, in_use=segment.in_use)
-        else:
-            other = _add(other, name, segment.events, in_use=segment.in_use)
+        if segment.target is not None:
+            stats = found[segment.target == target]
+            created = datetime.fromtimestamp(int(name.partition("-")[0]) / 1e9, UTC)
+            found[segment.target == target] = stats._replace(
+                events=stats.events + segment.events,
+                in_use=stats.in_use + (segment.events if segment.in_use else 0),
+                segments=stats.segments + 1,
+                since=min(stats.since or created, created),
+            )
     for counter in read_counters(folder):
-        if counter.target == target:
-            this = this._replace(dropped=this.dropped + counter.number)
-        else:
-            other = other._replace(dropped=other.dropped + counter.number)
+        stats = found[counter.target == target]
+        found[counter.target == target] = stats._replace(dropped=stats.dropped + counter.number)
     is_full = size + segment_bytes(max_bytes) > max_bytes
-    return SpoolState(folder, this, other, damaged, size, is_full)
+    return SpoolState(folder, found[True], found[False], damaged, size, is_full)
 
 
 def drain(settings: Settings, timeout_s: float) -> DrainResult:
@@ -98,14 +99,4 @@ def drain(settings: Settings, timeout_s: float) -> DrainResult:
         dispatcher.close()
     return DrainResult(
         dispatcher.adopted_sent, dispatcher.adopted_unreadable, dispatcher.adopted_drops
-    )
-
-
-def _add(stats: SpoolStats, name: str, events: int, *, in_use: bool) -> SpoolStats:
-    created = datetime.fromtimestamp(int(name.partition("-")[0]) / 1e9, UTC)
-    return stats._replace(
-        events=stats.events + events,
-        in_use=stats.in_use + (events if in_use else 0),
-        segments=stats.segments + 1,
-        since=min(stats.since or created, created),
     )

@@ -39,7 +39,6 @@ class EventIds:
         self._renew(make_emitter() if emitter is None else emitter)
 
     def take(self) -> int:
-        """Return the next id."""
         if self.generation != process_hooks.generation:
             self._renew(make_emitter())
         return next(self.count)

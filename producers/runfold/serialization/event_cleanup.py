@@ -81,7 +81,8 @@ def encode_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX
     try:
         if not is_clean:
             event, run = clean(event, redactor), normalize_run_id(run)
-            _check_id(event_id)
+            if not isinstance(event_id, int) or not 0 <= event_id < 2**63:
+                raise BrokenEvent(f"id {event_id}: expected 0 to 2**63 - 1")
             if event.at is not None:
                 check_time("at", at_us, latest_us)
         envelope = make_envelope(event, run=run, id=event_id, at_us=at_us)
@@ -127,11 +128,6 @@ def normalize_tags(tags: Any, redactor: Redactor) -> Tags | None:
             recorded = redactor.apply(name, value)
             normalized[name] = REDACTED if recorded is REDACTED else normalize_tag(recorded)
     return normalized
-
-
-def _check_id(event_id: int) -> None:
-    if not isinstance(event_id, int) or not 0 <= event_id < 2**63:
-        raise BrokenEvent(f"id {event_id}: expected 0 to 2**63 - 1")
 
 
 def _clean_field(name: str, value: Any, redactor: Redactor) -> Any:

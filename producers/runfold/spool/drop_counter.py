@@ -41,7 +41,6 @@ class DropCounter:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether there is a file."""
         return self._path is not None
 
     def store(self, number: int) -> None:

@@ -73,7 +73,6 @@ class Segment:
 
     @classmethod
     def create(cls, folder: Path, target: bytes) -> Self:
-        """Create a segment of this process."""
         crash_point("before_segment_create")
         path, descriptor = publish(folder, SUFFIX, _HEADER.pack(_MAGIC, target, _HEADER.size))
         return cls(path, descriptor, _HEADER.size)
