@@ -1,10 +1,7 @@
 """Move events from the buffer to a safe place: their streams, or else the spool.
 
 Invariant: an event that was taken from the buffer is in a queue of the sender until Redis has it.
-So the order of a shard is that of its queue, whether a frame is in memory or on disk. One lock
-guards buffer intake, queues and spool; it is released only while a call waits for Redis. A thread
-that must make events safe (`flush`, the end of a process) can therefore spool them while the
-flusher hangs in a connection.
+So the order of a shard is that of its queue, whether a frame is in memory or on disk.
 """
 
 import logging

@@ -234,8 +234,8 @@ def open_abandoned(path: Path) -> int | None:
 
 
 class SegmentStats(NamedTuple):
-    """The unsent part of a segment, `size` in bytes. `target` is the digest of its Redis, None with
-    a damaged header; `in_use`: by a living process; `is_whole`: the records fill the file."""
+    """`target` is the digest of its Redis, None with a damaged header; `events` that are not sent;
+    `size` in bytes; `in_use`: by a living process; `is_whole`: the records fill the file."""
 
     target: bytes | None
     events: int
@@ -266,7 +266,7 @@ def inspect_segment(path: Path) -> SegmentStats:
                 break
             events += _META.unpack_from(record, _RECORD.size)[0]
             at += _OVERHEAD + length
-        return SegmentStats(target, events, size - sent_to, in_use, is_whole=at == size)
+        return SegmentStats(target, events, size, in_use, is_whole=at == size)
     finally:
         os.close(descriptor)
 
