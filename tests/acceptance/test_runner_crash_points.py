@@ -1,6 +1,7 @@
 """A runner dies at each step of its emitter and spool; what was safe is folded, each event once."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,14 +16,17 @@ from conditions import is_folded, run_fold_worker, wait_until
 from event_histories import generate_runs, normalize_event
 from frame_delivery import SHARDS, connect_to
 from oracle import Event, project, to_envelope
-from runfold import Heartbeat, Recorder
-from runfold.crash_points import POINTS
+from runfold import Heartbeat, Recorder, crash_points
 from runfold.protocol.codec import encode_event
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
 from runfold_stack.servers.redis_server import RedisServer
 from stream_frames import read_frames
 from table_reader import read_projection
+
+SOURCES = Path(crash_points.__file__).parent.rglob("*.py")
+POINTS = re.findall(r'crash_point\(\s*"(\w+)"', "".join(path.read_text() for path in SOURCES))
+assert len(set(POINTS)) == len(POINTS) == 16
 
 PROGRAM = Path(__file__).with_name("runner_program.py")
 
