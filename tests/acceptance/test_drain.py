@@ -49,7 +49,7 @@ class Place:
         )
 
     def spool_a_hundred(self) -> None:
-        """A runner that cannot send, and is gone."""
+        """A runner that cannot send, and has ended."""
         self.server.stop()
         subprocess.run([sys.executable, "-c", RUNNER], env=self.env, check=True, timeout=60)
         self.server.start()
@@ -114,7 +114,7 @@ def test_without_redis_nothing_is_lost(make_redis: MakeRedis, tmp_path: Path) ->
 
 
 def test_a_runner_that_lives_sends_its_own(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """Its segments are told apart, and left alone."""
+    """Its segments are recognized, and left alone."""
     place = Place(make_redis, tmp_path)
     place.server.stop()
     program = RUNNER.replace("os._exit(0)", "print(flush=True); input()")
@@ -168,7 +168,7 @@ def test_a_spool_at_its_cap_is_a_failure(make_redis: MakeRedis, tmp_path: Path) 
 def test_drops_of_a_dead_runner_are_found_and_reported(
     make_redis: MakeRedis, tmp_path: Path
 ) -> None:
-    """The doctor names their number until draining has told Redis, once."""
+    """The doctor names their number until draining has reported it to Redis, once."""
     place = Place(make_redis, tmp_path)
     place.server.stop()
     subprocess.run([sys.executable, "-c", DROPPER], env=place.env, check=True, timeout=60)
