@@ -96,7 +96,9 @@ class Dispatcher:
                 if not sender.can_send() and (self._loads_in_outage or not self.sender.is_stuck()):
                     self._load()
                 self._settle(sender.send(now=now))
-                self._report_drops()
+                unreported = self._unreported_drops
+                if unreported and sender.report_dropped(unreported):
+                    self._reported_drops += unreported
             self._store_drop_count()
             self._spool_stuck(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
             self._signal_markers()
@@ -226,11 +228,6 @@ class Dispatcher:
     def _unreported_drops(self) -> int:
         """Events that were dropped here and that are not in Redis' count yet."""
         return self._buffer.dropped - self._reported_drops
-
-    def _report_drops(self) -> None:
-        unreported = self._unreported_drops
-        if unreported and self.sender.report_dropped(unreported):
-            self._reported_drops += unreported
 
     def _store_drop_count(self) -> None:
         lost = self._buffer.pending if self._is_exiting else 0

@@ -49,10 +49,13 @@ class DropCounter:
         if number == self._number:
             return
         try:
-            if not number:
-                self._delete()
-            elif self._path is None:
-                self._create(number)
+            if self._path is None:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                content = _CONTENT.pack(_MAGIC, self._target, number)
+                self._path, self._descriptor = publish(self._folder, SUFFIX, content)
+            elif not number:
+                self._path.unlink(missing_ok=True)
+                self.abandon()
             else:
                 os.pwrite(self._descriptor, struct.pack("<Q", number), _NUMBER_AT)
             self._number, self._is_synced = number, False
@@ -81,16 +84,6 @@ class DropCounter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._path, self._descriptor, self._number = None, -1, 0
-
-    def _create(self, number: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        content = _CONTENT.pack(_MAGIC, self._target, number)
-        self._path, self._descriptor = publish(self._folder, SUFFIX, content)
-
-    def _delete(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        self.abandon()
 
 
 def report_abandoned(folder: Path, target: bytes, report: Callable[[int], bool]) -> int:

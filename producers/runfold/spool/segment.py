@@ -175,7 +175,9 @@ class Segment:
             if frame is None:
                 following = _find_record(content, at)
                 if following is None and _is_torn_tail(content, at):
-                    self._cut_tail(at, len(content))
+                    crash_point("before_tail_cut")
+                    os.ftruncate(self._descriptor, at)
+                    self.end, self.cut_bytes = at, len(content) - at
                     return
                 self.unreadable_records += 1
                 at = len(content) if following is None else following
@@ -183,11 +185,6 @@ class Segment:
             frame.set_location(self, at, frame.length, frame.check)
             self.waiting.append(frame)
             at += _OVERHEAD + frame.length
-
-    def _cut_tail(self, at: int, end: int) -> None:
-        crash_point("before_tail_cut")
-        os.ftruncate(self._descriptor, at)
-        self.end, self.cut_bytes = at, end - at
 
 
 def publish(folder: Path, suffix: str, content: bytes) -> tuple[Path, int]:
