@@ -18,7 +18,7 @@ from runfold_api.ingest.stream_writer import StreamWriter
 from runfold_api.live.broker import Broker
 from runfold_api.live.run_subscriptions import RunTopics
 from runfold_api.openapi import RawSchemaPlugin, openapi_config
-from runfold_api.routes.metrics import Application, RequestMetrics
+from runfold_api.routes.metrics import Application, Deployment, RequestMetrics
 from runfold_api.web.problems import handlers
 from runfold_api.web.query_params import provide_history, run_filters
 from runfold_api.web.query_validation import check_query
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> Litestar:
             "filters": Provide(run_filters, sync_to_thread=False),
         },
     )
-    request_metrics = RequestMetrics(broker)
+    request_metrics = RequestMetrics(broker, Deployment(history, writer))
     return Application(
         state=State({"broker": broker}),
         metrics=request_metrics,

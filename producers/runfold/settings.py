@@ -123,7 +123,8 @@ def read_settings(environ: Mapping[str, str], **arguments: Any) -> Settings:
             found[name] = _parse(name, text)
     found.setdefault("redis_url", default_redis_url(environ))
     if isinstance(found.get("redact_keys"), str):
-        found["redact_keys"] = _split(found["redact_keys"])
+        keys = map(str.strip, found["redact_keys"].split(","))
+        found["redact_keys"] = tuple(filter(None, keys))
     elif "redact_keys" in found:
         found["redact_keys"] = tuple(found["redact_keys"])
     return Settings(**found)
@@ -138,10 +139,6 @@ def _parse(name: str, text: str) -> Any:
     except msgspec.ValidationError:
         needed = "a number of seconds" if kind is float else "a whole number"
         raise invalid(name, text, f"{needed} is needed") from None
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(key for key in map(str.strip, text.split(",")) if key)
 
 
 def _check_int(name: str, value: object, least: int, most: int) -> None:

@@ -45,7 +45,7 @@ def swallow(link: Link) -> None:
 
 
 def swallow_and_cut(link: Link) -> None:
-    """As when a machine on the way is gone: nothing of it ever arrives."""
+    """As if a machine between them had failed: nothing ever arrives."""
     link.stop()
     time.sleep(1)
     link.cut()

@@ -114,7 +114,7 @@ def test_without_redis_nothing_is_lost(make_redis: MakeRedis, tmp_path: Path) ->
 
 
 def test_a_runner_that_lives_sends_its_own(make_redis: MakeRedis, tmp_path: Path) -> None:
-    """Its segments are recognised, and left alone."""
+    """Its segments are recognized, and left alone."""
     place = Place(make_redis, tmp_path)
     place.server.stop()
     program = RUNNER.replace("os._exit(0)", "print(flush=True); input()")

@@ -207,7 +207,7 @@ def test_get_executions_of_a_workflow(client: Client) -> None:
 
 
 def test_delete_execution(client: Client) -> None:
-    """One, by its id; it is gone, and what comes late does not bring it back."""
+    """One, by its id; it stays deleted, and late events do not bring it back."""
     client.record(workflow="unwanted", id="unwanted", status="running")
     assert client.get("runs/unwanted")["status"] == "running"
     assert client.http.delete("/api/v1/runs/unwanted").status_code == 204

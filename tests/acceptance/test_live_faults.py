@@ -79,7 +79,7 @@ def find_port() -> int:
 
 
 class Page(threading.Thread):
-    """What a client has on its page, who comes back with its last id whenever it is cut off."""
+    """What a client shows that reconnects with its last id whenever it is cut off."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -131,15 +131,15 @@ def stories(rng: random.Random) -> list[Event]:
     """Runs that overlap, each to its end."""
     now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
     waiting: list[list[Event]] = []
-    told: list[Event] = []
+    events: list[Event] = []
     for number in range(RUNS):
         waiting.append(_story(f"run {number}", rng.choice(ENDS)))
         while len(waiting) > 20 or (number == RUNS - 1 and waiting):
             story = rng.choice(waiting)
-            told.append(story.pop(0) | {"at_us": now_us + len(told)})
+            events.append(story.pop(0) | {"at_us": now_us + len(events)})
             if not story:
                 waiting.remove(story)
-    return told
+    return events
 
 
 def _story(run: str, end: str) -> list[Event]:
@@ -190,12 +190,12 @@ def test_watchers_know_in_the_end_what_rest_says(
 
     deaths = ("worker", "api", "redis", "postgresql", "api", "worker")
     with sending(cache.url, stories(rng), pause_s=0.02) as sender:
-        for turn, who in enumerate(deaths, 1):
+        for turn, victim in enumerate(deaths, 1):
             before = seen()
             sender.allowed = sender.total * turn // len(deaths)  # so that each finds some left
-            wait_until(lambda: seen() > before, what=f"progress before {who} dies")  # noqa: B023
+            wait_until(lambda: seen() > before, what=f"progress before {victim} dies")  # noqa: B023
             time.sleep(rng.uniform(0, 0.3))
-            match who:
+            match victim:
                 case "worker":
                     worker.kill()
                     worker = start_worker(cache.url, database.url)

@@ -1,6 +1,7 @@
 """A runner dies at each step of its emitter and spool; what was safe is folded, each event once."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,14 +16,17 @@ from conditions import is_folded, run_fold_worker, wait_until
 from event_histories import generate_runs, normalize_event
 from frame_delivery import SHARDS, connect_to
 from oracle import Event, project, to_envelope
-from runfold import Heartbeat, Recorder
-from runfold.crash_points import POINTS
+from runfold import Heartbeat, Recorder, crash_points
 from runfold.protocol.codec import encode_event
 from runfold.protocol.frames import decode_frame
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
 from runfold_stack.servers.redis_server import RedisServer
 from stream_frames import read_frames
 from table_reader import read_projection
+
+SOURCES = Path(crash_points.__file__).parent.rglob("*.py")
+POINTS = re.findall(r'crash_point\(\s*"(\w+)"', "".join(path.read_text() for path in SOURCES))
+assert len(set(POINTS)) == len(POINTS) == 16
 
 PROGRAM = Path(__file__).with_name("runner_program.py")
 
@@ -57,7 +61,7 @@ class RunnerProgram:
         self._file.write_bytes(b"\n".join(lines))
 
     def run(self, redis_url: str, crash_at: str = "") -> Sequence[Event]:
-        """Run it until it dies or ends; returns the events of which it was told they are safe."""
+        """Run it until it dies or ends; returns the events that were reported as safe."""
         done = subprocess.run(
             [sys.executable, "-W", "error", PROGRAM, self._file],
             env=os.environ | {"RUNFOLD_REDIS_URL": redis_url, "RUNFOLD_CRASH_AT": crash_at},
@@ -69,18 +73,18 @@ class RunnerProgram:
         assert done.returncode == expected, f"{crash_at}: {done.returncode}\n{done.stderr}"
         with redis.Redis.from_url(redis_url) as client:
             client.config_set("maxmemory", "0")
-        told = done.stdout.split()
-        return self.events[: int(told[-1]) if told else 0]
+        reported = done.stdout.split()
+        return self.events[: int(reported[-1]) if reported else 0]
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_runner_that_dies_there(
     point: str, server: RedisServer, spool: Path, tmp_path: Path, migrated_url: str
 ) -> None:
-    """What it was told is safe is folded once, and so is all of it when it is sent again."""
+    """What was reported as safe is folded once, and so is all of it when it is sent again."""
     torn = RunnerProgram(tmp_path, "torn", 1)
     crashed = RunnerProgram(tmp_path, "crashed", 2)
-    said = {ref_of(event): event for event in [*torn.events, *crashed.events]}
+    sent = {ref_of(event): event for event in [*torn.events, *crashed.events]}
     with connect(server.url) as client, connect_to(migrated_url) as database:
         agree_on_shards(client, SHARDS)
         safe = [*torn.run(server.url, "in_spool_write"), *crashed.run(server.url, point)]
@@ -91,12 +95,12 @@ def test_a_runner_that_dies_there(
             of_run = [event_id for name, event_id in arrived if name == run]
             assert of_run == sorted(of_run), "in the order of its run"
         with run_fold_worker(server.url, migrated_url, SHARDS):
-            assert_folded(client, database, [said[ref] for ref in arrived])
+            assert_folded(client, database, [sent[ref] for ref in arrived])
 
             torn.run(server.url)
             crashed.run(server.url)
 
-            assert_folded(client, database, list(said.values()))
+            assert_folded(client, database, list(sent.values()))
 
 
 def test_a_runner_that_nothing_happens_to(

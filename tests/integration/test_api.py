@@ -494,7 +494,7 @@ def test_reads_at_once(api: httpx.Client, migrated_url: str) -> None:
 
 
 def test_a_run_can_be_deleted(api: httpx.Client, migrated_url: str) -> None:
-    """204 once; then the run and its events are gone."""
+    """204 once; then the run and its events are unknown."""
     fold_events(
         migrated_url,
         [*make_run_events("a/b", 0, workflow="w"), *make_run_events("c", 1, workflow="w")],
@@ -502,8 +502,8 @@ def test_a_run_can_be_deleted(api: httpx.Client, migrated_url: str) -> None:
     path = f"/api/v1/runs/{quote('a/b', safe='')}"
     answer = api.delete(path)
     assert (answer.status_code, answer.content) == (204, b"")
-    for gone in (api.delete(path), api.get(path), api.get(f"{path}/events")):
-        problem(gone, 404, "run-unknown")
+    for answer in (api.delete(path), api.get(path), api.get(f"{path}/events")):
+        problem(answer, 404, "run-unknown")
     assert api.get("/api/v1/stats").json()["total"] == 1
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told, by the API and by a worker; incidents show wherever one looks."""
+"""The metrics of the API and of a worker; incidents appear in all that show them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -207,7 +207,7 @@ def test_incidents_show_everywhere(
     migrated_url: str,
     tmp_path: Path,
 ) -> None:
-    """In metrics, in `/readyz` and, with a remedy, by the doctor, until somebody takes note."""
+    """In metrics, in `/readyz` and, with a remedy, by the doctor, until they are acknowledged."""
     with run_fold_worker(redis_url, migrated_url, SHARDS):
         wait_until(lambda: is_folded(client, database), what="a worker")
     kinds = get_args(Kind)
@@ -234,10 +234,10 @@ def test_incidents_show_everywhere(
 
         assert doctor() == [("no unacknowledged incidents", "")]
         assert api.get("/readyz").json() == {"status": "ready"}
-        told = samples(api.get("/metrics").text)
+        scraped = samples(api.get("/metrics").text)
         for number, kind in enumerate(kinds, 10):
-            assert value(told, "runfold_incidents_total", kind=kind, shard=1) == number
-            assert value(told, "runfold_incidents_new", kind=kind) == 0
+            assert value(scraped, "runfold_incidents_total", kind=kind, shard=1) == number
+            assert value(scraped, "runfold_incidents_new", kind=kind) == 0
 
 
 def test_every_metric_and_incident_is_documented(

@@ -108,19 +108,16 @@ def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestRefused(400, "bad-execution", explain(error)) from error
     redactor, latest_us = intake.redactor, intake.latest_us()
-    to_events = _open_events if execution.status in _OPEN else _finished_events
     try:
-        run, items = to_events(execution, redactor, latest_us)
+        if execution.status in _OPEN:
+            run, items = _open_events(execution, redactor, latest_us)
+        else:
+            fields = cast("ExecutionFields", msgspec.structs.asdict(execution))
+            start = execution.started_at
+            run, items = events_of(redactor, execution.workflow, start, fields, latest_us)
         return run, [encode_bounded(item, redactor) for item in items if execution.save]
     except BrokenEvent as error:
         raise RequestRefused(400, "bad-execution", str(error)) from error
-
-
-def _finished_events(
-    execution: Execution, redactor: Redactor, latest_us: int
-) -> tuple[str, list[BufferedEvent]]:
-    fields = cast("ExecutionFields", msgspec.structs.asdict(execution))
-    return events_of(redactor, execution.workflow, execution.started_at, fields, latest_us)
 
 
 def _open_events(

@@ -57,7 +57,9 @@ class Updates(NamedTuple):
                 )
             elif key in own:
                 others.pop(key, None)
-                events.append(StreamEvent(change, "changed", self._encode(key)))
+                if key not in self.encoded:  # once for all filters
+                    self.encoded[key] = msgspec.json.encode(summary_of(self.rows[key]))
+                events.append(StreamEvent(change, "changed", self.encoded[key]))
             elif key in self.rows:
                 if not change.is_new and key not in others:
                     removed = {"id": run_id(self.rows[key])}
@@ -72,11 +74,6 @@ class Updates(NamedTuple):
         """Return the ids of all changed runs whose row is known."""
         gone = {change.gone for change in self.changes.changed if change.gone is not None}
         return gone | {run_id(row) for row in self.rows.values()}
-
-    def _encode(self, key: Key) -> bytes:
-        if key not in self.encoded:  # once for all filters
-            self.encoded[key] = msgspec.json.encode(summary_of(self.rows[key]))
-        return self.encoded[key]
 
 
 def read_updates(history: History, after: Cursor, interests: FilterSet) -> Updates | None:

@@ -59,18 +59,15 @@ const router = new Router(async (address) => {
   main.removeAttribute("aria-busy");
 });
 
+const VIEWS = { "/": showRuns, "/runs": showRuns, "/workflows": showWorkflows, "/failures": showFailures, "/stats": showStats, "/jobs": showJobs };
+
 function viewOf(path) {
-  if (path === "/" || path === "/runs") return showRuns;
-  if (path.startsWith("/runs/")) return showRun;
-  if (path === "/workflows") return showWorkflows;
-  if (path === "/failures") return showFailures;
-  if (path === "/stats") return showStats;
-  if (path === "/jobs") return showJobs;
-  return (root, context) => {
-    context.title("Not found");
-    fill(root, h("section", { class: "empty" }, h("h1", null, "Page not found"),
-      h("p", null, h("a", { href: "/" }, "See all runs"))));
-  };
+  return path.startsWith("/runs/") ? showRun : VIEWS[path] ?? showNothing;
+}
+
+function showNothing(root, context) {
+  context.title("Not found");
+  fill(root, h("section", { class: "empty" }, h("h1", null, "Page not found"), h("p", null, h("a", { href: "/" }, "See all runs"))));
 }
 
 function markNavigation(path) {

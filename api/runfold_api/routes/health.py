@@ -9,7 +9,7 @@ from litestar import HttpMethod, Request, Response, route
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from runfold.errors import RunfoldError
 from runfold_api.ingest.stream_writer import StreamWriter
@@ -20,7 +20,7 @@ from runfold_storage.errors import SchemaOutdated, StorageError
 from runfold_storage.history import History
 from runfold_storage.migrate import head
 
-from .metrics import RequestMetrics, exposition
+from .metrics import RequestMetrics
 
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD]
 _head = cache(head)
@@ -90,14 +90,9 @@ async def readyz(
         )
     },
 )
-def metrics(
-    history: NamedDependency[History],
-    writer: NamedDependency[StreamWriter],
-    request_metrics: NamedDependency[RequestMetrics],
-) -> Response[bytes]:
+def metrics(request_metrics: NamedDependency[RequestMetrics]) -> Response[bytes]:
     """Metrics for Prometheus: requests of this process, lag, incidents and dead letters."""
-    text = exposition(request_metrics, history, writer)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(request_metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _check_lag(history: History, writer: StreamWriter, max_lag_s: float) -> Readiness:

@@ -27,13 +27,10 @@ class Accepted(Struct, frozen=True):
     wait_for: str
 
 
-class AcceptedExecution(Struct, frozen=True):
-    """The run's id, the number of its events, and the position of its frame."""
+class AcceptedExecution(Accepted, frozen=True, kw_only=True):
+    """The same of an execution, with the id of its run."""
 
     run: str
-    accepted: int
-    position: dict[str, str]
-    wait_for: str
 
 
 @post("/events", status_code=202, responses=described(400, 413, 415, 503))
@@ -86,7 +83,7 @@ def _accept(writer: StreamWriter, intake: Intake, body: bytes, media_type: str) 
 def _accept_execution(writer: StreamWriter, intake: Intake, body: bytes) -> AcceptedExecution:
     run, envelopes = read_execution(body, intake)
     position = writer.append(envelopes) if envelopes else {}
-    return AcceptedExecution(run, len(envelopes), position, _wait_for(position))
+    return AcceptedExecution(len(envelopes), position, _wait_for(position), run=run)
 
 
 def _wait_for(position: Mapping[str, str]) -> str:

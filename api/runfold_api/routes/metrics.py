@@ -13,8 +13,9 @@ import redis
 from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, LifeSpanScope, Message, Receive, Scope, Send
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from runfold.errors import RunfoldError
 from runfold_api.ingest.stream_writer import StreamWriter
@@ -30,8 +31,9 @@ _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 class RequestMetrics:
     """Counts requests by route, because a path would be a series for each run."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, deployment: "Deployment") -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(deployment)
         streams = Gauge("runfold_api_watchers", "Open streams", registry=self.registry)
         streams.set_function(lambda: broker.streams)
         self._requests = Counter(
@@ -85,16 +87,10 @@ class Application(Litestar):
             self._metrics.count(http["method"], route, status, took_s)
 
 
-def exposition(metrics: RequestMetrics, history: History, writer: StreamWriter) -> bytes:
-    """Return all metrics in Prometheus' text format."""
-    return generate_latest(metrics.registry) + generate_latest(_Deployment(history, writer))
-
-
-class _Deployment(CollectorRegistry):
+class Deployment(Collector):
     """The current state of the deployment."""
 
     def __init__(self, history: History, writer: StreamWriter) -> None:
-        super().__init__()
         self._history = history
         self._writer = writer
 

@@ -129,7 +129,11 @@ class Buffer:
 
     def _make_room(self, count: int, size: int) -> bool:
         """Return whether the items may be added now, even beyond the bounds."""
-        if self._max_events > 0 and self._caller_moves_events():
+        flusher, overflow = self.flusher, self.overflow
+        caller_moves_events = (flusher is not None and flusher.is_current()) or (
+            overflow is not None and overflow.is_held_by_caller()
+        )
+        if self._max_events > 0 and caller_moves_events:
             return True  # heartbeats and finalizers: few, and waiting for itself would never end
         if self._wait_for_room(count, size):
             return True
@@ -138,11 +142,6 @@ class Buffer:
         if self._when_full == "spool":
             return self._spool_oldest(count, size)
         return self._when_full == "drop_oldest" and self._drop_oldest(count, size)
-
-    def _caller_moves_events(self) -> bool:
-        if self.flusher is not None and self.flusher.is_current():
-            return True
-        return self.overflow is not None and self.overflow.is_held_by_caller()
 
     def _has_room(self, count: int, size: int) -> bool:
         too_many = len(self._items) + count > self._events_room

@@ -1,10 +1,7 @@
 """Move events from the buffer to a safe place: their streams, or else the spool.
 
 Invariant: an event that was taken from the buffer is in a queue of the sender until Redis has it.
-So the order of a shard is that of its queue, whether a frame is in memory or on disk. One lock
-guards buffer intake, queues and spool; it is released only while a call waits for Redis. A thread
-that must make events safe (`flush`, the end of a process) can therefore spool them while the
-flusher hangs in a connection.
+So the order of a shard is that of its queue, whether a frame is in memory or on disk.
 """
 
 import logging
@@ -99,7 +96,9 @@ class Dispatcher:
                 if not sender.can_send() and (self._loads_in_outage or not self.sender.is_stuck()):
                     self._load()
                 self._settle(sender.send(now=now))
-                self._report_drops()
+                unreported = self._unreported_drops
+                if unreported and sender.report_dropped(unreported):
+                    self._reported_drops += unreported
             self._store_drop_count()
             self._spool_stuck(0.0 if self._buffer.is_half_full else SPOOL_AFTER_S)
             self._signal_markers()
@@ -229,11 +228,6 @@ class Dispatcher:
     def _unreported_drops(self) -> int:
         """Events that were dropped here and that are not in Redis' count yet."""
         return self._buffer.dropped - self._reported_drops
-
-    def _report_drops(self) -> None:
-        unreported = self._unreported_drops
-        if unreported and self.sender.report_dropped(unreported):
-            self._reported_drops += unreported
 
     def _store_drop_count(self) -> None:
         lost = self._buffer.pending if self._is_exiting else 0

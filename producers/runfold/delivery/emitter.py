@@ -1,9 +1,7 @@
 """The entry to delivery: accept events from any thread, and run the flusher.
 
 Promise: an accepted event is where `flush` reports it: in its stream (at least once, in order for
-each shard) or on disk. Until then it is in this process's memory and dies with it. What is dropped
-is counted, and reported in the log and to Redis. The package's docstring has the states of an
-event, the threads and the locks.
+each shard) or on disk. What is dropped is counted, and reported in the log and to Redis.
 """
 
 import logging

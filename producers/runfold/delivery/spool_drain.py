@@ -65,9 +65,9 @@ def read_spool(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolStat
     for name in filter(is_segment, names):
         try:
             segment = inspect_segment(folder / name)
-            size += (folder / name).stat().st_size
         except OSError:  # its process has just sent and deleted it
             continue
+        size += segment.size
         if not segment.in_use and not segment.is_whole:
             damaged.append(folder / name)
         if segment.target is not None:
@@ -79,9 +79,9 @@ def read_spool(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolStat
                 segments=stats.segments + 1,
                 since=min(stats.since or created, created),
             )
-    for counter in read_counters(folder):
-        stats = found[counter.target == target]
-        found[counter.target == target] = stats._replace(dropped=stats.dropped + counter.number)
+    for counter_target, number in read_counters(folder):
+        stats = found[counter_target == target]
+        found[counter_target == target] = stats._replace(dropped=stats.dropped + number)
     is_full = size + segment_bytes(max_bytes) > max_bytes
     return SpoolState(folder, found[True], found[False], damaged, size, is_full)
 

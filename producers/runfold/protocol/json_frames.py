@@ -6,7 +6,7 @@ peculiarity, from a missing id to an invalid event, are left to that function.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -36,22 +36,18 @@ class _Head(Struct, frozen=True, gc=False):
     v: int = VERSION
 
 
-class Unpacked(NamedTuple):
-    """The events of many frames in columns; `counts` are the numbers of events of each frame."""
-
-    columns: Columns
-    counts: list[int]
-
-
 _HEADS: Final = msgspec.json.Decoder(list[list[_Head]])
 _FIELDS: Final = msgspec.json.Decoder(list[list[dict[str, Raw]]])
 _encode = msgspec.json.Encoder().encode
 
 
-def unpack_json(frames: Sequence[bytes], mask: Callable[[bytes], bytes]) -> Unpacked | None:
-    """Return the events of these frames; None if any frame has to be decoded by itself.
+def unpack_json(
+    frames: Sequence[bytes], mask: Callable[[bytes], bytes]
+) -> tuple[Columns, list[int]] | None:
+    """Return the events of these frames, and the number of events of each frame.
 
-    `mask` receives the body of each event and returns the body to keep.
+    None if any frame has to be decoded by itself. `mask` receives the body of each event and
+    returns the body to keep.
     """
     text = b"[" + b",".join(frames) + b"]"
     try:
@@ -71,7 +67,7 @@ def unpack_json(frames: Sequence[bytes], mask: Callable[[bytes], bytes]) -> Unpa
 
 def _to_columns(
     heads: list[list[_Head]], fields: list[list[dict[str, Raw]]], mask: Callable[[bytes], bytes]
-) -> Unpacked | None:
+) -> tuple[Columns, list[int]] | None:
     runs: dict[str, int] = {}
     rows = []
     for of_frame, fields_of_frame in zip(heads, fields, strict=True):
@@ -90,4 +86,4 @@ def _to_columns(
             further.pop("v", None)
             rows.append((runs[run], kind, head.id, at_us, mask(_encode(further))))
     columns = Columns(list(runs), *zip(*rows, strict=True))
-    return Unpacked(columns, [len(of_frame) for of_frame in heads])
+    return columns, [len(of_frame) for of_frame in heads]

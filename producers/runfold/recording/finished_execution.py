@@ -105,7 +105,13 @@ def events_of(
     started = make_started(redactor, workflow, fields)
     queued_us = read_time("queued_at", fields.get("queued_at"), latest_us)
     nodes = [_normalize_node(node) for node in fields.get("nodes") or ()]
-    skipped = [_plan(node) for node in nodes if node.status == "skipped"]
+    skipped = [
+        PlannedNode(
+            node=one.node, name=one.name, node_type=one.node_type, parents=list(one.parents or ())
+        )
+        for one in nodes
+        if one.status == "skipped"
+    ]
     if skipped:
         started = msgspec.structs.replace(started, nodes=[*(started.nodes or []), *skipped])
     events: list[TimedEvent] = []
@@ -248,8 +254,3 @@ def _normalize_node(node: RecordedNode | Mapping[str, Any]) -> RecordedNode:
             "status": status if status in ("completed", "failed", "skipped", "cancelled") else None,
         }
     )
-
-
-def _plan(node: RecordedNode) -> PlannedNode:
-    parents = list(node.parents or ())
-    return PlannedNode(node=node.node, name=node.name, node_type=node.node_type, parents=parents)

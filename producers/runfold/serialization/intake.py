@@ -11,7 +11,7 @@ duplicate even if the list of sensitive keys has changed.
 
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -23,21 +23,14 @@ from runfold.protocol.time_limits import MAX_FUTURE_S, check_time, latest_us
 
 from .redaction import REDACTED, Redactor
 
-Fields = dict[str, Raw]
+Own = Mapping[str, Mapping[str, Any]]
+"""The contract's fields at one level, each with its own fields inside of it."""
 
-_NONE: Final[frozenset[str]] = frozenset()
-_CONTRACT_FIELDS: Final[dict[str, frozenset[str]]] = {
+_NONE: Final[Own] = {}
+_PARTS: Final = {"trigger": Trigger, "usage": Usage, "error": Error, "nodes": PlannedNode}
+_CONTRACT_FIELDS: Final[Own] = {
     name: _NONE for cls in EVENT_CLASSES for name in ("type", *cls.__struct_fields__)
-} | {
-    name: frozenset(cls.__struct_fields__)
-    for name, cls in (
-        ("trigger", Trigger),
-        ("usage", Usage),
-        ("error", Error),
-        ("nodes", PlannedNode),
-    )
-}
-"""The contract's fields, and the names of the fields inside of them."""
+} | {name: dict.fromkeys(cls.__struct_fields__, _NONE) for name, cls in _PARTS.items()}
 
 _MASKED: Final = Raw(msgspec.json.encode(REDACTED))
 _SAMPLES: Final[dict[bytes, Any]] = {
@@ -97,15 +90,7 @@ def mask_body(body: bytes, redactor: Redactor) -> bytes:
         and _needs_no_mask_below(tree, redactor)
     ):
         return body
-    fields = _decode_object(body)
-    masked: Fields = {}
-    for name, raw in fields.items():
-        own = _CONTRACT_FIELDS.get(name)
-        if own is None and redactor.masks(name, _sample(raw)):
-            masked[name] = _MASKED
-        elif (value := _mask(raw, redactor, own or _NONE)) is not raw:
-            masked[name] = value
-    return _encode(fields | masked) if masked else body
+    return _mask_object(body, redactor, _CONTRACT_FIELDS)
 
 
 def mask_broken(text: bytes, redactor: Redactor) -> bytes:
@@ -144,7 +129,18 @@ def _needs_no_mask_below(tree: dict[str, Any], redactor: Redactor) -> bool:
     return True
 
 
-def _mask(raw: Raw, redactor: Redactor, own: Collection[str]) -> Raw:
+def _mask_object(text: bytes, redactor: Redactor, own: Own) -> bytes:
+    changed: dict[str, Raw] = {}
+    fields = _decode_object(text)
+    for key, value in fields.items():
+        if key not in own and redactor.masks(key, _sample(value)):
+            changed[key] = _MASKED
+        elif (new := _mask(value, redactor, own.get(key, _NONE))) is not value:
+            changed[key] = new
+    return _encode(fields | changed) if changed else text
+
+
+def _mask(raw: Raw, redactor: Redactor, own: Own) -> Raw:
     text = bytes(raw)
     if text[:1] == b"[":
         items = _decode_array(text)
@@ -153,14 +149,8 @@ def _mask(raw: Raw, redactor: Redactor, own: Collection[str]) -> Raw:
         return raw if is_same else Raw(_encode(masked))
     if text[:1] != b"{":
         return raw
-    changed: Fields = {}
-    fields = _decode_object(text)
-    for key, value in fields.items():
-        if key not in own and redactor.masks(key, _sample(value)):
-            changed[key] = _MASKED
-        elif (new := _mask(value, redactor, _NONE)) is not value:
-            changed[key] = new
-    return Raw(_encode(fields | changed)) if changed else raw
+    new = _mask_object(text, redactor, own)
+    return raw if new is text else Raw(new)
 
 
 def _sample(raw: Raw) -> Any:

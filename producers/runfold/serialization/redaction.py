@@ -62,16 +62,16 @@ class Redactor:
     """
 
     def __init__(self, keys: Iterable[str] = (), redact: Redact | None = None) -> None:
-        wanted = {key: _join(key) for key in DEFAULT_KEYS}
+        words = {_join(key) for key in DEFAULT_KEYS}
         for key in keys:
             if key == "-*":
-                wanted.clear()
+                words.clear()
             elif key.startswith("-"):
-                wanted = {name: word for name, word in wanted.items() if word != _join(key)}
+                words.discard(_join(key))
             else:
-                wanted[key] = _join(key)
-        singular = {word for word in wanted.values() if word}
-        self._endings = tuple(singular | {word + "s" for word in singular if word != "token"})
+                words.add(_join(key))
+        words.discard("")
+        self._endings = tuple(words | {word + "s" for word in words if word != "token"})
         self._redact = redact
         self._known: dict[str, str] = {}
         self.unmasked_keys: set[str] = set()

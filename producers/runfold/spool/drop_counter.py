@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from .segment import open_abandoned, publish, sync_folder
 
@@ -49,10 +49,13 @@ class DropCounter:
         if number == self._number:
             return
         try:
-            if not number:
-                self._delete()
-            elif self._path is None:
-                self._create(number)
+            if self._path is None:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                content = _CONTENT.pack(_MAGIC, self._target, number)
+                self._path, self._descriptor = publish(self._folder, SUFFIX, content)
+            elif not number:
+                self._path.unlink(missing_ok=True)
+                self.abandon()
             else:
                 os.pwrite(self._descriptor, struct.pack("<Q", number), _NUMBER_AT)
             self._number, self._is_synced = number, False
@@ -82,23 +85,6 @@ class DropCounter:
             os.close(self._descriptor)
         self._path, self._descriptor, self._number = None, -1, 0
 
-    def _create(self, number: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        content = _CONTENT.pack(_MAGIC, self._target, number)
-        self._path, self._descriptor = publish(self._folder, SUFFIX, content)
-
-    def _delete(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        self.abandon()
-
-
-class DropCount(NamedTuple):
-    """The content of one counter."""
-
-    target: bytes
-    number: int
-
 
 def report_abandoned(folder: Path, target: bytes, report: Callable[[int], bool]) -> int:
     """Report what dead processes dropped for this Redis; return the number of events.
@@ -112,12 +98,13 @@ def report_abandoned(folder: Path, target: bytes, report: Callable[[int], bool])
             continue
         try:
             counter = _read_counter(descriptor)
-            if counter is None or counter.target != target:
+            if counter is None or counter[0] != target:
                 continue
-            if counter.number and not report(counter.number):
+            number = counter[1]
+            if number and not report(number):
                 return reported
             path.unlink(missing_ok=True)
-            reported += counter.number
+            reported += number
         except OSError as error:
             _log.warning("%s: the count of dropped events cannot be reported: %s", path, error)
         finally:
@@ -125,8 +112,8 @@ def report_abandoned(folder: Path, target: bytes, report: Callable[[int], bool])
     return reported
 
 
-def read_counters(folder: Path) -> list[DropCount]:
-    """Read all counters of a folder without locking them."""
+def read_counters(folder: Path) -> list[tuple[bytes, int]]:
+    """Return (digest of the Redis, number) of all counters of a folder, without locking them."""
     found = []
     for path in _list_counters(folder):
         try:
@@ -148,9 +135,9 @@ def _list_counters(folder: Path) -> list[Path]:
     return [folder / name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
-def _read_counter(descriptor: int) -> DropCount | None:
+def _read_counter(descriptor: int) -> tuple[bytes, int] | None:
     content = os.pread(descriptor, _CONTENT.size, 0)
     if len(content) < _CONTENT.size or not content.startswith(_MAGIC):
         return None
     _, target, number = _CONTENT.unpack(content)
-    return DropCount(target, number)
+    return target, number

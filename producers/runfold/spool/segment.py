@@ -175,7 +175,9 @@ class Segment:
             if frame is None:
                 following = _find_record(content, at)
                 if following is None and _is_torn_tail(content, at):
-                    self._cut_tail(at, len(content))
+                    crash_point("before_tail_cut")
+                    os.ftruncate(self._descriptor, at)
+                    self.end, self.cut_bytes = at, len(content) - at
                     return
                 self.unreadable_records += 1
                 at = len(content) if following is None else following
@@ -183,11 +185,6 @@ class Segment:
             frame.set_location(self, at, frame.length, frame.check)
             self.waiting.append(frame)
             at += _OVERHEAD + frame.length
-
-    def _cut_tail(self, at: int, end: int) -> None:
-        crash_point("before_tail_cut")
-        os.ftruncate(self._descriptor, at)
-        self.end, self.cut_bytes = at, end - at
 
 
 def publish(folder: Path, suffix: str, content: bytes) -> tuple[Path, int]:
@@ -234,8 +231,8 @@ def open_abandoned(path: Path) -> int | None:
 
 
 class SegmentStats(NamedTuple):
-    """The unsent part of a segment, `size` in bytes. `target` is the digest of its Redis, None with
-    a damaged header; `in_use`: by a living process; `is_whole`: the records fill the file."""
+    """`target` is the digest of its Redis, None with a damaged header; `events` that are not sent;
+    `size` in bytes; `in_use`: by a living process; `is_whole`: the records fill the file."""
 
     target: bytes | None
     events: int
@@ -266,7 +263,7 @@ def inspect_segment(path: Path) -> SegmentStats:
                 break
             events += _META.unpack_from(record, _RECORD.size)[0]
             at += _OVERHEAD + length
-        return SegmentStats(target, events, size - sent_to, in_use, is_whole=at == size)
+        return SegmentStats(target, events, size, in_use, is_whole=at == size)
     finally:
         os.close(descriptor)
 

@@ -2,12 +2,9 @@
 
 import { h, fill } from "./elements.js";
 
+const PAGES = { r: ["runs", "/"], w: ["workflows", "/workflows"], f: ["failures", "/failures"], s: ["statistics", "/stats"], j: ["jobs", "/jobs"] };
 const GENERAL = [
-  { keys: ["g r"], label: "go to runs" },
-  { keys: ["g w"], label: "go to workflows" },
-  { keys: ["g f"], label: "go to failures" },
-  { keys: ["g s"], label: "go to statistics" },
-  { keys: ["g j"], label: "go to jobs" },
+  ...Object.entries(PAGES).map(([key, [name]]) => ({ keys: [`g ${key}`], label: `go to ${name}` })),
   { keys: ["?"], label: "show these shortcuts" },
 ];
 
@@ -32,10 +29,9 @@ export function useKeys(shortcuts, signal) {
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
-  const targets = { r: "/", w: "/workflows", f: "/failures", s: "/stats", j: "/jobs" };
-  if (pending === "g" && targets[event.key]) {
+  if (pending === "g" && Object.hasOwn(PAGES, event.key)) {
     pending = "";
-    document.querySelector(`header nav a[href="${targets[event.key]}"]`).click();
+    document.querySelector(`header nav a[href="${PAGES[event.key][1]}"]`).click();
     return;
   }
   pending = event.key === "g" ? "g" : "";

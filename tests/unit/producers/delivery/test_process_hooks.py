@@ -50,7 +50,7 @@ def test_a_forked_child_calls_its_hooks_and_counts() -> None:
 
 
 def test_registered_hooks_are_not_kept_alive() -> None:
-    """An emitter whose recorder is gone is neither called nor held."""
+    """An emitter whose recorder was deleted is neither called nor held."""
     process_hooks.register(RecordedHooks())
     gc.collect()
     assert not [one for one in process_hooks._registered if isinstance(one, RecordedHooks)]

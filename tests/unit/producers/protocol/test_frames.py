@@ -237,7 +237,7 @@ def test_u0000_in_a_packed_body_is_replaced() -> None:
     ],
 )
 def test_an_unreadable_frame_has_a_reason(fields: dict[bytes, bytes], expected: str) -> None:
-    """A whole entry is rejected only if its events cannot be told apart."""
+    """A whole entry is rejected only if its events cannot be separated."""
     with pytest.raises(BrokenFrame, match=expected):
         decode_frame(fields)
 

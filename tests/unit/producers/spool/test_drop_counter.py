@@ -25,7 +25,7 @@ def test_the_number_is_the_last_one_stored(tmp_path: Path) -> None:
     counter = DropCounter(tmp_path, HERE)
     for number in (3, 1000, 999):
         counter.store(number)
-        assert [one.number for one in read_counters(tmp_path)] == [number]
+        assert [number for _, number in read_counters(tmp_path)] == [number]
     counter.store(0)
     assert os.listdir(tmp_path) == []
 
@@ -55,7 +55,7 @@ def test_what_is_dropped_after_the_end_is_counted_on_top(tmp_path: Path) -> None
     counter.store(7)
     counter.close()
     counter.store(7)
-    assert sum(one.number for one in read_counters(tmp_path)) == 7
+    assert sum(number for _, number in read_counters(tmp_path)) == 7
     counter.store(10)
     counter.close()
     assert report_abandoned(tmp_path, HERE, lambda _: True) == 10
@@ -97,4 +97,4 @@ def test_a_forked_child_leaves_its_parents_counter_alone(tmp_path: Path) -> None
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert report_abandoned(tmp_path, HERE, lambda _: True) == 2
-    assert [one.number for one in read_counters(tmp_path)] == [7]
+    assert [number for _, number in read_counters(tmp_path)] == [7]
