@@ -2,7 +2,8 @@
 
 A filter that is silently ignored gives a wrong answer that looks right. So an unknown parameter, a
 repeated one, and a value of the wrong type or out of bounds are errors that name the parameter and
-what is allowed. `runfold_storage` checks what a type cannot say, as the names of statuses.
+what is allowed. What a type cannot say, as the names of statuses, is checked by
+`runfold_storage.filters.validation` and `runfold_storage.parameters`.
 """
 
 import math

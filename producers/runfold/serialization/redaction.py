@@ -1,4 +1,6 @@
-"""Decide by its key which value must not leave the process.
+"""Redaction: a value is masked if its key is sensitive.
+
+The SDK applies it to objects (`objects`), every other way in to events (`intake`).
 
 A key is split into words (`X-Api-Key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`). It is sensitive if
 one word, or several neighbouring ones, end in a listed key or its plural. Counts of tokens are not

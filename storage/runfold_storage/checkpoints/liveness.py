@@ -92,10 +92,10 @@ _DELETE_OLD_MARKS: Final = """
       AND p.listened_us < last.listened_us - %(kept_us)s
 """
 
-# `bounds`: for each shard and limit, the number that changes had reached that long ago; NULL if it
-# is not known yet, or there is no limit. No index names `status`, which changes; the rollups show
-# in which hours open runs began. Runs that are younger than any limit are skipped, and with them
-# the hours that have the most. Runs whose payloads have expired are skipped, as the fold accepts no
+# `bounds`: for each shard and limit, the shard's `change_seq` as of `limit_us` of listening ago;
+# NULL if it is not known yet, or there is no limit. No index names `status`, which changes; the
+# rollups show in which hours open runs began. Runs that are younger than any limit are skipped, and
+# with them the busiest hours. Runs whose payloads have expired are skipped, as the fold accepts no
 # events of them.
 _SILENT: Final = """
     WITH bounds AS MATERIALIZED (

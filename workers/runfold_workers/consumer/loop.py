@@ -31,8 +31,8 @@ from .stream_reader import BLOCK_MS, BUSY_BLOCK_MS, StreamReader
 log = logging.getLogger(__name__)
 
 GAP_S: Final = 0.01
-"""Minimum time between the starts of two batches. A batch costs as much as the rows of fifty
-events, whatever its size, so smaller batches would be later at high rates, not sooner."""
+"""Minimum time between the starts of two batches. The fixed cost of a batch equals that of about
+fifty events, so at high rates smaller batches would be visible later, not sooner."""
 
 
 IDLE_INTERVAL_S: Final = 60.0
@@ -59,7 +59,7 @@ class Collector:
 
 @dataclass
 class Loop:
-    """Folds the shards of `ownership` until `stop` is set or a server is away."""
+    """Folds the shards of `ownership` until `stop` is set or an error ends it; `Worker` retries."""
 
     client: redis.Redis
     connection: psycopg.Connection

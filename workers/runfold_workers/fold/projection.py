@@ -1,4 +1,4 @@
-"""The projection: a run's rows as a pure function of its state."""
+"""The projection: a run's rows, its status included, as a pure function of its state."""
 
 from typing import Final
 
@@ -41,7 +41,7 @@ def run_row(state: RunState) -> RunRow | None:
         state.external_id,
         project,
         workflow,
-        state.ended_as or ("lost" if state.is_lost else "running" if state.begun else "queued"),
+        _status(state),
         started.attempt or queued.attempt or 1,
         started.parent_run or queued.parent_run,
         trigger.type if trigger else None,
@@ -114,6 +114,12 @@ def node_row(state: RunState, attempt: Attempt) -> NodeRow:
 
 def _known(name: str | None) -> str | None:
     return None if name == UNKNOWN else name
+
+
+def _status(state: RunState) -> str:
+    if state.ended_as:
+        return state.ended_as
+    return "lost" if state.is_lost else "running" if state.begun else "queued"
 
 
 def _run_duration(state: RunState) -> int | None:

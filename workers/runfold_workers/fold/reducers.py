@@ -61,8 +61,8 @@ def apply(run: RunState, kind: int, at_us: int, event_id: int, fact: Fact) -> No
 def apply_liveness_event(run: RunState, kind: int, at_us: int, fact: Fact) -> bool:
     """Take a heartbeat or `lost` into account; return whether it belongs into the ledger.
 
-    A fold of the ledger must reach the same state. So the ledger gets each `lost` that no known
-    sign of life refutes, and only those heartbeats that take a `lost` back.
+    A fold of the ledger must reach the same state. So a `lost` event is stored unless a later sign
+    of life is known, and a heartbeat only if it revokes a `lost`.
     """
     belongs = at_us >= run.last_event_us if kind == LOST else run.is_lost and at_us > run.lost_us
     apply(run, kind, at_us, 0, fact)

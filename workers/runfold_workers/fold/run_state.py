@@ -1,9 +1,10 @@
 """The state of a run: what its events make of it, in whatever order they come.
 
-Invariant: the state equals `fold(events sorted by (at, id))`. `queued`, `started`, the end of a
-run, the start and the end of an attempt at a node belong to the earliest event that claims them; a
-tag to the latest. Usage is a sum over the winners. A run without an end is lost unless a sign of
+Invariant: the state equals `fold(events sorted by (at, id))`. The earliest event wins each of
+these: `queued`, `started`, the run's end, the start and the end of an attempt at a node. The latest
+event wins a tag. Usage is a sum over the winners. A run without an end is lost unless a sign of
 life is later than its `lost` event. Each event is applied once; `EventIdSet` ensures that.
+`projection` derives the rows and the status.
 """
 
 from collections.abc import Iterator
@@ -60,9 +61,9 @@ NO_STAMP: Final = (NEVER, 0)
 class EventIdSet(Struct, gc=False):
     """A set of event ids, small because emitters number their events without gaps.
 
-    `expected` is the next id of the first emitter; the caller may raise it by one when that id
-    comes and nothing is `beyond`. `others` has the next id of every other emitter. Ids that came
-    early are held one by one in `beyond`.
+    `expected` is the next id of the first emitter, `others` has that of every other one. Ids that
+    came early are held one by one in `beyond`. While that is empty, `BatchBuilder` increments
+    `expected` itself when that id comes.
     """
 
     expected: int = -1
@@ -148,7 +149,7 @@ class RunState(Struct, gc=False):
     lost_us: int = -NEVER - 1
     begun: bool = False
     has_output: bool = False
-    """Whether log lines came since the rows were derived; they may change no row."""
+    """Whether log lines came since the rows were derived; watchers get them although no row changes."""
     queued: RunStartFacts | None = None
     queued_at: Stamp = NO_STAMP
     started: RunStartFacts | None = None

@@ -1,4 +1,4 @@
-"""Which worker folds which shard, and what workers check beside the fold.
+"""Which worker folds which shard, and what workers check beside the fold: lag, lost runs, recovery.
 
 `ownership` holds leases: each worker has about N/W shards. A new worker is seen within a second;
 workers with more than their share commit what they have read and give the rest up. The leases of a

@@ -1,9 +1,11 @@
 """The statements of lists of runs, as PostgreSQL gets them.
 
-Each function joins a text of constant fragments and names of parameters; all values are parameters.
-They are those of `RunFilter.parameters` and `KeysetPosition.parameters`; `first`, `end` and `early`
-of the scans (`index_scans`); `most`, the maximum number of runs to scan; `limit` and `offset` of
-the page; `shards` and `keys` of candidates. Fragments refer to the runs at hand as `r`.
+Each function joins constant fragments, which refer to the runs at hand as `r`. All values are
+parameters:
+- those of the filter: `RunFilter.parameters`,
+- those of the position: `KeysetPosition.parameters`,
+- `first`, `end` and `early` of the scans (`index_scans`), and `most` runs to scan,
+- `limit` and `offset` of the page, `shards` and `keys` of candidates.
 """
 # ruff: noqa: S608 - joined from constants
 

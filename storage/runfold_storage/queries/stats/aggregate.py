@@ -1,4 +1,4 @@
-"""Add rollup rows up, and derive durations and usage from the sums."""
+"""Add rollup rows up, and derive durations and usage from the sums (`records.histogram`)."""
 
 from collections import Counter
 from collections.abc import Iterable
