@@ -149,7 +149,7 @@ class RunState(Struct, gc=False):
     lost_us: int = -NEVER - 1
     begun: bool = False
     has_output: bool = False
-    """Whether log lines came since the rows were derived; they change no row, but watchers get them."""
+    """Whether log lines came since the rows were derived: watchers get them, no row changes."""
     queued: RunStartFacts | None = None
     queued_at: Stamp = NO_STAMP
     started: RunStartFacts | None = None
