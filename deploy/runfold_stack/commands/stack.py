@@ -30,7 +30,6 @@ from runfold_stack.servers.local_stack import Endpoints, open_stack, stop_runnin
 from runfold_stack.settings import DEFAULT_API_PORT
 from runfold_stack.terminal.logging_setup import configure_logging
 from runfold_storage.errors import DatabaseUnreachable
-from runfold_storage.postgres.connections import connect
 
 from . import Context, command
 
@@ -142,6 +141,8 @@ def _await_ready(
 
 def _workers_fold(database_url: str) -> bool:
     """Return whether every shard has a worker; False while the database does not answer."""
+    from runfold_storage.postgres.connections import connect
+
     try:
         with connect(database_url, autocommit=True) as connection:
             row = connection.execute(
