@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn
 import psycopg
 
 from runfold_stack.servers.local_stack import Endpoints, find_database_url, find_redis_url
-from runfold_storage.postgres.connections import connect
 
 from .errors import UNREACHABLE, CommandFailed
 from .settings import Settings
@@ -39,7 +38,9 @@ def require_database(settings: Settings) -> str:
 @contextmanager
 def open_database(settings: Settings) -> Iterator[psycopg.Connection]:
     """Yield a connection in autocommit mode; raise if the schema is not up to date."""
-    from runfold_storage.migrate import check_schema  # slow: it imports Alembic
+    # Slow: SQLAlchemy and Alembic.
+    from runfold_storage.migrate import check_schema
+    from runfold_storage.postgres.connections import connect
 
     url = require_database(settings)
     check_schema(url)

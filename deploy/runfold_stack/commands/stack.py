@@ -32,7 +32,6 @@ from runfold_stack.terminal.logging_setup import configure_logging
 from runfold_storage.checkpoints.leases import count_leases
 from runfold_storage.checkpoints.positions import count_shards
 from runfold_storage.errors import DatabaseUnreachable
-from runfold_storage.postgres.connections import connect
 
 from . import Context, command
 
@@ -144,6 +143,8 @@ def _await_ready(
 
 def _workers_fold(database_url: str) -> bool:
     """Return whether every shard has a worker; False while the database does not answer."""
+    from runfold_storage.postgres.connections import connect
+
     try:
         with connect(database_url, autocommit=True) as connection:
             shards = count_shards(connection)

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw
 from rich.text import Text
 
-from runfold_storage.queries.run.detail import NodeDetail, RunDetail
 from runfold_storage.read_models.summaries import RunSummary
 
 from .formats import TimeAxis, dollars, duration, moment, tokens, took_ms
 from .output import STYLES, Output, cell, error_line, node_name, plain, shown_name
 from .tables import Table
+
+if TYPE_CHECKING:  # slow to import, and `watch` needs only the table of runs
+    from runfold_storage.queries.run.detail import NodeDetail, RunDetail
 
 MAX_NODES: Final = 200
 _MAX_PAYLOAD: Final = 2000
@@ -53,7 +55,7 @@ def nodes_done(run: RunSummary) -> str:
     return f"{done}/{nodes.total}" if nodes.total else ""
 
 
-def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
+def print_run(run: "RunDetail", output: Output, *, now: datetime) -> None:
     """Print everything except events and output."""
     for name, value in _head(run, now).items():
         if value:
@@ -76,7 +78,7 @@ def print_run(run: RunDetail, output: Output, *, now: datetime) -> None:
             output.line(_shortened(payload))
 
 
-def _head(run: RunDetail, now: datetime) -> dict[str, Text | str]:
+def _head(run: "RunDetail", now: datetime) -> dict[str, Text | str]:
     status = Text(run.status, STYLES.get(run.status, ""))
     if run.exit_code is not None:
         status += f"  (exit code {run.exit_code})"
@@ -102,7 +104,7 @@ def _head(run: RunDetail, now: datetime) -> dict[str, Text | str]:
     }
 
 
-def _retention_note(run: RunDetail) -> str | None:
+def _retention_note(run: "RunDetail") -> str | None:
     """Return what retention has removed from the run or archived; None for a complete run."""
     if run.source == "archive":
         without = ", without its payloads" if run.payloads == "removed" else ""
@@ -120,7 +122,7 @@ def _retention_note(run: RunDetail) -> str | None:
             return None
 
 
-def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
+def _print_nodes(run: "RunDetail", output: Output, now: datetime) -> None:
     bars = ["TIME"] if output.is_terminal else []
     table = Table("NODE", "STATUS", "AFTER", "DURATION", *bars, right=("DURATION",))
     axis = TimeAxis(run.nodes, now)
@@ -142,7 +144,7 @@ def _print_nodes(run: RunDetail, output: Output, now: datetime) -> None:
             _print_error(f"error of {node.name}", node, output)
 
 
-def _print_error(title: str, failed: RunDetail | NodeDetail, output: Output) -> None:
+def _print_error(title: str, failed: "RunDetail | NodeDetail", output: Output) -> None:
     error = failed.error
     assert error is not None
     output.line()

@@ -35,3 +35,10 @@ def test_exec_does_not_wait_for_what_only_reads_need() -> None:
     )
     assert "runfold_stack.settings" in done.stdout.split()
     assert HEAVY.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["execute", "ingest", "stack", "watch"])
+def test_a_module_that_reads_no_table_does_not_import_sqlalchemy(module: str) -> None:
+    """It takes longer to import than the rest of the command."""
+    script = f"import sys, runfold_stack.commands.{module}; sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
