@@ -195,7 +195,8 @@ class RunTopics:
             self._topics[run] = (topic, task)
             await self._broker.add_listener(run, topic.mark_changed)
             topic.mark_changed()  # it may have changed before the listener was added
-        return self._topics[run][0]
+        # Another subscriber may have come and gone meanwhile, and the topic with it.
+        return await self._find(run)
 
 
 def _by_key(nodes: list[NodeSummary]) -> dict[Any, NodeSummary]:
