@@ -2,8 +2,8 @@
 
 A *liveness mark* records how far a shard's changes (`change_seq`) had come at a moment when its
 whole stream was folded, and for how long workers had listened until then. Any sign of life of a run
-changes its row, which gives the row a new number. So a run whose number is at most that of a mark
-has been silent since the mark.
+changes its row, which gives the row a new number. So a run whose `change_seq` is not above that of
+a mark has been silent since the mark.
 
 Time during which no worker could have read a sign of life does not count: without workers, during a
 backlog, or while a server is away. So an outage makes no run lost. Runners' clocks do not matter,

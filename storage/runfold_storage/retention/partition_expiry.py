@@ -1,8 +1,9 @@
-"""Expire whole weeks of the ledger: detach a partition, archive it, and drop it.
+"""Expire whole weeks of the ledger: find those that are due, detach their partitions, drop them.
 
 A week is detached CONCURRENTLY, which waits for other transactions but blocks none. Detaching
 cannot be given up once it has begun, so it begins only when no open transaction that used the
-ledger is old. Then the week is a table `events_…_detached`, which does not change any more.
+ledger is older than a second. Then the week is a table `events_…_detached`, which does not change
+any more.
 """
 
 from collections.abc import Sequence

@@ -4,10 +4,10 @@ Invariant: a batch and its positions are one transaction. A crash leaves all of 
 the positions say which. After every failure the cache drops the runs that the batch touched.
 
 A refused batch is folded again while its shards are locked, so that no other process can change
-them meanwhile. The next batches of a shard that was changed are folded under its lock, too: while
-another process goes on changing runs, each of them would be refused. When PostgreSQL refuses the
-data, the batch is split down to one frame, in which the event is searched. Every other failure is
-raised to the caller, which waits and retries.
+them meanwhile. After a refusal the shard's next batches are folded under its lock, too, because a
+process that goes on changing runs would make each of them fail. When PostgreSQL refuses the data,
+the batch is split down to one frame, in which the event is searched. Every other failure is raised
+to the caller, which waits and retries.
 """
 
 import logging

@@ -2,8 +2,8 @@
 
 Invariant: the state equals `fold(events sorted by (at, id))`. The earliest event wins each of
 these: `queued`, `started`, the run's end, the start and the end of an attempt at a node. The latest
-event wins a tag. Usage is a sum over the winners. A run without an end is lost unless a sign of
-life is later than its `lost` event. Each event is applied once; `EventIdSet` ensures that.
+event wins a tag. Usage is a sum over the winners. A run is lost if it has a `lost` event, no end,
+and no sign of life after that event. Each event is applied once; `EventIdSet` ensures that.
 `projection` derives the rows and the status.
 """
 
