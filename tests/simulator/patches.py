@@ -93,6 +93,7 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
             "is_single_statement",
             lambda batch: len(batch.events) < world.direct_write_limit,
         ),
+        (committer, "restore_single_statement", lambda connection: None),
         (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
         (pipeline, "encode_batch", snapshot),
         (pipeline, "ThreadPoolExecutor", lambda *_, **__: FakeExecutor(world.current_process)),

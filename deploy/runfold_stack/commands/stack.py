@@ -29,8 +29,6 @@ from runfold_stack.processes.up_lock import UpState, claim_up, find_up
 from runfold_stack.servers.local_stack import Endpoints, open_stack, stop_running
 from runfold_stack.settings import DEFAULT_API_PORT
 from runfold_stack.terminal.logging_setup import configure_logging
-from runfold_storage.checkpoints.leases import count_leases
-from runfold_storage.checkpoints.positions import count_shards
 from runfold_storage.errors import DatabaseUnreachable
 
 from . import Context, command
@@ -143,6 +141,8 @@ def _await_ready(
 
 def _workers_fold(database_url: str) -> bool:
     """Return whether every shard has a worker; False while the database does not answer."""
+    from runfold_storage.checkpoints.leases import count_leases  # slow, as is SQLAlchemy
+    from runfold_storage.checkpoints.positions import count_shards
     from runfold_storage.postgres.connections import connect
 
     try:
