@@ -20,8 +20,8 @@ BLOCK_MS: Final = 1000
 """How long to wait for a first frame; the client's socket times out after five seconds."""
 BUSY_BLOCK_MS: Final = 20
 """The same while a batch is being written, whose result must not wait."""
-TARGET_BYTES: Final = 8 * 1024 * 1024
-"""Of frames, unpacked, a batch: some 20,000 events. Decoded and encoded, it takes several times as
+TARGET_BYTES: Final = 5 * 1024 * 1024
+"""Of frames, unpacked, a batch: some 12,000 events. Decoded and encoded, it takes several times as
 much memory, and two batches are in memory at a time."""
 _MOST_FRAMES: Final = 1000
 """In one reply: frames of the SDK hold at most 256 KiB."""
