@@ -9,10 +9,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+from conditions import RunnableWorker
 
 _READY: Final = "ready"
 _GO: Final = "go"
@@ -128,3 +131,15 @@ def await_line() -> None:
 def await_end() -> None:
     """In the child: return when the parent closes our input, or is gone."""
     sys.stdin.read()
+
+
+def run_worker(worker: RunnableWorker) -> None:
+    """In the child: run a worker from the go to the parent's end."""
+    await_go()
+
+    def stop_with_parent() -> None:
+        await_end()
+        worker.stop()
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    worker.run()

@@ -5,7 +5,6 @@ leases count; it stops when `positions` says that the last frame of every stream
 """
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -13,7 +12,7 @@ from typing import Final, NamedTuple
 import psycopg
 import redis
 
-from benchmarks.children import Child, arguments, await_end, await_go
+from benchmarks.children import Child, arguments, run_worker
 from benchmarks.meter import Meter, peak_bytes
 from benchmarks.servers import Servers
 from runfold.protocol import streams
@@ -130,14 +129,7 @@ def main() -> None:
     given = arguments()
     logging.basicConfig(level=logging.WARNING)
     worker = Worker(WorkerSettings(given["redis_url"], given["database_url"]))
-    await_go()
-
-    def stop_with_parent() -> None:
-        await_end()
-        worker.stop()
-
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-    worker.run()
+    run_worker(worker)
 
 
 if __name__ == "__main__":

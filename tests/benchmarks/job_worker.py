@@ -1,9 +1,8 @@
 """A child that is one worker for jobs."""
 
 import logging
-import threading
 
-from benchmarks.children import arguments, await_end, await_go
+from benchmarks.children import arguments, run_worker
 from runfold_workers.jobs.worker import JobWorker, JobWorkerSettings
 
 
@@ -12,14 +11,7 @@ def main() -> None:
     given = arguments()
     logging.basicConfig(level=logging.WARNING)
     worker = JobWorker(JobWorkerSettings(given["redis_url"], given["database_url"]))
-    await_go()
-
-    def stop_with_parent() -> None:
-        await_end()
-        worker.stop()
-
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-    worker.run()
+    run_worker(worker)
 
 
 if __name__ == "__main__":
