@@ -26,6 +26,10 @@ from runfold.throttled_log import ThrottledLog
 from .frame_writer import append_frames
 from .native_threads import OwnedLock
 
+# Not the numbers of `random` itself, which belong to the program: it may have seeded them. The
+# system's need no seed, so forked processes do not retry in step.
+_random = random.SystemRandom()
+
 
 class Backoff:
     """Exponential backoff with jitter."""
@@ -51,7 +55,7 @@ class Backoff:
             self._since = time.monotonic()
         longest = min(self._longest_s, self._first_s * 2 ** min(self._failures, 20))
         self._failures += 1
-        self._until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311, jitter
+        self._until = time.monotonic() + longest * _random.uniform(0.5, 1)
 
     def reset(self) -> None:
         """Record a success: the next delay is the shortest again."""

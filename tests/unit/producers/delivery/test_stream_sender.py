@@ -1,5 +1,6 @@
 """Frames are sent to their streams, in order, until they are acknowledged."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -221,3 +222,11 @@ def test_pauses_grow_up_to_a_limit() -> None:
     assert backoff.remaining_s() == 0
     backoff.record_failure()
     assert backoff.remaining_s() <= 0.05
+
+
+def test_the_random_numbers_of_the_program_stay_its_own() -> None:
+    """A program that seeds `random` gets the same numbers, whether Redis is away or not."""
+    random.seed(7)
+    before = random.getstate()
+    Backoff().record_failure()
+    assert random.getstate() == before
