@@ -3,7 +3,9 @@
 import gc
 import threading
 from collections.abc import Iterator
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -16,13 +18,14 @@ from runfold.protocol.ids import make_run_id, run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.admin import make_deletion
 from runfold_storage.checkpoints import throttle
+from runfold_storage.checkpoints.change_log import decode_entries
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.records.rows import Batch
 from runfold_storage.retention import run_deletion
 from runfold_storage.retention.run_deletion import delete_run, delete_runs
 from runfold_storage.rollups.shard_lock import lock_shard
-from runfold_workers.consumer import committer as committing
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
 from runfold_workers.consumer.worker import Worker, WorkerSettings
@@ -194,30 +197,106 @@ def test_only_runs_that_were_changed_are_forgotten(
     assert read_projection(database) == project(expected, SHARDS)
 
 
-def test_only_the_changed_shard_loses_the_overlap_of_batches(
+def runs_of_shard(shard: int, number: int) -> list[str]:
+    """Ids of new runs, in the order of their keys."""
+    made = (make_run_id() for _ in count())
+    return list(islice((run for run in made if shard_of(run, SHARDS) == shard), number))
+
+
+def logged_changes(database: psycopg.Connection, shard: int) -> list[tuple[int, bytes]]:
+    """(number, run key) of each change of a shard, in the order of the log."""
+    rows = database.execute(
+        "SELECT change_seq, runs FROM changes WHERE shard = %s ORDER BY change_seq", (shard,)
+    )
+    return [
+        (last - len(entries) + index + 1, key)
+        for last, entries in ((last, decode_entries(runs)) for last, runs in rows)
+        for index, (key, _) in enumerate(entries)
+    ]
+
+
+def refolded(metrics: Metrics) -> float:
+    return metrics.registry.get_sample_value("runfold_worker_batches_refolded_total") or 0
+
+
+def test_changes_to_other_runs_do_not_refuse_a_batch(
     database: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
-    """Its frames are committed under the lock, by themselves; those of other shards as ever."""
-    committed: list[list[int]] = []
+    """After the first refusal a batch locks its shards, takes the next numbers, and is written."""
+    metrics = Metrics()
+    committed: list[Batch] = []
+    committer = Committer(connection, metrics=metrics)
+    committer.own(range(SHARDS))
+    changed, steady = runs_of_shard(0, 2)
+    [other] = runs_of_shard(1, 1)
+    with Pipeline(committer, committed.append) as pipeline:
+        pipeline.submit([entry(1, started(changed), started(steady)), entry(1, started(other))])
+        pipeline.drain()
+        for number in range(2, 12):
+            change(database, changed)
+            pipeline.submit([entry(number, annotated(run, number)) for run in (steady, other)])
+            if number % 3 == 0:  # otherwise the next batch is folded while this one is written
+                pipeline.drain()
+        pipeline.drain()
+    assert refolded(metrics) == 1
+    expected = [started(changed), started(steady), started(other)]
+    expected += [annotated(run, number) for run in (steady, other) for number in range(2, 12)]
+    assert read_projection(database) == project(expected, SHARDS)
+    changes = logged_changes(database, 0)
+    assert [number for number, _ in changes] == list(range(1, 23))
+    stored = dict(
+        database.execute("SELECT run, change_seq FROM runs WHERE shard = 0 ORDER BY run").fetchall()
+    )
+    last = {UUID(bytes=key): number for number, key in changes}
+    assert stored[run_key(steady)] == last[run_key(steady)]
+    announced = [number for batch in committed for row, number in batch.runs if row.shard == 0]
+    assert sorted(announced) == [
+        number for number, key in changes if number <= 2 or key == run_key(steady).bytes
+    ]
+
+
+@pytest.mark.parametrize("in_flight", [True, False], ids=["by the batch before", "by itself"])
+def test_a_batch_whose_run_is_deleted_meanwhile_is_folded_again(
+    database: psycopg.Connection,
+    connection: psycopg.Connection,
+    migrated_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    in_flight: bool,
+) -> None:
+    """The deletion is found under the lock, by the batch in flight or by the batch itself."""
+    reached, may_commit = threading.Event(), threading.Event()
+
+    def wait_before_commit(point: str) -> None:
+        if point == "before_deletion_commit":
+            reached.set()
+            assert may_commit.wait(30)
+
+    monkeypatch.setattr(run_deletion, "crash_point", wait_before_commit)
     committer = Committer(connection)
     committer.own(range(SHARDS))
-    [changed, *_], [other, *_] = (
-        [run for run in (make_run_id() for _ in range(60)) if shard_of(run, SHARDS) == shard]
-        for shard in (0, 1)
-    )
-    with Pipeline(
-        committer, lambda batch: committed.append([step.shard for step in batch.advances])
-    ) as pipeline:
-        pipeline.submit([entry(1, started(changed)), entry(1, started(other))])
+    deleted, steady = runs_of_shard(0, 2)
+    with Pipeline(committer, lambda _: None) as pipeline, ThreadPoolExecutor(2) as threads:
+        pipeline.submit([entry(1, started(deleted), started(steady))])
         pipeline.drain()
-        change(database, changed)
-        for number in (2, 3):
-            pipeline.submit([entry(number, annotated(run, number)) for run in (changed, other)])
-            pipeline.drain()
-    assert committed == [[0, 1], [0, 1], [0], [1]]
-    expected = [started(changed), started(other)]
-    expected += [annotated(run, number) for run in (changed, other) for number in (2, 3)]
-    assert read_projection(database) == project(expected, SHARDS)
+        change(database, steady)
+        pipeline.submit([entry(2, annotated(steady, 2))])  # refused: now its shard is contended
+        pipeline.drain()
+        prepare_session(database)
+        deletion = threads.submit(delete_run, database, deleted)
+        assert reached.wait(30)
+        if in_flight:
+            pipeline.submit([entry(3, annotated(steady, 3))])  # waits for the lock
+        last = [entry(4, annotated(deleted, 4), annotated(steady, 4))]
+        submitted = threads.submit(pipeline.submit, last)
+        wait_until(lambda: committer.ahead[0].position == "4-0", what="the last batch to be folded")
+        may_commit.set()
+        assert deletion.result(30)
+        submitted.result(30)
+        pipeline.drain()
+    numbers = (2, 3, 4) if in_flight else (2, 4)
+    expected = [started(steady), *(annotated(steady, number) for number in numbers)]
+    with connections.connect(migrated_url, autocommit=True) as reading:
+        assert read_projection(reading) == project(expected, SHARDS)
 
 
 def test_changes_that_the_feed_has_forgotten_cost_no_exactness(
@@ -261,10 +340,9 @@ def test_a_batch_that_was_refused_is_not_overtaken_again(
 
 
 def test_refused_batches_are_freed_without_cyclic_collection(
-    database: psycopg.Connection, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    database: psycopg.Connection, connection: psycopg.Connection
 ) -> None:
     """Which a worker has switched off: what a refusal held would stay for minutes."""
-    monkeypatch.setattr(committing, "LOCKED_BATCHES", 0)  # so that each of them is refused
     committer = Committer(connection)
     committer.own(range(SHARDS))
     numbers = count(1)

@@ -233,4 +233,20 @@ class FakeConnection:
 
 def snapshot(batch: Batch) -> Batch:
     """A batch as it is now: the pipeline empties its list of events."""
-    return replace(batch, events=list(batch.events))
+    return replace(
+        batch,
+        advances=list(batch.advances),
+        events=list(batch.events),
+        new_runs=list(batch.new_runs),
+        changed_runs=list(batch.changed_runs),
+    )
+
+
+def with_numbers_of(encoded: Batch, batch: Batch) -> Batch:
+    """A snapshot whose changes are numbered as those of the batch are now."""
+    return replace(
+        encoded,
+        advances=list(batch.advances),
+        new_runs=list(batch.new_runs),
+        changed_runs=list(batch.changed_runs),
+    )

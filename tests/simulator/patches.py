@@ -14,10 +14,10 @@ from runfold import throttled_log
 from runfold.delivery import buffer, dispatcher, emitter, process_hooks, stream_sender
 from runfold.spool import drop_counter, segment, spool
 from runfold_storage.checkpoints.streams import trim
-from runfold_workers.consumer import committer, loop, pipeline
+from runfold_workers.consumer import committer, folded_batch, loop, pipeline
 from runfold_workers.shards import monitor, ownership
 
-from .fake_database import DatabaseContext, FakeConnection, snapshot
+from .fake_database import DatabaseContext, FakeConnection, snapshot, with_numbers_of
 from .processes import FakeExecutor, Process
 from .recorders import RecorderContext, make_thread_refusal
 from .simulated_disk import make_crash_point
@@ -42,7 +42,7 @@ def patch_recorders(world: RecorderPatchContext, clock: Callable[[], float]) -> 
         *((module, "time", time) for module in (segment, throttled_log)),
         *((module, "os", world.disk) for module in (drop_counter, segment, spool)),
         *((module, "crash_point", crash_point) for module in (dispatcher, segment, stream_sender)),
-        (stream_sender, "random", world.faults.rng),
+        (stream_sender, "_random", world.faults.rng),
         (emitter, "native_threads", make_thread_refusal()),
         # The end of a run would flush within `emit`, whose order is known when it has returned.
         (process_hooks, "ends_abruptly", lambda: False),
@@ -95,7 +95,8 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
         ),
         (committer, "restore_single_statement", lambda connection: None),
         (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
-        (pipeline, "encode_batch", snapshot),
+        (folded_batch, "encode_batch", snapshot),
+        (folded_batch, "renumber", with_numbers_of),
         (pipeline, "ThreadPoolExecutor", lambda *_, **__: FakeExecutor(world.current_process)),
         (ownership, "connect", lambda *_, **__: FakeConnection(world, world.current_process)),
         (ownership, "renew_leases", lambda connection, owner, **_: connection.renew_leases(owner)),

@@ -1,6 +1,7 @@
 """A process in the simulation: what it asks of others, and how it dies."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from .fault_injector import FaultInjector
@@ -62,9 +63,9 @@ class FakeExecutor:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def submit(self, work: Callable[[], None]) -> "FakeFuture":
+    def submit(self, work: Callable[..., None], *arguments: object) -> "FakeFuture":
         """Return the future of work that runs later."""
-        return FakeFuture(work, self._process)
+        return FakeFuture(partial(work, *arguments), self._process)
 
     def shutdown(self) -> None:
         """Nothing is left to do."""

@@ -1,8 +1,8 @@
 """Encode a batch for the database, and choose how it is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from runfold_storage.checkpoints.change_log import ChangeRow, change_rows
 from runfold_storage.postgres.binary_format import COPIED, RECORDS
@@ -66,23 +66,34 @@ def encode_batch(batch: Batch) -> EncodedBatch:
         and not batch.dead_letters
         and sum(len(event[-1]) for event in events) <= SINGLE_STATEMENT_BYTES
     )
-    changed_runs = batch.runs if is_single else batch.changed_runs
     changed_nodes = batch.nodes if is_single else batch.changed_nodes
     is_large = not is_single
     return EncodedBatch(
-        advances=batch.advances,
         event_records=Rows(len(events), encode_events(events, RECORDS)) if is_single else None,
         events=encode_events(events, COPIED) if is_large and events else b"",
-        new_runs=encode_runs(batch.new_runs, COPIED) if is_large and batch.new_runs else b"",
         new_nodes=encode_nodes(batch.new_nodes, COPIED) if is_large and batch.new_nodes else b"",
-        changed_runs=Rows(len(changed_runs), encode_runs(changed_runs, RECORDS)),
         changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
         stats=Rows(len(stats), encode_stats(stats)),
         stats_shards=sorted({key.shard for key in stats}),
         min_max_rechecks=removed,
-        changes=change_rows(batch.new_runs, batch.changed_runs),
         dead_letters=batch.dead_letters,
+        **_encode_numbered(batch, is_single=is_single),
     )
+
+
+def renumber(encoded: EncodedBatch, batch: Batch) -> EncodedBatch:
+    """Encode again what the batch's change numbers are in, after they were changed."""
+    return replace(encoded, **_encode_numbered(batch, is_single=is_single_statement(encoded)))
+
+
+def _encode_numbered(batch: Batch, *, is_single: bool) -> dict[str, Any]:
+    new, changed = ([], batch.runs) if is_single else (batch.new_runs, batch.changed_runs)
+    return {
+        "advances": batch.advances,
+        "new_runs": encode_runs(new, COPIED) if new else b"",
+        "changed_runs": Rows(len(changed), encode_runs(changed, RECORDS)),
+        "changes": change_rows(batch.new_runs, batch.changed_runs),
+    }
 
 
 def is_single_statement(batch: EncodedBatch) -> bool:

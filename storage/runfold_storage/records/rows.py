@@ -4,6 +4,7 @@ Field names are column names; `run` is the 16 bytes of the run key. Times are in
 the epoch and money in nano-dollars, so that sums are exact.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -142,6 +143,8 @@ class Batch:
     stats: dict[RollupKey, RollupDelta] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     number: int = 0
+    run_ids: list[tuple[int, Sequence[str]]] = field(default_factory=list)
+    """(shard, ids) of the runs whose events it holds or ignores, frame by frame."""
     new_events: dict[int, int] = field(default_factory=dict)
     """The number of `events` by shard."""
     ignored: dict[tuple[int, str], int] = field(default_factory=dict)

@@ -4,10 +4,11 @@ Invariant: a batch and its positions are one transaction. A crash leaves all of 
 the positions say which. After every failure the cache drops the runs that the batch touched.
 
 A refused batch is folded again while its shards are locked, so that no other process can change
-them meanwhile. After a refusal the shard's next batches are folded under its lock, too, because a
-process that goes on changing runs would make each of them fail. When PostgreSQL refuses the data,
-the batch is split down to one frame, in which the event is searched. Every other failure is raised
-to the caller, which waits and retries.
+them meanwhile. After that, a process that goes on changing runs would make each batch of the shard
+fail. So the next ones lock it, too, before they are written, and are rebased: one is folded again
+only if its own runs were changed. When PostgreSQL refuses the data, the batch is split down to one
+frame, in which the event is searched. Every other failure is raised to the caller, which waits and
+retries.
 """
 
 import logging
@@ -15,9 +16,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from operator import itemgetter
 from typing import Final
-from uuid import UUID
 
 import psycopg
 
@@ -34,12 +33,8 @@ from runfold_storage.checkpoints.positions import (
 from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.ledger.events import load_deleted, load_expired, load_for_fold
-from runfold_storage.ledger.partitions import ensure_weeks, week_of
-from runfold_storage.projections.batch_encoding import (
-    EncodedBatch,
-    encode_batch,
-    is_single_statement,
-)
+from runfold_storage.ledger.partitions import ensure_weeks
+from runfold_storage.projections.batch_encoding import encode_batch, is_single_statement
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.projections.single_statement import restore_single_statement
 from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
@@ -54,6 +49,8 @@ from runfold_workers.fold.frame_decoder import (
 from runfold_workers.fold.run_cache import Loaded, RunRef
 from runfold_workers.metrics import Metrics
 
+from .folded_batch import ExternalChanges, FoldedBatch
+
 log = logging.getLogger(__name__)
 
 REFUSED = (PositionMoved, DuplicateInLedger, *DATA_ERRORS)
@@ -64,8 +61,8 @@ Refused = Mapping[EventLocation, str]
 
 LOAD_RUNS: Final = 500
 """So many runs are read from the ledger by one query."""
-LOCKED_BATCHES: Final = 50
-"""So many batches of a shard are folded under the lock after its runs were changed outside."""
+CONTENDED_BATCHES: Final = 50
+"""So many batches of a shard lock it first after its runs were changed outside."""
 
 
 class Committer:
@@ -100,12 +97,10 @@ class Committer:
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
         self._newest_unread: set[int] = set()
-        self._locked_batches_left: dict[int, int] = {}
-
-    @property
-    def contended(self) -> Collection[int]:
-        """Return the shards whose runs other processes changed recently, and may change again."""
-        return self._locked_batches_left.keys()
+        self._contended: dict[int, int] = {}
+        """Shards whose runs other processes change, and for how many batches that is assumed."""
+        self._changes: ExternalChanges = {}
+        """What the last batch found when it was written; what was folded before is without it."""
 
     def own(self, shards: Sequence[int]) -> dict[int, Position]:
         """Fold exactly these shards from now on; return the positions of those that are new."""
@@ -124,7 +119,7 @@ class Committer:
         self.positions.pop(shard, None)
         self.ahead.pop(shard, None)
         self._newest_unread.discard(shard)
-        self._locked_batches_left.pop(shard, None)
+        self._contended.pop(shard, None)
 
     def fold(
         self,
@@ -142,6 +137,7 @@ class Committer:
             for shard, newest in newest_runs(self._reading, self._newest_unread).items():
                 self._cache.know(shard, newest)
             self._newest_unread.clear()
+        self._changes = {}
         began = time.perf_counter()
         entries = self._unfolded(entries)
         decoded = self._decode(entries, refused, latest_us or self._intake.latest_us())
@@ -154,32 +150,42 @@ class Committer:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
 
-    def write(self, batch: EncodedBatch, weeks: set[date | None]) -> None:
+    def write(self, folded: FoldedBatch) -> None:
         """Commit a batch; may be called from another thread than the one that folds."""
-        self._ensure_weeks(self._connection, weeks)
-        began = time.perf_counter()
-        if is_single_statement(batch):
-            crash_point("before_positions_move")
-            write_batch(self._connection, batch)
-            self._phases["write"].observe(time.perf_counter() - began)
-        else:
-            with self._connection.transaction():
-                crash_point("before_positions_move")
-                write_batch(self._connection, batch)
-                crash_point("before_commit")
-                written = time.perf_counter()
-            self._phases["write"].observe(written - began)
-            self._phases["commit"].observe(time.perf_counter() - written)
-        crash_point("after_commit")
+        self._ensure_weeks(self._connection, folded.weeks)
+        if self._contended.keys().isdisjoint(folded.shards):
+            self._write(folded)
+            return
+        restore_single_statement(self._connection)
+        with self._connection.transaction():
+            found = self._lock(self._connection, folded.shards)
+            if found:
+                changes = load_external_changes(self._connection, self.positions, found)
+                if folded.conflicts_with(changes):
+                    step = folded.batch.advances[0]
+                    raise PositionMoved(step.shard, step.expected)
+                folded.rebase(self.positions | found)
+                folded.changes = changes
+            self._write(folded)
 
-    def written(self, batch: Batch) -> None:
+    def written(self, folded: FoldedBatch) -> None:
         """Record that this batch, and so all batches before it, are committed."""
+        batch = folded.batch
         for step in batch.advances:
             old = self.positions.get(step.shard)
             # Otherwise the shard was given up, and perhaps taken again at a later position.
             if old is not None and old.position == step.expected:
                 self.positions[step.shard] = _after(old, step)
         self._builder.written(batch)
+        self._changes = folded.changes
+        self._forget(folded.changes)
+        for shard in folded.changes:
+            if self.ahead[shard].position == self.positions[shard].position:
+                self.ahead[shard] = self.positions[shard]
+        for shard in self._contended.keys() & set(folded.shards) - folded.changes.keys():
+            self._contended[shard] -= 1
+            if self._contended[shard] <= 0:
+                del self._contended[shard]
         if batch.dead_letters:
             letter = batch.dead_letters[0]
             first = {"shard": letter.shard, "frame": letter.frame, "reason": letter.reason[:200]}
@@ -187,6 +193,21 @@ class Committer:
                 "stored unreadable events in dead_letters",
                 extra={"number": len(batch.dead_letters), **first},
             )
+
+    def catch_up(self, folded: FoldedBatch) -> bool:
+        """Rebase a batch that was folded before the last one was written.
+
+        Return False, and rewind, if that one found changes to its runs.
+        """
+        if not self._changes:
+            return True
+        if folded.conflicts_with(self._changes):
+            self.rewind()
+            return False
+        folded.rebase(self.positions)
+        for step in folded.batch.advances:
+            self.ahead[step.shard] = _after(self.positions[step.shard], step)
+        return True
 
     def rewind(self) -> None:
         """Start over from the committed positions; call it only while no batch is being written."""
@@ -199,9 +220,8 @@ class Committer:
         Return what was committed: one batch, or several if PostgreSQL refused the data. Raise
         `PositionMoved` if another worker has moved a shard.
         """
-        is_locked = any(entry.shard in self.contended for entry in entries)
         try:
-            return [self._commit_locked(entries) if is_locked else self._commit(entries)]
+            return [self._commit(entries)]
         except REFUSED as error:
             is_moved = isinstance(error, PositionMoved)
         return self.recommit(entries, is_moved=is_moved)
@@ -239,13 +259,13 @@ class Committer:
         latest_us: int | None = None,
     ) -> Batch:
         try:
-            batch = self.fold(entries, refused, latest_us)
-            self.write(encode_batch(batch), weeks_of(batch))
+            folded = FoldedBatch(self.fold(entries, refused, latest_us))
+            self.write(folded)
         except BaseException:
             self.rewind()
             raise
-        self.written(batch)
-        return batch
+        self.written(folded)
+        return folded.batch
 
     def _commit_locked(self, entries: Sequence[StreamEntry]) -> Batch:
         """Commit these frames while no other process can change their shards."""
@@ -253,42 +273,55 @@ class Committer:
         restore_single_statement(self._connection)
         try:
             with self._connection.transaction():
-                self._take_over(lock_positions(self._connection, shards))
-                batch = self.fold(entries)
-                prepared, weeks = encode_batch(batch), weeks_of(batch)
+                found = self._lock(self._connection, shards)
+                if found:
+                    self._forget(load_external_changes(self._reading, self.positions, found))
+                    self.positions |= found
+                    self.ahead |= found
+                folded = FoldedBatch(self.fold(entries))
                 # On the other connection: here a new partition would stay invisible until COMMIT.
-                self._ensure_weeks(self._reading, weeks)
-                self.write(prepared, weeks)
+                self._ensure_weeks(self._reading, folded.weeks)
+                self._write(folded)
         except BaseException:
             self._weeks.clear()
             self.rewind()
             raise
-        self.written(batch)
-        left = self._locked_batches_left
-        for shard in shards & left.keys():
-            left[shard] -= 1
-            if left[shard] <= 0:
-                del left[shard]
-        return batch
+        self.written(folded)
+        return folded.batch
 
-    def _take_over(self, found: Mapping[int, Position]) -> None:
-        """Accept the checkpoints of shards whose runs other processes have changed."""
+    def _lock(self, connection: psycopg.Connection, shards: Collection[int]) -> dict[int, Position]:
+        """Lock these shards; return the checkpoints of those that other processes have changed."""
+        found = lock_positions(connection, shards)
         for shard, position in found.items():
             if position.position != self.positions[shard].position:
                 raise PositionMoved(shard, self.positions[shard].position)
-        moved = {shard: each for shard, each in found.items() if each != self.positions[shard]}
-        if not moved:
-            return
-        self._locked_batches_left |= dict.fromkeys(moved, LOCKED_BATCHES)
-        changed = load_external_changes(self._reading, self.positions, moved)
-        for shard, runs in changed.items():
+        return {shard: each for shard, each in found.items() if each != self.positions[shard]}
+
+    def _forget(self, changes: ExternalChanges) -> None:
+        """Drop runs that other processes have changed, and expect more such changes."""
+        for shard, runs in changes.items():
+            self._contended[shard] = CONTENDED_BATCHES
             if runs is None:
                 self._cache.forget(shard)
                 self._newest_unread.add(shard)
             else:
                 self._cache.forget_runs(shard, runs)
-        self.positions |= moved
-        self.ahead |= moved
+
+    def _write(self, folded: FoldedBatch) -> None:
+        began = time.perf_counter()
+        if is_single_statement(folded.encoded):
+            crash_point("before_positions_move")
+            write_batch(self._connection, folded.encoded)
+            self._phases["write"].observe(time.perf_counter() - began)
+        else:
+            with self._connection.transaction():
+                crash_point("before_positions_move")
+                write_batch(self._connection, folded.encoded)
+                crash_point("before_commit")
+                written = time.perf_counter()
+            self._phases["write"].observe(written - began)
+            self._phases["commit"].observe(time.perf_counter() - written)
+        crash_point("after_commit")
 
     def _commit_without_refused(self, entries: Sequence[StreamEntry]) -> Batch:
         """Commit one frame without the events that PostgreSQL refuses, as dead letters.
@@ -360,15 +393,5 @@ class Committer:
         )
 
 
-_run_of: Final = itemgetter(0)
-
-
 def _after(old: Position, step: PositionUpdate) -> Position:
     return Position(step.position, step.generation, old.consumed + step.consumed, step.change_seq)
-
-
-def weeks_of(batch: Batch) -> set[date | None]:
-    """Return the weeks of the ledger that a batch needs; run keys are ordered by time."""
-    runs = set(map(_run_of, batch.events))
-    ends = {week_of(UUID(bytes=end(runs))) for end in (min, max)} if runs else set()
-    return ends if len(ends) < 2 else {week_of(UUID(bytes=run)) for run in runs}

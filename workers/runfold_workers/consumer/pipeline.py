@@ -11,11 +11,11 @@ from typing import Self
 
 from runfold.crash_points import crash_point
 from runfold_storage.errors import PositionMoved
-from runfold_storage.projections.batch_encoding import encode_batch
 from runfold_storage.records.rows import Batch
 from runfold_workers.fold.frame_decoder import StreamEntry
 
-from .committer import REFUSED, Committer, weeks_of
+from .committer import REFUSED, Committer
+from .folded_batch import FoldedBatch
 
 
 class Pipeline:
@@ -28,7 +28,7 @@ class Pipeline:
         self._committer = committer
         self._on_commit = on_commit
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._in_flight: tuple[Sequence[StreamEntry], Batch, Future[None]] | None = None
+        self._in_flight: tuple[Sequence[StreamEntry], FoldedBatch, Future[None]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -40,21 +40,12 @@ class Pipeline:
     def submit(self, entries: Sequence[StreamEntry]) -> None:
         """Fold these frames, wait for the batch in flight, and start to write them.
 
-        Raise the error of the batch in flight, except for data that became dead letters. While
-        other processes change runs of a shard, its frames are committed first and by themselves:
-        folded ahead, they would be refused, and all other frames with them.
+        Raise the error of the batch in flight, except for data that became dead letters.
         """
-        contended = set(self._committer.contended)
-        if locked := [entry for entry in entries if entry.shard in contended]:
-            self.drain()
-            self._report(self._committer.commit(locked))
-            entries = [entry for entry in entries if entry.shard not in contended]
-        if not entries:
-            return
         try:
             folded = self._fold(entries)
             crash_point("after_fold")
-            if self.drain():
+            if self.drain() or (folded is not None and not self._committer.catch_up(folded)):
                 folded = self._fold(entries)
         except BaseException:
             self._abandon()
@@ -62,8 +53,7 @@ class Pipeline:
         if folded is None:
             self._report(self._committer.recommit(entries, is_moved=False))
         else:
-            batch, write = folded
-            self._in_flight = (entries, batch, self._writer.submit(write))
+            self._in_flight = (entries, folded, self._writer.submit(self._write, folded))
 
     @property
     def busy(self) -> bool:
@@ -74,14 +64,14 @@ class Pipeline:
         """Wait for the batch in flight; return whether what was folded ahead is invalid."""
         if self._in_flight is None:
             return False
-        entries, batch, writing = self._in_flight
+        entries, folded, writing = self._in_flight
         self._in_flight = None
         # Not `result()`: the traceback would refer to this frame, the frame to the future, and the
         # future to the error. Only cyclic collection, which is off, would free that.
         error = writing.exception()
         del writing
         if error is None:
-            self._committer.written(batch)
+            self._committer.written(folded)
             return False
         if isinstance(error, REFUSED):
             is_moved = isinstance(error, PositionMoved)
@@ -94,20 +84,18 @@ class Pipeline:
         finally:
             del error
 
-    def _fold(self, entries: Sequence[StreamEntry]) -> tuple[Batch, Callable[[], None]] | None:
-        """Return the batch and how to write it; None if it holds data that cannot be stored."""
+    def _fold(self, entries: Sequence[StreamEntry]) -> FoldedBatch | None:
+        """Return None if the batch holds data that cannot be stored."""
         try:
-            batch = self._committer.fold(entries)
-            prepared, weeks = encode_batch(batch), weeks_of(batch)
+            folded = FoldedBatch(self._committer.fold(entries))
         except REFUSED:
             return None
-        batch.events.clear()  # they are in `prepared`
+        folded.batch.events.clear()  # they are encoded
+        return folded
 
-        def write() -> None:
-            self._committer.write(prepared, weeks)
-            self._on_commit(batch)
-
-        return batch, write
+    def _write(self, folded: FoldedBatch) -> None:
+        self._committer.write(folded)
+        self._on_commit(folded.batch)
 
     def _report(self, batches: Sequence[Batch]) -> None:
         for batch in batches:

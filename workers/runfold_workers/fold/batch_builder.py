@@ -86,6 +86,7 @@ class BatchBuilder:
             changed_nodes=changes.changed_nodes,
             stats=changes.stats,
             dead_letters=dead_letters,
+            run_ids=[(arrival.shard, arrival.columns.runs) for arrival in routed],
             new_events=new_events,
             ignored=ignored,
         )
