@@ -105,6 +105,8 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
         (ownership, "threading", threads),
         (ownership, "time", SimpleNamespace(monotonic=clock)),
         (monitor, "threading", threads),
+        # A collection walks all objects of the test run, which takes most of a history's time.
+        (loop, "gc", SimpleNamespace(collect=lambda: 0)),
         (loop, "time", SimpleNamespace(monotonic=clock, sleep=lambda _: None)),
         (loop, "load_positions", lambda connection, of: connection.load_positions(of)),
         (loop, "raise_incident", lambda connection, *_, **__: connection.raise_incident()),
