@@ -1,8 +1,4 @@
-"""Record a command as a run.
-
-Recording never delays or breaks the command: events go into the SDK's buffer. Only at the end
-`close` waits for their delivery, briefly if Redis is unavailable.
-"""
+"""Record a command as a run, without delaying or breaking it: events go into the SDK's buffer."""
 
 import os
 import pwd
@@ -92,8 +88,7 @@ class ExecutionRecorder:
         elif killed_by in result.signals & _CANCELLING:
             self._run.cancel(f"{_signal_name(killed_by)} was sent to it")
         elif result.returncode < 0:
-            message = f"killed by {_signal_name(killed_by)}"
-            self._run.fail(Error(type="Signal", message=message))
+            self._run.fail(Error(type="Signal", message=f"killed by {_signal_name(killed_by)}"))
         else:
             # The last line of stderr, or of the terminal that it shares with stdout.
             output = self._outputs.get("stderr", self._outputs.get("stdout"))
