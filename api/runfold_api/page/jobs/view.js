@@ -25,7 +25,7 @@ export async function showJobs(root, context) {
     h("thead", null, h("tr", null, [["Status", ""], ["Job", ""], ["Progress", ""], ["Requested", ""], ["Took", "number"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
     body);
   const rows = new Rows(body, (job) => job.id, makeRow);
-  const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/jobs", Object.fromEntries(new FormData(form)))) },
+  const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/jobs", new FormData(form))) },
     h("label", null, h("span", null, "Status"), h("select", { name: "status" }, h("option", { value: "" }, "all"),
       STATUSES.map((name) => h("option", { value: name, selected: name === status }, name)))));
 
