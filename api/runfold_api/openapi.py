@@ -1,8 +1,7 @@
 """The OpenAPI 3.1 document at `/api/openapi.json`, without a page that loads scripts elsewhere.
 
-Litestar derives it from the routes. `_refine` adds limits that Python types cannot express, which
-`runfold_storage` checks for all callers, and the bodies that routes read as raw bytes. A test sends
-what the document allows and forbids to every route, so it cannot differ from the service.
+Litestar derives it from the routes; `_refine` adds limits that Python types cannot express and the
+bodies that routes read as raw bytes. A test sends what it allows and forbids to every route.
 """
 
 from copy import deepcopy
@@ -34,18 +33,12 @@ from .ingest.executions import Execution
 PATH: Final = "/api/openapi.json"
 
 _NAME: Final = {"minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^\\u0000]*$"}
+_TAG: Final = {"type": "string", "maxLength": MAX_TAG, "pattern": "^[^\\u0000:=]+[:=][^\\u0000]*$"}
 _BOUND: Final = {"minimum": 0, "maximum": MAX_BOUND}
 _FILTER_SHAPES: Final[dict[Kind, dict[str, Any]]] = {
     Kind.NAME: _NAME,
     Kind.STATUSES: {"items": {"type": "string", "enum": list(RUN_STATUSES)}},
-    Kind.TAGS: {
-        "maxItems": MAX_TAGS,
-        "items": {
-            "type": "string",
-            "maxLength": MAX_TAG,
-            "pattern": "^[^\\u0000:=]+[:=][^\\u0000]*$",
-        },
-    },
+    Kind.TAGS: {"maxItems": MAX_TAGS, "items": _TAG},
     Kind.TIME: {},
     Kind.DURATION: _BOUND,
     Kind.COST: _BOUND,
@@ -109,7 +102,6 @@ class _Document(JsonRenderPlugin):
 
 
 def openapi_config() -> OpenAPIConfig:
-    """Return the configuration that serves the document at `PATH`."""
     return OpenAPIConfig(
         title="Runfold",
         version=version("runfold"),
@@ -141,8 +133,7 @@ def _refine(document: dict[str, Any]) -> dict[str, Any]:
     for path, schemas in _BODIES.items():
         body = {kind: {"schema": schema} for kind, schema in schemas.items()}
         paths[path]["post"]["requestBody"] = {"required": True, "content": body}
-    posted = {f"Posted{name}": schema for name, schema in _POSTED.items()}
-    document["components"]["schemas"] |= posted
+    document["components"]["schemas"] |= {f"Posted{name}": each for name, each in _POSTED.items()}
     return document
 
 
