@@ -45,6 +45,7 @@ _FILTER_SHAPES: Final[dict[Kind, dict[str, Any]]] = {
     Kind.SEARCH: _NAME,
     Kind.PAYLOAD: _NAME,
 }
+_POSITION: Final = "[0-9]{1,4}:[0-9]{1,20}-[0-9]{1,20}"
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
     **{each.name: _FILTER_SHAPES[each.kind] for each in FILTERS},
     "node": _NAME,
@@ -52,9 +53,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "bucket": {"enum": list(BUCKETS)},
     "group_by": {"enum": list(GROUPS)},
     "format": {"enum": list(FORMATS)},
-    "wait_for": {
-        "pattern": "^([0-9]{1,4}:[0-9]{1,20}-[0-9]{1,20}(,[0-9]{1,4}:[0-9]{1,20}-[0-9]{1,20})*)?$"
-    },
+    "wait_for": {"pattern": f"^({_POSITION}(,{_POSITION})*)?$"},
 }
 _STREAMED: Final = {
     "/api/v1/export": [kind for kind, _ in FORMATS.values()],

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @command(
     option("--role", choices=(FOLD, JOBS, ALL), default=ALL, help="the worker's tasks (all)"),
-    option("--metrics-port", type=int, help="of /metrics (RUNFOLD_METRICS_PORT); 0: a free one"),
+    option("--metrics-port", type=int, help="for /metrics (RUNFOLD_METRICS_PORT); 0: a free one"),
 )
 def worker(arguments: Namespace, context: Context) -> int:
     """Any number of workers may run, on any machine; they divide the shards among themselves. On

@@ -50,9 +50,7 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
     if state.damaged:
         names = ", ".join(path.name for path in state.damaged[:_LISTED])
         found = f"{len(state.damaged)} damaged segments in {state.folder}: {names}"
-        remedy = (
-            "check the disk; `runfold drain` sends the readable events and keeps `.corrupt` files"
-        )
+        remedy = "check the disk; `runfold drain` sends what is readable, and keeps .corrupt files"
         yield warn("spool", found, remedy)
     if is_empty:
         yield ok("spool", f"no events wait in {folder}")

@@ -6,7 +6,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import redis
 
@@ -20,8 +20,6 @@ from runfold_stack.argv_redaction import redact_command_line
 from .output_recorder import OutputRecorder
 from .process import ExitResult
 from .stdio import Source
-
-T = TypeVar("T")
 
 FIRST_WAIT_S: Final = 0.2
 PING_S: Final = 2.0
@@ -143,7 +141,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _unless_missing(read: Callable[[], T]) -> T | None:
+def _unless_missing(read: Callable[[], str]) -> str | None:
     """Return what `read` returns; None for a user without a name, or a deleted directory."""
     try:
         return read()

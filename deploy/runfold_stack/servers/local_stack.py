@@ -68,9 +68,8 @@ def open_stack(
         if redis_url is None:
             redis_url = ensure(RedisServer(data_dir / "redis", die_with_parent=die_with_parent))
         if database_url is None:
-            database_url = ensure(
-                PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
-            )
+            postgres = PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
+            database_url = ensure(postgres)
         undo.pop_all()
     return LocalStack(Endpoints(redis_url, database_url), tuple(owned))
 

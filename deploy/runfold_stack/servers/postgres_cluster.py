@@ -48,9 +48,7 @@ SETTINGS: Mapping[str, str] = {
 # The first that the build supports is used; every build supports pglz.
 _WAL_COMPRESSIONS = ("lz4", "zstd", "pglz")
 
-_CONF_HEAD = (
-    "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf instead."
-)
+_CONF_HEAD = "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf."
 
 _INCLUDE = "\ninclude_if_exists = 'runfold.conf'\n# Your settings may follow here.\n"
 
