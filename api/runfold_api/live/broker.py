@@ -178,8 +178,8 @@ class Broker:
         self.cursor = updates.changes.cursor
         if not updates.changes.changed:
             return
-        for question, topic in self._topics.items():
-            if question in updates.own:
+        for filter_key, topic in self._topics.items():
+            if filter_key in updates.own:
                 topic.publish(updates)
             else:  # subscribed while the changes were being read
                 topic.request_snapshots()

@@ -32,13 +32,13 @@ class Updates(NamedTuple):
     own: dict[bytes, set[Key]]
     encoded: dict[Key, bytes]
 
-    def events_for(self, question: bytes, others: dict[Key, None]) -> list[StreamEvent]:
+    def events_for(self, filter_key: bytes, non_matching: dict[Key, None]) -> list[StreamEvent]:
         """Return the events for the subscribers of a filter.
 
         A run that does not match is reported as removed once, unless it is new: it may have matched
-        when the client received it, even from another process. `others` remembers such runs.
+        when the client received it, even from another process. `non_matching` remembers such runs.
         """
-        own = self.own[question]
+        own = self.own[filter_key]
         events = []
         for change in self.changes.changed:
             key = (change.shard, change.run)
@@ -46,18 +46,18 @@ class Updates(NamedTuple):
                 deleted = msgspec.json.encode({"id": change.gone})
                 events.append(StreamEvent(change, "deleted", deleted))
             elif key in own:
-                others.pop(key, None)
+                non_matching.pop(key, None)
                 if key not in self.encoded:  # once for all filters
                     self.encoded[key] = msgspec.json.encode(summary_of(self.rows[key]))
                 events.append(StreamEvent(change, "changed", self.encoded[key]))
             elif key in self.rows:
-                if not change.is_new and key not in others:
+                if not change.is_new and key not in non_matching:
                     removed = {"id": run_id(self.rows[key])}
                     events.append(StreamEvent(change, "removed", msgspec.json.encode(removed)))
-                others.pop(key, None)
-                others[key] = None
-        while len(others) > _MAX_NON_MATCHING:
-            del others[next(iter(others))]
+                non_matching.pop(key, None)
+                non_matching[key] = None
+        while len(non_matching) > _MAX_NON_MATCHING:
+            del non_matching[next(iter(non_matching))]
         return events
 
     def run_ids(self) -> set[str]:
@@ -96,8 +96,8 @@ def updates_of(notification: Notification, matches: Mapping[bytes, Match]) -> Up
     """Return a notification's updates, for filters that need no PostgreSQL."""
     rows: dict[Key, Any] = dict(notification.rows)
     own = {
-        question: {key for key, row in notification.rows.items() if match(row)}
-        for question, match in matches.items()
+        filter_key: {key for key, row in notification.rows.items() if match(row)}
+        for filter_key, match in matches.items()
     }
     return Updates(notification.changes, rows, own, {})
 

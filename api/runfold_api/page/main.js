@@ -57,9 +57,7 @@ const router = new Router(async (address) => {
 
 const VIEWS = { "/": showRuns, "/runs": showRuns, "/workflows": showWorkflows, "/failures": showFailures, "/stats": showStats, "/jobs": showJobs };
 
-function viewOf(path) {
-  return path.startsWith("/runs/") ? showRun : VIEWS[path] ?? showNothing;
-}
+const viewOf = (path) => (path.startsWith("/runs/") ? showRun : VIEWS[path] ?? showNothing);
 
 function showNothing(root, context) {
   context.title("Not found");

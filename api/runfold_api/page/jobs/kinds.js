@@ -48,9 +48,7 @@ function filterText(filter) {
 
 const NAMES = { statuses: "status", tags: "tag", q: "text" };
 
-function nameOf(name) {
-  return (NAMES[name] ?? name.replace(/_(us|nano_usd)$/, "")).replaceAll("_", " ");
-}
+const nameOf = (name) => (NAMES[name] ?? name.replace(/_(us|nano_usd)$/, "")).replaceAll("_", " ");
 
 function valueOf(name, value) {
   if (name === "tags") return value.map(([key, each]) => `${key}: ${each}`).join(" and ");

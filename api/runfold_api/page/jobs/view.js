@@ -76,9 +76,7 @@ function makeRow(job, previous) {
 
 const waiting = (job) => (job.background ? "waiting for a worker (runfold worker)" : "interrupted; run the same command again to continue");
 
-function took(job) {
-  return job.started_at && job.finished_at ? Date.parse(job.finished_at) - Date.parse(job.started_at) : null;
-}
+const took = (job) => (job.started_at && job.finished_at ? Date.parse(job.finished_at) - Date.parse(job.started_at) : null);
 
 function empty(status) {
   return h("section", { class: "empty" }, h("h2", null, status ? `No ${status} jobs` : "No jobs yet"),

@@ -10,9 +10,7 @@ export class Problem extends Error {
 }
 
 /** The path of a run in the API or, with another root, on this page; an id may be any text. */
-export function runPath(id, root = `${ROOT}/runs`) {
-  return `${root}/${encodeURIComponent(id)}`;
-}
+export const runPath = (id, root = `${ROOT}/runs`) => `${root}/${encodeURIComponent(id)}`;
 
 /** GET. Values of `query` may be lists; null is omitted. Throws `Problem`. */
 export async function get(path, query = {}, { signal } = {}) {
@@ -42,10 +40,8 @@ export function parse(text) {
       ? BigInt(context.source) : value);
 }
 
-/** A text that is equal for equal values, to detect changes. */
-export function textOf(value) {
-  return JSON.stringify(value, (_, each) => (typeof each === "bigint" ? `${each}n` : each));
-}
+/** Format as JSON, with integers of any size. */
+export const stringify = (value, indent) => JSON.stringify(value, (_, each) => (typeof each === "bigint" ? JSON.rawJSON(each) : each), indent);
 
 async function request(path, query, options) {
   const response = await fetch(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), options).catch((error) => {

@@ -39,9 +39,7 @@ function press(event) {
   if (found && found.act(event) !== false) event.preventDefault();
 }
 
-function isTyping(target) {
-  return target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
-}
+const isTyping = (target) => target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
 
 function open() {
   fill(dialog, h("h2", null, "Keyboard shortcuts"),
