@@ -29,7 +29,6 @@ from . import Context, command
 
 _MAX_LISTED: Final = 1000
 """Further differences are only counted."""
-_RESTORE: Final = "restore"
 _SELECTION: Final = (option("--run", metavar="RUN", help="only this run"), *PERIOD, WORKFLOW)
 
 Correct = Callable[[psycopg.Connection, Findings, threading.Event], int]
@@ -255,10 +254,10 @@ def restore(arguments: Namespace, context: Context) -> None:
 
         restoring.check(connection, archive)
         requested = {"archive": archive.shown}
-        job = find_unfinished(connection, _RESTORE, requested)
+        job = find_unfinished(connection, restoring.KIND, requested)
         if job is not None and job.progress is not None:
             say(f"resuming job {job.id}")
-        job_id = job.id if job is not None else add_job(connection, _RESTORE, requested)
+        job_id = job.id if job is not None else add_job(connection, restoring.KIND, requested)
         files = sum(len(files_of(archive, kind)) for kind in KINDS)
         with progress_bar("restoring", files, "files") as show:
 
