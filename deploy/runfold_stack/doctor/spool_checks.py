@@ -39,7 +39,7 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
             wait = "make Redis accept events; the live runners then send them"
             yield warn("spool", found, wait if is_live else remedy)
         if spooled.dropped:
-            found = f"runners on this machine dropped {spooled.dropped:,} events for {target}"
+            found = f"{spooled.dropped:,} events for {target} were dropped by runners here"
             yield warn("spool", f"{found}, and no incident counts them yet", drain)
         is_empty = is_empty and not (spooled.segments or spooled.dropped)
     if state.is_full:
