@@ -106,7 +106,7 @@ class Deployment(Collector):
             up["redis"] = 0
         except StorageError:  # then the state of Redis is unknown
             pass
-        yield _gauge("server_up", "Whether a server responds to this API", "server", up)
+        yield _gauge("runfold_server_up", "Whether a server responds to this API", "server", up)
 
     def _from_database(self) -> Iterator[Metric]:
         labels = ["kind", "shard"]
@@ -117,20 +117,20 @@ class Deployment(Collector):
             incidents.add_metric([incident.kind, shard], incident.number)
             of_kind[incident.kind] += incident.new
         yield incidents
-        yield _gauge("incidents_new", "Unacknowledged incidents", "kind", of_kind)
+        yield _gauge("runfold_incidents_new", "Unacknowledged incidents", "kind", of_kind)
         dead = self._history.count_dead_letters()
         yield GaugeMetricFamily("runfold_dead_letters", "Stored dead letters", dead)
 
     def _from_streams(self) -> Iterator[Metric]:
         lags = self._writer.lags(self._history)
         frames = {str(shard): lag.frames for shard, lag in lags.items()}
-        yield _gauge("lag_frames", "Frames that wait for the fold", "shard", frames)
+        yield _gauge("runfold_lag_frames", "Frames that wait for the fold", "shard", frames)
         ages_s = {str(shard): lag.age_s for shard, lag in lags.items()}
-        yield _gauge("lag_seconds", "Wait of the oldest frame", "shard", ages_s)
+        yield _gauge("runfold_lag_seconds", "Wait of the oldest frame", "shard", ages_s)
 
 
 def _gauge(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
-    gauge = GaugeMetricFamily(f"runfold_{name}", meaning, labels=[label])
+    gauge = GaugeMetricFamily(name, meaning, labels=[label])
     for each, value in values.items():
         gauge.add_metric([each], value)
     return gauge
