@@ -18,6 +18,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from databases import create_database, drop_database
 from frame_delivery import SHARDS, stop_senders
 from runfold.protocol.streams import connect
 from runfold_stack.errors import ProgramNotFoundError
@@ -127,7 +128,7 @@ def database_url(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
     """The name of a migrated database to copy: never connect to it."""
-    migrate(postgres_server.create_database("migrated"))
+    migrate(create_database(postgres_server, "migrated"))
     return "migrated"
 
 
@@ -146,7 +147,7 @@ def _copied(server: PostgresServer, template: str) -> Iterator[str]:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     yield server.url_for(name)
-    server.drop_database(name)
+    drop_database(server, name)
 
 
 @pytest.fixture
@@ -167,8 +168,8 @@ def deployment(database: psycopg.Connection) -> None:
 def other_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
     """Another such database beside that of `migrated_url`."""
     name = f"test_{next(_database_numbers)}"
-    yield postgres_server.create_database(name, template=migrated_template)
-    postgres_server.drop_database(name)
+    yield create_database(postgres_server, name, template=migrated_template)
+    drop_database(postgres_server, name)
 
 
 @pytest.fixture

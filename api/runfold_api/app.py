@@ -1,8 +1,4 @@
-"""The application: its routes, error handlers and long-lived objects.
-
-It connects to PostgreSQL and Redis when a request needs them, so the parts of a deployment may
-start in any order.
-"""
+"""The application: its routes, error handlers and long-lived objects."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,8 +29,7 @@ from .settings import Settings
 def create_app(settings: Settings) -> Litestar:
     """Return an ASGI application that opens no connection before the first request.
 
-    A server must call `state.broker.end()` before it waits for open requests to end, because
-    streams have no end of their own.
+    A server calls `state.broker.end()` before it waits for requests, as streams do not end.
     """
     history = History(
         settings.database_url,

@@ -1,8 +1,7 @@
 """The OpenAPI 3.1 document at `/api/openapi.json`, without a page that loads scripts elsewhere.
 
-Litestar derives it from the routes. `_refine` adds limits that Python types cannot express, which
-`runfold_storage` checks for all callers, and the bodies that routes read as raw bytes. A test sends
-what the document allows and forbids to every route, so it cannot differ from the service.
+Litestar derives it from the routes; `_refine` adds limits that Python types cannot express and the
+bodies that routes read as raw bytes. A test sends what it allows and forbids to every route.
 """
 
 from copy import deepcopy
@@ -34,24 +33,19 @@ from .ingest.executions import Execution
 PATH: Final = "/api/openapi.json"
 
 _NAME: Final = {"minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^\\u0000]*$"}
+_TAG: Final = {"type": "string", "maxLength": MAX_TAG, "pattern": "^[^\\u0000:=]+[:=][^\\u0000]*$"}
 _BOUND: Final = {"minimum": 0, "maximum": MAX_BOUND}
 _FILTER_SHAPES: Final[dict[Kind, dict[str, Any]]] = {
     Kind.NAME: _NAME,
     Kind.STATUSES: {"items": {"type": "string", "enum": list(RUN_STATUSES)}},
-    Kind.TAGS: {
-        "maxItems": MAX_TAGS,
-        "items": {
-            "type": "string",
-            "maxLength": MAX_TAG,
-            "pattern": "^[^\\u0000:=]+[:=][^\\u0000]*$",
-        },
-    },
+    Kind.TAGS: {"maxItems": MAX_TAGS, "items": _TAG},
     Kind.TIME: {},
     Kind.DURATION: _BOUND,
     Kind.COST: _BOUND,
     Kind.SEARCH: _NAME,
     Kind.PAYLOAD: _NAME,
 }
+_POSITION: Final = "[0-9]{1,4}:[0-9]{1,20}-[0-9]{1,20}"
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
     **{each.name: _FILTER_SHAPES[each.kind] for each in FILTERS},
     "node": _NAME,
@@ -59,9 +53,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "bucket": {"enum": list(BUCKETS)},
     "group_by": {"enum": list(GROUPS)},
     "format": {"enum": list(FORMATS)},
-    "wait_for": {
-        "pattern": "^([0-9]{1,4}:[0-9]{1,20}-[0-9]{1,20}(,[0-9]{1,4}:[0-9]{1,20}-[0-9]{1,20})*)?$"
-    },
+    "wait_for": {"pattern": f"^({_POSITION}(,{_POSITION})*)?$"},
 }
 _STREAMED: Final = {
     "/api/v1/export": [kind for kind, _ in FORMATS.values()],
@@ -109,7 +101,6 @@ class _Document(JsonRenderPlugin):
 
 
 def openapi_config() -> OpenAPIConfig:
-    """Return the configuration that serves the document at `PATH`."""
     return OpenAPIConfig(
         title="Runfold",
         version=version("runfold"),
@@ -141,8 +132,7 @@ def _refine(document: dict[str, Any]) -> dict[str, Any]:
     for path, schemas in _BODIES.items():
         body = {kind: {"schema": schema} for kind, schema in schemas.items()}
         paths[path]["post"]["requestBody"] = {"required": True, "content": body}
-    posted = {f"Posted{name}": schema for name, schema in _POSTED.items()}
-    document["components"]["schemas"] |= posted
+    document["components"]["schemas"] |= {f"Posted{name}": each for name, each in _POSTED.items()}
     return document
 
 

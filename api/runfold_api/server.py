@@ -3,11 +3,9 @@
 import gc
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
-
-from runfold_api.live.broker import Broker
 
 from .app import create_app
 from .settings import Settings
@@ -36,32 +34,24 @@ def url_of(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Ends all streams before it waits for open requests."""
-
-    def __init__(self, broker: Broker, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._broker = broker
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._broker.end()
+        app: Any = self.config.app
+        app.state.broker.end()  # it would wait for open streams, which do not end
         await super().shutdown(sockets)
 
 
 def make_server(settings: Settings) -> uvicorn.Server:
     """Return a server; `run(sockets=[…])` starts it, `should_exit = True` stops it."""
-    app = create_app(settings)
-    return _Server(
-        app.state.broker,
-        uvicorn.Config(
-            app,
-            lifespan="on",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=round(settings.shutdown_s),
-        ),
+    config = uvicorn.Config(
+        create_app(settings),
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.shutdown_s),
     )
+    return _Server(config)
 
 
 def serve(
@@ -82,10 +72,6 @@ def serve(
 
 
 def freeze_gc() -> None:
-    """Exclude all objects that exist at the start from cyclic garbage collection.
-
-    They live as long as the process, and a collection of all modules would pause every stream for
-    a tenth of a second.
-    """
+    """Exclude the objects of the start from garbage collection, which would pause all streams."""
     gc.collect()
     gc.freeze()

@@ -1,13 +1,9 @@
 """Settings of the API; only `main()` reads the environment."""
 
-from typing import Final
-
 from msgspec import Struct
 
 from runfold.protocol.time_limits import MAX_FUTURE_S
 from runfold_storage.history import MAX_WAIT_S
-
-MIB: Final = 1024 * 1024
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -28,7 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Folder or URL of the archive of expired data, from which archived runs are read."""
     delete_at_once: int = 1000
     """A request deletes at most this many runs itself; a job deletes more."""
-    max_body_bytes: int = 16 * MIB
+    max_body_bytes: int = 16 * 2**20
     """Maximum size of a request's body; an event is limited to `MAX_EVENT_BYTES`."""
     redact_keys: tuple[str, ...] = ()
     """Additional keys whose values are masked in posted data."""

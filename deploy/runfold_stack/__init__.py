@@ -1,7 +1,5 @@
 """The command line and the local stack: the `runfold` command, embedded servers, the demo.
 
-Layers, lowest first: settings, errors and terminal output; embedded servers and importers; child
-processes, options, watching and the demo; endpoints and the doctor; `exec`; the commands; `cli`.
 Only `cli` and the demo read the environment. Every error that is to be expected ends a command with
 one line that names the culprit and the remedy, and with a documented exit code.
 """

@@ -1,8 +1,4 @@
-"""`runfold`: find the command, read the settings, run it, and return its exit code.
-
-Expected errors print one line with the culprit and the remedy instead of a traceback. Ctrl-C and a
-closed output pipe end a command silently.
-"""
+"""`runfold`: find the command, read the settings, run it, and return its exit code."""
 
 import difflib
 import logging
@@ -30,7 +26,6 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
@@ -57,12 +52,12 @@ def _dispatch(words: list[str]) -> int:
             sys.stderr.write(_help())
             return USAGE
         case ["-h" | "--help" | "help"]:
-            sys.stdout.write(_help())
-            sys.stdout.flush()
+            print(_help(), end="", flush=True)
             return OK
         case ["-V" | "--version" | "version"]:
-            sys.stdout.write(f"runfold {_version()}\n")
-            sys.stdout.flush()
+            from importlib.metadata import version  # slow, and rarely needed
+
+            print(f"runfold {version('runfold')}", flush=True)
             return OK
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
@@ -101,15 +96,6 @@ def _help() -> str:
         f"exit codes:\n{codes}"
         "  `exec` returns the exit code of its command; 127: not found, 126: not executable\n"
     )
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # slow, and rarely needed
-
-    try:
-        return version("runfold")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The servers that a command uses: those of the settings, else those of the data directory.
 
-Without either, `CommandFailed` names the remedy. No server is started.
+Without either, `CommandFailed` names the remedy.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,15 @@ if TYPE_CHECKING:
 
 
 def require_endpoints(settings: Settings) -> Endpoints:
-    """Return both URLs; raise `CommandFailed`."""
     return Endpoints(require_redis(settings), require_database(settings))
 
 
 def require_redis(settings: Settings) -> str:
-    """Return the URL of Redis; raise `CommandFailed`."""
     url = settings.redis_url or find_redis_url(settings.home)
     return url or _missing("Redis", settings, "RUNFOLD_REDIS_URL")
 
 
 def require_database(settings: Settings) -> str:
-    """Return the URL of PostgreSQL; raise `CommandFailed`."""
     url = settings.database_url or find_database_url(settings.home)
     return url or _missing("PostgreSQL", settings, "RUNFOLD_DATABASE_URL")
 
@@ -49,15 +46,11 @@ def open_database(settings: Settings) -> Iterator[psycopg.Connection]:
 
 
 def open_history(settings: Settings) -> "History":
-    """Return the read module on one connection."""
     from runfold_storage import History
 
     return History(require_database(settings), pool_size=1, archive_url=settings.archive_url)
 
 
 def _missing(server: str, settings: Settings, variable: str) -> NoReturn:
-    raise CommandFailed(
-        f"no {server} is running in {settings.home}: "
-        f"start one with `runfold up`, or set {variable}",
-        UNREACHABLE,
-    )
+    remedy = f"start one with `runfold up`, or set {variable}"
+    raise CommandFailed(f"no {server} is running in {settings.home}: {remedy}", UNREACHABLE)

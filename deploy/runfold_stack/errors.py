@@ -1,8 +1,4 @@
-"""The errors that end a command, their messages and exit codes.
-
-Every message names the culprit and the remedy. The codes are part of the contract;
-`runfold --help` and the README list them.
-"""
+"""The errors that end a command, their messages (`culprit: remedy`) and exit codes (contract)."""
 
 import re
 from typing import Final
@@ -47,14 +43,8 @@ _REMEDIES = (
         r"Bad file format reading the append only file",
         "the append-only file is damaged: keep a copy, then run `redis-check-aof --fix` on it",
     ),
-    (
-        r"Address already in use",
-        "another server listens on that address: stop it, or choose another data directory",
-    ),
-    (
-        r"[Ee]rror while loading shared libraries",
-        "this build does not run on this machine: install the servers as system packages",
-    ),
+    (r"Address already in use", "stop the other server, or choose another data directory"),
+    (r"rror while loading shared libraries", "install the servers as system packages"),
 )
 
 
@@ -64,10 +54,6 @@ class StackError(Exception):
 
 class ProgramNotFoundError(StackError):
     """This machine has no usable server program."""
-
-
-class PrivilegeError(StackError):
-    """Root's server has no user to run as, or that user has no access to a folder."""
 
 
 class AlreadyRunningError(StackError):
@@ -80,12 +66,11 @@ class StartFailedError(StackError):
 
 def start_failure(what: str, output: str) -> StartFailedError:
     """Return an error with the end of the server's output and, if known, the remedy."""
-    remedy = next((text for pattern, text in _REMEDIES if re.search(pattern, output)), None)
     lines = [what]
     if output.strip():
         lines += ["Its last output:", *(f"  {line}" for line in output.strip().splitlines()[-15:])]
-    if remedy is not None:
-        lines.append(f"What to do: {remedy}.")
+    remedies = [text for pattern, text in _REMEDIES if re.search(pattern, output)]
+    lines += [f"What to do: {remedy}." for remedy in remedies[:1]]
     return StartFailedError("\n".join(lines))
 
 

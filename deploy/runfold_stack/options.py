@@ -1,8 +1,4 @@
-"""Command line options as data: those that several commands share, and parsers of values.
-
-Invalid values are reported with the option's name and the allowed values, and end the command with
-exit code 2.
-"""
+"""Command line options as data: those that several commands share, and parsers of values."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
@@ -31,7 +27,6 @@ class Group(NamedTuple):
 
 
 def option(*words: str, **settings: Any) -> Option:
-    """Describe an option or a positional argument."""
     return Option(words, settings)
 
 
@@ -41,13 +36,11 @@ def one_of(*options: Option) -> Group:
 
 
 def add_options(parser: ArgumentParser, options: Iterable[Option | Group]) -> None:
-    """Add the options to the parser."""
     for each in options:
         if isinstance(each, Option):
             parser.add_argument(*each.words, **each.settings)
         else:
-            title = each.title
-            group = parser.add_argument_group(title) if title else None
+            group = parser.add_argument_group(each.title) if each.title else None
             target = group or parser.add_mutually_exclusive_group()
             for member in each.options:
                 target.add_argument(*member.words, **member.settings)
@@ -90,6 +83,12 @@ _BY_KIND: Final[dict[Kind, tuple[str, dict[str, Any]]]] = {
     Kind.SEARCH: ("", {"type": name, "metavar": "TEXT"}),
     Kind.PAYLOAD: (" (runfold search)", {"type": name, "metavar": "TEXT"}),
 }
+
+
+def limit(of: str, default: int, most: int) -> Option:
+    text = f"maximum number of {of} ({default}; up to {most})"
+    return option("--limit", type=whole_number(1, most), default=default, help=text)
+
 
 JSON: Final = option("--json", action="store_true", help="print one JSON document")
 PORT: Final = option("--port", type=whole_number(0, 65535), help="port of the API; 0: a free one")

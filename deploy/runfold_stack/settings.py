@@ -1,7 +1,6 @@
 """The settings of the command line and of the processes it starts: read once, then frozen.
 
-`VARIABLES` lists all variables with their parsers; the README describes them, and a test compares
-it. An empty variable counts as unset. An invalid value raises `SettingInvalid`, which names the
+An empty variable counts as unset. An invalid value raises `SettingInvalid`, which names the
 variable and the allowed values. The SDK's own settings are in `runfold.settings`.
 """
 
@@ -13,7 +12,6 @@ from urllib.parse import urlsplit
 
 from runfold import settings as sdk_settings
 from runfold.errors import SettingInvalid
-from runfold.protocol.events import MAX_NAME
 from runfold.protocol.streams import MAX_SHARDS
 from runfold.protocol.time_limits import MAX_FUTURE_S
 from runfold.settings import default_data_dir
@@ -26,7 +24,6 @@ from runfold_storage.checkpoints.liveness_limits import (
 )
 
 DEFAULT_API_PORT: Final = 8420
-DEFAULT_SPOOL_BYTES: Final = sdk_settings.Settings().spool_bytes
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_LIMIT_S: Final = 10 * 365 * 86_400
 
@@ -56,22 +53,17 @@ class Settings:
     log_level: str = "info"
     spool_dir: Path | None = None
     """This and `spool_bytes` are settings of the SDK; `drain` and `doctor` read its spool."""
-    spool_bytes: int = DEFAULT_SPOOL_BYTES
+    spool_bytes: int = sdk_settings.Settings().spool_bytes
 
 
 Parse = Callable[[str, str], Any]
 """Takes a variable's name and its text; raises `SettingInvalid`."""
 
 
-def _text(_name: str, text: str) -> str:
-    return text
-
-
 def _number(least: int, most: int) -> Parse:
     def parse(name: str, text: str) -> int:
         if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
-            expected = f"a whole number from {least} to {most}"
-            raise SettingInvalid(f"{name} is {text!r}: expected {expected}")
+            raise SettingInvalid(f"{name} is {text!r}: expected a whole number, {least} to {most}")
         return int(text)
 
     return parse
@@ -87,15 +79,8 @@ def _url(schemes: tuple[str, ...], example: str) -> Parse:
 
 
 def _of_sdk(name: str, text: str) -> Any:
-    """Parse a variable that the SDK has, too."""
     sdk = sdk_settings.read_settings({name: text})
     return getattr(sdk, name.removeprefix("RUNFOLD_").lower())
-
-
-def _project(name: str, text: str) -> str:
-    if len(text) > MAX_NAME:
-        raise SettingInvalid(f"{name} has {len(text)} characters: the maximum is {MAX_NAME}")
-    return text
 
 
 def _archive(name: str, text: str) -> str:
@@ -124,8 +109,9 @@ def _http_url(name: str, text: str) -> str:
 
 
 def _limit(default_s: float) -> Parse:
+    """Parse seconds, with exceptions for single projects: `3600,nightly=86400`."""
+
     def parse(name: str, text: str) -> Limit:
-        """Parse seconds, with exceptions for single projects: `3600,nightly=86400`."""
         by_project: dict[str, float] = {}
         for part in filter(None, map(str.strip, text.split(","))):
             project, _, seconds = part.rpartition("=")
@@ -158,7 +144,7 @@ VARIABLES: Final[dict[str, Parse]] = {
     ),
     "RUNFOLD_SHARDS": _number(1, MAX_SHARDS),
     "RUNFOLD_HOME": lambda _, text: Path(text).expanduser().absolute(),
-    "RUNFOLD_PROJECT": _project,
+    "RUNFOLD_PROJECT": _of_sdk,
     "RUNFOLD_WORKERS": _number(1, 64),
     "RUNFOLD_JOBS_REDIS_URL": _url(
         ("redis://", "rediss://", "unix://"), "redis://user:password@host:port/1"
@@ -166,10 +152,10 @@ VARIABLES: Final[dict[str, Parse]] = {
     "RUNFOLD_DELETE_AT_ONCE": _number(1, 100_000),
     "RUNFOLD_ARCHIVE": _archive,
     "RUNFOLD_MAX_LAG_S": _number(1, 86_400),
-    "RUNFOLD_API_HOST": _text,
+    "RUNFOLD_API_HOST": lambda _, text: text,
     "RUNFOLD_API_PORT": _number(0, 65535),
     "RUNFOLD_API_URL": _http_url,
-    "RUNFOLD_METRICS_HOST": _text,
+    "RUNFOLD_METRICS_HOST": lambda _, text: text,
     "RUNFOLD_METRICS_PORT": _number(0, 65535),
     "RUNFOLD_LOST_AFTER_S": _limit(DEFAULT_RUNNING_S),
     "RUNFOLD_LOST_QUEUED_AFTER_S": _limit(DEFAULT_QUEUED_S),
@@ -177,10 +163,7 @@ VARIABLES: Final[dict[str, Parse]] = {
     "RUNFOLD_MAX_FUTURE_S": _of_sdk,
     "RUNFOLD_LOG_LEVEL": _log_level,
 }
-_SPOOL: Final[dict[str, Parse]] = {
-    "RUNFOLD_SPOOL_DIR": _text,
-    "RUNFOLD_SPOOL_BYTES": _number(2**20, 2**40),
-}
+_SPOOL: Final = dict.fromkeys(("RUNFOLD_SPOOL_DIR", "RUNFOLD_SPOOL_BYTES"), _of_sdk)
 
 
 def read_settings(environ: Mapping[str, str], *, as_root: bool) -> Settings:

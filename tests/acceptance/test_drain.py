@@ -36,7 +36,7 @@ for number in range(40):
 """Thirty are dropped, and ten are lost with the process."""
 
 
-class Place:
+class Machine:
     """A Redis that is away, and a folder for what runners spool meanwhile."""
 
     def __init__(self, make_redis: MakeRedis, folder: Path) -> None:
@@ -72,84 +72,84 @@ class Place:
 
 def test_what_a_dead_runner_left_is_found_and_sent(make_redis: MakeRedis, tmp_path: Path) -> None:
     """The doctor names number, folder and remedy; draining sends everything, once."""
-    place = Place(make_redis, tmp_path)
-    assert place.doctor() == [("ok", f"no events wait in {place.spool}", "")]
-    place.spool_a_hundred()
-    place.spool_a_hundred()
-    ((level, found, remedy),) = place.doctor()
+    machine = Machine(make_redis, tmp_path)
+    assert machine.doctor() == [("ok", f"no events wait in {machine.spool}", "")]
+    machine.spool_a_hundred()
+    machine.spool_a_hundred()
+    ((level, found, remedy),) = machine.doctor()
     assert level == "warn"
-    assert found.startswith(f"200 events wait in {place.spool} for this Redis since 20")
+    assert found.startswith(f"200 events wait in {machine.spool} for this Redis since 20")
     assert "runfold drain" in remedy
 
-    report = place.drain()
+    report = machine.drain()
     assert (report["sent"], report["left"], report["for_others"]) == (200, 0, 0)
-    assert sorted(event["id"] for event in recorded_events(place.server.url)) == sorted(
+    assert sorted(event["id"] for event in recorded_events(machine.server.url)) == sorted(
         2 * list(range(100))
     )
-    assert list(place.spool.iterdir()) == []
-    assert place.drain()["sent"] == 0
+    assert list(machine.spool.iterdir()) == []
+    assert machine.drain()["sent"] == 0
 
 
 def test_events_for_another_redis_stay(make_redis: MakeRedis, tmp_path: Path) -> None:
     """The command reports them, with the setting that sends them."""
-    place, other = Place(make_redis, tmp_path), make_redis()
-    place.spool_a_hundred()
-    assert place.drain(RUNFOLD_REDIS_URL=other.url)["for_others"] == 100
-    ((level, found, remedy),) = place.doctor(RUNFOLD_REDIS_URL=other.url)
+    machine, other = Machine(make_redis, tmp_path), make_redis()
+    machine.spool_a_hundred()
+    assert machine.drain(RUNFOLD_REDIS_URL=other.url)["for_others"] == 100
+    ((level, found, remedy),) = machine.doctor(RUNFOLD_REDIS_URL=other.url)
     assert level == "warn"
     assert "100 events wait" in found
     assert "another Redis" in found
     assert "RUNFOLD_REDIS_URL" in remedy
-    assert place.drain()["sent"] == 100
+    assert machine.drain()["sent"] == 100
 
 
 def test_without_redis_nothing_is_lost(make_redis: MakeRedis, tmp_path: Path) -> None:
     """The exit code shows that Redis is unavailable; all events stay."""
-    place = Place(make_redis, tmp_path)
-    place.spool_a_hundred()
-    place.server.stop()
-    assert runfold("drain", env=place.env).returncode == 3
-    place.server.start()
-    assert place.drain()["sent"] == 100
+    machine = Machine(make_redis, tmp_path)
+    machine.spool_a_hundred()
+    machine.server.stop()
+    assert runfold("drain", env=machine.env).returncode == 3
+    machine.server.start()
+    assert machine.drain()["sent"] == 100
 
 
 def test_a_runner_that_lives_sends_its_own(make_redis: MakeRedis, tmp_path: Path) -> None:
     """Its segments are recognized, and left alone."""
-    place = Place(make_redis, tmp_path)
-    place.server.stop()
+    machine = Machine(make_redis, tmp_path)
+    machine.server.stop()
     program = RUNNER.replace("os._exit(0)", "print(flush=True); input()")
     with subprocess.Popen(
         [sys.executable, "-c", program],
-        env=place.env | {"RUNFOLD_REDIS_URL": place.server.url},
+        env=machine.env | {"RUNFOLD_REDIS_URL": machine.server.url},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as runner:
         assert runner.stdout is not None
         assert runner.stdin is not None
         runner.stdout.readline()
-        ((_, found, remedy),) = place.doctor()
+        ((_, found, remedy),) = machine.doctor()
         assert "100 events wait" in found
         assert "100 of them from live runners" in found
         assert "the live runners then send them" in remedy
-        place.server.start()
+        machine.server.start()
         runner.stdin.close()
-    assert place.drain()["in_use"] == 0
-    assert {event["id"] for event in recorded_events(place.server.url)} == set(range(100))
+    assert machine.drain()["in_use"] == 0
+    assert {event["id"] for event in recorded_events(machine.server.url)} == set(range(100))
 
 
 def test_damaged_segments_are_named_and_set_aside(make_redis: MakeRedis, tmp_path: Path) -> None:
     """What can be read of them is sent; the rest is kept for a person."""
-    place = Place(make_redis, tmp_path)
-    place.spool_a_hundred()
-    (segment,) = place.spool.iterdir()
+    machine = Machine(make_redis, tmp_path)
+    machine.spool_a_hundred()
+    (segment,) = machine.spool.iterdir()
     with segment.open("r+b") as file:
         file.seek(60)
         file.write(bytes(20))
-    report = place.drain()
+    report = machine.drain()
     assert 0 < report["sent"] < 100
-    (aside,) = place.spool.iterdir()
+    (aside,) = machine.spool.iterdir()
     assert report["damaged"] == [str(aside)]
-    ((level, found, remedy),) = place.doctor()
+    ((level, found, remedy),) = machine.doctor()
     assert level == "warn"
     assert aside.name in found
     assert "check the disk" in remedy
@@ -157,11 +157,11 @@ def test_damaged_segments_are_named_and_set_aside(make_redis: MakeRedis, tmp_pat
 
 def test_a_spool_at_its_cap_is_a_failure(make_redis: MakeRedis, tmp_path: Path) -> None:
     """No runner could begin another segment."""
-    place = Place(make_redis, tmp_path)
-    place.spool_a_hundred()
-    (segment,) = place.spool.iterdir()
+    machine = Machine(make_redis, tmp_path)
+    machine.spool_a_hundred()
+    (segment,) = machine.spool.iterdir()
     os.truncate(segment, 900_000)
-    found = place.doctor(RUNFOLD_SPOOL_BYTES=str(2**20))
+    found = machine.doctor(RUNFOLD_SPOOL_BYTES=str(2**20))
     assert [level for level, text, _ in found if "at its cap: 1 MiB of 1 MiB" in text] == ["fail"]
 
 
@@ -169,16 +169,16 @@ def test_drops_of_a_dead_runner_are_found_and_reported(
     make_redis: MakeRedis, tmp_path: Path
 ) -> None:
     """The doctor names their number until draining has reported it to Redis, once."""
-    place = Place(make_redis, tmp_path)
-    place.server.stop()
-    subprocess.run([sys.executable, "-c", DROPPER], env=place.env, check=True, timeout=60)
-    place.server.start()
-    ((level, found, remedy),) = place.doctor()
+    machine = Machine(make_redis, tmp_path)
+    machine.server.stop()
+    subprocess.run([sys.executable, "-c", DROPPER], env=machine.env, check=True, timeout=60)
+    machine.server.start()
+    ((level, found, remedy),) = machine.doctor()
     assert level == "warn"
     assert found.startswith("40 events for this Redis were dropped")
     assert "runfold drain" in remedy
 
-    assert [place.drain()["dropped"] for _ in range(2)] == [40, 0]
-    with connect(place.server.url) as client:
+    assert [machine.drain()["dropped"] for _ in range(2)] == [40, 0]
+    with connect(machine.server.url) as client:
         assert dropped_events(client) == 40
-    assert [level for level, _, _ in place.doctor()] == ["ok"]
+    assert [level for level, _, _ in machine.doctor()] == ["ok"]

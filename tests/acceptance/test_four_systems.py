@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from conditions import wait_until
+from databases import create_database, drop_database
 from runfold import Recorder
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
@@ -60,10 +61,10 @@ def client(
 ) -> Iterator[Client]:
     with redis.Redis.from_url(redis_server.url) as server:
         server.flushall()
-    url = postgres_server.create_database("four_systems", template=migrated_template)
+    url = create_database(postgres_server, "four_systems", template=migrated_template)
     with run_api(redis_server.url, url) as http, run_worker(redis_server.url, url):
         yield Client(http, redis_server.url, url)
-    postgres_server.drop_database("four_systems")
+    drop_database(postgres_server, "four_systems")
 
 
 # The module runner

@@ -1,4 +1,4 @@
-"""Watchers while everything under them dies and comes back: in the end they know what REST says."""
+"""Watchers while all servers die and come back: in the end they have what REST returns."""
 
 import random
 import socket
@@ -162,7 +162,7 @@ def sending(redis_url: str, events: list[Event], pause_s: float) -> Iterator[Sen
 
 
 def listed(url: str) -> dict[str, Any]:
-    """What REST says of all runs."""
+    """Return what REST returns for all runs."""
     answer = httpx.get(f"{url}/api/v1/runs?limit=500", timeout=30)
     return {run["id"]: run for run in answer.json()["runs"]}
 
@@ -236,6 +236,6 @@ def test_an_api_that_stops_ends_the_streams_of_its_watchers(
         expected = listed(service.url)
         return len(expected) == RUNS and all(page.runs == expected for page in pages)
 
-    wait_until(all_know, what="everyone to know what REST says")
+    wait_until(all_know, what="every watcher to have what REST returns")
     assert [page.error for page in pages] == [None] * len(pages)
     assert [page.snapshots for page in pages] == [1] * len(pages), "it went on where it was"

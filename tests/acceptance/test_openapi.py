@@ -18,6 +18,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from databases import create_database, drop_database
 from folded_events import fold_events, make_run_events
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
@@ -47,7 +48,7 @@ def service(
     postgres_server: PostgresServer, migrated_template: str, redis_server: RedisServer
 ) -> Iterator[httpx.Client]:
     """A server with a few runs."""
-    url = postgres_server.create_database("openapi", template=migrated_template)
+    url = create_database(postgres_server, "openapi", template=migrated_template)
     error = {"type": "Timeout", "message": "30 s"}
     fold_events(url, make_run_events("a", 0, tags={"env": "prod"}) + make_run_events("b/c", 1))
     fold_events(
@@ -59,7 +60,7 @@ def service(
     )
     with run_api(redis_server.url, url, max_wait_s=0.02) as client:
         yield client
-    postgres_server.drop_database("openapi")
+    drop_database(postgres_server, "openapi")
 
 
 def is_reason_not_in_schema(response: Any) -> bool:

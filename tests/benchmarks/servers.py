@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 import redis
 
+from databases import create_database, drop_database
 from runfold_stack.servers.local_stack import LocalStack, open_stack
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
@@ -66,12 +67,12 @@ class Servers:
         """An empty Redis and the URL of a new database with our schema, gone after the block."""
         name = f"bench_{next(self._numbers)}"
         self.empty_redis()
-        url = self._postgres.create_database(name)
+        url = create_database(self._postgres, name)
         migrate(url)
         try:
             yield url
         finally:
-            self._postgres.drop_database(name)
+            drop_database(self._postgres, name)
             self.empty_redis()
 
     def empty_redis(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from playwright.sync_api import ViewportSize, expect, sync_playwright
 
 from chromium import CHROMIUM, launch
+from databases import create_database
 from posted_events import make_event_ago, post_events
 from runfold_stack.servers.postgres_server import PostgresServer
 from runfold_stack.servers.redis_server import RedisServer
@@ -86,7 +87,7 @@ def main() -> int:
         RedisServer(Path(folder, "redis"), die_with_parent=True) as redis_server,
         PostgresServer(Path(folder, "postgres"), die_with_parent=True) as postgres_server,
     ):
-        database_url = postgres_server.create_database("screenshot")
+        database_url = create_database(postgres_server, "screenshot")
         migrate(database_url)
         with run_api_and_worker(redis_server.url, database_url) as api:
             post_events(api, *example_run())

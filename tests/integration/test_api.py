@@ -15,6 +15,7 @@ import redis
 
 from conditions import wait_until
 from conftest import MakePostgres, MakeRedis
+from databases import create_database
 from folded_events import START, fold_events, make_event, make_run_events
 from runfold.protocol.frames import decode_frame
 from runfold_storage.migrate import migrate
@@ -456,7 +457,7 @@ def test_postgresql_away(redis_url: str) -> None:
 def test_postgresql_restarts(make_postgres: MakePostgres, redis_url: str) -> None:
     """Reads work again as soon as PostgreSQL does."""
     server = make_postgres()
-    url = server.create_database("restarts")
+    url = create_database(server, "restarts")
     migrate(url)
     fold_events(url, make_run_events("a", 0))
     with run_api(redis_url, url) as api:

@@ -146,9 +146,9 @@ def test_each_event_can_be_the_last(api: httpx.Client) -> None:
         )
         listener.wait(has("changed", 20), what="all runs")
     changed = listener.events[1:]
-    for place in range(0, 20, 3):
-        with open_event_stream(api, LIVE, changed[place].id) as again:
-            rest = {each.data["id"] for each in changed[place + 1 :]}
+    for index in range(0, 20, 3):
+        with open_event_stream(api, LIVE, changed[index].id) as again:
+            rest = {each.data["id"] for each in changed[index + 1 :]}
             again.wait(has("changed", len(rest)), what="the rest")
             assert {run["id"] for run in again.named("changed")} == rest
             assert len(again.events) == len(rest)

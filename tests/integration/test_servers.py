@@ -1,4 +1,4 @@
-"""The local stack against real servers: they start, keep their data, are found and go away."""
+"""The local stack against real servers: they start, are found, stop, and lose no data."""
 
 import os
 import pwd
@@ -602,7 +602,7 @@ def test_a_closed_folder_without_capabilities_is_explained() -> None:
             text=True,
         )
         assert done.returncode == 1
-        assert "PrivilegeError: The servers run as" in done.stderr
+        assert "StackError: The servers run as" in done.stderr
         assert f"chmod o+x {closed}" in done.stderr
 
 

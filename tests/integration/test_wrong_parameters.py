@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from databases import create_database, drop_database
 from service_threads import run_api
 
 Operation = tuple[str, str, list[dict[str, Any]]]
@@ -18,10 +19,10 @@ Operation = tuple[str, str, list[dict[str, Any]]]
 def api(redis_server: Any, migrated_template: str, postgres_server: Any) -> Iterator[httpx.Client]:
     """A server over an empty database."""
     name = "wrong_parameters"
-    url = postgres_server.create_database(name, template=migrated_template)
+    url = create_database(postgres_server, name, template=migrated_template)
     with run_api(redis_server.url, url) as client:
         yield client
-    postgres_server.drop_database(name)
+    drop_database(postgres_server, name)
 
 
 def operations(api: httpx.Client) -> list[Operation]:

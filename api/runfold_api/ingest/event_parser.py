@@ -1,7 +1,4 @@
-"""Parses events from a request's body: one object, an array, or one object per line.
-
-One broken event refuses the whole request, and the problem lists every broken event.
-"""
+"""Parses events from a request's body: one object, an array, or one object per line."""
 
 import re
 from typing import Final
@@ -22,14 +19,11 @@ _ONE: Final = msgspec.json.Decoder(Raw)
 _MANY: Final = msgspec.json.Decoder(list[Raw])
 _AT: Final = re.compile(r"`\$\.?([^`]*)`")
 _MISSING: Final = re.compile(r"missing required field `([^`]*)`")
-_NAMED: Final = re.compile(r"(at|run|v): ")
+_START: Final = re.compile(r"unknown (type)|newer (v)ersion|(at|run|v): ")
 
 
 def read_envelopes(body: bytes, media_type: str, intake: Intake) -> list[Envelope]:
-    """Return the events, each with its id and with secrets masked.
-
-    Raise `RequestRefused` if one is broken or there is none.
-    """
+    """Return the events with ids and masked secrets; raise `RequestRefused` if one is broken."""
     items = _split(replace_unstorable(body), media_type)
     if not items:
         raise RequestRefused(400, "no-events", "the body has no events")
@@ -75,16 +69,8 @@ def _is_json(line: bytes) -> bool:
 
 
 def _field_of(reason: str) -> str | None:
-    """Return the field that a reason names, if any."""
-    if reason.startswith("unknown type"):
-        return "type"
-    if reason.startswith("newer version"):
-        return "v"
-    path = _AT.search(reason)
-    missing = _MISSING.search(reason)
-    if missing is not None:
-        return f"{path[1]}.{missing[1]}" if path is not None and path[1] else missing[1]
-    if path is not None and path[1]:
-        return path[1]
-    named = _NAMED.match(reason)
-    return None if named is None else named[1]
+    """Return the field that a reason names: at its start, or in the words of `msgspec`."""
+    if start := _START.match(reason):
+        return start.group(start.lastindex or 0)
+    named = (_AT.search(reason), _MISSING.search(reason))
+    return ".".join(each[1] for each in named if each and each[1]) or None

@@ -1,7 +1,6 @@
 """Converts a whole execution, posted in one request, to the events that it would have sent.
 
-For systems that know an execution only when it has ended. An execution that has not ended is
-accepted too, with its nodes as planned nodes; posted again with the same id, it continues the run.
+One that has not ended has its nodes as planned nodes; posted again with its id, it continues.
 """
 
 from datetime import datetime
@@ -99,10 +98,7 @@ _OPEN: Final = ("queued", "pending", "running")
 
 
 def read_execution(body: bytes, intake: Intake) -> tuple[str, list[Envelope]]:
-    """Return the run's id and its events (none with `save: false`); raise `RequestRefused`.
-
-    Values of sensitive keys in payloads are masked, as in the SDK.
-    """
+    """Return the run's id and its events (none with `save: false`); raise `RequestRefused`."""
     try:
         execution = _DECODER.decode(replace_unstorable(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,8 +1,4 @@
-"""Writes events to the streams; once `append` returns, they are as durable as Redis is.
-
-If it fails, some events may be in their streams nevertheless. Every event has its id by then, so
-sending them again creates duplicates, which the fold drops.
-"""
+"""Writes events to the streams; once `append` returns, they are as durable as Redis is."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +26,6 @@ class StreamWriter:
         """Append events to their streams; return the id of the last frame of each shard."""
         try:
             return self._send(envelopes)
-        except redis.TimeoutError:
-            raise
         except redis.ConnectionError:
             # A pooled connection notices a restart of Redis only when it is used.
             return self._send(envelopes)

@@ -6,12 +6,9 @@ and reports changed runs to the `RunTopics`. A list stream is in one of three st
 of a snapshot (it was too slow, or the broker lost its cursor).
 
 Invariants: the cursor sent with an event covers everything up to it, so a client that reconnects
-with it, to any process, misses nothing and receives nothing twice. Every queue is bounded in
-bytes: the backlog of notifications, the waiting events of each subscriber, and the output of each
-watched run. A full queue is dropped and replaced by a snapshot.
+with it, to any process, misses nothing and receives nothing twice. Every queue is bounded in bytes;
+a full one is dropped and replaced by a snapshot.
 
-When the API process dies, clients reconnect elsewhere with their last cursor; no state is lost,
-because all of it can be read from PostgreSQL. When a worker dies between its commit and its
-notification, the next poll finds the changes. Without Redis, changes arrive up to `POLL_S` later.
-Without PostgreSQL, streams stay open and silent until it is back.
+When a worker dies between its commit and its notification, the next poll finds the changes. Without
+Redis, changes arrive up to `POLL_S` later; without PostgreSQL, streams are silent until it is back.
 """

@@ -1,12 +1,9 @@
-"""One broker per API process: one subscription to Redis, one reader of PostgreSQL, any number of
-streams.
+"""One subscription to Redis and one reader of PostgreSQL per API process, for all its streams.
 
 PostgreSQL holds the changes; Redis only delivers them sooner. The notifications that workers
 publish after a commit carry the changed rows, and the numbers of the changes show whether one is
 missing. If one is, if a filter needs PostgreSQL, or once every `POLL_S`, the broker reads the
-changes since its cursor. A lost notification therefore only causes a delay. Each distinct filter is
-evaluated once, and all its subscribers receive the same encoded events. The broker runs while there
-are streams, and drops all state when the last one ends.
+changes since its cursor. It runs while there are streams, and drops all state with the last one.
 
 Invariant: a subscriber that joined at `cursor` receives every later change, in the order of its
 shard. A newer change of a run replaces an older one that has not been sent yet (`subscribers`).
@@ -15,7 +12,7 @@ shard. A newer change of a run replaces an older one that has not been sent yet 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import redis.asyncio
 
@@ -30,8 +27,6 @@ from .subscribers import BoundedQueue, Subscriber, Topic, Wakeup
 from .updates import Updates, read_updates, updates_of
 
 log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 POLL_S: Final = 1.0
 GAP_S: Final = 0.005
@@ -60,7 +55,6 @@ class Broker:
 
     @property
     def streams(self) -> int:
-        """The number of open streams."""
         return sum(len(topic.subscribers) for topic in self._topics.values()) + len(self._listeners)
 
     async def subscribe(self, wanted: RunFilter) -> Subscriber:
@@ -72,7 +66,6 @@ class Broker:
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Drop a subscriber, and its topic if it was the last one."""
         topic = subscriber.topic
         topic.subscribers.discard(subscriber)
         if not topic.subscribers:
@@ -96,13 +89,9 @@ class Broker:
                 subscriber.wakeup.set()
         self._notify_listeners(self._listeners)
 
-    async def read(self, read: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Call a function that reads the database, in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(None, read, *arguments)
-
     async def _start(self) -> None:
         if not self._tasks:
-            cursor = await self.read(self._history.feed_cursor)
+            cursor = await asyncio.to_thread(self._history.feed_cursor)
             if not self._tasks:  # another stream may have started it meanwhile
                 self.cursor = cursor
                 self._tasks = [
@@ -158,11 +147,7 @@ class Broker:
 
     def _publish_messages(self, messages: Iterable[bytes]) -> bool:
         """Publish the changes of notifications; return False if PostgreSQL has to be read."""
-        matches = {
-            question: topic.match
-            for question, topic in self._topics.items()
-            if topic.match is not None
-        }
+        matches = {key: topic.match for key, topic in self._topics.items() if topic.match}
         if len(matches) < len(self._topics):
             return False
         for message in messages:
@@ -176,24 +161,25 @@ class Broker:
         return True
 
     async def _read_changes(self) -> None:
-        if self.cursor is None:
-            self._reset(await self.read(self._history.feed_cursor))
-            return
-        filters = [topic.wanted for topic in self._topics.values()]
-        if filters != self._interests.filters:
-            self._interests = FilterSet(filters)
-        news = await self.read(read_updates, self._history, self.cursor, self._interests)
-        if news is None:
-            self._reset(await self.read(self._history.feed_cursor))
+        updates = None
+        if self.cursor is not None:
+            filters = [topic.wanted for topic in self._topics.values()]
+            if filters != self._interests.filters:
+                self._interests = FilterSet(filters)
+            updates = await asyncio.to_thread(
+                read_updates, self._history, self.cursor, self._interests
+            )
+        if updates is None:
+            self._reset(await asyncio.to_thread(self._history.feed_cursor))
         else:
-            self._publish(news)
+            self._publish(updates)
 
     def _publish(self, updates: Updates) -> None:
         self.cursor = updates.changes.cursor
         if not updates.changes.changed:
             return
-        for question, topic in self._topics.items():
-            if question in updates.own:
+        for filter_key, topic in self._topics.items():
+            if filter_key in updates.own:
                 topic.publish(updates)
             else:  # subscribed while the changes were being read
                 topic.request_snapshots()

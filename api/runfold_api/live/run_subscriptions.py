@@ -1,7 +1,6 @@
 """The streams of single runs: each watched run is read once, however many clients watch it.
 
-A run's topic keeps the run, its nodes and the end of its output in memory while it has subscribers.
-When the broker reports a change, the topic reads the run again and queues the differences. Waiting
+When the broker reports a change, the run's topic reads it again and queues the differences. Waiting
 updates are conflated to the newest state of the run and of each node. A subscriber with too much
 waiting output gets a snapshot instead.
 """
@@ -56,10 +55,8 @@ class RunSubscriber:
             self.nodes |= nodes
             self.output += output
             self._output_bytes += sum(map(size_of, output))
-            self.needs_snapshot = (
-                len(self.output) > MAX_OUTPUT_EVENTS or self._output_bytes > self._max_bytes
-            )
-            if self.needs_snapshot:
+            if len(self.output) > MAX_OUTPUT_EVENTS or self._output_bytes > self._max_bytes:
+                self.needs_snapshot = True
                 self._clear()
         self.wakeup.set()
 
@@ -72,22 +69,18 @@ class RunSubscriber:
         if self.needs_snapshot:
             self.needs_snapshot = False
             return [("snapshot", topic.snapshot())]
-        found: list[Event] = []
-        if output:
-            found.append(("logged", msgspec.json.encode({"events": output})))
-        if nodes:
-            found.append(("nodes", msgspec.json.encode({"nodes": list(nodes.values())})))
-        if run is not None:
-            found.append(("changed", msgspec.json.encode(run)))
-        return found
+        events = (
+            ("logged", {"events": output} if output else None),
+            ("nodes", {"nodes": list(nodes.values())} if nodes else None),
+            ("changed", run),
+        )
+        return [(event, msgspec.json.encode(data)) for event, data in events if data]
 
     def _clear(self) -> None:
         self.run, self.nodes, self.output, self._output_bytes = None, {}, [], 0
 
 
 class RunTopic:
-    """One run that has subscribers."""
-
     def __init__(self, broker: Broker, history: History, progress: RunProgress) -> None:
         self.id = progress.run.id
         self.subscribers: set[RunSubscriber] = set()
@@ -109,7 +102,6 @@ class RunTopic:
                 subscriber.wakeup.set()
 
     def snapshot(self) -> bytes:
-        """Encode the whole state with the end of the output."""
         return msgspec.json.encode(
             {"run": self._run, "nodes": list(self._nodes.values()), "output": self._output.items()}
         )
@@ -135,17 +127,14 @@ class RunTopic:
 
     async def _read(self) -> None:
         after = self._log_key or (0, 0)
-        progress = await self._broker.read(self._history.live_state, self.id, after)
+        progress = await asyncio.to_thread(self._history.live_state, self.id, after)
         if progress is None:
             for subscriber in self.subscribers:
                 subscriber.is_deleted = True
                 subscriber.wakeup.set()
             return
-        nodes = {
-            key: node
-            for key, node in _by_key(progress.nodes).items()
-            if self._nodes.get(key) != node
-        }
+        found = _by_key(progress.nodes)
+        nodes = {key: node for key, node in found.items() if self._nodes.get(key) != node}
         run = progress.run if progress.run != self._run else None
         self._run = progress.run
         self.change_seq, self._log_key = progress.change_seq, progress.log_key
@@ -159,8 +148,6 @@ class RunTopic:
 
 
 class RunTopics:
-    """The topics of all runs that have subscribers."""
-
     def __init__(self, broker: Broker, history: History) -> None:
         self._broker = broker
         self._history = history
@@ -186,7 +173,7 @@ class RunTopics:
     async def _find(self, run: str) -> RunTopic | None:
         if run in self._topics:
             return self._topics[run][0]
-        progress = await self._broker.read(self._history.live_state, run)
+        progress = await asyncio.to_thread(self._history.live_state, run)
         if progress is None:
             return None
         if run not in self._topics:

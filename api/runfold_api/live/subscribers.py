@@ -1,8 +1,7 @@
 """The subscribers of one filter: the events that each has not been sent yet, and its position.
 
-A newer change of a run replaces an older one that is still waiting, so a slow client has at most
-one waiting event per run, the newest. Beyond `MAX_WAITING` events or `MAX_WAITING_BYTES` they are
-dropped, and the client gets a snapshot instead.
+A slow client has at most one waiting event per run, the newest. Beyond `MAX_WAITING` events or
+`MAX_WAITING_BYTES` they are dropped, and the client gets a snapshot instead.
 """
 
 import asyncio
@@ -50,7 +49,6 @@ class BoundedQueue(Generic[Item]):
         self._bytes = 0
 
     def add(self, item: Item) -> None:
-        """Append an item; drop the oldest ones beyond the bounds."""
         self._items.append(item)
         self._bytes += size_of(item)
         while len(self._items) > self._max_items or self._bytes > self._max_bytes:
@@ -60,7 +58,6 @@ class BoundedQueue(Generic[Item]):
         return list(self._items)
 
     def take(self) -> list[Item]:
-        """Remove and return all items, oldest first."""
         items = self.items()
         self._items.clear()
         self._bytes = 0
@@ -140,8 +137,6 @@ class Subscriber:
 
 
 class Topic:
-    """One filter with its subscribers."""
-
     def __init__(self, wanted: RunFilter) -> None:
         self.wanted = wanted
         self.match = match_of(wanted)
@@ -149,12 +144,10 @@ class Topic:
         self._non_matching: dict[Key, None] = {}
 
     def publish(self, updates: Updates) -> None:
-        """Queue the events of this filter for all subscribers."""
         events = updates.events_for(self.wanted.cache_key(), self._non_matching)
         for subscriber in self.subscribers:
             subscriber.add(events, updates.changes.cursor)
 
     def request_snapshots(self) -> None:
-        """Restart every subscriber from a snapshot."""
         for subscriber in self.subscribers:
             subscriber.request_snapshot()

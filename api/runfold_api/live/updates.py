@@ -1,10 +1,7 @@
-"""Changes, read once for any number of filters, and the stream events of each filter.
-
-A stream starts with the changes that its client missed (`read_missed`), or with a snapshot.
-"""
+"""Changes, read once for any number of filters, and the stream events of each filter."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,8 +15,6 @@ from runfold_storage.read_models.summaries import RunPage, run_id, summary_of
 
 
 class StreamEvent(NamedTuple):
-    """An encoded event of a stream."""
-
     change: Change
     event: str
     data: bytes
@@ -30,44 +25,39 @@ _MAX_NON_MATCHING: Final = 10_000
 
 
 class Updates(NamedTuple):
-    """Changes, the rows of their runs, and the keys of the matching runs by filter.
-
-    A row comes from the table `runs` or from a worker's notification (`RunRow`).
-    """
+    """Changes, the rows of their runs, and the keys of the matching runs by filter."""
 
     changes: Changes
     rows: dict[Key, Any]
     own: dict[bytes, set[Key]]
     encoded: dict[Key, bytes]
 
-    def events_for(self, question: bytes, others: dict[Key, None]) -> list[StreamEvent]:
+    def events_for(self, filter_key: bytes, non_matching: dict[Key, None]) -> list[StreamEvent]:
         """Return the events for the subscribers of a filter.
 
         A run that does not match is reported as removed once, unless it is new: it may have matched
-        when the client received it, even from another process. `others` remembers such runs; the
-        oldest are forgotten first.
+        when the client received it, even from another process. `non_matching` remembers such runs.
         """
-        own = self.own[question]
+        own = self.own[filter_key]
         events = []
         for change in self.changes.changed:
             key = (change.shard, change.run)
             if change.gone is not None:
-                events.append(
-                    StreamEvent(change, "deleted", msgspec.json.encode({"id": change.gone}))
-                )
+                deleted = msgspec.json.encode({"id": change.gone})
+                events.append(StreamEvent(change, "deleted", deleted))
             elif key in own:
-                others.pop(key, None)
+                non_matching.pop(key, None)
                 if key not in self.encoded:  # once for all filters
                     self.encoded[key] = msgspec.json.encode(summary_of(self.rows[key]))
                 events.append(StreamEvent(change, "changed", self.encoded[key]))
             elif key in self.rows:
-                if not change.is_new and key not in others:
+                if not change.is_new and key not in non_matching:
                     removed = {"id": run_id(self.rows[key])}
                     events.append(StreamEvent(change, "removed", msgspec.json.encode(removed)))
-                others.pop(key, None)
-                others[key] = None
-        while len(others) > _MAX_NON_MATCHING:
-            del others[next(iter(others))]
+                non_matching.pop(key, None)
+                non_matching[key] = None
+        while len(non_matching) > _MAX_NON_MATCHING:
+            del non_matching[next(iter(non_matching))]
         return events
 
     def run_ids(self) -> set[str]:
@@ -87,8 +77,8 @@ def read_updates(history: History, after: Cursor, interests: FilterSet) -> Updat
     for row in changed_rows:
         key = (row.shard, row.run.bytes)
         rows[key] = row
-        for place in row.own:
-            own[place].add(key)
+        for position in row.own:
+            own[position].add(key)
     return Updates(changes, rows, dict(zip(interests.questions, own, strict=True)), {})
 
 
@@ -106,8 +96,8 @@ def updates_of(notification: Notification, matches: Mapping[bytes, Match]) -> Up
     """Return a notification's updates, for filters that need no PostgreSQL."""
     rows: dict[Key, Any] = dict(notification.rows)
     own = {
-        question: {key for key, row in notification.rows.items() if match(row)}
-        for question, match in matches.items()
+        filter_key: {key for key, row in notification.rows.items() if match(row)}
+        for filter_key, match in matches.items()
     }
     return Updates(notification.changes, rows, own, {})
 
@@ -123,7 +113,7 @@ class SnapshotCache:
     snapshots that callers wait for are in memory: at most one read and one next per filter.
     """
 
-    def __init__(self, read: Callable[[RunFilter, int], Awaitable[Snapshot]]) -> None:
+    def __init__(self, read: Callable[[RunFilter, int], Snapshot]) -> None:
         self._read = read
         self._next: dict[tuple[bytes, int], asyncio.Task[Snapshot]] = {}
         self._busy: dict[tuple[bytes, int], asyncio.Lock] = {}
@@ -141,7 +131,7 @@ class SnapshotCache:
         try:
             async with lock:
                 del self._next[key]  # later callers need a later snapshot
-                return await self._read(wanted, limit)
+                return await asyncio.to_thread(self._read, wanted, limit)
         finally:
             if key not in self._next:
                 self._busy.pop(key, None)

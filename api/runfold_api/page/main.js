@@ -5,8 +5,7 @@ import { refreshTimes } from "./shared/formats.js";
 import { Problem } from "./shared/api.js";
 import { keepFocus } from "./shared/redraw.js";
 import { Router } from "./shared/router.js";
-import { watchHealth } from "./shared/health.js";
-import { initTheme } from "./shared/theme.js";
+import { initTheme, watchHealth } from "./shared/header.js";
 import { initKeys } from "./shared/keys.js";
 import { showRuns } from "./runs/view.js";
 import { showRun } from "./run/view.js";
@@ -19,10 +18,7 @@ const BUSY_AFTER_MS = 400;
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
-/**
- * The context of a view. Its `signal` is aborted when another view replaces it; everything that
- * the view started must end then. `every` repeats a call until that happens.
- */
+// The context of a view: `signal` is aborted, and `every` ends, when another view replaces it.
 function makeContext(address) {
   leaving.abort();
   leaving = new AbortController();
@@ -61,9 +57,7 @@ const router = new Router(async (address) => {
 
 const VIEWS = { "/": showRuns, "/runs": showRuns, "/workflows": showWorkflows, "/failures": showFailures, "/stats": showStats, "/jobs": showJobs };
 
-function viewOf(path) {
-  return path.startsWith("/runs/") ? showRun : VIEWS[path] ?? showNothing;
-}
+const viewOf = (path) => (path.startsWith("/runs/") ? showRun : VIEWS[path] ?? showNothing);
 
 function showNothing(root, context) {
   context.title("Not found");

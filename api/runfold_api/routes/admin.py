@@ -6,7 +6,8 @@ from uuid import UUID
 from litestar import Response, delete, route
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
+from litestar.params import QueryParameter as Query
 from msgspec import Struct
 
 from runfold_api.web.problems import RequestRefused, described, run_unknown
@@ -18,16 +19,16 @@ from .history import READING
 
 OlderThanDays = Annotated[
     int | None,
-    QueryParameter(
+    Query(
         description="Only runs that ended at least this many days ago; the last event counts for "
         "runs that have not ended.",
         ge=1,
         le=MAX_DAYS,
     ),
 ]
-All = Annotated[bool, QueryParameter(description="All runs; required if there is no filter.")]
-JobStatus = Annotated[str | None, QueryParameter(description="Only jobs with this status.")]
-JobLimit = Annotated[int, QueryParameter(description="How many at most.", ge=1, le=MAX_JOBS)]
+All = Annotated[bool, Query(description="All runs; required if there is no filter.")]
+JobStatus = Annotated[str | None, Query(description="Only jobs with this status.")]
+JobLimit = Annotated[int, Query(description="How many at most.", ge=1, le=MAX_JOBS)]
 
 
 class JobList(Struct, frozen=True):

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import redis
-from litestar import HttpMethod, Request, Response, route
+from litestar import Request, Response, route
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
@@ -20,9 +20,9 @@ from runfold_storage.errors import SchemaOutdated, StorageError
 from runfold_storage.history import History
 from runfold_storage.migrate import head
 
+from .history import METHODS, READING
 from .metrics import RequestMetrics
 
-_METHODS = [HttpMethod.GET, HttpMethod.HEAD]
 _head = cache(head)
 
 
@@ -44,13 +44,13 @@ class Readiness(Struct, frozen=True, omit_defaults=True):
     incidents: list[Incident] = []
 
 
-@route("/healthz", http_method=_METHODS)
+@route("/healthz", http_method=METHODS)
 async def healthz() -> Health:
     """Report that the process is alive; PostgreSQL and Redis are not checked."""
     return Health("live")
 
 
-@route("/readyz", http_method=_METHODS)
+@route("/readyz", http_method=METHODS)
 async def readyz(
     request: Request[Any, Any, Any],
     history: NamedDependency[History],
@@ -61,35 +61,28 @@ async def readyz(
 
     `behind`: an event has waited longer than `RUNFOLD_MAX_LAG_S` to be folded.
     """
-    run = asyncio.get_running_loop().run_in_executor
     found = await asyncio.gather(
-        run(None, _check_postgresql, history),
-        run(writer.executor, writer.check),
+        asyncio.to_thread(_check_postgresql, history),
+        asyncio.get_running_loop().run_in_executor(writer.executor, writer.check),
         return_exceptions=True,
     )
     errors = [each for each in found if each is not None]
     if not errors:
         try:
-            return Response(await run(None, _check_lag, history, writer, settings.max_lag_s))
+            checked = await asyncio.to_thread(_check_lag, history, writer, settings.max_lag_s)
+            return Response(checked)
         except (StorageError, redis.RedisError) as error:
             errors = [error]
     headers = {"retry-after": str(RETRY_AFTER_S)}
     return respond(request, 503, "not-ready", "; ".join(map(_reason_of, errors)), headers=headers)
 
 
-@route(
-    "/metrics",
-    http_method=_METHODS,
-    sync_to_thread=True,
-    responses={
-        200: ResponseSpec(
-            bytes,
-            generate_examples=False,
-            description="Prometheus' text format",
-            media_type="text/plain",
-        )
-    },
+_METRICS = ResponseSpec(
+    bytes, generate_examples=False, description="Prometheus' text format", media_type="text/plain"
 )
+
+
+@route("/metrics", **READING, responses={200: _METRICS})
 def metrics(request_metrics: NamedDependency[RequestMetrics]) -> Response[bytes]:
     """Metrics for Prometheus: requests of this process, lag, incidents and dead letters."""
     return Response(generate_latest(request_metrics.registry), media_type=CONTENT_TYPE_LATEST)

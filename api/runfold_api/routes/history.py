@@ -21,10 +21,8 @@ from runfold_storage.queries.stats.report import Stats
 from runfold_storage.queries.stats.workflows import WorkflowPage
 from runfold_storage.read_models.summaries import RunPage
 
-READING: Final[dict[str, Any]] = {
-    "http_method": [HttpMethod.GET, HttpMethod.HEAD],
-    "sync_to_thread": True,
-}
+METHODS: Final = [HttpMethod.GET, HttpMethod.HEAD]
+READING: Final[dict[str, Any]] = {"http_method": METHODS, "sync_to_thread": True}
 
 
 @route("/runs", responses=described(400, 503), **READING)

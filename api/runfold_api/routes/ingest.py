@@ -1,13 +1,14 @@
 """The routes that accept events and executions; they answer once these are in their streams."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from litestar import Request, post
 from litestar.di import NamedDependency
 from msgspec import Struct
 
+from runfold.protocol.codec import Envelope
 from runfold.serialization.intake import Intake
 from runfold_api.ingest.event_parser import MEDIA_TYPES, read_envelopes
 from runfold_api.ingest.executions import read_execution
@@ -42,9 +43,11 @@ async def post_events(
     """Accept one event, an array of events, or one event per line."""
     media_type = _check_media(request, MEDIA_TYPES)
     body = await request.body()
-    return await asyncio.get_running_loop().run_in_executor(
-        writer.executor, _accept, writer, intake, body, media_type
-    )
+
+    def accept() -> Accepted:
+        return Accepted(*_append(writer, read_envelopes(body, media_type, intake)))
+
+    return await asyncio.get_running_loop().run_in_executor(writer.executor, accept)
 
 
 @post("/executions", status_code=202, responses=described(400, 413, 415, 503))
@@ -56,9 +59,12 @@ async def post_execution(
     """Accept a whole execution with its nodes."""
     _check_media(request, MEDIA_TYPES[:1])
     body = await request.body()
-    return await asyncio.get_running_loop().run_in_executor(
-        writer.executor, _accept_execution, writer, intake, body
-    )
+
+    def accept() -> AcceptedExecution:
+        run, envelopes = read_execution(body, intake)
+        return AcceptedExecution(*_append(writer, envelopes), run=run)
+
+    return await asyncio.get_running_loop().run_in_executor(writer.executor, accept)
 
 
 def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str:
@@ -74,21 +80,10 @@ def _check_media(request: Request[Any, Any, Any], allowed: Sequence[str]) -> str
     return media_type
 
 
-def _accept(writer: StreamWriter, intake: Intake, body: bytes, media_type: str) -> Accepted:
-    envelopes = read_envelopes(body, media_type, intake)
-    position = writer.append(envelopes)
-    return Accepted(len(envelopes), position, _wait_for(position))
-
-
-def _accept_execution(writer: StreamWriter, intake: Intake, body: bytes) -> AcceptedExecution:
-    run, envelopes = read_execution(body, intake)
+def _append(writer: StreamWriter, envelopes: Sequence[Envelope]) -> tuple[int, dict[str, str], str]:
+    """Return the fields of `Accepted`."""
     position = writer.append(envelopes) if envelopes else {}
-    return AcceptedExecution(len(envelopes), position, _wait_for(position), run=run)
-
-
-def _wait_for(position: Mapping[str, str]) -> str:
-    """Format a position for the parameter `wait_for`."""
-    return ",".join(f"{shard}:{at}" for shard, at in position.items())
+    return len(envelopes), position, ",".join(f"{shard}:{at}" for shard, at in position.items())
 
 
 ROUTES: Final = [post_events, post_execution]

@@ -1,11 +1,11 @@
 """The streaming routes: changes of lists and of single runs as server-sent events.
 
-The protocol is that of the HTML standard (https://html.spec.whatwg.org/multipage/
-server-sent-events.html). The `id` of an event is the client's position once it has the event; a
-browser sends it back as `Last-Event-ID` when it reconnects. A comment every `KEEP_ALIVE_S` keeps
-the connection open and carries the newest id.
+Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html. The `id` of an event is
+the client's position once it has the event. A comment every `KEEP_ALIVE_S` keeps the connection
+open and carries the newest id.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -49,15 +49,11 @@ def encode_keep_alive(event_id: str) -> bytes:
 
 
 class Live:
-    """The streams of one process."""
-
     def __init__(self, broker: Broker, runs: RunTopics, history: History) -> None:
         self.broker = broker
         self._history = history
         self.runs = runs
-        self._snapshots = SnapshotCache(
-            lambda wanted, limit: broker.read(history.snapshot, wanted, limit)
-        )
+        self._snapshots = SnapshotCache(history.snapshot)
 
     async def list_events(
         self, wanted: RunFilter, limit: int, last_id: str | None
@@ -87,7 +83,7 @@ class Live:
         missed = None
         if after is not None:
             subscriber.start_queueing()
-            missed = await self.broker.read(read_missed, self._history, wanted, after)
+            missed = await asyncio.to_thread(read_missed, self._history, wanted, after)
         if missed is None:
             subscriber.request_snapshot()
             return
@@ -101,7 +97,6 @@ class Live:
         return encode_event("snapshot", msgspec.json.encode(page), encode_feed_cursor(cursor))
 
     async def run_events(self, run: str, last_id: str | None) -> AsyncIterator[bytes]:
-        """Yield the stream of one run."""
         async with self.runs.subscribe(run) as found:
             if found is None:
                 return
@@ -136,7 +131,7 @@ async def watch_runs(
             "payload", "only lists and exports take it: payloads are indexed after the fold"
         )
     make_page(wanted, limit, 0, None)
-    await live.broker.read(history.feed_cursor)  # errors become problems before the stream starts
+    await asyncio.to_thread(history.feed_cursor)  # errors become problems before the stream starts
     return Stream(live.list_events(wanted, limit, _last_id(request)), **_STREAM)
 
 
@@ -149,7 +144,7 @@ async def watch_run(
 ) -> Stream:
     """Stream a run: a `snapshot`, then `changed`, `nodes`, `logged` and `deleted`."""
     run = decode_run(run)
-    if await live.broker.read(history.locate, run) is None:
+    if await asyncio.to_thread(history.locate, run) is None:
         raise run_unknown(run)
     return Stream(live.run_events(run, _last_id(request)), **_STREAM)
 

@@ -1,12 +1,12 @@
 """Prometheus metrics: the requests of this process and the state of the deployment.
 
-Requests are counted when they end. Lag, incidents and dead letters are read from Redis and
-PostgreSQL at each scrape, so they are available while no worker runs. If one server is down, only
-its series are missing. Label values come from fixed sets, so the number of series is bounded.
+Lag, incidents and dead letters are read at each scrape, so they are available while no worker runs.
+If one server is down, only its series are missing. Label values come from fixed sets.
 """
 
+import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 import redis
@@ -88,58 +88,49 @@ class Application(Litestar):
 
 
 class Deployment(Collector):
-    """The current state of the deployment."""
-
     def __init__(self, history: History, writer: StreamWriter) -> None:
         self._history = history
         self._writer = writer
 
     def collect(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily(
-            "runfold_server_up", "Whether a server responds to this API", labels=["server"]
-        )
+        up = {}
         try:
             yield from self._from_database()
-            up.add_metric(["postgresql"], 1)
+            up["postgresql"] = 1
         except StorageError:
-            up.add_metric(["postgresql"], 0)
+            up["postgresql"] = 0
         try:
             yield from self._from_streams()
-            up.add_metric(["redis"], 1)
+            up["redis"] = 1
         except (redis.RedisError, RunfoldError):
-            up.add_metric(["redis"], 0)
+            up["redis"] = 0
         except StorageError:  # then the state of Redis is unknown
             pass
-        yield up
+        yield _gauge("runfold_server_up", "Whether a server responds to this API", "server", up)
 
     def _from_database(self) -> Iterator[Metric]:
-        incidents = CounterMetricFamily(
-            "runfold_incidents", "Violated invariants", labels=["kind", "shard"]
-        )
-        new = GaugeMetricFamily(
-            "runfold_incidents_new", "Unacknowledged incidents", labels=["kind"]
-        )
-        of_kind: dict[str, int] = {}
+        labels = ["kind", "shard"]
+        incidents = CounterMetricFamily("runfold_incidents", "Violated invariants", labels=labels)
+        of_kind: collections.Counter[str] = collections.Counter()
         for incident in self._history.incidents():
             shard = "" if incident.shard is None else str(incident.shard)
             incidents.add_metric([incident.kind, shard], incident.number)
-            of_kind[incident.kind] = of_kind.get(incident.kind, 0) + incident.new
-        for kind, number in of_kind.items():
-            new.add_metric([kind], number)
+            of_kind[incident.kind] += incident.new
         yield incidents
-        yield new
+        yield _gauge("runfold_incidents_new", "Unacknowledged incidents", "kind", of_kind)
         dead = self._history.count_dead_letters()
         yield GaugeMetricFamily("runfold_dead_letters", "Stored dead letters", dead)
 
     def _from_streams(self) -> Iterator[Metric]:
-        frames = GaugeMetricFamily(
-            "runfold_lag_frames", "Frames that wait for the fold", labels=["shard"]
-        )
-        seconds = GaugeMetricFamily(
-            "runfold_lag_seconds", "Wait of the oldest frame", labels=["shard"]
-        )
-        for shard, lag in self._writer.lags(self._history).items():
-            frames.add_metric([str(shard)], lag.frames)
-            seconds.add_metric([str(shard)], lag.age_s)
-        yield frames
-        yield seconds
+        lags = self._writer.lags(self._history)
+        frames = {str(shard): lag.frames for shard, lag in lags.items()}
+        yield _gauge("runfold_lag_frames", "Frames that wait for the fold", "shard", frames)
+        ages_s = {str(shard): lag.age_s for shard, lag in lags.items()}
+        yield _gauge("runfold_lag_seconds", "Wait of the oldest frame", "shard", ages_s)
+
+
+def _gauge(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
+    gauge = GaugeMetricFamily(name, meaning, labels=[label])
+    for each, value in values.items():
+        gauge.add_metric([each], value)
+    return gauge

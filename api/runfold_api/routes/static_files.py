@@ -1,7 +1,6 @@
 """Serves the web page: the files of the folder `page`, under a strict Content-Security-Policy.
 
-Every address of the page gets the same document, whose modules draw the view of the address. The
-policy allows only the page's own files and no inline scripts or styles; with Trusted Types, no
+The policy allows only the page's own files and no inline scripts or styles; with Trusted Types, no
 content of an event can become markup.
 """
 
@@ -10,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from litestar import HttpMethod, Request, Response, route
+from litestar import Request, Response, route
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
+
+from .history import METHODS
 
 FOLDER: Final = Path(__file__).parents[1] / "page"
 
@@ -23,34 +24,24 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 _HEADERS: Final = {
-    "content-security-policy": "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "img-src 'self'",
-            "connect-src 'self'",
-            "form-action 'self'",
-            "base-uri 'none'",
-            "frame-ancestors 'none'",
-            "require-trusted-types-for 'script'",
-        )
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     # Cached, but revalidated each time, so that a new version is used at once.
     "cache-control": "no-cache",
 }
-_METHODS: Final[dict[str, Any]] = {
-    "http_method": [HttpMethod.GET, HttpMethod.HEAD],
+_OF_PAGE: Final[dict[str, Any]] = {
+    "http_method": METHODS,
     "include_in_schema": False,
     "sync_to_thread": False,
 }
 
 
 class PageFile(NamedTuple):
-    """A file as it is sent."""
-
     content: bytes
     media_type: str
     etag: str
@@ -64,23 +55,20 @@ def page_files() -> dict[str, PageFile]:
         if path.suffix in _TYPES:
             content = path.read_bytes()
             etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
-            found[path.relative_to(FOLDER).as_posix()] = PageFile(
-                content, _TYPES[path.suffix], etag
-            )
+            name = path.relative_to(FOLDER).as_posix()
+            found[name] = PageFile(content, _TYPES[path.suffix], etag)
     return found
 
 
 @route(
-    ["/", "/runs", "/runs/{rest:path}", "/workflows", "/failures", "/stats", "/jobs"], **_METHODS
+    ["/", "/runs", "/runs/{rest:path}", "/workflows", "/failures", "/stats", "/jobs"], **_OF_PAGE
 )
 def get_page(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Return the document."""
     return _send(request, page_files()["index.html"])
 
 
-@route("/page/{path:path}", **_METHODS)
+@route("/page/{path:path}", **_OF_PAGE)
 def get_page_file(request: Request[Any, Any, Any], path: FromPath[str]) -> Response[bytes]:
-    """Return a module, a style sheet or an image."""
     file = page_files().get(path.removeprefix("/"))
     if file is None:
         raise NotFoundException

@@ -1,7 +1,6 @@
 """Errors as problem details (RFC 9457): what went wrong, which parameter, and what is allowed.
 
-`type` (`urn:runfold:problem:…`) is for programs, `detail` for people. Unexpected exceptions are
-logged and answered with a 500 without details.
+Unexpected exceptions are logged and answered with a 500 without details.
 """
 
 import logging
@@ -66,7 +65,6 @@ class RequestRefused(Exception):
 
 
 def run_unknown(run: str) -> RequestRefused:
-    """Return the error for a run that does not exist."""
     detail = (
         f"there is no run {run!r}: /api/v1/runs lists them; "
         "a new run appears once a worker has folded its first event"
@@ -78,17 +76,13 @@ def handlers() -> ExceptionHandlersMap:
     return {
         BadParameter: _bad_parameter,
         RequestRefused: _refused,
-        DatabaseUnreachable: _unavailable(
-            "database-unreachable", f"PostgreSQL does not respond: {_RETRY}"
-        ),
-        ArchiveUnusable: _unavailable(
-            "archive-unusable", f"the archive, which may have this run, does not respond: {_RETRY}"
-        ),
-        SchemaOutdated: _unavailable("schema-outdated", None),
-        ReadTooSlow: _unavailable("read-too-slow", None),
-        FoldBehind: _unavailable("fold-behind", None),
-        redis.RedisError: _unavailable("redis-unreachable", f"Redis accepted no events: {_RETRY}"),
-        ShardsDiffer: _unavailable("shards-differ", None),
+        DatabaseUnreachable: _unavailable("database-unreachable", "PostgreSQL does not respond"),
+        ArchiveUnusable: _unavailable("archive-unusable", "the archive does not respond"),
+        SchemaOutdated: _unavailable("schema-outdated"),
+        ReadTooSlow: _unavailable("read-too-slow"),
+        FoldBehind: _unavailable("fold-behind"),
+        redis.RedisError: _unavailable("redis-unreachable", "Redis accepted no events"),
+        ShardsDiffer: _unavailable("shards-differ"),
         HTTPException: _http,
         Exception: _unexpected,
     }
@@ -137,13 +131,14 @@ def _refused(request: Request[Any, Any, Any], error: RequestRefused) -> Response
     return respond(request, error.status, error.name, str(error), **error.fields)
 
 
-def _unavailable(name: str, detail: str | None) -> Any:
-    """Return a handler for temporary errors; `detail` replaces messages with server addresses."""
+def _unavailable(name: str, problem: str | None = None) -> Any:
+    """Return a handler for temporary errors; `problem` replaces messages with server addresses."""
 
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         _log.warning("request failed", extra={"problem": name, "reason": str(error)})
         headers = {"retry-after": str(RETRY_AFTER_S)}
-        return respond(request, 503, name, detail or str(error), headers=headers)
+        detail = f"{problem}: {_RETRY}" if problem else str(error)
+        return respond(request, 503, name, detail, headers=headers)
 
     return handle
 
@@ -159,19 +154,11 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
     status = error.status_code
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(request, error)
-    return respond(
-        request,
-        status,
-        names.get(status, "bad-request"),
-        details.get(status, error.detail),
-        headers=error.headers,
-    )
+    name, detail = names.get(status, "bad-request"), details.get(status, error.detail)
+    return respond(request, status, name, detail, headers=error.headers)
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    _log.error(
-        "request failed with an unexpected error",
-        exc_info=error,
-        extra={"path": request.scope["path"]},
-    )
+    fields = {"path": request.scope["path"]}
+    _log.error("request failed with an unexpected error", exc_info=error, extra=fields)
     return respond(request, 500, "internal", "internal error; see the log of the API for the cause")

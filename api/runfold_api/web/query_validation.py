@@ -1,9 +1,7 @@
 """Validation of query parameters before a route runs: none is unknown, and each has its type.
 
-A filter that is silently ignored gives a wrong answer that looks right. So an unknown parameter, a
-repeated one, and a value of the wrong type or out of bounds are errors that name the parameter and
-what is allowed. What a type cannot say, as the names of statuses, is checked by
-`runfold_storage.filters.validation` and `runfold_storage.parameters`.
+A filter that is silently ignored gives a wrong answer that looks right. What a type cannot say is
+checked by `runfold_storage.filters.validation` and `runfold_storage.parameters`.
 """
 
 import math

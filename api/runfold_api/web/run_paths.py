@@ -16,7 +16,6 @@ PARTS: Final = ("events", "live")
 
 
 def decode_run(segment: str) -> str:
-    """Return the run id of a path segment."""
     return unquote(segment, errors="replace")
 
 

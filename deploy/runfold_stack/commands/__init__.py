@@ -2,10 +2,8 @@
 
 A command is a function with the decorator `command`, which takes its options. Its docstring is the
 end of its help text. It returns the exit code, or None for success, and reads neither the
-environment nor `sys.argv`.
-
-Commands that change data (`rebuild`, `restore`, `retention run`, `delete`) work in short committed
-steps. After Ctrl-C, SIGTERM or a kill the same command resumes or repeats them without harm.
+environment nor `sys.argv`. After an interruption or a kill, the same command resumes or repeats its
+work without harm.
 """
 
 import importlib
@@ -20,8 +18,6 @@ from runfold_stack.terminal.output import Output
 
 
 class Context(NamedTuple):
-    """The settings and the output of one call."""
-
     settings: Settings
     output: Output
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from runfold_stack.endpoints import open_database, require_database
 from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
-from runfold_stack.options import JSON, name, option, whole_number
+from runfold_stack.options import JSON, limit, name, option
 from runfold_stack.terminal.formats import duration, moment
 from runfold_stack.terminal.output import STYLES, Output, cell, plain, say
 from runfold_stack.terminal.tables import Table
@@ -60,9 +60,7 @@ def doctor(arguments: Namespace, context: Context) -> int:
 @command(
     option("job", nargs="?", metavar="JOB", help="show this job, with all details"),
     option("--status", choices=STATUSES, help="only jobs with this status"),
-    option(
-        "--limit", type=whole_number(1, MAX_JOBS), default=20, help="maximum number of jobs (20)"
-    ),
+    limit("jobs", 20, MAX_JOBS),
     JSON,
 )
 def jobs(arguments: Namespace, context: Context) -> None:
@@ -110,20 +108,14 @@ def _print_jobs(found: list[Job], output: Output) -> None:
 
 
 def _fields_of(job: Job) -> list[str]:
-    fields = {
-        "job": str(job.id),
-        "kind": job.kind,
-        "status": job.status,
-        "created": moment(job.created_at),
-        "started": moment(job.started_at),
-        "finished": moment(job.finished_at),
-        "duration": _duration(job),
-        "arguments": _on_one_line(job.arguments),
-        "progress": _on_one_line(job.progress),
-        "result": _on_one_line(job.result),
-        "error": job.error or "",
-    }
-    return [f"{name:<10} {plain(value)}" for name, value in fields.items() if value]
+    fields = {"job": str(job.id), "kind": job.kind, "status": job.status}
+    for each in ("created", "started", "finished"):
+        fields[each] = moment(getattr(job, f"{each}_at"))
+    fields["duration"] = _duration(job)
+    for each in ("arguments", "progress", "result"):
+        fields[each] = _on_one_line(getattr(job, each))
+    fields["error"] = job.error or ""
+    return [f"{each:<10} {plain(value)}" for each, value in fields.items() if value]
 
 
 def _duration(job: Job) -> str:
@@ -169,9 +161,7 @@ def search(arguments: Namespace, context: Context) -> None:
             restart_scan(connection)
         elif arguments.payloads == "on":
             enable_payload_search(connection, arguments.project)
-        elif arguments.payloads == "off" and not disable_payload_search(
-            connection, arguments.project
-        ):
+        elif arguments.payloads and not disable_payload_search(connection, arguments.project):
             raise CommandFailed(f"payloads of {arguments.project} are not indexed")
         state, projects = read_state(connection), read_projects(connection)
     output = context.output
@@ -184,13 +174,9 @@ def _print_index(state: IndexState, projects: Sequence[SearchedProject], output:
     output.line(f"index: {_state_of(state)}")
     table = Table("PROJECT", "PAYLOADS", "SINCE")
     for project in projects:
-        table.add_row(
-            cell(project.project),
-            "indexed" if project.wanted else "being removed",
-            "the beginning"
-            if project.since is None
-            else f"{project.since:%Y-%m-%d %H:%M} UTC so far",
-        )
+        since = f"{project.since:%Y-%m-%d %H:%M} UTC so far" if project.since else "the beginning"
+        is_wanted = "indexed" if project.wanted else "being removed"
+        table.add_row(cell(project.project), is_wanted, since)
     output.table(table)
     if not projects:
         say("no project has searchable payloads: `runfold search set` switches them on")
@@ -199,9 +185,7 @@ def _print_index(state: IndexState, projects: Sequence[SearchedProject], output:
 def _state_of(state: IndexState) -> str:
     if not state.has_trigrams:
         return "none, as PostgreSQL had no pg_trgm: searches scan the runs"
+    behind = f"{state.behind:,} changes behind"
     if state.reading_shards:
-        return (
-            f"scanning runs on {state.reading_shards} of {state.shards} shards,"
-            f" {state.behind:,} changes behind"
-        )
-    return f"{state.behind:,} changes behind" if state.behind else "up to date"
+        return f"scanning runs on {state.reading_shards} of {state.shards} shards, {behind}"
+    return behind if state.behind else "up to date"

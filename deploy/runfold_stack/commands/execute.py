@@ -55,14 +55,7 @@ def _run_unrecorded(arguments: Namespace) -> int:
 @command(
     option("--workflow", type=name, help="the run's workflow (default: the command's name)"),
     option("--project", type=name, help="the run's project"),
-    option(
-        "--tag",
-        type=_tag,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a tag of the run",
-    ),
+    option("--tag", type=_tag, action="append", default=[], metavar="KEY=VALUE", help="a tag"),
     option("--run", type=_run_id, metavar="ID", help="the run's id (default: new)"),
     option("--watch", action="store_true", help="show the run live in place of its output"),
     option("--verbose", action="store_true", help="print the run's id on stderr"),
@@ -105,7 +98,11 @@ def execute(arguments: Namespace, context: Context) -> int:
     exit_code = _execute(words, recording, shows_output=display is None)
     problem = recording.close()
     if display is not None:
-        _close_display(display)
+        try:
+            display.wait(_LAST_FRAME_S)  # it shows the run's end, but not for long
+        except subprocess.TimeoutExpired:
+            display.terminate()
+            display.wait()
     if problem is not None:
         say(problem)
     elif arguments.verbose:
@@ -134,15 +131,6 @@ def _start_display(run: str, settings: Settings) -> "subprocess.Popen[bytes] | N
         env={**os.environ, "RUNFOLD_API_URL": api},
         preexec_fn=_ignore_keyboard_signals,  # noqa: PLW1509, no thread has been started yet
     )
-
-
-def _close_display(display: "subprocess.Popen[bytes]") -> None:
-    """Wait until the display has shown the run's end, but not for long."""
-    try:
-        display.wait(_LAST_FRAME_S)
-    except subprocess.TimeoutExpired:
-        display.terminate()
-        display.wait()
 
 
 def _ignore_keyboard_signals() -> None:

@@ -1,8 +1,7 @@
 """`runfold emit`, `import` and `drain`: send events from files, other systems, or the spool.
 
 Sending the same input again is harmless: an event without an id gets one derived from its content,
-and an imported file always yields the same run. If `drain` dies halfway, the segments record what
-has been sent; at worst some events are sent twice, which changes nothing.
+and an imported file always yields the same run.
 """
 
 import math
@@ -107,10 +106,8 @@ def emit(arguments: Namespace, context: Context) -> int:
             # Also after Ctrl-C: lines read from a pipe cannot be read again.
             sender.flush()
     skipped = f", {number(broken)} invalid lines skipped" if broken else ""
-    context.output.result(
-        {"accepted": sender.accepted, "broken": broken, "lines": listed},
-        f"{number(sender.accepted)} events accepted{skipped}",
-    )
+    document = {"accepted": sender.accepted, "broken": broken, "lines": listed}
+    context.output.result(document, f"{number(sender.accepted)} events accepted{skipped}")
     return FAILED if broken else OK
 
 
@@ -248,13 +245,7 @@ def _seconds(text: str) -> float:
 
 
 @command(
-    option(
-        "--timeout",
-        type=_seconds,
-        default=600.0,
-        metavar="S",
-        help="maximum duration in seconds (600)",
-    ),
+    option("--timeout", type=_seconds, default=600, metavar="SECONDS", help="at most (600)"),
     JSON,
 )
 def drain(arguments: Namespace, context: Context) -> int:
@@ -271,14 +262,12 @@ def drain(arguments: Namespace, context: Context) -> int:
     folder, url = settings.spool_dir, require_redis(settings)
     with connect(url) as client:
         client.ping()
+    shards, spool_bytes = settings.shards, settings.spool_bytes
     sdk_settings = SdkSettings(
-        redis_url=url,
-        shards=settings.shards,
-        spool_dir=str(folder),
-        spool_bytes=settings.spool_bytes,
+        redis_url=url, shards=shards, spool_dir=str(folder), spool_bytes=spool_bytes
     )
     drained = drain_spool(sdk_settings, arguments.timeout)
-    state = read_spool(folder, url, settings.spool_bytes)
+    state = read_spool(folder, url, spool_bytes)
     left = state.this_redis.events - state.this_redis.in_use
     document = {
         "folder": str(folder),

@@ -27,11 +27,9 @@ from runfold_workers.integrity.selection import Selection, estimate_runs
 
 from . import Context, command
 
-MAX_LISTED: Final = 1000
+_MAX_LISTED: Final = 1000
 """Further differences are only counted."""
-RESTORE: Final = "restore"
-SELECTION: Final = (option("--run", metavar="RUN", help="only this run"), *PERIOD, WORKFLOW)
-"""Runs are selected by their begin."""
+_SELECTION: Final = (option("--run", metavar="RUN", help="only this run"), *PERIOD, WORKFLOW)
 
 Correct = Callable[[psycopg.Connection, Findings, threading.Event], int]
 
@@ -58,9 +56,8 @@ def migrate(arguments: Namespace, context: Context) -> None:
         check_schema(url)
         after = before
     elif not is_known(wanted):
-        raise CommandFailed(
-            f"--to {wanted}: there is no such revision; the newest is {head()}", USAGE
-        )
+        message = f"--to {wanted}: there is no such revision; the newest is {head()}"
+        raise CommandFailed(message, USAGE)
     elif wanted != "head" and before is not None and not arguments.yes:
         raise CommandFailed(
             f"the database is at {before}; migrating to {wanted} may drop tables with "
@@ -70,29 +67,22 @@ def migrate(arguments: Namespace, context: Context) -> None:
     else:
         after = migrate_schema(url, wanted)
     text = f"migrated the schema from {before or 'empty'} to {after or 'empty'}"
-    context.output.result(
-        {"before": before, "after": after, "head": head()},
-        f"the schema is at {after}, up to date" if before == after else text,
-    )
+    if before == after:
+        text = f"the schema is at {after}, up to date"
+    context.output.result({"before": before, "after": after, "head": head()}, text)
 
 
 def _select(arguments: Namespace, connection: psycopg.Connection) -> Selection:
-    filters = (arguments.project, arguments.workflow, arguments.since, arguments.until)
-    if arguments.run is not None and any(each is not None for each in filters):
-        raise CommandFailed("--run: names one run, so leave the other filters out", USAGE)
     since, until = period(arguments)
-    return Selection.of(
-        count_shards(connection),
-        project=arguments.project,
-        workflow=arguments.workflow,
-        run=arguments.run,
-        since=since,
-        until=until,
-    )
+    filters = {"project": arguments.project, "workflow": arguments.workflow}
+    if arguments.run is not None and any((*filters.values(), since, until)):
+        raise CommandFailed("--run: names one run, so leave the other filters out", USAGE)
+    shards = count_shards(connection)
+    return Selection.of(shards, run=arguments.run, since=since, until=until, **filters)
 
 
 @command(
-    *SELECTION,
+    *_SELECTION,
     option("--afresh", action="store_true", help="do not resume an unfinished rebuild"),
     option("--background", action="store_true", help="let a worker do it; `runfold jobs` shows it"),
     JSON,
@@ -142,7 +132,7 @@ def rebuild(arguments: Namespace, context: Context) -> int:
     return FAILED if progress.unreadable else OK
 
 
-@command(*SELECTION, JSON)
+@command(*_SELECTION, JSON)
 def verify(arguments: Namespace, context: Context) -> int:
     """examples:
       runfold verify                    everything; lists the differences
@@ -159,7 +149,7 @@ def verify(arguments: Namespace, context: Context) -> int:
     return FAILED if findings.differences else OK
 
 
-@command(*SELECTION, JSON)
+@command(*_SELECTION, JSON)
 def repair(arguments: Namespace, context: Context) -> int:
     """examples:
       runfold repair                    everything that `runfold verify` finds
@@ -181,7 +171,7 @@ def _compare(arguments: Namespace, context: Context, correct: Correct | None = N
 
     def on_difference(difference: Mismatch) -> None:
         nonlocal left_out
-        if len(listed) == MAX_LISTED:
+        if len(listed) == _MAX_LISTED:
             left_out += 1
             return
         listed.append(difference)
@@ -221,9 +211,8 @@ def _describe(difference: Mismatch) -> str:
         f"{field.name}: {_shown(field.found)} instead of {_shown(field.expected)}"
         for field in difference.fields
     )
-    rest = fields or difference.reason or ""
     head = f"{difference.table} {difference.what}: {of} shard={difference.shard}"
-    return plain(f"{head}: {rest}" if rest else head)
+    return plain(": ".join(filter(None, (head, fields or difference.reason))))
 
 
 def _shown(value: Any) -> str:
@@ -265,10 +254,10 @@ def restore(arguments: Namespace, context: Context) -> None:
 
         restoring.check(connection, archive)
         requested = {"archive": archive.shown}
-        job = find_unfinished(connection, RESTORE, requested)
+        job = find_unfinished(connection, restoring.KIND, requested)
         if job is not None and job.progress is not None:
             say(f"resuming job {job.id}")
-        job_id = job.id if job is not None else add_job(connection, RESTORE, requested)
+        job_id = job.id if job is not None else add_job(connection, restoring.KIND, requested)
         files = sum(len(files_of(archive, kind)) for kind in KINDS)
         with progress_bar("restoring", files, "files") as show:
 

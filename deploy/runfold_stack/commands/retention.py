@@ -3,14 +3,14 @@
 import threading
 from argparse import ArgumentTypeError, Namespace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from msgspec import structs
 
 from runfold_stack.endpoints import open_database
 from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
-from runfold_stack.options import JSON, Group, Option, name, option, whole_number
+from runfold_stack.options import JSON, Group, name, option, whole_number
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.formats import moment
 from runfold_stack.terminal.output import Output, cell, progress_bar, say
@@ -37,16 +37,13 @@ _AGES: Final = ("payload_days", "run_days", "stats_days")
 
 def _days(text: str) -> int:
     """Return a number of days; 0 for `never`."""
-    if text == "never":
-        return 0
     try:
-        return whole_number(1, MAX_DAYS)(text)
+        return 0 if text == "never" else whole_number(1, MAX_DAYS)(text)
     except ArgumentTypeError as error:
         raise ArgumentTypeError(f"{error}, or never") from None
 
 
-def _age(word: str, field: str, kept: str) -> Option:
-    return option(word, dest=field, type=_days, metavar="DAYS", help=f"keep {kept}")
+_AGE: Final[dict[str, Any]] = {"type": _days, "metavar": "DAYS"}
 
 
 @command(
@@ -55,9 +52,9 @@ def _age(word: str, field: str, kept: str) -> Option:
         "the policy, for set and run --dry-run",
         (
             option("--project", type=name, help="only for this project"),
-            _age("--payloads", "payload_days", "events of runs"),
-            _age("--runs", "run_days", "rows of runs and nodes"),
-            _age("--stats", "stats_days", "statistics"),
+            option("--payloads", dest="payload_days", help="keep events of runs", **_AGE),
+            option("--runs", dest="run_days", help="keep rows of runs and nodes", **_AGE),
+            option("--stats", dest="stats_days", help="keep statistics", **_AGE),
         ),
     ),
     option("--unset", action="store_true", help="set: remove the policy"),
@@ -113,20 +110,19 @@ def _check(arguments: Namespace) -> None:
     days, what = _days_of(arguments), arguments.what
     is_plan = what == "run" and arguments.dry_run
     given = arguments.project is not None or days
+    problem = None
     if what != "set" and (arguments.unset or (given and not is_plan)):
-        raise CommandFailed(
-            "--project, --payloads, --runs and --stats are for set and run --dry-run;"
-            " --unset is for set",
-            USAGE,
-        )
-    if arguments.dry_run and what != "run":
-        raise CommandFailed("--dry-run: is for run", USAGE)
-    if arguments.unset and days:
-        raise CommandFailed("--unset: takes no numbers of days", USAGE)
+        policy = "--project, --payloads, --runs and --stats are for set and run --dry-run"
+        problem = f"{policy}; --unset is for set"
+    elif arguments.dry_run and what != "run":
+        problem = "--dry-run: is for run"
+    elif arguments.unset and days:
+        problem = "--unset: takes no numbers of days"
+    if problem is not None:
+        raise CommandFailed(problem, USAGE)
 
 
 def _days_of(arguments: Namespace) -> dict[str, int | None]:
-    """Return the given ages, None for `never`."""
     given = {field: getattr(arguments, field) for field in _AGES}
     return {field: days or None for field, days in given.items() if days is not None}
 
@@ -163,7 +159,6 @@ def _show(
     policy: Policy | None = None,
     due: RetentionPlan | None = None,
 ) -> None:
-    """Print the policies, and what the one just set would expire."""
     policies = read_policies(connection)
     if output.is_json:
         output.json({"policies": policies} | ({} if due is None else {"due": due}))

@@ -14,7 +14,16 @@ import msgspec
 
 from runfold_stack.endpoints import open_history, require_database
 from runfold_stack.errors import FAILED, OK, USAGE, CommandFailed
-from runfold_stack.options import JSON, RUN_FILTERS, filters_of, name, one_of, option, whole_number
+from runfold_stack.options import (
+    JSON,
+    RUN_FILTERS,
+    filters_of,
+    limit,
+    name,
+    one_of,
+    option,
+    whole_number,
+)
 from runfold_stack.processes.signals import run_stoppable
 from runfold_stack.terminal.formats import number
 from runfold_stack.terminal.log_view import print_end, print_events, print_output
@@ -29,18 +38,14 @@ from runfold_storage.retention.run_deletion import Deletion
 
 from . import Context, command
 
-TAIL_LINES: Final = 20
+_TAIL_LINES: Final = 20
 _SEARCH_S: Final = 10
+_OLDER: Final = "only runs that ended at least DAYS days ago"
 
 
 @command(
     RUN_FILTERS,
-    option(
-        "--limit",
-        type=whole_number(1, MAX_LIMIT),
-        default=50,
-        help=f"maximum number of runs (50; up to {MAX_LIMIT})",
-    ),
+    limit("runs", 50, MAX_LIMIT),
     option("--cursor", help="continue after the page that printed this cursor"),
     JSON,
 )
@@ -67,9 +72,8 @@ def _read_page(
     page = history.runs(**filters, limit=limit, cursor=cursor)
     while len(page.runs) < limit and page.next_cursor and time.monotonic() < deadline:
         more = history.runs(**filters, limit=limit - len(page.runs), cursor=page.next_cursor)
-        page = msgspec.structs.replace(
-            page, runs=page.runs + more.runs, next_cursor=more.next_cursor
-        )
+        found = page.runs + more.runs
+        page = msgspec.structs.replace(page, runs=found, next_cursor=more.next_cursor)
     return page
 
 
@@ -98,7 +102,7 @@ def _print_page(page: RunPage, output: Output, is_filtered: bool) -> None:
         "--tail",
         type=whole_number(1, 1_000_000),
         metavar="N",
-        help=f"only the last N lines of output, or events (default for the summary: {TAIL_LINES})",
+        help=f"only the last N lines of output, or events (default for the summary: {_TAIL_LINES})",
     ),
     option("--node", type=name, help="with --logs: only the output of this node"),
     JSON,
@@ -129,7 +133,7 @@ def show(arguments: Namespace, context: Context) -> None:
             output.json(details)
         else:
             print_run(details, output, now=datetime.now(UTC))
-            print_end(history, run, output, tail=tail or TAIL_LINES)
+            print_end(history, run, output, tail=tail or _TAIL_LINES)
 
 
 @command(
@@ -165,10 +169,8 @@ def export(arguments: Namespace, context: Context) -> None:
                 done += count
                 show(done, "exporting")
 
-            for chunk in history.export(
-                export_format, nodes=arguments.nodes, on_progress=on_progress, **filters
-            ):
-                file.write(chunk)
+            parameters = {"nodes": arguments.nodes, "on_progress": on_progress, **filters}
+            file.writelines(history.export(export_format, **parameters))
 
 
 @contextmanager
@@ -191,12 +193,7 @@ def _opened(path: Path | None) -> Iterator[IO[bytes]]:
 @command(
     option("runs", nargs="*", metavar="RUN", help="the ids of the runs"),
     RUN_FILTERS,
-    option(
-        "--older-than",
-        type=whole_number(1, MAX_DAYS),
-        metavar="DAYS",
-        help="only runs that ended at least DAYS days ago",
-    ),
+    option("--older-than", type=whole_number(1, MAX_DAYS), metavar="DAYS", help=_OLDER),
     option("--all", action="store_true", help="every run"),
     one_of(
         option("--dry-run", action="store_true", help="only print how many would be deleted"),
@@ -261,9 +258,8 @@ def _deletion_of(arguments: Namespace) -> Deletion | None:
 def _delete_named(arguments: Namespace, output: Output, admin: Admin) -> int:
     wanted = list(dict.fromkeys(arguments.runs))
     if arguments.dry_run:
-        raise CommandFailed(
-            "--dry-run: works only with filters; `runfold show RUN` shows one run", USAGE
-        )
+        message = "--dry-run: works only with filters; `runfold show RUN` shows one run"
+        raise CommandFailed(message, USAGE)
     _confirm(arguments, f"delete {len(wanted):,} runs, with all their events?")
     unknown = [run for run in wanted if not admin.delete_run(run)]
     for run in unknown:

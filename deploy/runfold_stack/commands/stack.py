@@ -1,9 +1,8 @@
 """`runfold up` and `runfold down`: run the whole stack on this machine until stopped.
 
 `up` starts Redis, PostgreSQL, the schema, workers and the API in this order and stops them in the
-reverse order, so that no process uses a server that has stopped. Processes and servers that end by
-themselves are started again. If `up` is killed, workers and API end, too; the two servers keep
-running with their data, and the next `up` adopts them or `down` stops them.
+reverse order, so that no process uses a server that has stopped. If `up` is killed, workers and API
+end, too; the two servers keep running, and the next `up` adopts them or `down` stops them.
 """
 
 import logging
@@ -66,10 +65,10 @@ def up(arguments: Namespace, context: Context) -> int:
     host = arguments.host or settings.api_host
     port = choose_port(host, settings.api_port if arguments.port is None else arguments.port)
     if port != DEFAULT_API_PORT and arguments.port is None and settings.api_port is None:
-        _log.warning(
-            "port is taken, using another", extra={"port": DEFAULT_API_PORT, "instead": port}
-        )
+        fields = {"port": DEFAULT_API_PORT, "instead": port}
+        _log.warning("port is taken, using another", extra=fields)
     is_embedded = settings.redis_url is None or settings.database_url is None
+    metrics_host, api_url = settings.metrics_host, url_of(host, port)
     with ExitStack() as exits:
         publish = exits.enter_context(claim_up(settings.home)) if is_embedded else None
         with sigterm_as_interrupt():
@@ -84,9 +83,7 @@ def up(arguments: Namespace, context: Context) -> int:
             servers = [Server(server) for server in stack.owned]
             try:
                 migrate(stack.endpoints.database_url)
-                ports = choose_metrics_ports(
-                    settings.metrics_host, settings.metrics_port, settings.workers
-                )
+                ports = choose_metrics_ports(metrics_host, settings.metrics_port, settings.workers)
                 programs = {
                     f"worker {number}": ["worker", "--role", "fold", "--metrics-port", str(each)]
                     for number, each in enumerate(ports, 1)
@@ -96,12 +93,9 @@ def up(arguments: Namespace, context: Context) -> int:
                 children += [
                     Child(name, words, stack.endpoints) for name, words in programs.items()
                 ]
-                state = UpState(
-                    os.getpid(),
-                    url_of(host, port),
-                    tuple(f"{url_of(settings.metrics_host, each)}/metrics" for each in ports),
-                )
-                if _await_ready(children, stack.endpoints, url_of(host, port), requests):
+                metrics_urls = tuple(f"{url_of(metrics_host, each)}/metrics" for each in ports)
+                state = UpState(os.getpid(), api_url, metrics_urls)
+                if _await_ready(children, stack.endpoints, api_url, requests):
                     folder = "(none: both servers are external)"
                     if publish is not None:
                         publish(state)
@@ -132,9 +126,8 @@ def _await_ready(
         if answers(f"{api_url}/readyz") and _workers_fold(endpoints.database_url):
             return True
         if time.monotonic() > deadline:
-            raise CommandFailed(
-                f"not ready after {_READY_S:g} s: see the messages above, and `runfold doctor`"
-            )
+            messages = "see the messages above, and `runfold doctor`"
+            raise CommandFailed(f"not ready after {_READY_S:g} s: {messages}")
         requests.wait(0.1)
     return False
 
@@ -209,10 +202,8 @@ def down(_arguments: Namespace, context: Context) -> None:
         deadline = time.monotonic() + _DOWN_S
         while find_up(home) is not None:
             if time.monotonic() > deadline:
-                raise CommandFailed(
-                    f"`runfold up` (pid {state.pid}) does not stop: check its log, "
-                    "then end it by its pid"
-                )
+                where = f"`runfold up` (pid {state.pid})"
+                raise CommandFailed(f"{where} does not stop: check its log, then end it by its pid")
             time.sleep(0.05)
         stopped.append("up")
     stopped += stop_running(home)
@@ -227,6 +218,5 @@ def _stop_up(pid: int) -> None:
     except ProcessLookupError:
         return
     except PermissionError:
-        raise CommandFailed(
-            f"`runfold up` (pid {pid}) belongs to another user: stop it as that user"
-        ) from None
+        message = f"`runfold up` (pid {pid}) belongs to another user: stop it as that user"
+        raise CommandFailed(message) from None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from runfold_stack.endpoints import open_history
-from runfold_stack.options import JSON, PERIOD, WORKFLOW, name, option, period, whole_number
+from runfold_stack.options import JSON, PERIOD, WORKFLOW, limit, name, option, period
 from runfold_stack.terminal.formats import dollars, duration, moment, number, percent, tokens
 from runfold_stack.terminal.output import Output, cell, error_line, say, shown_name
 from runfold_stack.terminal.tables import Table
@@ -62,22 +62,20 @@ def _print_stats(
     workflow: str | None,
     output: Output,
 ) -> None:
-    groups = _groups(found)
-    rows: list[tuple[str, StatsSummary]] = [
-        (shown_name(group.workflow or None), group) for group in groups
-    ]
-    if workflow is not None:
-        rows = [(cell(workflow), found)]
-    elif len(rows) > 1:
-        rows.append(("all", found))
-    tables = [_table("WORKFLOW", rows)]
-    tables.append(_table("NODE", [(cell(str(group.node)), group) for group in nodes]))
-    buckets = found.buckets or ()
-    tables.append(_table("FROM", [(f"{b.start:%Y-%m-%d %H:%MZ}", b) for b in buckets]))
+    rows: list[tuple[str, StatsSummary]]
+    rows = [(shown_name(group.workflow or None), group) for group in _groups(found)]
+    if workflow is not None or len(rows) > 1:
+        rows.append(("all" if workflow is None else cell(workflow), found))
     by_error = Table("ERROR", "FAILED", right=("FAILED",))
     for one in errors[:_MAX_ERRORS]:
         by_error.add_row(cell(str(one.error_type or "none given")), number(one.failed))
-    for position, table in enumerate(table for table in (*tables, by_error) if table.rows):
+    tables = (
+        _table("WORKFLOW", rows),
+        _table("NODE", ((cell(str(group.node)), group) for group in nodes)),
+        _table("FROM", ((f"{b.start:%Y-%m-%d %H:%MZ}", b) for b in found.buckets or ())),
+        by_error,
+    )
+    for position, table in enumerate(table for table in tables if table.rows):
         if position:
             output.line()
         output.table(table)
@@ -104,14 +102,7 @@ def _groups(found: Stats) -> list[GroupFigures]:
     return [] if isinstance(found.groups, msgspec.UnsetType) else list(found.groups)
 
 
-@command(
-    *PERIOD,
-    WORKFLOW,
-    option(
-        "--limit", type=whole_number(1, MAX_LIMIT), default=20, help="maximum number of groups (20)"
-    ),
-    JSON,
-)
+@command(*PERIOD, WORKFLOW, limit("groups", 20, MAX_LIMIT), JSON)
 def failures(arguments: Namespace, context: Context) -> None:
     """examples:
       runfold failures --since 24h
@@ -123,13 +114,8 @@ def failures(arguments: Namespace, context: Context) -> None:
     """
     since, until = period(arguments)
     with open_history(context.settings) as history:
-        found = history.failures(
-            project=arguments.project,
-            workflow=arguments.workflow,
-            since=since,
-            until=until,
-            limit=arguments.limit,
-        )
+        scope = {"project": arguments.project, "workflow": arguments.workflow}
+        found = history.failures(**scope, since=since, until=until, limit=arguments.limit)
     context.output.result(found, lambda: _print_failures(found, context.output))
 
 

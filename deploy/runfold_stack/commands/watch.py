@@ -80,8 +80,6 @@ def _show(
     api: str,
     output: Output,
 ) -> None:
-    """Show the changes until the run has ended."""
-
     def render(problem: str | None) -> RenderableType:
         now = datetime.now(UTC)
         if isinstance(watched, RunState):
@@ -95,13 +93,11 @@ def _show(
         now = datetime.now(UTC)
         changes = watched.apply(received, now)
         if output.is_json:
-            output.json(
-                {"event": received.event, "id": received.id, "data": Raw(received.data)},
-                on_one_line=True,
-            )
+            document = {"event": received.event, "id": received.id, "data": Raw(received.data)}
+            output.json(document, on_one_line=True)
         else:
             for line in change_lines(changes, now):
-                output.line_now(line)
+                print(line, flush=True)
         if watched.has_ended:
             return
 
@@ -113,10 +109,7 @@ def _draw(
     console: Console,
     render: Callable[[str | None], RenderableType],
 ) -> None:
-    """Draw the state in a terminal; `render` takes the problem of the connection, if any.
-
-    A thread of rich's redraws, so that a slow terminal does not hold up the stream.
-    """
+    """Draw the state in a terminal, in a thread, so that a slow one does not hold up the stream."""
     lock = threading.Lock()
     problem: str | None = f"connecting to {api}"
 

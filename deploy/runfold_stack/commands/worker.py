@@ -1,7 +1,6 @@
 """`runfold worker`: fold events into the history and run jobs until stopped.
 
-A child process runs the jobs, so that a rebuild does not slow down the fold. It is started again
-when it ends, and stopped together with the worker.
+A child process runs the jobs, so that a rebuild does not slow down the fold.
 """
 
 import logging
@@ -32,11 +31,7 @@ _log = logging.getLogger(__name__)
 
 @command(
     option("--role", choices=(FOLD, JOBS, ALL), default=ALL, help="the worker's tasks (all)"),
-    option(
-        "--metrics-port",
-        type=int,
-        help="serve /metrics on this port (RUNFOLD_METRICS_PORT); 0: a free one",
-    ),
+    option("--metrics-port", type=int, help="for /metrics (RUNFOLD_METRICS_PORT); 0: a free one"),
 )
 def worker(arguments: Namespace, context: Context) -> int:
     """Any number of workers may run, on any machine; they divide the shards among themselves. On
@@ -56,10 +51,9 @@ def worker(arguments: Namespace, context: Context) -> int:
     except DatabaseUnreachable as error:
         _log.warning("PostgreSQL is unavailable, waiting for it", extra={"reason": str(error)})
     if arguments.role == JOBS:
-        job_settings = JobWorkerSettings(
-            redis_url, database_url, settings.jobs_redis_url, settings.archive_url
-        )
-        return _run_until_stopped(JobWorker(job_settings), None)
+        optional = (settings.jobs_redis_url, settings.archive_url)
+        jobs_worker = JobWorker(JobWorkerSettings(redis_url, database_url, *optional))
+        return _run_until_stopped(jobs_worker, None)
     folding = Worker(
         WorkerSettings(
             redis_url,
@@ -107,10 +101,9 @@ def _serve_metrics(metrics: Metrics, settings: Settings, port: int, exits: ExitS
     try:
         url, stop = serve_metrics(metrics, settings.metrics_host, port)
     except (OSError, OverflowError) as error:
-        raise CommandFailed(
-            f"cannot serve metrics on {settings.metrics_host} port {port} "
-            f"({getattr(error, 'strerror', None) or error}): choose others with "
-            "RUNFOLD_METRICS_HOST and RUNFOLD_METRICS_PORT"
-        ) from error
+        where = f"on {settings.metrics_host} port {port}"
+        problem = f"cannot serve metrics {where} ({getattr(error, 'strerror', None) or error})"
+        remedy = "choose others with RUNFOLD_METRICS_HOST and RUNFOLD_METRICS_PORT"
+        raise CommandFailed(f"{problem}: {remedy}") from error
     exits.callback(stop)
     _log.info("serving metrics", extra={"url": url})

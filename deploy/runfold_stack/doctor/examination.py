@@ -31,7 +31,7 @@ def examine(settings: Settings, today: date, *, acknowledge: bool = False) -> It
             yield from _compare(client, connection, settings)
         if connection is not None:
             yield from postgres_checks.check_incidents(connection, acknowledge_them=acknowledge)
-            yield from postgres_checks.check_dead_letters(connection)
+            yield postgres_checks.check_dead_letters(connection)
             yield from postgres_checks.check_jobs(connection)
             yield postgres_checks.check_search(connection)
     except (redis.RedisError, psycopg.Error) as error:
@@ -63,9 +63,7 @@ def _reach_redis(settings: Settings) -> Generator[Finding, None, redis.Redis | N
     return client
 
 
-def _reach_database(
-    settings: Settings,
-) -> Generator[Finding, None, psycopg.Connection | None]:
+def _reach_database(settings: Settings) -> Generator[Finding, None, psycopg.Connection | None]:
     url = settings.database_url or find_database_url(settings.home)
     if url is None:
         yield fail("postgresql", *_missing(settings, "RUNFOLD_DATABASE_URL"))

@@ -22,7 +22,6 @@ _LISTED: Final = 3
 
 
 def check_server(connection: psycopg.Connection) -> Finding:
-    """Check the server's version."""
     version = connection.info.server_version // 10_000
     found = f"PostgreSQL {connection.info.parameter_status('server_version')} answers"
     if version < OLDEST:
@@ -74,19 +73,15 @@ def check_incidents(
         acknowledge(connection, incidents)
 
 
-def check_dead_letters(connection: psycopg.Connection) -> Iterator[Finding]:
-    """Check for frames and events that could not be decoded, with the reasons."""
+def check_dead_letters(connection: psycopg.Connection) -> Finding:
     letters = count_dead_letters(connection)
     if not letters:
-        yield ok("dead letters", "none")
-        return
+        return ok("dead letters", "none")
     latest = latest_reasons(connection, _LISTED)
     reasons = "; ".join(f"{count} × {reason[:120]}" for reason, count in latest)
-    yield warn(
-        "dead letters",
-        f"{letters:,} invalid events or frames; the latest: {reasons}",
-        "correct their senders; the table `dead_letters` has the original bytes",
-    )
+    found = f"{letters:,} invalid events or frames; the latest: {reasons}"
+    remedy = "correct their senders; the table `dead_letters` has the original bytes"
+    return warn("dead letters", found, remedy)
 
 
 def check_jobs(connection: psycopg.Connection) -> Iterator[Finding]:

@@ -67,7 +67,6 @@ def _persistence(client: redis.Redis, info: dict[str, Any]) -> Finding:
 
 
 def check_shards(agreed: int | None, wanted: int | None, positions: int) -> Finding:
-    """Check that Redis, the database and the setting have the same number of shards."""
     if agreed is None and positions:
         found = f"Redis has no number of shards, the database has {positions}"
         remedy = f"Redis was flushed or replaced: set RUNFOLD_SHARDS={positions} everywhere"
@@ -89,19 +88,13 @@ def check_lags(lags: Mapping[int, Lag], max_lag_s: float) -> Iterator[Finding]:
     replaced = [shard for shard, lag in lags.items() if lag.is_replaced]
     lost = {shard: lag.lost for shard, lag in lags.items() if lag.lost}
     if replaced:
-        yield fail(
-            "streams",
-            f"{_shards(replaced)}: the stream is not the one that was folded, so Redis was flushed "
-            "or restored from a copy",
-            "start a worker, which folds the present frames; then check the incidents",
-        )
+        problem = "the stream is not the one that was folded: Redis was flushed or restored"
+        remedy = "start a worker, which folds the present frames; then check the incidents"
+        yield fail("streams", f"{_shards(replaced)}: {problem}", remedy)
     if lost:
-        yield fail(
-            "streams",
-            f"{_shards(list(lost))}: {sum(lost.values()):,} frames were trimmed or deleted unread",
-            "stop the program that trims; only workers may. A running worker reports the loss as"
-            " incidents",
-        )
+        problem = f"{sum(lost.values()):,} frames were trimmed or deleted unread"
+        remedy = "stop the program that trims; a running worker reports the loss as incidents"
+        yield fail("streams", f"{_shards(list(lost))}: {problem}", remedy)
     lag = sum(each.frames for each in lags.values())
     age_s = max((each.age_s for each in lags.values()), default=0.0)
     since = f", the oldest for {age_s:,.1f} s" if lag else ""
@@ -123,7 +116,6 @@ def check_lags(lags: Mapping[int, Lag], max_lag_s: float) -> Iterator[Finding]:
 
 
 def check_leases(connection: psycopg.Connection, shards: int) -> Finding:
-    """Check that a worker folds every shard."""
     owned = list(count_leases(connection).items())
     number = sum(count for _, count in owned)
     if not number:

@@ -13,7 +13,6 @@ _LISTED: Final = 3
 
 
 def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator[Finding]:
-    """Check the spool of runners on this machine that use the same folder."""
     try:
         state = read_spool(folder, redis_url, max_bytes)
     except OSError as error:
@@ -40,9 +39,7 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
             wait = "make Redis accept events; the live runners then send them"
             yield warn("spool", found, wait if is_live else remedy)
         if spooled.dropped:
-            found = (
-                f"{spooled.dropped:,} events for {target} were dropped by runners on this machine"
-            )
+            found = f"{spooled.dropped:,} events for {target} were dropped by runners here"
             yield warn("spool", f"{found}, and no incident counts them yet", drain)
         is_empty = is_empty and not (spooled.segments or spooled.dropped)
     if state.is_full:
@@ -52,11 +49,8 @@ def check_spool(folder: Path, redis_url: str | None, max_bytes: int) -> Iterator
         yield fail("spool", found, remedy)
     if state.damaged:
         names = ", ".join(path.name for path in state.damaged[:_LISTED])
-        yield warn(
-            "spool",
-            f"{len(state.damaged)} damaged segments in {state.folder}: {names}",
-            "`runfold drain` sends the readable events and renames the segments to `.corrupt`;"
-            " check the disk, and delete those files unless the rest matters",
-        )
+        found = f"{len(state.damaged)} damaged segments in {state.folder}: {names}"
+        remedy = "check the disk; `runfold drain` sends what is readable, and keeps .corrupt files"
+        yield warn("spool", found, remedy)
     if is_empty:
         yield ok("spool", f"no events wait in {folder}")

@@ -1,8 +1,7 @@
 """Run a command and pass its streams through, byte for byte, without delay.
 
-Each stream has a thread that first passes bytes on and then gives them to a recorder. If that
-fails, it is dropped and the command continues. When the reader of the output closes its pipe, the
-command's pipe is closed, too, as it would be without Runfold.
+Each stream has a thread that first passes bytes on and then gives them to a recorder. When the
+reader of the output closes its pipe, the command's pipe is closed, too.
 """
 
 import contextlib
@@ -102,7 +101,7 @@ def _pass_through(
         for source in stdio.sources
     ]
     if stdio.is_interactive:
-        arguments = (stdio.keyboard_target, ended_fd)
+        arguments = (stdio.sources[0].fd, ended_fd)
         threading.Thread(target=_forward_keys, args=arguments, daemon=True).start()
     for thread in threads:
         thread.start()

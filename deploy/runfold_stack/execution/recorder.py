@@ -1,8 +1,4 @@
-"""Record a command as a run.
-
-Recording never delays or breaks the command: events go into the SDK's buffer. Only at the end
-`close` waits for their delivery, briefly if Redis is unavailable.
-"""
+"""Record a command as a run, without delaying or breaking it: events go into the SDK's buffer."""
 
 import os
 import pwd
@@ -10,7 +6,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import redis
 
@@ -24,8 +20,6 @@ from runfold_stack.argv_redaction import redact_command_line
 from .output_recorder import OutputRecorder
 from .process import ExitResult
 from .stdio import Source
-
-T = TypeVar("T")
 
 FIRST_WAIT_S: Final = 0.2
 PING_S: Final = 2.0
@@ -92,8 +86,7 @@ class ExecutionRecorder:
         elif killed_by in result.signals & _CANCELLING:
             self._run.cancel(f"{_signal_name(killed_by)} was sent to it")
         elif result.returncode < 0:
-            message = f"killed by {_signal_name(killed_by)}"
-            self._run.fail(Error(type="Signal", message=message))
+            self._run.fail(Error(type="Signal", message=f"killed by {_signal_name(killed_by)}"))
         else:
             # The last line of stderr, or of the terminal that it shares with stdout.
             output = self._outputs.get("stderr", self._outputs.get("stdout"))
@@ -148,7 +141,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _unless_missing(read: Callable[[], T]) -> T | None:
+def _unless_missing(read: Callable[[], str]) -> str | None:
     """Return what `read` returns; None for a user without a name, or a deleted directory."""
     try:
         return read()

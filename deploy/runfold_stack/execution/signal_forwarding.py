@@ -15,15 +15,10 @@ from typing import Final
 
 from .stdio import is_foreground
 
-FORWARDED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-_COLLECTED: Final = {*FORWARDED, signal.SIGWINCH}
+_COLLECTED: Final = {
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
+}
 
 
 class SignalForwarder:

@@ -2,10 +2,9 @@
 
 A stream that is a terminal becomes a pseudo-terminal for the command, so that colours, progress
 bars and line buffering stay as they are; any other becomes a pipe. If stdin and stdout are
-terminals and this process is in their foreground, the command gets the pseudo-terminal as its
-controlling terminal, and the real one is put into raw mode: every key goes through. Otherwise the
-command stays in this session and process group, where the real terminal's Ctrl-C and Ctrl-Z reach
-it.
+terminals and this process is in their foreground, the pseudo-terminal is the command's controlling
+terminal, and the real one is in raw mode: every key goes through. Otherwise the command stays in
+this session and process group, where the real terminal's Ctrl-C and Ctrl-Z reach it.
 """
 
 import contextlib
@@ -43,18 +42,13 @@ class ChildStdio:
         self.is_interactive = shows_output and os.isatty(0) and os.isatty(1) and is_foreground()
         self.sources: list[Source] = []
         stdout = self._connect("stdout", 1)
-        shares = stdout.is_terminal and os.isatty(2) and _is_same_device(1, 2)
+        shares = stdout.is_terminal and os.isatty(2) and os.fstat(1).st_rdev == os.fstat(2).st_rdev
         stderr = stdout if shares else self._connect("stderr", 2)
         self.child_stdin = stdout.child_fd if self.is_interactive else 0
         self.child_stdout, self.child_stderr = stdout.child_fd, stderr.child_fd
         if not shows_output:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             self.sources = [source._replace(target=nowhere) for source in self.sources]
-
-    @property
-    def keyboard_target(self) -> int:
-        """The descriptor that receives keys; only if interactive."""
-        return self.sources[0].fd
 
     def close_child_ends(self) -> None:
         """Close the command's ends after its start, else its output would never end."""
@@ -123,10 +117,6 @@ def is_foreground() -> bool:
         return os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
         return False
-
-
-def _is_same_device(one: int, other: int) -> bool:
-    return os.fstat(one).st_rdev == os.fstat(other).st_rdev
 
 
 def _fill_standard_fds() -> None:

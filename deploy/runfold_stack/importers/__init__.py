@@ -1,6 +1,5 @@
 """Importers of executions that other systems recorded; one package per format.
 
-An importer validates the whole file before its first event and yields deterministic events: the
-run's id and the events' ids follow from the content. So an import that was interrupted, or is
-repeated, adds nothing twice.
+An importer validates the whole file before its first event and yields deterministic events, so an
+import that was interrupted, or is repeated, adds nothing twice.
 """

@@ -1,7 +1,6 @@
 """The processes of `runfold up`: children, restarts, ports, stop signals, the lock.
 
-A child is running, pausing before a restart, or stopped. A stop request counts: the first one stops
-in order, the second one forces the end. `up` holds an exclusive lock on its data directory while it
-lives. If `up` is killed, the kernel drops the lock and sends SIGTERM to its children (on Linux);
-the servers keep running, and the next `up` adopts them.
+A stop request counts: the first one stops in order, the second one forces the end. `up` holds an
+exclusive lock on its data directory while it lives. If `up` is killed, the kernel drops the lock
+and sends SIGTERM to its children (on Linux); the servers keep running.
 """

@@ -16,18 +16,14 @@ def choose_port(host: str, wanted: int | None) -> int:
 
     Raise `CommandFailed` if the wanted port is taken or the host is not one of this machine.
     """
-    if wanted is not None and not 0 <= wanted <= 65535:
-        raise CommandFailed(f"port {wanted}: choose 0 to 65535", 2)
     port = DEFAULT_API_PORT if wanted is None else wanted
     try:
         return _probe(host, port)
     except OSError as error:
         if wanted is None and error.errno == errno.EADDRINUSE:
             return _probe(host, 0)
-        raise CommandFailed(
-            f"the API cannot listen on {host} port {port} ({error.strerror or error}): "
-            "choose others with --host and --port"
-        ) from error
+        problem = f"the API cannot listen on {host} port {port} ({error.strerror or error})"
+        raise CommandFailed(f"{problem}: choose others with --host and --port") from error
 
 
 def choose_metrics_ports(host: str, wanted: int | None, number: int) -> list[int]:
@@ -39,10 +35,8 @@ def choose_metrics_ports(host: str, wanted: int | None, number: int) -> list[int
         while len(ports) < number:
             ports.add(_probe(host, 0))
     except OSError as error:
-        raise CommandFailed(
-            f"metrics cannot be served on {host} ({error.strerror or error}): "
-            "choose another RUNFOLD_METRICS_HOST"
-        ) from error
+        problem = f"metrics cannot be served on {host} ({error.strerror or error})"
+        raise CommandFailed(f"{problem}: choose another RUNFOLD_METRICS_HOST") from error
     return sorted(ports)
 
 
@@ -53,7 +47,6 @@ def url_of(host: str, port: int) -> str:
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Return whether a GET of the URL gets status 200."""
     try:
         # No proxy: it would resolve the address on its own machine.
         with build_opener(ProxyHandler({})).open(url, timeout=timeout_s) as answer:

@@ -1,7 +1,6 @@
 """Requests to stop: Ctrl-C, SIGTERM or the end of the terminal.
 
-A signal handler can interrupt any code, so it only counts. A pipe wakes the main thread, which
-waits in `StopRequests.wait` and stops the work.
+A signal handler can interrupt any code, so it only counts, and a pipe wakes the main thread.
 """
 
 import os

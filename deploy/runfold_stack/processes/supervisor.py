@@ -2,8 +2,7 @@
 
 Each child process leads a session of its own, so that a Ctrl-C reaches only the supervisor, which
 stops the children in order. The kernel sends SIGTERM to each child when the supervisor dies
-(Linux). A child that ends is started again, after a pause that grows while it keeps ending soon.
-Servers are restarted likewise, but keep running when the supervisor dies.
+(Linux). What ends is started again, after a pause that grows while it keeps ending soon.
 """
 
 import logging
@@ -35,12 +34,12 @@ _log = logging.getLogger(__name__)
 class _RestartPause(Backoff):
     """The pause before the next start, which a healthy run resets."""
 
+    _started = 0.0
+
     def __init__(self) -> None:
         super().__init__(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        self._started = 0.0
 
     def started(self) -> None:
-        """Note the start of the process."""
         self._started = time.monotonic()
 
     def ended(self) -> float:
@@ -115,10 +114,7 @@ class Child:
 
 
 class Server:
-    """A server that already runs, started again whenever it ends.
-
-    A thread starts it, because it recovers first, which can take long.
-    """
+    """A running server, started again by a thread, because it may take long to recover."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self.name = server.name
@@ -128,7 +124,6 @@ class Server:
         self._starting: threading.Thread | None = None
 
     def restart_if_due(self) -> None:
-        """Start the server if it does not run and its pause is over."""
         if self._starting is not None and self._starting.is_alive():
             return
         self._starting = None

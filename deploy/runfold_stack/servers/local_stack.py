@@ -2,15 +2,12 @@
 
 An endpoint is, in this order: the given URL; a server that already runs on the data directory; a
 server that is started there. A stack stops only the servers that it has started or adopted.
-
-If the process that started the servers is killed, they keep running, and the next `open_stack` on
-the same data directory finds them.
 """
 
 import time
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from runfold_stack.errors import AlreadyRunningError, StackError
 
@@ -23,10 +20,7 @@ _POLL_S = 0.05
 _OTHERS_START_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """The URLs of both servers."""
-
+class Endpoints(NamedTuple):
     redis_url: str
     database_url: str
 
@@ -58,9 +52,8 @@ def open_stack(
 ) -> LocalStack:
     """Resolve both endpoints; start the servers that are neither given nor running.
 
-    With `adopt`, servers of this data directory that already run count as owned: for the process
-    that holds the directory's lock, whose predecessor may have been killed. Raise StackError if a
-    server cannot be started; servers that were started before it are stopped again.
+    With `adopt`, for the holder of the directory's lock, running servers count as owned. Raise
+    StackError if a server cannot be started; servers that were started before it are stopped.
     """
     owned: list[EmbeddedServer] = []
     with ExitStack() as undo:
@@ -75,9 +68,8 @@ def open_stack(
         if redis_url is None:
             redis_url = ensure(RedisServer(data_dir / "redis", die_with_parent=die_with_parent))
         if database_url is None:
-            database_url = ensure(
-                PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
-            )
+            postgres = PostgresServer(data_dir / "postgres", die_with_parent=die_with_parent)
+            database_url = ensure(postgres)
         undo.pop_all()
     return LocalStack(Endpoints(redis_url, database_url), tuple(owned))
 
@@ -88,7 +80,7 @@ def find_redis_url(data_dir: Path) -> str | None:
 
 
 def find_database_url(data_dir: Path) -> str | None:
-    """Return the URL of the PostgreSQL that answers for this data directory, if one does."""
+    """Return the same of PostgreSQL."""
     return _url_if_running(PostgresServer(data_dir / "postgres"))
 
 
@@ -98,10 +90,7 @@ def _url_if_running(server: EmbeddedServer) -> str | None:
 
 
 def stop_running(data_dir: Path) -> list[str]:
-    """Stop the servers of this data directory, also those that a killed `runfold up` left.
-
-    Return the names of those that ran.
-    """
+    """Stop the servers of this data directory; return the names of those that ran."""
     check_home(data_dir)
     servers = (PostgresServer(data_dir / "postgres"), RedisServer(data_dir / "redis"))
     running = [server for server in servers if server.pid is not None]
@@ -120,9 +109,8 @@ def _ensure_running(server: EmbeddedServer) -> bool:
             # Two processes open the stack at once: one starts the server, the other waits, and
             # starts it if the first gives up.
             if time.monotonic() > deadline:
-                raise StackError(
-                    f"{error} But it does not answer: see {server.log_path}."
-                ) from error
+                message = f"{error} But it does not answer: see {server.log_path}."
+                raise StackError(message) from error
             time.sleep(_POLL_S)
         else:
             return True

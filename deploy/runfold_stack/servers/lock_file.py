@@ -47,8 +47,7 @@ class LockFile:
     ) -> Iterator[int]:
         """Hold the lock, and yield the descriptor of the empty file, which a child may inherit.
 
-        While another process holds it, for example a reader for an instant, `refuse` is called
-        with the seconds waited and the content, and raises when that is too long.
+        While another process holds it, `refuse` takes the seconds waited and the content.
         """
         with open_folder(self.path.parent) as folder:
             fd = open_file(self.path, os.O_RDWR | os.O_CREAT, folder, owner)

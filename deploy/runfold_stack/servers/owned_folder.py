@@ -1,10 +1,9 @@
 """Open files in a folder of another user without following that user's links.
 
-Servers started by root run as another user and keep their files in that user's folder. If that user
-replaces a file by a link, root must not write through it into a file of its own. So in a folder
-that other users can change, names are looked up in the open folder itself (`dir_fd`), links are not
-followed, and only plain files with a single name are opened. In folders that no other user can
-change, links are followed.
+Servers started by root run as another user. If that user replaces a file by a link, root must not
+write through it into a file of its own. So in a folder that other users can change, names are
+looked up in the open folder itself (`dir_fd`), links are not followed, and only plain files with a
+single name are opened. In folders that no other user can change, links are followed.
 """
 
 import errno
@@ -12,15 +11,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from runfold_stack.errors import StackError
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The user that a server runs as, and the one capability of root's that it keeps, if any."""
 
     uid: int
@@ -47,8 +44,7 @@ def open_folder(path: Path, within: int | None = None) -> Iterator[int]:
 def open_file(path: Path, flags: int, within: int, owner: Identity | None = None) -> int:
     """Open the file named by the last part of `path` in the open folder `within`.
 
-    New files are private (0600); with `owner` the file is given to that user. Raise `StackError`
-    if it is not a plain file, and `OSError`.
+    New files are private (0600) and given to `owner`. Raise `StackError` for a special file.
     """
     fd = _open(path, flags, within)
     try:
@@ -86,7 +82,6 @@ def replace_text(path: Path, text: str, within: int, owner: Identity | None) -> 
 
 
 def unlink(path: Path, within: int) -> None:
-    """Remove a name, if it exists."""
     with suppress(FileNotFoundError):
         os.unlink(path.name, dir_fd=within)
 

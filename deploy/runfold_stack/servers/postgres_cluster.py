@@ -12,9 +12,8 @@ from pathlib import Path
 
 from runfold_stack.errors import StackError, start_failure
 
-from .daemon import environment
 from .owned_folder import Identity, open_file, open_folder, read_text, replace_text, unlink
-from .privileges import command_as
+from .privileges import command_as, environment
 
 SETTINGS: Mapping[str, str] = {
     # No network port; the socket's folder is private (see `embedded_server`).
@@ -47,12 +46,11 @@ SETTINGS: Mapping[str, str] = {
 }
 
 # The first that the build supports is used; every build supports pglz.
-WAL_COMPRESSIONS = ("lz4", "zstd", "pglz")
+_WAL_COMPRESSIONS = ("lz4", "zstd", "pglz")
 
+_CONF_HEAD = "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf."
 
-_CONF_HEAD = (
-    "# Runfold overwrites this at every start; use ALTER SYSTEM or postgresql.conf instead."
-)
+_INCLUDE = "\ninclude_if_exists = 'runfold.conf'\n# Your settings may follow here.\n"
 
 SUPERUSER = "runfold"
 PORT = 5432  # names the socket; nothing listens on a network port
@@ -98,9 +96,7 @@ def create(cluster: Path, postgres: Path, identity: Identity | None, *, sync: bo
             with _open_cluster(fresh) as (home, folder):
                 flags = os.O_WRONLY | os.O_APPEND
                 with open(open_file(fresh / "postgresql.conf", flags, folder), "a") as conf:
-                    conf.write(
-                        "\ninclude_if_exists = 'runfold.conf'\n# Your settings may follow here.\n"
-                    )
+                    conf.write(_INCLUDE)
                 os.rename(fresh.name, cluster.name, src_dir_fd=home, dst_dir_fd=home)
             return
         failure = done.stdout
@@ -118,7 +114,7 @@ def configure(
         return
     # Compressing full-page images saves most of the WAL after a checkpoint. A value that the build
     # does not support would keep the server from starting, so its own parser checks each one.
-    for method in WAL_COMPRESSIONS:
+    for method in _WAL_COMPRESSIONS:
         option = ["-c", f"wal_compression={method}", "-C", "wal_compression"]
         if _run([str(postgres), "-D", str(cluster), *option], identity, cluster).returncode == 0:
             _write_conf(cluster, identity, {**settings, "wal_compression": method})
@@ -126,12 +122,10 @@ def configure(
 
 
 def _write_conf(cluster: Path, identity: Identity | None, settings: Mapping[str, str]) -> None:
-    lines = [_CONF_HEAD]
-    for name, value in settings.items():
-        quoted = value.replace("'", "''")
-        lines.append(f"{name} = '{quoted}'")
+    quoted = {name: value.replace("'", "''") for name, value in settings.items()}
+    lines = [_CONF_HEAD, *(f"{name} = '{value}'" for name, value in quoted.items()), ""]
     with _open_cluster(cluster) as (_, folder):
-        replace_text(cluster / "runfold.conf", "\n".join([*lines, ""]), folder, identity)
+        replace_text(cluster / "runfold.conf", "\n".join(lines), folder, identity)
 
 
 def clear_pid_files(cluster: Path, socket_folder: Path) -> None:
@@ -161,7 +155,6 @@ def _run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         errors="replace",
         cwd=folder,
         env=environment(),
@@ -171,7 +164,6 @@ def _run(
 
 @contextmanager
 def _open_cluster(cluster: Path) -> Iterator[tuple[int, int]]:
-    """Yield descriptors of the cluster's parent folder and of the cluster's own."""
     with open_folder(cluster.parent) as home, open_folder(cluster, home) as folder:
         yield home, folder
 

@@ -1,10 +1,4 @@
-"""An embedded PostgreSQL on a Unix socket.
-
-Promises: a commit that was reported survives the server's death, whatever the cause. The folder
-holds `data` (the cluster), the log and the socket. Only the folder's owner and root can enter it;
-they need no password, and no other user reaches the server. If the first start is killed halfway,
-it leaves `data.new` behind, which the next start replaces: `data` is complete or absent.
-"""
+"""An embedded PostgreSQL on a Unix socket; its cluster is the folder `data` beside the log."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +6,6 @@ from signal import Signals
 from typing import Literal
 
 import psycopg
-from psycopg import sql
 
 from runfold_stack.errors import StackError
 
@@ -54,28 +47,15 @@ class PostgresServer(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """The URL of the database `runfold`, for psycopg and SQLAlchemy."""
         return self.url_for(DATABASE)
 
     def url_for(self, database: str) -> str:
-        """Return the URL of one of the server's databases."""
         # The port is named because libpq would otherwise ask PGPORT.
         return f"postgresql://{SUPERUSER}@/{database}?host={self._socket_folder}&port={PORT}"
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """End the server; do nothing if none runs. After `immediate` the next start recovers."""
         self._end(self._stop_steps if mode == "fast" else _IMMEDIATE)
-
-    def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a copy of `template`, which must have no open connection; return its URL."""
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        self._administer(statement.format(sql.Identifier(name), sql.Identifier(template)))
-        return self.url_for(name)
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database and close all connections to it; only tests need this."""
-        statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-        self._administer(statement.format(sql.Identifier(name)))
 
     def _find_program(self) -> Program:
         major = postgres_cluster.major_of(self._cluster)
@@ -108,10 +88,5 @@ class PostgresServer(EmbeddedServer):
     def _finish_start(self) -> None:
         with psycopg.connect(self.url_for(_MAINTENANCE), autocommit=True) as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
-            if connection.execute(query, [DATABASE]).fetchone() is not None:
-                return
-        self.create_database(DATABASE)
-
-    def _administer(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.url_for(_MAINTENANCE), autocommit=True) as connection:
-            connection.execute(statement)
+            if connection.execute(query, [DATABASE]).fetchone() is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")

@@ -18,10 +18,10 @@ import pwd
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 
-from runfold_stack.errors import PrivilegeError, StackError
+from runfold_stack.errors import StackError
 
 from .owned_folder import Identity, open_folder
 
@@ -78,7 +78,7 @@ def command_as(
     if identity is None and death_signal is None:
         return list(command)
     request = {
-        **(asdict(identity) if identity else {}),
+        **(identity._asdict() if identity else {}),
         "death_signal": death_signal,
         "parent": os.getpid(),
     }
@@ -87,11 +87,14 @@ def command_as(
     return [sys.executable, "-I", "-S", str(script), json.dumps(request), *command]
 
 
-def check_home(home: Path, *, to_write: bool = False) -> None:
-    """Raise `StackError` if the data directory is inaccessible, or missing and cannot be made.
+def environment() -> dict[str, str]:
+    """Return a server's environment: this one's without PostgreSQL's variables, and LC_ALL=C."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return kept | {"LC_ALL": "C"}
 
-    Otherwise an inaccessible folder looks like one in which no server runs.
-    """
+
+def check_home(home: Path, *, to_write: bool = False) -> None:
+    """Raise `StackError` if the data directory is inaccessible, or missing and cannot be made."""
     path = home
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent  # an inaccessible folder hides what it contains, so check its parents
@@ -110,13 +113,11 @@ def check_home(home: Path, *, to_write: bool = False) -> None:
 
 def _service_account() -> tuple[int, int]:
     for name in _ACCOUNTS:
-        try:
+        with suppress(KeyError):
             entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        if entry.pw_uid != 0:
-            return entry.pw_uid, entry.pw_gid
-    raise PrivilegeError(
+            if entry.pw_uid != 0:
+                return entry.pw_uid, entry.pw_gid
+    raise StackError(
         "The servers do not run as root, and this machine has neither of the users `postgres` and "
         "`nobody` to run them as. Do one of:\n"
         "  useradd --system postgres\n"
@@ -153,7 +154,7 @@ def _needed_capability(uid: int, gid: int, home: Path, program: Path) -> int | N
                 extra={"capability": capability, "user": account, "closed": str(culprit)},
             )
             return capability
-    raise PrivilegeError(
+    raise StackError(
         f"The servers run as `{account}`, not as root, and `{account}` has no access to {culprit}. "
         "Do one of:\n"
         f"  chmod o+x {culprit}\n"

@@ -1,8 +1,7 @@
 """An embedded Valkey or Redis on a Unix socket.
 
-Promises: data written more than a second ago survives the server's death, whatever the cause
-(`appendonly yes`, `appendfsync everysec`); nothing is ever evicted. If the server is killed in the
-middle of a write, the next start drops the torn end of the append-only file and goes on.
+Data written more than a second ago survives the server's death, and nothing is ever evicted. A
+start after a kill drops the torn end of the append-only file.
 """
 
 from collections.abc import Sequence
@@ -50,12 +49,7 @@ class RedisServer(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """The URL of database 0, for redis-py and RQ."""
-        return self.url_for(0)
-
-    def url_for(self, database: int) -> str:
-        """Return the URL of one of the server's numbered databases."""
-        return f"unix://{self._socket}?db={database}"
+        return f"unix://{self._socket}?db=0"
 
     @property
     def _socket(self) -> Path:

@@ -44,9 +44,7 @@ def print_output(
         output.json({"run": run, "events": list(found)})
         return
     pieces = _pieces(map(msgspec.json.decode, found))
-    if tail is not None:
-        pieces = iter([last_lines("".join(pieces), tail)])
-    for piece in pieces:
+    for piece in pieces if tail is None else [last_lines("".join(pieces), tail)]:
         output.text(piece)
 
 
@@ -69,7 +67,6 @@ def print_end(history: History, run: str, output: Output, *, tail: int) -> None:
 
 
 def last_lines(text: str, n: int) -> str:
-    """Return the last `n` lines of a text."""
     start = len(text) - text.endswith("\n")
     for _ in range(n):
         start = text.rfind("\n", 0, start)
@@ -90,22 +87,16 @@ def _pieces(events: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _events(history: History, run: str, **filters: Any) -> Iterator[Raw]:
-    after = None
-    while True:
-        page = history.events(run, after=after, limit=MAX_EVENTS, **filters)
-        if page is None:
-            return
+    page = history.events(run, limit=MAX_EVENTS, **filters)
+    while page is not None:
         yield from page.events
-        after = page.next_cursor
-        if after is None:
+        if page.next_cursor is None:
             return
+        page = history.events(run, after=page.next_cursor, limit=MAX_EVENTS, **filters)
 
 
 def _last_events(history: History, run: str, wanted: int, **filters: Any) -> list[Raw]:
-    """Return pages with at least the last `wanted` events, or lines of output if filtered by type.
-
-    The first may contain earlier ones, too.
-    """
+    """Return the last `wanted` events at least, or lines of output if filtered by type."""
     found: list[Raw] = []
     page = history.events(run, tail=True, limit=MAX_EVENTS, **filters)
     while page is not None:

@@ -1,8 +1,6 @@
 """The output of a command: results on stdout, messages on stderr.
 
-With `--json`, stdout is one JSON document and nothing else. Only terminals get colours and tables
-that fit the window; files and pipes get plain, complete lines. Control characters in names and
-messages never reach a terminal.
+Only terminals get colours and tables that fit the window.
 """
 
 import re
@@ -55,7 +53,6 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether stdout is a terminal."""
         return sys.stdout.isatty()
 
     def json(self, value: Any, *, on_one_line: bool = False) -> None:
@@ -79,11 +76,6 @@ class Output:
             self.line(show)
         else:
             show()
-
-    def line_now(self, text: str) -> None:
-        """Print one line and flush it."""
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
 
     def table(self, table: Table) -> None:
         """Print a table that fits the window; print nothing if it has no rows."""

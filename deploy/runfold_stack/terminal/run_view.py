@@ -61,8 +61,7 @@ def print_run(run: "RunDetail", output: Output, *, now: datetime) -> None:
         if value:
             line = Text.assemble((f"{name:<10}", "bold"), value)
             output.console.print(line, soft_wrap=True)
-    note = _retention_note(run)
-    if note:
+    if note := _retention_note(run):
         output.line()
         output.line(note, "yellow")
     if run.error is not None:
@@ -161,9 +160,8 @@ def _shortened(payload: Raw) -> str:
     else:
         text = f"  {_inline(value)}"
     text = plain(text)
-    if len(text) <= _MAX_PAYLOAD:
-        return text
-    return f"{text[:_MAX_PAYLOAD]} … ({len(text):,} characters; `--json` prints all)"
+    cut = f"{text[:_MAX_PAYLOAD]} … ({len(text):,} characters; `--json` prints all)"
+    return text if len(text) <= _MAX_PAYLOAD else cut
 
 
 def _inline(value: Any) -> str:

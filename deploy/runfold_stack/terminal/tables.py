@@ -41,7 +41,6 @@ class Table:
         self.rows: list[tuple[Any, ...]] = []
 
     def add_row(self, *cells: Any) -> None:
-        """Add a row with a cell for each column."""
         self.rows.append(cells)
 
     def fit(self, width: int) -> tuple["rich.table.Table", int, list[str]]:

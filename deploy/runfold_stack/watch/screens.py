@@ -1,5 +1,4 @@
-"""The views of a list and of a run: live, fitting the terminal's window, or as lines of text for
-files, pipes and dumb terminals."""
+"""The views of a list and of a run: live, or as lines for files, pipes and dumb terminals."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -46,11 +45,10 @@ def list_screen(
     watched: ListState, title: str, problem: str | None, output: Output, now: datetime
 ) -> RenderableType:
     """Render as many runs as the window has room for."""
-    runs = watched.runs
     heading = _heading(title, problem)
-    if not runs:
+    shown = watched.runs[: max(output.console.height - _WINDOW_FRAME - 2, 1)]
+    if not shown:
         return Group(heading, Text("no runs yet", "dim"))
-    shown = runs[: max(output.console.height - _WINDOW_FRAME - 2, 1)]
     return Group(heading, Text(), _fitted(runs_table(shown, now), output))
 
 
@@ -93,15 +91,9 @@ def change_lines(changes: Changes, now: datetime) -> Iterator[str]:
         yield _words(now, f"{node.status:<9}", "node", cell(node.name), attempt, took, error)
     for run in changes.runs:
         nodes = nodes_done(run)
-        yield _words(
-            now,
-            f"{run.status:<9}",
-            cell(run.id),
-            shown_name(run.workflow),
-            duration(took_ms(run, now)),
-            nodes and f"{nodes} nodes",
-            error_of(run),
-        )
+        names = (f"{run.status:<9}", cell(run.id), shown_name(run.workflow))
+        took, progress = duration(took_ms(run, now)), nodes and f"{nodes} nodes"
+        yield _words(now, *names, took, progress, error_of(run))
 
 
 def _words(now: datetime, *words: str) -> str:
@@ -154,10 +146,7 @@ def _select(branches: list[Branch], room: int) -> list[Branch]:
 
 
 def grow(nodes: Sequence[NodeSummary]) -> list[Branch]:
-    """Arrange nodes as a tree, from top to bottom: each under its deepest parent.
-
-    Nodes after a cycle of parents stand at the top.
-    """
+    """Arrange nodes as a tree, each under its deepest parent; those after a cycle are roots."""
     by_name = {node.node: node for node in nodes}
     parents = {
         name: [each for each in node.parents if each in by_name] for name, node in by_name.items()
@@ -192,6 +181,5 @@ def grow(nodes: Sequence[NodeSummary]) -> list[Branch]:
 
 def _output_line(line: Line) -> Text:
     where = f"{cell(line.node)}: " if line.node else ""
-    return _line_of(
-        (where, "dim"), (plain(line.text), STYLES["failed"] if line.stream == "stderr" else "")
-    )
+    style = STYLES["failed"] if line.stream == "stderr" else ""
+    return _line_of((where, "dim"), (plain(line.text), style))

@@ -1,8 +1,6 @@
 """A client of the API's server-sent events that reconnects and resumes where it was.
 
-Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html. A reconnect sends the last
-id received, so no event is missed and none comes twice. If the API refuses the request for good,
-`CommandFailed` says why.
+Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 """
 
 import time
@@ -46,10 +44,7 @@ StreamSignal = Connected | Received | Disconnected
 def follow(
     url: str, *, waits: bool = False, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[StreamSignal]:
-    """Yield every signal of a stream, without end; raise `CommandFailed` if the API refuses.
-
-    `waits`: after a 404, try again until the run exists.
-    """
+    """Yield signals without end, after a 404 if it `waits`; raise `CommandFailed` if refused."""
     last_id: str | None = None
     pause = Backoff(first_s=0.5, longest_s=5.0)
     while True:
@@ -85,9 +80,9 @@ def _connect(url: str, last_id: str | None) -> Iterator[StreamSignal]:
     assert parts.hostname is not None
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=CONNECT_S)
-    headers = {"accept": "text/event-stream"} | (
-        {} if last_id is None else {"last-event-id": last_id}
-    )
+    headers = {"accept": "text/event-stream"}
+    if last_id is not None:
+        headers["last-event-id"] = last_id
     try:
         connection.request("GET", f"{parts.path}?{parts.query}".rstrip("?"), headers=headers)
         if connection.sock is not None:

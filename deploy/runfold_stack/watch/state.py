@@ -23,8 +23,6 @@ _SPARE: Final = 4
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
-    """A `logged` event."""
-
     at: str
     id: int
     text: str
@@ -54,8 +52,6 @@ class Line(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """The changes that an event has made."""
-
     runs: Sequence[RunSummary] = ()
     nodes: Sequence[NodeSummary] = ()
     lines: Sequence[Line] = ()
@@ -106,11 +102,7 @@ class RunState:
         new = [each for each in output if known is None or (each.at, each.id) > known]
         if new:
             self._last_logged = (new[-1].at, new[-1].id)
-        lines = [
-            Line(each.stream, each.node or "", text)
-            for each in new
-            for text in each.text.splitlines()
-        ]
+        lines = [Line(e.stream, e.node or "", text) for e in new for text in e.text.splitlines()]
         self.lines += lines
         return lines
 

@@ -36,7 +36,7 @@ def test_an_expected_error_has_a_message_and_a_code(error: Exception, exit_code:
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    """It keeps its traceback."""
+    """The command prints it, because no message explains it."""
     assert explain(KeyError("x")) is None
 
 

@@ -14,7 +14,7 @@ export async function showFailures(root, context) {
   const length = SPANS[last][1];
   const since = length === null ? null : new Date(Date.now() - length).toISOString();
   const page = await get("failures", { ...scope, since, limit: 100 }, { signal });
-  const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/failures", Object.fromEntries(new FormData(form)))) },
+  const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/failures", new FormData(form))) },
     h("label", null, h("span", null, "Ended"), h("select", { name: "last" }, Object.entries(SPANS).map(([name, [label]]) => h("option", { value: name, selected: name === last }, label)))),
     ["project", "workflow"].map((name) => h("label", null, h("span", null, name === "project" ? "Project" : "Workflow"), h("input", { type: "text", name, value: scope[name] ?? "", maxlength: 200, autocomplete: "off" }))));
   fill(root, h("div", { class: "heading" }, h("h1", null, "Failures")), form,

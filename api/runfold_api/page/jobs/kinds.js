@@ -2,12 +2,9 @@
 
 import { formatCount } from "../shared/formats.js";
 
-/**
- * {title, subject, share, progress}: the work, what it applies to, the finished share (0 to 1, null
- * if unknown), and the progress in words.
- */
+/** The work, what it applies to, the finished share (0 to 1, null if unknown), and the progress. */
 export function describe(job) {
-  const { title, subject, share, progress } = KINDS[job.kind] ?? OTHER(job.kind);
+  const { title = job.kind, subject = () => "", share = () => null, progress = () => "" } = KINDS[job.kind] ?? {};
   const latest = job.result ?? job.progress ?? {};
   return { title, subject: subject(job.arguments), share: share(job.arguments, job.progress ?? {}), progress: progress(latest, job.arguments) };
 }
@@ -30,7 +27,6 @@ const KINDS = {
   retention: {
     title: "Retention",
     subject: () => "data beyond the retention period of its project",
-    share: () => null,
     progress: ({ payloads, runs, rollups, archived_runs: archived, partitions = [], postponed = [] }) => (runs === undefined ? "" : [
       `deleted the payloads of ${formatCount(payloads)} runs, ${formatCount(runs)} runs and ${formatCount(rollups)} statistics`,
       archived && `${formatCount(archived)} runs archived`, partitions.length && `${formatCount(partitions.length)} weekly partitions dropped`,
@@ -39,12 +35,9 @@ const KINDS = {
   restore: {
     title: "Restore",
     subject: () => "data from the archive",
-    share: () => null,
     progress: ({ events, runs }) => (runs === undefined ? "" : `${formatCount(events)} events and ${formatCount(runs)} runs restored`),
   },
 };
-
-const OTHER = (kind) => ({ title: kind, subject: () => "", share: () => null, progress: () => "" });
 
 const part = (done, all) => (all ? Math.min(1, done / all) : null);
 
@@ -55,9 +48,7 @@ function filterText(filter) {
 
 const NAMES = { statuses: "status", tags: "tag", q: "text" };
 
-function nameOf(name) {
-  return (NAMES[name] ?? name.replace(/_(us|nano_usd)$/, "")).replaceAll("_", " ");
-}
+const nameOf = (name) => (NAMES[name] ?? name.replace(/_(us|nano_usd)$/, "")).replaceAll("_", " ");
 
 function valueOf(name, value) {
   if (name === "tags") return value.map(([key, each]) => `${key}: ${each}`).join(" and ");

@@ -25,7 +25,7 @@ export async function showJobs(root, context) {
     h("thead", null, h("tr", null, [["Status", ""], ["Job", ""], ["Progress", ""], ["Requested", ""], ["Took", "number"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
     body);
   const rows = new Rows(body, (job) => job.id, makeRow);
-  const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/jobs", Object.fromEntries(new FormData(form)))) },
+  const form = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/jobs", new FormData(form))) },
     h("label", null, h("span", null, "Status"), h("select", { name: "status" }, h("option", { value: "" }, "all"),
       STATUSES.map((name) => h("option", { value: name, selected: name === status }, name)))));
 
@@ -76,9 +76,7 @@ function makeRow(job, previous) {
 
 const waiting = (job) => (job.background ? "waiting for a worker (runfold worker)" : "interrupted; run the same command again to continue");
 
-function took(job) {
-  return job.started_at && job.finished_at ? Date.parse(job.finished_at) - Date.parse(job.started_at) : null;
-}
+const took = (job) => (job.started_at && job.finished_at ? Date.parse(job.finished_at) - Date.parse(job.started_at) : null);
 
 function empty(status) {
   return h("section", { class: "empty" }, h("h2", null, status ? `No ${status} jobs` : "No jobs yet"),

@@ -11,7 +11,9 @@ export class EventRange {
   #address;
   #query;
   #signal;
-  #events = [];
+  events = []; // in the ledger's order
+  hasEarlier = false;
+  hasLater = false;
   #known = new Set();
   #earlier = null;
   #later = null;
@@ -22,19 +24,6 @@ export class EventRange {
     this.#address = `${runPath(run)}/events`;
     this.#query = query;
     this.#signal = signal;
-  }
-
-  /** In the ledger's order. */
-  get events() {
-    return this.#events;
-  }
-
-  get hasEarlier() {
-    return this.#earlier !== null;
-  }
-
-  get hasLater() {
-    return this.#later !== null;
   }
 
   /** Call `act(this)` after all earlier calls; then `done(problem)`, a text or null, unless aborted. */
@@ -62,13 +51,13 @@ export class EventRange {
   async readEarlier() {
     if (!this.hasEarlier) return;
     const page = await this.#read({ before: this.#earlier });
-    this.#replace([...page.events, ...this.#events], page.prev_cursor, this.#later);
+    this.#replace([...page.events, ...this.events], page.prev_cursor, this.#later);
   }
 
   async readLater() {
     if (!this.hasLater) return;
     const page = await this.#read({ after: this.#later });
-    this.#replace([...this.#events, ...page.events], this.#earlier, page.next_cursor);
+    this.#replace([...this.events, ...page.events], this.#earlier, page.next_cursor);
   }
 
   /** Add new events if the range reaches the end; start over from the end if there are too many. */
@@ -79,10 +68,10 @@ export class EventRange {
     for (let pages = 0; pages < PAGES_BACK; pages += 1) {
       found = [...page.events, ...found];
       const reaches = page.prev_cursor === null || page.events.some((event) => this.#known.has(keyOf(event)));
-      if (reaches && found.length + this.#events.length <= MAX_EVENTS) {
+      if (reaches && found.length + this.events.length <= MAX_EVENTS) {
         const more = found.filter((event) => !this.#known.has(keyOf(event)));
         // A late event belongs between earlier ones.
-        this.#replace([...this.#events, ...more].sort(byTime), this.#earlier, null);
+        this.#replace([...this.events, ...more].sort(byTime), this.#earlier, null);
         return;
       }
       if (reaches) break;
@@ -92,7 +81,9 @@ export class EventRange {
   }
 
   #replace(events, earlier, later) {
-    this.#events = events;
+    this.events = events;
+    this.hasEarlier = earlier !== null;
+    this.hasLater = later !== null;
     this.#known = new Set(events.map(keyOf));
     this.#earlier = earlier;
     this.#later = later;

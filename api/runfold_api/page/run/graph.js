@@ -63,7 +63,7 @@ export class Graph {
   }
 
   #box(box, { x, y }) {
-    const choose = () => (box.members.length === 1 ? this.#select(box.members[0]) : this.#select(pick(box.members)));
+    const choose = () => this.#select(pick(box.members));
     const isSelected = box.members.some((node) => node.node === this.#selected);
     return svg("g", {
       class: `box ${box.status} ${isSelected ? "selected" : ""}`, transform: `translate(${x} ${y})`, tabindex: "0", role: "button", "aria-label": `${box.title}: ${box.status}`,

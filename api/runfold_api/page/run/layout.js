@@ -66,6 +66,4 @@ function neighbours(edges, ends) {
   return found;
 }
 
-function mean(keys, position) {
-  return keys?.length ? keys.reduce((sum, key) => sum + position.get(key), 0) / keys.length : null;
-}
+const mean = (keys, position) => (keys?.length ? keys.reduce((sum, key) => sum + position.get(key), 0) / keys.length : null);

@@ -5,11 +5,12 @@ import { formatCount } from "../shared/formats.js";
 import { copyButton } from "../shared/json_tree.js";
 import { VirtualList } from "../shared/virtual.js";
 import { EventRange } from "./event_range.js";
-import { linesOf, readable } from "./log_lines.js";
 
 const PAGE = 1000;
 const ROW_HEIGHT = 20;
 const LONG_LINE = 5000;
+const ESCAPES = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
+const CHUNKED = ["stdout", "stderr"];
 
 export class Log {
   #run;
@@ -97,4 +98,28 @@ function makeLine(line, showsNode) {
     line.level && h("span", { class: "level" }, line.level),
     h("code", { dir: "auto" }, rest > 0 ? text.slice(0, LONG_LINE) : text),
     rest > 0 && h("span", { class: "node" }, `… and ${formatCount(rest)} characters; Copy includes them`));
+}
+
+/** The lines of events. A chunk may end within a line; the next of its stream and node continues it. */
+function linesOf(events) {
+  const lines = [];
+  const open = new Map();
+  for (const event of events) {
+    if (!event.text) continue;
+    const stream = `${event.node ?? ""}\u0000${event.stream}`;
+    const pieces = event.text.split("\n");
+    const isLineOpen = pieces.at(-1) !== "" && CHUNKED.includes(event.stream);
+    if (pieces.at(-1) === "") pieces.pop();
+    if (open.has(stream)) open.get(stream).text += pieces.shift();
+    for (const text of pieces) lines.push({ at: event.at, node: event.node ?? null, stream: event.stream ?? "log", level: event.level ?? null, text });
+    if (!isLineOpen) open.delete(stream);
+    else if (pieces.length) open.set(stream, lines.at(-1));
+  }
+  return lines;
+}
+
+/** The text without terminal escapes; of an overwritten line, its final text. */
+function readable(text) {
+  const plain = text.replace(ESCAPES, "").replace(/\r+$/, "");
+  return plain.slice(plain.lastIndexOf("\r") + 1);
 }

@@ -4,9 +4,7 @@
 export const keyOf = (node) => `${node.node}\u0000${node.attempt}`;
 
 /** `extract`, or `extract, attempt 2`. */
-export function nodeTitle(node) {
-  return node.attempt > 1 ? `${node.name || node.node}, attempt ${node.attempt}` : node.name || node.node;
-}
+export const nodeTitle = (node) => (node.attempt > 1 ? `${node.name || node.node}, attempt ${node.attempt}` : node.name || node.node);
 
 /** The name without its trailing number: `mProject_ID0000012` belongs to `mProject`. */
 export function familyOf(node) {
@@ -28,9 +26,7 @@ export function groupByFamily(nodes) {
 const SEVERITY = ["failed", "running", "cancelled", "pending", "skipped", "completed"];
 
 /** The most severe status of a group of nodes. */
-export function worstStatus(nodes) {
-  return SEVERITY.find((status) => nodes.some((node) => node.status === status)) ?? "pending";
-}
+export const worstStatus = (nodes) => SEVERITY.find((status) => nodes.some((node) => node.status === status)) ?? "pending";
 
 /** `12 completed, 1 failed` */
 export function describeStatuses(nodes) {

@@ -18,7 +18,7 @@ const GROW_INTERVAL_MS = 1000;
 const TABS = { timeline: "Timeline", graph: "Graph", data: "Inputs and outputs", log: "Output", events: "Events" };
 
 export async function showRun(root, context) {
-  const id = idOf(context.path);
+  const id = decodeURIComponent(context.path.slice("/runs/".length));
   const { signal } = context;
   let run = await get(runPath(id), {}, { signal });
   const defaultTab = run.nodes.length ? "timeline" : "log";
@@ -151,8 +151,6 @@ export async function showRun(root, context) {
     ];
   }
 }
-
-const idOf = (path) => decodeURIComponent(path.slice("/runs/".length));
 
 function header(run, state, isNode, choose) {
   const failedAt = isNode

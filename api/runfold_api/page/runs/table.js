@@ -6,10 +6,7 @@ import { Rows } from "../shared/redraw.js";
 import { progressElement, statusElement } from "../shared/status.js";
 import { runPath, withQuery } from "../shared/api.js";
 
-const HEADS = [
-  ["Status", ""], ["Run", ""], ["Project", ""], ["Started", ""], ["Duration", "number"],
-  ["Nodes", ""], ["Trigger", ""], ["Tokens", "number"], ["Cost", "number"],
-];
+const HEADS = [["Status", ""], ["Run", ""], ["Project", ""], ["Started", ""], ["Duration", "number"], ["Nodes", ""], ["Trigger", ""], ["Tokens", "number"], ["Cost", "number"]];
 
 export class RunTable {
   #body = h("tbody");

@@ -35,7 +35,7 @@ export async function showRuns(root, context) {
     h("a", { class: "button quiet", download: true, href: withQuery("/api/v1/export", { format: "csv", ...filters }) }, "Export CSV"), deletion);
   const state = h("span", { class: "live", role: "status" });
   const rows = h("div", { class: "rows" });
-  const form = filterForm(query, names, (next) => context.go(withQuery("/", Object.fromEntries(grouped(next)))));
+  const form = filterForm(query, names, (next) => context.go(withQuery("/", next)));
 
   table.show(page.runs);
   fill(root, h("div", { class: "heading" }, h("h1", null, "Runs"), state), form, tools, rows, pager(page, query, context));
@@ -128,12 +128,11 @@ function pager(page, query, context) {
     const next = new URLSearchParams(query);
     if (cursor) next.set("cursor", cursor);
     else next.delete("cursor");
-    return withQuery("/", Object.fromEntries(grouped(next)));
+    return withQuery("/", next);
   };
-  const previous = page.prev_cursor ?? null;
   return h("nav", { class: "pager", "aria-label": "Pages of the list" },
     query.get("cursor") && h("a", { class: "button quiet", href: at(null) }, "« Newest"),
-    previous && query.get("cursor") && h("a", { class: "button quiet", href: at(previous), rel: "prev" }, "‹ Newer"),
+    page.prev_cursor && query.get("cursor") && h("a", { class: "button quiet", href: at(page.prev_cursor), rel: "prev" }, "‹ Newer"),
     page.next_cursor && h("a", { class: "button quiet", href: at(page.next_cursor), rel: "next" }, "Older ›"));
 }
 
@@ -157,8 +156,4 @@ function emptyState(query) {
     h("pre", null, "runfold exec -- echo hello"),
     h("p", null, "Or record a run from Python:"),
     h("pre", null, "from runfold import Recorder\n\nwith Recorder().run(\"nightly-report\") as run:\n    with run.node(\"extract\"):\n        …"));
-}
-
-function grouped(query) {
-  return [...new Set(query.keys())].map((name) => [name, query.getAll(name)]);
 }

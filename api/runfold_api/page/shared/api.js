@@ -10,25 +10,24 @@ export class Problem extends Error {
 }
 
 /** The path of a run in the API or, with another root, on this page; an id may be any text. */
-export function runPath(id, root = `${ROOT}/runs`) {
-  return `${root}/${encodeURIComponent(id)}`;
-}
+export const runPath = (id, root = `${ROOT}/runs`) => `${root}/${encodeURIComponent(id)}`;
 
 /** GET. Values of `query` may be lists; null is omitted. Throws `Problem`. */
 export async function get(path, query = {}, { signal } = {}) {
-  const response = await request(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { signal });
+  const response = await request(path, query, { signal });
   return parse(await response.text());
 }
 
 /** DELETE; returns the response's JSON, or null if it has none. Throws `Problem`. */
 export async function remove(path, query = {}) {
-  const response = await request(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), { method: "DELETE" });
+  const response = await request(path, query, { method: "DELETE" });
   const text = await response.text();
   return text ? parse(text) : null;
 }
 
+/** `query`: an object, or an iterable of pairs. */
 export function withQuery(path, query) {
-  const pairs = Object.entries(query).flatMap(([name, value]) =>
+  const pairs = (Symbol.iterator in query ? [...query] : Object.entries(query)).flatMap(([name, value]) =>
     (Array.isArray(value) ? value : [value]).filter((each) => each !== null && each !== undefined && each !== "")
       .map((each) => [name, String(each)]));
   return pairs.length ? `${path}?${new URLSearchParams(pairs)}` : path;
@@ -41,27 +40,14 @@ export function parse(text) {
       ? BigInt(context.source) : value);
 }
 
-/** A text that is equal for equal values, to detect changes. */
-export function textOf(value) {
-  return JSON.stringify(value, (_, each) => (typeof each === "bigint" ? `${each}n` : each));
-}
+/** Format as JSON, with integers of any size. */
+export const stringify = (value, indent) => JSON.stringify(value, (_, each) => (typeof each === "bigint" ? JSON.rawJSON(each) : each), indent);
 
-async function request(url, options) {
-  let response;
-  try {
-    response = await fetch(url, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(0, "The server does not respond. Is `runfold api` running?");
-  }
-  if (!response.ok) throw new Problem(response.status, await reason(response));
-  return response;
-}
-
-async function reason(response) {
-  try {
-    return (await response.json()).detail;
-  } catch {
-    return `${response.status} ${response.statusText}`;
-  }
+async function request(path, query, options) {
+  const response = await fetch(withQuery(path.startsWith("/") ? path : `${ROOT}/${path}`, query), options).catch((error) => {
+    throw error.name === "AbortError" ? error : new Problem(0, "The server does not respond. Is `runfold api` running?");
+  });
+  if (response.ok) return response;
+  const { detail } = await response.json().catch(() => ({ detail: `${response.status} ${response.statusText}` }));
+  throw new Problem(response.status, detail);
 }

@@ -27,16 +27,12 @@ function build(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "css") setStyles(element, value);
+    else if (name === "css") for (const [property, each] of Object.entries(value)) element.style.setProperty(property, each);
     else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
   append(element, children);
   return element;
-}
-
-function setStyles(element, styles) {
-  for (const [name, value] of Object.entries(styles)) element.style.setProperty(name, value);
 }
 
 function append(element, children) {

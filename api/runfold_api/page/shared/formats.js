@@ -6,12 +6,9 @@ const whole = new Intl.NumberFormat();
 const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
-const time = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
-});
-const moment = new Intl.DateTimeFormat(undefined, {
-  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
-});
+const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const time = new Intl.DateTimeFormat(undefined, clock);
+const moment = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", ...clock });
 
 export const formatCount = (value) => whole.format(value);
 export const formatShort = (value) => (Math.abs(Number(value)) < 10_000 ? whole.format(value) : short.format(value));

@@ -1,5 +1,6 @@
 // JSON as a collapsible tree; collapsed parts have no elements.
 
+import { stringify } from "./api.js";
 import { h } from "./elements.js";
 
 const FIRST_CHILDREN = 100;
@@ -7,7 +8,7 @@ const LONG_TEXT = 400;
 
 /** The tree of a value, expanded to `depth`, with a copy button. */
 export function jsonElement(value, { depth = 2 } = {}) {
-  return h("div", { class: "json" }, copyButton(() => stringify(value)), node(null, value, depth));
+  return h("div", { class: "json" }, copyButton(() => stringify(value, 2)), node(null, value, depth));
 }
 
 /** A button that copies text to the clipboard. */
@@ -55,9 +56,7 @@ function node(key, value, depth) {
   }
 }
 
-function keyElement(key) {
-  return key === null ? null : [h("span", { class: "key" }, key), h("span", { class: "faint" }, ": ")];
-}
+const keyElement = (key) => (key === null ? null : [h("span", { class: "key" }, key), h("span", { class: "faint" }, ": ")]);
 
 function leaf(value) {
   if (typeof value !== "string") return h("span", { class: value === null ? "null" : typeof value }, String(value));
@@ -66,15 +65,4 @@ function leaf(value) {
   const more = h("button", { type: "button", class: "quiet", onclick: () => { text.textContent = JSON.stringify(value); more.remove(); } },
     `Show all ${value.length.toLocaleString()} characters`);
   return [text, " ", more];
-}
-
-/** Format as JSON, with integers of any size. */
-function stringify(value) {
-  const big = [];
-  const text = JSON.stringify(value, (_, each) => {
-    if (typeof each !== "bigint") return each;
-    big.push(each);
-    return `\u0000${big.length - 1}\u0000`;
-  }, 2);
-  return text.replace(/"\\u0000(\d+)\\u0000"/g, (_, index) => big[index]);
 }

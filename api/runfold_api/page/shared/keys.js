@@ -5,7 +5,7 @@ import { h, fill } from "./elements.js";
 const PAGES = { r: ["runs", "/"], w: ["workflows", "/workflows"], f: ["failures", "/failures"], s: ["statistics", "/stats"], j: ["jobs", "/jobs"] };
 const GENERAL = [
   ...Object.entries(PAGES).map(([key, [name]]) => ({ keys: [`g ${key}`], label: `go to ${name}` })),
-  { keys: ["?"], label: "show these shortcuts" },
+  { keys: ["?"], label: "show these shortcuts", act: () => open() },
 ];
 
 let registered = [];
@@ -35,25 +35,18 @@ function press(event) {
     return;
   }
   pending = event.key === "g" ? "g" : "";
-  if (event.key === "?") {
-    open();
-    return;
-  }
-  const found = registered.find((each) => each.keys.includes(event.key));
+  const found = [...registered, ...GENERAL].find((each) => each.keys.includes(event.key));
   if (found && found.act(event) !== false) event.preventDefault();
 }
 
-function isTyping(target) {
-  return target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
-}
+const isTyping = (target) => target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
 
 function open() {
-  const rows = [...registered, ...GENERAL].filter((each) => each.label);
   fill(dialog, h("h2", null, "Keyboard shortcuts"),
-    h("dl", { class: "keys" }, rows.map((each) => [
+    h("dl", { class: "keys" }, [...registered, ...GENERAL].map((each) => [
       h("dt", null, each.keys.map((key) => h("kbd", null, NAMES[key] ?? key))), h("dd", null, each.label)])),
     h("form", { method: "dialog" }, h("button", null, "Close")));
   dialog.showModal();
 }
 
-const NAMES = { ArrowDown: "↓", ArrowUp: "↑", ArrowLeft: "←", ArrowRight: "→", Enter: "↵", " ": "space" };
+const NAMES = { ArrowDown: "↓", ArrowUp: "↑", Enter: "↵" };

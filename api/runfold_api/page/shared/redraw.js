@@ -1,13 +1,13 @@
 // Redrawing of changed parts only, so that opened, selected or focused elements stay.
 
-import { textOf } from "./api.js";
+import { stringify } from "./api.js";
 import { fill } from "./elements.js";
 
 const shown = new WeakMap();
 
 /** Fill `element` with the result of `make()`, unless it already shows this `value`. */
 export function redraw(element, value, make) {
-  const text = textOf(value);
+  const text = stringify(value);
   if (shown.get(element) === text) return;
   shown.set(element, text);
   const { scrollTop } = element;
@@ -29,7 +29,7 @@ export class Rows {
    * `make(item, previous)` creates a row; `previous` is the row of the item before its change, which
    * is one of `versionOf(item)`.
    */
-  constructor(body, keyOf, make, versionOf = textOf) {
+  constructor(body, keyOf, make, versionOf = stringify) {
     this.#body = body;
     this.#keyOf = keyOf;
     this.#make = make;

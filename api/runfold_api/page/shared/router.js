@@ -1,13 +1,11 @@
 // Navigation without page loads: clicks on internal links stay in the document, and going back
 // restores the scroll position.
 
-/** @typedef {{path: string, query: URLSearchParams}} Location */
-
 export class Router {
   #show;
   #arrivals = 0;
 
-  /** `show(location)` is called for the first and each following location; it may be asynchronous. */
+  /** `show({path, query})` is called for the first and each following location; it may be asynchronous. */
   constructor(show) {
     this.#show = show;
     history.scrollRestoration = "manual"; // the browser would scroll before the view is drawn

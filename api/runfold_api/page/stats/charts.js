@@ -8,10 +8,8 @@ const LEFT = 56;
 const BOTTOM = 22;
 const TOP = 8;
 
-/**
- * `series`: [{name, look, values}]; `look` is a status or colour class, `values` has one value per
- * bucket or null. `kind`: "bars" stacks the series, "lines" draws each. `format` formats a value.
- */
+// `series`: [{name, look, values}]; `look` is a status or colour class, `values` has one value per
+// bucket or null. `kind`: "bars" stacks the series, "lines" draws each.
 export function chart({ title, starts, series, kind, format, labelOf, top = null }) {
   const highest = top ?? niceTop(kind === "bars" ? stackedTop(starts, series) : Math.max(0, ...series.flatMap((each) => each.values.filter((value) => value !== null))));
   const x = (index) => LEFT + ((WIDTH - LEFT) * (index + 0.5)) / starts.length;

@@ -25,7 +25,7 @@ export async function showStats(root, context) {
 
 function form(query, names, context) {
   const sorted = (field) => [...new Set(names.workflows.map((each) => each[field]))].sort();
-  const element = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/stats", Object.fromEntries(new FormData(element)))) },
+  const element = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => context.go(withQuery("/stats", new FormData(element))) },
     h("label", null, h("span", null, "Period"), h("select", { name: "last" }, Object.entries(SPANS).map(([name, { label }]) => h("option", { value: name, selected: spanOf(query.get("last")).name === name }, label)))),
     select("project", "Project", sorted("project"), query), select("workflow", "Workflow", sorted("workflow"), query));
   return element;

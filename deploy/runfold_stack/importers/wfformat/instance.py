@@ -1,8 +1,7 @@
 """Read and validate one WfFormat file.
 
 In a valid instance every execution belongs to a planned task, every parent exists, the graph has no
-cycle, and the start is a valid time, so later steps need no checks. Otherwise `WfFormatError` names
-the file, the place in it and the remedy.
+cycle, and the start is a valid time, so later steps need no checks.
 """
 
 import sys
@@ -51,18 +50,12 @@ def read_instance(path: Path) -> Instance:
         raw = sys.stdin.buffer.read() if is_stdin else path.read_bytes()
         raw = raw.removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
-        raise WfFormatError(
-            f"{path}: cannot be read ({error.strerror or error}); check the path"
-        ) from error
+        reason = error.strerror or error
+        raise WfFormatError(f"{path}: cannot be read ({reason}); check the path") from error
     document, digest = _decode(path, raw)
     execution = document.workflow.execution
     if execution is None:
-        refuse(
-            path,
-            "workflow.execution",
-            "is missing: the file describes a workflow without an execution; "
-            "import an instance that has run",
-        )
+        refuse(path, "workflow.execution", "is missing; import an instance that has run")
     specification = document.workflow.specification
     _check_tasks(path, specification.tasks, execution.tasks)
     return Instance(
@@ -81,15 +74,11 @@ def _decode(path: Path, raw: bytes) -> tuple[Document, str]:
     """Return the document and its digest."""
     try:
         content = msgspec.json.decode(raw)
-        digest = blake2b(
-            msgspec.json.encode(content, order="sorted"),
-            digest_size=16,
-            person=b"runfold.wfformat",
-        )
+        sorted_content = msgspec.json.encode(content, order="sorted")
+        digest = blake2b(sorted_content, digest_size=16, person=b"runfold.wfformat")
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise WfFormatError(
-            f"{path}: not JSON: {error}; check that it is complete and not compressed"
-        ) from error
+        remedy = "check that it is complete and not compressed"
+        raise WfFormatError(f"{path}: not JSON: {error}; {remedy}") from error
     if not isinstance(content, dict):
         raise WfFormatError(f"{path}: not WfFormat, because not a JSON object; {_EXPECTED}")
     _check_version(path, content)
@@ -112,11 +101,8 @@ def _check_version(path: Path, content: dict[str, Any]) -> None:
         supported = ", ".join(map(repr, VERSIONS))
         refuse(path, "schemaVersion", f"is {version!r}; supported are {supported}; {_CONVERT}")
     if isinstance(workflow, dict) and "tasks" in workflow and "specification" not in workflow:
-        refuse(
-            path,
-            "workflow.tasks",
-            f"is the flat layout of WfFormat up to 1.4, which is not supported; {_CONVERT}",
-        )
+        what = "is the flat layout of WfFormat up to 1.4, which is not supported"
+        refuse(path, "workflow.tasks", f"{what}; {_CONVERT}")
 
 
 def _check_tasks(path: Path, tasks: tuple[Task, ...], executions: tuple[Execution, ...]) -> None:
@@ -126,12 +112,8 @@ def _check_tasks(path: Path, tasks: tuple[Task, ...], executions: tuple[Executio
         if execution.id in seen:
             refuse(path, f"{place}[{number}]", f"{execution.id!r} occurs twice; remove one")
         if execution.id not in known:
-            refuse(
-                path,
-                f"{place}[{number}]",
-                f"{execution.id!r} ran but is not in workflow.specification.tasks; "
-                "add it there or remove it here",
-            )
+            what = f"{execution.id!r} ran but is not in workflow.specification.tasks"
+            refuse(path, f"{place}[{number}]", f"{what}; add it there or remove it here")
         seen.add(execution.id)
     graph: dict[str, tuple[str, ...]] = {}
     place = "workflow.specification.tasks"
@@ -140,44 +122,30 @@ def _check_tasks(path: Path, tasks: tuple[Task, ...], executions: tuple[Executio
             refuse(path, f"{place}[{number}]", f"{task.id!r} occurs twice; give each its own id")
         for parent in task.parents:
             if parent not in known:
-                refuse(
-                    path,
-                    f"{place}[{number}].parents",
-                    f"{task.id!r} names the parent {parent!r}, which does not exist; "
-                    "add that task or remove the name",
-                )
+                what = f"{task.id!r} names the parent {parent!r}, which does not exist"
+                where = f"{place}[{number}].parents"
+                refuse(path, where, f"{what}; add that task or remove the name")
         graph[task.id] = task.parents
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         cycle = " <- ".join(reversed(error.args[1]))
-        refuse(
-            path,
-            place,
-            f"the parents form a cycle ({cycle}), so none of these tasks can start; "
-            "remove one of the dependencies",
-        )
+        what = f"the parents form a cycle ({cycle}), so none of these tasks can start"
+        refuse(path, place, f"{what}; remove one of the dependencies")
 
 
 def _read_start(path: Path, execution: ExecutionPart) -> datetime:
     at = read_date(execution.executed_at)
     if at is None:
-        refuse(
-            path,
-            "workflow.execution.executedAt",
-            f"is {execution.executed_at!r}, which is not a date; write it as ISO 8601, "
-            "for example 2020-04-01T03:50:43+00:00",
-        )
+        what = f"is {execution.executed_at!r}, which is not a date"
+        remedy = "write it as ISO 8601, for example 2020-04-01T03:50:43+00:00"
+        refuse(path, "workflow.execution.executedAt", f"{what}; {remedy}")
     # The latest possible end: all tasks run one after the other.
-    longest_s = execution.makespan_in_seconds + sum(
-        task.runtime_in_seconds for task in execution.tasks
-    )
-    if not codec.MIN_US <= codec.to_us(at) <= codec.MAX_US - longest_s * 1e6:
-        refuse(
-            path,
-            "workflow.execution",
-            "ends outside the years 1 to 9999; correct executedAt and the runtimes",
-        )
+    runtimes_s = sum(task.runtime_in_seconds for task in execution.tasks)
+    latest_us = codec.MAX_US - (execution.makespan_in_seconds + runtimes_s) * 1e6
+    if not codec.MIN_US <= codec.to_us(at) <= latest_us:
+        what = "ends outside the years 1 to 9999; correct executedAt and the runtimes"
+        refuse(path, "workflow.execution", what)
     return at
 
 

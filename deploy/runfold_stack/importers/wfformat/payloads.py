@@ -36,11 +36,8 @@ _Item = TypeVar("_Item")
 
 def encode(fields: dict[str, Any]) -> Raw:
     """Encode the fields that are not None."""
-    return Raw(
-        msgspec.json.encode(
-            {key: _cut(value) for key, value in fields.items() if value is not None}
-        )
-    )
+    given = {key: _cut(value) for key, value in fields.items() if value is not None}
+    return Raw(msgspec.json.encode(given))
 
 
 def listed(key: str, items: Iterable[Any]) -> dict[str, Any]:
@@ -51,7 +48,6 @@ def listed(key: str, items: Iterable[Any]) -> dict[str, Any]:
 
 
 def listed_files(key: str, files: Iterable[str], instance: Instance) -> dict[str, Any]:
-    """Return a list of files with their known sizes."""
     sizes = instance.file_sizes
     known = (
         {"id": file} | ({"sizeInBytes": sizes[file]} if file in sizes else {}) for file in files
@@ -77,13 +73,14 @@ def keep(items: Iterable[_Item], max_bytes: int) -> list[_Item]:
 
 
 def cut_name(text: str) -> str:
-    """Cut a text to the maximum length of a name."""
     return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
 
 
 def _cut(value: Any) -> Any:
     if isinstance(value, str):
-        return value if len(value) <= TEXT_CHARACTERS else _cut_text(value)
+        mark = f"… [cut: {len(value)} characters]"
+        is_long = len(value) > TEXT_CHARACTERS
+        return value[: TEXT_CHARACTERS - len(mark)] + mark if is_long else value
     if isinstance(value, msgspec.Struct):
         return _cut(msgspec.to_builtins(value))
     if isinstance(value, dict):
@@ -91,11 +88,6 @@ def _cut(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_cut(item) for item in value]
     return value
-
-
-def _cut_text(text: str) -> str:
-    mark = f"… [cut: {len(text)} characters]"
-    return text[: TEXT_CHARACTERS - len(mark)] + mark
 
 
 def run_id(instance: Instance, *, project: str | None) -> str:

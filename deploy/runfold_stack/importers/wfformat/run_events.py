@@ -1,7 +1,7 @@
 """The events of one imported execution, in the order of time.
 
-They are deterministic: the run's id is derived from the content and the project, and the events'
-ids count from 0 in the order of time; causes precede effects at the same time.
+The run's id is derived from the content and the project, and the events' ids count from 0; causes
+precede effects at the same time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,7 +46,6 @@ Times = dict[str, tuple[float, float]]
 
 
 def count_events(instance: Instance) -> int:
-    """Return the number of events that `events` yields."""
     return 2 + 2 * len(instance.executions)
 
 
@@ -59,25 +58,20 @@ def events(
 ) -> Iterator[Envelope]:
     """Yield all events of the run, from `started` to `completed`, with masked secrets.
 
-    Raise `WfFormatError` before the first event if one would be dated before the year 2000 or
-    after `latest_us`.
+    Raise `WfFormatError` before the first one if a time is before 2000 or after `latest_us`.
     """
     run = run_id(instance, project=project)
     begin_us = codec.to_us(instance.executed_at)
     times = schedule(instance)
-    length_us = _to_us(
-        max([instance.execution.makespan_in_seconds, *(end_s for _, end_s in times.values())])
-    )
+    ends_s = (end_s for _, end_s in times.values())
+    length_us = _to_us(max([instance.execution.makespan_in_seconds, *ends_s]))
     for what, at_us in (("the start", begin_us), ("the end", begin_us + length_us)):
         reason = explain_time(what, at_us, latest_us)
         if reason is not None:
-            raise WfFormatError(
-                f"{instance.source}: workflow.execution: {reason}; "
-                "correct executedAt or the runtimes"
-            )
-    for number, (after_us, event) in enumerate(
-        _timed(instance, project, times, redactor or Redactor())
-    ):
+            message = f"{instance.source}: workflow.execution: {reason}"
+            raise WfFormatError(f"{message}; correct executedAt or the runtimes")
+    timed = _timed(instance, project, times, redactor or Redactor())
+    for number, (after_us, event) in enumerate(timed):
         yield codec.make_envelope(event, run=run, id=number, at_us=begin_us + after_us)
 
 
@@ -138,18 +132,16 @@ def _plan(instance: Instance, order: Iterable[str]) -> list[PlannedNode]:
     """Return the nodes in the order of their start; the parents of a kept node are kept, too."""
     tasks = {task.id: task for task in instance.tasks}
     never_ran = [task.id for task in instance.tasks if task.id not in instance.executions]
-    return keep(
-        (
-            PlannedNode(
-                node=node_id(task.id),
-                name=cut_name(task.name),
-                node_type=node_type(task, instance),
-                parents=[node_id(parent) for parent in task.parents],
-            )
-            for task in (tasks[task_id] for task_id in [*order, *never_ran])
-        ),
-        PLAN_BYTES,
+    nodes = (
+        PlannedNode(
+            node=node_id(task.id),
+            name=cut_name(task.name),
+            node_type=node_type(task, instance),
+            parents=[node_id(parent) for parent in task.parents],
+        )
+        for task in (tasks[task_id] for task_id in [*order, *never_ran])
     )
+    return keep(nodes, PLAN_BYTES)
 
 
 def _node_started(

@@ -26,7 +26,6 @@ class WfFormatError(StackError):
 
 
 def refuse(path: Path, place: str, what: str) -> NoReturn:
-    """Raise `WfFormatError` for one place in the file."""
     raise WfFormatError(f"{path}: {place} {what}")
 
 
@@ -40,8 +39,6 @@ class Command(_Part, frozen=True):
 
 
 class Execution(_Part, frozen=True):
-    """The measurements of one task."""
-
     id: Text
     runtime_in_seconds: Seconds
     executed_at: str | None = None
@@ -132,8 +129,6 @@ class Workflow(_Part, frozen=True):
 
 
 class Document(_Part, frozen=True):
-    """A whole file."""
-
     name: Text
     schema_version: str
     workflow: Workflow

@@ -55,12 +55,9 @@ class _Timetable:
         self._running: list[tuple[int, int]] = []
         self._times: dict[str, tuple[int, int]] = {}
         positions = {task.id: position for position, task in enumerate(self._tasks)}
-        self._order = TopologicalSorter(
-            {
-                position: [positions[parent] for parent in task.parents]
-                for position, task in enumerate(self._tasks)
-            }
-        )
+        self._order = TopologicalSorter[int]()
+        for position, task in enumerate(self._tasks):
+            self._order.add(position, *(positions[parent] for parent in task.parents))
         self._order.prepare()
 
     def run(self) -> dict[str, tuple[int, int]]:

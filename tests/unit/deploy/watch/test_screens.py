@@ -119,7 +119,7 @@ def test_siblings_are_joined_by_a_line() -> None:
 
 
 def test_a_circle_of_parents_shows_every_node_once() -> None:
-    """It is not ours to judge what runners say."""
+    """Events with a cycle are shown as they are."""
     nodes = [node("a", "c"), node("b", "a"), node("c", "b"), node("d", "d")]
     assert sorted(each.node.node for each in grow(nodes)) == ["a", "b", "c", "d"]
 
