@@ -6,7 +6,8 @@ whose connection breaks, is free at once and resumes from its saved progress. Th
 the session: jobs need session pooling, as workers do.
 """
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
@@ -16,6 +17,8 @@ import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg.types.json import Jsonb
+
+from runfold.crash_points import crash_point
 
 from .errors import JobLocked
 
@@ -149,11 +152,17 @@ _ProgressT = TypeVar("_ProgressT", bound=Struct)
 
 @contextmanager
 def resume_job(
-    connection: psycopg.Connection, job_id: UUID, kind: str, progress: type[_ProgressT]
-) -> Iterator[tuple[Job, _ProgressT]]:
-    """Lock and start a job of this kind, and yield it with its saved progress.
+    connection: psycopg.Connection,
+    job_id: UUID,
+    kind: str,
+    progress: type[_ProgressT],
+    stop: threading.Event,
+    on_progress: Callable[[_ProgressT], None] = lambda _: None,
+) -> Iterator[tuple[Job, _ProgressT, Callable[[], None]]]:
+    """Lock and start a job; yield it, its progress, and a function that saves the progress.
 
-    Raises `JobLocked` if another process works on it.
+    Raises `JobLocked` if another process works on it. Saving raises `JobInterrupted` once `stop` is
+    set.
     """
     with lock_job(connection, job_id):
         job = read_job(connection, job_id)
@@ -161,7 +170,15 @@ def resume_job(
             raise LookupError(f"there is no job {job_id} of the kind {kind}")
         reached = msgspec.convert(job.progress or {}, progress)
         start_job(connection, job_id)
-        yield job, reached
+
+        def save() -> None:
+            save_progress(connection, job_id, reached)
+            crash_point("after_progress")
+            on_progress(reached)
+            if stop.is_set():
+                raise JobInterrupted
+
+        yield job, reached, save
 
 
 def requeue_job(connection: psycopg.Connection, job_id: UUID) -> None:

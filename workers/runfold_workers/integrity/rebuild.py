@@ -15,10 +15,9 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
-from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
+from runfold_storage.jobs import finish_job, resume_job
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.rollups.recompute import Span, correct_day, spans_of
@@ -59,15 +58,8 @@ def rebuild(
     The connection is in autocommit mode, for this job only.
     """
     prepare_session(connection)
-    with resume_job(connection, job_id, KIND, Progress) as (job, progress):
-
-        def save() -> None:
-            save_progress(connection, job_id, progress)
-            crash_point("after_progress")
-            on_progress(progress)
-            if stop.is_set():
-                raise JobInterrupted
-
+    job_steps = resume_job(connection, job_id, KIND, Progress, stop, on_progress)
+    with job_steps as (job, progress, save):
         selection = msgspec.convert(job.arguments, Selection)
         if progress.of is None:
             progress.of = estimate_runs(connection, selection)

@@ -12,7 +12,6 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from runfold.crash_points import crash_point
 from runfold_storage.admin import DELETE, DeleteArguments
 from runfold_storage.errors import DatabaseUnreachable, JobLocked
 from runfold_storage.jobs import (
@@ -23,7 +22,6 @@ from runfold_storage.jobs import (
     read_job,
     requeue_job,
     resume_job,
-    save_progress,
 )
 from runfold_storage.postgres.connections import connect
 from runfold_storage.projections.batch_writer import prepare_session
@@ -99,15 +97,15 @@ class DeletionProgress(Struct):
 def delete(connection: psycopg.Connection, job_id: UUID, stop: threading.Event) -> None:
     """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`."""
     prepare_session(connection)
-    with resume_job(connection, job_id, DELETE, DeletionProgress) as (job, progress):
+    job_steps = resume_job(connection, job_id, DELETE, DeletionProgress, stop)
+    with job_steps as (job, progress, save):
         arguments = msgspec.convert(job.arguments, DeleteArguments)
 
-        def save(n: int, after: ListKey | None) -> None:
+        def add(n: int, after: ListKey | None) -> None:
             progress.deleted += n
             progress.after = after
-            save_progress(connection, job_id, progress)
-            crash_point("after_page_deleted")
+            save()
 
         deletion, up_to, after = arguments.deletion, arguments.up_to, progress.after
-        delete_runs(connection, deletion, up_to=up_to, after=after, on_progress=save, stop=stop)
+        delete_runs(connection, deletion, up_to=up_to, after=after, on_progress=add, stop=stop)
         finish_job(connection, job_id, {"deleted": progress.deleted})

@@ -6,8 +6,9 @@ from typing import Final
 
 from msgspec import Raw
 
-from runfold_storage.archive.lookup import ArchivedEvent, find_events, find_run
+from runfold_storage.archive.lookup import find_events, find_run
 from runfold_storage.archive.store import Archive
+from runfold_storage.ledger.events import LedgerEvent
 
 from .detail import RunDetail, make_detail
 from .events import MAX_PAGE_BYTES, EventKey, EventPage, EventQuery, make_event, node_of, page_of
@@ -55,7 +56,7 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
     """Return a page of a run's events; None if the archive has none."""
     is_known = False
 
-    def wanted() -> Iterator[ArchivedEvent]:
+    def wanted() -> Iterator[LedgerEvent]:
         nonlocal is_known
         for event in find_events(archive, query.run):
             is_known = True
@@ -86,13 +87,11 @@ def _lies_ahead(query: EventQuery, key: EventKey) -> bool:
     return key < query.key if query.backwards else key > query.key
 
 
-def _first(
-    events: Iterator[ArchivedEvent], n: int, *, backwards: bool = False
-) -> list[ArchivedEvent]:
+def _first(events: Iterator[LedgerEvent], n: int, *, backwards: bool = False) -> list[LedgerEvent]:
     """Return the first, or the last, by (time, id); duplicates across files count once."""
     seen: set[int] = set()
 
-    def each() -> Iterator[ArchivedEvent]:
+    def each() -> Iterator[LedgerEvent]:
         for event in events:
             if event.id not in seen:
                 seen.add(event.id)
