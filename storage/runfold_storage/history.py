@@ -15,13 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self, Unpack
 from uuid import UUID
 
-from runfold_storage.change_feed.reader import (
-    Changes,
-    Cursor,
-    FilterSet,
-    read_changes,
-    read_cursor,
-)
+from runfold_storage.change_feed.reader import Changes, Cursor, FilterSet, read_changes, read_cursor
 from runfold_storage.checkpoints.incidents import Incident, read_incidents
 from runfold_storage.checkpoints.positions import Position, load_positions
 from runfold_storage.filters.catalogue import FilterParameters

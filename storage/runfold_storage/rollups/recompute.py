@@ -88,10 +88,7 @@ def recompute_rollups(
 ) -> Rollups:
     """Recompute rollups from the rows, without some runs; requires a transaction."""
     rollups: Rollups = {}
-    parameters = {
-        **_parameters(span),
-        "without": [UUID(bytes=key) for key in without],
-    }
+    parameters = {**_parameters(span), "without": [UUID(bytes=key) for key in without]}
     with connection.cursor(name="add_up") as cursor:  # one row per distinct duration
         cursor.itersize = 5000
         cursor.execute(_ADD_UP, parameters)

@@ -87,11 +87,7 @@ def write_payloads(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -
         ON CONFLICT (shard, run) DO UPDATE
         SET text = excluded.text, project = excluded.project
         """,
-        (
-            *_columns(list(texts)),
-            [projects[run_key] for run_key in texts],
-            list(texts.values()),
-        ),
+        (*_columns(list(texts)), [projects[run_key] for run_key in texts], list(texts.values())),
     )
     return written.rowcount
 

@@ -10,15 +10,7 @@ can distribute tables by it.
 
 from . import fold, rollups, service
 from .columns import metadata
-from .runs import (
-    COSTLY_NANO_USD,
-    LATE_AFTER,
-    LONG_US,
-    RUN_STATUSES,
-    UNUSUAL_STATUSES,
-    nodes,
-    runs,
-)
+from .runs import COSTLY_NANO_USD, LATE_AFTER, LONG_US, RUN_STATUSES, UNUSUAL_STATUSES, nodes, runs
 
 __all__ = [
     "COSTLY_NANO_USD",

@@ -79,8 +79,7 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
             return NOTHING_CORRECTED
         delete_attempts(connection, surplus_attempts)
         write_projections(
-            connection,
-            Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
+            connection, Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats)
         )
         if runs:
             held.bump_generation([UUID(bytes=row.run) for row, _ in runs])

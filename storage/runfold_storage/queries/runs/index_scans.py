@@ -47,10 +47,7 @@ def index_scans_of(
     if run_filter.started_after is not None:
         early = "%(early)s::timestamptz"
         late = "r.indexed_late_start_at >= %(started_after)s::timestamptz"
-        spans = [
-            (*bounds, f"r.created_at >= {early}"),
-            (*bounds, f"r.created_at < {early}", late),
-        ]
+        spans = [(*bounds, f"r.created_at >= {early}"), (*bounds, f"r.created_at < {early}", late)]
     is_unbounded = spans == [()]
     choices = _choices(run_filter) or [(RunFilter(), ((),))]
     return tuple(
