@@ -1,8 +1,7 @@
 """The rebuild job: refolds every run and adds up the statistics again, beside the fold.
 
-Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock
-(`verify`); only what is wrong is compared again under the lock of its shard and corrected
-(`correct`). Chunks after the last saved progress are compared once more, which changes nothing.
+Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock;
+only what is wrong is compared again under the lock of its shard and corrected.
 """
 
 import threading
@@ -53,10 +52,7 @@ def rebuild(
     stop: threading.Event,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
-
-    The connection is in autocommit mode, for this job only.
-    """
+    """Do or resume a job on a connection of its own; raise `JobInterrupted` or `JobLocked`."""
     prepare_session(connection)
     job_steps = resume_job(connection, job_id, KIND, Progress, stop, on_progress)
     with job_steps as (job, progress, save):

@@ -102,6 +102,16 @@ def verify_runs(
     return RunsChunk(None if is_last else keys[-1], len(wanted), wrong, differences)
 
 
+def verify_shard(
+    connection: psycopg.Connection, shard: int, selection: Selection, after: bytes | None
+) -> Iterator[RunsChunk]:
+    """Compare the runs of a shard after this key, chunk by chunk; None: there are no more."""
+    while after is not None:
+        chunk = verify_runs(connection, shard, selection, after)
+        yield chunk
+        after = chunk.last
+
+
 def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
     """Return consecutive hours in groups of a bounded number of runs, or those of a single run."""
     if selection.run is not None:

@@ -65,25 +65,25 @@ def _do(
     if job is None or job.status not in UNFINISHED:
         log.info("job has already ended", extra={"job": str(job_id)})
         return
+    extra = {"job": str(job_id), "kind": job.kind}
     work = works.get(job.kind)
     if work is None:
         fail_job(connection, job_id, f"this worker knows no job of kind {job.kind!r}")
         return
-    log.info("job started", extra={"job": str(job_id), "kind": job.kind})
+    log.info("job started", extra=extra)
     try:
         work(connection, job_id, stop)
+        log.info("job done", extra=extra)
     except JobLocked:
-        log.info("another worker has the job", extra={"job": str(job_id)})
+        log.info("another worker has the job", extra=extra)
     except JobInterrupted:
         requeue_job(connection, job_id)
-        log.info("job left for the next worker", extra={"job": str(job_id)})
+        log.info("job left for the next worker", extra=extra)
     except PASSING:
         raise
     except Exception as error:
-        log.exception("job failed", extra={"job": str(job_id), "kind": job.kind})
+        log.exception("job failed", extra=extra)
         fail_job(connection, job_id, f"{type(error).__name__}: {error}"[:2000])
-    else:
-        log.info("job done", extra={"job": str(job_id), "kind": job.kind})
 
 
 class DeletionProgress(Struct):

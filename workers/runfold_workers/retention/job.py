@@ -77,10 +77,7 @@ class Progress(Struct):
 
 
 def plan(connection: psycopg.Connection, policy: Policy | None = None) -> RetentionPlan:
-    """Return what the job would delete if all policies were in force, changing nothing.
-
-    With a `policy`: what that one would delete if it were set.
-    """
+    """Return what all policies, or this one, would delete if in force; change nothing."""
     with connection.transaction(force_rollback=True):
         if policy is not None:
             set_policy(connection, policy)

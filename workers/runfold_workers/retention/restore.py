@@ -39,7 +39,7 @@ from runfold_storage.records.rollup import ROLLUP_KEY, ROLLUP_VALUES, RollupKey,
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.rebuild import repairable
 from runfold_workers.integrity.selection import Selection
-from runfold_workers.integrity.verify import verify_runs
+from runfold_workers.integrity.verify import verify_shard
 
 from . import job
 
@@ -206,11 +206,11 @@ class _Restore:
         after, everything = self.progress.after, Selection(shards=self.shards)
         for shard in range(self.shards):
             key = after.setdefault(str(shard), BEFORE_ALL.hex())
-            while key is not None:
-                chunk = verify_runs(self.connection, shard, everything, bytes.fromhex(key))
+            begin = None if key is None else bytes.fromhex(key)
+            for chunk in verify_shard(self.connection, shard, everything, begin):
                 for keys in self.pace.steps(repairable(chunk.wrong)):
                     self.progress.runs += correct_runs(self.connection, shard, keys).runs
-                key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
+                after[str(shard)] = None if chunk.last is None else chunk.last.hex()
                 self.save()
 
     def _runs(self, shard: int, rows: list[Row]) -> None:
