@@ -59,10 +59,7 @@ def add_job(
     background: bool = False,
     once: str | None = None,
 ) -> UUID:
-    """Create a job, for the caller or, in the `background`, for a worker; return its id.
-
-    Jobs of one kind with the same `once` are created once.
-    """
+    """Create a job, in the `background` for a worker, `once` under one name; return its id."""
     job_id = uuid4() if once is None else uuid5(_NAMES, f"{kind} {once}")
     connection.execute(
         """

@@ -41,10 +41,7 @@ class ArchiveExporter:
         self._events = self._runs = 0
 
     def write(self, step: Step, data: Sequence[Any] = ()) -> tuple[int, int]:
-        """Write the files of a step; return the numbers of its events and of its rows of runs.
-
-        `data` are the `OldRollup`s or `Tombstone`s (by key) of such a step.
-        """
+        """Write a step, which may have `data`; return its numbers of events and of rows of runs."""
         self._events = self._runs = 0
         if step.week is not None:
             for shard in range(self._shards):

@@ -1,4 +1,4 @@
-"""Read events of the ledger, from which any run can be folded again.
+"""Read events of the ledger, from which any run can be folded again, and dead letters.
 
 A restore reads the ledger of another database: only its tables `events` and, if it exists,
 `tombstones`, so a partial dump is enough.
@@ -171,6 +171,26 @@ def check_shard(events: Sequence[LedgerEvent], shard: int, shards: int) -> None:
                 f"the ledger does not belong to a deployment with {shards} shards: it has run"
                 f" {name} on shard {shard}"
             )
+
+
+def count_dead_letters(connection: psycopg.Connection) -> int:
+    """Return the number of frames and events that could not be decoded."""
+    ((n,),) = connection.execute("SELECT count(*) FROM dead_letters")
+    return int(n)
+
+
+def latest_reasons(connection: psycopg.Connection, limit: int) -> list[tuple[str, int]]:
+    """Return the reasons of the newest thousand, each with its number, the latest first."""
+    rows = connection.execute(
+        """
+        SELECT reason, count(*) FROM (
+            SELECT reason, created_at FROM dead_letters ORDER BY id DESC LIMIT 1000
+        ) AS latest
+        GROUP BY reason ORDER BY max(created_at) DESC, reason LIMIT %s
+        """,
+        (limit,),
+    )
+    return rows.fetchall()
 
 
 def read_deleted(connection: psycopg.Connection, shard: int) -> list[tuple[bytes, int]]:

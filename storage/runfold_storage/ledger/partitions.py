@@ -62,10 +62,7 @@ def existing_partitions(connection: psycopg.Connection) -> set[str]:
 
 
 def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -> list[str]:
-    """Create missing partitions, each in its own transaction; return the names of the new ones.
-
-    Raises `PartitionMissing` where PostgreSQL refuses.
-    """
+    """Create missing partitions; return their names. Raises `PartitionMissing`."""
     made = []
     existing = existing_partitions(connection)
     for week in sorted(set(weeks), key=lambda week: week or date.max):

@@ -20,10 +20,7 @@ _PERSON: Final = b"runfold.cursor"
 
 
 def encode_cursor(query_key: bytes, key: bytes, *, parameter: str = "cursor") -> str:
-    """Return the cursor that continues after `key` in the answer to the query.
-
-    `query_key` identifies the query; `parameter` is the name under which the cursor comes back.
-    """
+    """Return the cursor that continues after `key`, and comes back as this parameter."""
     content = _digest(query_key, _DIGEST) + key
     return urlsafe_b64encode(content + _checksum(content, parameter)).decode().rstrip("=")
 

@@ -7,8 +7,8 @@ from runfold.protocol.codec import TYPES
 
 from .columns import TIME, filled, nullable, table
 
-# The ledger: the source of truth. `body` is the JSON text of all fields outside the envelope.
-# Partitioned by week on the run key, which is time-ordered; see `ledger.partitions`.
+# The ledger. `body` is the JSON text of all fields outside the envelope. Partitioned by week on the
+# run key (`ledger.partitions`).
 events = table(
     "events",
     ("shard", "run", "id"),
@@ -33,9 +33,8 @@ dead_letters = table(
     sa.UniqueConstraint("shard", "frame", "ordinal"),
 )
 
-# Deleted runs, so that late events do not revive them. Their events are deleted last: until then
-# `events_left` is true. `is_expiry` marks runs that retention deleted, which still count in the
-# statistics. All others are recorded in the archive, too, if there is one: `archived`.
+# Deleted runs. `events_left`: their events are not deleted yet; `is_expiry`: retention deleted
+# them, so they still count in the statistics; `archived`: the archive has this tombstone.
 tombstones = table(
     "tombstones",
     ("shard", "run"),
@@ -50,8 +49,7 @@ sa.Index(
     postgresql_where=tombstones.c.events_left,
 )
 
-# The checkpoint of each shard. `position` moves by compare-and-set. `generation` is raised by every
-# other process that changes projections, so that the worker drops its cache.
+# The checkpoint of each shard. Every other process that changes projections raises `generation`.
 positions = table(
     "positions",
     ("shard",),
@@ -92,8 +90,7 @@ workers = table(
     *filled(sa.Text, "owner"),
 )
 
-# Losses and refusals that must not happen (see `checkpoints.incidents`): how often or how much, how
-# much of it an operator has acknowledged, and when it last happened. `shard` is -1 for incidents of
+# Losses and refusals that must not happen (`checkpoints.incidents`); `shard` is -1 for incidents of
 # the whole deployment.
 incidents = table(
     "incidents",
@@ -115,7 +112,7 @@ stream_checkpoints = table(
 )
 
 # How far the changes of a shard had come at a moment when its whole stream was folded, by how long
-# workers had listened until then. Shows which runs have been silent: see `checkpoints.liveness`.
+# workers had listened until then (`checkpoints.liveness`).
 liveness_marks = table(
     "liveness_marks",
     ("shard", "listened_us"),

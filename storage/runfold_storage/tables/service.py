@@ -7,9 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from .columns import TIME, filled, nullable, table
 
-# Long-running work. `progress` is saved after each step, and a step may be repeated; `error` says
-# why the job failed. Workers take `background` jobs; the others run in the command that created
-# them.
+# Long-running work. Workers take `background` jobs; commands run the others themselves.
 jobs = table(
     "jobs",
     ("id",),
@@ -43,8 +41,7 @@ expired_hours = table(
     *filled(sa.Text, "project"),
 )
 
-# Steps of the archive: what is written there first and deleted here afterwards. A step is about
-# `runs` of a shard, a `week` of the ledger, or `rollups`; see `archive.journal`.
+# Steps of the archive (`archive.journal`): `runs` of a shard, a `week` of the ledger, or `rollups`.
 archive_journal = table(
     "archive_journal",
     ("token",),
@@ -86,9 +83,8 @@ search_payloads = table(
 sa.Index(None, search_payloads.c.text, **_TRIGRAMS)
 sa.Index(None, search_payloads.c.project)
 
-# How far the index has come: it has every change of a run up to `change_seq`, the last of which was
-# committed at `changed_at`. During a scan of the runs by key, `scan_target_seq` is the number that
-# the index will have reached after it, and `scan_key` the last run that was read.
+# The index has every change of a run up to `change_seq`, committed at `changed_at`. In a scan of
+# the runs by key, `scan_target_seq` is what it will have reached, `scan_key` the last run read.
 search_progress = table(
     "search_progress",
     ("shard",),

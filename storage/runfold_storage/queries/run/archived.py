@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator
+from operator import gt, lt
 from typing import Final
 
 from msgspec import Raw
@@ -27,13 +28,8 @@ def read_archived_run(archive: Archive, run: str) -> RunDetail | None:
         key=lambda n: (_LATEST if n.started_us is None else n.started_us, n.node, n.attempt),
     )
     payloads = read_archived_payloads(archive, run)
-    return make_detail(
-        found.row,
-        nodes,
-        payloads,
-        source="archive",
-        payloads="removed" if payloads.is_empty else "archived",
-    )
+    state = "removed" if payloads.is_empty else "archived"
+    return make_detail(found.row, nodes, payloads, source="archive", payloads=state)
 
 
 def read_archived_payloads(archive: Archive, run: str) -> Payloads:
@@ -55,6 +51,7 @@ def read_archived_payloads(archive: Archive, run: str) -> Payloads:
 def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | None:
     """Return a page of a run's events; None if the archive has none."""
     is_known = False
+    is_ahead = lt if query.backwards else gt
 
     def wanted() -> Iterator[LedgerEvent]:
         nonlocal is_known
@@ -62,7 +59,7 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
             is_known = True
             if (
                 (not query.types or event.type in query.types)
-                and _lies_ahead(query, (event.at_us, event.id))
+                and (query.key is None or is_ahead((event.at_us, event.id), query.key))
                 and (query.node is None or node_of(event.type, event.body) == query.node)
             ):
                 yield event
@@ -79,12 +76,6 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
         sent = make_event(query.run, event.type, event.id, event.at_us, event.body)
         found.append(((event.at_us, event.id), sent))
     return page_of(query, found, found[-1][0] if len(first) > len(found) else None)
-
-
-def _lies_ahead(query: EventQuery, key: EventKey) -> bool:
-    if query.key is None:
-        return True
-    return key < query.key if query.backwards else key > query.key
 
 
 def _first(events: Iterator[LedgerEvent], n: int, *, backwards: bool = False) -> list[LedgerEvent]:

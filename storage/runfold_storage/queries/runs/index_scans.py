@@ -82,10 +82,7 @@ def _choices(run_filter: RunFilter) -> list[tuple[RunFilter, tuple[Range, ...]]]
 
 
 def _ranges(each: Filter, value: Any) -> tuple[Range, ...]:
-    """Return the ranges of an index that contain the runs with this value; none if there is none.
-
-    The status, the duration and the cost are only indexed where they are unusual.
-    """
+    """Return the ranges of an index with this value, if any: some are indexed only if unusual."""
     if each.kind is Kind.STATUSES:
         if not set(value) <= set(UNUSUAL_STATUSES):
             return ()
