@@ -138,12 +138,12 @@ def _node(row: Any, payloads: Payloads) -> NodeDetail:
     start = payloads.node_starts.get((row.node, row.attempt))
     end = payloads.node_ends.get((row.node, row.attempt))
     full = None if end is None else end.error
-    error = full or failure_of(row)
+    error, stack = full or failure_of(row), None if full is None else full.stack
     return NodeDetail(
         **node_facts_of(row),
         inputs=None if start is None else first_present([start.inputs]),
         outputs=None if end is None else first_present([end.outputs]),
-        error=error and NodeError(error.type, error.message, full and full.stack),
+        error=None if error is None else NodeError(error.type, error.message, stack),
     )
 
 
