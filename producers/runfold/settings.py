@@ -20,12 +20,18 @@ _SOCKET: Final = os.path.join("redis", "redis.sock")
 
 def default_data_dir(environ: Mapping[str, str], *, as_root: bool) -> str:
     """Return the data folder of `runfold up`: below XDG's for a user, in `/var/lib` for root."""
-    if as_root:
-        return "/var/lib/runfold"
-    # The XDG specification says to ignore a relative path.
-    base = environ.get("XDG_DATA_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.join(os.path.expanduser("~"), ".local", "share")
+    return "/var/lib/runfold" if as_root else _own_folder(environ, "XDG_DATA_HOME", "share")
+
+
+def default_spool_dir(environ: Mapping[str, str]) -> str:
+    """Return the default spool folder, below XDG's folder for the state of programs."""
+    return os.path.join(_own_folder(environ, "XDG_STATE_HOME", "state"), "spool")
+
+
+def _own_folder(environ: Mapping[str, str], base_variable: str, base_name: str) -> str:
+    base = environ.get(base_variable, "").strip()
+    if not os.path.isabs(base):  # as the XDG specification asks for
+        base = os.path.join(os.path.expanduser("~"), ".local", base_name)
     return os.path.join(base, "runfold")
 
 
@@ -104,14 +110,6 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise invalid("spool_dir", self.spool_dir, "the path of a folder is needed")
         _check_int("spool_bytes", self.spool_bytes, 1024 * 1024, 1024**4)
         _check_seconds("max_future_s", self.max_future_s, "", most=_TEN_YEARS_S)
-
-
-def default_spool_dir(environ: Mapping[str, str]) -> str:
-    """Return the default spool folder, below XDG's folder for the state of programs."""
-    state = environ.get("XDG_STATE_HOME", "").strip()
-    if not os.path.isabs(state):  # as the XDG specification asks for
-        state = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(state, "runfold", "spool")
 
 
 def variable(name: str) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
@@ -137,11 +137,8 @@ def _hold(connection: psycopg.Connection, name: str, complaint: str) -> Iterator
 
 def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
     """Mark the job as running; it may have run before."""
-    connection.execute(
-        "UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL"
-        " WHERE id = %s",
-        (job_id,),
-    )
+    started = "status = 'running', started_at = coalesce(started_at, now()), error = NULL"
+    _update(connection, job_id, started)
 
 
 _ProgressT = TypeVar("_ProgressT", bound=Struct)
@@ -239,25 +236,22 @@ def try_become_leader(connection: psycopg.Connection) -> bool:
 
 def save_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct) -> None:
     """Save the progress of a job, in the struct of its kind."""
-    connection.execute(
-        "UPDATE jobs SET progress = %s WHERE id = %s",
-        (Jsonb(msgspec.to_builtins(progress)), job_id),
-    )
+    _update(connection, job_id, "progress = %s", Jsonb(msgspec.to_builtins(progress)))
 
 
 def finish_job(connection: psycopg.Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
     """Mark the job as completed."""
-    connection.execute(
-        "UPDATE jobs SET status = 'completed', result = %s, error = NULL, finished_at = now()"
-        " WHERE id = %s",
-        (Jsonb(dict(result)), job_id),
-    )
+    completed = "status = 'completed', result = %s, error = NULL, finished_at = now()"
+    _update(connection, job_id, completed, Jsonb(dict(result)))
 
 
 def fail_job(connection: psycopg.Connection, job_id: UUID, error: str) -> None:
     """Mark the job as failed."""
-    connection.execute(
-        "UPDATE jobs SET status = 'failed', result = NULL, error = %s, finished_at = now()"
-        " WHERE id = %s",
-        (error, job_id),
-    )
+    failed = "status = 'failed', result = NULL, error = %s, finished_at = now()"
+    _update(connection, job_id, failed, error)
+
+
+def _update(
+    connection: psycopg.Connection, job_id: UUID, assignments: LiteralString, *values: Any
+) -> None:
+    connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (*values, job_id))  # noqa: S608
