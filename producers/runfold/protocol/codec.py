@@ -7,7 +7,6 @@ numbers beyond a double, of bounded size and depth. What cannot be repaired rais
 
 import re
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
 from math import isinf
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -182,9 +181,11 @@ def check_body(json_text: bytes, max_bytes: int = MAX_EVENT_BYTES) -> None:
         except UnicodeDecodeError as error:
             raise BrokenEvent(explain(error)) from error
     if json_text.count(b"[") + json_text.count(b"{") > MAX_DEPTH:
-        depths = accumulate(DEPTHS.get(mark[0], 0) for mark in MARKS.finditer(json_text))
-        if any(depth > MAX_DEPTH for depth in depths):
-            raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
+        depth = 0
+        for mark in MARKS.finditer(json_text):
+            depth += DEPTHS.get(mark[0], 0)
+            if depth > MAX_DEPTH:
+                raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
 
 
 # A string is one match, so that brackets inside of it do not count; an unterminated one extends to
