@@ -34,15 +34,6 @@ log = logging.getLogger(__name__)
 Work = Callable[[psycopg.Connection, UUID, threading.Event], object]
 
 
-def kinds(archive_url: str | None) -> Mapping[str, Work]:
-    """Return the function for each kind of job; nothing else is ever called."""
-    return {
-        rebuild.KIND: rebuild.rebuild,
-        DELETE: delete,
-        retaining.KIND: partial(retaining.retain, archive_url=archive_url),
-    }
-
-
 PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnreachable)
 """Errors after which the job is left as it is and queued again."""
 
@@ -51,9 +42,14 @@ def do_job(
     database_url: str, job_id: UUID, stop: threading.Event, *, archive_url: str | None = None
 ) -> None:
     """Do or resume the job until it ends or `stop` is set; its row says how it ended."""
+    works: dict[str, Work] = {  # nothing else is ever called
+        rebuild.KIND: rebuild.rebuild,
+        DELETE: delete,
+        retaining.KIND: partial(retaining.retain, archive_url=archive_url),
+    }
     try:
         with connect(database_url, autocommit=True, application_name="runfold-job") as connection:
-            _do(connection, job_id, stop, kinds(archive_url))
+            _do(connection, job_id, stop, works)
     except PASSING as error:
         log.warning("job left unfinished", extra={"job": str(job_id), "reason": str(error)})
 
