@@ -143,9 +143,9 @@ class Buffer:
         return self._when_full == "drop_oldest" and self._drop_oldest(count, size)
 
     def _has_room(self, count: int, size: int) -> bool:
-        is_enough = len(self._items) + count <= self._events_room
-        is_enough = is_enough and self._bytes_in + size <= self._bytes_room
-        return is_enough or (self._max_events > 0 and not self.pending)
+        fits = len(self._items) + count <= self._events_room
+        fits = fits and self._bytes_in + size <= self._bytes_room
+        return fits or (self._max_events > 0 and not self.pending)
 
     def _wait_for_room(self, count: int, size: int) -> bool:
         since, releases = time.monotonic(), self._releases

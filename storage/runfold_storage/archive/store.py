@@ -131,7 +131,7 @@ class Archive:
 
 
 def open_archive(url: str) -> Archive:
-    """Open the archive in a folder, or at a URL; may contact it, but creates nothing."""
+    """Open an archive, in a folder or at a URL, creating nothing; raise `ArchiveUnusable`."""
     shown = _without_secrets(url)
     if "://" not in url:
         return Archive(fs.LocalFileSystem(), str(Path(url).expanduser().absolute()), shown)

@@ -81,7 +81,7 @@ def examine(
 
 
 def repair(connection: psycopg.Connection, findings: Findings, stop: threading.Event) -> int:
-    """Compare what was found again, under lock; return how many differences were corrected."""
+    """Correct what is still wrong, on an autocommit connection; return how many differences."""
     prepare_session(connection)
     corrected = 0
     pace = ShardThrottle(connection, stop)
