@@ -22,8 +22,10 @@ from runfold_storage.retention.run_deletion import purge
 if TYPE_CHECKING:  # needs pyarrow, which is optional
     from runfold_storage.archive.store import Archive
 
-STEP_ROLLUPS: Final = 20_000
-STEP_TOMBSTONES: Final = 50_000
+STEP_ROLLUPS: Final = 2_000
+ARCHIVED_ROLLUPS: Final = 20_000
+ARCHIVED_TOMBSTONES: Final = 50_000
+"""In one step; in the archive, each step is a file."""
 WEIGHT: Final = 5
 """Rows of a run with its attempts, or of a rollup with its day, for the throttle."""
 
@@ -90,7 +92,8 @@ class RetentionSteps:
 
     def rollups(self, shard: int, now: datetime) -> int:
         """Delete some of the due statistics; return how many, 0 if there are no more."""
-        old = read_old_rollups(self._connection, shard, now, STEP_ROLLUPS)
+        most = STEP_ROLLUPS if self._archive is None else ARCHIVED_ROLLUPS
+        old = read_old_rollups(self._connection, shard, now, most)
         if not old:
             return 0
         identities = [each.identity for each in old]
@@ -99,7 +102,7 @@ class RetentionSteps:
     def end(self) -> None:
         """Archive which runs were deleted, so that a restore does not bring them back."""
         for shard in self._shards if self._archive is not None else ():
-            while found := journal.read_unarchived(self._connection, shard, STEP_TOMBSTONES):
+            while found := journal.read_unarchived(self._connection, shard, ARCHIVED_TOMBSTONES):
                 runs = [tombstone.run for tombstone in found]
                 self._run(journal.TOMBSTONES, found, shard=shard, runs=runs)
 
