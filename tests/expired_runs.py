@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 from oracle import Event, Projection
 from rebuild_checks import NEVER_STOP
 from runfold.protocol.ids import make_run_id, run_key
-from runfold_storage.archive.lookup import ArchivedEvent, find_events
+from runfold_storage.archive.lookup import find_events
 from runfold_storage.archive.store import open_archive
 from runfold_storage.jobs import add_job
+from runfold_storage.ledger.events import LedgerEvent
 from runfold_storage.postgres import connections
 from runfold_storage.retention.policies import apply_all_now
 from runfold_workers.retention.job import KIND, Progress, retain
@@ -105,6 +106,6 @@ def read_archive_rows(archive: Path, kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def find_archived(archive: object, run: list[Event]) -> list[ArchivedEvent]:
+def find_archived(archive: object, run: list[Event]) -> list[LedgerEvent]:
     """The events that an archive has of a run, as often as it has them."""
     return list(find_events(open_archive(str(archive)), run[0]["run"]))

@@ -15,7 +15,7 @@ from runfold_storage.postgres.connections import connect
 from runfold_storage.queries.run.events import EventPage
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
-from runfold_workers.jobs.search_indexing import SearchIndexing
+from runfold_workers.jobs.worker import SearchIndexing
 from table_reader import merge_all_deltas
 
 SHARDS = 4

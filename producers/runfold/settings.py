@@ -1,13 +1,9 @@
-"""The settings of the SDK: read and checked once, when a `Recorder` is made.
-
-An argument takes precedence over its environment variable, and that over the default. An invalid
-value raises `SettingInvalid`, which names the variable and what is allowed.
-"""
+"""The settings of the SDK: arguments, then environment variables, then defaults."""
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypedDict, get_args
 
 import msgspec
 from msgspec import Struct
@@ -24,20 +20,23 @@ _SOCKET: Final = os.path.join("redis", "redis.sock")
 
 def default_data_dir(environ: Mapping[str, str], *, as_root: bool) -> str:
     """Return the data folder of `runfold up`: below XDG's for a user, in `/var/lib` for root."""
-    if as_root:
-        return "/var/lib/runfold"
-    # The XDG specification says to ignore a relative path.
-    base = environ.get("XDG_DATA_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.join(os.path.expanduser("~"), ".local", "share")
+    return "/var/lib/runfold" if as_root else _own_folder(environ, "XDG_DATA_HOME", "share")
+
+
+def default_spool_dir(environ: Mapping[str, str]) -> str:
+    """Return the default spool folder, below XDG's folder for the state of programs."""
+    return os.path.join(_own_folder(environ, "XDG_STATE_HOME", "state"), "spool")
+
+
+def _own_folder(environ: Mapping[str, str], base_variable: str, base_name: str) -> str:
+    base = environ.get(base_variable, "").strip()
+    if not os.path.isabs(base):  # as the XDG specification asks for
+        base = os.path.join(os.path.expanduser("~"), ".local", base_name)
     return os.path.join(base, "runfold")
 
 
 def default_redis_url(environ: Mapping[str, str]) -> str:
-    """Return the Redis of `runfold up` if its socket's folder exists, else the usual port.
-
-    If that Redis is stopped at the moment, events wait for it.
-    """
+    """Return the Redis of `runfold up` if its socket's folder exists, else the usual port."""
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     home = environ.get("RUNFOLD_HOME", "").strip() or default_data_dir(environ, as_root=as_root)
     socket = os.path.join(os.path.abspath(home), _SOCKET)
@@ -47,9 +46,25 @@ def default_redis_url(environ: Mapping[str, str]) -> str:
 MAX_SECONDS: Final = 86_400.0
 _TEN_YEARS_S: Final = 10 * 365 * 86_400.0
 
-
 Backpressure = Literal["spool", "block", "drop_oldest"]
 BACKPRESSURES: Final[tuple[str, ...]] = get_args(Backpressure)
+
+
+class SettingArguments(TypedDict, total=False):
+    """The arguments of `Recorder`, besides `redis_url`; None is the same as leaving one out."""
+
+    project: str | None
+    shards: int | None
+    redact_keys: Sequence[str] | None
+    buffer_events: int | None
+    buffer_bytes: int | None
+    buffer_wait_s: float | None
+    heartbeat_s: float | None
+    exit_flush_s: float | None
+    backpressure: Backpressure | None
+    spool_dir: str | None
+    spool_bytes: int | None
+    max_future_s: float | None
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -73,7 +88,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         try:
             parse_url(self.redis_url)  # type: ignore[no-untyped-call]  # redis-py has no types here
         except (ValueError, TypeError, AttributeError) as error:
-            raise invalid("redis_url", _without_password(self.redis_url), str(error)) from None
+            head, at, tail = str(self.redis_url).rpartition("@")
+            shown = f"{head.partition('://')[0]}://…@{tail}" if at else tail  # without credentials
+            raise invalid("redis_url", shown, str(error)) from None
         if self.shards is not None:
             _check_int("shards", self.shards, 1, MAX_SHARDS)
         if self.project is not None and not 1 <= len(self.project) <= MAX_NAME:
@@ -93,14 +110,6 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise invalid("spool_dir", self.spool_dir, "the path of a folder is needed")
         _check_int("spool_bytes", self.spool_bytes, 1024 * 1024, 1024**4)
         _check_seconds("max_future_s", self.max_future_s, "", most=_TEN_YEARS_S)
-
-
-def default_spool_dir(environ: Mapping[str, str]) -> str:
-    """Return the default spool folder, below XDG's folder for the state of programs."""
-    state = environ.get("XDG_STATE_HOME", "").strip()
-    if not os.path.isabs(state):  # as the XDG specification asks for
-        state = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(state, "runfold", "spool")
 
 
 def variable(name: str) -> str:
@@ -150,10 +159,3 @@ def _check_seconds(name: str, value: object, zero: str, most: float = MAX_SECOND
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not 0 <= value <= most:  # type: ignore[arg-type, operator]  # checked just before
         raise invalid(name, value, f"0 to {most:.0f} seconds are allowed{zero}")
-
-
-def _without_password(url: object) -> str:
-    """Return a URL without its credentials, for an error message."""
-    text = str(url)
-    head, at, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else text

@@ -1,11 +1,7 @@
 """Administration of a history: delete runs, and read jobs.
 
-    admin = Admin("postgresql://…")
-    admin.delete_run("nightly/17")
-    admin.delete_runs(project="acme", older_than_days=90)
-
 Each call uses a connection of its own, so threads may share an `Admin`. A deletion of many runs
-becomes a job, which a worker runs (`runfold worker`).
+becomes a job, which a worker runs.
 """
 
 from collections.abc import Callable, Iterator
@@ -80,10 +76,9 @@ class Admin:
             prepare_session(connection)
             if run_deletion.delete_run(connection, run):
                 return True
-        return self._archive_url is not None and self._delete_archived(run, self._archive_url)
-
-    def _delete_archived(self, run: str, archive_url: str) -> bool:
-        with History(self._dsn, pool_size=1, archive_url=archive_url) as history:
+        if self._archive_url is None:
+            return False
+        with History(self._dsn, pool_size=1, archive_url=self._archive_url) as history:
             if history.run(run) is None:
                 return False
         with self._connection() as connection:

@@ -15,35 +15,33 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self, Unpack
 from uuid import UUID
 
-from runfold_storage.change_feed.reader import (
-    Changes,
-    Cursor,
-    FilterSet,
-    read_changes,
-    read_cursor,
-)
+from runfold_storage.change_feed.reader import Changes, Cursor, FilterSet, read_changes, read_cursor
 from runfold_storage.checkpoints.incidents import Incident, read_incidents
 from runfold_storage.checkpoints.positions import Position, load_positions
 from runfold_storage.filters.catalogue import FilterParameters
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.filters.validation import make_run_filter
-from runfold_storage.ledger.dead_letters import count_dead_letters
+from runfold_storage.ledger.events import count_dead_letters
 from runfold_storage.postgres.connections import ReadTransactions
-from runfold_storage.queries.run.detail import RunDetail
+from runfold_storage.queries.run.detail import RunDetail, RunProgress, read_progress
 from runfold_storage.queries.run.events import (
     EventKey,
     EventPage,
     EventParameters,
     make_event_query,
 )
-from runfold_storage.queries.run.live_state import RunProgress, read_progress
 from runfold_storage.queries.run.reader import RunReader
 from runfold_storage.queries.runs.export import read_pages
 from runfold_storage.queries.runs.export_formats import FORMATS
 from runfold_storage.queries.runs.pages import Page, make_page, read_runs
 from runfold_storage.queries.runs.planner import DEFAULT_LIMITS, ListLimits
 from runfold_storage.queries.stats.day_cache import DayCache
-from runfold_storage.queries.stats.failures import Failures, make_failure_query, read_failures
+from runfold_storage.queries.stats.failures import (
+    FailureParameters,
+    Failures,
+    make_failure_query,
+    read_failures,
+)
 from runfold_storage.queries.stats.query import StatsParameters, make_stats_query
 from runfold_storage.queries.stats.report import Stats, read_stats
 from runfold_storage.queries.stats.workflows import (
@@ -108,13 +106,10 @@ class History:
         offset: int = 0,
         **filters: Unpack[FilterParameters],
     ) -> RunPage:
-        """Return runs that match all filters, newest first by their first event.
+        """Return runs that match all filters (`make_run_filter`), newest first by first event.
 
-        A `tag` is `key:value` or `key=value`; several must all match. `started_after` and all
-        `min_` and `max_` bounds are inclusive, `started_before` is exclusive. `q` is a text in the
-        workflow, id, tags, error type or message; `payload` is one in the inputs or outputs, in
-        projects that enable it: the page's `searched` says which are covered. `cursor` is the
-        `next_cursor` or `prev_cursor` of a page with the same filters.
+        `cursor` is the `next_cursor` or `prev_cursor` of a page with the same filters. `searched`
+        says which payloads a search covered.
         """
         run_filter = make_run_filter(**filters)
         page = make_page(run_filter, limit, offset, cursor)
@@ -140,10 +135,7 @@ class History:
         return FORMATS[format][1](pages, nodes)
 
     def run(self, run: str) -> RunDetail | None:
-        """Return one run with its nodes and payloads; None if the run is unknown.
-
-        With an `archive_url`, this includes archived runs (`source`).
-        """
+        """Return one run, also from the archive, with nodes and payloads; None if it is unknown."""
         return self._run_reader.details(run)
 
     def events(self, run: str, **parameters: Unpack[EventParameters]) -> EventPage | None:
@@ -164,30 +156,19 @@ class History:
 
         Both bounds are widened to whole hours, and returned widened. By default the span ends with
         the present hour or day; it never begins before the year 2000. `bucket` is hour, day, week
-        or month, the last three in the time zone `tz`, or minute for up to six hours; at most
-        `MAX_BUCKETS` of them. `group_by` is workflow, project, status, node (which counts node
-        attempts instead of runs), or error_type (which counts failed runs only).
+        or month, the last three in the time zone `tz`, or minute for up to six hours. `group_by` is
+        workflow, project, status, node (attempts instead of runs) or error_type (failed runs only).
         """
         query = make_stats_query(now=datetime.now(UTC), **parameters)
         with self._snapshot() as connection:
             return read_stats(connection, query, self._day_cache)
 
-    def failures(
-        self,
-        *,
-        project: str | None = None,
-        workflow: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
-    ) -> Failures:
+    def failures(self, **parameters: Unpack[FailureParameters]) -> Failures:
         """Return failed runs and node attempts, grouped by likeness, most frequent first.
 
-        They ended in `since` ≤ time < `until`; `runs(fingerprint=…)` lists the runs of a group.
+        They ended in `since` ≤ time < `until`. `runs(fingerprint=…)` lists the runs of a group.
         """
-        query = make_failure_query(
-            project=project, workflow=workflow, since=since, until=until, limit=limit
-        )
+        query = make_failure_query(**parameters)
         with self._snapshot() as connection:
             return read_failures(connection, query)
 
@@ -205,10 +186,7 @@ class History:
             return read_cursor(connection)
 
     def changes(self, after: Cursor, filters: FilterSet) -> tuple[Changes, list[Any]] | None:
-        """Return the changes after a cursor, and the rows of their runs (`FilterSet.read`).
-
-        None if there are too many, or the feed no longer has them: start from a `snapshot`.
-        """
+        """Return the changes after a cursor, with rows; None if a `snapshot` is needed instead."""
         with self._snapshot() as connection:
             changes = read_changes(connection, after)
             if changes is None:
@@ -222,10 +200,7 @@ class History:
             return cursor, read_runs(connection, run_filter, Page(limit), self._list_limits)
 
     def live_state(self, run: str, after: EventKey | None = None) -> RunProgress | None:
-        """Return the state of a run, and its output after a key; None if the run is unknown.
-
-        Without a key, the output is the newest. Archived runs are unknown.
-        """
+        """Return a run's state, and its output after a key, or its newest; None if unknown."""
         with self._snapshot() as connection:
             location = self._run_reader.locate(connection, run)
             return None if location is None else read_progress(connection, *location, after)

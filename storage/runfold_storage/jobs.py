@@ -6,16 +6,19 @@ whose connection breaks, is free at once and resumes from its saved progress. Th
 the session: jobs need session pooling, as workers do.
 """
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg.types.json import Jsonb
+
+from runfold.crash_points import crash_point
 
 from .errors import JobLocked
 
@@ -56,10 +59,7 @@ def add_job(
     background: bool = False,
     once: str | None = None,
 ) -> UUID:
-    """Create a job, for the caller or, in the `background`, for a worker; return its id.
-
-    Jobs of one kind with the same `once` are created once.
-    """
+    """Create a job, in the `background` for a worker, `once` under one name; return its id."""
     job_id = uuid4() if once is None else uuid5(_NAMES, f"{kind} {once}")
     connection.execute(
         """
@@ -137,11 +137,8 @@ def _hold(connection: psycopg.Connection, name: str, complaint: str) -> Iterator
 
 def start_job(connection: psycopg.Connection, job_id: UUID) -> None:
     """Mark the job as running; it may have run before."""
-    connection.execute(
-        "UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()), error = NULL"
-        " WHERE id = %s",
-        (job_id,),
-    )
+    started = "status = 'running', started_at = coalesce(started_at, now()), error = NULL"
+    _update(connection, job_id, started)
 
 
 _ProgressT = TypeVar("_ProgressT", bound=Struct)
@@ -149,11 +146,17 @@ _ProgressT = TypeVar("_ProgressT", bound=Struct)
 
 @contextmanager
 def resume_job(
-    connection: psycopg.Connection, job_id: UUID, kind: str, progress: type[_ProgressT]
-) -> Iterator[tuple[Job, _ProgressT]]:
-    """Lock and start a job of this kind, and yield it with its saved progress.
+    connection: psycopg.Connection,
+    job_id: UUID,
+    kind: str,
+    progress: type[_ProgressT],
+    stop: threading.Event,
+    on_progress: Callable[[_ProgressT], None] = lambda _: None,
+) -> Iterator[tuple[Job, _ProgressT, Callable[[], None]]]:
+    """Lock and start a job; yield it, its progress, and a function that saves the progress.
 
-    Raises `JobLocked` if another process works on it.
+    Raises `JobLocked` if another process works on it. Saving raises `JobInterrupted` once `stop` is
+    set.
     """
     with lock_job(connection, job_id):
         job = read_job(connection, job_id)
@@ -161,7 +164,15 @@ def resume_job(
             raise LookupError(f"there is no job {job_id} of the kind {kind}")
         reached = msgspec.convert(job.progress or {}, progress)
         start_job(connection, job_id)
-        yield job, reached
+
+        def save() -> None:
+            save_progress(connection, job_id, reached)
+            crash_point("after_progress")
+            on_progress(reached)
+            if stop.is_set():
+                raise JobInterrupted
+
+        yield job, reached, save
 
 
 def requeue_job(connection: psycopg.Connection, job_id: UUID) -> None:
@@ -225,25 +236,22 @@ def try_become_leader(connection: psycopg.Connection) -> bool:
 
 def save_progress(connection: psycopg.Connection, job_id: UUID, progress: Struct) -> None:
     """Save the progress of a job, in the struct of its kind."""
-    connection.execute(
-        "UPDATE jobs SET progress = %s WHERE id = %s",
-        (Jsonb(msgspec.to_builtins(progress)), job_id),
-    )
+    _update(connection, job_id, "progress = %s", Jsonb(msgspec.to_builtins(progress)))
 
 
 def finish_job(connection: psycopg.Connection, job_id: UUID, result: Mapping[str, Any]) -> None:
     """Mark the job as completed."""
-    connection.execute(
-        "UPDATE jobs SET status = 'completed', result = %s, error = NULL, finished_at = now()"
-        " WHERE id = %s",
-        (Jsonb(dict(result)), job_id),
-    )
+    completed = "status = 'completed', result = %s, error = NULL, finished_at = now()"
+    _update(connection, job_id, completed, Jsonb(dict(result)))
 
 
 def fail_job(connection: psycopg.Connection, job_id: UUID, error: str) -> None:
     """Mark the job as failed."""
-    connection.execute(
-        "UPDATE jobs SET status = 'failed', result = NULL, error = %s, finished_at = now()"
-        " WHERE id = %s",
-        (error, job_id),
-    )
+    failed = "status = 'failed', result = NULL, error = %s, finished_at = now()"
+    _update(connection, job_id, failed, error)
+
+
+def _update(
+    connection: psycopg.Connection, job_id: UUID, assignments: LiteralString, *values: Any
+) -> None:
+    connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (*values, job_id))  # noqa: S608

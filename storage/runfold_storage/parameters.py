@@ -73,6 +73,16 @@ def check_time(parameter: str, value: datetime | None) -> datetime | None:
         raise BadParameter(parameter, "expected a time in the years 1 to 9999") from None
 
 
+def check_span(
+    since: datetime | None, until: datetime | None
+) -> tuple[datetime | None, datetime | None]:
+    """Check the bounds of a span of time, and return them in UTC."""
+    first, end = check_time("since", since), check_time("until", until)
+    if first is not None and end is not None and first >= end:
+        raise BadParameter("until", "must be later than since")
+    return first, end
+
+
 def check_zone(parameter: str, value: str | None) -> str:
     """Check the name of an IANA time zone; return UTC if there is none."""
     if value is None:

@@ -71,9 +71,7 @@ def test_restore_into_an_empty_database(
     """Killed and called again it goes on; verify finds nothing; done again it changes nothing."""
     place = env["RUNFOLD_ARCHIVE"]
     new = environ(RUNFOLD_DATABASE_URL=other_url)
-    killed = runfold(
-        "restore", "--from", place, env={**new, "RUNFOLD_CRASH_AT": "after_group_restored"}
-    )
+    killed = runfold("restore", "--from", place, env={**new, "RUNFOLD_CRASH_AT": "after_progress"})
     assert killed.returncode == -signal.SIGKILL
     done = runfold("restore", "--from", place, env=new)
     assert done.returncode == 0, done

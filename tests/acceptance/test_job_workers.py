@@ -66,7 +66,7 @@ def test_a_job_goes_on_with_the_next_worker(
     job = Admin(migrated_url).delete_runs(everything=True)
     assert isinstance(job, Job)
     if how == "killed":
-        first = start("--role", "jobs", RUNFOLD_CRASH_AT="after_page_deleted")
+        first = start("--role", "jobs", RUNFOLD_CRASH_AT="after_progress")
         assert first.wait(60) == -signal.SIGKILL
     else:
         first = start("--role", "jobs")

@@ -125,7 +125,7 @@ def test_what_makes_no_sense_is_refused(env: dict[str, str], words: tuple[str, .
     assert ask(env, "show") == {"policies": []}
 
 
-@pytest.mark.parametrize("point", ["after_marking", "after_aging_step"])
+@pytest.mark.parametrize("point", ["after_marking", "after_progress"])
 def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, point: str) -> None:
     """Killed at this point, the same command does the rest."""
     ask(env, "set", "--payloads", "30", "--runs", "60")
@@ -148,7 +148,7 @@ def test_a_killed_retention_goes_on(env: dict[str, str], migrated_url: str, poin
         "after_files_written",
         "after_step_written",
         "before_step_end",
-        "after_aging_step",
+        "after_progress",
     ],
 )
 def test_a_killed_retention_archives_once(

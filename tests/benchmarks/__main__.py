@@ -15,7 +15,7 @@ from benchmarks.profiler import Profile
 from benchmarks.servers import Servers, open_servers
 from benchmarks.sizes import DEFAULT, FULL, QUICK, Sizes
 from benchmarks.stream_filler import fill
-from runfold_workers.jobs.search_indexing import SearchIndexing
+from runfold_workers.jobs.worker import SearchIndexing
 
 _AT_A_TIME: Final = 50_000
 PARTS: Final = (

@@ -23,7 +23,7 @@ from benchmarks.stream_filler import fill
 from benchmarks.workload import PROJECT
 from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job
-from runfold_workers.jobs.search_indexing import SearchIndexing
+from runfold_workers.jobs.worker import SearchIndexing
 
 RATE: Final = 3_000
 _OTHER: Final = "other"

@@ -89,7 +89,7 @@ def test_files_have_what_the_ledger_had(
     run_retention(migrated_url, tmp_path)
     for run in [*GONE, *EXEMPT_PROJECT_RUNS]:
         key = run_key(run[0]["run"]).bytes
-        found = {each.id: tuple(each[:1]) + each[2:] for each in find_archived(tmp_path, run)}
+        found = {each.id: each[2:] for each in find_archived(tmp_path, run)}
         assert found == {each["id"]: ledger[key, each["id"]] for each in run}
     assert not any(find_archived(tmp_path, run) for run in YOUNG_RUNS[2:])
 

@@ -55,7 +55,7 @@ def test_archived_runs_are_there(api: httpx.Client, migrated_url: str, tmp_path:
 def test_an_archive_that_cannot_be_read(
     api: httpx.Client, migrated_url: str, tmp_path: Path
 ) -> None:
-    """A 503 that tells no address of ours."""
+    """A 503 that shows no address of ours."""
     run_retention(migrated_url, tmp_path)
     for file in tmp_path.rglob("*.parquet"):
         file.write_bytes(b"these are no columns")

@@ -105,7 +105,7 @@ def test_there_and_back(
 def test_a_store_that_is_away(
     database: psycopg.Connection, migrated_url: str, s3_port: int
 ) -> None:
-    """A bucket that does not exist: nothing goes, it is an incident, and no password is told."""
+    """Without a bucket nothing is deleted, an incident is raised, and no password is shown."""
     fold(migrated_url, EVENTS)
     set_policy(database, Policy(None, payload_days=30, run_days=50))
     before = read_projection(database)

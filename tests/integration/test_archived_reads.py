@@ -30,7 +30,7 @@ from runfold_storage.retention.policies import Policy, set_policy
 pytestmark = pytest.mark.usefixtures("deployment")
 
 
-def a_telling_run(days_ago: float, external_id: str | None = None) -> list[Event]:
+def make_detailed_run(days_ago: float, external_id: str | None = None) -> list[Event]:
     """One with all that details can show."""
     at_us = NOW_US - int(days_ago * DAY_US)
     common = {"run": external_id or make_run_id(at_us)}
@@ -58,11 +58,11 @@ def a_telling_run(days_ago: float, external_id: str | None = None) -> list[Event
     ]
 
 
-TOLD = [a_telling_run(70), a_telling_run(71, "nightly/17"), a_telling_run(40)]
+DETAILED = [make_detailed_run(70), make_detailed_run(71, "nightly/17"), make_detailed_run(40)]
 
 
 def fold_told(url: str) -> None:
-    fold(url, [*EVENTS, *events_of(TOLD)])
+    fold(url, [*EVENTS, *events_of(DETAILED)])
 
 
 def test_runs_and_payloads_are_shown_as_they_were(
@@ -70,7 +70,7 @@ def test_runs_and_payloads_are_shown_as_they_were(
 ) -> None:
     """Rows that went, and rows whose payloads went; only the words on where it is from differ."""
     fold_told(migrated_url)
-    ids = [run[0]["run"] for run in TOLD]
+    ids = [run[0]["run"] for run in DETAILED]
     with History(migrated_url, archive_url=str(tmp_path)) as history:
         before = [history.run(run) for run in ids]
         events = [history.events(run) for run in ids]
@@ -103,7 +103,7 @@ def test_pages_of_archived_events(
 ) -> None:
     """Cursors, types and limits are those of the ledger's pages, also across its going."""
     fold_told(migrated_url)
-    run = TOLD[0][0]["run"]
+    run = DETAILED[0][0]["run"]
     with History(migrated_url, archive_url=str(tmp_path)) as history:
         first = history.events(run, limit=3)
         assert first is not None
@@ -117,7 +117,7 @@ def test_pages_of_archived_events(
             assert page is not None
             types += [msgspec.json.decode(raw)["type"] for raw in page.events]
             after = page.next_cursor
-        assert types == [event["type"] for event in TOLD[0][3:]]
+        assert types == [event["type"] for event in DETAILED[0][3:]]
         nodes = history.events(run, types=["node_started", "failed"])
         assert nodes is not None
         assert len(nodes.events) == 3
@@ -128,7 +128,7 @@ def test_what_is_gone_says_so(
 ) -> None:
     """Without an archive: payloads that were removed, and when; lists go on meanwhile."""
     fold_told(migrated_url)
-    run = TOLD[0][0]["run"]
+    run = DETAILED[0][0]["run"]
     set_policy(database, Policy(None, payload_days=30))
     with History(migrated_url) as history:
         detail = history.run(run)
@@ -162,10 +162,10 @@ def test_an_archive_that_cannot_be_read(
     for file in archive.rglob("*.parquet"):
         file.write_bytes(b"these are no columns")
     with History(migrated_url, archive_url=str(archive)) as history:
-        row = history.run(TOLD[2][0]["run"])
+        row = history.run(DETAILED[2][0]["run"])
         assert row is not None
         assert row.payloads == "unavailable"
-        for run in (TOLD[0][0]["run"], "nightly/17"):
+        for run in (DETAILED[0][0]["run"], "nightly/17"):
             with pytest.raises(ArchiveUnusable, match="archive"):
                 history.run(run)
 
@@ -183,12 +183,12 @@ def test_a_deleted_run_does_not_come_back(
     set_policy(database, Policy(None, payload_days=30, run_days=50))
     run_retention(migrated_url, tmp_path)
     with History(migrated_url, archive_url=str(tmp_path)) as history:
-        for run in (TOLD[0][0]["run"], "nightly/17"):
+        for run in (DETAILED[0][0]["run"], "nightly/17"):
             assert history.run(run) is not None
             assert upkeep.delete_run(run)
             assert not upkeep.delete_run(run)
         assert not upkeep.delete_run("no such run")
-        gone = [*OLD_RUNS[:2], *TOLD[:2]]
+        gone = [*OLD_RUNS[:2], *DETAILED[:2]]
         assert [history.run(run[0]["run"]) for run in gone] == [None] * 4
         assert [history.events(run[0]["run"]) for run in gone] == [None] * 4
         assert history.run(OLD_NAMED_RUNS[0][0]["run"]) is not None

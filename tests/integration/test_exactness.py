@@ -116,7 +116,7 @@ def runs_on_shard(shard: int, wanted: int) -> list[str]:
 
 
 def without_seen(projection: Projection) -> Projection:
-    """Without the last sign of life, which heartbeats tell and the ledger does not keep."""
+    """Without the last sign of life: the ledger does not keep heartbeats."""
     return replace(
         projection,
         runs={ref: row._replace(last_event_us=0) for ref, row in projection.runs.items()},
@@ -173,7 +173,7 @@ def test_extremes_that_were_taken_back_are_looked_up_among_their_own(
         at_us: int = NOON_US,
         **begin: Any,
     ) -> list[Event]:
-        told: list[Event] = [
+        sent: list[Event] = [
             {"type": "started", "at_us": at_us, "workflow": "w", **begin},
             {
                 "type": "node_finished",
@@ -183,7 +183,7 @@ def test_extremes_that_were_taken_back_are_looked_up_among_their_own(
             },
             {"type": end, "at_us": at_us + late, "duration_ms": ms},
         ]
-        return [event | {"run": run, "id": late * 10 + n} for n, event in enumerate(told)]
+        return [event | {"run": run, "id": late * 10 + n} for n, event in enumerate(sent)]
 
     shortest, middle, longest, *others = runs_on_shard(1, 8)
     events = [
@@ -242,7 +242,7 @@ def test_the_feed_numbers_every_change_once(
 def test_the_second_worker_on_a_shard_loses(
     open_connection: Connect, database: psycopg.Connection
 ) -> None:
-    """With leases off, whoever commits second finds that the position has moved."""
+    """With leases off, the second commit finds that the position has moved."""
     first, second = committer_on(open_connection()), committer_on(open_connection())
     frame = frame_of(started())
     first.commit([frame])
@@ -303,7 +303,7 @@ def test_workers_that_fight_for_every_shard_count_nothing_twice(
 def test_a_lost_reply_to_commit_is_settled_by_the_position(
     committed: bool, open_connection: Connect, database: psycopg.Connection, migrated_url: str
 ) -> None:
-    """The worker cannot know whether its COMMIT arrived; what it reads next tells."""
+    """The worker cannot know whether its COMMIT arrived; the next read shows it."""
     frame = frame_of(started(), ended("a run", 1))
     with CuttingProxy(migrated_url) as proxy:
         committer = committer_on(open_connection(proxy.url))

@@ -65,11 +65,11 @@ def failed(run: str, second: float, message: str, **names: Any) -> list[dict[str
 
 def test_groups(migrated_url: str) -> None:
     """A group has counts, first and last time and an example; runs share it with their nodes."""
-    events = [make_event("started", "mended", 0), make_event("completed", "mended", 99)]
+    events = [make_event("started", "retried", 0), make_event("completed", "retried", 99)]
     for attempt in (1, 2, 3, 4):
         error = {"type": "OSError", "message": f"try {attempt}"}
         events.append(
-            make_event("node_finished", "mended", attempt, node="n", attempt=attempt, error=error)
+            make_event("node_finished", "retried", attempt, node="n", attempt=attempt, error=error)
         )
     for n in range(3):
         events += failed(f"run-{n}", n * 60, f"no answer after {n} ms", workflow="w", project="p")
@@ -78,8 +78,8 @@ def test_groups(migrated_url: str) -> None:
     with History(migrated_url) as history:
         found = history.failures()
         assert found.relation == "exact"
-        mended, timeout, refused = found.failures
-        assert (mended.error_type, mended.node, mended.runs, mended.node_attempts) == (
+        retried, timeout, refused = found.failures
+        assert (retried.error_type, retried.node, retried.runs, retried.node_attempts) == (
             *("OSError", "n", 0, 4),
         )
         assert (timeout.message, timeout.runs, timeout.node_attempts, timeout.example_run) == (
@@ -91,7 +91,7 @@ def test_groups(migrated_url: str) -> None:
         of_group = history.runs(fingerprint=timeout.fingerprint)
         assert [run.id for run in of_group.runs] == ["run-2", "run-1", "run-0"]
         assert of_group.total.value == 3
-        assert history.failures(limit=1).failures == [mended]
+        assert history.failures(limit=1).failures == [retried]
         assert history.failures(workflow="w", project="p").failures == [timeout]
         late = history.failures(since=START + timedelta(hours=1))
         assert [group.message for group in late.failures] == ["refused"]

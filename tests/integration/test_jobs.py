@@ -21,8 +21,7 @@ from runfold_storage.jobs import Job, add_job, lock_job, read_job, unclaimed_job
 from runfold_storage.postgres import connections
 from runfold_storage.retention import run_deletion
 from runfold_workers.integrity.selection import Selection
-from runfold_workers.jobs.dispatcher import JobDispatcher
-from runfold_workers.jobs.rq_queue import NAME, connect_queue, make_queue, put
+from runfold_workers.jobs.queue import NAME, JobDispatcher, connect_queue, make_queue, put
 from service_threads import run_job_worker
 from table_reader import read_projection
 

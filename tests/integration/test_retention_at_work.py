@@ -33,8 +33,7 @@ from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
-from runfold_workers.jobs.dispatcher import JobDispatcher
-from runfold_workers.jobs.rq_queue import connect_queue, make_queue
+from runfold_workers.jobs.queue import JobDispatcher, connect_queue, make_queue
 from runfold_workers.retention import job as retaining
 from runfold_workers.retention.job import KIND, Progress
 from table_reader import read_dead_letters, read_projection

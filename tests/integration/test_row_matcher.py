@@ -9,8 +9,7 @@ import pytest
 
 from oracle import project
 from runfold_storage.filters.catalogue import FILTERS
-from runfold_storage.filters.row_matcher import match_of
-from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.filters.run_filter import RunFilter, match_of
 from runfold_storage.projections import batch_writer
 from runfold_storage.records.rows import Batch, RunRow
 

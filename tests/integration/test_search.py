@@ -31,7 +31,7 @@ from runfold_storage.search.projects import (
     enable_payload_search,
     read_projects,
 )
-from runfold_workers.jobs.search_indexing import SearchIndexing
+from runfold_workers.jobs.worker import SearchIndexing
 from service_threads import run_api, run_job_worker
 from table_reader import count_rows
 

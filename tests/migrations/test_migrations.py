@@ -144,12 +144,12 @@ def test_a_url_of_another_database_is_refused() -> None:
 def test_tables_of_others_are_none_of_our_business(migrated_url: str) -> None:
     """Neither the comparison nor the way down looks at them."""
     with connections.connect(migrated_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE somebody_elses (id integer)")
+        connection.execute("CREATE TABLE unrelated (id integer)")
 
     assert differences(migrated_url) == []
     migrate(migrated_url, "base")
 
-    assert ("r", "somebody_elses") in objects_in(migrated_url)
+    assert ("r", "unrelated") in objects_in(migrated_url)
 
 
 def test_weeks_are_made_ahead(database: psycopg.Connection) -> None:
@@ -171,7 +171,7 @@ def test_weeks_that_exist_are_left_alone(database: psycopg.Connection) -> None:
 
 
 def test_many_make_the_same_weeks_at_once(database: psycopg.Connection, migrated_url: str) -> None:
-    """Each is made once, whoever comes first."""
+    """Each is created once, in any order of arrival."""
     monday = date(2029, 1, 1)
     weeks = [monday + timedelta(days=7 * n) for n in range(6)]
     made: list[str] = []

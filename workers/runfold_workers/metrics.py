@@ -136,10 +136,7 @@ class Metrics:
 
 
 def serve_metrics(metrics: Metrics, host: str, port: int) -> tuple[str, Callable[[], None]]:
-    """Serve `GET /metrics` from a thread; return the URL and a function that stops it.
-
-    Port 0 takes a free port. Raise `OSError` if the port is taken.
-    """
+    """Serve `GET /metrics` at a port (0: a free one); return the URL and what stops it."""
     server: HTTPServer
     server, thread = start_http_server(port, host, metrics.registry)
 

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from runfold_storage.errors import StorageError
 from runfold_storage.history import History
-from runfold_storage.queries.run.live_state import MAX_LINES, TAIL, RunProgress
+from runfold_storage.queries.run.detail import MAX_LINES, TAIL, RunProgress
 from runfold_storage.read_models.summaries import NodeSummary, RunSummary
 
 from .broker import Broker

@@ -13,8 +13,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Raw
 
 from runfold_storage.change_feed.reader import Cursor, Key, encode_feed_cursor
-from runfold_storage.filters.row_matcher import match_of
-from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.filters.run_filter import RunFilter, match_of
 
 from .updates import StreamEvent, Updates
 

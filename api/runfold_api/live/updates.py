@@ -8,8 +8,7 @@ import msgspec
 
 from runfold_storage.change_feed.notifications import Notification
 from runfold_storage.change_feed.reader import Change, Changes, Cursor, FilterSet, Key
-from runfold_storage.filters.row_matcher import Match
-from runfold_storage.filters.run_filter import RunFilter
+from runfold_storage.filters.run_filter import Match, RunFilter
 from runfold_storage.history import History
 from runfold_storage.read_models.summaries import RunPage, run_id, summary_of
 

@@ -9,7 +9,7 @@ import psycopg
 from runfold_storage.checkpoints.incidents import MEANINGS, REMEDIES, acknowledge, read_incidents
 from runfold_storage.errors import SchemaOutdated
 from runfold_storage.jobs import count_jobs, unclaimed_jobs
-from runfold_storage.ledger.dead_letters import count_dead_letters, latest_reasons
+from runfold_storage.ledger.events import count_dead_letters, latest_reasons
 from runfold_storage.ledger.partitions import existing_partitions, partition_name, weeks_ahead
 from runfold_storage.migrate import check_schema, head
 from runfold_storage.search.indexer import read_state

@@ -11,10 +11,9 @@ An event is in exactly one of these states:
 Threads: any thread calls `put`, `flush` and `close`. One native daemon thread, the flusher, packs,
 sends and spools; it starts with the first event. Where no thread can start, `flush` does its work.
 
-Locks: `put` takes none, so a signal handler or finalizer may record at any point. `Dispatcher` has
-one lock for queues, spool and connection. It is released only while a call waits for Redis, so
-another thread can spool everything while the flusher hangs in a connection. `Emitter._lock` guards
-the start of the flusher.
+Locks: `put` takes none. `Dispatcher` has one lock for queues, spool and connection. It is released
+only while a call waits for Redis, so another thread can spool everything while the flusher hangs in
+a connection. `Emitter._lock` guards the start of the flusher.
 
 - *Fork*: the child starts with an empty buffer and its own flusher, connection and spool files.
 - *Exit* (atexit): send for `exit_flush_s`, spool the rest, count what is lost. Later events are

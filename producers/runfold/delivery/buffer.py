@@ -2,9 +2,8 @@
 
 Invariant: the flusher takes each accepted item exactly once, in the order of the calls to `put`.
 An item counts against the bounds until the flusher releases it. `put` takes no lock, so a signal
-handler, a finalizer or a fork in the middle of it cannot leave a lock held: appending to a deque
-is atomic. The sum of bytes is updated without a lock, too; an error in it lasts until the buffer
-is next empty. A caller that finds the buffer full sleeps, without a lock, until there is room.
+handler, a finalizer or a fork in the middle of it cannot leave one held: appending to a deque is
+atomic, and an error in the sum of bytes lasts until the buffer is next empty.
 """
 
 import time
@@ -144,10 +143,9 @@ class Buffer:
         return self._when_full == "drop_oldest" and self._drop_oldest(count, size)
 
     def _has_room(self, count: int, size: int) -> bool:
-        too_many = len(self._items) + count > self._events_room
-        if not too_many and self._bytes_in + size <= self._bytes_room:
-            return True
-        return self._max_events > 0 and not self.pending
+        fits = len(self._items) + count <= self._events_room
+        fits = fits and self._bytes_in + size <= self._bytes_room
+        return fits or (self._max_events > 0 and not self.pending)
 
     def _wait_for_room(self, count: int, size: int) -> bool:
         since, releases = time.monotonic(), self._releases
@@ -252,9 +250,7 @@ class Buffer:
         taken: list[BufferedEvent | FlushMarker] = []
         with self._take_lock:
             count = min(most, len(self._items))
-            self._add_taken(
-                count
-            )  # before they leave the deque, so that `pending` never misses them
+            self._add_taken(count)  # first, so that `pending` never misses them
             try:
                 taken.extend(starmap(self._items.popleft, repeat((), count)))
             finally:

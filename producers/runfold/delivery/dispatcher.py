@@ -217,7 +217,10 @@ class Dispatcher:
             frame.settled = True
             if frame.spooled:
                 from_spool = True
-                self._subtract_spooled(frame.count if frame.own else 0)
+                own = frame.count if frame.own else 0
+                synced = min(own, self.spooled)  # how many is unknown: undercount `spooled`
+                self.spooled -= synced
+                self.unsynced -= own - synced
             else:
                 self._buffer.release(frame.count, frame.size)
         crash_point("after_acknowledge")
@@ -338,9 +341,3 @@ class Dispatcher:
         self.spooled += self.unsynced  # before the other, as another thread may read their sum
         self.unsynced = 0
         return True
-
-    def _subtract_spooled(self, count: int) -> None:
-        """Take sent events off the counts. Which were synced is unknown: undercount `spooled`."""
-        synced = min(count, self.spooled)
-        self.spooled -= synced
-        self.unsynced -= count - synced

@@ -1,7 +1,7 @@
 """The entry to delivery: accept events from any thread, and run the flusher.
 
-Promise: an accepted event is where `flush` reports it: in its stream (at least once, in order for
-each shard) or on disk. What is dropped is counted, and reported in the log and to Redis.
+Promise: an accepted event is where `flush` reports it, in its stream (at least once, in order for
+each shard) or on disk; dropped events are counted, in the log and in Redis.
 """
 
 import logging

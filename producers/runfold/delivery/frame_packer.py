@@ -2,8 +2,6 @@
 
 An event costs most here, so there is a fast path: events that the SDK made are clean, and for most
 others it is enough to check that nothing has to change. All other events are cleaned one by one.
-Both paths keep the promise of a packed frame's writer about its bodies (see
-`producers/PROTOCOL.md`).
 """
 
 import time
@@ -113,14 +111,12 @@ class FramePacker:
 
     def reshard(self, frame: PendingFrame, packed: bytes, shards: int) -> list[PendingFrame]:
         """Split a frame with these packed bytes for another number of shards."""
-        parts, left = [], frame.size
+        parts = []
         for shard, count, fields in pack_frames(envelopes_in(packed), shards, self._compressor):
             size = frame.size * count // frame.count
-            parts.append(
-                PendingFrame(shard, shards, fields[PACKED_FIELD], count, size, own=frame.own)
-            )
-            left -= size
-        parts[0].size += left
+            part = PendingFrame(shard, shards, fields[PACKED_FIELD], count, size, own=frame.own)
+            parts.append(part)
+        parts[0].size += frame.size - sum(part.size for part in parts)
         return parts
 
     def _sort(self, items: Iterable[BufferedEvent]) -> list[Broken]:

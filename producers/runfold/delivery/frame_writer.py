@@ -62,10 +62,7 @@ def frame_bounds(lengths: list[int]) -> Iterator[tuple[int, int]]:
 def append_frames(
     client: redis.Redis, frames: Iterable[tuple[int, dict[bytes, bytes]]]
 ) -> list[bytes | Exception]:
-    """Append (shard, fields) in one pipeline; return the entry id or the error of each.
-
-    Raises `redis.RedisError` if the connection fails.
-    """
+    """Append (shard, fields) in one pipeline; return ids or errors. Raises `redis.RedisError`."""
     with client.pipeline(transaction=False) as pipeline:
         for shard, fields in frames:
             pipeline.xadd(stream_key(shard), fields)  # type: ignore[arg-type]  # dict is invariant

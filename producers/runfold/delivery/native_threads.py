@@ -2,8 +2,7 @@
 
 gevent replaces those of `threading` and `queue`, before or after this import, by ones that switch
 between greenlets. The flusher remains a native thread: a greenlet would not run while the program
-computes, and a greenlet that waited natively would block all others. The flusher's sockets may be
-gevent's, which have an event loop for each native thread.
+computes. Its sockets may be gevent's, which have an event loop for each native thread.
 """
 
 import sys
@@ -86,10 +85,7 @@ class OneShotEvent:
         return self._is_set
 
     def wait(self, timeout_s: float, *, cooperative: bool) -> bool:
-        """Wait at most `timeout_s` seconds; return whether it is set.
-
-        `cooperative` lets other greenlets run in the meantime.
-        """
+        """Wait; return whether it is set. `cooperative` lets other greenlets run meanwhile."""
         if cooperative and is_cooperative():
             deadline = time.monotonic() + timeout_s
             while not self._is_set and time.monotonic() < deadline:
@@ -101,10 +97,8 @@ class OneShotEvent:
 
 
 class Thread:
-    """A daemon thread. Unlike that of `threading`, `start` does not wait until it runs.
-
-    At finalization CPython 3.11 runs no new thread, so such a wait would never end.
-    """
+    """A daemon thread. `start` does not wait until it runs, as that of `threading` does: CPython
+    3.11 runs no new thread at finalization."""
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
         self._target = target

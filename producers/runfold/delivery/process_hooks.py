@@ -1,11 +1,9 @@
 """Calls at a fork and at the end of the process.
 
 After a fork the child must not use the parent's connection or event ids, nor send its events again.
-At the end of a process buffered events must be sent. Registered objects are held weakly.
-
-Some processes end without `atexit`, by `os._exit` or a signal: RQ's work horses, the children of
-Celery and of `multiprocessing.Pool`. `ends_abruptly` detects them; in such a process the end of an
-outermost run waits until its events are safe.
+At the end of a process buffered events must be sent. `ends_abruptly` detects processes that end by
+`os._exit` or a signal, without `atexit`: RQ's work horses, the children of Celery and of
+`multiprocessing.Pool`. There the end of an outermost run waits until its events are safe.
 """
 
 import atexit
@@ -47,7 +45,7 @@ _registered: WeakSet[ProcessHooks] = WeakSet()
 
 
 def register(hooks: ProcessHooks) -> None:
-    """Call these hooks from now on, as long as another reference to them exists."""
+    """Call these hooks from now on, while another reference to them exists."""
     _registered.add(hooks)
 
 

@@ -1,11 +1,8 @@
-"""Inspect a spool folder, and drain it on request.
-
-Inspection changes nothing. Draining does what any process does that records to the same Redis: it
-sends what dead processes left and leaves the files of living ones alone.
-"""
+"""Inspect a spool folder, or drain it: send what dead processes left."""
 
 import os
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +18,8 @@ from .buffer import Buffer
 from .dispatcher import Dispatcher
 
 
-class SpoolStats(NamedTuple):
+@dataclass
+class SpoolStats:
     """Waiting events: `in_use` of them in segments of living processes; `dropped`: not reported to
     Redis yet; `since`: when the oldest segment was created."""
 
@@ -72,25 +70,20 @@ def read_spool(folder: Path, redis_url: str | None, max_bytes: int) -> SpoolStat
             damaged.append(folder / name)
         if segment.target is not None:
             stats = found[segment.target == target]
+            stats.events += segment.events
+            stats.in_use += segment.events if segment.in_use else 0
+            stats.segments += 1
             created = datetime.fromtimestamp(int(name.partition("-")[0]) / 1e9, UTC)
-            found[segment.target == target] = stats._replace(
-                events=stats.events + segment.events,
-                in_use=stats.in_use + (segment.events if segment.in_use else 0),
-                segments=stats.segments + 1,
-                since=min(stats.since or created, created),
-            )
+            stats.since = min(stats.since or created, created)
     for counter_target, number in read_counters(folder):
-        stats = found[counter_target == target]
-        found[counter_target == target] = stats._replace(dropped=stats.dropped + number)
+        found[counter_target == target].dropped += number
     is_full = size + segment_bytes(max_bytes) > max_bytes
     return SpoolState(folder, found[True], found[False], damaged, size, is_full)
 
 
 def drain(settings: Settings, timeout_s: float) -> DrainResult:
-    """Send what dead processes left for this Redis, and report what they dropped.
-
-    Return when nothing is left, time is up, or Redis cannot be reached, which is logged.
-    """
+    """Send what dead processes left for this Redis, and report what they dropped, until nothing is
+    left, time is up, or Redis cannot be reached, which is logged."""
     buffer = Buffer(1, 1024 * 1024, lambda: None, "spool")
     dispatcher = Dispatcher(settings, Redactor(), lambda: connect(settings.redis_url), buffer)
     try:

@@ -1,11 +1,9 @@
 """Send frames to the streams of their shards, in order, until Redis acknowledges them.
 
 Invariant: the frames of a shard form a queue and are acknowledged from its front only. A pipeline
-holds at most one frame of each shard, so nothing of a shard is sent before the frame ahead of it is
-acknowledged. A failure at any point can repeat events but neither lose nor reorder them.
-
-Called under the dispatcher's lock, which is released while a call waits for Redis; meanwhile other
-threads may append to the queues but leave their fronts alone.
+holds at most one frame of each shard, so a failure can repeat events but neither lose nor reorder
+them. Called under the dispatcher's lock, which is released while a call waits for Redis; meanwhile
+other threads may append to the queues but leave their fronts alone.
 """
 
 import random

@@ -1,9 +1,8 @@
 """Encode and decode events, with every check that the contract requires.
 
 Between emitter and ledger an event is an `Envelope`: the envelope's fields, and the JSON text of
-all further fields as the body. A decoded event can be stored by PostgreSQL and read by any JSON
-parser: valid UTF-8, no U+0000, no lone surrogate, no number beyond a double, bounded size and
-depth. What cannot be repaired without a change of meaning raises `BrokenEvent` with the reason.
+all further fields as the body. A decoded event is valid UTF-8 without U+0000, lone surrogates and
+numbers beyond a double, of bounded size and depth. What cannot be repaired raises `BrokenEvent`.
 """
 
 import re
@@ -126,8 +125,7 @@ def encode_event(envelope: Envelope) -> bytes:
 def decode_event(raw: bytes) -> tuple[Envelope, Event]:
     """Decode one JSON event of any sender; raise `BrokenEvent` with the reason.
 
-    An event without `id` gets one that is derived from its content. In an event that is too large,
-    long strings are cut and marked.
+    A missing `id` is derived from the content; in an event that is too large, strings are cut.
     """
     check_body(raw, MAX_RAW_BYTES)
     raw = replace_unstorable(raw)
@@ -183,15 +181,11 @@ def check_body(json_text: bytes, max_bytes: int = MAX_EVENT_BYTES) -> None:
         except UnicodeDecodeError as error:
             raise BrokenEvent(explain(error)) from error
     if json_text.count(b"[") + json_text.count(b"{") > MAX_DEPTH:
-        _check_depth(json_text)
-
-
-def _check_depth(json_text: bytes) -> None:
-    depth = 0
-    for mark in MARKS.finditer(json_text):
-        depth += DEPTHS.get(mark[0], 0)
-        if depth > MAX_DEPTH:
-            raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
+        depth = 0
+        for mark in MARKS.finditer(json_text):
+            depth += DEPTHS.get(mark[0], 0)
+            if depth > MAX_DEPTH:
+                raise BrokenEvent(f"nested too deeply: more than {MAX_DEPTH} levels")
 
 
 # A string is one match, so that brackets inside of it do not count; an unterminated one extends to

@@ -1,9 +1,8 @@
 """The events that a runner may send, as frozen structs: the contract with other programs.
 
 On the wire an event is one JSON object: the envelope (`type run id at v`) and the further fields of
-its type, at one level. In these structs the envelope fields are optional: the emitter fills in
-`run`, `id` and `at`, and the ledger has columns for them. So the same structs encode and decode the
-*body*, the further fields alone.
+its type, at one level. Here the envelope is optional, as the emitter fills it in and the ledger has
+columns for it: the same structs encode and decode the *body*, the further fields alone.
 
 Payloads (`inputs`, `outputs`, `metadata`, `trigger.data`) are `msgspec.Raw`: JSON that stays
 encoded between runner and ledger. An empty `Raw` means that the field was not given.

@@ -1,9 +1,8 @@
 """Frames: one Redis stream entry with one or more events of one shard.
 
-A frame has one field: `events`, a JSON array of events that can be written by hand, or `packed`, a
-compact encoding of the same events, whose bytes `producers/PROTOCOL.md` documents. An invalid
-event does not make its frame unreadable: it is returned in its place as `BrokenEvent`, with the
-reason and its bytes.
+A frame has one field: `events`, a JSON array that can be written by hand, or `packed`, a compact
+encoding of the same events (`producers/PROTOCOL.md`). An invalid event is returned in its place as
+`BrokenEvent`, with the reason and its bytes.
 """
 
 import struct
@@ -77,10 +76,7 @@ def encode_json_frame(envelopes: Iterable[Envelope]) -> dict[bytes, bytes]:
 def encode_packed_frame(
     envelopes: Sequence[Envelope], compressor: zstandard.ZstdCompressor
 ) -> dict[bytes, bytes]:
-    """Return the fields of a packed frame of at most `MAX_FRAME_EVENTS` events.
-
-    The caller is responsible for valid bodies, as `producers/PROTOCOL.md` specifies them.
-    """
+    """Return the fields of a packed frame; at most `MAX_FRAME_EVENTS` events with valid bodies."""
     types, runs, ids, times, bodies = zip(*envelopes, strict=True)
     numbers = map(TYPE_NUMBERS.__getitem__, types)
     return {PACKED_FIELD: pack_columns(runs, numbers, ids, times, bodies, compressor)}
@@ -95,30 +91,19 @@ def pack_columns(
     compressor: zstandard.ZstdCompressor,
     body_prefix: bytes = b"",
 ) -> bytes:
-    """Return a packed frame from columns with one entry for each event.
-
-    `body_prefix` is prepended to each body.
-    """
+    """Return a packed frame from columns; `body_prefix` is prepended to each body."""
     table = {run: number for number, run in enumerate(dict.fromkeys(runs))}
     names = list(map(str.encode, table))
     numbers = array("H", map(table.__getitem__, runs))
-    columns = [
-        array("Q", ids),
-        array("q", times),
-        array("I", map(len(body_prefix).__add__, map(len, bodies))),
-    ]
+    body_lengths = array("I", map(len(body_prefix).__add__, map(len, bodies)))
+    columns = [array("Q", ids), array("q", times), body_lengths]
     name_lengths = array("H", map(len, names))
     if sys.byteorder == "big":
         for column in (numbers, name_lengths, *columns):
             column.byteswap()
-    parts: list[bytes | array[int]] = [
-        _COUNTS.pack(len(numbers), len(names)),
-        name_lengths,
-        *names,
-        numbers,
-        bytes(types),
-        *columns,
-    ]
+    counts = _COUNTS.pack(len(numbers), len(names))
+    parts: list[bytes | array[int]] = [counts, name_lengths, *names, numbers, bytes(types)]
+    parts += columns
     return _HEAD + compressor.compress(body_prefix.join([b"".join(parts), *bodies]))
 
 
@@ -165,10 +150,7 @@ def _split_array(raw: bytes) -> list[bytes]:
 
 
 def _split_leniently(raw: bytes) -> list[bytes]:
-    """Split an array that the parser rejects as a whole, so that its valid events survive.
-
-    Only brackets, commas and strings count here; `decode_event` then checks each item.
-    """
+    """Split an array that the parser rejects as a whole; `decode_event` checks each item."""
     start = len(raw) - len(raw.lstrip())
     if raw[start : start + 1] != b"[":
         raise BrokenFrame(f"not a JSON array: starts with {raw[:20]!r}")

@@ -1,8 +1,8 @@
 """Ids of runs and events.
 
-The SDK makes run ids as UUIDv7 (RFC 9562 §5.7). They are ordered by time, so that the runs of a
-week share a ledger partition. Any other id is the caller's own and is stored as given; its *run
-key*, the UUID by which tables are keyed, is a hash in a range that no date reaches.
+The SDK makes run ids as UUIDv7 (RFC 9562 §5.7), ordered by time, so that the runs of a week share a
+ledger partition. Any other id is the caller's own and is stored as given; its *run key*, the UUID
+by which tables are keyed, is a hash in a range that no date reaches.
 """
 
 import os

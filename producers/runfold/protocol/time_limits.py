@@ -1,8 +1,7 @@
-"""Bounds for the time of an event: the year 2000, and a day from now.
+"""Bounds for the time of an event, checked once, on its way in: the year 2000, and a day from now.
 
 A clock that was never set yields the year 1, 1970 or 9999; one such run would distort every chart
-and stay first in every list. The current time is an argument: each event is checked once, on its
-way in, and never again in the ledger.
+and stay first in every list.
 """
 
 from typing import Final

@@ -1,7 +1,6 @@
 """Give the events of one run their ids and times, and pass them to the emitter.
 
-Times never decrease within a writer, even if the machine's clock does: a run is folded in the order
-of (at, id).
+Times never decrease within a writer, as a run is folded in the order of (at, id).
 """
 
 import time
@@ -111,10 +110,7 @@ class EventWriter:
             return
         is_clean = at_us is None
         if at_us is None:
-            at_us = time.time_ns() // 1000
-            if at_us < self._last_us:
-                at_us = self._last_us
-            self._last_us = at_us
+            at_us = self._last_us = max(time.time_ns() // 1000, self._last_us)
         else:
             event = msgspec.structs.replace(event, at=to_datetime(at_us))
         item = (event, self.run, self.ids.take(), at_us, EVENT_OVERHEAD + size, is_clean)
@@ -140,13 +136,12 @@ class UsageSum:
     def add(self, usage: Usage | None) -> None:
         if usage is None:
             return
-        tokens, output_tokens, cost_usd = usage.input_tokens, usage.output_tokens, usage.cost_usd
-        if tokens is not None:
-            self._input_tokens = (self._input_tokens or 0) + tokens
-        if output_tokens is not None:
-            self._output_tokens = (self._output_tokens or 0) + output_tokens
-        if cost_usd is not None:
-            self._cost_usd = (self._cost_usd or 0.0) + cost_usd
+        if usage.input_tokens is not None:
+            self._input_tokens = (self._input_tokens or 0) + usage.input_tokens
+        if usage.output_tokens is not None:
+            self._output_tokens = (self._output_tokens or 0) + usage.output_tokens
+        if usage.cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + usage.cost_usd
 
     @property
     def total(self) -> Usage | None:

@@ -1,13 +1,12 @@
 """Convert an execution that is over to the events that it would have sent.
 
-The same execution under the same id gives the same event ids, so recording it twice (a retried
-import) changes nothing. A changed execution gives other ids and is folded like any late event.
+The same execution under the same id gives the same event ids, so a retried import changes nothing.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -45,9 +44,6 @@ from .event_writer import EVENT_OVERHEAD, log_events, normalize_time, read_usage
 from .run_start import RunFields, make_started
 
 RecordedEnd = Literal["completed", "failed", "cancelled"]
-
-_COMPUTED_START: Final = "duration_ms: the computed start"
-_COMPUTED_END: Final = "duration_ms: the computed end"
 
 
 class RecordedNode(Struct, frozen=True, kw_only=True):
@@ -101,7 +97,8 @@ def events_of(
     Raises `BrokenEvent`, naming the field, for a time before the year 2000 or after `latest_us`,
     even if that time was computed from `duration_ms`.
     """
-    started_us, finished_us, duration_ms = _read_span(started_at, fields, latest_us)
+    times = (started_at, fields.get("finished_at"), fields.get("duration_ms"))
+    started_us, finished_us, duration_ms = _read_span(*times, latest_us)
     started = make_started(redactor, workflow, fields)
     queued_us = read_time("queued_at", fields.get("queued_at"), latest_us)
     nodes = [_normalize_node(node) for node in fields.get("nodes") or ()]
@@ -155,21 +152,31 @@ def read_time(field: str, at: datetime | None, latest_us: int) -> int | None:
 
 
 def _read_span(
-    started_at: datetime | None, fields: ExecutionFields, latest_us: int
+    started_at: datetime | None,
+    finished_at: datetime | None,
+    duration: float | None,
+    latest_us: int,
+    default_us: tuple[int, int] | None = None,
 ) -> tuple[int, int, float]:
-    """Return start, end and duration in milliseconds; missing ones are computed from the others."""
+    """Return start, end and duration in milliseconds; missing ones are computed from the others.
+
+    A time that does not follow from them is that of `default_us`, else the given one, else now.
+    """
     started_us = read_time("started_at", started_at, latest_us)
-    finished_us = read_time("finished_at", fields.get("finished_at"), latest_us)
-    duration_ms = normalize_number(fields.get("duration_ms"), 0, 1e14)
-    length_us = int((duration_ms or 0) * 1000)
-    if started_us is None:
-        if finished_us is None:
+    finished_us = read_time("finished_at", finished_at, latest_us)
+    duration_ms = normalize_number(duration, 0, 1e14)
+    length_us = None if duration_ms is None else int(duration_ms * 1000)
+    if default_us is None:
+        if started_us is None and finished_us is None:
             finished_us = time.time_ns() // 1000
-        started_us = finished_us - length_us
-        check_time(_COMPUTED_START, started_us, latest_us)
+        default_us = (finished_us or 0, started_us or 0)
+    if started_us is None:
+        has_both = finished_us is not None and length_us is not None
+        started_us = finished_us - length_us if has_both else default_us[0]  # type: ignore[operator]  # has_both
     if finished_us is None:
-        finished_us = started_us + length_us
-        check_time(_COMPUTED_END, finished_us, latest_us)
+        finished_us = default_us[1] if length_us is None else started_us + length_us
+    check_time("duration_ms: the computed start", started_us, latest_us)
+    check_time("duration_ms: the computed end", finished_us, latest_us)
     finished_us = max(started_us, finished_us)
     if duration_ms is None:
         duration_ms = (finished_us - started_us) / 1000
@@ -179,18 +186,8 @@ def _read_span(
 def _node_events(
     node: RecordedNode, run_span_us: tuple[int, int], redactor: Redactor, latest_us: int
 ) -> list[TimedEvent]:
-    run_started_us, run_finished_us = run_span_us
-    began_us = read_time("started_at", node.started_at, latest_us)
-    ended_us = read_time("finished_at", node.finished_at, latest_us)
-    duration_ms = normalize_number(node.duration_ms, 0, 1e14)
-    if began_us is None:
-        has_both = ended_us is not None and duration_ms is not None
-        began_us = ended_us - int(duration_ms * 1000) if has_both else run_started_us  # type: ignore[operator]  # has_both
-    if ended_us is None:
-        ended_us = run_finished_us if duration_ms is None else began_us + int(duration_ms * 1000)
-    check_time(_COMPUTED_START, began_us, latest_us)
-    check_time(_COMPUTED_END, ended_us, latest_us)
-    ended_us = max(began_us, ended_us)
+    times = (node.started_at, node.finished_at, node.duration_ms)
+    began_us, ended_us, duration_ms = _read_span(*times, latest_us, run_span_us)
     status: NodeEnd = node.status or ("completed" if node.error is None else "failed")
     finished = NodeFinished(
         node=node.node,
@@ -199,7 +196,7 @@ def _node_events(
         outputs=encode_payload(node.outputs, redactor),
         error=None if node.error is None else describe(node.error, redactor),
         usage=read_usage(node.usage),
-        duration_ms=(ended_us - began_us) / 1000 if duration_ms is None else duration_ms,
+        duration_ms=duration_ms,
     )
     if status == "skipped":
         return [(msgspec.structs.replace(finished, duration_ms=None), ended_us)]

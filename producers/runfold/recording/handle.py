@@ -1,7 +1,4 @@
-"""The base of the handles of runs and nodes: one start, one end, and outputs and usage in between.
-
-A forked child that leaves a block which its parent entered ends nothing: the parent will.
-"""
+"""The base of the handles of runs and nodes: one start, one end, outputs and usage in between."""
 
 import logging
 import time
@@ -22,10 +19,7 @@ _log = logging.getLogger("runfold")
 
 
 class Handle(ABC):
-    """Use it in `with` or `async with`, or call `start` and later `complete`, `fail` or `cancel`.
-
-    The first end counts. Set outputs and usage before it.
-    """
+    """For `with` and `async with`, or call `start` and later `complete`, `fail` or `cancel`."""
 
     _current: ContextVar[Any]
 
@@ -115,9 +109,9 @@ class Handle(ABC):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        _kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        _trace: TracebackType | None,
     ) -> None:
         token, self._token = self._token, None
         if token is not None:
@@ -127,7 +121,7 @@ class Handle(ABC):
                 if self._current.get() is self:
                     self._current.set(None)
         had_ended = self._ended
-        if not self.is_inherited:
+        if not self.is_inherited:  # otherwise the parent process will end it
             self._leave(error)
         if self._ended == had_ended:  # otherwise the end has called it
             self._after_end()
@@ -135,10 +129,5 @@ class Handle(ABC):
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    async def __aexit__(self, *error: Any) -> None:
+        self.__exit__(*error)

@@ -3,7 +3,7 @@
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import attrgetter
 from typing import Final, Self, Unpack
@@ -22,7 +22,7 @@ from runfold.serialization.event_cleanup import PAYLOAD_FIELDS
 from runfold.serialization.normalize import normalize_name, normalize_run_id
 from runfold.serialization.payloads import encode_payload
 from runfold.serialization.redaction import Redact, Redactor
-from runfold.settings import Backpressure, Settings, read_settings
+from runfold.settings import SettingArguments, Settings, read_settings
 
 from .decorators import Decorators
 from .event_writer import EVENT_OVERHEAD, EventIdAllocator, EventIds, EventWriter, normalize_time
@@ -47,7 +47,7 @@ class Recorder(Decorators):
     """Records runs. Make one per process; use it from any thread, task or forked child.
 
     Missing arguments are taken from the environment (`RUNFOLD_…`), then from the defaults; an
-    invalid value raises `SettingInvalid`. No connection is made before the first event.
+    invalid value raises `SettingInvalid`.
     `redact(key, value)` returns what to record under a key that the built-in list does not mask;
     `connect` makes the Redis client, for Sentinel or for tests.
     """
@@ -56,37 +56,12 @@ class Recorder(Decorators):
         self,
         redis_url: str | None = None,
         *,
-        project: str | None = None,
-        shards: int | None = None,
-        redact_keys: Sequence[str] | None = None,
         redact: Redact | None = None,
-        buffer_events: int | None = None,
-        buffer_bytes: int | None = None,
-        buffer_wait_s: float | None = None,
-        heartbeat_s: float | None = None,
-        exit_flush_s: float | None = None,
-        backpressure: Backpressure | None = None,
-        spool_dir: str | None = None,
-        spool_bytes: int | None = None,
-        max_future_s: float | None = None,
         connect: Callable[[str], redis.Redis] = streams.connect,
+        **arguments: Unpack[SettingArguments],
     ) -> None:
-        settings = read_settings(
-            os.environ,
-            redis_url=redis_url,
-            project=project,
-            shards=shards,
-            redact_keys=redact_keys,
-            buffer_events=buffer_events,
-            buffer_bytes=buffer_bytes,
-            buffer_wait_s=buffer_wait_s,
-            heartbeat_s=heartbeat_s,
-            exit_flush_s=exit_flush_s,
-            backpressure=backpressure,
-            spool_dir=spool_dir,
-            spool_bytes=spool_bytes,
-            max_future_s=max_future_s,
-        )
+        _check_names(arguments, SettingArguments)
+        settings = read_settings(os.environ, redis_url=redis_url, **arguments)
         self.settings: Final[Settings] = settings
         self._redactor = Redactor(settings.redact_keys, redact)
         self._heartbeats = Heartbeats(settings.heartbeat_s)

@@ -34,7 +34,6 @@ from .run_start import payload_bytes
 
 _MAX_ATTEMPT: Final = 32_767
 
-
 _current: ContextVar["Run | None"] = ContextVar("runfold_run", default=None)
 
 
@@ -158,8 +157,7 @@ class Run(Handle):
             if self._usage.total is not None:
                 self.annotate(usage=self._usage.total)  # `cancelled` has no such field
             message = describe({"message": reason or ""}, self.writer.redactor).message
-            end = Cancelled(reason=message or None, duration_ms=self._duration_ms())
-            self.writer.write(end)
+            self.writer.write(Cancelled(reason=message or None, duration_ms=self._duration_ms()))
             self._after_end()
 
     def _begin(self) -> None:
@@ -205,9 +203,8 @@ class Run(Handle):
 class Heartbeats:
     """Heartbeats of all open runs of this process, from one timer in the flusher's thread.
 
-    A run whose handle was garbage-collected gets none, nor does a run that a forked child
-    inherited: its parent sends them. None is sent while Redis is away: it would take the room of
-    other events and be out of date on arrival. `every_s=0` sends none.
+    None is sent for a run whose handle was garbage-collected, or that a forked child inherited, nor
+    while Redis is away: it would be out of date on arrival. `every_s=0` sends none.
     """
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:

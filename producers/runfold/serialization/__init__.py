@@ -10,5 +10,4 @@ that says why. Three steps, in different threads:
   that a caller built are redacted and normalized first. `BrokenEvent` says what cannot be repaired.
 
 `intake` does the same for events that other senders encoded: API, CLI and JSON frames.
-Everything here is free of state, except that a `Redactor` caches its decisions.
 """

@@ -1,7 +1,7 @@
-"""Encode buffered events as envelopes that every reader accepts, in the flusher's thread.
+"""Encode buffered events as envelopes that every reader accepts.
 
-Events that the SDK made are clean already. Events that a caller built are redacted and normalized
-first: one bad run id, time or type would make its whole packed frame unreadable.
+Events that a caller built are redacted and normalized first: one bad run id, time or type would
+make its whole packed frame unreadable.
 """
 
 import logging
@@ -73,10 +73,7 @@ def us_of(at: datetime) -> int:
 
 
 def encode_bounded(item: BufferedEvent, redactor: Redactor, latest_us: int = MAX_US) -> Envelope:
-    """Encode an event within the size limit; raise `BrokenEvent` if it cannot be repaired.
-
-    A time that the caller gave must be between the year 2000 and `latest_us`.
-    """
+    """Encode an event within the limits of size and time; raise `BrokenEvent` if that fails."""
     event, run, event_id, at_us, _, is_clean = item
     try:
         if not is_clean:

@@ -1,8 +1,7 @@
 """Convert exceptions to the contract's `Error`: type, message, stack and node.
 
-Reading an exception never raises, whatever its `__str__` does. The node that raised an exception is
-stored on the exception, so that the run can name it later; no other reference keeps the exception
-or its frames alive.
+Reading an exception never raises, whatever its `__str__` does. The node that raised it is stored on
+the exception itself, so that no other reference keeps its frames alive.
 """
 
 import traceback
@@ -48,7 +47,11 @@ def reason_of(error: BaseException) -> str:
 def describe(error: ErrorLike, redactor: Redactor, node: str | None = None) -> Error:
     """Return the error of a run or node, redacted and within the contract's limits."""
     if isinstance(error, BaseException):
-        kind, message, stack = type(error).__qualname__, normalize_text(error), _stack_of(error)
+        kind, message = type(error).__qualname__, normalize_text(error)
+        try:
+            stack = "".join(traceback.format_exception(error))
+        except Exception as failure:  # a foreign __repr__ or __notes__
+            stack = f"[not recorded: {type(failure).__name__}]"
     elif isinstance(error, Error):
         kind, message, stack, node = error.type, error.message, error.stack, node or error.node  # type: ignore[assignment]  # optional from here on
     elif isinstance(error, Mapping):
@@ -100,10 +103,3 @@ def _bound_text(key: str, text: str | None, most: int, redactor: Redactor) -> st
         middle = f"\n…[cut, {len(text)} characters]\n"
         return text[: most // 4] + middle + text[-(most - most // 4) :]
     return cut_text(text, most)
-
-
-def _stack_of(error: BaseException) -> str | None:
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception as failure:  # a foreign __repr__ or __notes__
-        return f"[not recorded: {type(failure).__name__}]"

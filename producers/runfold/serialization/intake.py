@@ -1,9 +1,8 @@
 """Check and mask events of senders other than the SDK, before they enter a stream or the fold.
 
-API, CLI and workers use the same rules: the event's time is checked, and values of sensitive keys
-are masked. The contract's own fields are never sensitive (`user`, `usage.input_tokens`); keys in
-payloads and tags, and fields that the contract does not know, are judged as in the SDK. Values that
-are not masked keep their bytes, such as numbers of any length.
+API, CLI and workers check the event's time and mask values of sensitive keys. The contract's own
+fields are never sensitive (`user`, `usage.input_tokens`); keys in payloads and tags, and unknown
+fields, are judged as in the SDK. Values that are not masked keep their bytes.
 
 The id of an event without one follows from the bytes that were sent, so a retried request stays a
 duplicate even if the list of sensitive keys has changed.
@@ -33,7 +32,7 @@ _CONTRACT_FIELDS: Final[Own] = {
 } | {name: dict.fromkeys(cls.__struct_fields__, _NONE) for name, cls in _PARTS.items()}
 
 _MASKED: Final = Raw(msgspec.json.encode(REDACTED))
-_SAMPLES: Final[dict[bytes, Any]] = {
+_SAMPLES: Final = {
     b'"': "",
     b"t": True,
     b"f": False,
@@ -79,15 +78,12 @@ class Intake:
 
 
 def mask_body(body: bytes, redactor: Redactor) -> bytes:
-    """Mask the fields of an event, with or without envelope; return the same object if unchanged.
-
-    Raises the parser's error if the body is not a JSON object.
-    """
+    """Mask the fields of an event; return the same object if unchanged. Raises parser errors."""
     tree = _decode(body)
     if (
         type(tree) is dict
         and _CONTRACT_FIELDS.keys() >= tree.keys()
-        and _needs_no_mask_below(tree, redactor)
+        and _needs_no_mask_below(tree.values(), redactor)
     ):
         return body
     return _mask_object(body, redactor, _CONTRACT_FIELDS)
@@ -115,15 +111,12 @@ def _needs_no_mask(tree: Any, redactor: Redactor) -> bool:
             for key, value in tree.items():
                 if redactor.masks(key, value):
                     return False
-        return _needs_no_mask_below(tree, redactor)
-    for value in tree:
-        if type(value) in _CONTAINERS and not _needs_no_mask(value, redactor):
-            return False
-    return True
+        tree = tree.values()
+    return _needs_no_mask_below(tree, redactor)
 
 
-def _needs_no_mask_below(tree: dict[str, Any], redactor: Redactor) -> bool:
-    for value in tree.values():
+def _needs_no_mask_below(values: Iterable[Any], redactor: Redactor) -> bool:
+    for value in values:
         if type(value) in _CONTAINERS and not _needs_no_mask(value, redactor):
             return False
     return True

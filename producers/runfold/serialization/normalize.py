@@ -1,7 +1,6 @@
 """Convert any value to a name, id, number or tag that the contract allows.
 
-Nothing here raises: an unusual name must not break a runner. Changes are visible in the result, and
-different run ids stay different.
+Nothing here raises. Changes are visible in the result, and different run ids stay different.
 """
 
 from hashlib import blake2b

@@ -1,8 +1,7 @@
 """Convert any Python object to plain JSON types, which msgspec can always encode.
 
-An object is read only as far as an event has room, whatever its size, shape or cycles. Foreign code
-(`model_dump`, `__repr__`, a property) may raise without consequences. Secrets are masked before
-anything is encoded.
+An object is read only as far as an event has room. Foreign code (`model_dump`, `__repr__`, a
+property) may raise without consequences.
 """
 
 import base64

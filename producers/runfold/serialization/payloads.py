@@ -1,8 +1,4 @@
-"""Encode any Python object as bounded JSON, with secrets masked.
-
-No value makes this raise: what cannot be recorded is replaced by a text in square brackets. The
-object is read once, at the call, so that a later change of it does not change what is recorded.
-"""
+"""Encode any Python object as bounded JSON, with secrets masked; no value makes this raise."""
 
 from typing import Any, Final
 

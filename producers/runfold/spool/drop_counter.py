@@ -1,16 +1,15 @@
 """Numbers of dropped events, on disk until they are reported to Redis.
 
-A counter belongs to the process that holds its lock (`flock`). Once that is dead, another process
-that records to the same Redis reports the number and then deletes the file; if it dies in between,
-the number counts twice. A file has 32 bytes: `RFDROPS1`, the digest of the Redis (16) and the
-number (8, little-endian), which is overwritten in place and so needs no space on a full disk.
-Used under the dispatcher's lock only.
+A file has 32 bytes: `RFDROPS1`, the digest of the Redis (16) and the number (8, little-endian),
+which is overwritten in place and so needs no space on a full disk. Used under the dispatcher's lock
+only; the package's docstring has the invariants.
 """
 
 import logging
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -97,7 +96,7 @@ def report_abandoned(folder: Path, target: bytes, report: Callable[[int], bool])
         if descriptor is None:
             continue
         try:
-            counter = _read_counter(descriptor)
+            counter = _parse_counter(os.pread(descriptor, _CONTENT.size, 0))
             if counter is None or counter[0] != target:
                 continue
             number = counter[1]
@@ -116,14 +115,8 @@ def read_counters(folder: Path) -> list[tuple[bytes, int]]:
     """Return (digest of the Redis, number) of all counters of a folder, without locking them."""
     found = []
     for path in _list_counters(folder):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # another process has just reported and deleted it
-            continue
-        try:
-            found.append(_read_counter(descriptor))
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):  # another process has just reported and deleted it
+            found.append(_parse_counter(path.read_bytes()))
     return [counter for counter in found if counter is not None]
 
 
@@ -135,9 +128,8 @@ def _list_counters(folder: Path) -> list[Path]:
     return [folder / name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
-def _read_counter(descriptor: int) -> tuple[bytes, int] | None:
-    content = os.pread(descriptor, _CONTENT.size, 0)
+def _parse_counter(content: bytes) -> tuple[bytes, int] | None:
     if len(content) < _CONTENT.size or not content.startswith(_MAGIC):
         return None
-    _, target, number = _CONTENT.unpack(content)
+    _, target, number = _CONTENT.unpack_from(content)
     return target, number

@@ -79,10 +79,7 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path, target: bytes) -> Self | None:
-        """Lock and read the segment of a dead process.
-
-        Return None if its owner is alive, the file is gone, or it is for another Redis.
-        """
+        """Lock and read a dead process's segment; None if in use, gone, or of another Redis."""
         descriptor = open_abandoned(path)
         if descriptor is None:
             return None
@@ -248,8 +245,11 @@ def inspect_segment(path: Path) -> SegmentStats:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # A shared lock for a moment: a process that would adopt the file now tries again later.
-        in_use = not _is_free(descriptor)
+        in_use = False
+        try:  # a process that would adopt the file in this moment tries again later
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            in_use = True
         size = os.fstat(descriptor).st_size
         header = os.pread(descriptor, _HEADER.size, 0)
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
@@ -266,14 +266,6 @@ def inspect_segment(path: Path) -> SegmentStats:
         return SegmentStats(target, events, size, in_use, is_whole=at == size)
     finally:
         os.close(descriptor)
-
-
-def _is_free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _read_record(content: bytes, at: int) -> PendingFrame | None:

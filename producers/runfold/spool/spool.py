@@ -142,9 +142,12 @@ class Spool:
             names = sorted(os.listdir(self.folder))
         except OSError:
             return []
-        for name in names:
-            if name.startswith(UNPUBLISHED):
-                _remove_abandoned(self.folder / name)
+        for path in (self.folder / name for name in names if name.startswith(UNPUBLISHED)):
+            descriptor = open_abandoned(path)
+            if descriptor is not None:  # no living process is about to publish it
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                os.close(descriptor)
         return [self.folder / name for name in names if is_segment(name)]
 
 
@@ -170,12 +173,3 @@ def _size(entry: os.DirEntry[str]) -> int:
         return entry.stat().st_size
     except OSError:  # another process has just sent and deleted it
         return 0
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove a file unless a living process is about to publish it."""
-    descriptor = open_abandoned(path)
-    if descriptor is not None:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        os.close(descriptor)

@@ -10,7 +10,7 @@ removes its files: no data was deleted, so it is selected again. Only one retent
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 from msgspec import Struct
@@ -77,17 +77,15 @@ class Step(Struct, frozen=True):
     is_written: bool = False
 
 
-def begin(connection: psycopg.Connection, kind: str, **what: Any) -> Step:
-    """Record a step before its first file is written; `what` are fields of `Step`."""
-    step = Step(uuid4(), kind, **what)
+def begin(connection: psycopg.Connection, step: Step) -> None:
+    """Record a step before its first file is written."""
     connection.execute(
         """
         INSERT INTO archive_journal (token, kind, shard, week, runs, rollups)
         VALUES (%s, %s, %s, %s, %s, %s)
         """,
-        (step.token, kind, step.shard, step.week, step.runs, Jsonb(step.rollups)),
+        (step.token, step.kind, step.shard, step.week, step.runs, Jsonb(step.rollups)),
     )
-    return step
 
 
 def mark_written(connection: psycopg.Connection, step: Step) -> None:

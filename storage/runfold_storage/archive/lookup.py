@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from runfold.protocol.ids import run_key_bytes
 from runfold.protocol.streams import shard_of
+from runfold_storage.ledger.events import LedgerEvent
 from runfold_storage.records.rows import NodeRow, RunRow
 
 from .layout import EVENTS, NODES, RUNS, TOMBSTONES, ArchivedFile, folder_of
@@ -23,15 +24,6 @@ from .schema import as_numbers, to_node, to_run
 from .store import Archive
 
 THREADS: Final = 8
-
-
-class ArchivedEvent(NamedTuple):
-    """An event as it was in the ledger."""
-
-    at_us: int
-    id: int
-    type: str
-    body: str
 
 
 class ArchivedRun(NamedTuple):
@@ -65,10 +57,10 @@ def is_deleted(archive: Archive, run: str) -> bool:
     return any(True for _ in _rows(archive, TOMBSTONES, run, []))
 
 
-def find_events(archive: Archive, run: str) -> Iterator[ArchivedEvent]:
+def find_events(archive: Archive, run: str) -> Iterator[LedgerEvent]:
     """Yield the events of a run, in no order and with possible duplicates."""
     for row in _rows(archive, EVENTS, run, ["id", "at", "type", "body"]):
-        yield ArchivedEvent(row["at"], row["id"], row["type"], row["body"])
+        yield LedgerEvent(row["key"], row["id"], row["at"], row["type"], row["body"])
 
 
 def archived_keys(archive: Archive, shard: int, shards: int, keys: Sequence[bytes]) -> set[bytes]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from runfold.protocol.codec import to_datetime
-from runfold_storage.ledger.foreign_ledger import RestoredEvent
+from runfold_storage.ledger.events import LedgerEvent
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.postgres.connections import scalar
 from runfold_storage.projections.batch_writer import write_projections
@@ -59,7 +59,7 @@ def restore_tombstones(
 
 
 def restore_events(
-    connection: psycopg.Connection, shard: int, events: Sequence[RestoredEvent]
+    connection: psycopg.Connection, shard: int, events: Sequence[LedgerEvent]
 ) -> int:
     """Add events to the ledger; return how many were missing. The caller refolds their runs."""
     keys = [UUID(bytes=key) for key in sorted({event.run for event in events})]

@@ -19,7 +19,7 @@ from pyarrow import fs
 from runfold.protocol.ids import run_key_bytes
 from runfold_storage.errors import ArchiveUnusable
 
-from .layout import KINDS, ArchivedFile, Name, parse_name
+from .layout import ArchivedFile, Name, parse_name
 from .schema import SCHEMAS, as_numbers
 
 _WRITING: Final = "_writing"
@@ -45,10 +45,6 @@ class Archive:
         with self._explained():
             found = [(info.base_name, parse_name(info.base_name)) for info in self._list(folder)]
         return [ArchivedFile(f"{folder}/{text}", name) for text, name in found if name is not None]
-
-    def is_empty(self) -> bool:
-        """Return whether the archive does not exist or has no files."""
-        return not any(self.files(folder) for kind in KINDS for folder in self.folders(kind))
 
     @contextmanager
     def reading(self, path: str) -> Iterator[Any]:
@@ -135,10 +131,7 @@ class Archive:
 
 
 def open_archive(url: str) -> Archive:
-    """Open the archive in a folder, or at a URL of pyarrow or fsspec, without creating anything.
-
-    Raises `ArchiveUnusable` if there is no such file system; this may contact an object store.
-    """
+    """Open an archive, in a folder or at a URL, creating nothing; raise `ArchiveUnusable`."""
     shown = _without_secrets(url)
     if "://" not in url:
         return Archive(fs.LocalFileSystem(), str(Path(url).expanduser().absolute()), shown)

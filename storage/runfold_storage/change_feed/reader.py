@@ -21,10 +21,7 @@ Key = tuple[int, bytes]
 
 
 class Change(NamedTuple):
-    """A run's newest change; `gone` is the id of a deleted run.
-
-    `is_new`: the run did not exist at the cursor from which this was read.
-    """
+    """A run's newest change; `gone`: the id of a deleted run; `is_new`: it is new to the reader."""
 
     shard: int
     change_seq: int
@@ -57,10 +54,7 @@ class FilterSet:
         self._rows = f"SELECT {COLUMNS}, {own} FROM {RUNS_AT_KEYS}"  # noqa: S608 - of constants
 
     def read(self, connection: ReadConnection, changed: Sequence[Change]) -> list[Any]:
-        """Return the rows of these runs that exist.
-
-        `own` has the indexes of the filters that a run matches.
-        """
+        """Return the rows of these runs; `own` has the indexes of the filters that match."""
         if not changed:
             return []
         keys = {

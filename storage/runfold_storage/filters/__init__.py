@@ -2,5 +2,5 @@
 
 `catalogue.FILTERS` declares each filter once. `make_run_filter` checks the values that callers give
 and returns a `RunFilter`, a frozen value in stored units. `RunFilter.conditions` is its meaning;
-`row_matcher` agrees with it for rows that are not stored yet.
+`match_of` agrees with it for rows that are not stored yet.
 """

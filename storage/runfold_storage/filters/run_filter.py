@@ -1,12 +1,16 @@
-"""The selection of runs that a list, an export or a deletion is about, and its SQL."""
+"""The selection of runs that a list, an export or a deletion is about: in SQL, and in Python for
+rows that are not stored yet. Both decide alike; a test compares them."""
 
+from collections.abc import Callable
 from datetime import datetime
+from operator import eq, ge, le, lt
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from psycopg.types.json import Jsonb
 
+from runfold_storage.records.rows import RunRow
 from runfold_storage.tables import runs
 
 from .catalogue import FILTERS, Filter, Kind
@@ -29,10 +33,7 @@ RUNS_AT_KEYS: Final = """
 
 
 class RunFilter(Struct, frozen=True, omit_defaults=True):
-    """A selection of runs; an empty one means all. Durations and costs in stored units.
-
-    Build it with `make_run_filter`, which checks the values.
-    """
+    """A selection of runs in stored units, made by `make_run_filter`; an empty one means all."""
 
     project: str | None = None
     workflow: str | None = None
@@ -81,10 +82,7 @@ class RunFilter(Struct, frozen=True, omit_defaults=True):
         return [(each, value) for each, value in values if value is not None and value != ()]
 
     def conditions(self, of: str = "runs", *, prefix: str = "") -> list[str]:
-        """Return SQL conditions over `runs`, or over an alias that has its columns.
-
-        Their parameters are those of `parameters` with the same prefix.
-        """
+        """Return SQL conditions over `of`; their parameters are those of `parameters`."""
         return [_condition(each, value, of, prefix) for each, value in self.given()]
 
     def parameters(self, *, prefix: str = "") -> dict[str, Any]:
@@ -145,10 +143,7 @@ def _condition(each: Filter, value: Any, of: str, prefix: str) -> str:
 
 
 def _search_condition(of: str, pattern: str, tag: str | None) -> str:
-    """Search the workflow, the id, keys and values of the tags, the error's type and message.
-
-    The search index contains all of it (`search_text.RUN_TEXT`).
-    """
+    """Search texts of a run, all of which the search index contains (`search_text.RUN_TEXT`)."""
     texts = (
         f"{of}.workflow",
         f"{of}.external_id",
@@ -171,3 +166,31 @@ def _payload_condition(of: str, pattern: str) -> str:
         WHERE texts.shard = {of}.shard AND texts.run = {of}.run AND projects.enabled
           AND texts.text LIKE lower({pattern})
     )"""
+
+
+Match = Callable[[RunRow], bool]
+_OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {"=": eq, ">=": ge, "<=": le, "<": lt}
+
+
+def match_of(run_filter: RunFilter) -> Match | None:
+    """Return a function that matches rows; None if only PostgreSQL can: texts, fingerprints."""
+    given = run_filter.given()
+    if any(not hasattr(RunRow, each.column_name) for each, _ in given):
+        return None
+    checks = [_check(each, value) for each, value in given]
+    return lambda row: all(check(row) for check in checks)
+
+
+def _check(each: Filter, value: Any) -> Match:
+    if each.kind is Kind.STATUSES:
+        return lambda row: row.status in value
+    if each.kind is Kind.TAGS:
+        tags = dict(value)
+        return lambda row: row.tags is not None and tags.items() <= row.tags.items()
+    column, compare = each.column_name, _OPERATORS[each.operator]
+
+    def check(row: RunRow) -> bool:
+        own = getattr(row, column)
+        return own is not None and bool(compare(own, value))
+
+    return check

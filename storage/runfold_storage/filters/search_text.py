@@ -29,10 +29,7 @@ def pattern_of(text: str) -> str:
 
 
 def selective_part(text: str) -> str:
-    """Return an equally selective part of a text, with fewer trigrams to look up.
-
-    UUIDs of the same month begin alike, and their ends are unique.
-    """
+    """Return an equally selective part of a text; UUIDs of the same month begin alike."""
     return text[-12:] if _UUID.fullmatch(text) else text
 
 

@@ -82,7 +82,9 @@ def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
         return ()
     wanted: dict[str, str] = {}
     for text in [tag] if isinstance(tag, str) else list(tag):
-        key, separator, value = _split_tag(text)
+        # At `=`, else at `:`; so a key may contain a colon, as in `aws:region=eu`.
+        is_text = isinstance(text, str)
+        key, separator, value = text.partition("=" if "=" in text else ":") if is_text else [""] * 3
         if not separator or not key or len(text) > MAX_TAG:
             raise BadParameter("tag", f"expected key:value or key=value, got {shown(text)}")
         check_storable("tag", text)
@@ -91,13 +93,6 @@ def _check_tags(tag: str | Iterable[str] | None) -> tuple[tuple[str, str], ...]:
     if len(wanted) > MAX_TAGS:
         raise BadParameter("tag", f"expected at most {MAX_TAGS} tags, got {len(wanted)}")
     return tuple(sorted(wanted.items()))
-
-
-def _split_tag(text: Any) -> tuple[str, str, str]:
-    """Split at `=`, else at `:`; so a key may contain a colon, as in `aws:region=eu`."""
-    if not isinstance(text, str):
-        return "", "", ""
-    return text.partition("=" if "=" in text else ":")
 
 
 def _check_bound(name: str, value: float | None, unit: int) -> int | None:

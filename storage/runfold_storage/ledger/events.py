@@ -1,11 +1,33 @@
-"""Read events of the ledger, from which any run can be folded again."""
+"""Read events of the ledger, from which any run can be folded again, and dead letters.
+
+A restore reads the ledger of another database: only its tables `events` and, if it exists,
+`tombstones`, so a partial dump is enough.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 import msgspec
 import psycopg
+from psycopg import sql
+
+from runfold.protocol.ids import is_own_id
+from runfold.protocol.streams import shard_of
+from runfold_storage.errors import RestoreRefused
+
+_PAGE_LIMITS: Final = {"limit": 5000, "bytes": 16 * 1024 * 1024}
+"""The most events in a page, and the size of their bodies."""
+
+
+class LedgerEvent(NamedTuple):
+    """An event on its way into the archive or out of it."""
+
+    run: bytes
+    id: int
+    at_us: int
+    type: str
+    body: str
 
 
 class StoredEvent(NamedTuple):
@@ -106,3 +128,80 @@ def _load_refs(
         statement, ([shard for shard, _ in keys], [UUID(bytes=key) for _, key in keys])
     )
     return {(shard, run.bytes) for shard, run in rows}
+
+
+def read_pages(
+    connection: psycopg.Connection,
+    shard: int,
+    *,
+    table: str = "events",
+    condition: LiteralString = "true",
+    **parameters: Any,
+) -> Iterator[list[LedgerEvent]]:
+    """Yield the events `e` of a shard by run and id, a bounded page in each statement."""
+    statement = sql.SQL(_PAGE).format(sql.Identifier(table), sql.SQL(condition))
+    after = {"run": UUID(int=0), "id": -1}
+    while rows := connection.execute(
+        statement, {"shard": shard, **after, **_PAGE_LIMITS, **parameters}
+    ).fetchall():
+        yield [LedgerEvent(run.bytes, *rest) for run, *rest in rows]
+        after = {"run": rows[-1][0], "id": rows[-1][1]}
+
+
+_PAGE: Final = """
+    WITH page AS (
+        SELECT e.run, e.id, e.at, e.type, e.body FROM {} AS e
+        WHERE e.shard = %(shard)s AND (e.run, e.id) > (%(run)s, %(id)s) AND {}
+        ORDER BY e.run, e.id LIMIT %(limit)s
+    ), sized AS (
+        SELECT *, sum(octet_length(body)) OVER (ORDER BY run, id) - octet_length(body) AS before
+        FROM page
+    )
+    SELECT run, id, (extract(epoch FROM at) * 1000000)::bigint, type::text, body
+    FROM sized WHERE before < %(bytes)s ORDER BY run, id
+"""
+
+
+def check_shard(events: Sequence[LedgerEvent], shard: int, shards: int) -> None:
+    """Raise `RestoreRefused` if another ledger's number of shards differs."""
+    for run in {event.run for event in events if not is_own_id(event.run)}:
+        name = str(UUID(bytes=run))
+        if shard_of(name, shards) != shard:
+            raise RestoreRefused(
+                f"the ledger does not belong to a deployment with {shards} shards: it has run"
+                f" {name} on shard {shard}"
+            )
+
+
+def count_dead_letters(connection: psycopg.Connection) -> int:
+    """Return the number of frames and events that could not be decoded."""
+    ((n,),) = connection.execute("SELECT count(*) FROM dead_letters")
+    return int(n)
+
+
+def latest_reasons(connection: psycopg.Connection, limit: int) -> list[tuple[str, int]]:
+    """Return the reasons of the newest thousand, each with its number, the latest first."""
+    rows = connection.execute(
+        """
+        SELECT reason, count(*) FROM (
+            SELECT reason, created_at FROM dead_letters ORDER BY id DESC LIMIT 1000
+        ) AS latest
+        GROUP BY reason ORDER BY max(created_at) DESC, reason LIMIT %s
+        """,
+        (limit,),
+    )
+    return rows.fetchall()
+
+
+def read_deleted(connection: psycopg.Connection, shard: int) -> list[tuple[bytes, int]]:
+    """Return (run key, time in µs) of runs deleted on request; none if the table is missing."""
+    if connection.execute("SELECT to_regclass('tombstones') IS NULL").fetchone() == (True,):
+        return []
+    rows = connection.execute(
+        """
+        SELECT run, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM tombstones
+        WHERE shard = %s AND NOT is_expiry ORDER BY run
+        """,
+        (shard,),
+    )
+    return [(run.bytes, deleted_us) for run, deleted_us in rows]

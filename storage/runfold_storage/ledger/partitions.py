@@ -62,10 +62,7 @@ def existing_partitions(connection: psycopg.Connection) -> set[str]:
 
 
 def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -> list[str]:
-    """Create missing partitions, each in its own transaction; return the names of the new ones.
-
-    Raises `PartitionMissing` where PostgreSQL refuses.
-    """
+    """Create missing partitions; return their names. Raises `PartitionMissing`."""
     made = []
     existing = existing_partitions(connection)
     for week in sorted(set(weeks), key=lambda week: week or date.max):
@@ -76,19 +73,13 @@ def ensure_weeks(connection: psycopg.Connection, weeks: Iterable[date | None]) -
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 if name not in existing_partitions(connection):
-                    _make(connection, name, *_bounds(week))
+                    _make(connection, name, week)
                     made.append(name)
         except psycopg.Error as error:
             if connection.broken:
                 raise
             raise PartitionMissing(f"{name} cannot be created: {error}".rstrip()) from error
     return made
-
-
-def _bounds(week: date | None) -> tuple[UUID, UUID | None]:
-    if week is None:
-        return OWN_IDS, None
-    return first_key(week), first_key(week + _WEEK)
 
 
 def week_of_partition(name: str) -> date | None:
@@ -104,13 +95,13 @@ def first_key(day: date) -> UUID:
     return UUID(int=int(start.timestamp() * 1000) << 80)
 
 
-def _make(connection: psycopg.Connection, name: str, first: UUID, end: UUID | None) -> None:
+def _make(connection: psycopg.Connection, name: str, week: date | None) -> None:
     table = sql.Identifier(name)
-    lower = sql.SQL("{}::uuid").format(str(first))
+    lower = sql.SQL("{}::uuid").format(str(OWN_IDS if week is None else first_key(week)))
     upper: sql.Composable = sql.SQL("MAXVALUE")
     inside = sql.SQL("run >= {}").format(lower)
-    if end is not None:
-        upper = sql.SQL("{}::uuid").format(str(end))
+    if week is not None:
+        upper = sql.SQL("{}::uuid").format(str(first_key(week + _WEEK)))
         inside += sql.SQL(" AND run < {}").format(upper)
     connection.execute(sql.SQL("CREATE TABLE {} (LIKE events INCLUDING ALL)").format(table))
     # The CHECK proves to ATTACH that all rows are inside, so that it need not scan them.

@@ -25,29 +25,26 @@ def next_keys(connection: psycopg.Connection, shard: int, after: bytes, limit: i
     return [run.bytes for (run,) in rows]
 
 
-# The ledger and `nodes` have many rows per run: a recursive query skips from run to run.
-_NEXT: Final = """
-    WITH RECURSIVE in_ledger AS (
-        (SELECT e.run FROM events AS e
-         WHERE e.shard = %(shard)s AND e.run > %(after)s ORDER BY e.run LIMIT 1)
-        UNION ALL
-        SELECT following.run
-        FROM in_ledger AS l CROSS JOIN LATERAL (
-            SELECT e.run FROM events AS e
-            WHERE e.shard = %(shard)s AND e.run > l.run ORDER BY e.run LIMIT 1
-        ) AS following
-    ), in_nodes AS (
-        (SELECT n.run FROM nodes AS n
-         WHERE n.shard = %(shard)s AND n.run > %(after)s ORDER BY n.run LIMIT 1)
-        UNION ALL
-        SELECT following.run
-        FROM in_nodes AS l CROSS JOIN LATERAL (
-            SELECT n.run FROM nodes AS n
-            WHERE n.shard = %(shard)s AND n.run > l.run ORDER BY n.run LIMIT 1
-        ) AS following
-    )
+def _distinct_runs(table: str) -> str:
+    """Return a recursive CTE that skips from run to run of a table with many rows per run."""
+    following = f"""
+        SELECT t.run FROM {table} AS t
+        WHERE t.shard = %(shard)s AND t.run > {{}} ORDER BY t.run LIMIT 1
+    """  # noqa: S608 - made of constants
+    return f"""
+        in_{table} AS (
+            ({following.format("%(after)s")})
+            UNION ALL
+            SELECT following.run
+            FROM in_{table} AS l CROSS JOIN LATERAL ({following.format("l.run")}) AS following
+        )
+    """  # noqa: S608 - made of constants
+
+
+_NEXT: Final = f"""
+    WITH RECURSIVE {_distinct_runs("events")}, {_distinct_runs("nodes")}
     SELECT run FROM (
-        (SELECT run FROM in_ledger LIMIT %(limit)s)
+        (SELECT run FROM in_events LIMIT %(limit)s)
         UNION
         (SELECT run FROM in_nodes LIMIT %(limit)s)
         UNION
@@ -55,4 +52,4 @@ _NEXT: Final = """
          WHERE r.shard = %(shard)s AND r.run > %(after)s ORDER BY r.run LIMIT %(limit)s)
     ) AS known
     ORDER BY run LIMIT %(limit)s
-"""
+"""  # noqa: S608 - made of constants

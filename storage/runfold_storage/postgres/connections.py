@@ -75,14 +75,11 @@ def _replace_if_broken(connection: psycopg.Connection, *_: object) -> None:
 
     The server sends nothing unasked: if there is something to read, it has ended the session.
     """
-    if connection.closed or _is_readable(connection.fileno()):
-        raise DisconnectionError("the server has ended the session")
-
-
-def _is_readable(file: int) -> bool:
     poll = select.poll()  # select() is limited to file descriptors below 1024
-    poll.register(file, select.POLLIN)
-    return bool(poll.poll(0))
+    if not connection.closed:
+        poll.register(connection.fileno(), select.POLLIN)
+    if connection.closed or poll.poll(0):
+        raise DisconnectionError("the server has ended the session")
 
 
 def explain(error: BaseException) -> StorageError | None:

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from runfold_storage.records.rows import NodeRow, RunRow, column_of
-from runfold_storage.search.index_writer import delete_runs_from_index
+from runfold_storage.search.index_writer import delete_texts
 
 Attempt = tuple[str, int]
 """(node, attempt): the key of a node's row within its run."""
@@ -47,7 +47,7 @@ def delete_rows(
     The caller logs them with `bump_generation`, unless no worker can have them cached.
     """
     wanted = (shard, [UUID(bytes=key) for key in keys])
-    delete_runs_from_index(connection, *wanted)
+    delete_texts(connection, *wanted)
     connection.execute("DELETE FROM nodes WHERE shard = %s AND run = ANY(%s::uuid[])", wanted)
     deleted = connection.execute(
         """

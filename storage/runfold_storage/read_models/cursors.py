@@ -7,6 +7,7 @@ that its caller may read anyway.
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
@@ -20,17 +21,17 @@ _PERSON: Final = b"runfold.cursor"
 
 
 def encode_cursor(query_key: bytes, key: bytes, *, parameter: str = "cursor") -> str:
-    """Return the cursor that continues after `key` in the answer to the query.
-
-    `query_key` identifies the query; `parameter` is the name under which the cursor comes back.
-    """
+    """Return the cursor that continues after `key`, and comes back as this parameter."""
     content = _digest(query_key, _DIGEST) + key
     return urlsafe_b64encode(content + _checksum(content, parameter)).decode().rstrip("=")
 
 
 def decode_cursor(query_key: bytes, cursor: str, *, parameter: str = "cursor") -> bytes:
     """Return the key of a cursor; raise `BadParameter` unless it belongs to this query."""
-    raw = _decoded(cursor)
+    raw = b""
+    if len(cursor) <= MAX_CHARS and cursor.isascii():
+        with suppress(NotBase64):
+            raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     content, checksum = raw[:-_CHECKSUM], raw[-_CHECKSUM:]
     if len(content) < _DIGEST or checksum != _checksum(content, parameter):
         raise BadParameter(parameter, "not a cursor: use `next_cursor` exactly as it was given")
@@ -40,15 +41,6 @@ def decode_cursor(query_key: bytes, cursor: str, *, parameter: str = "cursor") -
             "belongs to another query: repeat the filters of that query, or omit the cursor",
         )
     return content[_DIGEST:]
-
-
-def _decoded(cursor: str) -> bytes:
-    if len(cursor) > MAX_CHARS or not cursor.isascii():
-        return b""
-    try:
-        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    except NotBase64:
-        return b""
 
 
 def _checksum(content: bytes, parameter: str) -> bytes:

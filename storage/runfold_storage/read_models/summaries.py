@@ -128,15 +128,10 @@ def run_id(row: Any) -> str:
     return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
 
 
-def facts_of(row: Any) -> dict[str, Any]:
-    """Return the fields of `RunFacts` for a row of `runs`."""
-    summary = summary_of(row)
-    return {name: getattr(summary, name) for name in RunFacts.__struct_fields__}
-
-
 def summary_of(row: Any) -> RunSummary:
     """Convert a row of `runs`, or the `RunRow` of a batch, to a summary."""
     incomplete = row.project == UNKNOWN
+    error = (row.error_type, row.error_message, row.error_node)
     return RunSummary(
         id=run_id(row),
         project=None if incomplete else row.project,
@@ -155,24 +150,12 @@ def summary_of(row: Any) -> RunSummary:
         duration_ms=to_ms(row.duration_us),
         usage=usage_of(row.input_tokens, row.output_tokens, row.cost_nano_usd),
         exit_code=row.exit_code,
-        nodes=counts_of(row),
-        error=error_of(row),
+        nodes=NodeCounts(*_node_counts(row)),
+        error=None if error == (None, None, None) else ErrorSummary(*error),
     )
 
 
-def counts_of(row: Any) -> NodeCounts:
-    """Return the node counts of a row of `runs`."""
-    return NodeCounts(*_node_counts(row))
-
-
 _node_counts: Final = attrgetter(*(f"nodes_{name}" for name in NodeCounts.__struct_fields__))
-
-
-def error_of(row: Any) -> ErrorSummary | None:
-    """Return the error of a row of `runs`, if it has one."""
-    if row.error_type is None and row.error_message is None and row.error_node is None:
-        return None
-    return ErrorSummary(row.error_type, row.error_message, row.error_node)
 
 
 def usage_of(input_tokens: int, output_tokens: int, cost_nano_usd: int) -> UsageTotals:

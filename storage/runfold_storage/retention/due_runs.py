@@ -124,19 +124,14 @@ def _due(turn: PolicyScan) -> str:
 def _parameters(
     connection: psycopg.Connection, turn: PolicyScan, now: datetime
 ) -> dict[str, object]:
+    weeks = list(filter(None, map(week_of_partition, existing_partitions(connection))))
     return {
         "project": turn.project,
         "own": [each.project for each in read_policies(connection) if each.project is not None],
         "before": now - timedelta(days=turn.days),
-        "first": _first_with_events(connection) if turn.what == PAYLOADS else UUID(int=0),
+        # Smaller keys than this one have no events in the ledger.
+        "first": first_key(min(weeks)) if weeks and turn.what == PAYLOADS else UUID(int=0),
     }
-
-
-def _first_with_events(connection: psycopg.Connection) -> UUID:
-    """Return the smallest run key that can have events in the ledger."""
-    weeks = map(week_of_partition, existing_partitions(connection))
-    known = [week for week in weeks if week is not None]
-    return first_key(min(known)) if known else UUID(int=0)
 
 
 _OF_OTHERS: Final = "r.project <> ALL(%(own)s::text[])"

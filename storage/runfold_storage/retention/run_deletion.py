@@ -26,6 +26,7 @@ from runfold_storage.checkpoints.throttle import ShardThrottle, portions
 from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.jobs import JobInterrupted
 from runfold_storage.ledger.run_keys import may_be_run
+from runfold_storage.postgres.connections import scalar
 from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
@@ -71,9 +72,7 @@ def count_runs(connection: psycopg.Connection, deletion: Deletion, most: int) ->
     """Count the runs that match, at most `most`."""
     matches = f"SELECT r.run FROM runs AS r WHERE {deletion.conditions()} LIMIT %(most)s"
     statement = f"SELECT count(*) FROM ({matches}) AS matches"
-    row = connection.execute(statement, deletion.parameters(most=most)).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(scalar(connection, statement, deletion.parameters(most=most)))
 
 
 def newest_key(connection: psycopg.Connection, deletion: Deletion) -> ListKey | None:

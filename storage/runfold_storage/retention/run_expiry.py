@@ -14,7 +14,7 @@ import psycopg
 
 from runfold_storage.projections.row_store import delete_rows
 from runfold_storage.rollups.shard_lock import lock_shard
-from runfold_storage.search.index_writer import delete_payload_texts, lock_payload_texts
+from runfold_storage.search.index_writer import PAYLOADS, delete_texts, lock_payload_texts
 
 from .policies import END, POLICIES, due
 
@@ -41,7 +41,7 @@ def mark_expired(
                 {"gone": gone, "shard": shard, "runs": list(runs), "now": now},
             ).fetchall()
             marked = [run for (run,) in rows]
-            delete_payload_texts(connection, shard, marked)
+            delete_texts(connection, shard, marked, PAYLOADS)
             if marked:
                 held.bump_generation(marked)
     return marked

@@ -111,10 +111,7 @@ def removed_durations(stats: Mapping[RollupKey, RollupDelta]) -> list[MinMaxRech
 
 
 def recheck_min_max(connection: psycopg.Connection, gone: Sequence[MinMaxRecheck]) -> None:
-    """Look up minima and maxima among the rows, where a removed duration may have been one.
-
-    This is rare, so it may scan the runs of an hour.
-    """
+    """Look up minima and maxima, among the runs of an hour, that a removal may have changed."""
     keys = [each.key for each in gone]
     bounds = [each.least_us for each in gone], [each.most_us for each in gone]
     connection.execute(_EXTREMES, [*key_columns(keys), *bounds])

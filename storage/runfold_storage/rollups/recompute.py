@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from runfold.protocol.codec import to_datetime
+from runfold.protocol.codec import MAX_US, to_datetime
 from runfold_storage.records.rollup import (
     NO_VALUES,
     ROLLUP_KEY,
@@ -20,6 +20,7 @@ from runfold_storage.records.rollup import (
     RollupKey,
     RollupValues,
 )
+from runfold_storage.records.rows import RunRow
 from runfold_storage.tables import RUN_STATUSES
 
 from .deltas import HOUR_US, RollupDeltas
@@ -37,6 +38,12 @@ class Span(NamedTuple):
     shard: int | None = None
     workflow: str | None = None
     project: str | None = None
+
+    def covers(self, run: RunRow) -> bool:
+        """Return whether a run counts in it."""
+        within = self.first_us <= run.created_us < self.end_us
+        own = zip(self[2:], (run.shard, run.workflow, run.project), strict=True)
+        return within and all(wanted in (None, value) for wanted, value in own)
 
 
 def hours_with_runs(connection: psycopg.Connection) -> list[tuple[int, int]]:
@@ -88,10 +95,7 @@ def recompute_rollups(
 ) -> Rollups:
     """Recompute rollups from the rows, without some runs; requires a transaction."""
     rollups: Rollups = {}
-    parameters = {
-        **_parameters(span),
-        "without": [UUID(bytes=key) for key in without],
-    }
+    parameters = {**_parameters(span), "without": [UUID(bytes=key) for key in without]}
     with connection.cursor(name="add_up") as cursor:  # one row per distinct duration
         cursor.itersize = 5000
         cursor.execute(_ADD_UP, parameters)
@@ -177,14 +181,8 @@ def spans_of(keys: Iterable[RollupKey]) -> list[Span]:
 
 
 def _parameters(span: Span) -> dict[str, object]:
-    return {**span._asdict(), "first": to_datetime(span.first_us), "end": _time(span.end_us)}
-
-
-def _time(us: int) -> datetime:
-    try:
-        return to_datetime(us)
-    except (OverflowError, ValueError):  # after the last hour of the calendar
-        return datetime.max.replace(tzinfo=to_datetime(0).tzinfo)
+    end = to_datetime(min(span.end_us, MAX_US))  # the last hour of the calendar ends after it
+    return {**span._asdict(), "first": to_datetime(span.first_us), "end": end}
 
 
 _OF_SPAN: Final = """

@@ -61,10 +61,7 @@ def _added(row: str, counts: Iterable[str]) -> str:
 
 
 def sums_by_day(source: str, condition: str = "", timed: str = "") -> str:
-    """Return two CTEs: `of_runs`, and its `sums` by day for workflows, projects and shards.
-
-    `timed` is a FILTER for minimum and maximum.
-    """
+    """Return two CTEs, `of_runs` and its `sums` by day; `timed` filters minima and maxima."""
     of_status = ", ".join(
         f"coalesce(sum(n) FILTER (WHERE status = '{status}'), 0) AS {status}"
         for status in RUN_STATUSES

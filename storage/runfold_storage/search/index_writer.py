@@ -8,7 +8,7 @@ run, because they read `runs`.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,8 @@ MAX_READ: Final = 256 * 1024
 LOCK: Final = 0x53524348
 """'SRCH': the class of the advisory locks; the second key is a shard, or `FOLLOWER`."""
 FOLLOWER: Final = -1
+PAYLOADS: Final = ("search_payloads",)
+TABLES: Final = ("search_runs", *PAYLOADS)
 
 
 def write_runs(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> int:
@@ -87,67 +89,49 @@ def write_payloads(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -
         ON CONFLICT (shard, run) DO UPDATE
         SET text = excluded.text, project = excluded.project
         """,
-        (
-            *_columns(list(texts)),
-            [projects[run_key] for run_key in texts],
-            list(texts.values()),
-        ),
+        (*_columns(list(texts)), [projects[run_key] for run_key in texts], list(texts.values())),
     )
     return written.rowcount
 
 
 def delete_missing(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> None:
     """Delete the texts of those runs that are deleted, or are about to be."""
-    for table in ("search_runs", "search_payloads"):
-        connection.execute(
-            f"""
-            DELETE FROM {table} AS s
-            USING unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
-            WHERE s.shard = k.shard AND s.run = k.run AND NOT EXISTS (
-                SELECT FROM runs AS r
-                WHERE r.shard = k.shard AND r.run = k.run AND {_HAS_NO_TOMBSTONE}
-            )
-            """,  # noqa: S608 - made of constants
-            _columns(run_keys),
+    condition = f"""
+        USING unnest(%s::smallint[], %s::uuid[]) AS k (shard, run)
+        WHERE s.shard = k.shard AND s.run = k.run AND NOT EXISTS (
+            SELECT FROM runs AS r WHERE r.shard = k.shard AND r.run = k.run AND {_HAS_NO_TOMBSTONE}
         )
+    """
+    _delete(connection, condition, _columns(run_keys))
 
 
 def delete_orphans(
     connection: psycopg.Connection, shard: int, after: UUID, last: UUID | None
 ) -> None:
     """Delete texts without a run between two keys; without `last`, all after the first."""
-    for table in ("search_runs", "search_payloads"):
-        connection.execute(
-            f"""
-            DELETE FROM {table} AS s
-            WHERE s.shard = %(shard)s AND s.run > %(after)s
-              AND (%(last)s::uuid IS NULL OR s.run <= %(last)s)
-              AND NOT EXISTS (SELECT FROM runs AS r WHERE r.shard = s.shard AND r.run = s.run)
-            """,  # noqa: S608 - made of constants
-            {"shard": shard, "after": after, "last": last},
-        )
-
-
-def delete_runs_from_index(
-    connection: psycopg.Connection, shard: int, runs: Sequence[UUID]
-) -> None:
-    """Delete the texts of runs whose rows this transaction deletes."""
-    for table in ("search_runs", "search_payloads"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE shard = %s AND run = ANY(%s::uuid[])",  # noqa: S608
-            (shard, list(runs)),
-        )
-
-
-def delete_payload_texts(connection: psycopg.Connection, shard: int, runs: Sequence[UUID]) -> None:
-    """Delete the payload texts of runs whose payloads this transaction deletes.
-
-    The transaction has called `lock_payload_texts` first.
+    condition = """
+        WHERE s.shard = %(shard)s AND s.run > %(after)s
+          AND (%(last)s::uuid IS NULL OR s.run <= %(last)s)
+          AND NOT EXISTS (SELECT FROM runs AS r WHERE r.shard = s.shard AND r.run = s.run)
     """
-    connection.execute(
-        "DELETE FROM search_payloads WHERE shard = %s AND run = ANY(%s::uuid[])",
-        (shard, list(runs)),
+    _delete(connection, condition, {"shard": shard, "after": after, "last": last})
+
+
+def delete_texts(
+    connection: psycopg.Connection, shard: int, runs: Sequence[UUID], tables: Sequence[str] = TABLES
+) -> None:
+    """Delete the texts of runs whose rows, or with `PAYLOADS` whose events, this transaction
+    deletes; for events it has called `lock_payload_texts` first."""
+    _delete(
+        connection, "WHERE shard = %s AND run = ANY(%s::uuid[])", (shard, list(runs)), tables=tables
     )
+
+
+def _delete(
+    connection: psycopg.Connection, condition: str, given: Any, *, tables: Sequence[str] = TABLES
+) -> None:
+    for table in tables:
+        connection.execute(f"DELETE FROM {table} AS s {condition}", given)  # noqa: S608
 
 
 def lock_payload_texts(connection: psycopg.Connection, shard: int) -> None:
@@ -200,20 +184,16 @@ def _read_texts(connection: psycopg.Connection, run_keys: Sequence[RunKey]) -> d
             continue
         texts = of_nodes if event_type.startswith("node_") else of_runs
         for raw in (payloads.inputs, payloads.outputs):
-            if bytes(raw) not in (b"", b"null", b"{}"):
-                texts[shard, run].append(_plain(bytes(raw)))
+            text = bytes(raw)
+            if b"\\u" in text:  # escaped letters
+                text = msgspec.json.encode(msgspec.json.decode(text))
+            if text not in (b"", b"null", b"{}"):
+                texts[shard, run].append(text.decode())
     return {
         run_key: "\x1f".join(of_runs[run_key] + of_nodes[run_key])[:MAX_PAYLOAD]
         for run_key in run_keys
         if run_key in of_runs or run_key in of_nodes
     }
-
-
-def _plain(raw: bytes) -> str:
-    """Return the JSON as it was sent, with escaped letters decoded."""
-    if b"\\u" in raw:
-        raw = msgspec.json.encode(msgspec.json.decode(raw))
-    return raw.decode()
 
 
 def _columns(run_keys: Sequence[RunKey]) -> tuple[list[int], list[UUID]]:

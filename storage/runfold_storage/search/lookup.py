@@ -8,7 +8,7 @@ too common, for more matches than can be sorted for every page, or when it is fa
 Then the lookup returns None, and callers scan the runs, which is bounded.
 """
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -45,16 +45,12 @@ def find_runs(connection: ReadConnection, run_filter: RunFilter) -> list[RunKey]
     """Return runs that include all matches; None if the index cannot answer."""
     run_keys = None
     if run_filter.payload is not None and has_trigram(run_filter.payload):
-        run_keys = _run_lookup(
-            connection, _OF_PAYLOADS, _lookup_parameters(run_filter, run_filter.payload)
-        )
+        run_keys = _run_lookup(connection, _OF_PAYLOADS, run_filter, run_filter.payload)
     if run_keys is None and run_filter.q is not None and has_trigram(run_filter.q):
         recent = _changed_since(connection)
         if recent is not None:
             statement = _OF_RUNS if tag_of(run_filter.q) is None else _OF_RUNS_AND_TAGS
-            run_keys = _run_lookup(
-                connection, statement, _lookup_parameters(run_filter, run_filter.q)
-            )
+            run_keys = _run_lookup(connection, statement, run_filter, run_filter.q)
         if run_keys is not None and recent is not None:
             run_keys = list({*run_keys, *recent})
     return run_keys
@@ -103,19 +99,16 @@ _OF_PAYLOADS: Final = """
 """
 
 
-def _lookup_parameters(run_filter: RunFilter, searched: str) -> dict[str, Any]:
-    return {
+def _run_lookup(
+    connection: ReadConnection, statement: str, run_filter: RunFilter, searched: str
+) -> list[RunKey] | None:
+    """Return None if there are too many matches, or if the lookup takes too long."""
+    parameters = {
         "pattern": pattern_of(selective_part(searched)),
         "project": run_filter.project,
         "tag": Jsonb(tag_of(searched)),
         "most": MAX_FOUND + 1,
     }
-
-
-def _run_lookup(
-    connection: ReadConnection, statement: str, parameters: dict[str, Any]
-) -> list[RunKey] | None:
-    """Return None if there are too many matches, or if the lookup takes too long."""
     connection.execute(_BEGIN)
     try:
         with connection.cursor(binary=True, row_factory=tuple_row) as cursor:

@@ -8,19 +8,9 @@ Keys of rows about runs begin with the shard, which follows from the run id, so 
 can distribute tables by it.
 """
 
-from . import service
+from . import fold, rollups, service
 from .columns import metadata
-from .fold import dead_letters, events, positions, tombstones
-from .rollups import pending_rollups, rollups_daily, rollups_hourly
-from .runs import (
-    COSTLY_NANO_USD,
-    LATE_AFTER,
-    LONG_US,
-    RUN_STATUSES,
-    UNUSUAL_STATUSES,
-    nodes,
-    runs,
-)
+from .runs import COSTLY_NANO_USD, LATE_AFTER, LONG_US, RUN_STATUSES, UNUSUAL_STATUSES, nodes, runs
 
 __all__ = [
     "COSTLY_NANO_USD",
@@ -28,15 +18,10 @@ __all__ = [
     "LONG_US",
     "RUN_STATUSES",
     "UNUSUAL_STATUSES",
-    "dead_letters",
-    "events",
+    "fold",
     "metadata",
     "nodes",
-    "pending_rollups",
-    "positions",
-    "rollups_daily",
-    "rollups_hourly",
+    "rollups",
     "runs",
     "service",
-    "tombstones",
 ]

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
-from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata, nullable
+from .columns import TIME, derived, filled, nullable, table
 from .runs import RUN_STATUSES
 
 
@@ -36,9 +36,9 @@ ischema_names["rollup_delta"] = Difference  # so that reflection knows it
 
 # Each row is a sum of deltas. `n` counts runs, or attempts at a node; `node` is '' for the runs
 # themselves; `hour` is that of the run's first event.
-rollups_hourly = sa.Table(
+rollups_hourly = table(
     "rollups_hourly",
-    metadata,
+    ("workflow", "project", "node", "hour", "status", "shard"),
     *filled(TIME, "hour"),
     *filled(sa.BigInteger, "n", default="0"),
     *_values(),
@@ -51,8 +51,6 @@ rollups_hourly = sa.Table(
         "(status = ANY (ARRAY['queued'::text, 'running'::text]))) "
         "THEN true ELSE NULL::boolean END",
     ),
-    sa.PrimaryKeyConstraint("workflow", "project", "node", "hour", "status", "shard"),
-    postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 # The hours in which open runs began.
 sa.Index(
@@ -63,42 +61,30 @@ sa.Index(None, rollups_hourly.c.hour, postgresql_where=sa.text("node = ''"))
 
 # Runs by UTC day, with a column for each status. `workflow` is '' for a whole project; `project`,
 # too, is '' for all of them.
-rollups_daily = sa.Table(
+rollups_daily = table(
     "rollups_daily",
-    metadata,
+    ("workflow", "project", "day", "shard"),
     *filled(TIME, "day"),
     *filled(sa.BigInteger, *RUN_STATUSES, default="0"),
     *_values(),
     *filled(sa.SmallInteger, "shard"),
     *filled(sa.Text, "project", "workflow"),
-    sa.PrimaryKeyConstraint("workflow", "project", "day", "shard"),
-    postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 
-# Deltas of small batches, a row for each shard, until they are merged (see
-# `rollups.store`). Up to 8 kB are stored inline, neither compressed nor moved out of the
-# row.
-rollup_deltas = sa.Table(
+# Deltas of small batches, a row for each shard, until they are merged (see `rollups.store`). Up to
+# 8 kB are stored inline, neither compressed nor moved out of the row.
+rollup_deltas = table(
     "rollup_deltas",
-    metadata,
+    ("shard", "id"),
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
     *filled(sa.SmallInteger, "shard"),
     *filled(ARRAY(Difference), "deltas"),
-    sa.PrimaryKeyConstraint("shard", "id"),
-    postgresql_with={"toast_tuple_target": 8160},
 )
 
 # Up to which `id` the deltas of a shard are merged.
-rollup_delta_cursors = sa.Table(
+rollup_delta_cursors = table(
     "rollup_delta_cursors",
-    metadata,
+    ("shard",),
     *filled(sa.BigInteger, "id", default="0"),
     *filled(sa.SmallInteger, "shard"),
-    sa.PrimaryKeyConstraint("shard"),
-)
-
-# The view of all deltas that are not merged yet, with the columns of `rollups_hourly`.
-pending_rollups = sa.table(
-    "pending_rollups",
-    *(sa.column(each.name, each.type) for each in rollups_hourly.columns if each.computed is None),
 )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from .columns import ROOM_FOR_HOT_UPDATES, TIME, derived, filled, metadata, nullable, one_of
+from .columns import TIME, derived, filled, nullable, table
 
 RUN_STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
 UNUSUAL_STATUSES: Final = ("failed", "cancelled", "lost")
@@ -36,9 +36,9 @@ def fingerprint(node: str) -> sa.Column[Any]:
 
 # One row per run. `external_id` is set where the caller chose the id. `payloads_expired_at` is set
 # once retention has deleted the run's events ('infinity' while it is deleting them).
-runs = sa.Table(
+runs = table(
     "runs",
-    metadata,
+    ("shard", "run"),
     *filled(sa.Uuid, "run"),
     *filled(TIME, "created_at", "last_event_at"),
     *nullable(TIME, "queued_at", "started_at", "finished_at", "payloads_expired_at"),
@@ -76,9 +76,6 @@ runs = sa.Table(
         sa.BigInteger,
         "CASE WHEN (cost_nano_usd >= 100000000) THEN cost_nano_usd ELSE NULL::bigint END",
     ),
-    sa.PrimaryKeyConstraint("shard", "run"),
-    sa.CheckConstraint(one_of(RUN_STATUSES), name="status"),
-    postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 sa.Index(None, runs.c.created_at, runs.c.run)
 sa.Index(None, runs.c.project, runs.c.created_at, runs.c.run)
@@ -109,9 +106,9 @@ sa.Index(
 )
 
 # One row per attempt at a node.
-nodes = sa.Table(
+nodes = table(
     "nodes",
-    metadata,
+    ("shard", "run", "node", "attempt"),
     *filled(sa.Uuid, "run"),
     *nullable(TIME, "started_at", "finished_at"),
     *nullable(sa.BigInteger, "duration_us"),
@@ -122,8 +119,5 @@ nodes = sa.Table(
     *nullable(ARRAY(sa.Text), "parents"),
     *nullable(sa.Text, "error_type", "error_message"),
     fingerprint("node"),
-    sa.PrimaryKeyConstraint("shard", "run", "node", "attempt"),
-    sa.CheckConstraint(one_of(NODE_STATUSES), name="status"),
-    postgresql_with=ROOM_FOR_HOT_UPDATES,
 )
 sa.Index(None, nodes.c.finished_at, postgresql_where=nodes.c.fingerprint.is_not(None))

@@ -5,14 +5,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from .columns import MUCH_ROOM, TIME, filled, metadata, nullable
+from .columns import TIME, filled, nullable, table
 
-# Long-running work. `progress` is saved after each step, and a step may be repeated; `error` says
-# why the job failed. Workers take `background` jobs; the others run in the command that created
-# them.
-jobs = sa.Table(
+# Long-running work. Workers take `background` jobs; commands run the others themselves.
+jobs = table(
     "jobs",
-    metadata,
+    ("id",),
     *filled(sa.Uuid, "id"),
     *filled(TIME, "created_at", default="now()"),
     *nullable(TIME, "started_at", "finished_at"),
@@ -22,38 +20,31 @@ jobs = sa.Table(
     *nullable(JSONB, "progress", "result"),
     *nullable(sa.Text, "error"),
     *filled(sa.Boolean, "background", default="false"),
-    sa.PrimaryKeyConstraint("id"),
-    sa.CheckConstraint(
-        "status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"
-    ),
 )
 sa.Index(None, jobs.c.created_at)
 
 # Retention policies in days by project; '' is the default for all projects without a row. Null
 # keeps data for ever. A stricter policy applies from `holds_from` on.
-retention = sa.Table(
+retention = table(
     "retention",
-    metadata,
+    ("project",),
     *filled(TIME, "holds_from", default="now()"),
     *nullable(sa.Integer, "payload_days", "run_days", "stats_days"),
     *filled(sa.Text, "project"),
-    sa.PrimaryKeyConstraint("project"),
 )
 
 # Hours of which retention deleted rows: `rollups_hourly` counts more there than the rows add up to.
-expired_hours = sa.Table(
+expired_hours = table(
     "expired_hours",
-    metadata,
+    ("project", "hour"),
     *filled(TIME, "hour"),
     *filled(sa.Text, "project"),
-    sa.PrimaryKeyConstraint("project", "hour"),
 )
 
-# Steps of the archive: what is written there first and deleted here afterwards. A step is about
-# `runs` of a shard, a `week` of the ledger, or `rollups`; see `archive.journal`.
-archive_journal = sa.Table(
+# Steps of the archive (`archive.journal`): `runs` of a shard, a `week` of the ledger, or `rollups`.
+archive_journal = table(
     "archive_journal",
-    metadata,
+    ("token",),
     *filled(sa.Uuid, "token"),
     *filled(TIME, "began_at", default="now()"),
     *nullable(sa.Date, "week"),
@@ -62,7 +53,6 @@ archive_journal = sa.Table(
     *filled(sa.Text, "kind"),
     *filled(ARRAY(sa.Uuid), "runs"),
     *filled(JSONB, "rollups"),
-    sa.PrimaryKeyConstraint("token"),
 )
 
 # The search index is derived from `runs` and the ledger by `search.indexer`, after the fold; its
@@ -73,53 +63,47 @@ _TRIGRAMS: Final[dict[str, Any]] = {
 }
 
 # The texts that `q` searches, in lower case.
-search_runs = sa.Table(
+search_runs = table(
     "search_runs",
-    metadata,
+    ("shard", "run"),
     *filled(sa.Uuid, "run"),
     *filled(sa.SmallInteger, "shard"),
     *filled(sa.Text, "text"),
-    sa.PrimaryKeyConstraint("shard", "run"),
 )
 sa.Index(None, search_runs.c.text, **_TRIGRAMS)
 
 # Inputs and outputs of ended runs, in lower case, for projects that have payload search enabled.
-search_payloads = sa.Table(
+search_payloads = table(
     "search_payloads",
-    metadata,
+    ("shard", "run"),
     *filled(sa.Uuid, "run"),
     *filled(sa.SmallInteger, "shard"),
     *filled(sa.Text, "project", "text"),
-    sa.PrimaryKeyConstraint("shard", "run"),
 )
 sa.Index(None, search_payloads.c.text, **_TRIGRAMS)
 sa.Index(None, search_payloads.c.project)
 
-# How far the index has come: it has every change of a run up to `change_seq`, the last of which was
-# committed at `changed_at`. During a scan of the runs by key, `scan_target_seq` is the number that
-# the index will have reached after it, and `scan_key` the last run that was read.
-search_progress = sa.Table(
+# The index has every change of a run up to `change_seq`, committed at `changed_at`. In a scan of
+# the runs by key, `scan_target_seq` is what it will have reached, `scan_key` the last run read.
+search_progress = table(
     "search_progress",
-    metadata,
+    ("shard",),
     *filled(sa.BigInteger, "change_seq", default="0"),
     *nullable(sa.BigInteger, "scan_target_seq"),
     *nullable(TIME, "changed_at"),
     *filled(sa.SmallInteger, "shard"),
     *nullable(sa.Uuid, "scan_key"),
-    sa.PrimaryKeyConstraint("shard"),
-    postgresql_with=MUCH_ROOM,
 )
 
 # Projects with payload search. `enabled` is false while the rows of a disabled project are being
 # deleted. Older runs are backfilled, newest first: all from `backfill_at` on are in the index.
-search_projects = sa.Table(
+search_projects = table(
     "search_projects",
-    metadata,
+    ("project",),
     *filled(TIME, "enabled_since", default="now()"),
     *nullable(TIME, "backfill_at"),
     *nullable(sa.Uuid, "backfill_run"),
     *filled(sa.Boolean, "enabled", default="true"),
     *filled(sa.Boolean, "backfilled", default="false"),
     *filled(sa.Text, "project"),
-    sa.PrimaryKeyConstraint("project"),
 )

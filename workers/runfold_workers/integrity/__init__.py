@@ -6,6 +6,5 @@ locks (one snapshot per chunk), `correct` fixes rows and statistics under the lo
 
 Statistics are compared with sums over the rows, in which a wrong run counts as it is refolded, so
 that one wrong row is not also a wrong statistic. `last_event_at` may be later than the ledger says,
-because the ledger keeps no heartbeats. After a crash what was committed is right; a rebuild resumes
-from its saved progress.
+because the ledger keeps no heartbeats.
 """

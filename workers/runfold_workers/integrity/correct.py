@@ -1,8 +1,7 @@
 """Corrects rows and statistics, each time in one short transaction that locks one shard.
 
-A refold under the lock is what the tables must say at COMMIT. The statistics of a corrected run
-change by deltas, old row to new row, as in a batch; statistics that were wrong themselves are
-replaced by sums over the rows.
+The statistics of a corrected run change by deltas, old row to new row, as in a batch; statistics
+that were wrong themselves are replaced by sums over the rows.
 """
 
 from collections.abc import Sequence
@@ -36,9 +35,6 @@ class Correction(NamedTuple):
     runs: int
     differences: list[Mismatch]
     spans: list[Span]
-
-
-NOTHING_CORRECTED = Correction(0, [], [])
 
 
 def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[bytes]) -> Correction:
@@ -76,11 +72,10 @@ def correct_runs(connection: psycopg.Connection, shard: int, keys: Sequence[byte
                 node for attempt, node in was.nodes.items() if attempt not in should.nodes
             ]
         if not corrected:
-            return NOTHING_CORRECTED
+            return Correction(0, [], [])
         delete_attempts(connection, surplus_attempts)
         write_projections(
-            connection,
-            Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats),
+            connection, Batch(advances=[], changed_runs=runs, changed_nodes=nodes, stats=stats)
         )
         if runs:
             held.bump_generation([UUID(bytes=row.run) for row, _ in runs])

@@ -10,7 +10,7 @@ from runfold.protocol.codec import to_rfc3339
 from runfold_storage.projections.row_store import RunRows
 from runfold_storage.records.rollup import RollupKey, RollupValues
 from runfold_storage.records.rows import RunRow, column_of
-from runfold_storage.rollups.recompute import Day, Rollups
+from runfold_storage.rollups.recompute import Rollups
 
 from .refold import RefoldResult
 
@@ -58,12 +58,6 @@ def compare_run(shard: int, key: bytes, refolded: RefoldResult, stored: RunRows)
         of_node = of | {"node": attempt[0], "attempt": attempt[1]}
         found += _compare("nodes", shard, of_node, stored.nodes.get(attempt), nodes.get(attempt))
     return found
-
-
-def wrong_day(day: Day) -> Mismatch:
-    """Return the mismatch of a day that is not the sum of its hours."""
-    shard, start_us = day
-    return Mismatch("rollups_daily", "differs", shard, {"day": to_rfc3339(start_us)})
 
 
 def compare_rollups(found: Rollups, expected: Rollups) -> Iterator[tuple[RollupKey, Mismatch]]:

@@ -1,8 +1,7 @@
 """The rebuild job: refolds every run and adds up the statistics again, beside the fold.
 
-Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock
-(`verify`); only what is wrong is compared again under the lock of its shard and corrected
-(`correct`). Chunks after the last saved progress are compared once more, which changes nothing.
+Two passes: runs by shard and key, then statistics by hour. Each chunk is compared without a lock;
+only what is wrong is compared again under the lock of its shard and corrected.
 """
 
 import threading
@@ -15,10 +14,9 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
-from runfold_storage.jobs import JobInterrupted, finish_job, resume_job, save_progress
+from runfold_storage.jobs import finish_job, resume_job
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.rollups.recompute import Span, correct_day, spans_of
@@ -54,20 +52,10 @@ def rebuild(
     stop: threading.Event,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
-
-    The connection is in autocommit mode, for this job only.
-    """
+    """Do or resume a job on a connection of its own; raise `JobInterrupted` or `JobLocked`."""
     prepare_session(connection)
-    with resume_job(connection, job_id, KIND, Progress) as (job, progress):
-
-        def save() -> None:
-            save_progress(connection, job_id, progress)
-            crash_point("after_progress")
-            on_progress(progress)
-            if stop.is_set():
-                raise JobInterrupted
-
+    job_steps = resume_job(connection, job_id, KIND, Progress, stop, on_progress)
+    with job_steps as (job, progress, save):
         selection = msgspec.convert(job.arguments, Selection)
         if progress.of is None:
             progress.of = estimate_runs(connection, selection)

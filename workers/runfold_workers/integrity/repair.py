@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from runfold.protocol.codec import to_rfc3339
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.jobs import JobInterrupted
@@ -16,10 +17,10 @@ from runfold_storage.records.rollup import RollupKey
 from runfold_storage.rollups.recompute import Day, Span, correct_day, day_of, spans_of
 
 from .correct import correct_runs, correct_span
-from .diff import Mismatch, wrong_day
+from .diff import Mismatch
 from .rebuild import repairable
 from .selection import Selection
-from .verify import RunMismatch, make_spans, verify_days, verify_rollups, verify_runs
+from .verify import RunMismatch, make_spans, verify_days, verify_rollups, verify_shard
 
 
 @dataclass(slots=True)
@@ -59,10 +60,7 @@ def examine(
             raise JobInterrupted
 
     for shard in load_positions(connection):
-        after: bytes | None = BEFORE_ALL
-        while after is not None:
-            chunk = verify_runs(connection, shard, selection, after)
-            after = chunk.last
+        for chunk in verify_shard(connection, shard, selection, BEFORE_ALL):
             findings.looked_at += chunk.looked_at
             findings.runs += chunk.wrong
             report(chunk.differences)
@@ -75,15 +73,15 @@ def examine(
     # Correcting an hour adds up its day again.
     with_hours = {(key.shard, day_of(key.hour_us)) for key in findings.rollups if not key.node}
     findings.days = [day for day in verify_days(connection, selection) if day not in with_hours]
-    report(map(wrong_day, findings.days))
+    report(
+        Mismatch("rollups_daily", "differs", shard, {"day": to_rfc3339(start_us)})
+        for shard, start_us in findings.days
+    )
     return findings
 
 
 def repair(connection: psycopg.Connection, findings: Findings, stop: threading.Event) -> int:
-    """Compare what was found again, under lock; return how many differences were corrected.
-
-    The connection is in autocommit mode, for this call only.
-    """
+    """Correct what is still wrong, on an autocommit connection; return how many differences."""
     prepare_session(connection)
     corrected = 0
     pace = ShardThrottle(connection, stop)

@@ -17,10 +17,7 @@ from runfold_storage.rollups.recompute import count_by_rollups
 
 
 class Selection(Struct, frozen=True, omit_defaults=True):
-    """An empty selection is all runs; `since` ≤ first event < `until`.
-
-    `shards` is the deployment's number of shards, from which a run's shard follows.
-    """
+    """Runs with `since` ≤ first event < `until`; `shards` is the deployment's number of shards."""
 
     project: str | None = None
     workflow: str | None = None
@@ -38,10 +35,7 @@ class Selection(Struct, frozen=True, omit_defaults=True):
         until: datetime | None = None,
         **names: str | None,
     ) -> Self:
-        """Return a checked selection; `names` are those of project, workflow and run.
-
-        Raise `BadParameter`.
-        """
+        """Return a selection; raise `BadParameter`. `names` are project, workflow and run."""
         since, until = check_time("since", since), check_time("until", until)
         return cls(
             since_us=None if since is None else to_us(since),
@@ -50,10 +44,9 @@ class Selection(Struct, frozen=True, omit_defaults=True):
             **{name: check_name(name, value) for name, value in names.items()},
         )
 
-    def as_arguments(self) -> dict[str, Any]:
+    def as_arguments(self) -> Any:
         """Return the arguments of a job, without defaults."""
-        arguments: dict[str, Any] = msgspec.to_builtins(self)
-        return arguments
+        return msgspec.to_builtins(self)
 
     @property
     def is_everything(self) -> bool:

@@ -14,7 +14,7 @@ import psycopg
 from runfold.protocol.codec import to_datetime
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.ledger.run_keys import BEFORE_ALL, next_keys
-from runfold_storage.projections.row_store import NOTHING_STORED, RunRows, read_rows
+from runfold_storage.projections.row_store import NOTHING_STORED, read_rows
 from runfold_storage.records.rollup import RollupKey
 from runfold_storage.rollups.deltas import HOUR_US, RollupDeltas, add_run_with_nodes, scope_of
 from runfold_storage.rollups.recompute import (
@@ -102,6 +102,16 @@ def verify_runs(
     return RunsChunk(None if is_last else keys[-1], len(wanted), wrong, differences)
 
 
+def verify_shard(
+    connection: psycopg.Connection, shard: int, selection: Selection, after: bytes | None
+) -> Iterator[RunsChunk]:
+    """Compare the runs of a shard after this key, chunk by chunk; None: there are no more."""
+    while after is not None:
+        chunk = verify_runs(connection, shard, selection, after)
+        yield chunk
+        after = chunk.last
+
+
 def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
     """Return consecutive hours in groups of a bounded number of runs, or those of a single run."""
     if selection.run is not None:
@@ -158,8 +168,9 @@ def sums_of(
     for shard, keys in by_shard.items():
         differences: RollupDeltas = {}
         for refolded in refold(connection, shard, keys).values():
-            if _is_within(span, refolded.rows):
-                add_run_with_nodes(differences, refolded.rows.row, refolded.rows.nodes.values(), 1)
+            row, nodes = refolded.rows
+            if row is not None and span.covers(row):
+                add_run_with_nodes(differences, row, nodes.values(), 1)
         exclude_expired_hours(connection, span, differences)
         add_deltas(expected, differences)
     return read_rollups(connection, span), expected
@@ -172,14 +183,3 @@ def verify_days(connection: psycopg.Connection, selection: Selection) -> list[Da
     bounds = (selection.since_us, selection.until_us)
     since, until = (None if bound is None else to_datetime(bound) for bound in bounds)
     return find_wrong_days(connection, since, until)
-
-
-def _is_within(span: Span, rows: RunRows) -> bool:
-    row = rows.row
-    return (
-        row is not None
-        and span.first_us <= row.created_us < span.end_us
-        and span.shard in (None, row.shard)
-        and span.workflow in (None, row.workflow)
-        and span.project in (None, row.project)
-    )

@@ -7,6 +7,7 @@ away, they retry without limit.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,16 +17,25 @@ import redis
 
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
+from runfold_storage.search.indexer import (
+    backfill,
+    become_follower,
+    delete_disabled,
+    flush_gin_pending,
+    follow,
+)
 
-from .dispatcher import JobDispatcher
+from .queue import JobDispatcher, connect_queue, make_queue, take
 from .registry import do_job
-from .rq_queue import connect_queue, make_queue, take
-from .search_indexing import SearchIndexing
 
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 1.0
 RETRY_S: Final = 1.0
+MAX_REST_S: Final = 1.0
+MAX_PENDING: Final = 500
+"""Runs in GIN's pending list before it is flushed."""
+FLUSH_EVERY_S: Final = 5.0
 PASSING: Final = (redis.RedisError, psycopg.Error, DatabaseUnreachable, OSError)
 """Errors after which a thread waits and retries."""
 
@@ -99,3 +109,43 @@ class JobWorker:
                 if job_id is not None:
                     url = settings.database_url
                     do_job(url, job_id, self._stop, archive_url=settings.archive_url)
+
+
+class SearchIndexing:
+    """Updates the search index shortly after the fold; needs an autocommit connection of its own.
+
+    It works in short transactions and rests between them for as long as it worked.
+    """
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._is_follower = False
+        self._pending = 0
+        self._flushed_at = time.monotonic()
+        # A crash of PostgreSQL loses index entries only together with the progress.
+        connection.execute("SET synchronous_commit = off")
+
+    def work(self, stop: threading.Event) -> None:
+        """Work until `stop`; do nothing while another process keeps the index."""
+        while not stop.is_set():
+            began = time.monotonic()
+            more = self.turn()
+            worked_s = time.monotonic() - began
+            stop.wait(min(worked_s, MAX_REST_S) if more else TURN_S)
+
+    def turn(self) -> bool:
+        """Take the next step of each kind; return whether there is more to do."""
+        self._is_follower = self._is_follower or become_follower(self._connection)
+        if not self._is_follower:
+            return False
+        followed = follow(self._connection)
+        self._pending += followed.examined
+        if followed.more:
+            return True
+        looked_back, taken_out = backfill(self._connection), delete_disabled(self._connection)
+        self._pending += looked_back.examined
+        if self._pending > MAX_PENDING or time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
+            if self._pending:  # every search scans the list; larger flushes cost less per run
+                flush_gin_pending(self._connection)
+            self._pending, self._flushed_at = 0, time.monotonic()
+        return looked_back.more or taken_out.more

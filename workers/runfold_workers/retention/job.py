@@ -15,14 +15,14 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from runfold.crash_points import crash_point
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import ArchiveUnusable
-from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
+from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job
 from runfold_storage.ledger.partitions import partition_name, week_of
 from runfold_storage.postgres.connections import read_clock
 from runfold_storage.projections.batch_writer import prepare_session
+from runfold_storage.queries.run.reader import open_archive
 from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.due_runs import (
     PAYLOADS,
@@ -37,7 +37,7 @@ from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_storage.retention.run_deletion import purge_left
 from runfold_workers.integrity.correct import correct_runs
 
-from .expiry_steps import ExpirySteps
+from .steps import RetentionSteps
 
 KIND: Final = "retention"
 PAGE_RUNS: Final = 20_000
@@ -77,10 +77,7 @@ class Progress(Struct):
 
 
 def plan(connection: psycopg.Connection, policy: Policy | None = None) -> RetentionPlan:
-    """Return what the job would delete if all policies were in force, changing nothing.
-
-    With a `policy`: what that one would delete if it were set.
-    """
+    """Return what all policies, or this one, would delete if in force; change nothing."""
     with connection.transaction(force_rollback=True):
         if policy is not None:
             set_policy(connection, policy)
@@ -107,20 +104,19 @@ def retain(
     prepare_session(connection)
     with (
         lock_kind(connection, KIND),
-        resume_job(connection, job_id, KIND, Progress) as (job, progress),
+        resume_job(connection, job_id, KIND, Progress, stop) as (job, progress, save),
     ):
 
-        def save() -> None:
-            save_progress(connection, job_id, progress)
-            crash_point("after_aging_step")
-            if stop.is_set():
-                raise JobInterrupted
+        def add_archived(events: int, runs: int) -> None:
+            progress.archived_events += events
+            progress.archived_runs += runs
 
         # Ages count from the creation of the job, also when it is resumed later.
         now = job.created_at.astimezone(UTC)
         try:
             shards = list(load_positions(connection))
-            steps = _make_steps(connection, shards, stop, archive_url, progress)
+            archive = None if archive_url is None else open_archive(archive_url)
+            steps = RetentionSteps(connection, shards, stop, archive, add_archived)
             _Retention(connection, now, progress, save, stop, steps, shards).run()
         except ArchiveUnusable:
             raise_incident(connection, "archive_failed")
@@ -134,31 +130,6 @@ def retain(
     return progress
 
 
-def _make_steps(
-    connection: psycopg.Connection,
-    shards: list[int],
-    stop: threading.Event,
-    archive_url: str | None,
-    progress: Progress,
-) -> ExpirySteps:
-    if archive_url is None:
-        return ExpirySteps(connection, shards, stop)
-    try:
-        from runfold_storage.archive.store import open_archive
-
-        from .archiving_steps import ArchivingSteps
-    except ImportError as error:
-        raise ArchiveUnusable(
-            f"{archive_url}: an archive needs pyarrow: pip install 'runfold[parquet]'"
-        ) from error
-
-    def add_archived(events: int, runs: int) -> None:
-        progress.archived_events += events
-        progress.archived_runs += runs
-
-    return ArchivingSteps(connection, shards, stop, open_archive(archive_url), add_archived)
-
-
 @dataclass(slots=True)
 class _Retention:
     connection: psycopg.Connection
@@ -166,7 +137,7 @@ class _Retention:
     progress: Progress
     save: Callable[[], None]
     stop: threading.Event
-    steps: ExpirySteps
+    steps: RetentionSteps
     shards: list[int]
 
     def run(self) -> None:

@@ -17,7 +17,6 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from runfold.crash_points import crash_point
 from runfold_storage.archive import restore_writer
 from runfold_storage.archive.layout import EVENTS, KINDS, NODES, RUNS, STATS, TOMBSTONES
 from runfold_storage.archive.schema import to_node, to_run
@@ -25,10 +24,14 @@ from runfold_storage.archive.store import Archive, files_of, read_groups
 from runfold_storage.checkpoints.positions import count_shards, ensure_shards
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.errors import RestoreRefused
-from runfold_storage.jobs import JobInterrupted, finish_job, lock_kind, resume_job, save_progress
-from runfold_storage.ledger import foreign_ledger
-from runfold_storage.ledger.events import load_deleted
-from runfold_storage.ledger.foreign_ledger import RestoredEvent
+from runfold_storage.jobs import finish_job, lock_kind, resume_job
+from runfold_storage.ledger.events import (
+    LedgerEvent,
+    check_shard,
+    load_deleted,
+    read_deleted,
+    read_pages,
+)
 from runfold_storage.ledger.partitions import ensure_weeks, week_of
 from runfold_storage.ledger.run_keys import BEFORE_ALL
 from runfold_storage.projections.batch_writer import prepare_session
@@ -36,7 +39,7 @@ from runfold_storage.records.rollup import ROLLUP_KEY, ROLLUP_VALUES, RollupKey,
 from runfold_workers.integrity.correct import correct_runs
 from runfold_workers.integrity.rebuild import repairable
 from runfold_workers.integrity.selection import Selection
-from runfold_workers.integrity.verify import verify_runs
+from runfold_workers.integrity.verify import verify_shard
 
 from . import job
 
@@ -83,15 +86,8 @@ def restore(
     prepare_session(connection)
     with lock_kind(connection, job.KIND):
         check(connection, archive)
-        with resume_job(connection, job_id, KIND, Progress) as (_, progress):
-
-            def save() -> None:
-                save_progress(connection, job_id, progress)
-                crash_point("after_group_restored")
-                on_progress(progress)
-                if stop.is_set():
-                    raise JobInterrupted
-
+        job_steps = resume_job(connection, job_id, KIND, Progress, stop, on_progress)
+        with job_steps as (_, progress, save):
             is_folded = restore_writer.is_folded(connection)
             pace = ShardThrottle(connection, stop, has_pauses=is_folded)
             shards = count_shards(connection)
@@ -173,15 +169,14 @@ class _Restore:
 
     def _events(self, shard: int, rows: list[Row]) -> None:
         events = (
-            RestoredEvent(row["key"], row["id"], row["at"], row["type"], row["body"])
-            for row in rows
+            LedgerEvent(row["key"], row["id"], row["at"], row["type"], row["body"]) for row in rows
         )
         self._put(shard, list(events))
 
-    def _put(self, shard: int, events: list[RestoredEvent]) -> None:
+    def _put(self, shard: int, events: list[LedgerEvent]) -> None:
         deleted = load_deleted(self.connection, [(shard, key) for key in {e.run for e in events}])
         left = [event for event in events if (shard, event.run) not in deleted]
-        by_run: dict[bytes, list[RestoredEvent]] = defaultdict(list)
+        by_run: dict[bytes, list[LedgerEvent]] = defaultdict(list)
         for event in left:
             by_run[event.run].append(event)
         ensure_weeks(self.connection, {week_of(UUID(bytes=key)) for key in by_run})
@@ -199,12 +194,10 @@ class _Restore:
         if self.ledger is None:
             return
         for shard in range(self.shards):
-            restore_writer.restore_tombstones(
-                self.connection, shard, foreign_ledger.read_deleted(self.ledger, shard)
-            )
-            place: foreign_ledger.Place | None = foreign_ledger.BEFORE_ALL
-            while place is not None:
-                events, place = foreign_ledger.read_page(self.ledger, shard, self.shards, place)
+            deleted = read_deleted(self.ledger, shard)
+            restore_writer.restore_tombstones(self.connection, shard, deleted)
+            for events in read_pages(self.ledger, shard):
+                check_shard(events, shard, self.shards)
                 self._put(shard, events)
                 self.save()
 
@@ -213,11 +206,11 @@ class _Restore:
         after, everything = self.progress.after, Selection(shards=self.shards)
         for shard in range(self.shards):
             key = after.setdefault(str(shard), BEFORE_ALL.hex())
-            while key is not None:
-                chunk = verify_runs(self.connection, shard, everything, bytes.fromhex(key))
+            begin = None if key is None else bytes.fromhex(key)
+            for chunk in verify_shard(self.connection, shard, everything, begin):
                 for keys in self.pace.steps(repairable(chunk.wrong)):
                     self.progress.runs += correct_runs(self.connection, shard, keys).runs
-                key = after[str(shard)] = None if chunk.last is None else chunk.last.hex()
+                after[str(shard)] = None if chunk.last is None else chunk.last.hex()
                 self.save()
 
     def _runs(self, shard: int, rows: list[Row]) -> None:

@@ -1,9 +1,8 @@
 """Lost runs: writes a `lost` event for each run that has been silent for too long.
 
-`checkpoints.liveness` decides which. `lost` is an event like any other, so the ledger keeps it, and
-any later sign of life of the run revokes it. It is written only for shards that are folded to the
-end of their streams, because a waiting frame may hold a sign of life. Two workers at once write the
-same event with the same id, and so does a worker that died halfway and starts again.
+`checkpoints.liveness` decides which. `lost` is an event like any other, and any later sign of life
+of the run revokes it. It is written only for shards that are folded to the end of their streams,
+because a waiting frame may hold a sign of life. A second worker writes the same event id.
 """
 
 import logging

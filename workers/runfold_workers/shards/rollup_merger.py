@@ -48,11 +48,9 @@ def _run(database_url: str, stop: threading.Event) -> None:
         try:
             with connect(database_url, autocommit=True, options=_OPTIONS) as connection:
                 _merge(connection, stop)
-        except (psycopg.Error, DatabaseUnreachable) as error:
-            log.warning("cannot merge statistics, trying again: %s", error)
-            stop.wait(RETRY_S)
-        except Exception:
-            log.exception("merging statistics failed, trying again")
+        except Exception as error:
+            is_away = isinstance(error, psycopg.Error | DatabaseUnreachable)
+            log.warning("cannot merge statistics, trying again: %s", error, exc_info=not is_away)
             stop.wait(RETRY_S)
 
 

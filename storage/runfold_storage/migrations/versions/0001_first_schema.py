@@ -3,6 +3,8 @@
 `tables` declares the same tables; a test compares the two.
 """
 
+import re
+
 from alembic import op
 from sqlalchemy import text
 
@@ -293,6 +295,8 @@ RARE = (
 )
 EXTREME = ("indexed_late_start_at", "indexed_duration_us", "indexed_cost_nano_usd")
 
+STATUSES = ("queued", "running", "completed", "failed", "cancelled", "lost")
+
 LEDGER_VIEW = """
 CREATE VIEW ledger AS
 SELECT coalesce(r.external_id, e.run::text) AS run, e.id, e.at, e.type::text AS type,
@@ -345,10 +349,7 @@ FROM (
     FROM rollups_daily
     UNION ALL
     SELECT workflow, project, date_trunc('day', hour, 'UTC'),
-        CASE status WHEN 'queued' THEN n ELSE 0 END, CASE status WHEN 'running' THEN n ELSE 0 END,
-        CASE status WHEN 'completed' THEN n ELSE 0 END, CASE status WHEN 'failed' THEN n ELSE 0 END,
-        CASE status WHEN 'cancelled' THEN n ELSE 0 END, CASE status WHEN 'lost' THEN n ELSE 0 END,
-        SUMS
+        COUNTS, SUMS
     FROM pending_rollups WHERE node = ''
 ) AS days
 WHERE workflow <> ''
@@ -397,18 +398,12 @@ END
 $$
 """
 
-DROPPED = (
-    *("jobs", "archive_journal", "expired_hours", "retention"),
-    *("search_projects", "search_progress", "search_payloads", "search_runs"),
-    *("liveness_marks", "stream_checkpoints", "incidents", "workers", "leases", "changes"),
-    *("positions", "rollup_delta_cursors", "rollup_deltas", "rollups_daily", "rollups_hourly"),
-    *("nodes", "runs", "tombstones", "dead_letters", "events"),
-)
-
 
 def upgrade() -> None:
     tables = TABLES.replace("USAGE", USAGE).replace("VALUES", VALUES).replace("BINS", BINS)
+    counts = ", ".join(f"CASE status WHEN '{status}' THEN n ELSE 0 END" for status in STATUSES)
     statistics = STATISTICS.replace("FIGURES", FIGURES).replace("SUMS", SUMS)
+    statistics = statistics.replace("COUNTS", counts)
     for part in (TYPES, FINGERPRINT, ADD_BINS, PERCENTILE, CONCATENATED, tables):
         op.execute(part)
     for name in RARE:
@@ -425,7 +420,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP VIEW hourly_stats, daily_stats, pending_rollups, ledger")
-    op.execute(f"DROP TABLE {', '.join(DROPPED)}")
+    op.execute("DROP TABLE " + ", ".join(re.findall(r"CREATE TABLE (\w+)", TABLES)))
     op.execute("DROP AGGREGATE runfold_concatenated(anycompatiblearray)")
     op.execute("DROP FUNCTION runfold_percentile, runfold_add_bins, runfold_fingerprint")
     op.execute("DROP TYPE rollup_delta, event_type")

@@ -2,12 +2,14 @@
 
 import heapq
 from collections.abc import Iterator
+from operator import gt, lt
 from typing import Final
 
 from msgspec import Raw
 
-from runfold_storage.archive.lookup import ArchivedEvent, find_events, find_run
+from runfold_storage.archive.lookup import find_events, find_run
 from runfold_storage.archive.store import Archive
+from runfold_storage.ledger.events import LedgerEvent
 
 from .detail import RunDetail, make_detail
 from .events import MAX_PAGE_BYTES, EventKey, EventPage, EventQuery, make_event, node_of, page_of
@@ -26,13 +28,8 @@ def read_archived_run(archive: Archive, run: str) -> RunDetail | None:
         key=lambda n: (_LATEST if n.started_us is None else n.started_us, n.node, n.attempt),
     )
     payloads = read_archived_payloads(archive, run)
-    return make_detail(
-        found.row,
-        nodes,
-        payloads,
-        source="archive",
-        payloads="removed" if payloads.is_empty else "archived",
-    )
+    state = "removed" if payloads.is_empty else "archived"
+    return make_detail(found.row, nodes, payloads, source="archive", payloads=state)
 
 
 def read_archived_payloads(archive: Archive, run: str) -> Payloads:
@@ -54,14 +51,15 @@ def read_archived_payloads(archive: Archive, run: str) -> Payloads:
 def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | None:
     """Return a page of a run's events; None if the archive has none."""
     is_known = False
+    is_ahead = lt if query.backwards else gt
 
-    def wanted() -> Iterator[ArchivedEvent]:
+    def wanted() -> Iterator[LedgerEvent]:
         nonlocal is_known
         for event in find_events(archive, query.run):
             is_known = True
             if (
                 (not query.types or event.type in query.types)
-                and _lies_ahead(query, (event.at_us, event.id))
+                and (query.key is None or is_ahead((event.at_us, event.id), query.key))
                 and (query.node is None or node_of(event.type, event.body) == query.node)
             ):
                 yield event
@@ -80,19 +78,11 @@ def read_archived_events(archive: Archive, query: EventQuery) -> EventPage | Non
     return page_of(query, found, found[-1][0] if len(first) > len(found) else None)
 
 
-def _lies_ahead(query: EventQuery, key: EventKey) -> bool:
-    if query.key is None:
-        return True
-    return key < query.key if query.backwards else key > query.key
-
-
-def _first(
-    events: Iterator[ArchivedEvent], n: int, *, backwards: bool = False
-) -> list[ArchivedEvent]:
+def _first(events: Iterator[LedgerEvent], n: int, *, backwards: bool = False) -> list[LedgerEvent]:
     """Return the first, or the last, by (time, id); duplicates across files count once."""
     seen: set[int] = set()
 
-    def each() -> Iterator[ArchivedEvent]:
+    def each() -> Iterator[LedgerEvent]:
         for event in events:
             if event.id not in seen:
                 seen.add(event.id)

@@ -1,8 +1,6 @@
-"""Pages of a run's events from the ledger, each event as it was sent, in the order of the fold.
+"""Pages of a run's events from the ledger, each event as it was sent, by (time, event id).
 
-The order is (time, event id) on every page, whether pages are read forwards or backwards. An event
-that arrives late with an earlier time is sorted among the earlier ones; a reader that has passed
-this position does not see it.
+A reader that has passed the position of an event that arrives late does not see it.
 """
 
 import struct

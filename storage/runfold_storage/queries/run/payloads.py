@@ -71,16 +71,12 @@ class Payloads:
 
     @property
     def inputs(self) -> Raw | None:
-        return first_present(
-            begin.inputs for begin in (self.started, self.queued) if begin is not None
-        )
+        return first_present(begin.inputs for begin in (self.started, self.queued) if begin)
 
     @property
     def trigger_data(self) -> Raw | None:
-        for begin in (self.started, self.queued):
-            if begin is not None and begin.trigger is not None:
-                return first_present([begin.trigger.data])
-        return None
+        triggers = [begin.trigger for begin in (self.started, self.queued) if begin]
+        return first_present([trigger.data for trigger in triggers if trigger][:1])
 
     @property
     def outputs(self) -> Raw | None:

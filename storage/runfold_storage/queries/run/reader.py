@@ -1,8 +1,6 @@
 """Read one run from the database, and from the archive what retention has expired.
 
-The database comes first: it knows which runs were deleted. The archive may be remote, so it is read
-after the connection has been returned. If it cannot be read, a run of the database is returned
-without its payloads.
+The database comes first: it knows which runs were deleted.
 """
 
 import logging
@@ -49,11 +47,9 @@ class RunReader:
             stored = None if location is None else read_run(connection, *location)
             is_archived = stored is None and self._may_be_archived(connection, run, location)
         if stored is not None:
-            return (
-                self._with_archived_payloads(stored, run)
-                if stored.is_expired
-                else make_detail(*stored)
-            )
+            if stored.row.is_expired:
+                return self._with_archived_payloads(stored, run)
+            return make_detail(*stored)
         if not is_archived:
             return None
         from .archived import read_archived_run

@@ -1,8 +1,7 @@
 """Exports: lists of any length, read a page at a time.
 
 Each page continues after the key of the page before and has its own snapshot: an export of hours
-must not hold a transaction open, which would block vacuuming. Runs that arrive meanwhile are newer
-than the start of the export, and are not included.
+must not hold a transaction open. Runs that arrive meanwhile are not included.
 """
 
 from collections import defaultdict
@@ -31,8 +30,6 @@ MAX_NODES: Final = 20_000
 """Node attempts per read; a single run may have more."""
 
 Snapshot = Callable[[], AbstractContextManager[ReadConnection]]
-
-
 ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
 
 
@@ -58,8 +55,9 @@ def read_pages(
             rows = connection.execute(export_page(run_filter, after), parameters).fetchall()
             more = len(rows) > PAGE
             page = rows[:PAGE]
-            if with_nodes:
-                page = page[: _how_many(page)]
+            if with_nodes:  # as many runs as have few enough nodes for memory, at least one
+                sums = accumulate(row.nodes_total for row in page)
+                page = page[: sum(1 for so_far in sums if so_far <= MAX_NODES) or 1]
                 more = more or len(page) < len(rows)
             attempts = _read_nodes(connection, page) if with_nodes and page else {}
         if page:
@@ -69,12 +67,6 @@ def read_pages(
         if not more:
             return
         after = KeysetPosition((page[-1].created_at, page[-1].run))
-
-
-def _how_many(rows: Sequence[Any]) -> int:
-    """Return how many of the runs have few enough nodes for memory; at least one."""
-    sums = accumulate(row.nodes_total for row in rows)
-    return max(1, sum(1 for so_far in sums if so_far <= MAX_NODES))
 
 
 def _read_nodes(connection: ReadConnection, rows: Sequence[Any]) -> dict[Any, list[ExportedNode]]:

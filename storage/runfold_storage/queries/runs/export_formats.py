@@ -1,8 +1,7 @@
 """Write exported runs as CSV, NDJSON or Parquet, a chunk of bytes at a time.
 
-CSV and Parquet are tables: one row per run or, with nodes, one row per node attempt, preceded by
-columns of its run (a run without nodes has one row). NDJSON has one object per run, the summary of
-lists; with nodes it contains `node_list`.
+CSV and Parquet have one row per run or, with nodes, one per node attempt (or run without nodes),
+preceded by columns of its run. NDJSON has one summary per run, with nodes in `node_list`.
 
 Spreadsheets interpret a text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return as a
 formula, so CSV prefixes such a text with an apostrophe (OWASP, CSV Injection).

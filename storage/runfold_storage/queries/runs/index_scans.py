@@ -47,10 +47,7 @@ def index_scans_of(
     if run_filter.started_after is not None:
         early = "%(early)s::timestamptz"
         late = "r.indexed_late_start_at >= %(started_after)s::timestamptz"
-        spans = [
-            (*bounds, f"r.created_at >= {early}"),
-            (*bounds, f"r.created_at < {early}", late),
-        ]
+        spans = [(*bounds, f"r.created_at >= {early}"), (*bounds, f"r.created_at < {early}", late)]
     is_unbounded = spans == [()]
     choices = _choices(run_filter) or [(RunFilter(), ((),))]
     return tuple(
@@ -85,10 +82,7 @@ def _choices(run_filter: RunFilter) -> list[tuple[RunFilter, tuple[Range, ...]]]
 
 
 def _ranges(each: Filter, value: Any) -> tuple[Range, ...]:
-    """Return the ranges of an index that contain the runs with this value; none if there is none.
-
-    The status, the duration and the cost are only indexed where they are unusual.
-    """
+    """Return the ranges of an index with this value, if any: some are indexed only if unusual."""
     if each.kind is Kind.STATUSES:
         if not set(value) <= set(UNUSUAL_STATUSES):
             return ()

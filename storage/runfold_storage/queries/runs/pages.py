@@ -1,11 +1,9 @@
 """Pages of runs, newest first, in either direction.
 
 The order is that of each run's first event, then of its key. A page continues after the key at
-which the page before it ended, so runs that arrive meanwhile neither shift nor repeat anything.
-
-A page scans one index (`index_scans`), a batch at a time, and stops after `ListLimits.examined`
-runs: then it holds fewer runs than its limit, and its cursor continues from there. So a filter that
-matches nothing costs a bounded time, however many runs there are.
+which the page before it ended. It scans one index (`index_scans`), a batch at a time, and stops
+after `ListLimits.examined` runs: then it holds fewer runs than its limit, and its cursor continues
+from there. So a filter that matches nothing costs a bounded time.
 """
 
 import struct
@@ -91,7 +89,10 @@ def _find(plan: ListPlan, page: Page) -> _Found:
         statement = sql.covered_page(scan, position)
         return _last_batch(plan.rows(statement, **part, **position.parameters()), page)
     rows: list[Any] = []
-    examined, most = 0, _first_batch(page, plan.share, limits)
+    examined = 0
+    most = limits.examined
+    if plan.share and not page.offset:  # twice the runs that should fill a page
+        most = round(min(max(2 * page.limit / plan.share, limits.first_examined), most))
     while True:
         part |= {"most": most, "limit": page.limit + 1 - len(rows)}
         parameters = part | position.parameters()
@@ -112,13 +113,6 @@ def _find(plan: ListPlan, page: Page) -> _Found:
         most = min(2 * most, limits.examined - examined)
 
 
-def _first_batch(page: Page, share: float, limits: ListLimits) -> int:
-    """Return twice the number of runs that should fill a page at this share of matches."""
-    if page.offset or not share:
-        return limits.examined
-    return round(min(max(2 * page.limit / share, limits.first_examined), limits.examined))
-
-
 def _last_batch(rows: list[Any], page: Page) -> _Found:
     """Return the page; it continues if there is one run more than its limit."""
     if len(rows) <= page.limit:
@@ -129,10 +123,7 @@ def _last_batch(rows: list[Any], page: Page) -> _Found:
 def _cursors(
     run_filter: RunFilter, page: Page, rows: list[Any], reached: ListKey | None
 ) -> tuple[str | None, str | None]:
-    """Return the cursors towards older and newer runs.
-
-    There is always a cursor back to the page before, even if this page has become empty.
-    """
+    """Return the cursors towards older and newer runs; an empty page has one back, too."""
     onward = None if reached is None else page.position._replace(key=reached, is_inclusive=False)
     back = None
     if page.position.key is not None or page.offset:

@@ -7,12 +7,17 @@ is written. The newest `MAX_EXAMINED` of each kind are grouped; with more, count
 # ruff: noqa: S608 - joined from constants
 
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
 
 from msgspec import Struct
 
-from runfold_storage.errors import BadParameter
-from runfold_storage.parameters import MAX_LIMIT, check_name, check_number, check_time
+from runfold_storage.parameters import (
+    MAX_LIMIT,
+    check_keywords,
+    check_name,
+    check_number,
+    check_span,
+)
 from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import Watermark
 from runfold_storage.read_models.watermarks import read_watermark
@@ -56,24 +61,24 @@ class FailureQuery(NamedTuple):
     limit: int
 
 
-def make_failure_query(
-    *,
-    project: str | None,
-    workflow: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    limit: int,
-) -> FailureQuery:
+class FailureParameters(TypedDict, total=False):
+    """A query as keyword arguments; None is the same as leaving one out."""
+
+    project: str | None
+    workflow: str | None
+    since: datetime | None
+    until: datetime | None
+    limit: int
+
+
+def make_failure_query(**given: Unpack[FailureParameters]) -> FailureQuery:
     """Return a checked query."""
-    first, end = check_time("since", since), check_time("until", until)
-    if first is not None and end is not None and first >= end:
-        raise BadParameter("until", "must be later than since")
+    check_keywords(given, FailureParameters)
     return FailureQuery(
-        check_name("project", project),
-        check_name("workflow", workflow),
-        first,
-        end,
-        check_number("limit", limit, 1, MAX_LIMIT),
+        check_name("project", given.get("project")),
+        check_name("workflow", given.get("workflow")),
+        *check_span(given.get("since"), given.get("until")),
+        check_number("limit", given.get("limit", 50), 1, MAX_LIMIT),
     )
 
 

@@ -2,10 +2,7 @@
 
 A rollup row covers one hour, the hour of a run's first event, so a span of time is widened to whole
 hours. Days, weeks and months are those of a time zone; an hour belongs to the day in which it
-begins there, which matters in zones with an offset of half an hour.
-
-By default a span begins with the year 2000 and ends with the present hour or day: events with wrong
-clocks (years 1 or 9999) do not belong in a chart, and not every zone's calendar can represent them.
+begins there. Spans are bounded, as not every zone's calendar can represent the years 1 and 9999.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,7 +16,7 @@ from runfold_storage.parameters import (
     check_choice,
     check_keywords,
     check_name,
-    check_time,
+    check_span,
     check_zone,
 )
 
@@ -99,7 +96,7 @@ class StatsQuery(NamedTuple):
     """Whether the caller gave `since`; else the span begins with the year 2000."""
 
     def parts(self) -> list[Part]:
-        """Return the parts to add up, beside those of `unmerged`."""
+        """Return the parts to add up, beside deltas that are not merged yet."""
         if self.is_of_runs:
             return [Part(Source.RUNS, self.since, self.until)]
         hours = Part(Source.HOURS, self.since, self.until)
@@ -108,10 +105,6 @@ class StatsQuery(NamedTuple):
         if not has_days or self.day_zone != "UTC" or first >= end:
             return [hours]
         return [Part(Source.DAYS, first, end), *hours.around(first, end)]
-
-    def unmerged(self) -> list[Part]:
-        """Return the parts of deltas not merged into the rollups yet."""
-        return [] if self.is_of_runs else [Part(Source.UNMERGED, self.since, self.until)]
 
     @property
     def is_of_runs(self) -> bool:
@@ -157,9 +150,7 @@ def make_stats_query(*, now: datetime, **given: Unpack[StatsParameters]) -> Stat
     Without `until` it ends with the present day, or hour when by hours.
     """
     check_keywords(given, StatsParameters)
-    first, end = check_time("since", given.get("since")), check_time("until", given.get("until"))
-    if first is not None and end is not None and first >= end:
-        raise BadParameter("until", "must be later than since")
+    first, end = check_span(given.get("since"), given.get("until"))
     bucket = check_choice("bucket", given.get("bucket"), BUCKETS)
     group_by = check_choice("group_by", given.get("group_by"), GROUPS)
     if bucket == "minute":

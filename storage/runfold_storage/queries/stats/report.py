@@ -20,7 +20,7 @@ from . import sql
 from .aggregate import Aggregate, BucketFigures, GroupFigures, StatsSummary, figures_of, merged
 from .day_cache import DayCache
 from .days import bucket_of, read_days
-from .query import MAX_BUCKETS, Part, StatsQuery, check_buckets
+from .query import MAX_BUCKETS, Part, Source, StatsQuery, check_buckets
 
 
 class Stats(StatsSummary, frozen=True, kw_only=True):
@@ -37,9 +37,15 @@ class Stats(StatsSummary, frozen=True, kw_only=True):
 def read_stats(connection: ReadConnection, query: StatsQuery, day_cache: DayCache) -> Stats:
     """Return the statistics; `connection` is in a transaction with one snapshot."""
     state = connection.execute(sql.STATE).fetchall()
-    unmerged = query.unmerged() if any(row.has_unmerged for row in state) else []
+    unmerged = []
+    if any(row.has_unmerged for row in state) and not query.is_of_runs:
+        unmerged.append(Part(Source.UNMERGED, query.since, query.until))
     aggregates = _read_aggregates(connection, query, unmerged, day_cache)
-    _check_buckets(query, aggregates)
+    starts = {start for _, start in aggregates if start is not None}
+    if query.bucket is not None and len(starts) > MAX_BUCKETS:  # of a query without `since`
+        check_buckets(query.bucket, min(starts), query.until)
+        detail = f"yields {len(starts)} buckets, at most {MAX_BUCKETS} are allowed"
+        raise BadParameter("bucket", f"{detail}: choose larger ones or a shorter span")
     is_nodes = query.group_by == "node"
     whole = day_cache.merged(chain(*aggregates.values()))
     answer: dict[str, Any] = figures_of(whole, is_nodes=is_nodes)
@@ -88,15 +94,6 @@ def _read_aggregates(
                 f"yields more than {sql.MAX_ROWS} figures: choose larger buckets or a shorter span",
             )
     return aggregates
-
-
-def _check_buckets(query: StatsQuery, aggregates: _Aggregates) -> None:
-    """Check the number of buckets found, for queries without `since`."""
-    starts = {start for _, start in aggregates if start is not None}
-    if query.bucket is not None and len(starts) > MAX_BUCKETS:
-        check_buckets(query.bucket, min(starts), query.until)
-        detail = f"yields {len(starts)} buckets, at most {MAX_BUCKETS} are allowed"
-        raise BadParameter("bucket", f"{detail}: choose larger ones or a shorter span")
 
 
 def _buckets(aggregates: _Aggregates, *, is_nodes: bool) -> list[BucketFigures]:

@@ -52,9 +52,8 @@ class WorkflowQuery(NamedTuple):
 
 def make_workflow_query(*, project: str | None, limit: int, cursor: str | None) -> WorkflowQuery:
     """Return a checked query."""
-    check_name("project", project)
     check_number("limit", limit, 1, MAX_LIMIT)
-    query = WorkflowQuery(project, limit, None)
+    query = WorkflowQuery(check_name("project", project), limit, None)
     if cursor is None:
         return query
     try:
@@ -69,14 +68,9 @@ def read_workflows(connection: ReadConnection, query: WorkflowQuery) -> Workflow
         has_project=query.project is not None, has_after=query.after is not None
     )
     after_workflow, after_project = query.after or (None, None)
-    parameters = {
-        "project": query.project,
-        "after_workflow": after_workflow,
-        "after_project": after_project,
-        "unknown": UNKNOWN,
-        "limit": query.limit + 1,
-    }
-    rows = connection.execute(names, parameters).fetchall()
+    parameters = {"project": query.project, "unknown": UNKNOWN, "limit": query.limit + 1}
+    after = {"after_workflow": after_workflow, "after_project": after_project}
+    rows = connection.execute(names, parameters | after).fetchall()
     page = rows[: query.limit]
     aggregates = _read_aggregates(connection, page)
     last = (page[-1].workflow, page[-1].project) if len(rows) > query.limit else None

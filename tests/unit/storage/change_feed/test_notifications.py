@@ -59,7 +59,7 @@ def test_who_is_further_on_is_told_the_rest() -> None:
     ids=["a change is missing", "of another shard", "a shard is unknown", "all are"],
 )
 def test_a_gap_has_to_be_read(cursor: tuple[int, ...]) -> None:
-    """Wherever it is, nothing of the announcement is told."""
+    """Wherever the gap is, no part of the notification is used."""
     message = announced({0: 8, 1: 2}, changed_runs=[(FIRST, 8), (ELSEWHERE, 2)])
     assert message.behind((7, 1)) is not None
     assert message.behind(cursor) is None

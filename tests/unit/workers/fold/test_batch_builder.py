@@ -50,10 +50,12 @@ def test_however_events_arrive_the_rows_are_those_of_the_definition(history: His
     expected = project(history.events, SHARDS)
     assert_tables_equal(paper, expected, seen=False)
     ledger_only = [event for event in history.events if event["type"] != "heartbeat"]
-    told = project(ledger_only, SHARDS)
+    folded = project(ledger_only, SHARDS)
     for ref, row in paper.runs.items():
         # Only a heartbeat that came before there was a row may be forgotten.
-        assert told.runs[ref].last_event_us <= row.last_event_us <= expected.runs[ref].last_event_us
+        assert (
+            folded.runs[ref].last_event_us <= row.last_event_us <= expected.runs[ref].last_event_us
+        )
 
 
 @settings(max_examples=examples(2), suppress_health_check=list(HealthCheck))
@@ -220,17 +222,17 @@ def test_late_output_is_a_change_without_a_changed_row() -> None:
     late = {"type": "logged", "run": "a run", "id": 1, "at_us": NOON_US - 5, "text": "late"}
     later = late | {"id": 2, "at_us": NOON_US - 4}
 
-    told = [
-        _told(folder, paper, frame_of(event, number=number))
+    folded = [
+        _changes(folder, paper, frame_of(event, number=number))
         for number, event in enumerate((late, later, later), 2)
     ]
 
-    assert told == [[row._replace(created_us=NOON_US - 5)]] * 2 + [[]]
+    assert folded == [[row._replace(created_us=NOON_US - 5)]] * 2 + [[]]
     folder.cache.forget()
-    assert _told(folder, paper, frame_of(later, number=5)) == []
+    assert _changes(folder, paper, frame_of(later, number=5)) == []
 
 
-def _told(folder: BatchBuilder, paper: FakeTables, frame: StreamEntry) -> list[Any]:
+def _changes(folder: BatchBuilder, paper: FakeTables, frame: StreamEntry) -> list[Any]:
     batch = fold_frames(folder, [frame], paper.positions)
     paper.apply(batch)
     return [row for row, _ in batch.changed_runs]

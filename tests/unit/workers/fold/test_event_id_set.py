@@ -14,7 +14,7 @@ IDS = COUNTED | st.integers(0, 2**63 - 1)
 @settings(max_examples=examples(2))
 @given(st.lists(IDS, max_size=60))
 def test_an_id_is_new_once(ids: list[int]) -> None:
-    """Like a set, in any order, for any emitter and for ids that nobody counted."""
+    """Like a set, in any order, for any emitter and for ids without a counter."""
     seen = EventIdSet()
     known: set[int] = set()
     for event_id in ids:
