@@ -244,7 +244,7 @@ def test_changes_to_other_runs_do_not_refuse_a_batch(
     assert read_projection(database) == project(expected, SHARDS)
     changes = logged_changes(database, 0)
     assert [number for number, _ in changes] == list(range(1, 23))
-    stored = dict(
+    stored: dict[UUID, int] = dict(
         database.execute("SELECT run, change_seq FROM runs WHERE shard = 0 ORDER BY run").fetchall()
     )
     last = {UUID(bytes=key): number for number, key in changes}
