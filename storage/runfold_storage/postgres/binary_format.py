@@ -40,8 +40,8 @@ _ROW: Final = struct.Struct(">h").pack
 _ONE_DIGIT: Final = struct.Struct(">hhHhh").pack
 _TWO_DIGITS: Final = struct.Struct(">hhHhhh").pack
 """A numeric: the number of digits, the first digit's weight, sign, scale, and the digits."""
-COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_END: Final = b"\xff\xff"
+_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END: Final = b"\xff\xff"
 
 
 class WireFormat:
@@ -52,6 +52,8 @@ class WireFormat:
 
     def __init__(self, *, typed: bool) -> None:
         self._typed = typed
+        self.head, self.end = (b"", b"") if typed else (_COPY_HEAD, _COPY_END)
+        """What precedes and follows the rows."""
         self.prefix = "8s" if typed else "4s"
         """The format of a field's prefix for `struct`."""
         self.text_oid = (_TEXT,) if typed else ()
@@ -107,16 +109,13 @@ class WireFormat:
 
     def rows(self, rows: Sequence[bytes], n_fields: int) -> bytes:
         """Join rows of `n_fields` fields: the whole input of COPY, or the elements of an array."""
-        begin = self.begin_row
-        return self.wrap([part for row in rows for part in (begin(len(row), n_fields), row)])
+        if not self._typed:
+            return _ROW(n_fields).join((self.head, *rows)) + self.end
+        return b"".join([part for row in rows for part in (_RECORD(len(row) + 4, n_fields), row)])
 
     def begin_row(self, size: int, n_fields: int) -> bytes:
         """Return what precedes the fields of a row, which take `size` bytes."""
         return _RECORD(size + 4, n_fields) if self._typed else _ROW(n_fields)
-
-    def wrap(self, parts: Sequence[bytes]) -> bytes:
-        """Join rows: the whole input of COPY, or the elements of an array."""
-        return b"".join(parts if self._typed else (COPY_HEAD, *parts, COPY_END))
 
     def _begin(self, kind: int, length: int) -> bytes:
         return struct.pack(">ii", kind, length) if self._typed else struct.pack(">i", length)

@@ -20,11 +20,12 @@ from .binary_format import array_of
 
 
 def copy_encoded(
-    connection: psycopg.Connection, table: str, fields: tuple[str, ...], rows: bytes
+    connection: psycopg.Connection, table: str, fields: tuple[str, ...], chunks: Iterable[bytes]
 ) -> None:
     """Append encoded rows (`records.encoding`) whose fields are in this order."""
     with connection.cursor() as cursor, cursor.copy(_statement(table, fields)) as copy:
-        copy.write(rows)
+        for chunk in chunks:
+            copy.write(chunk)
 
 
 @lru_cache

@@ -41,7 +41,7 @@ class EncodedBatch:
     advances: Sequence[PositionUpdate]
     event_records: Rows | None
     """None for a large batch."""
-    events: bytes
+    events: Sequence[bytes]
     new_runs: bytes
     new_nodes: bytes
     changed_runs: Rows
@@ -69,8 +69,10 @@ def encode_batch(batch: Batch) -> EncodedBatch:
     changed_nodes = batch.nodes if is_single else batch.changed_nodes
     is_large = not is_single
     return EncodedBatch(
-        event_records=Rows(len(events), encode_events(events, RECORDS)) if is_single else None,
-        events=encode_events(events, COPIED) if is_large and events else b"",
+        event_records=(
+            Rows(len(events), b"".join(encode_events(events, RECORDS))) if is_single else None
+        ),
+        events=encode_events(events, COPIED) if is_large and events else [],
         new_nodes=encode_nodes(batch.new_nodes, COPIED) if is_large and batch.new_nodes else b"",
         changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
         stats=Rows(len(stats), encode_stats(stats)),

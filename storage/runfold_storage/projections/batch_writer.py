@@ -61,13 +61,13 @@ def write_projections(connection: psycopg.Connection, batch: Batch) -> None:
 def _write_by_steps(connection: psycopg.Connection, batch: EncodedBatch) -> None:
     advance_positions(connection, batch.advances)
     crash_point("after_positions_move")
-    for table, fields, rows in (
+    for table, fields, chunks in (
         ("events", EVENT_FIELDS, batch.events),
-        ("runs", RUN_FIELDS, batch.new_runs),
-        ("nodes", NODE_FIELDS, batch.new_nodes),
+        ("runs", RUN_FIELDS, [batch.new_runs]),
+        ("nodes", NODE_FIELDS, [batch.new_nodes]),
     ):
-        if rows:
-            copy_encoded(connection, table, fields, rows)
+        if any(chunks):
+            copy_encoded(connection, table, fields, chunks)
     crash_point("after_events_copied")
     _write_rows(connection, batch, batch.changes)
     if batch.dead_letters:

@@ -40,16 +40,18 @@ RUN_FIELDS: Final = (
 
 _TOO_LARGE: Final = "a number is too large for its column"
 _MOST_KEYS: Final = 10_000
+_CHUNK_BYTES: Final = 256 * 1024
+"""Memory of this size is used again; for much larger strings the system clears new pages."""
 
 
-def encode_events(events: Iterable[LedgerRow], form: WireFormat) -> bytes:
-    """Encode events; the type is a text."""
+def encode_events(events: Iterable[LedgerRow], form: WireFormat) -> list[bytes]:
+    """Encode events, in chunks; the type is a text."""
     p, begin, oid, n_fields = form.prefix, form.begin_row, form.text_oid, len(EVENT_FIELDS)
     pack = struct.Struct(f">{p}16s{p}q{p}q{'i' * len(oid)}i").pack
     pack_shard = struct.Struct(f">{p}h").pack
     uuid, int8, time, epoch = form.uuid, form.int8, form.time, EPOCH_2000_US
     heads: dict[tuple[int, int], bytes] = {}
-    parts = []
+    chunks, parts, size = [form.head], [], 0
     for run, event_id, at_us, kind, shard, body in events:
         head = heads.get((kind, shard))
         if head is None:
@@ -59,7 +61,12 @@ def encode_events(events: Iterable[LedgerRow], form: WireFormat) -> bytes:
         if oid:
             parts.append(begin(len(head) + len(fields) + len(body), n_fields))
         parts += (head, fields, body)
-    return form.wrap(parts)
+        size += len(body)
+        if size > _CHUNK_BYTES:
+            chunks.append(b"".join(parts))
+            parts.clear()
+            size = 0
+    return [*chunks, b"".join(parts), form.end]
 
 
 def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
@@ -67,7 +74,7 @@ def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
     p = form.prefix
     pack = struct.Struct(f">{p}h{p}16s{p}h{p}q{p}q{p}q").pack
     int2, int8, uuid = form.int2, form.int8, form.uuid
-    texts, time_or_null = form.texts, form.time_or_null
+    texts, time_or_null, no_error = form.texts, form.time_or_null, 2 * form.no_text
     encoded = []
     try:
         for (
@@ -84,7 +91,7 @@ def encode_nodes(rows: Iterable[NodeRow], form: WireFormat) -> bytes:
                 form.int8_or_null(duration_us),
                 texts(node, name, status, node_type),
                 form.no_texts if parents is None else form.text_array(parents),
-                texts(error_type, message),
+                no_error if error_type is message is None else texts(error_type, message),
             )
             encoded.append(b"".join(fields))
     except struct.error as error:

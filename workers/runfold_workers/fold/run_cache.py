@@ -135,8 +135,8 @@ class RunCache:
     def shrink(self, written: int) -> None:
         """Evict the least recently touched runs until the rest fits; keep uncommitted ones."""
         while self._bytes > self._max_bytes and self._runs:
-            ref = next(iter(self._runs))
-            if self._runs[ref].batch > written:
+            ref, run = next(iter(self._runs.items()))
+            if run.batch > written:
                 return
             self._drop(ref)
 
