@@ -613,9 +613,9 @@ def documented(text: str) -> dict[str, str]:
 
 
 def test_every_route_is_documented(lone_api: httpx.Client) -> None:
-    """The README's tables have each route with its parameters and their choices, and no more."""
-    readme = (Path(__file__).parents[2] / "api" / "README.md").read_text()
-    rows = documented(readme.partition("## Routes")[2].partition("### Live streams")[0])
+    """The tables of REST.md have each route with its parameters and their choices, and no more."""
+    readme = (Path(__file__).parents[2] / "api" / "REST.md").read_text()
+    rows = documented(readme.partition("## Routes")[2].partition("## Live streams")[0])
     routes = {name: row for name, row in rows.items() if " /" in name}
     filters = rows.keys() - routes.keys()
     paths = lone_api.get("/api/openapi.json").json()["paths"]

@@ -2,7 +2,8 @@
 
 Invariant: a batch waits for one step at most. The size of a step adapts to the duration of the last
 ones, so that it locks its shard for about `HOLD_S` on any machine. After a step the work pauses for
-as long as it ran, and for longer while the fold lags, so the fold keeps its share of the machine.
+longer than it ran, and for longer still while the fold lags, so the fold keeps its share of the
+machine.
 """
 
 import threading
@@ -20,8 +21,10 @@ HOLD_S: Final = 0.02
 LEAST: Final = 200
 MOST: Final = 10_000
 """Limits of the rows or events in a step, unless one run has more."""
+REST_FACTOR: Final = 2
+"""How long a pause is, compared with the work before it."""
 BEHIND_FACTOR: Final = 4
-"""Factor by which pauses are longer while the fold lags."""
+"""The same while the fold lags."""
 LONGEST_REST_S: Final = 0.5
 _LOOK_EVERY_S: Final = 1.0
 
@@ -92,6 +95,6 @@ class ShardThrottle:
         if now - self._looked_at > _LOOK_EVERY_S:
             self._is_behind = count_pending_frames(self._connection) > 0
             self._looked_at = now
-        factor = BEHIND_FACTOR if self._is_behind else 1
+        factor = BEHIND_FACTOR if self._is_behind else REST_FACTOR
         self._stop.wait(min(self._worked_s * factor, LONGEST_REST_S))
         self._worked_s = 0.0

@@ -32,7 +32,7 @@ from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
 from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
 from runfold_storage.rollups.shard_lock import lock_shard
-from runfold_storage.rollups.store import drop_empty
+from runfold_storage.rollups.store import drop_empty, merge_deltas
 
 PAGE_RUNS: Final = 10_000
 """Runs that are read at a time."""
@@ -139,6 +139,8 @@ def delete_runs(
         page = _read_page(connection, deletion, first, after)
         for shard, its_runs in _by_shard(page):
             for keys in pace.portions(its_runs):
+                with pace.working():  # what is merged here need not be merged under the lock
+                    merge_deltas(connection, shard)
                 with pace.holding():
                     gone = _delete_with_tombstones(connection, shard, keys, deletion)
                 with pace.working():
