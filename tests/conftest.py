@@ -7,7 +7,10 @@ All of them end with the test run, also if it is killed.
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from conditions import wait_until
 from frame_delivery import SHARDS, stop_senders
 from runfold.protocol.streams import connect
 from runfold_stack.errors import ProgramNotFoundError
@@ -31,6 +35,8 @@ from runfold_storage.projections.batch_writer import prepare_writing
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
+
+_ROOT = Path(__file__).parents[1]
 
 _database_numbers = itertools.count(1)
 
@@ -71,10 +77,33 @@ def signal_dispositions() -> None:
 
 
 @pytest.fixture(autouse=True)
-def senders_end_with_their_test() -> Iterator[None]:
-    """A test that fails leaves no thread that goes on sending to the servers of the next."""
+def threads_end_with_their_test() -> Iterator[None]:
+    """A test that leaves a thread of ours behind fails, rather than those that the thread disturbs.
+
+    Threads of fixtures for several tests may stay: they were there before.
+    """
+    before = {threading.get_ident(), *sys._current_frames()}
     yield
-    stop_senders()
+    stop_senders()  # a test that fails may leave them at work
+    try:
+        wait_until(lambda: not _find_threads(before), what="the test's threads", timeout_s=20)
+    except AssertionError:
+        stacks = "\n\n".join(_find_threads(before))
+        pytest.fail(f"threads outlive their test:\n\n{stacks}", pytrace=False)
+
+
+def _find_threads(known: Collection[int]) -> list[str]:
+    """Return the stacks of other threads that run our code, also of those without a `Thread`."""
+    stacks = [
+        traceback.extract_stack(frame)
+        for thread, frame in sys._current_frames().items()
+        if thread not in known
+    ]
+    return ["".join(stack.format()) for stack in stacks if any(map(_is_ours, stack))]
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return Path(frame.filename).is_relative_to(_ROOT) and ".venv" not in frame.filename
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,6 +111,19 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Programs that the tests start keep nothing in the home of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that the tests start keep byte code, also where it may not be beside the sources.
+
+    To compile the modules again would be a third of what a short command takes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("byte-code")))
         yield
 
 

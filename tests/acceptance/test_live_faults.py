@@ -93,7 +93,7 @@ class Page(threading.Thread):
 
     def run(self) -> None:
         try:
-            for happening in follow(self._url, sleep=lambda _: self._closed.wait(0.2)):
+            for happening in follow(self._url, sleep=self._rest):
                 if self._closed.is_set():
                     return
                 if isinstance(happening, Disconnected):
@@ -102,6 +102,9 @@ class Page(threading.Thread):
                     self._apply(happening)
         except Exception as error:
             self.error = error
+
+    def _rest(self, _: float) -> None:
+        self._closed.wait(0.2)
 
     def close(self) -> None:
         """Reconnect no more; it ends once its connection does."""
