@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,30 +76,48 @@ def signal_dispositions() -> None:
             signal.signal(number, lambda *_: None)
 
 
-@pytest.fixture(autouse=True)
-def threads_end_with_their_test() -> Iterator[None]:
-    """A test that leaves a thread of ours behind fails, rather than those that the thread disturbs.
+@pytest.fixture(scope="module", autouse=True)
+def threads_end_with_their_module() -> Iterator[None]:
+    """A module that leaves a thread of ours behind fails, rather than those that it disturbs."""
+    with _threads_end():
+        yield
 
-    Threads of fixtures for several tests may stay: they were there before.
-    """
-    before = {threading.get_ident(), *sys._current_frames()}
+
+@pytest.fixture(autouse=True)
+def threads_end_with_their_test(threads_end_with_their_module: None) -> Iterator[None]:
+    """So does a test, unless a fixture of its module is at work, whose threads come and go."""
+    with nullcontext() if _find_threads() else _threads_end():
+        yield
+        stop_senders()  # a test that fails may leave them at work
+
+
+@contextmanager
+def _threads_end() -> Iterator[None]:
+    before = _find_threads().keys()
     yield
-    stop_senders()  # a test that fails may leave them at work
+
+    def find_left() -> list[str]:
+        return [stack for thread, stack in _find_threads().items() if thread not in before]
+
     try:
-        wait_until(lambda: not _find_threads(before), what="the test's threads", timeout_s=20)
+        wait_until(lambda: not find_left(), timeout_s=20)
     except AssertionError:
-        stacks = "\n\n".join(_find_threads(before))
+        stacks = "\n\n".join(find_left())
         pytest.fail(f"threads outlive their test:\n\n{stacks}", pytrace=False)
 
 
-def _find_threads(known: Collection[int]) -> list[str]:
+def _find_threads() -> dict[int, str]:
     """Return the stacks of other threads that run our code, also of those without a `Thread`."""
-    stacks = [
-        traceback.extract_stack(frame)
+    stacks = {
+        thread: traceback.extract_stack(frame)
         for thread, frame in sys._current_frames().items()
-        if thread not in known
-    ]
-    return ["".join(stack.format()) for stack in stacks if any(map(_is_ours, stack))]
+        if thread != threading.get_ident()
+    }
+    return {
+        thread: "".join(stack.format())
+        for thread, stack in stacks.items()
+        if any(map(_is_ours, stack))
+    }
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
