@@ -32,6 +32,7 @@ from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.migrate import migrate
 from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_writing
+from runfold_workers.consumer import loop
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
@@ -142,6 +143,14 @@ def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if sys.dont_write_bytecode:
             patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
             patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("byte-code")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_reads() -> Iterator[None]:
+    """Idle workers in threads of the tests stop at once, not only when a read of a second ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "BLOCK_MS", 50)
         yield
 
 
