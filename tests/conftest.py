@@ -7,8 +7,11 @@ All of them end with the test run, also if it is killed.
 
 import itertools
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from conditions import wait_until
 from databases import create_database, drop_database
 from frame_delivery import SHARDS, stop_senders
 from runfold.protocol.streams import connect
@@ -29,9 +33,12 @@ from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.migrate import migrate
 from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_writing
+from runfold_workers.consumer import loop
 
 MakeRedis = Callable[..., RedisServer]
 MakePostgres = Callable[..., PostgresServer]
+
+_ROOT = Path(__file__).parents[1]
 
 _database_numbers = itertools.count(1)
 
@@ -71,11 +78,52 @@ def signal_dispositions() -> None:
             signal.signal(number, lambda *_: None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def threads_end_with_their_module() -> Iterator[None]:
+    """A module that leaves a thread of ours behind fails, rather than those that it disturbs."""
+    with _threads_end():
+        yield
+
+
 @pytest.fixture(autouse=True)
-def senders_end_with_their_test() -> Iterator[None]:
-    """A test that fails leaves no thread that goes on sending to the servers of the next."""
+def threads_end_with_their_test(threads_end_with_their_module: None) -> Iterator[None]:
+    """So does a test, unless a fixture of its module is at work, whose threads come and go."""
+    with nullcontext() if _find_threads() else _threads_end():
+        yield
+        stop_senders()  # a test that fails may leave them at work
+
+
+@contextmanager
+def _threads_end() -> Iterator[None]:
+    before = _find_threads().keys()
     yield
-    stop_senders()
+
+    def find_left() -> list[str]:
+        return [stack for thread, stack in _find_threads().items() if thread not in before]
+
+    try:
+        wait_until(lambda: not find_left(), timeout_s=20)
+    except AssertionError:
+        stacks = "\n\n".join(find_left())
+        pytest.fail(f"threads outlive their test:\n\n{stacks}", pytrace=False)
+
+
+def _find_threads() -> dict[int, str]:
+    """Return the stacks of other threads that run our code, also of those without a `Thread`."""
+    stacks = {
+        thread: traceback.extract_stack(frame)
+        for thread, frame in sys._current_frames().items()
+        if thread != threading.get_ident()
+    }
+    return {
+        thread: "".join(stack.format())
+        for thread, stack in stacks.items()
+        if any(map(_is_ours, stack))
+    }
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return Path(frame.filename).is_relative_to(_ROOT) and ".venv" not in frame.filename
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,6 +131,27 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Programs that the tests start keep nothing in the home of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that the tests start keep byte code, also where it may not be beside the sources.
+
+    To compile the modules again would be a third of what a short command takes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("byte-code")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_reads() -> Iterator[None]:
+    """Idle workers in threads of the tests stop at once, not only when a read of a second ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "BLOCK_MS", 50)
         yield
 
 

@@ -84,7 +84,7 @@ class Page(threading.Thread):
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
         self._url = url
-        self._pause = threading.Event()
+        self._closed = threading.Event()
         self.runs: dict[str, Any] = {}
         self.cuts = 0
         self.snapshots = 0
@@ -93,13 +93,22 @@ class Page(threading.Thread):
 
     def run(self) -> None:
         try:
-            for happening in follow(self._url, sleep=lambda _: time.sleep(0.2)):
+            for happening in follow(self._url, sleep=self._rest):
+                if self._closed.is_set():
+                    return
                 if isinstance(happening, Disconnected):
                     self.cuts += 1
                 elif isinstance(happening, Received):
                     self._apply(happening)
         except Exception as error:
             self.error = error
+
+    def _rest(self, _: float) -> None:
+        self._closed.wait(0.2)
+
+    def close(self) -> None:
+        """Reconnect no more; it ends once its connection does."""
+        self._closed.set()
 
     def _apply(self, received: Received) -> None:
         data = msgspec.json.decode(received.data)
@@ -113,8 +122,24 @@ class Page(threading.Thread):
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Callable[[str, str], Api]]:
-    """APIs that end with the test."""
+def open_page() -> Iterator[Callable[[str], Page]]:
+    """Pages that end with the test."""
+    made: list[Page] = []
+
+    def make(url: str) -> Page:
+        made.append(Page(url))
+        return made[-1]
+
+    yield make
+    for page in made:
+        page.close()
+    for page in made:
+        page.join(60)
+
+
+@pytest.fixture
+def api(tmp_path: Path, open_page: object) -> Iterator[Callable[[str, str], Api]]:
+    """APIs that end with the test, before the pages, which wait for their answers."""
     made: list[Api] = []
 
     def make(redis_url: str, database_url: str) -> Api:
@@ -172,6 +197,7 @@ def test_watchers_know_in_the_end_what_rest_says(
     make_redis: Callable[..., RedisServer],
     make_postgres: Callable[..., PostgresServer],
     api: Callable[[str, str], Api],
+    open_page: Callable[[str], Page],
 ) -> None:
     """Worker, API, Redis and PostgreSQL are killed in turn while 500 runs go through."""
     rng = random.Random(30)
@@ -182,7 +208,7 @@ def test_watchers_know_in_the_end_what_rest_says(
     worker = start_worker(cache.url, database.url)
     service = api(cache.url, database.url)
     live = f"{service.url}/api/v1/live?limit=500"
-    everything, running = Page(live), Page(f"{live}&status=running")
+    everything, running = open_page(live), open_page(f"{live}&status=running")
     wait_until(lambda: everything.snapshots and running.snapshots, what="the snapshots")
 
     def seen() -> int:
@@ -217,14 +243,18 @@ def test_watchers_know_in_the_end_what_rest_says(
 
 
 def test_an_api_that_stops_ends_the_streams_of_its_watchers(
-    start_worker: StartWorker, redis_url: str, migrated_url: str, api: Callable[[str, str], Api]
+    start_worker: StartWorker,
+    redis_url: str,
+    migrated_url: str,
+    api: Callable[[str, str], Api],
+    open_page: Callable[[str], Page],
 ) -> None:
     """After SIGTERM the streams end and the process exits; the watchers go on with the next one."""
     with connect(redis_url) as client:
         agree_on_shards(client, SHARDS)
     start_worker(redis_url, migrated_url)
     service = api(redis_url, migrated_url)
-    pages = [Page(f"{service.url}/api/v1/live?limit=500") for _ in range(20)]
+    pages = [open_page(f"{service.url}/api/v1/live?limit=500") for _ in range(20)]
     wait_until(lambda: all(page.snapshots for page in pages), what="the snapshots")
     with sending(redis_url, stories(random.Random(31)), pause_s=0.005):
         wait_until(lambda: all(page.runs for page in pages), what="progress")

@@ -3,14 +3,17 @@
 import json
 import random
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from acceptance.cli_processes import environ, runfold
-from frame_delivery import SHARDS, fold, interleave_runs
+from frame_delivery import SHARDS, connect_to, fold, interleave_runs
 from oracle import Event, project
+from runfold_stack.servers.postgres_server import PostgresServer
+from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.jobs import list_jobs
 from table_reader import read_projection
 
@@ -20,10 +23,19 @@ EVENTS: list[Event] = [
 EXPECTED = project(EVENTS, SHARDS)
 
 
+@pytest.fixture(scope="module")
+def migrated_template(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """A deployment with a history, all folded, for each test to copy."""
+    url = postgres_server.create_database("rebuilding", template=migrated_template)
+    with connect_to(url) as database:
+        ensure_shards(database, SHARDS)
+    fold(url, EVENTS)
+    yield "rebuilding"
+    postgres_server.drop_database("rebuilding")
+
+
 @pytest.fixture
-def env(deployment: None, migrated_url: str) -> dict[str, str]:
-    """A deployment with a history, all folded."""
-    fold(migrated_url, EVENTS)
+def env(migrated_url: str) -> dict[str, str]:
     return environ(RUNFOLD_DATABASE_URL=migrated_url)
 
 

@@ -91,7 +91,8 @@ os._exit(0)
         ("one thread", 20_000),
         ("eight threads", 12_000),
         ("asyncio tasks", 12_000),
-        ("forked child", 12_000),
+        # There the end of each run waits until its events are in Redis, so more prove no more.
+        ("forked child", 4_000),
     ],
 )
 def test_a_flood_drops_nothing(

@@ -1,5 +1,6 @@
 """Signals reach the processes of tests, also where the shell has the test run ignore them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ def test_a_test_run_that_ignores_signals_does_not_pass_that_on() -> None:
             *command,
             f"{Path(__file__)}::{name}",
         ],
+        # The plugins, which that test does not need, take most of the time.
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -29,6 +29,9 @@ RETRY_S: Final = 5.0
 # generic plan saves a seventh of the time.
 _OPTIONS: Final = "-c synchronous_commit=off -c plan_cache_mode=force_generic_plan"
 
+# Not the numbers of `random` itself, which belong to the program: it may have seeded them.
+_random = random.SystemRandom()
+
 
 @contextmanager
 def rollup_merger(database_url: str) -> Iterator[None]:
@@ -61,7 +64,7 @@ def _merge(connection: psycopg.Connection, stop: threading.Event) -> None:
         is_last = stop.is_set()
         shards = shards_with_pending_deltas(connection)
         # In random order, so that a shard that fails does not block the others.
-        for shard in random.sample(shards, len(shards)):
+        for shard in _random.sample(shards, len(shards)):
             merge_deltas(connection, shard)
             stop.wait(MERGE_EVERY_S / len(shards))
         if not shards:
