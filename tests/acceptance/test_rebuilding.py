@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from acceptance.cli_processes import environ, runfold
+from databases import create_database, drop_database
 from frame_delivery import SHARDS, connect_to, fold, interleave_runs
 from oracle import Event, project
 from runfold_stack.servers.postgres_server import PostgresServer
@@ -26,12 +27,12 @@ EXPECTED = project(EVENTS, SHARDS)
 @pytest.fixture(scope="module")
 def migrated_template(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
     """A deployment with a history, all folded, for each test to copy."""
-    url = postgres_server.create_database("rebuilding", template=migrated_template)
+    url = create_database(postgres_server, "rebuilding", template=migrated_template)
     with connect_to(url) as database:
         ensure_shards(database, SHARDS)
     fold(url, EVENTS)
     yield "rebuilding"
-    postgres_server.drop_database("rebuilding")
+    drop_database(postgres_server, "rebuilding")
 
 
 @pytest.fixture
