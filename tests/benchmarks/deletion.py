@@ -27,7 +27,7 @@ from runfold_workers.jobs.worker import SearchIndexing
 
 RATE: Final = 3_000
 _OTHER: Final = "other"
-_SLOWEST: Final = 250
+_SLOWEST: Final = 100
 """Runs a second: so long there are events beside a deletion, at least for half a minute."""
 _LOOK_S: Final = 0.05
 
