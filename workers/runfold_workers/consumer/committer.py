@@ -158,7 +158,7 @@ class Committer:
             return
         restore_single_statement(self._connection)
         with self._connection.transaction():
-            found = self._lock(self._connection, folded.shards)
+            found = self._lock(folded.shards)
             if found:
                 changes = load_external_changes(self._connection, self.positions, found)
                 if folded.conflicts_with(changes):
@@ -175,13 +175,12 @@ class Committer:
             old = self.positions.get(step.shard)
             # Otherwise the shard was given up, and perhaps taken again at a later position.
             if old is not None and old.position == step.expected:
-                self.positions[step.shard] = _after(old, step)
+                position = self.positions[step.shard] = _after(old, step)
+                if self.ahead[step.shard].position == step.position:  # no later batch is folded
+                    self.ahead[step.shard] = position
         self._builder.written(batch)
         self._changes = folded.changes
         self._forget(folded.changes)
-        for shard in folded.changes:
-            if self.ahead[shard].position == self.positions[shard].position:
-                self.ahead[shard] = self.positions[shard]
         for shard in self._contended.keys() & set(folded.shards) - folded.changes.keys():
             self._contended[shard] -= 1
             if self._contended[shard] <= 0:
@@ -273,7 +272,7 @@ class Committer:
         restore_single_statement(self._connection)
         try:
             with self._connection.transaction():
-                found = self._lock(self._connection, shards)
+                found = self._lock(shards)
                 if found:
                     self._forget(load_external_changes(self._reading, self.positions, found))
                     self.positions |= found
@@ -289,9 +288,9 @@ class Committer:
         self.written(folded)
         return folded.batch
 
-    def _lock(self, connection: psycopg.Connection, shards: Collection[int]) -> dict[int, Position]:
+    def _lock(self, shards: Collection[int]) -> dict[int, Position]:
         """Lock these shards; return the checkpoints of those that other processes have changed."""
-        found = lock_positions(connection, shards)
+        found = lock_positions(self._connection, shards)
         for shard, position in found.items():
             if position.position != self.positions[shard].position:
                 raise PositionMoved(shard, self.positions[shard].position)
