@@ -73,6 +73,7 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
         "frames": {"alone": len(waits_alone), "beside": len(waits_beside)},
         "visible_before_its_end": beside.visible(deletion.began_ns, deletion.ended_ns),
         "longest_ms": {"alone": max(waits_alone), "beside": max(waits_beside)},
+        "look_ms": {"alone": alone.look_gaps_ms(), "beside": beside.look_gaps_ms()},
         "seconds": deletion_s,
         "worker_mb": {"before": folded_mb, "peak": peak_mb, "after": after_mb},
         "cpu_s": used,
@@ -151,6 +152,10 @@ class _Sending:
         """How many frames were sent and could be read between these moments."""
         waits = self._waits(after_ns, before_ns)
         return sum(sent_ns + waited_ms * 1e6 < before_ns for sent_ns, waited_ms in waits)
+
+    def look_gaps_ms(self) -> dict[str, float]:
+        """See `Probe`."""
+        return self._probe.look_gaps_ms()
 
     def _waits(self, after_ns: int, before_ns: int | None) -> list[tuple[int, float]]:
         return [

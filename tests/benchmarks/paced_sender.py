@@ -34,7 +34,7 @@ def main() -> None:
         shards = streams.agree_on_shards(client)
         ticks = list(_ticks(rate, seconds, shards, given.get("project", PROJECT)))
         gc.collect()
-        gc.freeze()
+        gc.disable()  # what it notes is kept to the end, and would be walked again and again
         await_go()
         enough = threading.Event()
 
