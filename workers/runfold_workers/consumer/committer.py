@@ -3,10 +3,9 @@
 Invariant: a batch and its positions are one transaction. A crash leaves all of it or nothing, and
 the positions say which. After every failure the cache drops the runs that the batch touched.
 
-A refused batch is folded again while its shards are locked, so that no other process can change
-them meanwhile. After that, a process that goes on changing runs would make each batch of the shard
-fail. So the next ones lock it, too, before they are written, and are rebased: one is folded again
-only if its own runs were changed. When PostgreSQL refuses the data, the batch is split down to one
+A batch of a shard in which another process has changed runs is refused once. It then locks its
+shards, is rebased, and is written; it is folded again, under the same lock, only if its own runs
+were changed. When PostgreSQL refuses the data, the batch is split down to one
 frame, in which the event is searched. Every other failure is raised to the caller, which waits and
 retries.
 """
@@ -61,8 +60,6 @@ Refused = Mapping[EventLocation, str]
 
 LOAD_RUNS: Final = 500
 """So many runs are read from the ledger by one query."""
-CONTENDED_BATCHES: Final = 50
-"""So many batches of a shard lock it first after its runs were changed outside."""
 
 
 class Committer:
@@ -97,8 +94,6 @@ class Committer:
         self.positions: dict[int, Position] = {}
         self.ahead: dict[int, Position] = {}
         self._newest_unread: set[int] = set()
-        self._contended: dict[int, int] = {}
-        """Shards whose runs other processes change, and for how many batches that is assumed."""
         self._changes: ExternalChanges = {}
         """What the last batch found when it was written; what was folded before is without it."""
 
@@ -119,7 +114,6 @@ class Committer:
         self.positions.pop(shard, None)
         self.ahead.pop(shard, None)
         self._newest_unread.discard(shard)
-        self._contended.pop(shard, None)
 
     def fold(
         self,
@@ -153,20 +147,10 @@ class Committer:
     def write(self, folded: FoldedBatch) -> None:
         """Commit a batch; may be called from another thread than the one that folds."""
         self._ensure_weeks(self._connection, folded.weeks)
-        if self._contended.keys().isdisjoint(folded.shards):
+        try:
             self._write(folded)
-            return
-        restore_single_statement(self._connection)
-        with self._connection.transaction():
-            found = self._lock(folded.shards)
-            if found:
-                changes = load_external_changes(self._connection, self.positions, found)
-                if folded.conflicts_with(changes):
-                    step = folded.batch.advances[0]
-                    raise PositionMoved(step.shard, step.expected)
-                folded.rebase(self.positions | found)
-                folded.changes = changes
-            self._write(folded)
+        except PositionMoved:
+            self._rebase_and_write(folded)
 
     def written(self, folded: FoldedBatch) -> None:
         """Record that this batch, and so all batches before it, are committed."""
@@ -181,10 +165,6 @@ class Committer:
         self._builder.written(batch)
         self._changes = folded.changes
         self._forget(folded.changes)
-        for shard in self._contended.keys() & set(folded.shards) - folded.changes.keys():
-            self._contended[shard] -= 1
-            if self._contended[shard] <= 0:
-                del self._contended[shard]
         if batch.dead_letters:
             letter = batch.dead_letters[0]
             first = {"shard": letter.shard, "frame": letter.frame, "reason": letter.reason[:200]}
@@ -297,14 +277,27 @@ class Committer:
         return {shard: each for shard, each in found.items() if each != self.positions[shard]}
 
     def _forget(self, changes: ExternalChanges) -> None:
-        """Drop runs that other processes have changed, and expect more such changes."""
+        """Drop runs that other processes have changed."""
         for shard, runs in changes.items():
-            self._contended[shard] = CONTENDED_BATCHES
             if runs is None:
                 self._cache.forget(shard)
                 self._newest_unread.add(shard)
             else:
                 self._cache.forget_runs(shard, runs)
+
+    def _rebase_and_write(self, folded: FoldedBatch) -> None:
+        """Write a batch while no other process can change its shards, unless its runs were."""
+        restore_single_statement(self._connection)
+        with self._connection.transaction():
+            found = self._lock(folded.shards)
+            changes = load_external_changes(self._connection, self.positions, found)
+            if folded.conflicts_with(changes):
+                step = folded.batch.advances[0]
+                raise PositionMoved(step.shard, step.expected)
+            folded.rebase(self.positions | found)
+            folded.changes = changes
+            self._write(folded)
+        self._metrics.rebased.inc()
 
     def _write(self, folded: FoldedBatch) -> None:
         began = time.perf_counter()
