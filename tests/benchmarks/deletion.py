@@ -2,8 +2,9 @@
 
 A history of one project is folded and indexed. Then a second project sends at a steady rate, as in
 `latency`: first by itself, then while a worker for jobs deletes all of the first. Of the latter
-only frames count that were sent between the job's beginning and its end. One worker folds all of
-it, so its peak memory is that of the history and of both measurements.
+only frames count that were sent between the job's beginning and its end. By itself it sends for a
+minute, so that both have what happens once a minute: autovacuum, and the system's writing of pages.
+One worker folds all of it, so its peak memory is that of the history and of both measurements.
 """
 
 import threading
@@ -29,6 +30,9 @@ RATE: Final = 3_000
 _OTHER: Final = "other"
 _SLOWEST: Final = 100
 """Runs a second: so long there are events beside a deletion, at least for half a minute."""
+_ALONE_S: Final = 60.0
+_FASTEST: Final = 200
+"""Runs a second: if the deletion takes less than a minute, so does the measurement before it."""
 _LOOK_S: Final = 0.05
 
 
@@ -49,7 +53,8 @@ def measure(servers: Servers, sizes: Sizes, figures: Figures) -> None:
             connection.execute("VACUUM (ANALYZE)")  # as autovacuum has done a minute later
         jobs.go()
         servers.settle(url)
-        alone = _Sending(servers, url, worker, WARM_UP_S + sizes.latency_s)
+        alone_s = min(_ALONE_S, sizes.deleted_runs / _FASTEST)
+        alone = _Sending(servers, url, worker, WARM_UP_S + alone_s)
         alone.run()
         folded_mb = peak_bytes(worker.pid) / 1e6
         meter = Meter(worker=worker.pid, jobs=jobs.pid, **servers.pids)

@@ -1,5 +1,6 @@
 """Deleted runs leave nothing, the rest is exact, and nothing brings them back."""
 
+import itertools
 import random
 import threading
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from conditions import is_folded, run_fold_worker, wait_until
-from event_histories import generate_runs
+from event_histories import NOON_US, generate_runs
 from frame_delivery import SHARDS, Sender, assert_exact, fold, interleave_runs, make_frames
 from oracle import Event, project
 from rebuild_checks import find_mismatches, rebuild_all
@@ -159,6 +160,58 @@ def test_age_counts_from_the_end(database: psycopg.Connection) -> None:
     ]
     assert delete_runs(database, Deletion(RunFilter(), middle)) == len(gone) > 0
     assert read_projection(database) == project(without(gone), SHARDS)
+
+
+def timed_run(run: str, seconds: int, **fields: object) -> list[Event]:
+    """A run that took so long, and so did its node."""
+    begin = {"run": run, "at_us": NOON_US}
+    end = begin | {"at_us": NOON_US + seconds * 1_000_000}
+    return [
+        {"type": "started", "id": 0, "workflow": "timed", "project": "old"} | begin | fields,
+        {"type": "node_started", "id": 1, "node": "a"} | begin,
+        {"type": "node_finished", "id": 2, "node": "a"} | end,
+        {"type": "completed", "id": 3} | end,
+    ]
+
+
+def test_minima_and_maxima_are_right_after_every_step(
+    database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal durations: a run that is known to have one is deleted, renamed, or takes longer."""
+    monkeypatch.setattr(throttle, "LEAST", 4)
+    monkeypatch.setattr(throttle, "MOST", 4)
+    chance = random.Random(3)
+    names = (f"timed/{number}" for number in itertools.count())
+    runs = list(itertools.islice((run for run in names if shard_of(run, SHARDS) == 0), 40))
+    history = [timed_run(run, chance.choice([10, 10, 10, 20, 30, 30])) for run in runs]
+    later = timed_run("later", 15, project="new")
+    events = [event for run in history for event in run]
+    fold(migrated_url, events, first=10_000)
+    changes: list[list[Event]] = [
+        [{"type": "started", "run": run, "id": 4, "at_us": NOON_US + 1, "workflow": "renamed"}]
+        if number % 2
+        else [{"type": "node_started", "run": run, "id": 4, "at_us": NOON_US - 1, "node": "a"}]
+        for number, run in enumerate(runs)
+    ]
+    steps = itertools.count(1)
+
+    def compare(deleted: int, _: object) -> None:
+        if not deleted:
+            return
+        change = changes.pop()  # of a run that is deleted late
+        events.extend(change + later)
+        fold(migrated_url, change + later, first=10_000 + 1_000 * next(steps))
+        later.clear()
+        found = read_projection(database)
+        left = [
+            event
+            for event in EVENTS + events
+            if (shard_of(event["run"], SHARDS), run_key(event["run"]).bytes) in found.runs
+        ]
+        assert found == project(left, SHARDS)
+
+    delete_runs(database, make_deletion(project="old"), on_progress=compare)
+    assert next(steps) > 10
 
 
 def test_runs_that_begin_after_the_request_stay(database: psycopg.Connection) -> None:

@@ -73,7 +73,8 @@ class Metrics:
             "batches_refolded", "Batches folded again because runs were changed behind the fold"
         )
         self.rebased = self._counter(
-            "batches_rebased", "Batches written again because other runs of their shards were changed"
+            "batches_rebased",
+            "Batches written again because other runs of their shards were changed",
         )
         self.incidents = self._counter("incidents", "Incidents that this worker met", "kind")
         self.lost = self._counter("runs_lost", "Runs that were found silent for too long")

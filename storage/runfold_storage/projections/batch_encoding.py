@@ -15,6 +15,7 @@ from runfold_storage.records.encoding import (
     encode_runs,
     encode_stats,
 )
+from runfold_storage.records.rollup import RollupScope, rollup_scope
 from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
 from runfold_storage.rollups.min_max import MinMaxRecheck, removed_durations
 
@@ -47,7 +48,8 @@ class EncodedBatch:
     changed_runs: Rows
     changed_nodes: Rows
     stats: Rows
-    stats_shards: Sequence[int]
+    scopes: Sequence[RollupScope]
+    """What `stats` belong to."""
     min_max_rechecks: Sequence[MinMaxRecheck]
     """Rollups whose minimum and maximum may have to be looked up."""
     changes: Sequence[ChangeRow]
@@ -76,7 +78,7 @@ def encode_batch(batch: Batch) -> EncodedBatch:
         new_nodes=encode_nodes(batch.new_nodes, COPIED) if is_large and batch.new_nodes else b"",
         changed_nodes=Rows(len(changed_nodes), encode_nodes(changed_nodes, RECORDS)),
         stats=Rows(len(stats), encode_stats(stats)),
-        stats_shards=sorted({key.shard for key in stats}),
+        scopes=sorted(set(map(rollup_scope, stats))),
         min_max_rechecks=removed,
         dead_letters=batch.dead_letters,
         **_encode_numbered(batch, is_single=is_single),

@@ -16,8 +16,8 @@ from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.postgres.bulk_write import Binary, copy_encoded
 from runfold_storage.records.encoding import EVENT_FIELDS, NODE_FIELDS, RUN_FIELDS
 from runfold_storage.records.rows import Batch, DeadLetter
-from runfold_storage.rollups.min_max import recheck_min_max
-from runfold_storage.rollups.store import ROLLUPS, merge_shards
+from runfold_storage.rollups.min_max import MinMaxCache, recheck_min_max
+from runfold_storage.rollups.store import ROLLUPS, merge_overlapping
 
 from .batch_encoding import NODES, RUNS, EncodedBatch, encode_batch, is_single_statement
 from .single_statement import prepare_single_statement, write_single_statement
@@ -50,12 +50,15 @@ def write_batch(connection: psycopg.Connection, batch: EncodedBatch) -> None:
         raise PositionMoved(step.shard, step.expected) from error
 
 
-def write_projections(connection: psycopg.Connection, batch: Batch) -> None:
+def write_projections(
+    connection: psycopg.Connection, batch: Batch, min_max: MinMaxCache | None = None
+) -> None:
     """Write only the changed rows and the rollups of a batch, whose shard is locked (`lock_shard`).
 
-    The caller logs the changes with `bump_generation`, which assigns their numbers.
+    The caller logs the changes with `bump_generation`, which assigns their numbers. `min_max` saves
+    looking up minima and maxima again, for a caller that removes many runs in several batches.
     """
-    _write_rows(connection, encode_batch(batch), changes=[])
+    _write_rows(connection, encode_batch(batch), [], MinMaxCache() if min_max is None else min_max)
 
 
 def _write_by_steps(connection: psycopg.Connection, batch: EncodedBatch) -> None:
@@ -69,16 +72,19 @@ def _write_by_steps(connection: psycopg.Connection, batch: EncodedBatch) -> None
         if any(chunks):
             copy_encoded(connection, table, fields, chunks)
     crash_point("after_events_copied")
-    _write_rows(connection, batch, batch.changes)
+    _write_rows(connection, batch, batch.changes, MinMaxCache())
     if batch.dead_letters:
         _write_dead_letters(connection, batch.dead_letters)
 
 
 def _write_rows(
-    connection: psycopg.Connection, batch: EncodedBatch, changes: Sequence[ChangeRow]
+    connection: psycopg.Connection,
+    batch: EncodedBatch,
+    changes: Sequence[ChangeRow],
+    min_max: MinMaxCache,
 ) -> None:
     if batch.stats.n:
-        merge_shards(connection, batch.stats_shards)
+        merge_overlapping(connection, batch.scopes)
     with connection.pipeline():
         for upsert, rows in (
             (RUNS, batch.changed_runs),
@@ -90,8 +96,8 @@ def _write_rows(
         if changes:
             values = [Binary(value) for value in change_parameters(changes)]
             connection.execute(INSERT_CHANGES, values)
-        if batch.min_max_rechecks:
-            recheck_min_max(connection, batch.min_max_rechecks)
+    if batch.min_max_rechecks:
+        recheck_min_max(connection, batch.min_max_rechecks, min_max)
 
 
 def prepare_session(connection: psycopg.Connection) -> None:

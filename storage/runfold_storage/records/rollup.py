@@ -83,6 +83,15 @@ class RollupKey(NamedTuple):
     shard: int
 
 
+RollupScope = tuple[str, str, int, int]
+"""(workflow, project, hour in µs, shard): what the rollups of a run and of its nodes share."""
+
+
+def rollup_scope(key: RollupKey) -> RollupScope:
+    """Return the scope of a rollup."""
+    return key.workflow, key.project, key.hour_us, key.shard
+
+
 class RollupDelta(Struct, gc=False):
     """What to add to one rollup row: new values minus old ones.
 

@@ -31,8 +31,9 @@ from runfold_storage.projections.batch_writer import write_projections
 from runfold_storage.projections.row_store import delete_rows, read_rows
 from runfold_storage.records.rows import Batch
 from runfold_storage.rollups.deltas import RollupDeltas, add_run_with_nodes
+from runfold_storage.rollups.min_max import MinMaxCache
 from runfold_storage.rollups.shard_lock import lock_shard
-from runfold_storage.rollups.store import drop_empty, merge_deltas
+from runfold_storage.rollups.store import drop_empty
 
 PAGE_RUNS: Final = 10_000
 """Runs that are read at a time."""
@@ -135,14 +136,13 @@ def delete_runs(
     pace = ShardThrottle(connection, stop)
     first = up_to or newest_key(connection, deletion)
     deleted = 0
+    min_max = MinMaxCache()
     while first is not None:
         page = _read_page(connection, deletion, first, after)
         for shard, its_runs in _by_shard(page):
             for keys in pace.portions(its_runs):
-                with pace.working():  # what is merged here need not be merged under the lock
-                    merge_deltas(connection, shard)
                 with pace.holding():
-                    gone = _delete_with_tombstones(connection, shard, keys, deletion)
+                    gone = _delete_with_tombstones(connection, shard, keys, deletion, min_max)
                 with pace.working():
                     purge(connection, shard, gone)
                 deleted += len(gone)
@@ -224,7 +224,11 @@ def _read_page(
 
 
 def _delete_with_tombstones(
-    connection: psycopg.Connection, shard: int, keys: Sequence[UUID], deletion: Deletion
+    connection: psycopg.Connection,
+    shard: int,
+    keys: Sequence[UUID],
+    deletion: Deletion,
+    min_max: MinMaxCache | None = None,
 ) -> list[UUID]:
     """Delete rows and statistics of the runs that still match, and add tombstones."""
     statement = f"""
@@ -255,7 +259,7 @@ def _delete_with_tombstones(
             (shard, list(meant)),
         )
         deleted = delete_rows(connection, shard, gone)
-        write_projections(connection, Batch(advances=[], stats=stats))
+        write_projections(connection, Batch(advances=[], stats=stats), min_max)
         drop_empty(connection, stats)
         held.bump_generation(*zip(*deleted, strict=True))
         crash_point("before_deletion_commit")

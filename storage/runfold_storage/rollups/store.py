@@ -18,7 +18,13 @@ from psycopg import sql
 
 from runfold.protocol.codec import to_datetime
 from runfold_storage.postgres.bulk_write import Upsert, as_text
-from runfold_storage.records.rollup import ROLLUP_KEY, ROLLUP_SUMS, ROLLUP_VALUES, RollupKey
+from runfold_storage.records.rollup import (
+    ROLLUP_KEY,
+    ROLLUP_SUMS,
+    ROLLUP_VALUES,
+    RollupKey,
+    RollupScope,
+)
 from runfold_storage.tables import RUN_STATUSES
 
 DAY_US: Final = 86_400_000_000
@@ -185,6 +191,19 @@ def merge_deltas(connection: psycopg.Connection, shard: int) -> None:
     connection.execute(ROLLUPS.merging, ([shard],))
 
 
+def merge_overlapping(connection: psycopg.Connection, scopes: Sequence[RollupScope]) -> None:
+    """Merge the pending deltas of the shards in which some are of these scopes.
+
+    Like `merge_shards`, it locks the cursors of all their shards, so nothing is merged meanwhile.
+    """
+    workflows, projects, hours_us, shards = zip(*scopes, strict=True)
+    connection.execute(_HOLD, (sorted(set(shards)),))
+    columns = [workflows, projects, map(to_datetime, hours_us), shards]
+    overlapping = connection.execute(_OVERLAPPING, [list(column) for column in columns]).fetchall()
+    if overlapping:
+        connection.execute(ROLLUPS.merging, ([shard for (shard,) in overlapping],))
+
+
 def merge_shards(connection: psycopg.Connection, shards: Sequence[int]) -> None:
     """Merge the pending deltas of these shards in the open transaction, and lock their cursors."""
     connection.execute(_HOLD, (shards,))
@@ -207,6 +226,21 @@ _WAITING: Final = """
     WHERE EXISTS (SELECT FROM rollup_deltas AS s WHERE s.shard = m.shard AND s.id > m.id)
 """
 _WAITING_OF: Final = f"{_WAITING} AND shard = ANY(%s::smallint[])"
+_OVERLAPPING: Final = """
+    WITH scopes AS MATERIALIZED (
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::smallint[])
+        AS k (workflow, project, hour, shard)
+    )
+    SELECT m.shard FROM rollup_delta_cursors AS m
+    WHERE m.shard IN (SELECT shard FROM scopes) AND EXISTS (
+        SELECT FROM rollup_deltas AS s, unnest(s.deltas) AS d
+        WHERE s.shard = m.shard AND s.id > m.id
+          AND (d.workflow, d.project, d.hour, d.shard) IN (
+              SELECT workflow, project, hour, shard FROM scopes
+          )
+    )
+    ORDER BY m.shard
+"""
 
 
 def drop_empty(connection: psycopg.Connection, keys: Collection[RollupKey]) -> None:
