@@ -109,13 +109,15 @@ def advance_parameters(advances: Sequence[PositionUpdate]) -> list[bytes]:
     ]
 
 
-def count_pending_frames(connection: psycopg.Connection) -> int:
-    """Count the frames that the streams had up to a second ago and that are not folded yet."""
+def count_added_frames(connection: psycopg.Connection) -> tuple[int, int]:
+    """Count the frames that the streams had up to a second ago: all, and those not folded yet."""
     statement = """
-        SELECT coalesce(sum(greatest(s.entries_added - p.consumed, 0)), 0)
+        SELECT coalesce(sum(s.entries_added), 0)::bigint,
+               coalesce(sum(greatest(s.entries_added - p.consumed, 0)), 0)::bigint
         FROM positions AS p JOIN stream_checkpoints AS s ON s.shard = p.shard
     """
-    return int(scalar(connection, statement))
+    added, pending = connection.execute(statement).fetchone() or (0, 0)
+    return added, pending
 
 
 def lock_positions(connection: psycopg.Connection, shards: Iterable[int]) -> dict[int, Position]:

@@ -2,8 +2,8 @@
 
 Invariant: a batch waits for one step at most. The size of a step adapts to the duration of the last
 ones, so that it locks its shard for about `HOLD_S` on any machine. After a step the work pauses for
-longer than it ran, and for longer still while the fold lags, so the fold keeps its share of the
-machine.
+as long as it ran, and for several times as long while events come in, so the fold keeps its share
+of the machine.
 """
 
 import threading
@@ -14,17 +14,17 @@ from typing import Final, TypeVar
 
 import psycopg
 
-from .positions import count_pending_frames
+from .positions import count_added_frames
 
 HOLD_S: Final = 0.02
 """How long a step should lock its shard."""
 LEAST: Final = 200
 MOST: Final = 10_000
 """Limits of the rows or events in a step, unless one run has more."""
-REST_FACTOR: Final = 2
+IDLE_FACTOR: Final = 1
 """How long a pause is, compared with the work before it."""
-BEHIND_FACTOR: Final = 4
-"""The same while the fold lags."""
+BUSY_FACTOR: Final = 4
+"""The same while events come in, or wait to be folded."""
 LONGEST_REST_S: Final = 0.5
 _LOOK_EVERY_S: Final = 1.0
 
@@ -56,7 +56,8 @@ class ShardThrottle:
         self._stop = stop
         self._size = LEAST
         self._worked_s = 0.0
-        self._is_behind = False
+        self._added = -1
+        self._is_busy = True
         self._looked_at = 0.0
 
     def portions(self, weighed: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
@@ -93,8 +94,9 @@ class ShardThrottle:
             return
         now = time.monotonic()
         if now - self._looked_at > _LOOK_EVERY_S:
-            self._is_behind = count_pending_frames(self._connection) > 0
-            self._looked_at = now
-        factor = BEHIND_FACTOR if self._is_behind else REST_FACTOR
+            added, pending = count_added_frames(self._connection)
+            self._is_busy = pending > 0 or added != self._added
+            self._added, self._looked_at = added, now
+        factor = BUSY_FACTOR if self._is_busy else IDLE_FACTOR
         self._stop.wait(min(self._worked_s * factor, LONGEST_REST_S))
         self._worked_s = 0.0
