@@ -64,14 +64,12 @@ RUNS = [*OLD_RUNS, *OLD_NAMED_RUNS, *EXEMPT_PROJECT_RUNS, *YOUNG_RUNS]
 EVENTS = events_of(RUNS)
 
 
-def run_retention(url: str, archive: object = None) -> Progress:
+def run_retention(url: str, archive: object = None, **limits: Any) -> Progress:
     """Do all that is due by all policies; into an archive, if one is given."""
     archive_url = None if archive is None else str(archive)
     with connections.connect(url, autocommit=True) as connection:
         apply_all_now(connection)
-        return retain(
-            connection, add_job(connection, KIND, {}), NEVER_STOP, archive_url=archive_url
-        )
+        return retain(connection, add_job(connection, KIND, {}), NEVER_STOP, archive_url, **limits)
 
 
 def run_keys_of(runs: Iterable[list[Event]]) -> set[bytes]:

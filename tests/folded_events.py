@@ -12,6 +12,7 @@ from runfold.protocol.frames import encode_json_frame
 from runfold.protocol.streams import shard_of
 from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.postgres.connections import connect
+from runfold_storage.projections.batch_encoding import DEFAULT_LIMITS, SingleStatementLimits
 from runfold_storage.queries.run.events import EventPage
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
@@ -44,7 +45,11 @@ def events_of(page: EventPage | None) -> list[dict[str, Any]]:
 
 
 def fold_events(
-    migrated_url: str, events: Iterable[dict[str, Any]], *, is_merged: bool = True
+    migrated_url: str,
+    events: Iterable[dict[str, Any]],
+    *,
+    is_merged: bool = True,
+    single_statement: SingleStatementLimits = DEFAULT_LIMITS,
 ) -> None:
     """Put events into the database by the worker's own path; their figures may wait."""
     by_shard: dict[int, list[Any]] = {}
@@ -57,7 +62,7 @@ def fold_events(
     ]
     with connect(migrated_url, autocommit=True) as connection:
         ensure_shards(connection, SHARDS)
-        committer = Committer(connection)
+        committer = Committer(connection, single_statement=single_statement)
         committer.own(range(SHARDS))
         committer.commit(entries)
         if is_merged:

@@ -131,7 +131,9 @@ class History:
         """
         check_choice("format", format, FORMATS)
         run_filter = make_run_filter(**filters)
-        pages = read_pages(self._snapshot, run_filter, on_progress, with_nodes=nodes)
+        pages = read_pages(
+            self._snapshot, run_filter, on_progress, with_nodes=nodes, limits=self._list_limits
+        )
         return FORMATS[format][1](pages, nodes)
 
     def run(self, run: str) -> RunDetail | None:

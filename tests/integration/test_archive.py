@@ -27,7 +27,7 @@ from oracle import Event, project
 from rebuild_checks import find_mismatches
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import shard_of
-from runfold_storage.archive import file_writer
+from runfold_storage.archive.layout import FileLimits
 from runfold_storage.archive.purge import purge
 from runfold_storage.archive.store import Archive, open_archive
 from runfold_storage.checkpoints.incidents import read_incidents
@@ -191,12 +191,11 @@ def test_a_large_archive_is_cut_into_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And no run is cut in two; each is found in its own file."""
-    monkeypatch.setattr(file_writer, "GROUP_ROWS", 7)
-    monkeypatch.setattr(file_writer, "FILE_BYTES", 1500)
     runs = [make_run(100) for _ in range(60)]
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
-    run_retention(migrated_url, tmp_path)
+    limits = FileLimits(group_rows=7, file_bytes=1500)
+    run_retention(migrated_url, tmp_path, file_limits=limits)
     assert_archived_once(tmp_path, runs)
     files = list(tmp_path.glob("events/*/*.parquet"))
     assert len(files) > 2 * SHARDS

@@ -9,6 +9,7 @@ from runfold.protocol.codec import TYPES
 from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.ledger.partitions import OWN_IDS
 from runfold_storage.projections import batch_encoding, batch_writer
+from runfold_storage.projections.batch_encoding import DEFAULT_LIMITS, SingleStatementLimits
 from runfold_storage.records.rollup import RollupDelta, RollupKey
 from runfold_storage.records.rows import Batch, NodeRow, PositionUpdate, RunRow
 
@@ -136,10 +137,12 @@ WHAT = {
 }
 
 
-def write(database: psycopg.Connection, batch: Batch) -> dict[str, list[Any]]:
+def write(
+    database: psycopg.Connection, batch: Batch, limits: SingleStatementLimits = DEFAULT_LIMITS
+) -> dict[str, list[Any]]:
     """What is in the tables after this batch; nothing of it stays."""
     with database.transaction(force_rollback=True):
-        batch_writer.write_batch(database, batch_encoding.encode_batch(batch))
+        batch_writer.write_batch(database, batch_encoding.encode_batch(batch, limits))
         found = {
             table: database.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
             for table, columns in WHAT.items()
@@ -172,8 +175,7 @@ def test_both_write_paths_leave_the_same(
     )
     assert batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
     at_once = write(database, batch)
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 0)
-    copied = write(database, batch)
+    copied = write(database, batch, SingleStatementLimits(events=0))
     assert [len(copied[table]) for table in ("events", "runs", "nodes", "changes", "stats")] == [
         *(len(EVENTS), len(RUNS), len(NODES), 1, len(STATS))
     ]
@@ -181,14 +183,13 @@ def test_both_write_paths_leave_the_same(
     assert copied == at_once
 
 
-def test_large_events_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_events_are_copied() -> None:
     """However few they are."""
     batch = Batch(advances=[A_STEP], events=EVENTS)
     size = sum(len(body) for *_, body in EVENTS)
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_BYTES", size)
-    assert batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_BYTES", size - 1)
-    assert not batch_encoding.is_single_statement(batch_encoding.encode_batch(batch))
+    for most, is_single in ((size, True), (size - 1, False)):
+        encoded = batch_encoding.encode_batch(batch, SingleStatementLimits(bytes=most))
+        assert batch_encoding.is_single_statement(encoded) == is_single
 
 
 A_STEP = PositionUpdate(2, "0-0", 0, "7-0", 1, 0, None)
@@ -200,19 +201,18 @@ A_STEP = PositionUpdate(2, "0-0", 0, "7-0", 1, 0, None)
 @pytest.mark.parametrize("at_once", [0, 400])
 def test_a_moved_position_refuses_the_whole_batch(
     database: psycopg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
     moved: PositionUpdate,
     at_once: int,
 ) -> None:
     """Also the shards of the same batch whose positions are where they should be."""
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", at_once)
+    limits = SingleStatementLimits(events=at_once)
     first = PositionUpdate(1, "0-0", 0, "5-1", 16, len(RUNS), DAY_US)
     runs = [(run, number) for number, run in enumerate(RUNS, 1)]
     batch = batch_encoding.encode_batch(
-        Batch(advances=[first, moved], events=EVENTS, new_runs=runs)
+        Batch(advances=[first, moved], events=EVENTS, new_runs=runs), limits
     )
     assert batch_encoding.is_single_statement(batch) == bool(at_once)
-    alone = batch_encoding.encode_batch(Batch(advances=[moved], events=EVENTS))
+    alone = batch_encoding.encode_batch(Batch(advances=[moved], events=EVENTS), limits)
     for refused in (batch, alone):
         with pytest.raises(PositionMoved) as raised, database.transaction():
             batch_writer.write_batch(database, refused)
@@ -224,20 +224,19 @@ def test_a_moved_position_refuses_the_whole_batch(
 
 @pytest.mark.parametrize("at_once", [0, 400])
 def test_duplicate_events_and_taken_change_numbers_raise_different_errors(
-    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
+    database: psycopg.Connection, at_once: int
 ) -> None:
     """An event makes the worker load its memory, a number of the feed makes it look for others."""
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", at_once)
+    limits = SingleStatementLimits(events=at_once)
     step = PositionUpdate(1, "0-0", 0, "5-1", 16, 1, DAY_US)
     run = (RUNS[0], 1)
     again = Batch(advances=[step._replace(expected="5-1")], events=EVENTS)
     numbered = Batch(advances=again.advances, changed_runs=[run])
-    batch_writer.write_batch(
-        database, batch_encoding.encode_batch(Batch(advances=[step], events=EVENTS, new_runs=[run]))
-    )
+    first = Batch(advances=[step], events=EVENTS, new_runs=[run])
+    batch_writer.write_batch(database, batch_encoding.encode_batch(first, limits))
     for batch, error in ((again, DuplicateInLedger), (numbered, PositionMoved)):
         with pytest.raises(error), database.transaction():
-            batch_writer.write_batch(database, batch_encoding.encode_batch(batch))
+            batch_writer.write_batch(database, batch_encoding.encode_batch(batch, limits))
 
 
 def test_rows_come_out_as_they_went_in(database: psycopg.Connection) -> None:

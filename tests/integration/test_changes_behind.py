@@ -17,14 +17,13 @@ from oracle import Event, project
 from runfold.protocol.ids import make_run_id, run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.admin import make_deletion
-from runfold_storage.checkpoints import throttle
 from runfold_storage.checkpoints.change_log import decode_entries
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.postgres import connections
 from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.records.rows import Batch
 from runfold_storage.retention import run_deletion
-from runfold_storage.retention.run_deletion import delete_run, delete_runs
+from runfold_storage.retention.run_deletion import DeletionLimits, delete_run, delete_runs
 from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
@@ -99,12 +98,9 @@ def test_a_large_deletion_does_not_stop_the_fold(
     redis_url: str,
     migrated_url: str,
     given_up: list[int],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What another project sends meanwhile becomes visible before the deletion ends."""
-    monkeypatch.setattr(throttle, "LEAST", 5)
-    monkeypatch.setattr(throttle, "MOST", 5)
-    monkeypatch.setattr(run_deletion, "PAGE_RUNS", 50)
+    limits = DeletionLimits(page_runs=50, least_rows=5, most_rows=5)
     old, new = runs_of("old", 400), runs_of("new", 400)
 
     def count_new() -> int:
@@ -131,7 +127,9 @@ def test_a_large_deletion_does_not_stop_the_fold(
         beside.allowed = 20
         beside.start()
         prepare_session(connection)
-        assert delete_runs(connection, make_deletion(project="old"), on_progress=on_progress) == 400
+        deletion = make_deletion(project="old")
+        deleted = delete_runs(connection, deletion, on_progress=on_progress, limits=limits)
+        assert deleted == 400
         beside.finish()
         wait_until(lambda: is_folded(client, database), what="everything to be folded")
         assert given_up == []

@@ -18,7 +18,6 @@ from rebuild_checks import find_mismatches, rebuild_all
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import agree_on_shards, connect, shard_of
 from runfold_storage.admin import Admin, Deleted, make_deletion
-from runfold_storage.checkpoints import throttle
 from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.errors import BadParameter
 from runfold_storage.filters.run_filter import RunFilter
@@ -28,6 +27,7 @@ from runfold_storage.projections.batch_writer import prepare_session
 from runfold_storage.retention import run_deletion
 from runfold_storage.retention.run_deletion import (
     Deletion,
+    DeletionLimits,
     delete_run,
     delete_runs,
     newest_key,
@@ -131,18 +131,18 @@ def test_a_worker_that_remembers_a_run_forgets_it(
 def test_what_a_filter_means_goes(
     database: psycopg.Connection,
     migrated_url: str,
-    monkeypatch: pytest.MonkeyPatch,
     runs_of_a_page: int,
     filters: dict[str, object],
     fields: dict[str, object],
 ) -> None:
     """No more and no less, in pages of any size."""
-    monkeypatch.setattr(run_deletion, "PAGE_RUNS", runs_of_a_page)
-    monkeypatch.setattr(throttle, "LEAST", runs_of_a_page)
-    monkeypatch.setattr(run_deletion, "PURGED_EVENTS", 5 * runs_of_a_page)
+    limits = DeletionLimits(
+        page_runs=runs_of_a_page, purged_events=5 * runs_of_a_page, least_rows=runs_of_a_page
+    )
     gone = runs_like(**fields)
     assert 0 < len(gone) < len(RUNS)
-    assert Admin(migrated_url).delete_runs(**filters) == Deleted(len(gone))  # type: ignore[arg-type]
+    deletion = make_deletion(**filters)  # type: ignore[arg-type]
+    assert delete_runs(database, deletion, limits=limits) == len(gone)
     assert read_projection(database) == project(without(gone), SHARDS)
     assert Admin(migrated_url).delete_runs(**filters) == Deleted(0)  # type: ignore[arg-type]
 
@@ -175,11 +175,10 @@ def timed_run(run: str, seconds: int, **fields: object) -> list[Event]:
 
 
 def test_minima_and_maxima_are_right_after_every_step(
-    database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+    database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Equal durations: a run that is known to have one is deleted, renamed, or takes longer."""
-    monkeypatch.setattr(throttle, "LEAST", 4)
-    monkeypatch.setattr(throttle, "MOST", 4)
+    limits = DeletionLimits(least_rows=4, most_rows=4)
     chance = random.Random(3)
     names = (f"timed/{number}" for number in itertools.count())
     runs = list(itertools.islice((run for run in names if shard_of(run, SHARDS) == 0), 40))
@@ -210,7 +209,7 @@ def test_minima_and_maxima_are_right_after_every_step(
         ]
         assert found == project(left, SHARDS)
 
-    delete_runs(database, make_deletion(project="old"), on_progress=compare)
+    delete_runs(database, make_deletion(project="old"), on_progress=compare, limits=limits)
     assert next(steps) > 10
 
 
@@ -226,11 +225,9 @@ def test_runs_that_begin_after_the_request_stay(database: psycopg.Connection) ->
     assert [key for _, key in read_projection(database).runs] == [newest[1]]
 
 
-def test_a_deletion_that_was_stopped_goes_on(
-    database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deletion_that_was_stopped_goes_on(database: psycopg.Connection) -> None:
     """A deletion stops after the present step, and resumes from the reported key."""
-    monkeypatch.setattr(run_deletion, "PAGE_RUNS", 4)
+    limits = DeletionLimits(page_runs=4)
     everything = make_deletion(everything=True)
     up_to = newest_key(database, everything)
     after, deleted, stops = None, 0, 0
@@ -244,7 +241,13 @@ def test_a_deletion_that_was_stopped_goes_on(
     while True:
         try:
             delete_runs(
-                database, everything, up_to=up_to, after=after, on_progress=report, stop=stop
+                database,
+                everything,
+                up_to=up_to,
+                after=after,
+                on_progress=report,
+                stop=stop,
+                limits=limits,
             )
         except JobInterrupted:
             stops += 1

@@ -30,7 +30,7 @@ from runfold_storage.checkpoints.positions import ensure_shards, load_positions
 from runfold_storage.errors import PositionMoved
 from runfold_storage.ledger import partitions
 from runfold_storage.postgres.connections import connect
-from runfold_storage.projections import batch_encoding
+from runfold_storage.projections.batch_encoding import SingleStatementLimits
 from runfold_storage.rollups.recompute import find_wrong_days
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.consumer.pipeline import Pipeline
@@ -47,10 +47,21 @@ Connect = Callable[..., psycopg.Connection]
 """Takes the URL; by default that of the test's database."""
 
 
-@pytest.fixture(autouse=True, params=[0, 400], ids=["step by step", "at once"])
-def _way_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test holds for both ways in which small batches are written."""
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", request.param)
+MakeCommitter = Callable[..., Committer]
+"""Takes a connection and arguments of `Committer`."""
+
+
+@pytest.fixture(params=[0, 400], ids=["step by step", "at once"])
+def committer_on(request: pytest.FixtureRequest) -> MakeCommitter:
+    """Committers of all shards: every test holds for both ways to write small batches."""
+    limits = SingleStatementLimits(events=request.param)
+
+    def make(connection: psycopg.Connection, **arguments: Any) -> Committer:
+        committer = Committer(connection, single_statement=limits, **arguments)
+        committer.own(range(SHARDS))
+        return committer
+
+    return make
 
 
 @pytest.fixture
@@ -72,12 +83,6 @@ def open_connection(migrated_url: str) -> Iterator[Connect]:
 def database(open_connection: Connect) -> psycopg.Connection:
     """A connection to look at the tables."""
     return open_connection()
-
-
-def committer_on(connection: psycopg.Connection, **arguments: Any) -> Committer:
-    committer = Committer(connection, **arguments)
-    committer.own(range(SHARDS))
-    return committer
 
 
 def deliver(committer: Committer, entries: Sequence[StreamEntry]) -> None:
@@ -124,7 +129,7 @@ def without_seen(projection: Projection) -> Projection:
 
 
 def test_however_events_arrive_the_tables_are_those_of_the_definition(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Order, cuts, duplicates, forgetting and restarts change nothing in PostgreSQL either."""
 
@@ -158,7 +163,7 @@ def test_however_events_arrive_the_tables_are_those_of_the_definition(
 
 
 def test_extremes_that_were_taken_back_are_looked_up_among_their_own(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Earlier ends correct the shortest and the longest; rows of other rollups do not count."""
 
@@ -214,7 +219,7 @@ def test_extremes_that_were_taken_back_are_looked_up_among_their_own(
 
 
 def test_the_feed_numbers_every_change_once(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Runs carry the number of their last change; none is given out twice on a shard."""
     committer = committer_on(open_connection())
@@ -240,7 +245,7 @@ def test_the_feed_numbers_every_change_once(
 
 
 def test_the_second_worker_on_a_shard_loses(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """With leases off, the second commit finds that the position has moved."""
     first, second = committer_on(open_connection()), committer_on(open_connection())
@@ -258,7 +263,7 @@ def test_the_second_worker_on_a_shard_loses(
 
 
 def test_workers_that_fight_for_every_shard_count_nothing_twice(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Four workers on all shards at once, without leases: the tables are exact."""
     events = [event for run in generate_runs(seed=6, events=1500) for event in run]
@@ -301,7 +306,11 @@ def test_workers_that_fight_for_every_shard_count_nothing_twice(
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 def test_a_lost_reply_to_commit_is_settled_by_the_position(
-    committed: bool, open_connection: Connect, database: psycopg.Connection, migrated_url: str
+    committed: bool,
+    open_connection: Connect,
+    committer_on: MakeCommitter,
+    database: psycopg.Connection,
+    migrated_url: str,
 ) -> None:
     """The worker cannot know whether its COMMIT arrived; the next read shows it."""
     frame = frame_of(started(), ended("a run", 1))
@@ -320,7 +329,7 @@ def test_a_lost_reply_to_commit_is_settled_by_the_position(
 
 
 def test_a_commit_that_failed_leaves_the_worker_as_if_it_had_not_read(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """A lock that is not to be had rolls everything back, and the same call then succeeds."""
     connection = open_connection()
@@ -361,7 +370,11 @@ def poisoned(database: psycopg.Connection) -> psycopg.Connection:
     ],
 )
 def test_only_events_that_postgresql_refuses_are_dead_letters(
-    frames: list[int], bad: set[int], open_connection: Connect, poisoned: psycopg.Connection
+    frames: list[int],
+    bad: set[int],
+    open_connection: Connect,
+    committer_on: MakeCommitter,
+    poisoned: psycopg.Connection,
 ) -> None:
     """They are found one by one, with the reason; all others fold, in order and once."""
     events = []
@@ -391,7 +404,7 @@ def test_only_events_that_postgresql_refuses_are_dead_letters(
 
 
 def test_poison_on_one_shard_leaves_the_others_alone(
-    open_connection: Connect, poisoned: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, poisoned: psycopg.Connection
 ) -> None:
     """A batch over all shards is cut up, and every shard's position ends at its last frame."""
     events = [event for run in generate_runs(seed=7, events=300) for event in run]
@@ -406,7 +419,7 @@ def test_poison_on_one_shard_leaves_the_others_alone(
 
 
 def test_sums_that_postgresql_cannot_hold_are_dead_letters(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Ten thousand times a million dollars overflow a run's cost: the last straw is refused."""
     rich = [
@@ -426,7 +439,7 @@ def test_sums_that_postgresql_cannot_hold_are_dead_letters(
 
 
 def test_a_tombstone_rejects_late_events(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """A run that was deleted stays deleted; its neighbours fold."""
     [deleted, other] = runs_on_shard(0, 2)
@@ -439,7 +452,7 @@ def test_a_tombstone_rejects_late_events(
 
 
 def test_a_run_deleted_outside_the_fold_is_not_revived(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """A generation that was raised without a word: the worker forgets the whole shard at once."""
     committer = committer_on(open_connection())
@@ -457,7 +470,7 @@ def test_a_run_deleted_outside_the_fold_is_not_revived(
 
 
 def test_a_week_without_a_partition_gets_one(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Run ids of two years from now fold like any other, next to ids of today."""
     in_two_years = make_run_id(NOON_US + 2 * 365 * 86_400_000_000)
@@ -474,7 +487,7 @@ def test_a_week_without_a_partition_gets_one(
 
 
 def test_a_partition_that_was_dropped_is_made_again(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Retention drops a week that the worker knows; a late run of that week still folds."""
     early, late = make_run_id(NOON_US), make_run_id(NOON_US)
@@ -494,7 +507,7 @@ def test_a_partition_that_was_dropped_is_made_again(
 
 
 def test_a_ledger_that_knows_more_than_memory_is_believed(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """Events that were folded behind the worker's back: memory is loaded again, none twice."""
     committer = committer_on(open_connection())
@@ -512,7 +525,7 @@ def test_a_ledger_that_knows_more_than_memory_is_believed(
 
 
 def test_events_at_the_ends_of_time_fold(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """The year 2000 and almost a day from now, which are as far as a clock may be wrong.
 
@@ -532,7 +545,7 @@ def test_events_at_the_ends_of_time_fold(
 
 
 def test_a_heartbeat_survives_a_restart(
-    open_connection: Connect, database: psycopg.Connection
+    open_connection: Connect, committer_on: MakeCommitter, database: psycopg.Connection
 ) -> None:
     """`last_event_at` never goes back, although the ledger does not keep heartbeats."""
     heartbeat = {"type": "heartbeat", "run": "a run", "id": 1, "at_us": NOON_US + 60_000_000}
@@ -549,6 +562,7 @@ def test_a_heartbeat_survives_a_restart(
 def test_a_refused_batch_of_a_shard_that_was_lost_meanwhile(
     regained: bool,
     open_connection: Connect,
+    committer_on: MakeCommitter,
     poisoned: psycopg.Connection,
 ) -> None:
     """Its frames were folded by another worker: the position does not go back to them."""
@@ -570,7 +584,9 @@ def test_a_refused_batch_of_a_shard_that_was_lost_meanwhile(
     assert read_projection(poisoned) == project([ended("a run", 1)], SHARDS)
 
 
-def test_a_shard_that_was_given_up_is_forgotten(open_connection: Connect) -> None:
+def test_a_shard_that_was_given_up_is_forgotten(
+    open_connection: Connect, committer_on: MakeCommitter
+) -> None:
     """Owned again later, it is folded from its committed position."""
     committer, other = committer_on(open_connection()), committer_on(open_connection())
     committer.commit([frame_of(started())])

@@ -15,8 +15,8 @@ import pytest
 from folded_events import fold_events, make_event, make_run_events
 from runfold_storage.errors import BadParameter
 from runfold_storage.history import History
-from runfold_storage.queries.runs import export as exports
 from runfold_storage.queries.runs.export_formats import NODE_COLUMNS, RUN_COLUMNS
+from runfold_storage.queries.runs.planner import DEFAULT_LIMITS, ListLimits
 from service_threads import run_api
 
 EVIL = '=HYPERLINK("http://x","y")'
@@ -39,8 +39,8 @@ def folded_url(migrated_url: str) -> str:
     return migrated_url
 
 
-def export(url: str, form: str, **wanted: Any) -> bytes:
-    with History(url, pool_size=1) as history:
+def export(url: str, form: str, list_limits: ListLimits = DEFAULT_LIMITS, **wanted: Any) -> bytes:
+    with History(url, pool_size=1, list_limits=list_limits) as history:
         return b"".join(history.export(form, **wanted))
 
 
@@ -48,37 +48,36 @@ def rows(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
 
 
-def test_every_format_has_every_run_once(folded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_format_has_every_run_once(folded_url: str) -> None:
     """Runs come in the order of lists, over many pages, with the same figures."""
-    monkeypatch.setattr(exports, "PAGE", 3)
+    limits = ListLimits(exported=3)
     with History(folded_url, pool_size=1) as history:
         listed = history.runs(limit=100).runs
         assert len(listed) == 12
     ids = [run.id for run in listed]
-    lines = [json.loads(line) for line in export(folded_url, "ndjson").splitlines()]
+    lines = [json.loads(line) for line in export(folded_url, "ndjson", limits).splitlines()]
     assert [line["id"] for line in lines] == ids
     assert [line["duration_ms"] for line in lines] == [run.duration_ms for run in listed]
-    table = pq.read_table(io.BytesIO(export(folded_url, "parquet")))
+    table = pq.read_table(io.BytesIO(export(folded_url, "parquet", limits)))
     assert table.schema.names == list(RUN_COLUMNS)
     assert table["id"].to_pylist() == ids
     assert table["started_at"].to_pylist() == [run.started_at for run in listed]
-    assert [row["id"] for row in rows(export(folded_url, "csv"))] == ids
+    assert [row["id"] for row in rows(export(folded_url, "csv", limits))] == ids
 
 
 @pytest.mark.parametrize("most", [1, 5, 1000])
-def test_nodes_come_with_their_runs(
-    folded_url: str, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_come_with_their_runs(folded_url: str, most: int) -> None:
     """Tables have one row per attempt, or one for a run without nodes; NDJSON has a list."""
-    monkeypatch.setattr(exports, "MAX_NODES", most)
-    found = rows(export(folded_url, "csv", nodes=True))
+    limits = ListLimits(exported_nodes=most)
+    found = rows(export(folded_url, "csv", limits, nodes=True))
     assert list(found[0]) == list(NODE_COLUMNS)
     assert len(found) == 22
     assert [row["node"] for row in found if row["run"] == "run-7"] == ["a", "b"]
     assert [row["node"] for row in found if row["run"] == "bare"] == [""]
-    table = pq.read_table(io.BytesIO(export(folded_url, "parquet", nodes=True)))
+    table = pq.read_table(io.BytesIO(export(folded_url, "parquet", limits, nodes=True)))
     assert (table.num_rows, table.schema.names) == (22, list(NODE_COLUMNS))
-    lines = [json.loads(line) for line in export(folded_url, "ndjson", nodes=True).splitlines()]
+    exported = export(folded_url, "ndjson", limits, nodes=True)
+    lines = [json.loads(line) for line in exported.splitlines()]
     assert sum(len(line["node_list"]) for line in lines) == 20
     assert len(lines) == 12
 

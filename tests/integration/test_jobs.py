@@ -19,7 +19,6 @@ from runfold_storage import jobs
 from runfold_storage.admin import Admin
 from runfold_storage.jobs import Job, add_job, lock_job, read_job, unclaimed_jobs
 from runfold_storage.postgres import connections
-from runfold_storage.retention import run_deletion
 from runfold_workers.integrity.selection import Selection
 from runfold_workers.jobs.queue import NAME, JobDispatcher, connect_queue, make_queue, put
 from service_threads import run_job_worker
@@ -132,14 +131,11 @@ def test_work_that_someone_is_at_is_not_handed_out(
 
 
 def test_what_is_interrupted_goes_on(
-    redis_url: str,
-    migrated_url: str,
-    database: psycopg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str, migrated_url: str, database: psycopg.Connection
 ) -> None:
-    """The worker stops after the page at hand; the next one does the rest."""
-    monkeypatch.setattr(run_deletion, "PAGE_RUNS", 3)
-    fill(migrated_url, 30)
+    """The worker stops after the step at hand; the next one does the rest."""
+    runs = 1_000
+    fill(migrated_url, runs)
     job = Admin(migrated_url, at_once=1).delete_runs(workflow="w")
     assert isinstance(job, Job)
 
@@ -148,14 +144,14 @@ def test_what_is_interrupted_goes_on(
         return found is not None and found.progress is not None
 
     with run_job_worker(redis_url, migrated_url):
-        wait_until(has_begun, what="the first page")
+        wait_until(has_begun, what="the first step")
     left = read_job(database, job.id)
     assert left is not None
     assert left.status == "queued"
     assert left.progress is not None
-    assert 0 < left.progress["deleted"] < 30
+    assert 0 < left.progress["deleted"] < runs
     with run_job_worker(redis_url, migrated_url):
-        assert ended(database, job.id).result == {"deleted": 30}
+        assert ended(database, job.id).result == {"deleted": runs}
     assert read_projection(database) == project([], SHARDS)
 
 

@@ -14,7 +14,7 @@ from rebuild_checks import find_mismatches
 from runfold.protocol.events import MAX_NAME
 from runfold_storage.history import History
 from runfold_storage.postgres import connections
-from runfold_storage.projections import batch_encoding
+from runfold_storage.projections.batch_encoding import SingleStatementLimits
 from runfold_storage.retention.run_deletion import delete_run
 from runfold_storage.rollups.recompute import find_wrong_days
 from runfold_storage.rollups.shard_lock import lock_shard
@@ -76,19 +76,18 @@ def test_pending_deltas_are_read(migrated_url: str, database: psycopg.Connection
     assert find_wrong_days(database) == []
 
 
-def test_a_large_batch_after_small_ones(
-    migrated_url: str, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_batch_after_small_ones(migrated_url: str, database: psycopg.Connection) -> None:
     """What it takes from a status may be what has not been merged yet."""
     fold_events(
         migrated_url, [*RUNS, make_event("node_started", "c", 90_001, node="n")], is_merged=False
     )
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 1)
     ended = [
         make_event("node_finished", "c", 90_002, node="n"),
         make_event("completed", "c", 90_003),
     ]
-    fold_events(migrated_url, ended, is_merged=False)
+    fold_events(
+        migrated_url, ended, is_merged=False, single_statement=SingleStatementLimits(events=1)
+    )
     assert shards_with_pending_deltas(database)
     with History(migrated_url) as history:
         told = answers(history)
@@ -177,13 +176,12 @@ def test_the_longest_names_can_be_merged(migrated_url: str, database: psycopg.Co
 
 @pytest.mark.usefixtures("deployment")
 def test_merging_beside_the_fold_and_corrections(
-    migrated_url: str, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, database: psycopg.Connection
 ) -> None:
     """Batches that append and ones that do not, mergers that race, and shards that are held.
 
     Every difference counts once, and nobody waits in a circle.
     """
-    monkeypatch.setattr(batch_encoding, "SINGLE_STATEMENT_EVENTS", 30)
     chance = random.Random(7)
     events = interleave_runs(random.Random(6), 2000)
     frames = [
@@ -212,7 +210,8 @@ def test_merging_beside_the_fold_and_corrections(
         thread.start()
     try:
         with connections.connect(migrated_url, autocommit=True) as connection:
-            committer = Committer(connection)
+            limits = SingleStatementLimits(events=30)
+            committer = Committer(connection, single_statement=limits)
             committer.own(range(SHARDS))
             while frames:
                 length = chance.choice([1, 1, 1, 15])

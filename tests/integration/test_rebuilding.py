@@ -31,7 +31,6 @@ from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import JobLocked
 from runfold_storage.jobs import JobInterrupted, add_job, lock_job, read_job
 from runfold_storage.postgres import connections
-from runfold_workers.integrity import verify
 from runfold_workers.integrity.rebuild import rebuild
 from runfold_workers.integrity.repair import repair
 from runfold_workers.integrity.selection import Selection
@@ -261,12 +260,9 @@ def test_last_event_at_of_heartbeats_is_preserved(
 
 @pytest.mark.usefixtures("history")
 def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
-    database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+    database: psycopg.Connection, migrated_url: str
 ) -> None:
     """After every chunk, each time by another process: no run is looked at twice."""
-    monkeypatch.setattr(verify, "CHUNK_RUNS", 10)
-    monkeypatch.setattr(verify.verify_runs, "__defaults__", (bytes(16), 10))
-    monkeypatch.setattr(verify, "SPAN_RUNS", 1)
     database.execute("UPDATE runs SET attempt = 9")
     database.execute("UPDATE rollups_hourly SET n = n + 1")
     job = add_job(database, "rebuild", ALL_RUNS.as_arguments())
@@ -277,7 +273,7 @@ def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
         starts += 1
         with connections.connect(migrated_url, autocommit=True) as connection:
             try:
-                progress = rebuild(connection, job, stop)
+                progress = rebuild(connection, job, stop, chunk_runs=10, span_runs=1)
             except JobInterrupted:
                 found = read_job(database, job)
                 assert found is not None

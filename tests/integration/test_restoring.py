@@ -25,7 +25,7 @@ from frame_delivery import SHARDS, fold, make_frames
 from oracle import project
 from rebuild_checks import NEVER_STOP, find_mismatches, rebuild_all
 from runfold.protocol.streams import agree_on_shards, connect, stream_key
-from runfold_storage.archive import file_writer
+from runfold_storage.archive.layout import FileLimits
 from runfold_storage.archive.store import open_archive
 from runfold_storage.checkpoints.positions import ensure_shards
 from runfold_storage.errors import ArchiveUnusable, RestoreRefused
@@ -109,13 +109,10 @@ def test_only_the_archive(lost: Database, new: Database, tmp_path: Path) -> None
     assert read_projection(new.connection) == without_payloads(expected, gone)
 
 
-def test_an_interrupted_one_goes_on(
-    lost: Database, new: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_one_goes_on(lost: Database, new: Database, tmp_path: Path) -> None:
     """After each step of it, and from where it was."""
-    monkeypatch.setattr(file_writer, "GROUP_ROWS", 3)
     set_policy(lost.connection, Policy(None, payload_days=30, run_days=50))
-    run_retention(lost.url, tmp_path)
+    run_retention(lost.url, tmp_path, file_limits=FileLimits(group_rows=3))
     job = add_job(new.connection, KIND, {})
     stop = threading.Event()
     stop.set()

@@ -34,7 +34,6 @@ from runfold_storage.retention.policies import Policy, apply_all_now, set_policy
 from runfold_workers.consumer.committer import Committer
 from runfold_workers.fold.frame_decoder import StreamEntry
 from runfold_workers.jobs.queue import JobDispatcher, connect_queue, make_queue
-from runfold_workers.retention import job as retaining
 from runfold_workers.retention.job import KIND, Progress
 from table_reader import read_dead_letters, read_projection
 
@@ -42,16 +41,15 @@ pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def test_a_week_that_someone_reads_is_left_for_later(
-    database: psycopg.Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+    database: psycopg.Connection, migrated_url: str
 ) -> None:
     """It is an incident, nobody has to wait meanwhile, and the next time it goes."""
-    monkeypatch.setattr(retaining, "TRIES", 1)
     fold(migrated_url, EVENTS)
     set_policy(database, Policy("acme", payload_days=30))
     with connections.connect(migrated_url) as reader:
         reader.execute("SELECT count(*) FROM events")
         wait_until(lambda: _is_old(database), what="the reader to have been at it for long")
-        progress = run_retention(migrated_url)
+        progress = run_retention(migrated_url, tries=1)
         assert progress.partitions == []
         assert progress.postponed
         fold(migrated_url, make_run(0.01), first=10_000)

@@ -24,7 +24,7 @@ from runfold_storage.queries.runs.planner import ListLimits
 from runfold_storage.read_models.summaries import RunPage, Searched
 from runfold_storage.retention.policies import Policy, set_policy
 from runfold_storage.retention.run_expiry import mark_expired
-from runfold_storage.search import indexer, lookup
+from runfold_storage.search import indexer
 from runfold_storage.search.indexer import create_indexes, read_state, restart_scan
 from runfold_storage.search.projects import (
     disable_payload_search,
@@ -152,21 +152,20 @@ def test_pages_of_indexed_results(history: History) -> None:
 
 
 def test_scans_find_what_the_index_cannot_answer(
-    history: History, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+    history: History, database: psycopg.Connection, migrated_url: str
 ) -> None:
     """Two letters, too many matches, an index too far behind or too slow: all are found."""
     fold_events(migrated_url, make_run_events("the one", -5, workflow="zq"))
     assert ids(history, q="zq") == ["the one"]
     assert len(ids(history, q="common")) == MANY
-    with monkeypatch.context() as patch:
-        patch.setattr(lookup, "MAX_FOUND", 5)
-        assert len(ids(history, q="run-003")) == 10
-    with monkeypatch.context() as patch:
-        patch.setattr(lookup, "MAX_BEHIND", 0)
-        assert ids(history, q="the one") == ["the one"]
-    with monkeypatch.context() as patch:
-        slow = "SELECT shard, run FROM runs CROSS JOIN pg_sleep(9) LIMIT %(most)s"
-        patch.setattr(lookup, "_OF_RUNS", slow)
+    for limits, q, expected in (
+        (ListLimits(found=5), "run-003", [f"run-003{n}" for n in range(10)]),
+        (ListLimits(behind=0), "the one", ["the one"]),
+    ):
+        with History(migrated_url, list_limits=limits) as limited:
+            assert sorted(ids(limited, q=q)) == expected
+    with database.transaction():
+        database.execute("LOCK TABLE search_runs IN ACCESS EXCLUSIVE MODE")
         assert ids(history, q="the one") == ["the one"]
 
 
@@ -209,13 +208,11 @@ def test_a_damaged_index_is_rebuilt(
     database.execute("INSERT INTO search_runs (shard, run, text) VALUES (1, %s, 'x')", [_KEY])
 
     restart_scan(database)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(indexer, "PAGE", 30)
-        more, turns = True, 0
-        while more:
-            with connect(migrated_url, autocommit=True) as connection:
-                more = SearchIndexing(connection).turn()
-            turns += 1
+    more, turns = True, 0
+    while more:
+        with connect(migrated_url, autocommit=True) as connection:
+            more = SearchIndexing(connection, page_runs=30).turn()
+        turns += 1
 
     assert turns > 2
     assert database.execute("SELECT * FROM search_runs ORDER BY shard, run").fetchall() == before

@@ -20,7 +20,7 @@ from runfold_storage.retention.partition_expiry import detached_name
 from . import journal
 from .file_writer import Files, Row
 from .journal import Step
-from .layout import EVENTS, NODES, RUNS, STATS, TOMBSTONES
+from .layout import DEFAULT_LIMITS, EVENTS, NODES, RUNS, STATS, TOMBSTONES, FileLimits
 from .lookup import archived_keys
 from .schema import name_of, to_row
 from .store import Archive
@@ -34,10 +34,17 @@ Item = TypeVar("Item")
 class ArchiveExporter:
     """Exports steps of one database into one archive; raises `ArchiveUnusable`."""
 
-    def __init__(self, connection: psycopg.Connection, archive: Archive, shards: int) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        archive: Archive,
+        shards: int,
+        limits: FileLimits = DEFAULT_LIMITS,
+    ) -> None:
         self._connection = connection
         self._archive = archive
         self._shards = shards
+        self._limits = limits
         self._events = self._runs = 0
 
     def write(self, step: Step, data: Sequence[Any] = ()) -> tuple[int, int]:
@@ -106,7 +113,8 @@ class ArchiveExporter:
             yield runs, nodes
 
     def _files(self, kind: str, step: Step) -> Files:
-        return Files(self._archive, kind, _shard_of(step), self._shards, step.token)
+        shard = _shard_of(step)
+        return Files(self._archive, kind, shard, self._shards, step.token, self._limits)
 
     def _pages(
         self, shard: int, table: str, condition: LiteralString = "true", **parameters: Any

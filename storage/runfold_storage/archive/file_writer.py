@@ -6,7 +6,7 @@ and no two files of a step have the same name.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import Any, Self
 from uuid import UUID
 
 import pyarrow as pa
@@ -14,15 +14,9 @@ import pyarrow.parquet as pq
 
 from runfold_storage.errors import ArchiveUnusable
 
-from .layout import EVENTS, Name, folder_of
+from .layout import DEFAULT_LIMITS, EVENTS, FileLimits, Name, folder_of
 from .schema import SCHEMAS, table_of
 from .store import Archive
-
-GROUP_ROWS: Final = 20_000
-GROUP_BYTES: Final = 8 * 1024 * 1024
-"""A row group ends with the first row beyond: the least that reading one run costs."""
-FILE_BYTES: Final = 512 * 1024 * 1024
-"""A file ends with the first run beyond; measured in memory, before compression."""
 
 Row = tuple[Any, ...]
 
@@ -33,8 +27,17 @@ class Files:
     As a context manager it names each file once it is complete; an error leaves no partial file.
     """
 
-    def __init__(self, archive: Archive, kind: str, shard: int, shards: int, token: UUID) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        kind: str,
+        shard: int,
+        shards: int,
+        token: UUID,
+        limits: FileLimits = DEFAULT_LIMITS,
+    ) -> None:
         self._archive = archive
+        self._limits = limits
         self._kind = kind
         self._place = (shard, shards)
         self._token = token
@@ -60,7 +63,7 @@ class Files:
             key = row[0]
             if key != self._last:
                 folder = folder_of(self._kind, key)
-                if folder != self._folder or self._file_bytes > FILE_BYTES:
+                if folder != self._folder or self._file_bytes > self._limits.file_bytes:
                     self._end_file()
                     self._folder = folder
                 self._last = key
@@ -68,7 +71,10 @@ class Files:
             size = 64 + len(row[-1]) if self._kind == EVENTS else 200
             self._group_bytes += size
             self._file_bytes += size
-            if len(self._group) >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+            if (
+                len(self._group) >= self._limits.group_rows
+                or self._group_bytes >= self._limits.group_bytes
+            ):
                 self._end_group()
         self.rows += len(rows)
 

@@ -11,6 +11,8 @@ unfinished step can be found.
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
+
 from runfold_storage.ledger.partitions import week_of
 
 EVENTS, RUNS, NODES, STATS, TOMBSTONES = "events", "runs", "nodes", "stats", "tombstones"
@@ -19,6 +21,19 @@ ALL: Final = "all"
 OWN: Final = "own"
 
 _SUFFIX: Final = ".parquet"
+
+
+class FileLimits(Struct, frozen=True):
+    """When a row group and a file end."""
+
+    group_rows: int = 20_000
+    group_bytes: int = 8 * 1024 * 1024
+    """A row group ends with the first row beyond: the least that reading one run costs."""
+    file_bytes: int = 512 * 1024 * 1024
+    """A file ends with the first run beyond; measured in memory, before compression."""
+
+
+DEFAULT_LIMITS: Final = FileLimits()
 
 
 class Name(NamedTuple):

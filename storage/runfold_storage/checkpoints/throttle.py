@@ -20,7 +20,7 @@ HOLD_S: Final = 0.02
 """How long a step should lock its shard."""
 LEAST: Final = 200
 MOST: Final = 10_000
-"""Limits of the rows or events in a step, unless one run has more."""
+"""Limits of the rows or events in a step."""
 IDLE_FACTOR: Final = 1
 """How long a pause is, compared with the work before it."""
 BUSY_FACTOR: Final = 4
@@ -46,15 +46,25 @@ def portions(weighed: Iterable[tuple[Item, int]], most: Callable[[], int]) -> It
 
 
 class ShardThrottle:
-    """Throttles one piece of work; pauses, if it has any, end early once `stop` is set."""
+    """Throttles one piece of work; pauses, if it has any, end early once `stop` is set.
+
+    A step has `least` to `most` rows or events, unless one run has more.
+    """
 
     def __init__(
-        self, connection: psycopg.Connection, stop: threading.Event, *, has_pauses: bool = True
+        self,
+        connection: psycopg.Connection,
+        stop: threading.Event,
+        *,
+        has_pauses: bool = True,
+        least: int = LEAST,
+        most: int = MOST,
     ) -> None:
         self._connection = connection
         self._has_pauses = has_pauses
         self._stop = stop
-        self._size = LEAST
+        self._least, self._most = least, most
+        self._size = least
         self._worked_s = 0.0
         self._added = -1
         self._is_busy = True
@@ -79,7 +89,7 @@ class ShardThrottle:
             yield
         elapsed_s = time.monotonic() - began
         factor = min(max(HOLD_S / max(elapsed_s, 1e-6), 0.5), 1.5)
-        self._size = min(max(round(self._size * factor), LEAST), MOST)
+        self._size = min(max(round(self._size * factor), self._least), self._most)
 
     @contextmanager
     def working(self) -> Iterator[None]:

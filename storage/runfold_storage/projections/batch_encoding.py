@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from runfold_storage.checkpoints.change_log import ChangeRow, change_rows
 from runfold_storage.postgres.binary_format import COPIED, RECORDS
@@ -29,10 +29,17 @@ RUNS: Final = Upsert(
 
 NODES: Final = Upsert("nodes", NODE_FIELDS, ("shard", "run", "node", "attempt"))
 
-SINGLE_STATEMENT_EVENTS: Final = 1000
-"""Below this number of events, round trips dominate, and a batch is written as one statement."""
-SINGLE_STATEMENT_BYTES: Final = 4 * 1024 * 1024
-"""Limit of their bodies: PostgreSQL holds a parameter in memory more than once."""
+
+class SingleStatementLimits(NamedTuple):
+    """How large a batch may be to be written as one statement."""
+
+    events: int = 1000
+    """Below this number of events, round trips dominate."""
+    bytes: int = 4 * 1024 * 1024
+    """Limit of their bodies: PostgreSQL holds a parameter in memory more than once."""
+
+
+DEFAULT_LIMITS: Final = SingleStatementLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +64,16 @@ class EncodedBatch:
     dead_letters: Sequence[DeadLetter]
 
 
-def encode_batch(batch: Batch) -> EncodedBatch:
+def encode_batch(batch: Batch, limits: SingleStatementLimits = DEFAULT_LIMITS) -> EncodedBatch:
     """Encode a batch; raise `psycopg.DataError` for values that cannot be stored."""
     events = batch.events
     stats = {key: difference for key, difference in batch.stats.items() if difference.is_nonzero}
     removed = removed_durations(stats)
     is_single = (
-        len(events) < SINGLE_STATEMENT_EVENTS
+        len(events) < limits.events
         and not removed
         and not batch.dead_letters
-        and sum(len(event[-1]) for event in events) <= SINGLE_STATEMENT_BYTES
+        and sum(len(event[-1]) for event in events) <= limits.bytes
     )
     changed_nodes = batch.nodes if is_single else batch.changed_nodes
     is_large = not is_single

@@ -21,6 +21,7 @@ from psycopg.rows import namedtuple_row
 from runfold.crash_points import crash_point
 from runfold.protocol.ids import run_key
 from runfold.protocol.streams import shard_of
+from runfold_storage.checkpoints import throttle
 from runfold_storage.checkpoints.positions import count_shards
 from runfold_storage.checkpoints.throttle import ShardThrottle, portions
 from runfold_storage.filters.run_filter import RunFilter
@@ -35,13 +36,23 @@ from runfold_storage.rollups.min_max import MinMaxCache
 from runfold_storage.rollups.shard_lock import lock_shard
 from runfold_storage.rollups.store import drop_empty
 
-PAGE_RUNS: Final = 10_000
-"""Runs that are read at a time."""
-PURGED_EVENTS: Final = 2_000
-"""The most events that one transaction deletes."""
-
 ListKey = tuple[datetime, UUID]
 """The position of a run in lists: (time of its first event, key)."""
+
+
+class DeletionLimits(Struct, frozen=True):
+    """The sizes of the steps in which runs are deleted."""
+
+    page_runs: int = 10_000
+    """Runs that are read at a time."""
+    purged_events: int = 2_000
+    """The most events that one transaction deletes."""
+    least_rows: int = throttle.LEAST
+    most_rows: int = throttle.MOST
+    """Rows whose deletion locks a shard once."""
+
+
+DEFAULT_LIMITS: Final = DeletionLimits()
 
 
 class Deletion(Struct, frozen=True):
@@ -125,6 +136,7 @@ def delete_runs(
     after: ListKey | None = None,
     on_progress: Callable[[int, ListKey | None], None] = lambda _, __: None,
     stop: threading.Event | None = None,
+    limits: DeletionLimits = DEFAULT_LIMITS,
 ) -> int:
     """Delete the runs that match, from `up_to` (by default the newest) to the oldest.
 
@@ -133,18 +145,18 @@ def delete_runs(
     Requires `batch_writer.prepare_session`.
     """
     stop = stop or threading.Event()
-    pace = ShardThrottle(connection, stop)
+    pace = ShardThrottle(connection, stop, least=limits.least_rows, most=limits.most_rows)
     first = up_to or newest_key(connection, deletion)
     deleted = 0
     min_max = MinMaxCache()
     while first is not None:
-        page = _read_page(connection, deletion, first, after)
+        page = _read_page(connection, deletion, first, after, limits.page_runs)
         for shard, its_runs in _by_shard(page):
             for keys in pace.portions(its_runs):
                 with pace.holding():
                     gone = _delete_with_tombstones(connection, shard, keys, deletion, min_max)
                 with pace.working():
-                    purge(connection, shard, gone)
+                    purge(connection, shard, gone, limits.purged_events)
                 deleted += len(gone)
                 on_progress(len(gone), after)
                 pace.rest()
@@ -153,7 +165,7 @@ def delete_runs(
         if page:
             after = (page[-1].created_at, page[-1].run)
             on_progress(0, after)
-        if len(page) < PAGE_RUNS:
+        if len(page) < limits.page_runs:
             break
     purge_left(connection)
     return deleted
@@ -169,8 +181,13 @@ def _by_shard(page: Sequence[Any]) -> Iterator[tuple[int, list[tuple[UUID, int]]
         yield shard, [(row.run, 1 + row.nodes_total) for row in rows]
 
 
-def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> None:
-    """Delete the events of these runs, which have tombstones, in short transactions."""
+def purge(
+    connection: psycopg.Connection,
+    shard: int,
+    keys: Sequence[UUID],
+    most_events: int = DEFAULT_LIMITS.purged_events,
+) -> None:
+    """Delete the events of these runs, which have tombstones, so many in a transaction."""
     if keys:
         counted: list[tuple[UUID, int]] = connection.execute(
             """
@@ -180,9 +197,9 @@ def purge(connection: psycopg.Connection, shard: int, keys: Sequence[UUID]) -> N
             (shard, list(keys)),
         ).fetchall()
         events = dict(counted)
-        for portion in portions(counted, lambda: PURGED_EVENTS):
-            if events[portion[0]] > PURGED_EVENTS:  # the portion is one run
-                while _purge_some(connection, shard, portion[0]):
+        for portion in portions(counted, lambda: most_events):
+            if events[portion[0]] > most_events:  # the portion is one run
+                while _purge_some(connection, shard, portion[0], most_events):
                     pass
             connection.execute(
                 "DELETE FROM events WHERE shard = %s AND run = ANY(%s::uuid[])", (shard, portion)
@@ -209,7 +226,11 @@ def purge_left(connection: psycopg.Connection, limit: int = 1000) -> int:
 
 
 def _read_page(
-    connection: psycopg.Connection, deletion: Deletion, first: ListKey, after: ListKey | None
+    connection: psycopg.Connection,
+    deletion: Deletion,
+    first: ListKey,
+    after: ListKey | None,
+    limit: int,
 ) -> list[Any]:
     at, run = after or first
     statement = f"""
@@ -219,7 +240,7 @@ def _read_page(
         ORDER BY r.created_at DESC, r.run DESC LIMIT %(limit)s
     """
     with connection.cursor(row_factory=namedtuple_row) as cursor:
-        parameters = deletion.parameters(at=at, run=run, limit=PAGE_RUNS)
+        parameters = deletion.parameters(at=at, run=run, limit=limit)
         return cursor.execute(statement, parameters).fetchall()
 
 
@@ -267,7 +288,7 @@ def _delete_with_tombstones(
     return list(meant)
 
 
-def _purge_some(connection: psycopg.Connection, shard: int, run: UUID) -> int:
+def _purge_some(connection: psycopg.Connection, shard: int, run: UUID, most: int) -> int:
     cursor = connection.execute(
         """
         DELETE FROM events WHERE shard = %(shard)s AND run = %(run)s AND id < (
@@ -275,6 +296,6 @@ def _purge_some(connection: psycopg.Connection, shard: int, run: UUID) -> int:
             ORDER BY id LIMIT 1 OFFSET %(most)s
         )
         """,
-        {"shard": shard, "run": run, "most": PURGED_EVENTS},
+        {"shard": shard, "run": run, "most": most},
     )
     return cursor.rowcount

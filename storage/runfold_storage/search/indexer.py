@@ -58,8 +58,8 @@ def become_follower(connection: psycopg.Connection) -> bool:
     return row == (True,)
 
 
-def follow(connection: psycopg.Connection) -> Step:
-    """Index the next changes of every shard, or the next runs of shards being scanned."""
+def follow(connection: psycopg.Connection, page_runs: int = PAGE) -> Step:
+    """Index the next changes of every shard, or `page_runs` of each shard that is scanned."""
     behind = connection.execute(
         """
         SELECT p.shard, p.change_seq, coalesce(s.change_seq, 0), s.scan_target_seq, s.scan_key
@@ -75,7 +75,8 @@ def follow(connection: psycopg.Connection) -> Step:
                 # Progress beyond the fold belongs to an earlier life of this database.
                 step = _follow(connection, shard, 0 if done > now else done, now)
             else:
-                step = _scan(connection, shard, done, scan_target_seq, scan_key)
+                place = (shard, done, scan_target_seq, scan_key)
+                step = _scan(connection, *place, page_runs)
         examined, more = examined + step.examined, more or step.more
     return Step(examined, more)
 
@@ -230,17 +231,22 @@ def _follow(connection: psycopg.Connection, shard: int, done: int, now: int) -> 
 
 
 def _scan(
-    connection: psycopg.Connection, shard: int, done: int, scan_target_seq: int, scan_key: UUID
+    connection: psycopg.Connection,
+    shard: int,
+    done: int,
+    scan_target_seq: int,
+    scan_key: UUID,
+    page_runs: int,
 ) -> Step:
     page = connection.execute(
         """
         SELECT run, change_seq > %s FROM runs
         WHERE shard = %s AND run > %s ORDER BY run LIMIT %s
         """,
-        (done, shard, scan_key, PAGE),
+        (done, shard, scan_key, page_runs),
     ).fetchall()
     _write(connection, [(shard, run) for run, is_later in page if is_later])
-    last = page[-1][0] if len(page) == PAGE else None
+    last = page[-1][0] if len(page) == page_runs else None
     delete_orphans(connection, shard, scan_key, last)
     progress = (scan_target_seq, None, None) if last is None else (done, scan_target_seq, last)
     connection.execute(_SAVE_PROGRESS, (shard, *progress, None))

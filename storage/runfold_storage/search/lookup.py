@@ -41,16 +41,22 @@ _BEGIN: Final = f"""
 _END: Final = "ROLLBACK TO SAVEPOINT look_up; RELEASE SAVEPOINT look_up"
 
 
-def find_runs(connection: ReadConnection, run_filter: RunFilter) -> list[RunKey] | None:
+def find_runs(
+    connection: ReadConnection,
+    run_filter: RunFilter,
+    *,
+    most: int = MAX_FOUND,
+    max_behind: int = MAX_BEHIND,
+) -> list[RunKey] | None:
     """Return runs that include all matches; None if the index cannot answer."""
     run_keys = None
     if run_filter.payload is not None and has_trigram(run_filter.payload):
-        run_keys = _run_lookup(connection, _OF_PAYLOADS, run_filter, run_filter.payload)
+        run_keys = _run_lookup(connection, _OF_PAYLOADS, run_filter, run_filter.payload, most)
     if run_keys is None and run_filter.q is not None and has_trigram(run_filter.q):
-        recent = _changed_since(connection)
+        recent = _changed_since(connection, max_behind)
         if recent is not None:
             statement = _OF_RUNS if tag_of(run_filter.q) is None else _OF_RUNS_AND_TAGS
-            run_keys = _run_lookup(connection, statement, run_filter, run_filter.q)
+            run_keys = _run_lookup(connection, statement, run_filter, run_filter.q, most)
         if run_keys is not None and recent is not None:
             run_keys = list({*run_keys, *recent})
     return run_keys
@@ -100,14 +106,14 @@ _OF_PAYLOADS: Final = """
 
 
 def _run_lookup(
-    connection: ReadConnection, statement: str, run_filter: RunFilter, searched: str
+    connection: ReadConnection, statement: str, run_filter: RunFilter, searched: str, most: int
 ) -> list[RunKey] | None:
     """Return None if there are too many matches, or if the lookup takes too long."""
     parameters = {
         "pattern": pattern_of(selective_part(searched)),
         "project": run_filter.project,
         "tag": Jsonb(tag_of(searched)),
-        "most": MAX_FOUND + 1,
+        "most": most + 1,
     }
     connection.execute(_BEGIN)
     try:
@@ -117,10 +123,10 @@ def _run_lookup(
         return None
     finally:
         connection.execute(_END)
-    return run_keys if len(run_keys) <= MAX_FOUND else None
+    return run_keys if len(run_keys) <= most else None
 
 
-def _changed_since(connection: ReadConnection) -> list[RunKey] | None:
+def _changed_since(connection: ReadConnection, max_behind: int) -> list[RunKey] | None:
     """Return the runs that changed since; None if there are too many, or no index."""
     rows = connection.execute(
         """
@@ -134,7 +140,7 @@ def _changed_since(connection: ReadConnection) -> list[RunKey] | None:
     pending = [now - done for now, done, _, _ in rows]
     is_indexed = all(indexed for _, _, _, indexed in rows)
     # During a scan, the index is current up to the number from before the scan.
-    if not is_indexed or min(pending, default=0) < 0 or sum(pending) > MAX_BEHIND:
+    if not is_indexed or min(pending, default=0) < 0 or sum(pending) > max_behind:
         return None
     if not any(pending):
         return []

@@ -33,7 +33,11 @@ from runfold_storage.checkpoints.streams import order
 from runfold_storage.errors import DuplicateInLedger, PositionMoved
 from runfold_storage.ledger.events import load_deleted, load_expired, load_for_fold
 from runfold_storage.ledger.partitions import ensure_weeks
-from runfold_storage.projections.batch_encoding import encode_batch, is_single_statement
+from runfold_storage.projections.batch_encoding import (
+    DEFAULT_LIMITS,
+    SingleStatementLimits,
+    is_single_statement,
+)
 from runfold_storage.projections.batch_writer import DATA_ERRORS, prepare_writing, write_batch
 from runfold_storage.projections.single_statement import restore_single_statement
 from runfold_storage.records.rows import Batch, DeadLetter, PositionUpdate
@@ -80,9 +84,11 @@ class Committer:
         max_cache_bytes: int = MAX_CACHE_BYTES,
         metrics: Metrics | None = None,
         intake: Intake | None = None,
+        single_statement: SingleStatementLimits = DEFAULT_LIMITS,
     ) -> None:
         self._connection = connection
         self._intake = intake or Intake()
+        self._single_statement = single_statement
         self._metrics = metrics or Metrics()
         self._phases = self._metrics.phases
         self._reading = reading or connection
@@ -143,6 +149,18 @@ class Committer:
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
         return batch
+
+    def fold_and_encode(
+        self,
+        entries: Sequence[StreamEntry],
+        refused: Refused = NOTHING_REFUSED,
+        latest_us: int | None = None,
+    ) -> FoldedBatch:
+        """Fold these frames and encode the batch; raise `psycopg.DataError` if it is not storable.
+
+        The arguments are those of `fold`.
+        """
+        return FoldedBatch(self.fold(entries, refused, latest_us), self._single_statement)
 
     def write(self, folded: FoldedBatch) -> None:
         """Commit a batch; may be called from another thread than the one that folds."""
@@ -238,7 +256,7 @@ class Committer:
         latest_us: int | None = None,
     ) -> Batch:
         try:
-            folded = FoldedBatch(self.fold(entries, refused, latest_us))
+            folded = self.fold_and_encode(entries, refused, latest_us)
             self.write(folded)
         except BaseException:
             self.rewind()
@@ -257,7 +275,7 @@ class Committer:
                     self._forget(load_external_changes(self._reading, self.positions, found))
                     self.positions |= found
                     self.ahead |= found
-                folded = FoldedBatch(self.fold(entries))
+                folded = self.fold_and_encode(entries)
                 # On the other connection: here a new partition would stay invisible until COMMIT.
                 self._ensure_weeks(self._reading, folded.weeks)
                 self._write(folded)
@@ -349,7 +367,8 @@ class Committer:
         restore_single_statement(self._connection)
         try:
             with self._connection.transaction(force_rollback=True):
-                write_batch(self._connection, encode_batch(self.fold(entries, refused, latest_us)))
+                folded = self.fold_and_encode(entries, refused, latest_us)
+                write_batch(self._connection, folded.encoded)
         except DATA_ERRORS:
             return True
         finally:

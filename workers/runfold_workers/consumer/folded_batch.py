@@ -15,7 +15,13 @@ from uuid import UUID
 from runfold.protocol.ids import run_key_bytes
 from runfold_storage.checkpoints.positions import Position
 from runfold_storage.ledger.partitions import week_of
-from runfold_storage.projections.batch_encoding import EncodedBatch, encode_batch, renumber
+from runfold_storage.projections.batch_encoding import (
+    DEFAULT_LIMITS,
+    EncodedBatch,
+    SingleStatementLimits,
+    encode_batch,
+    renumber,
+)
 from runfold_storage.records.rows import Batch
 
 ExternalChanges = Mapping[int, Collection[bytes] | None]
@@ -27,6 +33,7 @@ class FoldedBatch:
     """A batch and what is written of it; raises `psycopg.DataError` if it cannot be stored."""
 
     batch: Batch
+    limits: SingleStatementLimits = DEFAULT_LIMITS
     encoded: EncodedBatch = field(init=False)
     weeks: set[date | None] = field(init=False)
     """Of the ledger's partitions that it needs."""
@@ -34,7 +41,7 @@ class FoldedBatch:
     """What was found when it was written."""
 
     def __post_init__(self) -> None:
-        self.encoded = encode_batch(self.batch)
+        self.encoded = encode_batch(self.batch, self.limits)
         # Run keys are ordered by time, so the ends usually suffice.
         runs = {event[0] for event in self.batch.events}
         ends = {week_of(UUID(bytes=end(runs))) for end in (min, max)} if runs else set()

@@ -23,7 +23,15 @@ from runfold_storage.rollups.recompute import Span, correct_day, spans_of
 
 from .correct import correct_runs, correct_span
 from .selection import Selection, estimate_runs
-from .verify import RunMismatch, make_spans, verify_days, verify_rollups, verify_runs
+from .verify import (
+    CHUNK_RUNS,
+    SPAN_RUNS,
+    RunMismatch,
+    make_spans,
+    verify_days,
+    verify_rollups,
+    verify_runs,
+)
 
 KIND: Final = "rebuild"
 
@@ -51,15 +59,22 @@ def rebuild(
     job_id: UUID,
     stop: threading.Event,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    chunk_runs: int = CHUNK_RUNS,
+    span_runs: int = SPAN_RUNS,
 ) -> Progress:
-    """Do or resume a job on a connection of its own; raise `JobInterrupted` or `JobLocked`."""
+    """Do or resume a job on a connection of its own; raise `JobInterrupted` or `JobLocked`.
+
+    Progress is saved after each `chunk_runs` runs, and after statistics of some `span_runs`.
+    """
     prepare_session(connection)
     job_steps = resume_job(connection, job_id, KIND, Progress, stop, on_progress)
     with job_steps as (job, progress, save):
         selection = msgspec.convert(job.arguments, Selection)
         if progress.of is None:
             progress.of = estimate_runs(connection, selection)
-        _Rebuild(connection, selection, progress, save, ShardThrottle(connection, stop)).run()
+        pace = ShardThrottle(connection, stop)
+        _Rebuild(connection, selection, progress, save, pace, chunk_runs, span_runs).run()
         result = {"runs": progress.runs, "rollups": progress.rollups, "of": progress.looked_at}
         finish_job(connection, job_id, result | {"unreadable": progress.unreadable})
     return progress
@@ -72,6 +87,8 @@ class _Rebuild:
     progress: Progress
     save: Callable[[], None]
     pace: ShardThrottle
+    chunk_runs: int
+    span_runs: int
 
     def run(self) -> None:
         if self.progress.phase == "runs":
@@ -91,7 +108,8 @@ class _Rebuild:
             for shard in pending:
                 key = after[str(shard)]
                 assert key is not None
-                chunk = verify_runs(self.connection, shard, self.selection, bytes.fromhex(key))
+                last = bytes.fromhex(key)
+                chunk = verify_runs(self.connection, shard, self.selection, last, self.chunk_runs)
                 self._correct(shard, chunk.wrong)
                 after[str(shard)] = None if chunk.last is None else chunk.last.hex()
                 self.progress.looked_at += chunk.looked_at
@@ -117,7 +135,7 @@ class _Rebuild:
             self.save()
         if self.selection.run is not None:  # `touched` had all its statistics
             return
-        for span in make_spans(self.connection, self.selection):
+        for span in make_spans(self.connection, self.selection, self.span_runs):
             done = self.progress.hour_us
             if done is not None and span.first_us <= done:
                 if span.end_us <= done:

@@ -112,7 +112,9 @@ def verify_shard(
         after = chunk.last
 
 
-def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Span]:
+def make_spans(
+    connection: psycopg.Connection, selection: Selection, most_runs: int = SPAN_RUNS
+) -> list[Span]:
     """Return consecutive hours in groups of a bounded number of runs, or those of a single run."""
     if selection.run is not None:
         return _spans_of_run(connection, selection)
@@ -121,7 +123,7 @@ def make_spans(connection: psycopg.Connection, selection: Selection) -> list[Spa
     for hour_us, n in hours_with_runs(connection):
         if not selection.covers_hour(hour_us):
             continue
-        if spans and runs + n <= SPAN_RUNS:
+        if spans and runs + n <= most_runs:
             spans[-1] = spans[-1]._replace(end_us=hour_us + HOUR_US)
             runs += n
         else:

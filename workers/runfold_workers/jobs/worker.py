@@ -18,6 +18,7 @@ import redis
 from runfold_storage.errors import DatabaseUnreachable
 from runfold_storage.postgres.connections import connect
 from runfold_storage.search.indexer import (
+    PAGE,
     backfill,
     become_follower,
     delete_disabled,
@@ -117,8 +118,9 @@ class SearchIndexing:
     It works in short transactions and rests between them for as long as it worked.
     """
 
-    def __init__(self, connection: psycopg.Connection) -> None:
+    def __init__(self, connection: psycopg.Connection, *, page_runs: int = PAGE) -> None:
         self._connection = connection
+        self._page_runs = page_runs
         self._is_follower = False
         self._pending = 0
         self._flushed_at = time.monotonic()
@@ -138,7 +140,7 @@ class SearchIndexing:
         self._is_follower = self._is_follower or become_follower(self._connection)
         if not self._is_follower:
             return False
-        followed = follow(self._connection)
+        followed = follow(self._connection, self._page_runs)
         self._pending += followed.examined
         if followed.more:
             return True

@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
+from runfold_storage.archive.layout import DEFAULT_LIMITS, FileLimits
 from runfold_storage.checkpoints.incidents import raise_incident
 from runfold_storage.checkpoints.positions import load_positions
 from runfold_storage.errors import ArchiveUnusable
@@ -95,6 +96,9 @@ def retain(
     job_id: UUID,
     stop: threading.Event,
     archive_url: str | None = None,
+    *,
+    file_limits: FileLimits = DEFAULT_LIMITS,
+    tries: int = TRIES,
 ) -> Progress:
     """Do or resume a job of this kind; raise `JobInterrupted` or `JobLocked`.
 
@@ -116,8 +120,8 @@ def retain(
         try:
             shards = list(load_positions(connection))
             archive = None if archive_url is None else open_archive(archive_url)
-            steps = RetentionSteps(connection, shards, stop, archive, add_archived)
-            _Retention(connection, now, progress, save, stop, steps, shards).run()
+            steps = RetentionSteps(connection, shards, stop, archive, add_archived, file_limits)
+            _Retention(connection, now, progress, save, stop, steps, shards, tries).run()
         except ArchiveUnusable:
             raise_incident(connection, "archive_failed")
             raise
@@ -139,6 +143,7 @@ class _Retention:
     stop: threading.Event
     steps: RetentionSteps
     shards: list[int]
+    tries: int
 
     def run(self) -> None:
         progress = self.progress
@@ -201,7 +206,7 @@ class _Retention:
 
     def _drop(self, week: date) -> None:
         tries = 0
-        while tries < TRIES or week in partition_expiry.detached_weeks(self.connection):
+        while tries < self.tries or week in partition_expiry.detached_weeks(self.connection):
             tries += 1
             if partition_expiry.detach_week(self.connection, week):
                 kept = partition_expiry.reattach_rows(self.connection, self.shards, week)

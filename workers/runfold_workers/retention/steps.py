@@ -14,6 +14,7 @@ import psycopg
 
 from runfold.crash_points import crash_point
 from runfold_storage.archive import journal
+from runfold_storage.archive.layout import DEFAULT_LIMITS, FileLimits
 from runfold_storage.checkpoints.throttle import ShardThrottle
 from runfold_storage.retention import partition_expiry, run_expiry
 from runfold_storage.retention.rollup_expiry import read_old_rollups, remove_rollups
@@ -45,6 +46,7 @@ class RetentionSteps:
         stop: threading.Event,
         archive: "Archive | None",
         on_written: Callable[[int, int], None],
+        file_limits: FileLimits = DEFAULT_LIMITS,
     ) -> None:
         self._connection = connection
         self._shards = shards
@@ -55,7 +57,7 @@ class RetentionSteps:
         if archive is not None:
             from runfold_storage.archive.exporter import ArchiveExporter
 
-            self._exporter = ArchiveExporter(connection, archive, len(shards))
+            self._exporter = ArchiveExporter(connection, archive, len(shards), file_limits)
 
     def begin(self) -> None:
         """Finish the steps of a dead process: delete what is archived, undo the rest."""

@@ -22,12 +22,8 @@ from runfold_storage.read_models.summaries import (
 )
 from runfold_storage.search.lookup import read_searched
 
+from .planner import DEFAULT_LIMITS, ListLimits
 from .sql import NEWEST_FIRST, KeysetPosition, export_page
-
-PAGE: Final = 1000
-"""Runs per read."""
-MAX_NODES: Final = 20_000
-"""Node attempts per read; a single run may have more."""
 
 Snapshot = Callable[[], AbstractContextManager[ReadConnection]]
 ExportedRun = tuple[RunSummary, Sequence[ExportedNode]]
@@ -39,6 +35,7 @@ def read_pages(
     on_progress: Callable[[int], None] | None = None,
     *,
     with_nodes: bool,
+    limits: ListLimits = DEFAULT_LIMITS,
 ) -> Iterator[list[ExportedRun]]:
     """Yield the runs, newest first, optionally with their node attempts by start.
 
@@ -50,14 +47,14 @@ def read_pages(
         with snapshot() as connection:
             if after == NEWEST_FIRST and run_filter.payload is not None:
                 read_searched(connection, run_filter.project)  # raises if nothing is searched
-            page_of = {"limit": PAGE + 1, "offset": 0}
+            page_of = {"limit": limits.exported + 1, "offset": 0}
             parameters = run_filter.parameters() | after.parameters() | page_of
             rows = connection.execute(export_page(run_filter, after), parameters).fetchall()
-            more = len(rows) > PAGE
-            page = rows[:PAGE]
+            more = len(rows) > limits.exported
+            page = rows[: limits.exported]
             if with_nodes:  # as many runs as have few enough nodes for memory, at least one
                 sums = accumulate(row.nodes_total for row in page)
-                page = page[: sum(1 for so_far in sums if so_far <= MAX_NODES) or 1]
+                page = page[: sum(1 for so_far in sums if so_far <= limits.exported_nodes) or 1]
                 more = more or len(page) < len(rows)
             attempts = _read_nodes(connection, page) if with_nodes and page else {}
         if page:

@@ -14,7 +14,7 @@ from runfold_storage.filters.run_filter import RunFilter
 from runfold_storage.postgres.connections import ReadConnection
 from runfold_storage.read_models.summaries import Total
 from runfold_storage.read_models.watermarks import watermark_of
-from runfold_storage.search.lookup import find_runs
+from runfold_storage.search.lookup import MAX_BEHIND, MAX_FOUND, find_runs
 
 from . import sql
 from .index_scans import HOUR, IndexScan, covering_scan, early_of, index_scans_of
@@ -45,6 +45,14 @@ class ListLimits(NamedTuple):
     """Runs with the tags up to which the index of tags is used, for it has no order."""
     common_text: float = 0.025
     """Share of the newest runs beyond which a text fills a page in the first batch of a scan."""
+    found: int = MAX_FOUND
+    """That the search index may return; it has no order."""
+    behind: int = MAX_BEHIND
+    """Changes that the index may be behind; their runs are compared one by one."""
+    exported: int = 1_000
+    """In one read of an export."""
+    exported_nodes: int = 20_000
+    """Attempts at nodes in one read of an export; a single run may have more."""
 
 
 DEFAULT_LIMITS: Final = ListLimits()
@@ -124,7 +132,9 @@ class ListPlan:
         if sample.n < most:
             return Total(sample.matching, "exact")
         if run_filter.has_text and self.share <= limits.common_text:
-            run_keys = find_runs(self._connection, run_filter)
+            run_keys = find_runs(
+                self._connection, run_filter, most=limits.found, max_behind=limits.behind
+            )
             if run_keys is not None:
                 shards, keys = [shard for shard, _ in run_keys], [run for _, run in run_keys]
                 self._parameters |= {"shards": shards, "keys": keys}
