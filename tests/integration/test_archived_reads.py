@@ -21,6 +21,7 @@ from frame_delivery import SHARDS, fold
 from oracle import Event
 from runfold.protocol.ids import make_run_id
 from runfold_storage.admin import Admin
+from runfold_storage.archive.layout import FileLimits
 from runfold_storage.archive.store import open_archive
 from runfold_storage.errors import ArchiveUnusable
 from runfold_storage.history import History
@@ -204,12 +205,11 @@ def test_one_row_group_is_read(
     database: psycopg.Connection, migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the files of a week, whatever their number: those of a key's shard and range."""
-    monkeypatch.setattr("runfold_storage.archive.file_writer.GROUP_ROWS", 50)
-    monkeypatch.setattr("runfold_storage.archive.file_writer.FILE_BYTES", 20_000)
     runs = [make_run(100 - n / 1000) for n in range(400)]
     fold(migrated_url, events_of(runs))
     set_policy(database, Policy(None, payload_days=30))
-    run_retention(migrated_url, tmp_path)
+    limits = FileLimits(group_rows=50, file_bytes=20_000)
+    run_retention(migrated_url, tmp_path, file_limits=limits)
     opened: list[str] = []
     reading = type(open_archive(str(tmp_path))).reading
 
