@@ -87,7 +87,6 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
         (committer, "load_expired", lambda connection, refs: set()),
         (committer, "ensure_weeks", lambda connection, _: connection.ensure_weeks()),
         (committer, "write_batch", lambda connection, batch: connection.write_batch(batch)),
-        (committer, "encode_batch", snapshot),
         (
             committer,
             "is_single_statement",
@@ -95,7 +94,7 @@ def patch_workers(world: WorkerPatchContext, clock: Callable[[], float]) -> Iter
         ),
         (committer, "restore_single_statement", lambda connection: None),
         (committer, "prepare_writing", lambda connection: connection.prepare_writing()),
-        (folded_batch, "encode_batch", snapshot),
+        (folded_batch, "encode_batch", lambda batch, _: snapshot(batch)),
         (folded_batch, "renumber", with_numbers_of),
         (pipeline, "ThreadPoolExecutor", lambda *_, **__: FakeExecutor(world.current_process)),
         (ownership, "connect", lambda *_, **__: FakeConnection(world, world.current_process)),
