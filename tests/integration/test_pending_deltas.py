@@ -154,6 +154,26 @@ def test_a_deleted_run_takes_back_what_waits(
     assert (count_rows(database, "rollups_hourly"), count_rows(database, "rollups_daily")) == (0, 0)
 
 
+@pytest.mark.usefixtures("deployment")
+def test_a_deletion_leaves_what_waits_of_other_workflows(
+    migrated_url: str, database: psycopg.Connection
+) -> None:
+    """It is not merged under the lock; statistics are right before it is merged, and after."""
+    fold_events(migrated_url, RUNS)
+    others = [event for n in range(8) for event in make_run_events(f"o{n}", n, workflow="another")]
+    fold_events(migrated_url, others, is_merged=False)
+    waiting = shards_with_pending_deltas(database)
+    for run in "abc":
+        assert delete_run(database, run)
+    assert shards_with_pending_deltas(database) == waiting != []
+    with History(migrated_url) as history:
+        told = answers(history)
+        assert history.stats(bucket="hour").total == 8
+        merge_all_deltas(database)
+        assert answers(history) == told
+    assert find_mismatches(database) == []
+
+
 def test_the_longest_names_can_be_merged(migrated_url: str, database: psycopg.Connection) -> None:
     """What a batch could append, a rollup has room for: merging has nobody to put the blame on."""
     names = random.Random(1)
