@@ -4,10 +4,9 @@ Invariant: a batch and its positions are one transaction. A crash leaves all of 
 the positions say which. After every failure the cache drops the runs that the batch touched.
 
 A batch of a shard in which another process has changed runs is refused once. It then locks its
-shards, is rebased, and is written; it is folded again, under the same lock, only if its own runs
-were changed. When PostgreSQL refuses the data, the batch is split down to one
-frame, in which the event is searched. Every other failure is raised to the caller, which waits and
-retries.
+shards, is rebased, and is written; only if its own runs were changed, it is folded again while the
+shards are locked. When PostgreSQL refuses the data, the batch is split down to one frame, in which
+the event is searched. Every other failure is raised to the caller, which waits and retries.
 """
 
 import logging
@@ -126,11 +125,11 @@ class Committer:
         entries: Sequence[StreamEntry],
         refused: Refused = NOTHING_REFUSED,
         latest_us: int | None = None,
-    ) -> Batch:
-        """Fold these frames, which follow what was folded before, and return the batch.
+    ) -> FoldedBatch:
+        """Fold and encode these frames, which follow what was folded before.
 
         Events later than `latest_us` become dead letters; the default allows for the intake's
-        `max_future_s`.
+        `max_future_s`. Raise `psycopg.DataError` if the batch cannot be stored.
         """
         if self._newest_unread:
             # After the positions were read: later keys than these are new to the tables too.
@@ -148,19 +147,7 @@ class Committer:
         self._metrics.recalled(*self._cache.take_recalls())
         for step in batch.advances:
             self.ahead[step.shard] = _after(self.ahead[step.shard], step)
-        return batch
-
-    def fold_and_encode(
-        self,
-        entries: Sequence[StreamEntry],
-        refused: Refused = NOTHING_REFUSED,
-        latest_us: int | None = None,
-    ) -> FoldedBatch:
-        """Fold these frames and encode the batch; raise `psycopg.DataError` if it is not storable.
-
-        The arguments are those of `fold`.
-        """
-        return FoldedBatch(self.fold(entries, refused, latest_us), self._single_statement)
+        return FoldedBatch(batch, self._single_statement)
 
     def write(self, folded: FoldedBatch) -> None:
         """Commit a batch; may be called from another thread than the one that folds."""
@@ -256,7 +243,7 @@ class Committer:
         latest_us: int | None = None,
     ) -> Batch:
         try:
-            folded = self.fold_and_encode(entries, refused, latest_us)
+            folded = self.fold(entries, refused, latest_us)
             self.write(folded)
         except BaseException:
             self.rewind()
@@ -275,7 +262,7 @@ class Committer:
                     self._forget(load_external_changes(self._reading, self.positions, found))
                     self.positions |= found
                     self.ahead |= found
-                folded = self.fold_and_encode(entries)
+                folded = self.fold(entries)
                 # On the other connection: here a new partition would stay invisible until COMMIT.
                 self._ensure_weeks(self._reading, folded.weeks)
                 self._write(folded)
@@ -367,7 +354,7 @@ class Committer:
         restore_single_statement(self._connection)
         try:
             with self._connection.transaction(force_rollback=True):
-                folded = self.fold_and_encode(entries, refused, latest_us)
+                folded = self.fold(entries, refused, latest_us)
                 write_batch(self._connection, folded.encoded)
         except DATA_ERRORS:
             return True

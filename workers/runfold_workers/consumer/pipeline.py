@@ -87,7 +87,7 @@ class Pipeline:
     def _fold(self, entries: Sequence[StreamEntry]) -> FoldedBatch | None:
         """Return None if the batch holds data that cannot be stored."""
         try:
-            folded = self._committer.fold_and_encode(entries)
+            folded = self._committer.fold(entries)
         except REFUSED:
             return None
         folded.batch.events.clear()  # they are encoded
